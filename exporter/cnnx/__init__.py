@@ -1,0 +1,62 @@
+"""cnnx: classic CNN classifiers from PyTorch to validated FP16 and INT8 engines.
+
+    import cnnx
+
+    result = cnnx.export("lenet5", precision="int8")
+    print(result.validation.verdict)
+    cnnx.bench(result.bundle.path)
+
+Every name is loaded on first use: `import cnnx` itself imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cnnx.bundle import Bundle as Bundle
+    from cnnx.bundle import Manifest as Manifest
+    from cnnx.errors import CnnxError as CnnxError
+    from cnnx.pipeline.doctor import doctor as doctor
+    from cnnx.pipeline.export import export as export
+    from cnnx.pipeline.finished import bench as bench
+    from cnnx.pipeline.finished import build as build
+    from cnnx.pipeline.finished import inspect as inspect
+    from cnnx.pipeline.finished import load as load
+    from cnnx.pipeline.finished import validate as validate
+    from cnnx.pipeline.progress import Event as Event
+    from cnnx.pipeline.zoo import list_recipes as list_recipes
+    from cnnx.pipeline.zoo import show as show
+    from cnnx.recipe import Recipe as Recipe
+    from cnnx.stats import Verdict as Verdict
+
+_HOMES = {
+    "Bundle": "cnnx.bundle",
+    "CnnxError": "cnnx.errors",
+    "Event": "cnnx.pipeline.progress",
+    "Manifest": "cnnx.bundle",
+    "Recipe": "cnnx.recipe",
+    "Verdict": "cnnx.stats",
+    "bench": "cnnx.pipeline.finished",
+    "build": "cnnx.pipeline.finished",
+    "doctor": "cnnx.pipeline.doctor",
+    "export": "cnnx.pipeline.export",
+    "inspect": "cnnx.pipeline.finished",
+    "list_recipes": "cnnx.pipeline.zoo",
+    "load": "cnnx.pipeline.finished",
+    "show": "cnnx.pipeline.zoo",
+    "validate": "cnnx.pipeline.finished",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cnnx' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

@@ -1,0 +1,12 @@
+"""The command line: parse, one call of the API, render. The only place that prints or exits."""
+
+from __future__ import annotations
+
+import sys
+
+from cnnx.cli.app import app
+
+
+def main() -> None:
+    """Entry point of the `cnnx` command."""
+    sys.exit(app())

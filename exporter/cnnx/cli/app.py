@@ -1,0 +1,279 @@
+"""The commands and their options. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from cnnx.recipe import Precision
+
+app = typer.Typer(
+    name="cnnx",
+    help="Classic CNN classifiers from PyTorch to validated FP16 and INT8 engines on edge GPUs.",
+    epilog="Exit codes: 0 done · 1 a gate failed · 2 usage · 3 an input was refused · "
+    "4 the environment lacks something · 5 a build failed · 6 not decided · 70 a fault of cnnx itself.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Scales(str, enum.Enum):
+    """Types that scales are written in."""
+
+    FP16 = "fp16"
+    FP32 = "fp32"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/json.md) instead of tables.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show every layer, warning and flipped image.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Let errors through with their traceback.")]
+Target = Annotated[str, typer.Option(help="auto, rtx (TensorRT for RTX) or ort (ONNX Runtime).")]
+Sm = Annotated[
+    list[int] | None,
+    typer.Option("--sm", help="GPU architecture to build for, such as 86; may be given several times."),
+]
+Trust = Annotated[bool, typer.Option("--trust-recipe", help="Let the recipe's own Python code run.")]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    """Classic CNN classifiers from PyTorch to validated FP16 and INT8 engines on edge GPUs."""
+    if version:
+        from importlib import metadata
+
+        typer.echo(f"cnnx {metadata.version('cnnx')}")
+        raise typer.Exit
+
+
+@app.command("list")
+def list_command(as_json: Json = False, debug: Debug = False) -> None:
+    """List the networks that ship with a recipe."""
+    from cnnx.cli.ui import command
+
+    with command(as_json=as_json, debug=debug) as ui:
+        import cnnx
+        from cnnx.cli.tables import recipe_table
+
+        recipes = cnnx.list_recipes()
+        ui.show(recipes, command="list", render=lambda out, _: out.print(recipe_table(recipes)))
+
+
+@app.command()
+def show(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A recipe's name, a recipe file, or an ONNX file.")
+    ],
+    trust_recipe: Trust = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show a network layer by layer: output shapes, parameters, multiply-adds."""
+    from cnnx.cli.ui import command
+
+    with command(as_json=as_json, debug=debug) as ui:
+        import cnnx
+        from cnnx.cli.tables import architecture_table
+
+        architecture = cnnx.show(model, trust_recipe=trust_recipe)
+        ui.show(
+            architecture, command="show", render=lambda out, _: out.print(architecture_table(architecture))
+        )
+
+
+@app.command()
+def export(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A recipe's name, a recipe file, or an ONNX file.")
+    ],
+    fp32: Annotated[bool, typer.Option("--fp32", help="Keep single precision.")] = False,
+    fp16: Annotated[
+        bool, typer.Option("--fp16", help="Type the graph FP16 (default of most recipes).")
+    ] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Quantize to INT8, with FP16 elsewhere.")] = False,
+    target: Target = "auto",
+    sm: Sm = None,
+    weights: Annotated[
+        str, typer.Option(help="pretrained, standin (seeded random), or a checkpoint.")
+    ] = "pretrained",
+    out: Annotated[
+        Path | None, typer.Option(help="The bundle's folder; <name>-<precision> by default.")
+    ] = None,
+    calibration_data: Annotated[
+        str | None, typer.Option(help="digits, deadleaves, a folder of pictures, or a list of file names.")
+    ] = None,
+    calibration_images: Annotated[int | None, typer.Option(help="How many of them at most.")] = None,
+    validation_data: Annotated[
+        str | None, typer.Option(help="Likewise, for the pictures that judge.")
+    ] = None,
+    validation_images: Annotated[int | None, typer.Option(help="How many of them at most.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Each validation picture's class index, for a flat folder.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="How ranges are chosen: entropy or max.")] = None,
+    scales: Annotated[
+        Scales, typer.Option(help="Type of the scales; fp32 keeps all but INT8 in FP32.")
+    ] = Scales.FP16,
+    batch: Annotated[str, typer.Option(help="Batch size, or a range such as 1..8.")] = "1",
+    trust_recipe: Trust = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Take a network to a bundle: export, calibrate, quantize, lint, build, validate, measure."""
+    from cnnx.cli.ui import command
+
+    with command(as_json=as_json, verbose=verbose, debug=debug) as ui:
+        import cnnx
+        from cnnx.cli.tables import print_export
+
+        result = cnnx.export(
+            model,
+            precision=_precision(fp32=fp32, fp16=fp16, int8=int8),
+            target=target,
+            sm=sm or (),
+            weights=weights,
+            out=out,
+            calibration_data=calibration_data,
+            calibration_images=calibration_images,
+            validation_data=validation_data,
+            validation_images=validation_images,
+            labels=labels,
+            method=method,
+            scales=scales.value,
+            batch=_batch(batch),
+            trust_recipe=trust_recipe,
+            listener=ui.listen,
+        )
+        ui.show(
+            result, command="export", render=lambda out, verbose: print_export(out, result, verbose=verbose)
+        )
+        raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def build(
+    bundle: BundlePath,
+    target: Target = "auto",
+    sm: Sm = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Build engines from a bundle's graph and keep them in the bundle."""
+    from cnnx.cli.ui import command
+
+    with command(as_json=as_json, debug=debug) as ui:
+        import cnnx
+        from cnnx.cli.tables import engine_table
+
+        result = cnnx.build(bundle, target=target, sm=sm or (), listener=ui.listen)
+        ui.show(result, command="build", render=lambda out, _: out.print(engine_table(result.engines)))
+
+
+@app.command()
+def validate(
+    bundle: BundlePath,
+    target: Target = "auto",
+    as_json: Json = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Judge a bundle on its self-test, and keep the verdict in its runs/."""
+    from cnnx.cli.ui import command
+
+    with command(as_json=as_json, verbose=verbose, debug=debug) as ui:
+        import cnnx
+        from cnnx.cli.tables import print_validation
+
+        result = cnnx.validate(bundle, target=target, listener=ui.listen)
+
+        ui.show(
+            result,
+            command="validate",
+            render=lambda out, verbose: print_validation(
+                out, result.validation, result.bundle.labels, verbose=verbose
+            ),
+        )
+        raise typer.Exit(result.validation.verdict.exit_code)
+
+
+@app.command()
+def bench(
+    bundle: BundlePath,
+    target: Target = "auto",
+    batch: Annotated[int, typer.Option(help="Pictures a run.")] = 1,
+    seconds: Annotated[float, typer.Option(help="The least time to measure for.")] = 3.0,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure latency and memory of what runs here, and keep the samples in the bundle's runs/."""
+    from cnnx.cli.ui import command
+
+    with command(as_json=as_json, debug=debug) as ui:
+        import cnnx
+        from cnnx.cli.tables import print_measurements
+
+        result = cnnx.bench(bundle, target=target, batch=batch, seconds=seconds, listener=ui.listen)
+        ui.show(result, command="bench", render=lambda out, _: print_measurements(out, result.measurements))
+
+
+@app.command("inspect")
+def inspect_command(
+    bundle: BundlePath, as_json: Json = False, verbose: Verbose = False, debug: Debug = False
+) -> None:
+    """Check every hash of a bundle and show each layer's precision with its reason."""
+    from cnnx.cli.ui import command
+
+    with command(as_json=as_json, verbose=verbose, debug=debug) as ui:
+        import cnnx
+        from cnnx.cli.tables import print_inspection
+
+        result = cnnx.inspect(bundle)
+        ui.show(
+            result,
+            command="inspect",
+            render=lambda out, verbose: print_inspection(out, result, verbose=verbose),
+        )
+
+
+@app.command()
+def doctor(as_json: Json = False, debug: Debug = False) -> None:
+    """Say what this machine has, what cnnx can do on it, and what each missing thing would take."""
+    from cnnx.cli.ui import command
+
+    with command(as_json=as_json, debug=debug) as ui:
+        import cnnx
+        from cnnx.cli.tables import print_diagnosis
+
+        diagnosis = cnnx.doctor()
+        ui.show(diagnosis, command="doctor", render=lambda out, _: print_diagnosis(out, diagnosis))
+
+
+def _precision(*, fp32: bool, fp16: bool, int8: bool) -> Precision | None:
+    from cnnx.errors import UsageError
+
+    choices: tuple[tuple[Precision, bool], ...] = (("fp32", fp32), ("fp16", fp16), ("int8", int8))
+    asked = [name for name, chosen in choices if chosen]
+    if len(asked) > 1:
+        raise UsageError(f"--{asked[0]} and --{asked[1]} exclude each other", mend="give one of them")
+    return asked[0] if asked else None
+
+
+def _batch(text: str) -> tuple[int, int]:
+    from cnnx.errors import UsageError
+
+    low, _, high = text.partition("..")
+    try:
+        return int(low), int(high or low)
+    except ValueError:
+        raise UsageError(f"--batch {text!r} is no size", mend="--batch 4, or --batch 1..8") from None

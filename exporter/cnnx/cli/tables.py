@@ -1,0 +1,256 @@
+"""Results as tables. Nothing is computed here that a report would need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.table import Table
+
+from cnnx.bundle import Engine, Manifest
+from cnnx.graph.inspect import Layer, int8_share
+from cnnx.pipeline.doctor import Diagnosis
+from cnnx.pipeline.finished import Inspection
+from cnnx.pipeline.results import ExportResult, Measurement
+from cnnx.pipeline.zoo import Architecture
+from cnnx.recipe import Recipe
+from cnnx.stats import Verdict
+from cnnx.validate import Flip, Validation
+
+_COLORS = {
+    Verdict.PASSED: "green",
+    Verdict.FAILED: "red",
+    Verdict.INCONCLUSIVE: "yellow",
+    Verdict.NOT_JUDGED: "yellow",
+}
+_FLIPS_SHOWN = 5
+_MIB = 2**20
+
+
+def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def _verdict(verdict: Verdict) -> str:
+    return f"[{_COLORS[verdict]}]{verdict.value}[/]"
+
+
+def recipe_table(recipes: Sequence[Recipe]) -> Table:
+    """`cnnx list`."""
+    table = _table("Networks", "name", "title", "input", "classes", "weights", "top-1 %", "top-5 %")
+    for recipe in recipes:
+        weights = recipe.weights
+        origin = "download" if weights.url else "ships" if weights.file else "none published"
+        figures = [f"{figure:.3f}" if figure else "" for figure in (weights.top1, weights.top5)]
+        shape = "x".join(map(str, recipe.input.shape))
+        table.add_row(recipe.name, recipe.title, shape, str(recipe.model.classes), origin, *figures)
+    return table
+
+
+def architecture_table(architecture: Architecture) -> Table:
+    """`cnnx show`."""
+    shape = "x".join(map(str, architecture.input_shape))
+    columns = ("output", "values", "parameters", "multiply-adds")
+    table = _table(f"{architecture.title}, input {shape}", "layer", "op", *columns, right=columns)
+    for row in architecture.layers:
+        values = 1
+        for length in row.output_shape:
+            values *= length
+        counts = (values, row.parameters, row.multiply_adds)
+        table.add_row(
+            row.name, row.op, "x".join(map(str, row.output_shape)), *(f"{n:,}" if n else "" for n in counts)
+        )
+    table.add_section()
+    table.add_row("total", "", "", "", f"{architecture.parameters:,}", f"{architecture.multiply_adds:,}")
+    return table
+
+
+def print_export(out: Console, result: ExportResult, *, verbose: bool) -> None:
+    """`cnnx export`: the verdict, what it rests on, what it costs, where the bundle is."""
+    manifest = result.bundle.manifest
+    if result.unchanged:
+        out.print(
+            f"Unchanged: this bundle was made from exactly these inputs and judged on {result.judged[:19]}. "
+            "Judge it again with cnnx validate, measure it again with cnnx bench."
+        )
+    print_validation(out, result.validation, result.bundle.labels, verbose=verbose)
+    if result.measurements:
+        print_measurements(out, result.measurements)
+    if result.engines:
+        out.print(engine_table(result.engines))
+    out.print(_summary(result, manifest))
+    for note in (*result.over_budget, *result.notes):
+        out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+    _print_warnings(out, manifest, verbose=verbose)
+
+
+def _summary(result: ExportResult, manifest: Manifest) -> Table:
+    table = Table.grid(padding=(0, 2))
+    rows = {
+        "bundle": f"{result.bundle.path} ({result.bundle.model.stat().st_size / _MIB:.2f} MiB of graph)",
+        "weights": manifest.weights["origin"],
+        "layers": _placement(manifest),
+        **{role: f"{listed.images} pictures of {listed.name}" for role, listed in manifest.images.items()},
+        "took": f"{result.seconds:.1f} s, at most {result.peak_bytes / _MIB:,.0f} MiB",
+    }
+    for name, value in rows.items():
+        table.add_row(f"[bold]{name}[/]", escape(value))
+    return table
+
+
+def _placement(manifest: Manifest) -> str:
+    counts: dict[str, int] = {}
+    for layer in manifest.layers:
+        counts[layer["precision"]] = counts.get(layer["precision"], 0) + 1
+    return ", ".join(f"{count} in {precision.upper()}" for precision, count in sorted(counts.items()))
+
+
+def print_validation(out: Console, validation: Validation, labels: Sequence[str], *, verbose: bool) -> None:
+    """The rates, their gates, the verdict and the images that flipped."""
+    title = f"{validation.subject.network} {validation.subject.precision}: {validation.verdict.value.upper()}"
+    table = _table(title, "rate", "value", "95 % interval", "threshold", "verdict", right=("value",))
+    for gate in validation.gates:
+        verdict = _verdict(gate.verdict)
+        if gate.decides_at:
+            verdict += f" (decided at {gate.decides_at:,} images)"
+        interval = f"{gate.interval.low:.4f} .. {gate.interval.high:.4f}"
+        table.add_row(gate.name, f"{gate.value:.4f}", interval, f"{gate.threshold:g}", verdict)
+    out.print(table)
+    for reason in validation.reasons:
+        out.print(f"[yellow]not judged:[/] {escape(reason)}")
+    if accuracy := validation.accuracy:
+        change = f"{accuracy.original:.4f} -> {accuracy.engine:.4f}"
+        out.print(f"top-1 accuracy {change} (McNemar p = {accuracy.mcnemar:.3g})")
+    noise = "" if validation.logit_sqnr_db is None else f", logit SQNR {validation.logit_sqnr_db:.1f} dB"
+    if validation.nonfinite:
+        out.print(f"[red]{validation.nonfinite} images gave logits that are not finite[/]")
+    out.print(f"{validation.images} images of {escape(validation.image_set)}{noise}", soft_wrap=True)
+    out.print(f"judged: {escape(str(validation.subject))}", soft_wrap=True)
+    _print_flips(out, validation.flips, labels, verbose=verbose)
+
+
+def _print_flips(out: Console, flips: Sequence[Flip], labels: Sequence[str], *, verbose: bool) -> None:
+    if not flips:
+        return
+    shown = flips if verbose else flips[:_FLIPS_SHOWN]
+    table = _table(f"{len(flips)} images whose first class changed", "image", "label", "original", "now")
+
+    def names(classes: Sequence[int]) -> str:
+        return ", ".join(labels[c] if labels else str(c) for c in (classes if verbose else classes[:1]))
+
+    for flip in shown:
+        label = "" if flip.label is None else names([flip.label])
+        table.add_row(*map(escape, (flip.image, label, names(flip.original), names(flip.engine))))
+    out.print(table)
+    if len(shown) < len(flips):
+        out.print(f"and {len(flips) - len(shown)} more (--verbose shows all)")
+
+
+def print_measurements(out: Console, measurements: Sequence[Measurement]) -> None:
+    """Latency and memory, one row a subject."""
+    columns = ("p50 ms", "p90 ms", "p99 ms", "mean ms", "CoV %", "images/s", "memory MiB")
+    subject = measurements[0].subject
+    title = f"Latency at batch {measurements[0].latency.batch} on {subject.runtime}, {subject.device}"
+    table = _table(title, "what", *columns, right=columns)
+    for measured in measurements:
+        latency, added = measured.latency, measured.memory.added_bytes
+        times = (latency.p50_ns, latency.p90_ns, latency.p99_ns, latency.mean_ns)
+        variation = latency.coefficient_of_variation
+        table.add_row(
+            f"{measured.subject.artefact} {measured.subject.precision}",
+            *("-" if time is None else f"{time / 1e6:.3f}" for time in times),
+            "-" if variation is None else f"{variation * 100:.1f}",
+            f"{latency.throughput:.1f}",
+            "unsupported" if added is None else f"{added / _MIB:.0f}",
+        )
+    out.print(table)
+    samples = ", ".join(str(len(measured.latency.samples_ns)) for measured in measurements)
+    out.print(
+        f"{samples} samples; - where they are too few for the figure. Memory: what opening and running added."
+    )
+    for remark in dict.fromkeys(measured.remark for measured in measurements if measured.remark):
+        out.print(escape(remark))
+
+
+def engine_table(engines: Sequence[Engine]) -> Table:
+    """Engines of a bundle."""
+    table = _table("Engines", "identity", "file", "precision", "layers in INT8", "SHA-256")
+    for engine in engines:
+        types = list(engine.layer_types.values())
+        share = f"{types.count('int8')} of {len(types)} weighted"
+        table.add_row(engine.identity, engine.file, engine.precision, share, engine.digest[:12])
+    return table
+
+
+def print_inspection(out: Console, inspection: Inspection, *, verbose: bool) -> None:
+    """`cnnx inspect`: every layer with its precision and the reason, engines, verdicts."""
+    manifest = inspection.bundle.manifest
+    facts = Table.grid(padding=(0, 2))
+    rows = {
+        "bundle": str(inspection.bundle.path),
+        "network": f"{manifest.recipe['title'] or manifest.recipe['name']}, {manifest.precision}",
+        "verdict": inspection.verdict,
+        "weights": f"{manifest.weights['origin']} ({manifest.weights['digest'][:12]})",
+        "input": ", ".join(f"{t.name} {t.type} {_shape(t.shape)} {t.layout}" for t in manifest.inputs),
+        "output": ", ".join(f"{t.name} {t.type} {_shape(t.shape)} {t.layout}" for t in manifest.outputs),
+        **{
+            role: f"{listed.images} pictures of {listed.name}: {listed.source}"
+            for role, listed in manifest.images.items()
+        },
+        "made by": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
+        "hashes": "all intact",
+    }
+    for name, value in rows.items():
+        facts.add_row(f"[bold]{name}[/]", escape(value))
+    out.print(Group(facts, _layer_table(inspection.layers, manifest)))
+    if inspection.engines:
+        out.print(engine_table(inspection.engines))
+    _print_warnings(out, manifest, verbose=verbose)
+
+
+def _layer_table(layers: Sequence[Layer], manifest: Manifest) -> Table:
+    share = int8_share(layers)
+    plan: dict[str, Any] = {layer["node"]: layer for layer in manifest.layers}
+    title = f"Layers, {share:.1%} of the multiply-adds in INT8"
+    table = _table(title, "layer", "op", "data", "multiply-adds", "reason", right=("multiply-adds",))
+    for layer in layers:
+        reason = plan[layer.name]["reason"] if layer.name in plan else ""
+        cost = f"{layer.multiply_adds:,}" if layer.multiply_adds else ""
+        table.add_row(layer.name, layer.op, layer.data_type, cost, escape(reason))
+    return table
+
+
+def _shape(shape: Sequence[int | None]) -> str:
+    return "x".join("N" if length is None else str(length) for length in shape)
+
+
+def _print_warnings(out: Console, manifest: Manifest, *, verbose: bool) -> None:
+    if not manifest.warnings:
+        return
+    if not verbose:
+        out.print(f"{len(manifest.warnings)} remarks of the linter (--verbose shows them)")
+        return
+    table = _table("Remarks of the linter", "rule", "node", "remark", "mend")
+    for warning in manifest.warnings:
+        table.add_row(*(escape(warning[key]) for key in ("rule", "node", "message", "mend")))
+    out.print(table)
+
+
+def print_diagnosis(out: Console, diagnosis: Diagnosis) -> None:
+    """`cnnx doctor`: one screen."""
+    facts = Table.grid(padding=(0, 2))
+    for name, value in diagnosis.environment.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
+        if value not in (None, ""):
+            facts.add_row(f"[bold]{name}[/]", escape(str(value)))
+    table = _table("What cnnx can do here", "what", "can", "why not", "mend")
+    for ability in diagnosis.abilities:
+        can = "[green]yes[/]" if ability.able else "[yellow]no[/]"
+        table.add_row(ability.what, can, escape(ability.reason), escape(ability.mend))
+    out.print(Group(facts, table))

@@ -1,0 +1,117 @@
+"""One command's dealings with its user: progress on stderr, the result on stdout, refusals, exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+from cnnx.errors import CnnxError
+from cnnx.pipeline.progress import Event
+from cnnx.pipeline.results import JSON_SCHEMA, plain
+
+INTERNAL_ERROR = 70
+"""EX_SOFTWARE of sysexits.h: a fault of cnnx itself."""
+
+
+class Ui:
+    """What a command talks through."""
+
+    def __init__(self, *, as_json: bool, verbose: bool = False) -> None:
+        self.verbose = verbose
+        self._as_json = as_json
+        self._out = Console(highlight=False)
+        self._err = Console(stderr=True, highlight=False)
+        self._progress: Progress | None = None
+
+    def listen(self, event: Event) -> None:
+        """Show where a step stands; a line stays for each that took noticeable time."""
+        if self._as_json:
+            return
+        if self._progress is None:
+            self._progress = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                console=self._err,
+                transient=True,
+            )
+            self._progress.start()
+        bar = self._progress
+        if event.seconds is None:
+            if not bar.tasks or bar.tasks[-1].description != event.step:
+                bar.add_task(event.step, total=None)
+            bar.update(bar.tasks[-1].id, completed=event.done, total=event.total or None)
+            return
+        for task in list(bar.tasks):
+            bar.remove_task(task.id)
+        how = "reused" if event.reused else f"{event.seconds:.1f} s"
+        self._err.print(f"  {escape(event.step):<32}{how:>8}")
+
+    def stop(self) -> None:
+        """Take the progress display away."""
+        if self._progress:
+            self._progress.stop()
+
+    def show(self, result: Any, *, command: str, render: Callable[[Console, bool], None]) -> None:
+        """Print a result: one JSON object, or what `render` draws."""
+        self.stop()
+        if self._as_json:
+            data = {"schema": JSON_SCHEMA, "command": command, "result": plain(result)}
+            sys.stdout.write(json.dumps(data, indent=1) + "\n")
+        else:
+            render(self._out, self.verbose)
+
+    def refuse(self, error: CnnxError) -> None:
+        """Say what was wrong, where, and what mends it."""
+        self.stop()
+        if self._as_json:
+            said = {
+                "kind": type(error).__name__,
+                "what": error.what,
+                "where": error.where,
+                "mend": error.mend,
+            }
+            data = {"schema": JSON_SCHEMA, "error": said, "exit_code": error.exit_code}
+            sys.stdout.write(json.dumps(data, indent=1) + "\n")
+        else:
+            self._err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+
+    def fault(self, error: Exception) -> None:
+        """Admit a fault of cnnx itself."""
+        self.stop()
+        self._err.print(
+            f"[bold red]internal error:[/] {type(error).__name__}: {escape(str(error))}\n"
+            "  mend:  run again with --debug and report the traceback",
+            soft_wrap=True,
+        )
+
+
+@contextlib.contextmanager
+def command(*, as_json: bool, verbose: bool = False, debug: bool = False) -> Iterator[Ui]:
+    """Run one command: every error becomes a message and its exit code, unless `debug` is set."""
+    ui = Ui(as_json=as_json, verbose=verbose)
+    try:
+        yield ui
+    except CnnxError as error:
+        if debug:
+            raise
+        ui.refuse(error)
+        raise typer.Exit(error.exit_code) from None
+    except (typer.Exit, typer.Abort, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        ui.fault(error)
+        raise typer.Exit(INTERNAL_ERROR) from None
+    finally:
+        ui.stop()

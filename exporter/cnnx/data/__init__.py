@@ -1,0 +1,1 @@
+"""Pictures: where they come from (`sets`), how they become crops (`crops`), and numbers (`normalize`)."""

@@ -1,0 +1,82 @@
+"""The door to every set of pictures: a built-in name, a folder, or a list of files."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+from pathlib import Path
+
+from cnnx.data import folders
+from cnnx.data.images import ImageSet, Split
+from cnnx.errors import ImageError, UsageError
+
+BUILT_IN = {
+    "deadleaves": "cnnx.data.deadleaves",
+    "digits": "cnnx.data.digits",
+}
+"""name -> module with `open_set(split, *, size, color) -> ImageSet`."""
+
+
+def open_images(
+    spec: str,
+    *,
+    size: int,
+    color: str,
+    split: Split,
+    labels: Path | None = None,
+    root: Path | None = None,
+    classes: int | None = None,
+) -> ImageSet:
+    """Find the pictures that a recipe or a command line names. None is decoded yet.
+
+    Args:
+        spec: a name in `BUILT_IN` (which wins over a folder of that name: write ./digits for the
+            folder); a folder of class folders, whose sorted names number the labels from 0; a flat
+            folder; or a text file that names one file a line, with or without a label index.
+        size: side in pixels of pictures that are made rather than read.
+        color: "rgb" or "gray", likewise.
+        split: built-in sets have disjoint pictures for each split; folders and lists have one set.
+        labels: a file of "name label-index" lines (comma, semicolon or white space between); default:
+            labels.csv or labels.txt in a flat folder, where there is one.
+        root: where the names of a list start; default: the list's own folder.
+        classes: length of the logits, to refuse labels out of range. Class folders of another number
+            do not number this network's classes: their pictures are then taken without labels, and
+            `ImageSet.source` says so.
+
+    Returns:
+        The set: folders in the order of their names' SHA-256 (a limit takes a spread-out sample, and
+        an added picture moves no other), lists in their own order.
+
+    Raises:
+        ImageError: nothing there, no pictures in it, class folders mixed with loose pictures, a
+            listed file that is absent or outside the folder, labels that are malformed or out of range.
+        UsageError: labels or a root for a set that takes none.
+    """
+    if spec in BUILT_IN:
+        _refuse(spec, labels=labels, root=root)
+        built_in: ImageSet = importlib.import_module(BUILT_IN[spec]).open_set(split, size=size, color=color)
+        return built_in
+    with contextlib.suppress(OSError):  # a name too long to exist
+        path = Path(spec)
+        if spec and path.is_dir():
+            _refuse(spec, root=root)
+            return folders.open_folder(path, labels=labels, classes=classes)
+        if path.is_file():
+            return folders.open_list(path, root=root, labels=labels, classes=classes)
+    near = difflib.get_close_matches(spec, BUILT_IN, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    known = ", ".join(sorted(BUILT_IN))
+    raise ImageError(
+        f"there is no folder, list or built-in set {spec!r}",
+        where=Path(spec).absolute(),
+        mend=f"{hint}give a folder of pictures, a text file that lists them, or one of: {known}",
+    )
+
+
+def _refuse(spec: str, **given: Path | None) -> None:
+    for option, value in given.items():
+        if value is not None:
+            raise UsageError(
+                f"the set {spec!r} takes no {option}", where=value, mend=f"leave out the {option}"
+            )

@@ -1,0 +1,284 @@
+"""The identity of a machine and its installation: what a measurement is worth nothing without.
+
+Everything is read from files, package metadata and NVML; no heavy package is imported and no program
+is run. What cannot be found out is None, never a guess.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnnx.errors import BundleError
+
+# One thing, several distributions: the first that is installed counts.
+_DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+    "tensorrt_rtx": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx"),
+}
+
+# JetPack by the Jetson Linux release it ships (NVIDIA's JetPack archive and release notes). Where the
+# nvidia-jetpack package is installed its own version counts instead.
+_JETPACK_OF_L4T: Mapping[str, str] = {
+    "36.3.0": "6.0",
+    "36.4.0": "6.1",
+    "36.4.3": "6.2",
+    "36.4.4": "6.2.1",
+    "38.2.0": "7.0",
+    "38.4.0": "7.1",
+    "39.2.0": "7.2",
+    "39.2.1": "7.2.1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """The first GPU that NVML lists. On Jetson Orin NVML names it and knows little more.
+
+    Attributes:
+        compute_capability: SM version such as 86.
+        driver: version of the kernel driver.
+        memory_bytes: all of it; None where it shares the CPU's.
+    """
+
+    name: str
+    compute_capability: int | None = None
+    driver: str | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Where something ran.
+
+    Attributes:
+        system: kernel name and release.
+        distribution: PRETTY_NAME of /etc/os-release.
+        machine: architecture, such as "x86_64" or "aarch64".
+        board: model that the device tree names, such as a Jetson's.
+        cpu: model name.
+        cores: physical cores this process may use (see `usable_cores`).
+        cpu_governor: frequency governor of the first core.
+        memory_bytes: the machine's memory.
+        power_mode: number and name of the nvpmodel mode of a Jetson, such as "0 MAXN".
+        l4t: release of Jetson Linux, such as "36.4.3".
+        jetpack: version of JetPack.
+        python: version of the interpreter.
+        packages: installed version of each package a result may depend on; None: not installed.
+    """
+
+    system: str
+    distribution: str | None
+    machine: str
+    board: str | None
+    cpu: str | None
+    cores: int
+    cpu_governor: str | None
+    memory_bytes: int | None
+    power_mode: str | None
+    l4t: str | None
+    jetpack: str | None
+    gpu: Gpu | None
+    python: str
+    packages: Mapping[str, str | None]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Environment:
+        """The environment that `as_dict` described.
+
+        Raises:
+            BundleError: keys are missing or unknown.
+        """
+        try:
+            gpu = data["gpu"]
+            return Environment(**{**data, "gpu": Gpu(**gpu) if gpu is not None else None})
+        except (KeyError, TypeError) as error:
+            raise BundleError(f"the description of an environment is damaged: {error}") from None
+
+
+def detect(root: Path = Path("/")) -> Environment:
+    """Describe this machine.
+
+    Args:
+        root: where its file system starts; tests give a tree of their own. What does not come from
+            files (kernel, Python, packages, GPU) is this machine's in any case.
+    """
+    l4t = _l4t(root)
+    return Environment(
+        system=f"{platform.system()} {platform.release()}",
+        distribution=_field(root / "etc/os-release", r'^PRETTY_NAME="?([^"\n]+)'),
+        machine=platform.machine(),
+        board=_board(root),
+        cpu=cpu_model(root),
+        cores=usable_cores(root),
+        cpu_governor=_field(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", r"(\S+)"),
+        memory_bytes=_memory_bytes(root),
+        power_mode=_power_mode(root),
+        l4t=l4t,
+        jetpack=_jetpack(root, l4t),
+        gpu=detect_gpu(),
+        python=platform.python_version(),
+        packages={
+            name: installed_version(name)
+            for name in ("cnnx", "numpy", "torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx")
+        },
+    )
+
+
+def installed_version(name: str) -> str | None:
+    """Version of an installed package, from its metadata: nothing is imported."""
+    versions = map(_version_of, _DISTRIBUTIONS.get(name, (name,)))
+    return next((version for version in versions if version is not None), None)
+
+
+def _version_of(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def cpu_model(root: Path = Path("/")) -> str | None:
+    """The CPU's name. ARM kernels give none in /proc/cpuinfo: then the core's part number."""
+    cpuinfo = root / "proc/cpuinfo"
+    name = _field(cpuinfo, r"^model name\s*:\s*(.+)$")
+    part = _field(cpuinfo, r"^CPU part\s*:\s*(\S+)")
+    return name or (f"ARM part {part}" if part else None)
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Physical cores that this process may use: what a thread pool should be as large as.
+
+    Logical CPUs of one core count once (two threads of a matrix kernel on one core share its vector
+    units), CPUs outside the process's affinity not at all, and a container's CPU quota (cgroup v2,
+    cpu.max) caps the sum.
+    """
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    topology = root / "sys/devices/system/cpu"
+    cores = {
+        _field(topology / f"cpu{cpu}/topology/thread_siblings_list", r"(\S+)") or str(cpu) for cpu in allowed
+    }
+    quota = re.match(r"(\d+) (\d+)", _text(root / "sys/fs/cgroup/cpu.max"))
+    limit = max(1, int(quota[1]) // int(quota[2])) if quota else len(cores)
+    return max(1, min(len(cores), limit))
+
+
+def detect_gpu() -> Gpu | None:
+    """The first GPU by NVML, or None without a driver.
+
+    NVML starts on Jetson Orin and then refuses nearly every question, so each is asked apart.
+    """
+    import pynvml
+
+    with _nvml() as running:
+        if not running:
+            return None
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+            name = pynvml.nvmlDeviceGetName(handle)
+        except pynvml.NVMLError:
+            return None
+        capability = _ask(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
+        memory = _ask(pynvml.nvmlDeviceGetMemoryInfo, handle)
+        return Gpu(
+            name=_decoded(name),
+            compute_capability=capability[0] * 10 + capability[1] if capability else None,
+            driver=_decoded(_ask(pynvml.nvmlSystemGetDriverVersion)),
+            memory_bytes=int(memory.total) if memory else None,
+        )
+
+
+@contextmanager
+def _nvml() -> Iterator[bool]:
+    """NVML for the length of a with block; False where it does not start."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _ask(question: Any, *arguments: Any) -> Any:
+    import pynvml
+
+    try:
+        return question(*arguments)
+    except pynvml.NVMLError:
+        return None
+
+
+def _decoded(value: Any) -> Any:
+    """Old releases of pynvml answer in bytes."""
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _l4t(root: Path) -> str | None:
+    """From a line such as "# R36 (release), REVISION: 4.3, GCID: ..."; REVISION may be "4" alone."""
+    found = re.search(r"R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)", _text(root / "etc/nv_tegra_release"))
+    if found is None:
+        return None
+    parts = [found[1], *found[2].strip(".").split(".")]
+    return ".".join([*parts, "0"] if len(parts) == 2 else parts)
+
+
+def _jetpack(root: Path, l4t: str | None) -> str | None:
+    installed = re.search(
+        r"^Package: nvidia-jetpack\n(?:(?!\n\n)[\s\S])*?^Version: ([\d.]+)",
+        _text(root / "var/lib/dpkg/status"),
+        re.MULTILINE,
+    )
+    return installed[1] if installed else _JETPACK_OF_L4T.get(l4t or "")
+
+
+def _power_mode(root: Path) -> str | None:
+    """What nvpmodel last set: its number from the status file, its name from the configuration."""
+    number = _field(root / "var/lib/nvpmodel/status", r"pmode:\s*(\d+)")
+    if number is None:
+        return None
+    name = _field(root / "etc/nvpmodel.conf", rf"<\s*POWER_MODEL\s+ID={int(number)}\s+NAME=(\S+)\s*>")
+    return f"{int(number)} {name}" if name else str(int(number))
+
+
+def _board(root: Path) -> str | None:
+    """Device trees end their strings with a zero byte."""
+    for place in ("proc/device-tree/model", "sys/firmware/devicetree/base/model"):
+        if name := _text(root / place).strip("\0\n "):
+            return name
+    return None
+
+
+def _memory_bytes(root: Path) -> int | None:
+    kib = _field(root / "proc/meminfo", r"^MemTotal:\s*(\d+) kB")
+    return int(kib) * 1024 if kib else None
+
+
+def _field(path: Path, pattern: str) -> str | None:
+    found = re.search(pattern, _text(path), re.MULTILINE)
+    return found[1].strip() if found else None
+
+
+def _text(path: Path) -> str:
+    """A file's content; empty where there is none or it may not be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

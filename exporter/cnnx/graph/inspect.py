@@ -1,0 +1,207 @@
+"""What a finished graph is made of: each layer's type, shape, cost and place in INT8, read from the graph.
+
+Nothing here is taken from a plan: this is what any compiler is about to be given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from cnnx.errors import GraphError
+from cnnx.graph.edit import ValueType, Wiring, array, attribute, label, value_types, wiring
+from cnnx.record import LayerRow
+
+WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
+"""Operators that TensorRT runs in INT8 when data and constant weight arrive through DequantizeLinear."""
+
+_CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "Cast"})
+_NOT_LAYERS = _CONVERSIONS | {"Constant"}
+_TYPE_NAMES: dict[int, str] = {
+    TensorProto.FLOAT: "fp32",
+    TensorProto.FLOAT16: "fp16",
+    TensorProto.BFLOAT16: "bf16",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer(LayerRow):
+    """One node that computes.
+
+    Attributes:
+        data_type: how its data arrives: "int8", "fp16", "fp32", or ONNX's name of another type.
+        weight_bytes: its constants as they are stored, scales not counted.
+        activation_scale: |x| of one step of its quantized input; None where that is not INT8.
+    """
+
+    data_type: str
+    weight_bytes: int
+    activation_scale: float | None = None
+
+
+def layers(model: ModelProto) -> tuple[Layer, ...]:
+    """Every node but conversions and constants, in graph order.
+
+    Raises:
+        GraphError: the shapes contradict each other, or a length other than the batch is not known.
+    """
+    wires, types = wiring(model.graph), value_types(model)
+    return tuple(_layer(node, wires, types) for node in model.graph.node if node.op_type not in _NOT_LAYERS)
+
+
+def int8_share(rows: Iterable[Layer]) -> float:
+    """Share of the multiply-adds whose operands arrive as INT8; 0 where there are none."""
+    rows = tuple(rows)
+    total = sum(row.multiply_adds for row in rows)
+    return sum(row.multiply_adds for row in rows if row.data_type == "int8") / total if total else 0.0
+
+
+def expected_types(model: ModelProto) -> dict[str, str]:
+    """Type in which data arrives ("int8", "fp16", "fp32") at each weighted layer, by node name.
+
+    Raises:
+        GraphError: as `layers`.
+    """
+    wires, types = wiring(model.graph), value_types(model)
+    return {label(node): data_type(node, wires, types) for node in weighted_nodes(model, wires)}
+
+
+def weighted_nodes(model: ModelProto, wires: Wiring) -> list[NodeProto]:
+    """Convolutions and matrix products with a constant weight: the ones INT8 pays for."""
+    return [
+        n
+        for n in model.graph.node
+        if n.op_type in WEIGHTED and constant_behind(wires, n.input[1]) is not None
+    ]
+
+
+def constant_behind(wires: Wiring, tensor: str) -> TensorProto | None:
+    """The initializer a tensor is a conversion of (Q, DQ, Cast), or is itself; None where it is data."""
+    while tensor not in wires.initializers:
+        node = wires.producers.get(tensor)
+        if node is None or node.op_type not in _CONVERSIONS:
+            return None
+        tensor = node.input[0]
+    return wires.initializers[tensor]
+
+
+def dequantizer(wires: Wiring, tensor: str) -> NodeProto | None:
+    """The DequantizeLinear that makes a tensor; None where something else does."""
+    node = wires.producers.get(tensor)
+    return node if node is not None and node.op_type == "DequantizeLinear" else None
+
+
+def reads_int8(node: NodeProto, wires: Wiring, types: Mapping[str, ValueType]) -> bool:
+    """Whether all of a node's data, and a weighted layer's weight, comes through DequantizeLinear of INT8.
+
+    One branch in higher precision makes TensorRT compute in it: an Add with an INT8 shortcut is not INT8.
+    """
+    operands = list(node.input[:2]) if node.op_type in WEIGHTED else _data(node, wires)
+    return bool(operands) and all(_from_int8(wires, types, name) for name in operands)
+
+
+def data_type(node: NodeProto, wires: Wiring, types: Mapping[str, ValueType]) -> str:
+    """How a node's data arrives: "int8" (see `reads_int8`), "fp16", "fp32", or ONNX's name of another type.
+
+    Raises:
+        GraphError: shape inference did not reach the node.
+    """
+    if reads_int8(node, wires, types):
+        return "int8"
+    data = (*_data(node, wires), node.output[0])[0]
+    elem_type = _value_type(types, data, node).elem_type
+    return _TYPE_NAMES.get(elem_type) or str(TensorProto.DataType.Name(elem_type)).lower()
+
+
+def _data(node: NodeProto, wires: Wiring) -> list[str]:
+    return [name for name in node.input if name and constant_behind(wires, name) is None]
+
+
+def _from_int8(wires: Wiring, types: Mapping[str, ValueType], tensor: str) -> bool:
+    dequantize = dequantizer(wires, tensor)
+    stored = types.get(dequantize.input[0]) if dequantize else None
+    return stored is not None and stored.elem_type == TensorProto.INT8
+
+
+def _layer(node: NodeProto, wires: Wiring, types: Mapping[str, ValueType]) -> Layer:
+    constants = _trained(node, wires, types)
+    arrives = data_type(node, wires, types)
+    dequantize = dequantizer(wires, node.input[0]) if arrives == "int8" else None
+    return Layer(
+        name=label(node),
+        op=node.op_type,
+        output_shape=_lengths(types, node.output[0], node)[1:],
+        parameters=sum(math.prod(tensor.dims) for tensor in constants),
+        multiply_adds=_MULTIPLY_ADDS[node.op_type](node, types) if node.op_type in _MULTIPLY_ADDS else 0,
+        data_type=arrives,
+        weight_bytes=sum(_stored_bytes(tensor) for tensor in constants),
+        activation_scale=_scalar(wires, dequantize.input[1]) if dequantize else None,
+    )
+
+
+def _trained(node: NodeProto, wires: Wiring, types: Mapping[str, ValueType]) -> list[TensorProto]:
+    """Weights and biases: constants that arrive as floats, but neither scalars nor running statistics."""
+    names = node.input[1:3] if node.op_type == "BatchNormalization" else node.input
+    found = [(name, constant_behind(wires, name)) for name in names if name]
+    return [
+        tensor
+        for name, tensor in found
+        if tensor is not None and math.prod(tensor.dims) > 1 and _value_type(types, name, node).is_float
+    ]
+
+
+def _stored_bytes(tensor: TensorProto) -> int:
+    return int(math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+def _scalar(wires: Wiring, name: str) -> float | None:
+    tensor = wires.initializers.get(name)
+    return float(array(tensor).reshape(-1)[0]) if tensor is not None and math.prod(tensor.dims) == 1 else None
+
+
+def _conv_multiply_adds(node: NodeProto, types: Mapping[str, ValueType]) -> int:
+    """Each output value takes one weight filter; a filter already spans only its group's channels."""
+    outputs = _lengths(types, node.output[0], node)[1:]
+    return math.prod(outputs) * math.prod(_lengths(types, node.input[1], node)[1:])
+
+
+def _gemm_multiply_adds(node: NodeProto, types: Mapping[str, ValueType]) -> int:
+    weight = _lengths(types, node.input[1], node)
+    shared = weight[1] if attribute(node, "transB", 0) else weight[0]
+    return math.prod(_lengths(types, node.output[0], node)[1:]) * shared
+
+
+def _matmul_multiply_adds(node: NodeProto, types: Mapping[str, ValueType]) -> int:
+    shared = _lengths(types, node.input[0], node)[-1]
+    return math.prod(_lengths(types, node.output[0], node)[1:]) * shared
+
+
+_MULTIPLY_ADDS: dict[str, Callable[[NodeProto, Mapping[str, ValueType]], int]] = {
+    "Conv": _conv_multiply_adds,
+    "Gemm": _gemm_multiply_adds,
+    "MatMul": _matmul_multiply_adds,
+}
+
+
+def _lengths(types: Mapping[str, ValueType], tensor: str, node: NodeProto) -> tuple[int, ...]:
+    """The shape; a batch that is not fixed counts as one picture."""
+    shape = _value_type(types, tensor, node).shape
+    if shape is not None:
+        lengths = (1 if axis == 0 and not isinstance(n, int) else n for axis, n in enumerate(shape))
+        known = tuple(n for n in lengths if isinstance(n, int))
+        if len(known) == len(shape):
+            return known
+    raise GraphError(
+        f"the shape of {tensor!r} is not known: {shape}",
+        where=label(node),
+        mend="export with a fixed picture size; only the batch may vary",
+    )
+
+
+def _value_type(types: Mapping[str, ValueType], tensor: str, node: NodeProto) -> ValueType:
+    if tensor not in types:
+        raise GraphError(f"shape inference says nothing of {tensor!r}", where=label(node))
+    return types[tensor]

@@ -1,0 +1,134 @@
+"""Says, before TensorRT does, what TensorRT would refuse, misread or run slowly.
+
+An error is a graph that the parser refuses or, worse, takes for something else. A warning costs speed:
+TensorRT reads the graph and does not fuse it as hoped. What an engine builder reports about fusion is
+known only on the device, so these rules go by structure alone. A new rule is a function and a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from onnx import ModelProto
+
+from cnnx.errors import GraphError
+from cnnx.graph.edit import check, value_types, wiring
+from cnnx.graph.lint import refused, slow
+from cnnx.graph.lint.view import Fault, View
+
+Severity = Literal["error", "warning"]
+
+_LISTED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fault of a graph.
+
+    Attributes:
+        rule: id in `RULES`.
+        severity: "error": TensorRT refuses or misreads it; "warning": it costs speed.
+        node: the node or tensor at fault.
+        message: what is wrong, with the figure.
+        mend: what to change.
+    """
+
+    rule: str
+    severity: Severity
+    node: str
+    message: str
+    mend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """An id, what a breach means, and the function that looks for breaches."""
+
+    name: str
+    severity: Severity
+    look: Callable[[View], Iterator[Fault]]
+
+
+# What can be asked of any graph, also of one that breaks the ONNX specification.
+_FIRST = (
+    Rule("versions", "error", refused.versions),
+    Rule("unknown-operator", "error", refused.unknown_operators),
+)
+RULES = (
+    *_FIRST,
+    Rule("unsupported-operator", "error", refused.unsupported_operators),
+    Rule("external-data", "error", refused.external_data),
+    Rule("float64", "error", refused.float64),
+    Rule("dynamic-shape", "error", refused.dynamic_shapes),
+    Rule("lrn-window", "error", refused.lrn_windows),
+    Rule("pool-ceil", "error", refused.pools_past_the_end),
+    Rule("quantized-type", "error", refused.quantized_types),
+    Rule("int32-bias", "error", refused.int32_biases),
+    Rule("zero-point", "error", refused.zero_points),
+    Rule("scale-not-constant", "error", refused.scales_not_constant),
+    Rule("scale-value", "error", refused.scale_values),
+    Rule("scale-mismatch", "error", refused.scale_mismatches),
+    Rule("block-quantization", "error", refused.block_quantization),
+    Rule("activation-per-channel", "error", refused.activations_per_channel),
+    Rule("weight-axis", "error", refused.weight_axes),
+    Rule("unpaired", "error", refused.unpaired),
+    Rule("unfamiliar-operator", "warning", slow.unfamiliar_operators),
+    Rule("quantized-before-relu", "warning", slow.quantized_before_relu),
+    Rule("shortcut-not-quantized", "warning", slow.shortcuts_not_quantized),
+    Rule("fp32-scales", "warning", slow.fp32_scales),
+    Rule("subnormal-scale", "warning", slow.subnormal_scales),
+    Rule("group-channels", "warning", slow.group_channels),
+    Rule("depthwise", "warning", slow.depthwise),
+    Rule("small-layer", "warning", slow.small_layers),
+    Rule("average-pool", "warning", slow.average_pools),
+    Rule("concat-scales", "warning", slow.concat_scales),
+    Rule("batch-norm", "warning", slow.batch_norms_after_conv),
+    Rule("no-op-pool", "warning", slow.no_op_pools),
+    Rule("several-quantizers", "warning", slow.several_quantizers),
+)
+
+
+def lint(model: ModelProto) -> tuple[Finding, ...]:
+    """Look for everything in `RULES`, in that order, then in graph order.
+
+    A graph that breaks the ONNX specification gets only the finding that says so: "invalid", or
+    "versions" and "unknown-operator" where these say it more plainly.
+
+    Raises:
+        GraphError: the stored values of a scale or zero point do not fit its shape.
+    """
+    wires = wiring(model.graph)
+    try:
+        check(model)
+        view = View(model, wires, value_types(model))
+    except GraphError as error:
+        plain = _look(_FIRST, View(model, wires, {}))
+        return plain or (Finding("invalid", "error", model.graph.name, error.what, "export it again"),)
+    return _look(RULES, view)
+
+
+def _look(rules: tuple[Rule, ...], view: View) -> tuple[Finding, ...]:
+    return tuple(Finding(rule.name, rule.severity, *fault) for rule in rules for fault in rule.look(view))
+
+
+def refuse(findings: Iterable[Finding], *, where: Path | str) -> None:
+    """Let a graph without errors pass; warnings do not count.
+
+    Raises:
+        GraphError: listing every error (the first ten of many), each with what mends it.
+    """
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if not errors:
+        return
+    lines = [f"  {e.rule}: {e.node}: {e.message} ({e.mend})" for e in errors[:_LISTED]]
+    if len(errors) > _LISTED:
+        lines.append(f"  and {len(errors) - _LISTED} more")
+    count = f"{len(errors)} faults" if len(errors) > 1 else "a fault"
+    raise GraphError(
+        "\n".join((f"the graph has {count} that TensorRT would refuse or misread:", *lines)),
+        where=where,
+        mend=errors[0].mend,
+    )

@@ -1,0 +1,352 @@
+"""Passes that make a graph smaller or plainer without changing what it computes.
+
+A pass edits the model in place, returns how many changes it made, and declares how many nodes one
+change adds. `run_pass` holds it to that: same inputs and outputs, that many nodes more or fewer, and
+a graph that onnx's checker accepts (after the pass infrastructure of onnx/ir-py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from cnnx.errors import GraphError
+from cnnx.graph import edit
+from cnnx.graph.edit import ValueType, Wiring
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One rewrite.
+
+    Attributes:
+        name: how it is called in the counts that `simplify` returns.
+        apply: edits the model in place and returns the number of changes.
+        added_nodes: nodes that one change adds (negative: takes away).
+    """
+
+    name: str
+    apply: Callable[[ModelProto], int]
+    added_nodes: int
+
+
+def simplify(model: ModelProto) -> dict[str, int]:
+    """Run every pass, again and again until none finds anything. Edits the model in place.
+
+    Returns:
+        Changes by name of the pass.
+
+    Raises:
+        GraphError: the graph is invalid, or a pass broke its promise.
+    """
+    counts = dict.fromkeys((rewrite.name for rewrite in PASSES), 0)
+    changed = True
+    while changed:
+        found = {rewrite.name: run_pass(rewrite, model) for rewrite in PASSES}
+        counts = {name: counts[name] + found[name] for name in counts}
+        changed = any(found.values())
+    return counts
+
+
+def run_pass(rewrite: Pass, model: ModelProto) -> int:
+    """Apply one pass in place and verify what it declares.
+
+    Raises:
+        GraphError: inputs, outputs, the number of nodes or the graph's validity are not as promised.
+    """
+    signature, nodes = _signature(model), len(model.graph.node)
+    changes = rewrite.apply(model)
+    if not changes and len(model.graph.node) == nodes:
+        return 0
+    if _signature(model) != signature:
+        raise GraphError(f"the pass {rewrite.name} changed the graph's inputs or outputs")
+    if len(model.graph.node) != nodes + changes * rewrite.added_nodes:
+        raise GraphError(f"the pass {rewrite.name} changed other nodes than the {changes} it counted")
+    del model.graph.value_info[:]  # names and shapes noted there may be gone
+    edit.check(model)
+    return changes
+
+
+def _signature(model: ModelProto) -> tuple[bytes, ...]:
+    values = (*edit.data_inputs(model.graph), *model.graph.output)
+    return tuple(value.SerializeToString(deterministic=True) for value in values)
+
+
+def constants_to_initializers(model: ModelProto) -> int:
+    """Keep what Constant nodes give as initializers, where other passes and quantization look."""
+    constants = {node.output[0]: _constant(node) for node in model.graph.node if node.op_type == "Constant"}
+    found = {name: values for name, values in constants.items() if values is not None}
+    kept = [node for node in model.graph.node if node.output[0] not in found]
+    model.graph.initializer.extend(edit.tensor_from_array(name, values) for name, values in found.items())
+    edit.replace_nodes(model.graph, kept)
+    return len(found)
+
+
+def _constant(node: NodeProto) -> NDArray[Any] | None:
+    entry = node.attribute[0]
+    value = helper.get_attribute_value(entry)
+    if entry.name == "value":
+        values: NDArray[Any] = numpy_helper.to_array(value)
+        return values
+    kinds = {
+        "value_float": np.float32,
+        "value_floats": np.float32,
+        "value_int": np.int64,
+        "value_ints": np.int64,
+    }
+    return np.array(value, kinds[entry.name]) if entry.name in kinds else None
+
+
+def fold_batch_norms(model: ModelProto) -> int:
+    """Fold inference BatchNormalization into the convolution before it, where nothing else reads that.
+
+    y = g (Wx + b - m) / sqrt(v + eps) + beta is a convolution with g / sqrt(v + eps) W. Computed in
+    float64 and rounded once.
+    """
+    graph = edit.wiring(model.graph)
+    folded: set[str] = set()
+    for norm in model.graph.node:
+        conv = _foldable_conv(norm, graph)
+        if conv is not None:
+            _fold(model, norm, conv, graph)
+            folded.add(norm.name)
+            conv.output[0] = norm.output[0]
+    edit.replace_nodes(model.graph, [n for n in model.graph.node if not _is_folded(n, folded)])
+    return len(folded)
+
+
+def _is_folded(node: NodeProto, folded: set[str]) -> bool:
+    return node.op_type == "BatchNormalization" and node.name in folded
+
+
+def _foldable_conv(norm: NodeProto, graph: Wiring) -> NodeProto | None:
+    if (
+        norm.op_type != "BatchNormalization"
+        or edit.attribute(norm, "training_mode", 0)
+        or len(norm.output) != 1
+    ):
+        return None
+    conv = graph.producers.get(norm.input[0])
+    if conv is None or conv.op_type != "Conv" or graph.only_consumer(conv.output[0]) is None:
+        return None
+    constants = [*norm.input[1:5], *filter(None, conv.input[1:])]
+    return conv if all(name in graph.initializers for name in constants) else None
+
+
+def _fold(model: ModelProto, norm: NodeProto, conv: NodeProto, graph: Wiring) -> None:
+    gamma, beta, mean, variance = (
+        edit.array(graph.initializers[name]).astype(np.float64) for name in norm.input[1:5]
+    )
+    factor = gamma / np.sqrt(variance + edit.attribute(norm, "epsilon", 1e-5))
+    weight = edit.array(graph.initializers[conv.input[1]])
+    has_bias = len(conv.input) > 2 and conv.input[2]
+    bias = edit.array(graph.initializers[conv.input[2]]) if has_bias else np.zeros(len(factor))
+    scaled = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+    names = edit.Names(model.graph)
+    inputs = [conv.input[0], conv.input[1], conv.input[2] if has_bias else ""]
+    for place, values in ((1, scaled), (2, (bias - mean) * factor + beta)):
+        tensor = edit.tensor_from_array("", values.astype(weight.dtype))
+        old = inputs[place]
+        if len(graph.consumers.get(old, [])) == 1:
+            tensor.name = old
+            graph.initializers[old].CopyFrom(tensor)
+        else:
+            tensor.name = names.fresh(f"{old}.folded" if old else f"{conv.name}.bias")
+            model.graph.initializer.append(tensor)
+            inputs[place] = tensor.name
+    del conv.input[:]
+    conv.input.extend(inputs)
+
+
+def remove_no_ops(model: ModelProto) -> int:
+    """Take out nodes that give what they are given: see `_NO_OPS`."""
+    facts = _facts(model)
+    kept = [n for n in model.graph.node if not (_is_idle(n, facts) and _bypass(model, n))]
+    removed = len(model.graph.node) - len(kept)
+    edit.replace_nodes(model.graph, kept)
+    return removed
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    types: Mapping[str, ValueType]
+    constants: Mapping[str, TensorProto]
+
+    def shape(self, tensor: str) -> tuple[int | str | None, ...]:
+        """Shape of a tensor, () where its rank is not known."""
+        return self.types[tensor].shape or () if tensor in self.types else ()
+
+    def integers(self, tensor: str) -> list[int] | None:
+        """Values of a constant shape or list of axes, None where it is computed."""
+        found = self.constants.get(tensor)
+        return None if found is None else [int(value) for value in edit.array(found).reshape(-1)]
+
+
+def _facts(model: ModelProto) -> _Facts:
+    return _Facts(edit.value_types(model), edit.initializers(model.graph))
+
+
+def _is_idle(node: NodeProto, facts: _Facts) -> bool:
+    rule = _NO_OPS.get(node.op_type)
+    return rule is not None and len(node.output) == 1 and rule(node, facts)
+
+
+def _same_type(node: NodeProto, facts: _Facts) -> bool:
+    source = facts.types.get(node.input[0])
+    return source is not None and source.elem_type == edit.attribute(node, "to")
+
+
+def _one_by_one_pool(node: NodeProto, _facts: _Facts) -> bool:
+    lengths = (*edit.attribute(node, "kernel_shape"), *edit.attribute(node, "strides", []))
+    return not any(edit.attribute(node, "pads", [])) and all(length == 1 for length in lengths)
+
+
+def _same_shape(node: NodeProto, facts: _Facts) -> bool:
+    before, after = facts.shape(node.input[0]), facts.shape(node.output[0])
+    return bool(before) and before == after and None not in before
+
+
+def _not_training(node: NodeProto, facts: _Facts) -> bool:
+    training = node.input[2] if len(node.input) > 2 else ""
+    return not training or facts.integers(training) == [0]
+
+
+_NO_OPS: dict[str, Callable[[NodeProto, _Facts], bool]] = {
+    "Identity": lambda _node, _facts: True,
+    "Dropout": _not_training,
+    "Cast": _same_type,
+    "AveragePool": _one_by_one_pool,
+    "MaxPool": _one_by_one_pool,
+    "Reshape": _same_shape,
+    "Flatten": _same_shape,
+}
+
+
+def _bypass(model: ModelProto, node: NodeProto) -> bool:
+    """Wire the readers of a node's output to its input; False where the graph's signature forbids it."""
+    graph = edit.wiring(model.graph)
+    source, result = node.input[0], node.output[0]
+    if result not in graph.outputs:
+        edit.rename_input(graph.consumers.get(result, []), result, source)
+        return True
+    producer = graph.producers.get(source)
+    if producer is None or source in graph.outputs:
+        return False
+    edit.rename_input(graph.consumers[source], source, result)
+    producer.output[list(producer.output).index(source)] = result
+    return True
+
+
+def reduce_mean_to_pool(model: ModelProto) -> int:
+    """Write a mean over height and width that keeps them as GlobalAveragePool, which DLA knows too."""
+    means = _spatial_means(model, keepdims=1)
+    for node in means:
+        _become(node, "GlobalAveragePool")
+    return len(means)
+
+
+def reduce_mean_to_flat_pool(model: ModelProto) -> int:
+    """Write a mean over height and width that drops them as GlobalAveragePool and Flatten."""
+    means = {node.output[0] for node in _spatial_means(model, keepdims=0)}
+    names, nodes = edit.Names(model.graph), []
+    for node in model.graph.node:
+        nodes.append(node)
+        if node.output[0] in means:
+            flat = helper.make_node(
+                "Flatten", [names.fresh(f"{node.output[0]}.pool")], [node.output[0]], axis=1
+            )
+            flat.name = names.fresh(f"{node.name}.flatten")
+            _become(node, "GlobalAveragePool")
+            node.output[0] = flat.input[0]
+            nodes.append(flat)
+    edit.replace_nodes(model.graph, nodes)
+    return len(means)
+
+
+def _spatial_means(model: ModelProto, *, keepdims: int) -> list[NodeProto]:
+    facts = _facts(model)
+    return [
+        node
+        for node in model.graph.node
+        if node.op_type == "ReduceMean"
+        and edit.attribute(node, "keepdims", 1) == keepdims
+        and len(facts.shape(node.input[0])) == 4
+        and sorted(axis % 4 for axis in _axes(node, facts)) == [2, 3]
+    ]
+
+
+def _axes(node: NodeProto, facts: _Facts) -> list[int]:
+    """Axes a reduction runs over: an attribute before opset 18, an input since."""
+    if len(node.input) > 1 and node.input[1]:
+        return facts.integers(node.input[1]) or []
+    return list(edit.attribute(node, "axes", []))
+
+
+def _become(node: NodeProto, op: str) -> None:
+    """Turn a node into an operator of one input and no attributes."""
+    node.op_type = op
+    del node.attribute[:]
+    del node.input[1:]
+
+
+def reshape_to_flatten(model: ModelProto) -> int:
+    """Write a Reshape that keeps the batch and joins all other axes as Flatten, right for any batch."""
+    facts = _facts(model)
+    flat = [node for node in model.graph.node if node.op_type == "Reshape" and _is_flatten(node, facts)]
+    for node in flat:
+        _become(node, "Flatten")
+        node.attribute.append(helper.make_attribute("axis", 1))
+    return len(flat)
+
+
+def _is_flatten(node: NodeProto, facts: _Facts) -> bool:
+    target, (batch, *rest) = facts.integers(node.input[1]), facts.shape(node.input[0]) or (None,)
+    lengths = [length for length in rest if isinstance(length, int)]
+    if target is None or len(target) != 2 or not rest or len(lengths) != len(rest):
+        return False
+    if edit.attribute(node, "allowzero", 0) and 0 in target:
+        return False
+    joined = math.prod(lengths)
+    keeps_batch = target[0] in (0, batch) or (target[0] == -1 and target[1] == joined)
+    return keeps_batch and target[1] in (-1, joined)
+
+
+def remove_dead_nodes(model: ModelProto) -> int:
+    """Take out nodes whose results nobody reads."""
+    graph = edit.wiring(model.graph)
+    alive = [
+        node
+        for node in model.graph.node
+        if any(name in graph.outputs or name in graph.consumers for name in node.output)
+    ]
+    removed = len(model.graph.node) - len(alive)
+    if removed:
+        edit.replace_nodes(model.graph, alive)
+    return removed
+
+
+def remove_unused_initializers(model: ModelProto) -> int:
+    """Take out constants that nobody reads."""
+    graph = edit.wiring(model.graph)
+    unread = [
+        name for name in graph.initializers if name not in graph.consumers and name not in graph.outputs
+    ]
+    return edit.drop_initializers(model.graph, unread)
+
+
+PASSES = (
+    Pass("constants_to_initializers", constants_to_initializers, -1),
+    Pass("fold_batch_norms", fold_batch_norms, -1),
+    Pass("remove_no_ops", remove_no_ops, -1),
+    Pass("reduce_mean_to_pool", reduce_mean_to_pool, 0),
+    Pass("reduce_mean_to_flat_pool", reduce_mean_to_flat_pool, 1),
+    Pass("reshape_to_flatten", reshape_to_flatten, 0),
+    Pass("remove_dead_nodes", remove_dead_nodes, -1),
+    Pass("remove_unused_initializers", remove_unused_initializers, 0),
+)

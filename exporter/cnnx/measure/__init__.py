@@ -1,0 +1,14 @@
+"""What running a network costs: latency and memory."""
+
+from cnnx.measure.latency import measure_latency, measure_side_by_side
+from cnnx.measure.memory import MemoryUse, peak_memory
+from cnnx.measure.samples import Latency, samples_needed
+
+__all__ = [
+    "Latency",
+    "MemoryUse",
+    "measure_latency",
+    "measure_side_by_side",
+    "peak_memory",
+    "samples_needed",
+]

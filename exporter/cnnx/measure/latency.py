@@ -1,0 +1,209 @@
+"""How long one batch takes, end to end: from pictures in host memory to outputs there."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnx.errors import UsageError
+from cnnx.measure.samples import Latency, WarmUpEnd
+from cnnx.runtimes import Session
+
+Clock = Callable[[], int]
+Progress = Callable[[float], None]
+"""Told the share done, 0..1."""
+
+# Warm-up ends when two successive windows of 10 runs have medians within 2 % of each other, but not
+# within the first 0.2 s (trtexec's warm-up); it gives up after a quarter of the time allowed.
+_WINDOW = 10
+_STEADY = 0.02
+_WARMUP_NS = 200_000_000
+_WARMUP_SHARE = 0.25
+# Runs in a row when sessions take turns. The first of them is not counted: caches hold the other's weights.
+_TURN = 10
+
+
+def _unheard(_share: float) -> None:
+    """Progress that nobody wants."""
+
+
+def measure_latency(
+    session: Session,
+    images: NDArray[np.float32],
+    *,
+    batch: int,
+    min_seconds: float = 3.0,
+    min_samples: int = 100,
+    max_seconds: float = 60.0,
+    progress: Progress = _unheard,
+    clock: Clock = time.perf_counter_ns,
+) -> Latency:
+    """Measure one session: warm up until steady, then sample until both minimums are met.
+
+    The garbage collector is off while the clock runs, as in `timeit`.
+
+    Args:
+        images: (M, C, H, W), a pool that is cycled through, so that no single picture's values count.
+        batch: pictures a run.
+        min_seconds: sum of samples to reach.
+        min_samples: number of samples to reach.
+        max_seconds: end of all patience, warm-up included; what was measured until then is returned,
+            marked as not complete.
+        clock: nanoseconds, monotonic.
+
+    Raises:
+        UsageError: an empty pool, or limits that no measurement can meet.
+    """
+    measured = measure_side_by_side(
+        {"": session},
+        images,
+        batch=batch,
+        min_seconds=min_seconds,
+        min_samples=min_samples,
+        max_seconds=max_seconds,
+        progress=progress,
+        clock=clock,
+    )
+    return measured[""]
+
+
+def measure_side_by_side(
+    sessions: Mapping[str, Session],
+    images: NDArray[np.float32],
+    *,
+    batch: int,
+    min_seconds: float = 3.0,
+    min_samples: int = 100,
+    max_seconds: float = 60.0,
+    progress: Progress = _unheard,
+    clock: Clock = time.perf_counter_ns,
+) -> dict[str, Latency]:
+    """Measure several sessions in alternating turns, so that what drifts on the machine hits all alike.
+
+    The order of turns reverses each round (A B, B A, ...). Arguments are those of `measure_latency`, for
+    each session; `max_seconds` is for all of them together.
+    """
+    if batch < 1 or len(images) < 1 or not sessions:
+        raise UsageError("a measurement needs a session, a batch of at least 1 and at least one picture")
+    if max_seconds <= 0 or min_samples < 1:
+        raise UsageError("max_seconds and min_samples must be positive")
+    batches = _batches(images, batch)
+    goal = _Goal(min_ns=int(min_seconds * 1e9), min_samples=min_samples)
+    deadline = clock() + int(max_seconds * 1e9)
+    patience = int(max_seconds * 1e9 * _WARMUP_SHARE / len(sessions))
+    with _no_garbage_collection():
+        series = {name: _Series(session, batches, clock) for name, session in sessions.items()}
+        for one in series.values():
+            one.warm_up(patience)
+        _take_turns(list(series.values()), goal, deadline, clock=clock, progress=progress)
+    return {name: one.latency(batch, goal) for name, one in series.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Goal:
+    min_ns: int
+    min_samples: int
+
+    def share(self, samples: list[int]) -> float:
+        """How far samples are towards both minimums, 0..1."""
+        by_time = sum(samples) / self.min_ns if self.min_ns > 0 else 1.0
+        return min(1.0, by_time, len(samples) / self.min_samples)
+
+
+def _take_turns(
+    series: list[_Series], goal: _Goal, deadline: int, *, clock: Clock, progress: Progress
+) -> None:
+    alone = len(series) == 1
+    while True:
+        share = min(goal.share(one.samples) for one in series)
+        progress(share)
+        if share >= 1:
+            return
+        for one in series:
+            one.turn(deadline, settle=not alone)
+        if clock() >= deadline:
+            return
+        series = series[::-1]
+
+
+class _Series:
+    """The runs of one session."""
+
+    def __init__(self, session: Session, batches: Sequence[NDArray[np.float32]], clock: Clock) -> None:
+        self._session, self._batches, self._clock = session, itertools.cycle(batches), clock
+        self._uncounted = 0
+        self._ended: WarmUpEnd = "time limit"
+        self.samples: list[int] = []
+
+    def warm_up(self, patience_ns: int) -> None:
+        """Run until steady or out of patience."""
+        start, taken = self._clock(), list[int]()
+        while self._clock() - start < patience_ns:
+            taken.append(self._timed())
+            if self._clock() - start >= _WARMUP_NS and _is_steady(taken):
+                self._ended = "steady"
+                break
+        self._uncounted += len(taken)
+
+    def turn(self, deadline: int, *, settle: bool) -> None:
+        """A few runs in a row, at least one; the first is not counted where another session ran before."""
+        if settle:
+            self._timed()
+            self._uncounted += 1
+        for _ in range(_TURN):
+            self.samples.append(self._timed())
+            if self._clock() >= deadline:
+                return
+
+    def latency(self, batch: int, goal: _Goal) -> Latency:
+        """What was measured."""
+        return Latency(
+            samples_ns=tuple(self.samples),
+            batch=batch,
+            warmup=self._uncounted,
+            warmup_ended=self._ended,
+            complete=goal.share(self.samples) >= 1,
+        )
+
+    def _timed(self) -> int:
+        images = next(self._batches)
+        start = self._clock()
+        outputs = self._session.run(images)
+        end = self._clock()
+        del outputs  # freed outside the time taken, as a caller that keeps them would
+        return end - start
+
+
+def _is_steady(taken: list[int]) -> bool:
+    if len(taken) < 2 * _WINDOW:
+        return False
+    before = statistics.median(taken[-2 * _WINDOW : -_WINDOW])
+    return abs(statistics.median(taken[-_WINDOW:]) - before) <= _STEADY * before
+
+
+def _batches(images: NDArray[np.float32], batch: int) -> list[NDArray[np.float32]]:
+    """Contiguous batches, prepared beforehand: views where the pool is large enough."""
+    if len(images) < batch:
+        images = np.resize(images, (batch, *images.shape[1:]))
+    images = np.ascontiguousarray(images)
+    return [images[i : i + batch] for i in range(0, len(images) - batch + 1, batch)]
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

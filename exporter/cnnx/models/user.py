@@ -1,0 +1,89 @@
+"""Networks of the user's own: a function in a Python file beside the recipe.
+
+Reading such a file runs it, so nothing here happens unless the caller says the recipe is trusted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import sys
+import traceback
+import types
+from pathlib import Path
+
+from torch import nn
+
+from cnnx.errors import RecipeError
+from cnnx.models import call_definition
+from cnnx.recipe import Recipe
+
+
+def load_user_model(recipe: Recipe, *, trusted: bool) -> nn.Module:
+    """The network that a recipe's `definition = "file.py:function"` makes, in evaluation mode.
+
+    The function is called as `function(classes=..., **model.arguments)`. The file is one module of its
+    own: what lies beside it cannot be imported from it.
+
+    Raises:
+        RecipeError: the recipe is not trusted, the file is absent, outside the recipe's folder or fails,
+            or the function is absent or gives no `torch.nn.Module`.
+    """
+    file_name, _, function = recipe.model.definition.partition(":")
+    file = recipe.folder / file_name
+    if not trusted:
+        raise RecipeError(
+            f"building {recipe.name} runs the Python file {file_name}",
+            where=file,
+            mend="read that file; if you trust it, add --trust-recipe",
+        )
+    if not file.resolve().is_relative_to(recipe.folder.resolve()):
+        raise RecipeError("a definition lies beside its recipe", where=file, mend="move the file there")
+    module = _run(file)
+    definition = getattr(module, function, None)
+    if not callable(definition):
+        near = difflib.get_close_matches(function, vars(module), n=1, cutoff=0.5)
+        mend = f"did you mean {near[0]!r}?" if near else None
+        raise RecipeError(f"{file_name} has no function {function!r}", where=file, mend=mend)
+    try:
+        model = call_definition(
+            definition,
+            f"{file_name}:{function}",
+            classes=recipe.model.classes,
+            arguments=recipe.model.arguments,
+        )
+    except Exception as error:
+        raise _failed(error, file) from error
+    if not isinstance(model, nn.Module):
+        raise RecipeError(f"{function} gives {type(model).__name__}, not a torch.nn.Module", where=file)
+    return model.eval()
+
+
+def _run(file: Path) -> types.ModuleType:
+    """The file as a module under a private name, so that it shadows nothing and leaves no bytecode."""
+    try:
+        source = file.read_bytes()
+    except OSError as error:
+        raise RecipeError(f"the definition cannot be read: {error.strerror}", where=file) from None
+    module = types.ModuleType("_cnnx_user_" + hashlib.sha256(bytes(file.resolve())).hexdigest()[:16])
+    module.__file__ = str(file)
+    # torch.export and dataclasses look a class's module up by its name.
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(source, str(file), "exec"), vars(module))
+    except (Exception, SystemExit) as error:
+        del sys.modules[module.__name__]
+        raise _failed(error, file) from error
+    return module
+
+
+def _failed(error: BaseException, file: Path) -> RecipeError:
+    """The user's own error, with the last line of the user's file that it came through."""
+    if isinstance(error, RecipeError):
+        return error
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)
+    ]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    where = file if line is None else f"{file}, line {line}"
+    return RecipeError(f"the definition failed: {type(error).__name__}: {error}", where=where)

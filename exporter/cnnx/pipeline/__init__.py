@@ -1,0 +1,1 @@
+"""The flow from a definition to a judged engine, as ordered steps."""

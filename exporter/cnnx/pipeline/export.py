@@ -1,0 +1,410 @@
+"""The whole way: from a recipe to a judged bundle with engines beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import resource
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnx.bundle import (
+    CALIBRATION,
+    LABELS,
+    MODEL,
+    REFERENCE,
+    Bundle,
+    Engine,
+    ImageList,
+    Manifest,
+    Reference,
+    TensorInfo,
+    is_bundle,
+    new_bundle,
+    refuse_place,
+    seal,
+)
+from cnnx.data.crops import Crops
+from cnnx.data.images import ImageSet, Split
+from cnnx.data.sets import open_images
+from cnnx.environment import installed_version
+from cnnx.errors import BundleError, UsageError
+from cnnx.labels import read_labels
+from cnnx.pipeline import original as originals
+from cnnx.pipeline.finished import (
+    Effort,
+    OpenSubject,
+    build_into,
+    choose_runtime,
+    judge_session,
+    keep,
+    latest_validation,
+    measure,
+    open_subject,
+)
+from cnnx.pipeline.original import Batch, Original
+from cnnx.pipeline.progress import Listener, Progress, Steps, silent
+from cnnx.pipeline.results import ExportResult, Measurement
+from cnnx.pipeline.steps import (
+    LAYERS,
+    RANGES,
+    calibration_step,
+    crops_step,
+    export_step,
+    graph_step,
+    reference_step,
+)
+from cnnx.pipeline.steps import MODEL as STEP_MODEL
+from cnnx.recipe import Precision, Recipe, Scales
+from cnnx.record import Subject
+from cnnx.runtimes import Runtime
+from cnnx.store import Entry, code_digest, digest_of
+from cnnx.validate import Validation
+
+# An export measures long enough to show a median; cnnx bench measures properly.
+_GLANCE = Effort(min_seconds=1.0, min_samples=100, max_seconds=25.0)
+_TOOLS = ("cnnx", "numpy", "onnx", "onnxruntime", "onnxscript", "pillow", "torch")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Job:
+    """The options of one export, defaults filled in from its recipe."""
+
+    recipe: Recipe
+    precision: Precision
+    scales: Scales
+    batch: Batch
+    method: str
+    out: Path
+    runtime: Runtime
+    sm: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the steps left, ready to be put into a bundle."""
+
+    original: Original
+    validation: Crops
+    calibration: Crops | None
+    graph: Entry
+    logits: NDArray[np.float32]
+    ranges: Entry | None
+    typed: Entry
+
+
+def export(
+    model: str,
+    *,
+    precision: Precision | None = None,
+    target: str = "auto",
+    sm: Sequence[int] = (),
+    weights: str = "pretrained",
+    out: str | Path | None = None,
+    calibration_data: str | None = None,
+    calibration_images: int | None = None,
+    validation_data: str | None = None,
+    validation_images: int | None = None,
+    labels: str | Path | None = None,
+    method: str | None = None,
+    scales: Scales = "fp16",
+    batch: Batch = (1, 1),
+    trust_recipe: bool = False,
+    listener: Listener = silent,
+) -> ExportResult:
+    """Take a network to a bundle: export, calibrate, type, lint, build, validate, measure.
+
+    Steps whose inputs did not change are reused from the cache. A bundle that already stands at `out`,
+    made from exactly these inputs, is left as it is.
+
+    Args:
+        model: a recipe's name, a recipe file, or an ONNX file.
+        precision: "fp32", "fp16" or "int8"; the recipe's default otherwise.
+        target: "auto" or a runtime's name.
+        sm: GPU architectures to build engines for, such as 86.
+        weights: "pretrained", "standin", or a checkpoint.
+        out: the bundle's folder; <name>-<precision> here by default.
+        calibration_data: a built-in set, a folder, or a list of files; the recipe's otherwise.
+        calibration_images: how many of them at most.
+        validation_data: likewise, for the pictures that judge.
+        validation_images: how many of them at most.
+        labels: for a flat validation folder, the file that gives each picture's class.
+        method: how ranges are chosen; the recipe's otherwise.
+        scales: "fp16", or "fp32" to keep everything that is not INT8 in FP32.
+        batch: smallest and largest batch.
+        trust_recipe: let the recipe's own Python code run.
+        listener: told of progress.
+
+    Raises:
+        CnnxError: see `cnnx.errors`; each kind has its exit code.
+    """
+    started = time.perf_counter()
+    steps = Steps(listener)
+    recipe = _with_data(
+        originals.resolve(model, trust_recipe=trust_recipe),
+        calibration=(calibration_data, calibration_images),
+        validation=(validation_data, validation_images),
+    )
+    chosen: Precision = precision or recipe.precision.default
+    place = Path(out) if out else Path(f"{recipe.name}-{chosen}")
+    refuse_place(place)
+    runtime = choose_runtime(target, sm)
+    source = steps.run(
+        "weights",
+        lambda progress: originals.open_original(
+            recipe, weights, trust_recipe=trust_recipe, progress=progress
+        ),
+    )
+    job = _Job(
+        recipe=recipe,
+        precision=chosen,
+        scales=_scales(scales),
+        batch=source.batch(_batch(batch)),
+        method=method or recipe.calibration.method,
+        out=place,
+        runtime=runtime,
+        sm=tuple(sm),
+    )
+    parts = _parts(job, source, steps, labels=None if labels is None else Path(labels))
+    bundle, unchanged = _publish(job, parts, steps)
+    engines = _engines(job, bundle, steps)
+    before = latest_validation(bundle, bundle.records()) if unchanged else None
+    measurements: tuple[Measurement, ...] = ()
+    if before:
+        judged, validation = before[0].date, before[1]
+    else:
+        validation = _judge(bundle, parts, steps)
+        judged = keep(bundle, "validation", validation.subject, validation.as_dict()).date
+        measurements = _measure(job, bundle, parts, steps)
+    return ExportResult(
+        bundle=bundle,
+        engines=engines,
+        validation=validation,
+        judged=judged,
+        measurements=measurements,
+        unchanged=before is not None,
+        notes=_notes(job, parts),
+        steps=tuple(steps.times),
+        seconds=time.perf_counter() - started,
+        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        over_budget=_over_budget(job, bundle),
+    )
+
+
+def _with_data(
+    recipe: Recipe, *, calibration: tuple[str | None, int | None], validation: tuple[str | None, int | None]
+) -> Recipe:
+    """The recipe with the user's picture sets in place of its own."""
+    sets = {}
+    for role, (data, images) in {"calibration": calibration, "validation": validation}.items():
+        if images is not None and images < 1:
+            raise UsageError(f"--{role}-images is {images}", mend="give at least 1; 512 is usual")
+        changes = {"data": data, "images": images}
+        spec = getattr(recipe, role)
+        sets[role] = dataclasses.replace(spec, **{k: v for k, v in changes.items() if v is not None})
+    return dataclasses.replace(recipe, **sets)
+
+
+def _scales(scales: Scales) -> Scales:
+    if scales not in ("fp16", "fp32"):
+        raise UsageError(f"scales are written in fp16 or fp32, not {scales!r}", mend="--scales fp16")
+    return scales
+
+
+def _batch(batch: Batch) -> Batch:
+    if not 1 <= batch[0] <= batch[1]:
+        raise UsageError(
+            f"a batch of {batch[0]} to {batch[1]} makes no sense", mend="--batch 4, or --batch 1..8"
+        )
+    return batch
+
+
+def _parts(job: _Job, original: Original, steps: Steps, *, labels: Path | None) -> _Parts:
+    """Every step that gives files, in order."""
+    recipe = job.recipe
+    validation = crops_step(
+        steps,
+        _images(recipe, recipe.validation.data, "validation", labels),
+        recipe,
+        count=recipe.validation.images,
+        role="validation",
+    )
+    calibration = None
+    if job.precision != "fp32":
+        calibration = crops_step(
+            steps,
+            _images(recipe, recipe.calibration.data, "calibration", None),
+            recipe,
+            count=recipe.calibration.images,
+            role="calibration",
+            apart_from=validation,
+        )
+    graph = export_step(steps, original, batch=job.batch)
+    logits = reference_step(steps, original, graph, validation, recipe)
+    ranges = None
+    if calibration:
+        # FP16 needs no ranges, only the maxima that say which layers would overflow.
+        method = job.method if job.precision == "int8" else "max"
+        ranges = calibration_step(steps, graph, calibration, recipe, precision=job.precision, method=method)
+    typed = graph_step(steps, graph, ranges, recipe, precision=job.precision, scales=job.scales)
+    return _Parts(original, validation, calibration, graph, logits, ranges, typed)
+
+
+def _images(recipe: Recipe, data: str, split: Split, labels: Path | None) -> ImageSet:
+    preprocessing = recipe.preprocessing
+    return open_images(
+        data,
+        labels=labels,
+        size=preprocessing.resize,
+        color=preprocessing.color,
+        split=split,
+        classes=recipe.model.classes,
+    )
+
+
+def _publish(job: _Job, parts: _Parts, steps: Steps) -> tuple[Bundle, bool]:
+    """The bundle at its place, and whether it stood there already."""
+    manifest = _manifest(job, parts)
+    if is_bundle(job.out):
+        with contextlib.suppress(BundleError):  # a damaged one is replaced
+            standing = Bundle.open(job.out)
+            if standing.manifest.fingerprint == manifest.fingerprint:
+                return standing, True
+
+    def work(_: Progress) -> Bundle:
+        with new_bundle(job.out) as draft:
+            _fill(draft, job, parts)
+            seal(draft, manifest)
+        return Bundle.open(job.out, verify=False)
+
+    return steps.run("bundle", work), False
+
+
+def _fill(draft: Path, job: _Job, parts: _Parts) -> None:
+    shutil.copyfile(parts.typed.folder / STEP_MODEL, draft / MODEL)
+    if parts.ranges:
+        shutil.copyfile(parts.ranges.folder / RANGES, draft / CALIBRATION)
+    crops = parts.validation
+    Reference(crops.pixels, parts.logits, crops.labels, crops.ids).save(draft / REFERENCE)
+    if names := _labels(job.recipe):
+        (draft / LABELS).write_text("\n".join(names) + "\n", encoding="utf-8")
+
+
+def _labels(recipe: Recipe) -> tuple[str, ...]:
+    file = recipe.model.labels
+    return read_labels(recipe.folder / file, recipe.model.classes) if file else ()
+
+
+def _manifest(job: _Job, parts: _Parts) -> Manifest:
+    recipe, weights = job.recipe, parts.original.weights
+    described = json.loads((parts.typed.folder / LAYERS).read_text(encoding="utf-8"))
+    batch = job.batch[0] if job.batch[0] == job.batch[1] else None
+    images = {"validation": _listed(parts.validation)}
+    if parts.calibration:
+        images["calibration"] = _listed(parts.calibration)
+    manifest = Manifest(
+        name=f"{recipe.name}-{job.precision}",
+        precision=job.precision,
+        fingerprint="",
+        recipe=recipe.as_dict(),
+        weights={"kind": weights.kind, "origin": weights.origin, "digest": weights.digest},
+        inputs=(TensorInfo(recipe.input.name, "float32", (batch, *recipe.input.shape), "NCHW"),),
+        outputs=(TensorInfo(described["output"], "float32", (batch, recipe.model.classes), "NC"),),
+        batch=job.batch,
+        classes=recipe.model.classes,
+        scales=job.scales,
+        images=images,
+        layers=tuple(described["layers"]),
+        warnings=tuple(described["warnings"]),
+        versions={name: version for name in _TOOLS if (version := installed_version(name))},
+    )
+    inputs = {
+        "manifest": manifest.as_dict(),
+        "graph": parts.typed.key,
+        "labels": _labels(recipe),
+        "code": code_digest("cnnx.bundle", "cnnx.validate"),
+    }
+    return dataclasses.replace(manifest, fingerprint=digest_of(inputs))
+
+
+def _listed(crops: Crops) -> ImageList:
+    skipped = tuple(f"{each.id}: {each.reason}" for each in crops.skipped)
+    return ImageList(crops.name, crops.source, len(crops), crops.list_digest, crops.synthetic, skipped)
+
+
+def _engines(job: _Job, bundle: Bundle, steps: Steps) -> tuple[Engine, ...]:
+    if job.runtime.engine_suffix is None:
+        return ()
+    return build_into(bundle, job.runtime, job.sm, steps)
+
+
+def _judge(bundle: Bundle, parts: _Parts, steps: Steps) -> Validation:
+    crops = parts.validation
+    return judge_session(
+        open_subject(bundle, "auto"),
+        bundle,
+        pixels=crops.pixels,
+        original=parts.logits,
+        labels=crops.labels,
+        ids=crops.ids,
+        steps=steps,
+    )
+
+
+def _measure(job: _Job, bundle: Bundle, parts: _Parts, steps: Steps) -> tuple[Measurement, ...]:
+    """The bundle's subject and, beside it, the original's FP32 graph where that runs on the same runtime."""
+    subjects = [open_subject(bundle, "auto")]
+    if subjects[0].subject.artefact == "graph":
+        subjects.insert(0, _original_graph(bundle, parts, subjects[0].subject))
+    return measure(
+        subjects,
+        pixels=parts.validation.pixels,
+        preprocessing=job.recipe.preprocessing,
+        batch=job.batch[0],
+        effort=_GLANCE,
+        steps=steps,
+    )
+
+
+def _original_graph(bundle: Bundle, parts: _Parts, beside: Subject) -> OpenSubject:
+    file = parts.graph.folder / STEP_MODEL
+    digest = bundle.manifest.weights["digest"]
+    subject = dataclasses.replace(beside, artefact="original", precision="fp32", digest=digest)
+    return OpenSubject(subject, lambda: originals.open_here("ort", file))
+
+
+def _notes(job: _Job, parts: _Parts) -> tuple[str, ...]:
+    notes = list(parts.original.notes)
+    if parts.original.weights.kind == "standin":
+        notes.append(
+            "Stand-in weights: agreement proves nothing, latency and memory hold, power is indicative."
+        )
+    if job.recipe.is_onnx:
+        notes.append(f"Preprocessing is assumed ({job.recipe.preprocessing}); a recipe states its own.")
+    if job.runtime.engine_suffix is None:
+        notes.append("No engine was built: name a builder and a GPU (--target rtx --sm 86).")
+    for crops in (parts.calibration, parts.validation):
+        if crops is not None and crops.skipped:
+            first = ", ".join(f"{each.id} ({each.reason})" for each in crops.skipped[:3])
+            notes.append(f"{len(crops.skipped)} pictures of {crops.name} were skipped: {first}")
+        if crops is not None and crops.excluded:
+            notes.append(f"{crops.excluded} calibration pictures are also validation pictures: left out.")
+    return tuple(notes)
+
+
+def _over_budget(job: _Job, bundle: Bundle) -> tuple[str, ...]:
+    """Files larger than the recipe allows."""
+    budgets = job.recipe.budgets
+    files = [(bundle.model, budgets.onnx_mib)]
+    files += [(bundle.path / "engines" / e.identity / e.file, budgets.engine_mib) for e in bundle.engines()]
+    return tuple(
+        f"{file.relative_to(bundle.path)} has {size:.1f} MiB, its budget is {limit:g} MiB"
+        for file, limit in files
+        if limit and (size := file.stat().st_size / 2**20) > limit
+    )

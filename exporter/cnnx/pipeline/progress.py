@@ -1,0 +1,89 @@
+"""How the pipeline does a step and tells of it: one callback, given plain events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cnnx.store import Entry, Store
+
+T = TypeVar("T")
+Progress = Callable[[int, int], None]
+"""Told (units done, units in all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Where a step stands.
+
+    Attributes:
+        step: what is being done, in words.
+        done: units finished, of `total`; both 0 where the length is not known.
+        reused: the step was found finished in the cache.
+        seconds: how long it took, once it is over; None while it runs.
+    """
+
+    step: str
+    done: int = 0
+    total: int = 0
+    reused: bool = False
+    seconds: float | None = None
+
+
+Listener = Callable[[Event], None]
+
+
+def silent(_event: Event) -> None:
+    """The listener that ignores everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """A finished step of a run, for its summary."""
+
+    step: str
+    seconds: float
+    reused: bool
+
+
+class Steps:
+    """Does steps one after another, tells a listener, and remembers how long each took."""
+
+    def __init__(self, listener: Listener = silent, *, store: Store | None = None) -> None:
+        self.store = store or Store()
+        self.times: list[StepTime] = []
+        self._listener = listener
+
+    def run(self, title: str, work: Callable[[Progress], T]) -> T:
+        """Do a step whose result is never kept, such as a measurement."""
+        return self._timed(title, lambda progress: (work(progress), False))
+
+    def make(
+        self, title: str, kind: str, inputs: Mapping[str, Any], fill: Callable[[Path, Progress], None]
+    ) -> Entry:
+        """Do a step that gives files, unless the store already has them.
+
+        Args:
+            title: the step in words.
+            kind: its folder in the store.
+            inputs: plain data naming all that its result depends on.
+            fill: writes its files into a folder.
+        """
+
+        def work(progress: Progress) -> tuple[Entry, bool]:
+            entry = self.store.make(kind, inputs, lambda folder: fill(folder, progress))
+            return entry, entry.reused
+
+        return self._timed(title, work)
+
+    def _timed(self, title: str, work: Callable[[Progress], tuple[T, bool]]) -> T:
+        started = time.perf_counter()
+        self._listener(Event(title))
+        result, reused = work(lambda done, total: self._listener(Event(title, done, total)))
+        seconds = time.perf_counter() - started
+        self.times.append(StepTime(title, seconds, reused))
+        self._listener(Event(title, reused=reused, seconds=seconds))
+        return result

@@ -1,0 +1,133 @@
+"""What the pipeline's verbs give back: plain, frozen, ready to be shown or written as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cnnx.bundle import Bundle, Engine
+from cnnx.measure.memory import MemoryUse
+from cnnx.measure.samples import Latency
+from cnnx.pipeline.progress import StepTime
+from cnnx.record import Record, Subject
+from cnnx.stats import Verdict
+from cnnx.validate import Validation
+
+JSON_SCHEMA = 1
+"""Of every object `--json` prints; described in docs/json.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Latency and host memory of one subject on one device.
+
+    Attributes:
+        subject: what was measured.
+        latency: raw samples and what follows from them.
+        memory: of this process, while the subject was opened and run once.
+        remark: what the figures do not say.
+    """
+
+    subject: Subject
+    latency: Latency
+    memory: MemoryUse
+    remark: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data: raw samples, and for readers the figures derived from them."""
+        latency = self.latency
+        figures = {
+            "p50_ns": latency.p50_ns,
+            "p90_ns": latency.p90_ns,
+            "p99_ns": latency.p99_ns,
+            "mean_ns": latency.mean_ns,
+            "coefficient_of_variation": latency.coefficient_of_variation,
+            "images_per_second": latency.throughput,
+        }
+        return {
+            "subject": dataclasses.asdict(self.subject),
+            "figures": figures,
+            "latency": latency.as_dict(),
+            "memory": {**dataclasses.asdict(self.memory), "added_bytes": self.memory.added_bytes},
+            "remark": self.remark,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """Engines that stand in a bundle now, and whether each was built in this run."""
+
+    bundle: Bundle
+    engines: tuple[Engine, ...]
+    steps: tuple[StepTime, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ValidateResult:
+    """A verdict, and the record that keeps it."""
+
+    bundle: Bundle
+    validation: Validation
+    record: Record
+    steps: tuple[StepTime, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BenchResult:
+    """Measurements, side by side in one run."""
+
+    bundle: Bundle
+    measurements: tuple[Measurement, ...]
+    steps: tuple[StepTime, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """All that an export did.
+
+    Attributes:
+        validation: the verdict, with the date it was passed.
+        unchanged: the bundle stood there already, made from exactly these inputs, and was judged then.
+        notes: what the user should know of how the bundle came to be.
+        peak_bytes: the most memory the process held.
+    """
+
+    bundle: Bundle
+    engines: tuple[Engine, ...]
+    validation: Validation
+    judged: str
+    measurements: tuple[Measurement, ...]
+    unchanged: bool
+    notes: tuple[str, ...]
+    steps: tuple[StepTime, ...]
+    seconds: float
+    peak_bytes: int
+    over_budget: tuple[str, ...] = field(default=())
+
+    @property
+    def exit_code(self) -> int:
+        """0 unless a gate failed (1) or is inconclusive (6). "Not judged" is no failure of an export."""
+        if self.over_budget:
+            return 1
+        verdict = self.validation.verdict
+        return 0 if verdict is Verdict.NOT_JUDGED else verdict.exit_code
+
+
+def plain(value: Any) -> Any:
+    """Any result as JSON-ready data."""
+    if isinstance(value, Bundle):
+        return {"path": str(value.path.absolute()), "manifest": value.manifest.as_dict()}
+    if hasattr(value, "as_dict"):
+        return plain(value.as_dict())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Verdict):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return json.loads(json.dumps(value))

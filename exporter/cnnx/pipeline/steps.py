@@ -1,0 +1,322 @@
+"""The steps that take files and give files: each is found in the store when nothing it depends on changed.
+
+A step's inputs name, as plain data, everything its result depends on: the keys of the steps before it,
+options, our own code, and versions of the tools it calls.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnx import runtimes
+from cnnx.data.crops import Crops, fingerprint, write_crops
+from cnnx.data.images import ImageSet
+from cnnx.data.normalize import normalize
+from cnnx.environment import installed_version
+from cnnx.errors import BuildFailed
+from cnnx.pipeline.original import Batch, Original, open_here
+from cnnx.pipeline.progress import Progress, Steps
+from cnnx.quant.calibration import Calibration, calibrate
+from cnnx.quant.methods import needs_histogram
+from cnnx.recipe import Precision, Preprocessing, Recipe, Scales
+from cnnx.store import Entry, code_digest, digest_of_file
+from cnnx.validate import run_logits
+
+MODEL, LOGITS, RANGES, LAYERS, BUILT = (
+    "model.onnx",
+    "logits.npy",
+    "calibration.json",
+    "layers.json",
+    "built.json",
+)
+
+# PyTorch and ONNX Runtime must agree in FP32 to this, as max|a-b| / max|b|.
+EXPORT_TOLERANCE = 1e-4
+_PARITY_IMAGES = 4
+_BATCH = 8
+
+
+def crops_step(
+    steps: Steps, images: ImageSet, recipe: Recipe, *, count: int, role: str, apart_from: Crops | None = None
+) -> Crops:
+    """Decode the pictures of one role, once.
+
+    Args:
+        count: how many at most.
+        role: "calibration" or "validation".
+        apart_from: pictures that must not be among them.
+    """
+    exclude = frozenset(apart_from.digests if apart_from else ())
+    inputs = {
+        "images": fingerprint(images, count=count, exclude=exclude),
+        "count": count,
+        "preprocessing": dataclasses.asdict(recipe.preprocessing),
+        "shape": recipe.input.shape,
+        "code": code_digest("cnnx.data"),
+        "pillow": installed_version("pillow"),
+    }
+
+    def fill(folder: Path, progress: Progress) -> None:
+        write_crops(
+            images,
+            recipe.preprocessing,
+            shape=recipe.input.shape,
+            count=count,
+            folder=folder,
+            exclude=exclude,
+            progress=progress,
+        )
+
+    return Crops.open(steps.make(f"{role} pictures", "crops", inputs, fill).folder)
+
+
+def export_step(steps: Steps, original: Original, *, batch: Batch) -> Entry:
+    """The original's simplified FP32 graph."""
+    inputs = {**original.key(), "batch": batch, "onnx": installed_version("onnx")}
+    return steps.make(
+        "ONNX graph", "export", inputs, lambda folder, _: original.export(folder / MODEL, batch)
+    )
+
+
+def reference_step(
+    steps: Steps, original: Original, graph: Entry, crops: Crops, recipe: Recipe
+) -> NDArray[np.float32]:
+    """The original's logits for the validation pictures; the exported graph is checked against them.
+
+    Raises:
+        BuildFailed: the FP32 graph and the original disagree.
+    """
+    inputs = {
+        "original": graph.key,
+        "crops": crops.list_digest,
+        "preprocessing": dataclasses.asdict(recipe.preprocessing),
+        "code": code_digest("cnnx.runtimes.eager", "cnnx.runtimes.ort", "cnnx.data.normalize"),
+        "onnxruntime": installed_version("onnxruntime"),
+    }
+
+    def fill(folder: Path, progress: Progress) -> None:
+        session = original.session()
+        logits = logits_of(session, crops.pixels, recipe.preprocessing, progress=progress)
+        session.close()
+        original.release()
+        _check_parity(graph.folder / MODEL, crops.pixels[:_PARITY_IMAGES], logits, recipe)
+        np.save(folder / LOGITS, logits)
+
+    entry = steps.make("original's logits", "reference", inputs, fill)
+    logits: NDArray[np.float32] = np.load(entry.folder / LOGITS, allow_pickle=False)
+    return logits
+
+
+def logits_of(
+    session: runtimes.Session, pixels: NDArray[np.uint8], preprocessing: Preprocessing, *, progress: Progress
+) -> NDArray[np.float32]:
+    """A session's logits for crops (N, H, W, C): (N, classes)."""
+
+    def run(part: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return session.run(normalize(part, preprocessing))[session.output_names[0]]
+
+    return run_logits(run, pixels, batch=_BATCH, progress=lambda done: progress(done, len(pixels)))
+
+
+def _check_parity(
+    graph: Path, pixels: NDArray[np.uint8], logits: NDArray[np.float32], recipe: Recipe
+) -> None:
+    session = open_here("ort", graph)
+    exported = logits_of(session, pixels, recipe.preprocessing, progress=lambda *_: None)
+    session.close()
+    expected = logits[: len(exported)]
+    error = float(np.abs(exported - expected).max() / max(float(np.abs(expected).max()), 1e-30))
+    if not error <= EXPORT_TOLERANCE:
+        raise BuildFailed(
+            f"the exported FP32 graph is not the original: max|a-b|/max|b| is {error:.2g}, "
+            f"at most {EXPORT_TOLERANCE:g} is allowed",
+            where=recipe.name,
+            mend="report it with the model's definition; nothing made from this graph can be trusted",
+        )
+
+
+def calibration_step(
+    steps: Steps, graph: Entry, crops: Crops, recipe: Recipe, *, precision: Precision, method: str
+) -> Entry:
+    """Ranges of the tensors to be quantized, and maxima of all; `calibration.json` in its folder."""
+    inputs = {
+        "graph": graph.key,
+        "crops": crops.list_digest,
+        "preprocessing": dataclasses.asdict(recipe.preprocessing),
+        "precision": precision,
+        "policy": dataclasses.asdict(recipe.precision),
+        "method": method,
+        "code": code_digest("cnnx.quant", "cnnx.graph.observe", "cnnx.graph.placement", "cnnx.runtimes.ort"),
+        "onnxruntime": installed_version("onnxruntime"),
+    }
+
+    def fill(folder: Path, progress: Progress) -> None:
+        calibration = _calibrate(
+            graph.folder / MODEL,
+            crops,
+            recipe,
+            precision=precision,
+            method=method,
+            scratch=folder / "observed.onnx",
+            progress=progress,
+        )
+        (folder / RANGES).write_text(calibration.to_json(), encoding="utf-8")
+
+    return steps.make(f"calibration ({method})", "calibration", inputs, fill)
+
+
+def _calibrate(
+    graph: Path,
+    crops: Crops,
+    recipe: Recipe,
+    *,
+    precision: Precision,
+    method: str,
+    scratch: Path,
+    progress: Progress,
+) -> Calibration:
+    from cnnx.graph.load import load_model, save_model
+    from cnnx.graph.observe import MAXIMA, observed_model
+    from cnnx.graph.placement import plan_layers, tensors_to_calibrate
+
+    model = load_model(graph)
+    tensors: tuple[str, ...] = ()
+    if precision == "int8":
+        plan = plan_layers(model, precision=precision, policy=recipe.precision, maxima=None)
+        tensors = tensors_to_calibrate(model, plan)
+    histograms = tensors if needs_histogram(method) else ()
+    model, maxima_names = observed_model(model, histogram_tensors=histograms)
+    save_model(model, scratch)
+    del model
+    session = open_here("ort", scratch)
+    scratch.unlink()
+
+    def observe(
+        batch: NDArray[np.float32],
+    ) -> tuple[NDArray[np.float32], Mapping[str, NDArray[np.float32]]]:
+        outputs = session.run(batch)
+        return outputs[MAXIMA], {name: outputs[name] for name in histograms}
+
+    result = calibrate(
+        observe,
+        (normalize(pixels, recipe.preprocessing) for pixels in crops.batches(1)),
+        maxima_names=maxima_names,
+        tensors=tensors,
+        method=method,
+        images_digest=crops.list_digest,
+        progress=lambda done: progress(done, len(crops)),
+    )
+    session.close()
+    return result
+
+
+def graph_step(
+    steps: Steps,
+    graph: Entry,
+    calibration: Entry | None,
+    recipe: Recipe,
+    *,
+    precision: Precision,
+    scales: Scales,
+) -> Entry:
+    """The typed or Q/DQ graph, linted, and the plan of its layers; what every target compiles.
+
+    Raises:
+        GraphError: TensorRT would refuse the graph.
+    """
+    inputs = {
+        "graph": graph.key,
+        "calibration": calibration.key if calibration else None,
+        "precision": precision,
+        "scales": scales,
+        "policy": dataclasses.asdict(recipe.precision),
+        "code": code_digest(
+            "cnnx.graph.placement", "cnnx.graph.qdq", "cnnx.graph.fp16", "cnnx.graph.lint", "cnnx.quant"
+        ),
+        "onnx": installed_version("onnx"),
+    }
+
+    def fill(folder: Path, _: Progress) -> None:
+        _type_graph(folder, graph, calibration, recipe, precision=precision, scales=scales)
+
+    return steps.make(f"{precision} graph", "graph", inputs, fill)
+
+
+def _type_graph(
+    folder: Path,
+    graph: Entry,
+    calibration: Entry | None,
+    recipe: Recipe,
+    *,
+    precision: Precision,
+    scales: Scales,
+) -> None:
+    from cnnx.graph.fp16 import type_fp16
+    from cnnx.graph.lint import lint, refuse
+    from cnnx.graph.load import load_model, logits_name, save_model
+    from cnnx.graph.placement import plan_layers
+    from cnnx.graph.qdq import insert_qdq
+
+    model = load_model(graph.folder / MODEL)
+    observed = read_calibration(calibration) if calibration else None
+    maxima = {**observed.maxima, **dict.fromkeys(observed.nonfinite, math.inf)} if observed else None
+    plan = plan_layers(model, precision=precision, policy=recipe.precision, maxima=maxima, scales=scales)
+    if precision == "int8" and observed:
+        ranges = {name: tensor.amax for name, tensor in observed.ranges.items()}
+        model = insert_qdq(model, plan, ranges=ranges, scales=scales)
+    if precision == "fp16" or (precision == "int8" and scales == "fp16"):
+        model = type_fp16(model, plan)
+    findings = lint(model)
+    refuse(findings, where=recipe.name)
+    save_model(model, folder / MODEL)
+    described = {
+        "output": logits_name(model),
+        "layers": [dataclasses.asdict(layer) for layer in plan],
+        "warnings": [dataclasses.asdict(finding) for finding in findings],
+    }
+    (folder / LAYERS).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+
+
+def read_calibration(entry: Entry) -> Calibration:
+    """The calibration that a step left."""
+    return Calibration.from_json((entry.folder / RANGES).read_text(encoding="utf-8"))
+
+
+def engine_step(
+    steps: Steps, model: Path, *, runtime: runtimes.Runtime, request: runtimes.BuildRequest
+) -> Entry:
+    """Engines built from a graph: one folder each, with the plain file and what the build said of it.
+
+    Raises:
+        BuildFailed: the builder refused, or the asked precision was not reached.
+    """
+    inputs = {
+        "graph": digest_of_file(model),
+        "runtime": runtime.name,
+        "version": runtime.version(),
+        "request": dataclasses.asdict(request),
+        "code": code_digest(runtimes.NAMES[runtime.name]),
+    }
+
+    def fill(folder: Path, _: Progress) -> None:
+        for built in runtime.build(model, request):
+            place = folder / built.identity
+            place.mkdir()
+            (place / built.file_name).write_bytes(built.plan)
+            said = {
+                "identity": built.identity,
+                "file": built.file_name,
+                "runtime_version": built.runtime_version,
+                "target": built.target,
+                "layer_types": built.layer_types,
+            }
+            (place / BUILT).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+
+    return steps.make(f"{runtime.name} engine", "engine", inputs, fill)

@@ -1,0 +1,97 @@
+"""Which range of a tensor becomes the 127 steps of INT8 on either side of zero.
+
+A method is a function from statistics to amax, the |x| that maps to 127, and a line in `METHODS`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnx.errors import UsageError
+from cnnx.quant.histogram import TensorStatistics
+
+_BINS = 2048
+_LEVELS = 128
+
+
+def maximum(statistics: TensorStatistics) -> float:
+    """The largest |x| seen: nothing is clipped, and one outlier coarsens every step."""
+    return statistics.maximum
+
+
+def entropy(statistics: TensorStatistics) -> float:
+    """The range that loses least information, as TensorRT's entropy calibrator chose it.
+
+    S. Migacz, "8-bit inference with TensorRT", GTC 2017: |x| in 2048 bins; of all ranges from 128 bins up,
+    take the one whose 128-level version has the smallest Kullback-Leibler divergence from the original.
+    Exact zeros and the first bin are left out (NVIDIA's pytorch-quantization overwrites that bin, too):
+    a ReLU's zeros are represented exactly under any range and would only drown the rest.
+
+    Returns:
+        amax in the tensor's unit; the maximum where the values outside the first bin leave no choice;
+        0 for a tensor of zeros.
+    """
+    counts = statistics.linear(_BINS)
+    counts[0] = 0
+    if not counts.any():
+        return statistics.maximum
+    kept = _LEVELS + int(np.argmin(divergences(counts)))
+    return min((kept + 0.5) / _BINS, 1.0) * statistics.maximum
+
+
+def divergences(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """KL(P || Q) in nats for each range of 128, 129, ... len(counts) bins.
+
+    P is the range with all that lies beyond it added to its last bin that is not empty (Migacz: its last
+    bin; where that is empty the divergence would be infinite, and one far outlier would forbid every
+    range but the widest). Q is the range without that, in 128 levels: each level's mass spread evenly
+    over those of its bins that are not empty. Infinite where the range holds nothing.
+
+    With prefix sums the levels of all ranges are differences of two look-ups: nothing is binned again.
+    """
+    ranges = np.arange(_LEVELS, len(counts) + 1)
+    edges = -(-np.arange(_LEVELS + 1) * ranges[:, None] // _LEVELS)  # bin b is in level floor(128 b / range)
+    mass = np.concatenate(([0.0], np.cumsum(counts)))
+    filled = np.concatenate(([0], np.cumsum(counts > 0)))
+    information = np.concatenate(([0.0], np.cumsum(_x_log_x(counts))))
+    level_mass = np.diff(mass[edges])
+    level_filled = np.diff(filled[edges])
+
+    total, inside = mass[-1], mass[ranges]
+    outside = total - inside
+    last = np.maximum.accumulate(np.where(counts > 0, np.arange(len(counts)), 0))[ranges - 1]
+    p_log_p = information[last] + _x_log_x(counts[last] + outside)
+    p_mass = level_mass.copy()
+    p_mass[np.arange(len(ranges)), last * _LEVELS // ranges] += outside
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_q = np.log(level_mass / level_filled / inside[:, None])
+        p_log_q = np.where(level_mass > 0, p_mass * log_q, 0.0).sum(axis=1)
+    result: NDArray[np.float64] = (p_log_p - p_log_q) / total - np.log(total)
+    return np.where(inside > 0, result, np.inf)
+
+
+def _x_log_x(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values * np.log(values, out=np.zeros_like(values), where=values > 0)
+
+
+METHODS: dict[str, Callable[[TensorStatistics], float]] = {
+    "entropy": entropy,
+    "max": maximum,
+}
+
+
+def needs_histogram(method: str) -> bool:
+    """Whether a method looks at more of a tensor than its largest |x|.
+
+    Raises:
+        UsageError: no method has this name.
+    """
+    if method not in METHODS:
+        near = difflib.get_close_matches(method, METHODS, n=1, cutoff=0.5)
+        mend = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(METHODS)}"
+        raise UsageError(f"no calibration method is called {method!r}", mend=mend)
+    return METHODS[method] is not maximum

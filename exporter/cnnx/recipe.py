@@ -1,0 +1,377 @@
+"""Recipes: what one network is, where its weights lie, how pictures enter it, what it must reach.
+
+A recipe is a TOML file. Reading one yields frozen dataclasses; a key that is not known is refused
+with the nearest one that is, so that a typing slip never silently becomes a default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from cnnx.errors import RecipeError
+from cnnx.resources import shared_folder
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Precision = Literal["fp32", "fp16", "int8"]
+Scales = Literal["fp16", "fp32"]
+"""Type that the scales of Q/DQ are written in."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Which definition to build.
+
+    Attributes:
+        definition: a name in `cnnx.models`; "file.py:function" beside the recipe (code of the user's
+            own, run only when trusted); or an ONNX file beside the recipe.
+        classes: length of the logits.
+        labels: file beside the recipe with a name per class, in the order of the logits; empty: none.
+        arguments: keyword arguments of the definition.
+    """
+
+    definition: str
+    classes: int
+    labels: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsSpec:
+    """The published or shipped checkpoint of a network.
+
+    Attributes:
+        file: name of the checkpoint, ending in -<first 8 or more hex digits of its SHA-256>.<suffix>;
+            a file of that name under weights/ beside the recipe is used before any download.
+        url: where to download it; empty for weights that ship.
+        source: who published it, and under which protocol its figures were taken.
+        licence: terms it is published under, as far as its publisher states them.
+        top1: published top-1 accuracy in percent; 0 when none is published.
+        top5: published top-5 accuracy in percent; 0 when none is published.
+    """
+
+    file: str = ""
+    url: str = ""
+    source: str = ""
+    licence: str = ""
+    top1: float = 0.0
+    top5: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """The network's one input: name, and channels, height, width of a picture."""
+
+    shape: tuple[int, int, int] = (3, 224, 224)
+    name: str = "input"
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How a picture becomes the network's input.
+
+    The shorter side is resized to `resize`, the middle is cropped to the input's size (both on 8-bit
+    pixels), then y = (x / 255 - mean) / std for each channel, laid out as channels, height, width.
+
+    Attributes:
+        color: "rgb" or "gray".
+        resize: length in pixels that the shorter side is brought to.
+        interpolation: "bilinear" or "bicubic", antialiased as Pillow does; or "nearest".
+        mean: one value a channel, for x in 0..1.
+        std: likewise.
+    """
+
+    color: Literal["rgb", "gray"] = "rgb"
+    resize: int = 256
+    interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerOverride:
+    """A precision for the layers whose ONNX node name matches a shell pattern, with the reason."""
+
+    match: str
+    precision: Precision
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionPolicy:
+    """What INT8 and FP16 may touch.
+
+    Attributes:
+        default: the precision `cnnx export` takes when none is asked.
+        small_layers: what becomes of layers too small to gain from INT8: "fp16" leaves them alone.
+        small_layers_reason: required when `small_layers` is not "fp16".
+        fp16_limit: activations above this in absolute value make an FP32 island of their layer.
+        overrides: exceptions by node name; the last match wins.
+    """
+
+    default: Precision = "fp16"
+    small_layers: Literal["fp16", "int8"] = "fp16"
+    small_layers_reason: str = ""
+    fp16_limit: float = 30000.0
+    overrides: tuple[LayerOverride, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSpec:
+    """The pictures ranges are taken from, and the method that takes them."""
+
+    data: str = "deadleaves"
+    images: int = 512
+    method: str = "entropy"
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationSpec:
+    """The pictures that judge, once, at the end."""
+
+    data: str = "deadleaves"
+    images: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What an engine must reach, as rates in 0..1. A value off the defaults needs a reason.
+
+    Attributes:
+        top1_agreement: share of images whose first class is the original's.
+        top1_in_top5: share of images whose original first class is among the engine's five.
+        top5_agreement: mean share of the original's five classes that the engine's five hold.
+        accuracy_ratio: top-1 accuracy over the original's, where labels exist (MLPerf's rule: 0.99).
+        reason: why these and not the defaults.
+    """
+
+    top1_agreement: float
+    top1_in_top5: float
+    top5_agreement: float
+    accuracy_ratio: float = 0.99
+    reason: str = ""
+
+
+# DESIGN of the gate: FP16 should be indistinguishable, INT8 may trade a little of the tail.
+FP16_THRESHOLDS = Thresholds(0.99, 0.995, 0.98)
+INT8_THRESHOLDS = Thresholds(0.95, 0.99, 0.90)
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """Thresholds by precision. FP32 is held to those of FP16."""
+
+    fp16: Thresholds = FP16_THRESHOLDS
+    int8: Thresholds = INT8_THRESHOLDS
+
+    def of(self, precision: Precision) -> Thresholds:
+        """The thresholds that an engine of this precision is held to."""
+        return self.int8 if precision == "int8" else self.fp16
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """Sizes a finished bundle must stay within; 0 means no budget. Checked by the gate."""
+
+    onnx_mib: float = 0.0
+    engine_mib: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One network, whole. `folder` is where the file lay: relative names start there."""
+
+    name: str
+    model: ModelSpec
+    title: str = ""
+    summary: str = ""
+    source: str = ""
+    weights: WeightsSpec = WeightsSpec()
+    input: InputSpec = InputSpec()
+    preprocessing: Preprocessing = Preprocessing()
+    precision: PrecisionPolicy = PrecisionPolicy()
+    calibration: CalibrationSpec = CalibrationSpec()
+    validation: ValidationSpec = ValidationSpec()
+    acceptance: Acceptance = Acceptance()
+    budgets: Budgets = Budgets()
+    folder: Path = field(default=Path(), metadata={"key": False})
+
+    @property
+    def runs_user_code(self) -> bool:
+        """Whether building the model would execute a Python file of the recipe's author."""
+        return ".py:" in self.model.definition
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether the definition is a finished ONNX graph rather than a PyTorch model."""
+        return self.model.definition.endswith(".onnx")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as a manifest keeps it: no folder, so that equal recipes are equal anywhere."""
+        data = dataclasses.asdict(self)
+        del data["folder"]
+        return data
+
+
+def parse_recipe(text: str, *, where: Path) -> Recipe:
+    """Read a recipe from TOML.
+
+    Args:
+        text: the file's content.
+        where: its path, for messages and for names relative to it.
+
+    Raises:
+        RecipeError: no TOML, an unknown key, a wrong type, or values that contradict each other.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"the recipe is not valid TOML: {error}", where=where) from None
+    return recipe_from_dict(data, where=where)
+
+
+def recipe_from_dict(data: Mapping[str, Any], *, where: Path) -> Recipe:
+    """The recipe that `Recipe.as_dict` or a TOML file's tables describe.
+
+    Raises:
+        RecipeError: an unknown key, a wrong type, or values that contradict each other.
+    """
+    recipe: Recipe = _build(Recipe, data, at="", where=where)
+    recipe = dataclasses.replace(recipe, folder=where.parent)
+    _check(recipe, where)
+    return recipe
+
+
+def _check(recipe: Recipe, where: Path) -> None:
+    def refuse(what: str, key: str, mend: str) -> typing.NoReturn:
+        raise RecipeError(what, where=f"{where}, key {key}", mend=mend)
+
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", recipe.name):
+        refuse(f"the name {recipe.name!r} cannot name a folder", "name", "lower case letters, digits, - _ .")
+    if recipe.model.classes < 2:
+        refuse("a classifier has at least 2 classes", "model.classes", "give the length of the logits")
+    channels = recipe.input.shape[0]
+    expected = {"rgb": 3, "gray": 1}[recipe.preprocessing.color]
+    if min(recipe.input.shape) < 1 or channels != expected:
+        refuse(
+            f"{recipe.preprocessing.color} pictures have {expected} channels, input.shape is "
+            f"{list(recipe.input.shape)}",
+            "input.shape",
+            "make shape [channels, height, width] fit preprocessing.color",
+        )
+    for key in ("mean", "std"):
+        if len(getattr(recipe.preprocessing, key)) != channels:
+            refuse(
+                f"{key} needs one value for each of {channels} channels",
+                f"preprocessing.{key}",
+                "add or drop",
+            )
+    if min(recipe.preprocessing.std) <= 0:
+        refuse("std must be positive", "preprocessing.std", "values for x in 0..1")
+    if recipe.preprocessing.resize < max(recipe.input.shape[1:]):
+        refuse("the crop would be larger than the resized picture", "preprocessing.resize", "make it larger")
+    if recipe.precision.small_layers != "fp16" and not recipe.precision.small_layers_reason:
+        refuse("overriding the small-layer rule needs a reason", "precision.small_layers_reason", "say why")
+    for precision, default in (("fp16", FP16_THRESHOLDS), ("int8", INT8_THRESHOLDS)):
+        chosen: Thresholds = getattr(recipe.acceptance, precision)
+        rates = (chosen.top1_agreement, chosen.top1_in_top5, chosen.top5_agreement, chosen.accuracy_ratio)
+        if not all(0 <= rate <= 1 for rate in rates):
+            refuse("thresholds are rates in 0..1", f"acceptance.{precision}", "0.95, not 95")
+        if not chosen.reason and dataclasses.replace(chosen, reason="") != default:
+            refuse("thresholds off the defaults need a reason", f"acceptance.{precision}.reason", "say why")
+    if min(recipe.calibration.images, recipe.validation.images) < 1:
+        refuse("at least one image is needed", "calibration.images, validation.images", "512 is usual")
+
+
+def _build(cls: type, data: Mapping[str, Any], *, at: str, where: Path) -> Any:
+    """Fill a dataclass from a table, refusing what it does not know."""
+    if not isinstance(data, Mapping):
+        raise RecipeError(f"[{at}] should be a table, not {_kind(data)}", where=where)
+    hints = typing.get_type_hints(cls)
+    known = {f.name: f for f in dataclasses.fields(cls) if f.metadata.get("key", True)}
+    for key in data:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            mend = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+            raise RecipeError(f"unknown key {key!r}", where=f"{where}, table [{at or 'top'}]", mend=mend)
+    values = {}
+    for name, spec in known.items():
+        path = f"{at}.{name}" if at else name
+        if name in data:
+            values[name] = _convert(hints[name], data[name], at=path, where=where)
+        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
+            raise RecipeError(f"the key {path!r} is missing", where=where)
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, *, at: str, where: Path) -> Any:
+    """Check one TOML value against the type its field declares."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type, hint), value, at=at, where=where)
+    if origin is Literal:
+        if value not in arguments:
+            choices = ", ".join(map(repr, arguments))
+            raise RecipeError(f"{at} is {value!r}", where=where, mend=f"choose one of: {choices}")
+        return value
+    if origin is tuple and isinstance(value, (list, tuple)):
+        variadic = len(arguments) == 2 and arguments[1] is Ellipsis
+        if not variadic and len(value) != len(arguments):
+            raise RecipeError(f"{at} needs {len(arguments)} values, has {len(value)}", where=where)
+        inner = [arguments[0]] * len(value) if variadic else arguments
+        return tuple(
+            _convert(h, v, at=f"{at}[{i}]", where=where)
+            for i, (h, v) in enumerate(zip(inner, value, strict=True))
+        )
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    wanted = Mapping if origin is not None else hint
+    if isinstance(hint, types.UnionType) or not isinstance(value, wanted) or (hint is int and value is True):
+        raise RecipeError(f"{at} should be {_word(hint)}, not {_kind(value)}", where=where)
+    return value
+
+
+def _word(hint: Any) -> str:
+    return {str: "text", int: "a whole number", float: "a number"}.get(
+        hint, "a list or table of the right shape"
+    )
+
+
+def _kind(value: object) -> str:
+    return f"{value!r} ({type(value).__name__})"
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the recipes that ship, sorted."""
+    return tuple(sorted(file.stem for file in shared_folder("recipes").glob("*.toml")))
+
+
+def read_recipe(name_or_file: str) -> Recipe:
+    """The recipe of that name, or in that file.
+
+    Raises:
+        RecipeError: there is none, or it is refused.
+    """
+    file = Path(name_or_file)
+    if file.suffix != ".toml":
+        file = shared_folder("recipes") / f"{name_or_file}.toml"
+        if not file.is_file():
+            near = difflib.get_close_matches(name_or_file, recipe_names(), n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise RecipeError(f"unknown model {name_or_file!r}", mend=f"{hint}cnnx list shows every name")
+    try:
+        return parse_recipe(file.read_text(encoding="utf-8"), where=file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"the recipe cannot be read: {error}", where=file) from None

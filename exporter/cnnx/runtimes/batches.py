@@ -1,0 +1,74 @@
+"""Any number of pictures through a network whose batch is fixed or bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnx.errors import ImageError, UsageError
+
+Outputs = dict[str, NDArray[np.float32]]
+
+
+def check_images(images: NDArray[np.float32], shape: Sequence[object]) -> None:
+    """Refuse pictures that do not fit.
+
+    Args:
+        images: (N, C, H, W).
+        shape: the input's, in the same order; what is no positive integer is not fixed.
+
+    Raises:
+        ImageError: wrong rank, no picture at all, or another C, H or W.
+    """
+    fits = images.ndim == len(shape) and all(
+        not isinstance(want, int) or want < 1 or have == want
+        for have, want in zip(images.shape[1:], shape[1:], strict=False)
+    )
+    if not fits or len(images) == 0:
+        wanted = ", ".join(str(size) for size in ("N", *shape[1:]))
+        raise ImageError(
+            f"images of shape {images.shape} do not fit the input ({wanted})",
+            mend="preprocess them with the recipe that the network was made with",
+        )
+
+
+def run_in_batches(
+    run: Callable[[NDArray[np.float32]], Outputs], images: NDArray[np.float32], *, size: int, fixed: bool
+) -> Outputs:
+    """Run N pictures in slices of `size` and join the outputs.
+
+    One slice's outputs are handed on untouched. With several, or one that was padded, every output
+    must have the batch first.
+
+    Args:
+        run: runs one slice.
+        images: (N, C, H, W).
+        size: pictures a slice.
+        fixed: the network takes exactly `size`: the last slice is filled up with its last picture
+            (real data, so that nothing runs slower or overflows) and the surplus cut off.
+
+    Raises:
+        UsageError: an output that must be joined or cut has no batch axis.
+    """
+    if len(images) == size or (len(images) < size and not fixed):
+        return run(images)
+    parts = []
+    for start in range(0, len(images), size):
+        part = images[start : start + size]
+        missing = size - len(part) if fixed else 0
+        full = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
+        parts.append(_cut(run(full), ran=len(full), wanted=len(part)))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _cut(outputs: Mapping[str, NDArray[np.float32]], *, ran: int, wanted: int) -> Outputs:
+    for name, value in outputs.items():
+        if value.ndim == 0 or len(value) != ran:
+            raise UsageError(
+                f"the output {name!r} of shape {value.shape} has no batch axis, so slices of {ran} images "
+                "cannot be joined",
+                mend="run one batch at a time",
+            )
+    return {name: value[:wanted] for name, value in outputs.items()}

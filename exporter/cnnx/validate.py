@@ -1,0 +1,232 @@
+"""Agreement of an engine with its original, and the gates that judge it.
+
+Ties among logits are broken by the lower class index. An image for which the engine gives a logit that
+is not finite agrees in nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnx.recipe import Thresholds
+from cnnx.record import Subject
+from cnnx.stats import Interval, Paired, Verdict, images_to_decide, wilson, worst
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One rate, its interval, its threshold, and what follows.
+
+    Attributes:
+        decides_at: for an open gate, the images that would decide it were the rate to stay.
+    """
+
+    name: str
+    value: float
+    interval: Interval
+    threshold: float
+    verdict: Verdict
+    decides_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """An image whose first class changed, with both lists of five (class indices, best first)."""
+
+    image: str
+    original: tuple[int, ...]
+    engine: tuple[int, ...]
+    label: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Top-1 accuracy where labels exist, with McNemar's p-value that both err equally often."""
+
+    original: float
+    engine: float
+    mcnemar: float
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """The outcome of one validation.
+
+    Attributes:
+        subject: what was judged.
+        images: how many pictures judged it.
+        image_set: where they came from.
+        verdict: of all gates together, or "not judged".
+        reasons: why nothing was judged; empty otherwise.
+        gates: each rate.
+        accuracy: None where there are no labels.
+        flips: every image whose first class changed.
+        logit_sqnr_db: 10 log10 of the original's mean squared logit over that of the difference.
+        nonfinite: images with a logit that is not finite.
+    """
+
+    subject: Subject
+    images: int
+    image_set: str
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    gates: tuple[Gate, ...]
+    accuracy: Accuracy | None
+    flips: tuple[Flip, ...]
+    logit_sqnr_db: float | None
+    nonfinite: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        data = dataclasses.asdict(self)
+        data["verdict"] = self.verdict.value
+        for gate in data["gates"]:
+            gate["verdict"] = gate["verdict"].value
+        return data
+
+
+def validation_from_dict(data: Mapping[str, Any]) -> Validation:
+    """The validation that `Validation.as_dict` describes."""
+    fields = dict(data)
+    fields["subject"] = Subject(**data["subject"])
+    fields["verdict"] = Verdict(data["verdict"])
+    fields["reasons"] = tuple(data["reasons"])
+    fields["gates"] = tuple(
+        Gate(**{**gate, "interval": Interval(**gate["interval"]), "verdict": Verdict(gate["verdict"])})
+        for gate in data["gates"]
+    )
+    fields["accuracy"] = Accuracy(**data["accuracy"]) if data["accuracy"] else None
+    fields["flips"] = tuple(
+        Flip(**{**flip, "original": tuple(flip["original"]), "engine": tuple(flip["engine"])})
+        for flip in data["flips"]
+    )
+    return Validation(**fields)
+
+
+def top_k(logits: Logits, k: int = 5) -> NDArray[np.intp]:
+    """Indices of the k largest logits of each row, best first, ties to the lower index. (N, min(k, C))."""
+    return np.argsort(-logits, axis=1, kind="stable")[:, :k]
+
+
+def run_logits(
+    run: Callable[[NDArray[np.uint8]], Logits],
+    crops: NDArray[np.uint8],
+    *,
+    batch: int,
+    progress: Callable[[int], None],
+) -> Logits:
+    """Logits of all crops, a batch at a time. (N, H, W, C) uint8 -> (N, classes) float32."""
+    parts = []
+    for start in range(0, len(crops), batch):
+        parts.append(run(crops[start : start + batch]))
+        progress(min(start + batch, len(crops)))
+    return np.concatenate(parts)
+
+
+def judge(
+    original: Logits,
+    engine: Logits,
+    *,
+    subject: Subject,
+    thresholds: Thresholds,
+    labels: NDArray[np.int64] | None,
+    ids: Sequence[str],
+    image_set: str,
+    cannot_judge: tuple[str, ...] = (),
+) -> Validation:
+    """Compare logits of shape (N, classes), row by row, and pass the verdict.
+
+    Args:
+        original: the PyTorch model's logits.
+        engine: the subject's logits for the same images.
+        subject: what produced `engine`.
+        thresholds: what it must reach.
+        labels: (N,) true classes, or None.
+        ids: N names of the images.
+        image_set: where they came from, in words.
+        cannot_judge: reasons why no verdict may be given (stand-in weights, say): rates are computed all
+            the same, nothing passes.
+    """
+    finite = np.isfinite(engine).all(axis=1)
+    ours, theirs = top_k(original), top_k(np.where(np.isfinite(engine), engine, -np.inf))
+    same_first = (ours[:, 0] == theirs[:, 0]) & finite
+    first_in_five = (theirs == ours[:, :1]).any(axis=1) & finite
+    shared = (ours[:, :, None] == theirs[:, None, :]).any(axis=2).mean(axis=1) * finite
+    rates = {
+        "top-1 agreement": (same_first, thresholds.top1_agreement),
+        "top-1 in top-5": (first_in_five, thresholds.top1_in_top5),
+        "top-5 agreement": (shared, thresholds.top5_agreement),
+    }
+    gates = [_rate_gate(name, float(np.mean(v)), len(v), threshold) for name, (v, threshold) in rates.items()]
+    accuracy = None
+    if labels is not None:
+        accuracy, gate = _accuracy(ours[:, 0] == labels, (theirs[:, 0] == labels) & finite, thresholds)
+        gates.append(gate)
+    if cannot_judge:
+        gates = [dataclasses.replace(g, verdict=Verdict.NOT_JUDGED, decides_at=None) for g in gates]
+    flips = tuple(
+        Flip(
+            ids[i],
+            tuple(map(int, ours[i])),
+            tuple(map(int, theirs[i])),
+            None if labels is None else int(labels[i]),
+        )
+        for i in map(int, np.flatnonzero(~same_first))
+    )
+    return Validation(
+        subject=subject,
+        images=len(original),
+        image_set=image_set,
+        verdict=worst(gate.verdict for gate in gates),
+        reasons=cannot_judge,
+        gates=tuple(gates),
+        accuracy=accuracy,
+        flips=flips,
+        logit_sqnr_db=sqnr_db(original[finite], engine[finite]),
+        nonfinite=int((~finite).sum()),
+    )
+
+
+def _rate_gate(name: str, rate: float, n: int, threshold: float) -> Gate:
+    interval = wilson(rate, n)
+    verdict = interval.against(threshold)
+    open_gate = verdict is Verdict.INCONCLUSIVE
+    return Gate(
+        name, rate, interval, threshold, verdict, images_to_decide(rate, threshold) if open_gate else None
+    )
+
+
+def _accuracy(
+    original_right: NDArray[np.bool_], engine_right: NDArray[np.bool_], thresholds: Thresholds
+) -> tuple[Accuracy, Gate]:
+    """Accuracy, and the gate of MLPerf's rule: the engine's over the original's."""
+    paired = Paired(
+        both=int((original_right & engine_right).sum()),
+        only_original=int((original_right & ~engine_right).sum()),
+        only_engine=int((~original_right & engine_right).sum()),
+        neither=int((~original_right & ~engine_right).sum()),
+    )
+    ratio, original = thresholds.accuracy_ratio, paired.original_accuracy
+    accuracy = Accuracy(original, paired.engine_accuracy, paired.mcnemar())
+    if original == 0:
+        return accuracy, Gate("accuracy / original's", 0.0, Interval(0.0, 1.0), ratio, Verdict.INCONCLUSIVE)
+    margin = paired.margin(ratio)
+    interval = Interval(ratio + margin.low / original, ratio + margin.high / original)
+    value = paired.engine_accuracy / original
+    return accuracy, Gate("accuracy / original's", value, interval, ratio, interval.against(ratio))
+
+
+def sqnr_db(original: Logits, engine: Logits) -> float | None:
+    """Signal-to-quantization-noise ratio of the logits in decibels; None where nothing differs."""
+    noise = float(np.mean((original.astype(np.float64) - engine) ** 2)) if original.size else 0.0
+    if noise == 0:
+        return None
+    return float(10 * np.log10(np.mean(original.astype(np.float64) ** 2) / noise))

@@ -1,0 +1,153 @@
+"""Which weights a network gets, where they lie, and putting them into it.
+
+`locate` needs no PyTorch; `load_into` does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnx.errors import MissingExtra, RecipeError, WeightsError
+from cnnx.recipe import Recipe
+from cnnx.store import cache_folder, digest_of, digest_of_file
+from cnnx.weights.download import fetch
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_STANDIN_SEED = 0
+_STANDIN_VERSION = 1  # raise it when what `cnnx.weights.standin` draws changes: it is part of the digest
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Weights that were found, and checked against the hash in their name where they are published.
+
+    Attributes:
+        kind: "pretrained" (published or shipped with the recipe), "standin" (random) or "file" (the user's).
+        origin: in words, for manifests and reports.
+        digest: SHA-256 of the file, or of what a stand-in is drawn from.
+        file: the checkpoint; None for a stand-in.
+    """
+
+    kind: Literal["pretrained", "standin", "file"]
+    origin: str
+    digest: str
+    file: Path | None
+
+
+def locate(recipe: Recipe, choice: str, *, progress: Callable[[int, int | None], None]) -> Weights:
+    """Find the weights that `--weights` asks for, downloading published ones where they are not at hand.
+
+    Published weights are looked for in weights/ beside the recipe, in the cache, in PyTorch's hub cache
+    (`TORCH_HOME`, `XDG_CACHE_HOME` or ~/.cache, then torch/hub/checkpoints), then at the recipe's URL.
+
+    Args:
+        recipe: names the published weights.
+        choice: "pretrained", "standin", or the path of a checkpoint.
+        progress: called while downloading with bytes so far and bytes in all, None where not known.
+
+    Raises:
+        WeightsError: the recipe has no published weights, the file is absent, or its hash is wrong.
+        RecipeError: the recipe's file name or URL cannot be used.
+        Unreachable: the download failed; what came is kept and continued next time.
+        WriteFailed: the download cannot be stored.
+    """
+    if choice == "standin":
+        drawn_from = {"seed": _STANDIN_SEED, "version": _STANDIN_VERSION, "model": recipe.as_dict()["model"]}
+        origin = f"stand-in: random (He normal, seed {_STANDIN_SEED}), never trained"
+        return Weights("standin", origin, digest_of(drawn_from), None)
+    if choice == "pretrained":
+        file, digest = _published(recipe, progress)
+        source = recipe.weights.source or recipe.weights.url or "shipped with the recipe"
+        return Weights("pretrained", f"{file.name}: {source}", digest, file)
+    file = Path(choice)
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "does not exist"
+        mend = "--weights takes pretrained, standin, or a .safetensors, .pth or .pt file"
+        raise WeightsError(f"the checkpoint {what}", where=file, mend=mend)
+    return Weights("file", f"the user's {file.name}", digest_of_file(file), file)
+
+
+def _published(recipe: Recipe, progress: Callable[[int, int | None], None]) -> tuple[Path, str]:
+    name = recipe.weights.file
+    if not name:
+        raise WeightsError(
+            f"no weights are published for {recipe.name}",
+            mend="--weights standin (random: figures, but no verdict), or --weights FILE with your own",
+        )
+    match = re.fullmatch(r"[^/\\]+-([0-9a-f]{8,64})\.[a-z]+", name)
+    if match is None:
+        mend = "end it with -<first 8 or more hex digits of the SHA-256>.<suffix>, without folders"
+        raise RecipeError(f"weights.file {name!r} does not carry its hash", where="weights.file", mend=mend)
+    cached = cache_folder() / "weights" / name
+    for place in (recipe.folder / "weights" / name, cached):
+        if place.is_file():
+            return place, _checked(place, match[1])
+    hub = _hub_folder() / name
+    # A damaged file there is another tool's to mend: pass over it.
+    if hub.is_file() and (digest := digest_of_file(hub)).startswith(match[1]):
+        return hub, digest
+    if not recipe.weights.url:
+        mend = f"put it at {cached}, or take --weights standin or --weights FILE"
+        raise WeightsError(
+            f"the weights {name} are not at hand, and no URL is given", where=recipe.name, mend=mend
+        )
+    fetch(recipe.weights.url, cached, digest=match[1], progress=progress)
+    return cached, _checked(cached, match[1])
+
+
+def _checked(place: Path, expected: str) -> str:
+    digest = digest_of_file(place)
+    if not digest.startswith(expected):
+        raise WeightsError(
+            f"the checkpoint is damaged: its SHA-256 starts with {digest[: len(expected)]}, not {expected}",
+            where=place,
+            mend=f"rm '{place}', then run again",
+        )
+    return digest
+
+
+def _hub_folder() -> Path:
+    """Where torch.hub keeps what it downloads, without importing torch."""
+    home = os.environ.get("TORCH_HOME")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return (Path(home).expanduser() if home else cache / "torch") / "hub" / "checkpoints"
+
+
+def load_into(
+    model: nn.Module, weights: Weights, *, batches_for_statistics: Iterable[NDArray[np.float32]]
+) -> tuple[str, ...]:
+    """Give a model its weights, in place.
+
+    Args:
+        model: a network in evaluation mode, on the CPU.
+        weights: what `locate` found.
+        batches_for_statistics: pictures (N, C, H, W), normalised, from which a stand-in's BatchNorm layers
+            take their mean and variance; read only for a stand-in with such layers.
+
+    Returns:
+        What the user should be told, such as a conversion from FP16.
+
+    Raises:
+        WeightsError: the checkpoint is damaged, unsafe, or belongs to another network.
+        MissingExtra: PyTorch is not installed.
+    """
+    try:
+        from cnnx.weights import checkpoint, standin
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingExtra("torch", "export", purpose="loading weights into the model") from None
+    if weights.file is None:
+        standin.initialise(model, _STANDIN_SEED, batches=batches_for_statistics)
+        return ()
+    return checkpoint.load(model, weights.file)

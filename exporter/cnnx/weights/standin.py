@@ -1,0 +1,75 @@
+"""Random weights that stand in for trained ones: the whole flow runs, sizes and times are real.
+
+Nothing clever is done to the classifier: fitting it to a few images makes logits that quantization
+disturbs far more than it does those of trained networks, which would mislead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from cnnx.errors import WeightsError
+
+
+def initialise(model: nn.Module, seed: int, *, batches: Iterable[NDArray[np.float32]]) -> None:
+    """Draw a model's weights, in place, the same ones for a seed on every machine.
+
+    Kernels and matrices are normal with variance 2 / fan-in (He et al., arXiv:1502.01852, equation 10),
+    which keeps the scale of activations through plain networks with ReLU; their biases are zero. Other
+    vectors, such as the scales of normalisation layers, keep the constants their constructors gave.
+    BatchNorm layers take mean and variance from the batches, averaged over them.
+
+    NumPy draws, not PyTorch, whose normals differ between processors with and without AVX2.
+
+    Args:
+        model: on the CPU; left in evaluation mode.
+        seed: together with a parameter's position it seeds that parameter.
+        batches: (N, C, H, W) float32, normalised; read only where there are BatchNorm layers.
+
+    Raises:
+        WeightsError: there are BatchNorm layers and no batches.
+    """
+    with torch.no_grad():
+        for position, parameter in enumerate(model.parameters()):
+            if parameter.dim() > 1:
+                generator = np.random.default_rng([seed, position])
+                values = generator.standard_normal(tuple(parameter.shape), dtype=np.float32)
+                values *= np.float32(math.sqrt(2 / math.prod(parameter.shape[1:])))
+                parameter.copy_(torch.from_numpy(values))
+        for module in model.modules():
+            bias = getattr(module, "bias", None)
+            weight = getattr(module, "weight", None)
+            if isinstance(bias, nn.Parameter) and isinstance(weight, nn.Parameter) and weight.dim() > 1:
+                bias.zero_()
+        _take_statistics(model, batches)
+
+
+def _take_statistics(model: nn.Module, batches: Iterable[NDArray[np.float32]]) -> None:
+    """Run the batches with only the BatchNorm layers in training mode, so that each sees normalised input."""
+    model.eval()
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # PyTorch's word for the plain average over all batches
+        layer.train()
+    seen = 0
+    try:
+        for batch in batches:
+            model(torch.from_numpy(batch))
+            seen += len(batch)
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+            layer.eval()
+    if not seen:
+        raise WeightsError("stand-in weights for BatchNorm layers need calibration images", mend="give some")

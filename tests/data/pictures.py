@@ -1,0 +1,17 @@
+"""Small picture files for the tests of this folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def picture(path: Path, *, size: tuple[int, int] = (40, 30), seed: int = 0, mode: str = "RGB") -> Path:
+    """Write noise of its own to a file, whose ending names the format."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    seeds = (seed, *str(path.name).encode())
+    pixels = np.random.default_rng(seeds).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path

@@ -1,0 +1,161 @@
+"""What the graph says of its layers: against published counts, and on a small INT8 network."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from cnnx.errors import GraphError
+from cnnx.graph.inspect import Layer, expected_types, int8_share, layers
+
+HALF = np.float16
+
+
+def hollow(name: str, shape: tuple[int, ...]) -> TensorProto:
+    """A constant without its values: inspection must not touch them (VGG-16's are 553 MB)."""
+    if math.prod(shape) <= 1024:
+        return numpy_helper.from_array(np.zeros(shape, np.float32), name)
+    return TensorProto(name=name, dims=shape, data_type=TensorProto.FLOAT)
+
+
+def chain(steps: list[tuple[str, tuple[int, ...], dict[str, Any]]], batch: int | str = "n") -> ModelProto:
+    """A network of one path: operator, shape of the weight if any, attributes."""
+    nodes, constants, tensor = [], [], "x"
+    for number, (op, shape, attributes) in enumerate(steps):
+        names = [f"w{number}", f"b{number}"] if shape else []
+        constants += [hollow(n, s) for n, s in zip(names, (shape, shape[:1]), strict=False)]
+        name = f"{op}{number}"
+        nodes.append(helper.make_node(op, [tensor, *names], [f"{name}:0"], name, **attributes))
+        tensor = f"{name}:0"
+    images = helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 224, 224])
+    logits = helper.make_tensor_value_info(tensor, TensorProto.FLOAT, [batch, 1000])
+    graph = helper.make_graph(nodes, "chain", [images], [logits], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
+
+
+def conv(
+    outputs: int, inputs: int, kernel: int, **attributes: Any
+) -> tuple[str, tuple[int, ...], dict[str, Any]]:
+    attributes = {"pads": [kernel // 2] * 4, **attributes}
+    return "Conv", (outputs, inputs, kernel, kernel), attributes
+
+
+def pool(kernel: int, stride: int) -> tuple[str, tuple[int, ...], dict[str, Any]]:
+    return "MaxPool", (), {"kernel_shape": [kernel] * 2, "strides": [stride] * 2}
+
+
+def dense(outputs: int, inputs: int) -> tuple[str, tuple[int, ...], dict[str, Any]]:
+    return "Gemm", (outputs, inputs), {"transB": 1}
+
+
+def vgg16(batch: int | str = "n") -> ModelProto:
+    """Simonyan and Zisserman 2014, table 1, column D."""
+    steps, inputs = [], 3
+    for outputs, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        for _ in range(count):
+            steps += [conv(outputs, inputs, 3), ("Relu", (), {})]
+            inputs = outputs
+        steps.append(pool(2, 2))
+    steps += [("Flatten", (), {}), dense(4096, 25088), dense(4096, 4096), dense(1000, 4096)]
+    return chain(steps, batch)
+
+
+def alexnet() -> ModelProto:
+    """Krizhevsky, Sutskever and Hinton 2012, figure 2: two groups in three convolutions; 227 pixels wide."""
+    steps = [
+        conv(96, 3, 11, strides=[4, 4], pads=[2, 2, 1, 1]), pool(3, 2),
+        conv(256, 48, 5, group=2), pool(3, 2),
+        conv(384, 256, 3), conv(384, 192, 3, group=2), conv(256, 192, 3, group=2), pool(3, 2),
+        ("Flatten", (), {}), dense(4096, 9216), dense(4096, 4096), dense(1000, 4096),
+    ]  # fmt: skip
+    return chain(steps)
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters", "multiply_adds"),
+    [
+        # torchvision's metadata gives 138357544 and 15.47 G for its vgg16.
+        (vgg16(), 138_357_544, 15_470_264_320),
+        (vgg16(batch=8), 138_357_544, 15_470_264_320),
+        # The paper's "60 million parameters"; 724 M is the usual figure for the two-group network.
+        (alexnet(), 60_965_224, 724_406_816),
+    ],
+)
+def test_published_counts(model: ModelProto, parameters: int, multiply_adds: int) -> None:
+    rows = layers(model)
+    assert sum(row.parameters for row in rows) == parameters
+    assert sum(row.multiply_adds for row in rows) == multiply_adds
+    assert sum(row.weight_bytes for row in rows) == 4 * parameters
+    assert {row.data_type for row in rows} == {"fp32"}
+    assert int8_share(rows) == 0
+    assert rows[-1].output_shape == (1000,)
+
+
+def small_int8_network(weight_of_second: str = "w2.dq") -> ModelProto:
+    """Conv (INT8) - Conv (weight as asked) - LRN in FP32 - Relu - MatMul (INT8), FP16 elsewhere."""
+    constants = {
+        "s": np.array(0.5, HALF), "z": np.array(0, np.int8),
+        "w1": np.ones((8, 2, 3, 3), np.int8), "w2": np.ones((4, 8, 1, 1), np.int8),
+        "w3": np.ones((4, 5), np.int8),
+        "w2.half": np.ones((4, 8, 1, 1), HALF), "b": np.ones(8, HALF), "bn": np.ones(4, HALF),
+    }  # fmt: skip
+
+    def node(op: str, inputs: str, name: str, **attributes: Any) -> NodeProto:
+        return helper.make_node(op, inputs.split(), [name], name, **attributes)
+
+    nodes = [
+        node("QuantizeLinear", "x s z", "x.q"), node("DequantizeLinear", "x.q s z", "x.dq"),
+        *(node("DequantizeLinear", f"{w} s z", f"{w}.dq") for w in ("w1", "w2", "w3")),
+        node("Conv", "x.dq w1.dq b", "conv1", group=2),
+        node("QuantizeLinear", "conv1 s z", "c.q"), node("DequantizeLinear", "c.q s z", "c.dq"),
+        node("Conv", f"c.dq {weight_of_second}", "conv2"),
+        node("BatchNormalization", "conv2 bn bn bn bn", "norm"),
+        node("Cast", "norm", "up", to=TensorProto.FLOAT),
+        node("LRN", "up", "lrn", size=5),
+        node("Cast", "lrn", "down", to=TensorProto.FLOAT16),
+        node("GlobalAveragePool", "down", "pool"), node("Flatten", "pool", "flat"),
+        node("QuantizeLinear", "flat s z", "f.q"), node("DequantizeLinear", "f.q s z", "f.dq"),
+        node("MatMul", "f.dq w3.dq", "logits"),
+    ]  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT16, ["n", 4, 6, 6])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT16, ["n", 5])],
+        [numpy_helper.from_array(values, name) for name, values in constants.items()],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
+
+
+def test_layers_of_an_int8_network() -> None:
+    rows = {row.name: row for row in layers(small_int8_network())}
+    assert rows["conv1"] == Layer(
+        name="conv1", op="Conv", output_shape=(8, 4, 4), parameters=8 * 2 * 9 + 8,
+        multiply_adds=8 * 16 * 2 * 9, data_type="int8", weight_bytes=8 * 2 * 9 + 2 * 8, activation_scale=0.5,
+    )  # fmt: skip
+    assert rows["logits"].multiply_adds == 4 * 5
+    assert rows["norm"].parameters == 8  # scale and shift; mean and variance are not trained
+    found = {name: row.data_type for name, row in rows.items()}
+    assert found == {
+        "conv1": "int8", "conv2": "int8", "norm": "fp16", "lrn": "fp32", "pool": "fp16", "flat": "fp16",
+        "logits": "int8",
+    }  # fmt: skip
+    assert int8_share(rows.values()) == 1
+
+
+def test_a_weight_in_half_makes_the_layer_half() -> None:
+    model = small_int8_network("w2.half")
+    assert expected_types(model) == {"conv1": "int8", "conv2": "fp16", "logits": "int8"}
+    assert int8_share(layers(model)) == pytest.approx((2304 + 20) / (2304 + 512 + 20))
+    assert next(row for row in layers(model) if row.name == "conv2").activation_scale is None
+
+
+def test_a_picture_size_that_varies_is_refused() -> None:
+    model = vgg16()
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+    with pytest.raises(GraphError, match="not known") as refusal:
+        layers(model)
+    assert refusal.value.where == "Conv0"

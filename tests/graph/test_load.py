@@ -1,0 +1,207 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from graphs import Sketch, images, ops, plain, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from cnnx.errors import GraphError
+from cnnx.graph.edit import skeleton, value_types
+from cnnx.graph.load import input_shape, load_model, logits_name, normalise_version, save_model
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Path:
+    """A model with its weights in a file beside it."""
+    path = tmp_path / "model.onnx"
+    onnx.save_model(plain(), str(path), save_as_external_data=True, location="weights.bin", size_threshold=0)
+    return path
+
+
+def relocate(path: Path, location: str) -> None:
+    model = onnx.load_model(str(path), load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = location
+    path.write_bytes(model.SerializeToString())
+
+
+def write(model: onnx.ModelProto, tmp_path: Path) -> Path:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_a_classifier_comes_back_as_it_was_saved(tmp_path):
+    path = tmp_path / "model.onnx"
+    save_model(plain(), path)
+    model = load_model(path)
+    assert model == plain()
+    assert input_shape(model) == ("batch", 3, 12, 12)
+    assert logits_name(model) == "logits"
+
+
+def test_weights_beside_the_model_are_read_in(split):
+    model = load_model(split)
+    np.testing.assert_array_equal(run(model, images())["logits"], run(plain(), images())["logits"])
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+
+
+@pytest.mark.parametrize(
+    "location", ["../weights.bin", "/etc/passwd", "", "a/../../weights.bin", "absent.bin"]
+)
+def test_weights_elsewhere_are_refused(split, location):
+    relocate(split, location)
+    with pytest.raises(GraphError, match="external data"):
+        load_model(split)
+
+
+@pytest.mark.parametrize("kind", ["symlink", "hardlink", "folder", "fifo", "linked folder"])
+def test_weights_that_are_no_plain_file_are_refused(split, kind, tmp_path):
+    data = split.parent / "weights.bin"
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
+    elsewhere.mkdir()
+    secret = elsewhere / "weights.bin"
+    data.rename(secret)
+    if kind == "symlink":
+        data.symlink_to(secret)
+    elif kind == "hardlink":
+        os.link(secret, data)
+    elif kind == "folder":
+        data.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(data)
+    else:
+        (split.parent / "sub").symlink_to(elsewhere)
+        relocate(split, "sub/weights.bin")
+    with pytest.raises(GraphError, match="external data"):
+        load_model(split)
+
+
+def test_a_short_weights_file_is_refused_before_it_is_read(split):
+    data = split.parent / "weights.bin"
+    data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(GraphError, match="bytes, the weight needs"):
+        load_model(split)
+
+
+@settings(max_examples=60, deadline=None)
+@given(cut=st.floats(0, 0.999), junk=st.binary(max_size=64))
+def test_truncated_or_foreign_bytes_are_refused(tmp_path_factory, cut, junk):
+    whole = plain().SerializeToString()
+    path = tmp_path_factory.mktemp("cut") / "model.onnx"
+    for content in (whole[: int(len(whole) * cut)], junk):
+        path.write_bytes(content)
+        with pytest.raises(GraphError) as refusal:
+            load_model(path)
+        assert refusal.value.exit_code == 3
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(GraphError, match="no such"):
+        load_model(tmp_path / "absent.onnx")
+
+
+@pytest.mark.parametrize(("op", "domain"), [("Frobnicate", ""), ("Relu", "com.acme")])
+def test_an_operator_nobody_knows_is_named_with_its_node(tmp_path, op, domain):
+    model = plain()
+    model.graph.node[1].op_type, model.graph.node[1].domain = op, domain
+    with pytest.raises(GraphError, match=op) as refusal:
+        load_model(write(model, tmp_path))
+    assert "node relu1" in str(refusal.value)
+
+
+def test_control_flow_is_refused(tmp_path):
+    s = Sketch()
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["input"], ["same"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("same", TensorProto.FLOAT, None)],
+    )
+    flag = s.constant("flag", np.array(True))
+    x = s.node("If", [flag], "choice", then_branch=branch, else_branch=branch)
+    with pytest.raises(GraphError, match="control flow"):
+        load_model(write(s.classify(x, 432), tmp_path))
+
+
+@pytest.mark.parametrize(
+    "fault", ["two inputs", "rank 3", "float16", "free height", "no logits", "nan", "short"]
+)
+def test_what_is_no_classifier_is_refused(tmp_path, fault):
+    model = plain()
+    shape = model.graph.input[0].type.tensor_type.shape
+    if fault == "two inputs":
+        model.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [1]))
+    elif fault == "rank 3":
+        del shape.dim[0]
+    elif fault == "float16":
+        model.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    elif fault == "free height":
+        shape.dim[2].dim_param = "height"
+    elif fault == "no logits":
+        model.graph.output[0].CopyFrom(helper.make_tensor_value_info("gap", TensorProto.FLOAT, None))
+    elif fault == "nan":
+        model.graph.initializer[1].raw_data = np.full(16, np.nan, np.float32).tobytes()
+    else:
+        model.graph.initializer[0].raw_data = model.graph.initializer[0].raw_data[:-4]
+    with pytest.raises(GraphError):
+        load_model(write(model, tmp_path))
+
+
+def test_an_old_operator_set_is_converted_and_computes_the_same(tmp_path):
+    s = Sketch()
+    x = s.node("Dropout", [s.conv("input", "conv", 3, 8)], "drop", ratio=0.5)
+    model = s.classify(s.node("GlobalAveragePool", [x], "gap"), 8)
+    model.opset_import[0].version = 11
+    loaded = load_model(write(model, tmp_path))
+    assert loaded.opset_import[0].version == 19
+    np.testing.assert_allclose(run(loaded, images())["logits"], run(model, images())["logits"], atol=1e-6)
+
+
+@pytest.mark.parametrize("version", [13, 17, 18, 20, 21, 22, 23])
+def test_every_accepted_operator_set_can_be_brought_to_one(version):
+    model = plain()
+    model.opset_import[0].version = version
+    model.ir_version = 11
+    normalise_version(model)
+    assert (model.opset_import[0].version, model.ir_version) == (19, 10)
+    np.testing.assert_allclose(run(model, images())["logits"], run(plain(), images())["logits"], atol=1e-6)
+
+
+def test_a_version_that_the_converter_cannot_reach_is_refused():
+    with pytest.raises(GraphError, match="cannot be converted to 13"):
+        normalise_version(plain(), 13)
+
+
+def test_nodes_without_names_are_called_after_their_weights(tmp_path):
+    model = plain()
+    for node in model.graph.node:
+        node.name = ""
+    loaded = load_model(write(model, tmp_path))
+    assert [node.name for node in loaded.graph.node][:3] == ["conv1", "Relu_relu1", "MaxPool_pool1"]
+
+
+def test_local_functions_are_inlined(tmp_path):
+    model = plain()
+    model.graph.node[1].op_type, model.graph.node[1].domain = "Positive", "here"
+    model.opset_import.append(helper.make_opsetid("here", 1))
+    body = [helper.make_node("Relu", ["x"], ["y"])]
+    model.functions.append(
+        helper.make_function("here", "Positive", ["x"], ["y"], body, [helper.make_opsetid("", 19)])
+    )
+    assert ops(load_model(write(model, tmp_path))) == ops(plain())
+
+
+def test_checks_and_types_do_not_carry_the_weights_along():
+    s = Sketch()
+    model = s.classify(s.conv("input", "conv", 3, 64), 64 * 144, classes=500)
+    bones = skeleton(model)
+    assert model.ByteSize() > 18_000_000 and bones.ByteSize() < 20_000
+    assert value_types(model)["conv.weight"].shape == (64, 3, 3, 3)
+    assert value_types(model)["logits"].shape == ("batch", 500)

@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+from graphs import GRAPHS, Sketch, images, ops, run
+from onnx import TensorProto, helper, numpy_helper
+
+from cnnx.errors import GraphError
+from cnnx.graph.simplify import Pass, run_pass, simplify
+
+
+def cluttered(*, keepdims: int = 1, shared_norm: bool = False):
+    """Everything a pass takes out, in one graph."""
+    s = Sketch()
+    x = s.conv("input", "conv", 3, 8)
+    norm = [
+        s.constant(f"bn.{n}", np.random.default_rng(i).uniform(0.5, 2, 8).astype(np.float32))
+        for i, n in enumerate(("scale", "bias", "mean", "var"))
+    ]
+    y = s.node("BatchNormalization", [x, *norm], "bn", epsilon=1e-3)
+    if shared_norm:
+        y = s.node("Add", [y, x], "before_and_after")
+    x = s.node("Identity", [y], "same")
+    x = s.node("Dropout", [x], "drop")
+    x = s.node("Cast", [x], "cast", to=TensorProto.FLOAT)
+    x = s.node("AveragePool", [x], "unit_pool", kernel_shape=[1, 1], strides=[1, 1])
+    x = s.node("ReduceMean", [x, s.constant("axes", np.array([-1, -2]))], "mean", keepdims=keepdims)
+    s.node("Relu", [x], "dead")
+    s.constant("unused", np.zeros(3, np.float32))
+    s.nodes.append(
+        helper.make_node(
+            "Constant", [], ["shape"], name="shape", value=numpy_helper.from_array(np.array([-1, 8]))
+        )
+    )
+    return s.classify(s.node("Reshape", [x, "shape"], "reshape"), 8)
+
+
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_clutter_goes_and_the_logits_stay(keepdims):
+    model = cluttered(keepdims=keepdims)
+    before = run(model, images())["logits"]
+    counts = simplify(model)
+    assert ops(model) == ["Conv", "GlobalAveragePool", "Flatten", "Gemm"]
+    assert {t.name for t in model.graph.initializer} == {"conv.weight", "conv.bias", "fc.weight", "fc.bias"}
+    np.testing.assert_allclose(run(model, images())["logits"], before, atol=1e-5)
+    assert counts["fold_batch_norms"] == 1
+    assert not any(simplify(model).values())
+
+
+def test_a_norm_whose_input_is_read_elsewhere_is_not_folded():
+    model = cluttered(shared_norm=True)
+    before = run(model, images())["logits"]
+    simplify(model)
+    assert "BatchNormalization" in ops(model)
+    np.testing.assert_allclose(run(model, images())["logits"], before, atol=1e-5)
+
+
+def test_weights_that_two_convolutions_share_are_folded_apart():
+    s = Sketch()
+    shared, scale = s.weight("shared", 8, 8, 1, 1), [s.weight(f"bn{i}", 8) for i in range(3)]
+    variance = s.constant("variance", np.full(8, 2, np.float32))
+    x = s.conv("input", "stem", 3, 8)
+    for name in ("first", "second"):
+        x = s.node("Conv", [x, shared], name)
+        x = s.node("BatchNormalization", [x, *scale, variance], f"{name}.bn")
+    model = s.classify(s.node("GlobalAveragePool", [x], "gap"), 8)
+    before = run(model, images())["logits"]
+    simplify(model)
+    assert "BatchNormalization" not in ops(model)
+    np.testing.assert_allclose(run(model, images())["logits"], before, atol=1e-5)
+
+
+def test_no_op_at_the_output_gives_its_name_to_what_stood_before_it():
+    model = GRAPHS["plain"]()
+    model.graph.node[-1].output[0] = "raw"
+    model.graph.node.append(helper.make_node("Identity", ["raw"], ["logits"], name="out"))
+    before = run(model, images())["logits"]
+    assert simplify(model)["remove_no_ops"] == 1
+    np.testing.assert_array_equal(run(model, images())["logits"], before)
+
+
+@pytest.mark.parametrize("shape", [[0, -1], [-1, 1152], [4, -1], [0, 1152]])
+def test_a_reshape_that_flattens_serves_any_batch_afterwards(shape):
+    s = Sketch(batch=4)
+    x = s.node("Reshape", [s.conv("input", "conv", 3, 8), s.constant("shape", np.array(shape))], "flat")
+    weight = s.weight("fc.weight", 1152, 10)
+    s.node("MatMul", [x, weight], "logits")
+    model = s.model(helper.make_tensor_value_info("logits", TensorProto.FLOAT, [4, 10]))
+    before = run(model, images())["logits"]
+    simplify(model)
+    assert ops(model) == ["Conv", "Flatten", "MatMul"]
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    np.testing.assert_allclose(run(model, images(4))["logits"], before, atol=1e-5)
+    assert run(model, images(7))["logits"].shape == (7, 10)
+
+
+def test_a_reshape_that_mixes_images_stays():
+    s = Sketch(batch=4)
+    x = s.node("Reshape", [s.conv("input", "conv", 3, 8), s.constant("shape", np.array([2, -1]))], "mix")
+    model = s.model(helper.make_tensor_value_info("mix", TensorProto.FLOAT, [2, 2304]))
+    simplify(model)
+    assert ops(model) == ["Conv", "Reshape"] and x == "mix"
+
+
+def test_a_pass_is_held_to_what_it_declares():
+    def lose_the_last_node(model):
+        del model.graph.node[-2]
+        return 1
+
+    def rename_the_output(model):
+        model.graph.output[0].name = "other"
+        return 1
+
+    for apply, added, message in (
+        (lose_the_last_node, 0, "other nodes"),
+        (lose_the_last_node, -1, "ONNX specification"),
+        (rename_the_output, 0, "inputs or outputs"),
+    ):
+        with pytest.raises(GraphError, match=message):
+            run_pass(Pass("liar", apply, added), GRAPHS["plain"]())

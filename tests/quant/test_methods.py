@@ -1,0 +1,109 @@
+"""Ranges against a plain reading of the published scheme, run on the raw values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from cnnx.errors import UsageError
+from cnnx.quant.histogram import TensorStatistics
+from cnnx.quant.methods import METHODS, divergences, needs_histogram
+
+Floats = NDArray[np.float32]
+
+
+def plain_divergence(counts: NDArray[np.float64], kept: int) -> float:
+    """KL of one range as Migacz's slides spell it, one range at a time."""
+    inside = counts[:kept]
+    p = inside.copy()
+    p[np.flatnonzero(inside)[-1]] += counts[kept:].sum()
+    level = np.arange(kept) * 128 // kept
+    mass = np.bincount(level, inside, 128)
+    filled = np.bincount(level, inside > 0, 128)
+    q = np.where(inside > 0, mass[level] / np.maximum(filled[level], 1), 0)
+    p, q = p / p.sum(), q / q.sum()
+    some = p > 0
+    return float(np.sum(p[some] * np.log(p[some] / q[some])))
+
+
+def plain_entropy(values: Floats) -> float:
+    """The scheme on 2048 linear bins of the raw values."""
+    size = np.abs(values[values != 0]).astype(np.float64)
+    counts = np.histogram(size, 2048, (0, size.max()))[0].astype(np.float64)
+    counts[0] = 0
+    found = [plain_divergence(counts, kept) for kept in range(128, 2049)]
+    return float((128 + np.argmin(found) + 0.5) / 2048 * size.max())
+
+
+def amax(values: Floats, method: str = "entropy") -> float:
+    statistics = TensorStatistics()
+    statistics.update(values)
+    return METHODS[method](statistics)
+
+
+def samples() -> dict[str, Floats]:
+    rng = np.random.default_rng(0)
+    gaussian = rng.standard_normal(500_000).astype(np.float32)
+    return {
+        "gaussian": gaussian,
+        "laplace": rng.laplace(size=500_000).astype(np.float32),
+        "relu": np.maximum(gaussian, 0),
+        "outlier": np.append(gaussian, np.float32(40)),
+    }
+
+
+@pytest.mark.parametrize("name", samples())
+def test_entropy_is_the_published_scheme(name: str) -> None:
+    values = samples()[name]
+    assert amax(values) == pytest.approx(plain_entropy(values), rel=0.05)
+
+
+@pytest.mark.parametrize("outlier", [40, 100])
+def test_one_outlier_does_not_set_the_range(outlier: float) -> None:
+    # 100 lies so far out that the body ends below the narrowest range and its last bin is empty.
+    values = np.append(samples()["gaussian"], np.float32(outlier))
+    assert 4 <= amax(values) <= 6.5
+    assert amax(values, "max") == outlier
+
+
+def test_more_than_half_zeros_change_nothing() -> None:
+    values = samples()["relu"]
+    assert amax(np.append(values, np.zeros(2_000_000, np.float32))) == amax(values)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.1, 0.999))
+def test_all_divergences_at_once_are_each_one_alone(seed: int, empty: float) -> None:
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(1, 1000, 700) * (rng.random(700) > empty) * 1.0
+    counts[5] = 1
+    alone = [plain_divergence(counts, kept) for kept in range(128, 701)]
+    assert divergences(counts) == pytest.approx(alone, abs=1e-9)
+
+
+def test_tensors_that_leave_no_choice() -> None:
+    assert amax(np.zeros(10, np.float32)) == amax(np.zeros(10, np.float32), "max") == 0
+    assert amax(np.full(10, -3, np.float32)) == 3
+    assert amax(np.array([np.nan, np.inf, 2, -np.inf], np.float32)) == 2
+    assert amax(np.empty((0, 4), np.float32)) == 0
+    assert amax(np.append(np.full(100, 1e-6, np.float32), np.float32(8))) == 8
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(-12, 10), st.integers(0, 2**32 - 1))
+def test_a_power_of_two_scales_the_range(exponent: int, seed: int) -> None:
+    values = np.random.default_rng(seed).standard_normal(2000).astype(np.float32)
+    assert amax(values * np.float32(2.0**exponent)) == amax(values) * 2.0**exponent
+
+
+def test_names() -> None:
+    assert {name: needs_histogram(name) for name in METHODS} == {"entropy": True, "max": False}
+    with pytest.raises(UsageError) as refusal:
+        needs_histogram("entropie")
+    assert refusal.value.mend == "did you mean 'entropy'?"
+    with pytest.raises(UsageError) as refusal:
+        needs_histogram("quantile")
+    assert "entropy, max" in str(refusal.value.mend)

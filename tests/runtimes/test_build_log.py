@@ -1,0 +1,104 @@
+"""Read on lines captured from TensorRT for RTX 1.7.1, of builds with DETAILED profiling verbosity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnx.runtimes.build_log import layer_types, mismatches, parse_kernels
+
+CAPTURED = Path(__file__).parent / "captured"
+INT8 = (CAPTURED / "rtx-1.7.1-int8.txt").read_text()
+FP16 = (CAPTURED / "rtx-1.7.1-fp16.txt").read_text()
+
+
+def test_types_of_an_int8_network():
+    """Names with slashes, blanks, dots and colons; a first layer left in FP16; grouped and depthwise ones."""
+    found = layer_types(INT8)
+    assert {
+        node: found[node]
+        for node in (
+            "/features/0/Conv",
+            "/inc/b1 conv",
+            "inc.b2.conv",
+            "inc.b2.conv3",
+            "inc::b3",
+            "dw",
+            "grp",
+        )
+    } == {
+        "/features/0/Conv": "fp16",
+        "/inc/b1 conv": "int8",
+        "inc.b2.conv": "int8",
+        "inc.b2.conv3": "int8",
+        "inc::b3": "int8",
+        "dw": "int8",
+        "grp": "int8",
+    }
+    assert (found["fc1"], found["fc2"]) == ("int8", "int8")
+
+
+def test_an_fp32_layer_that_was_narrowed_shows():
+    """The graph has Cast, Conv in FP32 with FP32 weights, Cast; the kernel is FP16 and has another name."""
+    assert layer_types(INT8)["island"] == "fp16"
+    assert mismatches({"island": "fp32", "dw": "int8"}, layer_types(INT8)) == (
+        "island: fp16 instead of fp32",
+    )
+
+
+def test_layers_fused_or_generated_are_found():
+    found = layer_types(FP16)
+    assert [found[node] for node in ("grp", "fc1", "fc2")] == ["fp16"] * 3
+
+
+def test_one_kernel_whole():
+    kernel = next(kernel for kernel in parse_kernels(INT8) if kernel.name.startswith("inc.b2.conv_myl"))
+    assert kernel.kind == "correlation"
+    assert kernel.inputs == ("int8",)
+    assert kernel.constants == ("int8", "fp32", "fp32")
+    assert kernel.outputs == ("fp32",)
+    assert kernel.layers == ("inc.b2.conv", "/features/0/Conv_yr_dequant", "inc.b2.conv_w_dequant")
+
+
+def test_kernels_without_data_are_read_too():
+    signal = next(kernel for kernel in parse_kernels(INT8) if kernel.kind == "signal")
+    assert (signal.inputs, signal.constants, signal.layers) == ((), (), ())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("Name: /features/0/Conv_myl0_1,", "Name: __mye99_myl0_1,"),
+        ("LayerType: correlation", "LayerType: novel"),
+    ],
+    ids=["by kind", "by name"],
+)
+def test_the_kernel_that_multiplies_is_told_from_the_one_that_pads(change):
+    """A generated kernel names the first convolution too, and reads the FP32 input for it."""
+    assert parse_kernels(INT8)[0].inputs == ("fp32",)
+    assert "/features/0/Conv" in parse_kernels(INT8)[0].layers
+    assert change[0] in INT8
+    assert layer_types(INT8.replace(*change))["/features/0/Conv"] == "fp16"
+
+
+def test_int8_data_beside_other_weights_is_not_int8():
+    line = next(line for line in INT8.splitlines() if line.startswith("Name: dw_myl"))
+    head, constants, tail = line.partition("Constants:")
+    wrong = head + constants + tail.replace("Datatype: Int8", "Datatype: Half")
+    assert layer_types(wrong)["dw"] == "int8 data, fp16 weights"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Layers:\n", "Name: x, LayerType: y", INT8.replace("Metadata:", "Meta:")]
+)
+def test_what_cannot_be_read_is_not_found(text):
+    assert layer_types(text) == {}
+    assert mismatches({"dw": "int8"}, layer_types(text)) == ("dw: not found instead of int8",)
+
+
+@given(st.text(max_size=200), st.integers(0, len(INT8)))
+def test_no_text_is_too_damaged(junk, at):
+    layer_types(INT8[:at] + junk + INT8[at:])

@@ -1,0 +1,116 @@
+"""What every runtime in the registry keeps to. A new one is taken in by its line there."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from cnnx import runtimes
+from cnnx.errors import CnnxError, ImageError, UsageError
+from cnnx.runtimes import BuildRequest, Runtime, Session
+
+EXPECTED = {"conv1": "fp32", "conv2": "fp32", "fc": "fp32"}
+BATCHES = {1: (1, 1, 1), 2: (2, 2, 2), "N": (1, 2, 4)}
+
+
+@pytest.fixture(params=runtimes.NAMES)
+def runtime(request) -> Runtime:
+    found = runtimes.get(request.param)
+    assert found.name == request.param
+    return found
+
+
+@pytest.fixture(params=BATCHES, ids=lambda batch: f"batch-{batch}")
+def case(request, runtime, net, tmp_path) -> Iterator[tuple[Session, Path]]:
+    """An open session on the FP32 net, built first where the runtime builds, and the graph."""
+    if reason := runtime.cannot_run():
+        pytest.skip(str(reason))
+    graph = file = net("fp32", batch=request.param)
+    if runtime.engine_suffix is not None:
+        built = runtime.build(graph, BuildRequest("fp32", EXPECTED, batch=BATCHES[request.param]))
+        assert [engine.layer_types for engine in built] == [EXPECTED]
+        file = tmp_path / built[0].file_name
+        file.write_bytes(built[0].plan)
+        assert file.suffix == runtime.engine_suffix
+    session = runtime.open(file)
+    yield session, graph
+    session.close()
+
+
+def test_runs_any_number_of_pictures_as_the_reference_does(case, images):
+    session, graph = case
+    model = onnx.load(graph)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    expected = ReferenceEvaluator(model).run(None, {"input": images})[0]
+    for count in (5, 1, 2):
+        found = session.run(images[:count])
+        assert set(found) == set(session.output_names) == {"logits"}
+        assert found["logits"].dtype == np.float32
+        np.testing.assert_allclose(found["logits"], expected[:count], rtol=1e-4, atol=1e-5)
+
+
+def test_says_who_and_where_it_is(case, runtime):
+    session, _ = case
+    assert session.runtime == runtime.name
+    assert session.runtime_version == runtime.version()
+    assert len(session.device) > 3
+
+
+def test_refuses_pictures_that_do_not_fit(case, images):
+    session, _ = case
+    for wrong in (images[:, :1], images[..., :7], images[0], images[:0]):
+        with pytest.raises(ImageError, match="do not fit the input"):
+            session.run(wrong)
+
+
+def test_an_outcome_is_the_callers_own(case, images):
+    session, _ = case
+    first = session.run(images[:1])["logits"]
+    kept = first.copy()
+    session.run(images[1:2])
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_running_after_closing_is_an_error(case, images):
+    session, _ = case
+    session.close()
+    session.close()
+    with pytest.raises(UsageError, match="closed"):
+        session.run(images)
+
+
+def test_missing_is_honest(runtime, net):
+    """Where something is missing, opening raises just that."""
+    reason = runtime.missing()
+    assert reason is None or isinstance(reason, CnnxError)
+    if reason is not None:
+        with pytest.raises(type(reason)):
+            runtime.open(net())
+        assert str(runtime.cannot_run()) == str(reason)
+    else:
+        assert runtime.version() is not None
+
+
+def test_cannot_run_is_what_open_raises(runtime, net):
+    reason = runtime.cannot_run()
+    if reason is None:
+        pytest.skip(f"{runtime.name} runs here")
+    with pytest.raises(type(reason)) as caught:
+        runtime.open(net())
+    assert str(caught.value) == str(reason)
+
+
+def test_importing_the_module_needs_no_vendor(runtime):
+    """Each says itself what is missing, so importing it must never fail."""
+    assert importlib.import_module(runtimes.NAMES[runtime.name]).RUNTIME is runtime
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(UsageError, match=", ".join(runtimes.NAMES)):
+        runtimes.get("openvino")

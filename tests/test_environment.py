@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cnnx.environment as environment
+from cnnx.environment import Environment, Gpu, cpu_model, detect, installed_version, usable_cores
+from cnnx.errors import BundleError
+
+ORIN = {
+    "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, "
+    "DATE: Wed Jan  8 01:49:37 UTC 2025\n# KERNEL_VARIANT: oot\nTARGET_USERSPACE_LIB_DIR=nvidia\n",
+    "etc/os-release": 'NAME="Ubuntu"\nPRETTY_NAME="Ubuntu 22.04.5 LTS"\n',
+    "proc/device-tree/model": "NVIDIA Jetson AGX Orin Developer Kit\0",
+    "proc/cpuinfo": "processor\t: 0\nBogoMIPS\t: 62.50\nCPU implementer\t: 0x41\nCPU part\t: 0xd42\n",
+    "proc/meminfo": "MemTotal:       64349492 kB\nMemFree: 1 kB\n",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "schedutil\n",
+    "var/lib/nvpmodel/status": "pmode:0002\n",
+    "etc/nvpmodel.conf": "< POWER_MODEL ID=0 NAME=MAXN >\nCPU_ONLINE CORE_0 1\n"
+    "< POWER_MODEL ID=2 NAME=MODE_30W >\n",
+}
+THOR = {
+    "etc/nv_tegra_release": "# R39 (release), REVISION: 2.1, GCID: 40000000, BOARD: generic, EABI: aarch64\n",
+    "proc/device-tree/model": "NVIDIA Jetson AGX Thor Developer Kit\0",
+}
+
+
+def tree(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_a_jetson_orin(tmp_path):
+    found = detect(tree(tmp_path, ORIN))
+    assert (found.l4t, found.jetpack) == ("36.4.3", "6.2")
+    assert found.board == "NVIDIA Jetson AGX Orin Developer Kit"
+    assert found.distribution == "Ubuntu 22.04.5 LTS"
+    assert found.cpu == "ARM part 0xd42"
+    assert found.memory_bytes == 64349492 * 1024
+    assert found.cpu_governor == "schedutil"
+    assert found.power_mode == "2 MODE_30W"
+
+
+@pytest.mark.parametrize(
+    "line, l4t, jetpack",
+    [
+        (THOR["etc/nv_tegra_release"], "39.2.1", "7.2.1"),
+        ("# R39 (release), REVISION: 2, GCID: 1", "39.2.0", "7.2"),
+        ("# R36 (release), REVISION: 3.0, GCID: 1", "36.3.0", "6.0"),
+        ("# R41 (release), REVISION: 1.0, GCID: 1", "41.1.0", None),
+        ("something else", None, None),
+    ],
+)
+def test_releases_of_jetson_linux(tmp_path, line, l4t, jetpack):
+    found = detect(tree(tmp_path, THOR | {"etc/nv_tegra_release": line}))
+    assert (found.l4t, found.jetpack) == (l4t, jetpack)
+
+
+def test_the_installed_jetpack_package_counts_before_the_table(tmp_path):
+    other = "Package: nvidia-jetpack-runtime\nVersion: 9.9-b1\n\n"
+    package = (
+        "Package: nvidia-jetpack\nStatus: install ok installed\nArchitecture: arm64\nVersion: 6.2.1+b38\n\n"
+    )
+    files = ORIN | {"var/lib/dpkg/status": other + package + "Package: zlib\nVersion: 1.2\n"}
+    assert detect(tree(tmp_path, files)).jetpack == "6.2.1"
+
+
+def test_a_bare_tree_knows_nothing_and_guesses_nothing(tmp_path):
+    found = detect(tmp_path)
+    unknown = (
+        found.distribution, found.board, found.cpu, found.cpu_governor, found.memory_bytes,
+        found.power_mode, found.l4t, found.jetpack,
+    )  # fmt: skip
+    assert unknown == (None,) * 8
+    assert found.cores == len(os.sched_getaffinity(0))
+
+
+def test_this_machine():
+    found = detect()
+    assert found.machine == platform.machine()
+    assert found.python == platform.python_version()
+    assert found.packages["numpy"] == np.__version__
+    assert found.packages["cnnx"] == installed_version("cnnx")
+    assert 1 <= found.cores <= (os.cpu_count() or 1)
+    assert cpu_model() == found.cpu
+
+
+def test_an_environment_survives_json():
+    gpu = Gpu("NVIDIA RTX 4090", compute_capability=89, driver="595.78", memory_bytes=24 << 30)
+    for has_gpu in (None, gpu):
+        found = Environment(**{**detect().as_dict(), "gpu": has_gpu})
+        assert Environment.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+
+
+@pytest.mark.parametrize("damage", [{"gpu": {"colour": "green"}}, {"colour": "green"}, {"gpu": 3}])
+def test_a_damaged_description_is_refused(damage):
+    with pytest.raises(BundleError, match="environment is damaged"):
+        Environment.from_dict(detect().as_dict() | damage)
+    with pytest.raises(BundleError, match="environment is damaged"):
+        Environment.from_dict({"python": "3.10"})
+
+
+def siblings(groups: str) -> dict[str, str]:
+    return {
+        f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list": groups
+        for cpu in os.sched_getaffinity(0)
+    }
+
+
+def test_threads_of_one_core_count_once(tmp_path):
+    assert usable_cores(tree(tmp_path, siblings("0-255\n"))) == 1
+
+
+@pytest.mark.parametrize(
+    "quota, at_most",
+    [("100000 100000", 1), ("50000 100000", 1), ("max 100000", 10**6), ("99900000 100000", 999)],
+)
+def test_a_containers_quota_caps_the_cores(tmp_path, quota, at_most):
+    root = tree(tmp_path, {"sys/fs/cgroup/cpu.max": quota + "\n"})
+    assert usable_cores(root) == min(len(os.sched_getaffinity(0)), at_most)
+
+
+def test_packages_that_are_absent_have_no_version():
+    assert installed_version("no-such-package-as-this") is None
+
+
+class FakeNvml:
+    """Answers as NVML on Jetson Orin does: it starts, names the GPU, and refuses the rest as not
+    supported (seen with JetPack 7.2.1, HazyResearch/intelligence-per-watt #40)."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, *, driver: bool) -> None:
+        self._driver = driver
+        self.running = 0
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        if not self._driver:
+            raise self.NVMLError("Driver Not Loaded")
+        self.running += 1
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        self.running -= 1
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        return index
+
+    def nvmlDeviceGetName(self, handle: int) -> bytes:  # noqa: N802
+        return b"Orin (nvgpu)"
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return "595.78"
+
+    def nvmlDeviceGetCudaComputeCapability(self, handle: int) -> tuple[int, int]:  # noqa: N802
+        return 8, 7
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> None:  # noqa: N802
+        raise self.NVMLError("Not Supported")
+
+
+@pytest.mark.parametrize("driver, gpu", [(False, None), (True, Gpu("Orin (nvgpu)", 87, "595.78", None))])
+def test_nvml_that_answers_half(monkeypatch, driver, gpu):
+    nvml = FakeNvml(driver=driver)
+    monkeypatch.setitem(__import__("sys").modules, "pynvml", nvml)
+    assert environment.detect_gpu() == gpu
+    assert nvml.running == 0

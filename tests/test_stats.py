@@ -1,0 +1,79 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnx.stats import Interval, Paired, Verdict, images_to_decide, wilson, worst
+
+rates = st.floats(0, 1)
+counts = st.integers(1, 100_000)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [
+        # R. G. Newcombe, Statistics in Medicine 17 (1998) 857-872, Table I, method 3 (Wilson's score).
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_agrees_with_newcombes_table(successes, n, low, high):
+    interval = wilson(successes / n, n)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(rates, counts)
+def test_wilson_holds_the_rate_and_narrows_with_more_images(rate, n):
+    interval, wider = wilson(rate, 4 * n), wilson(rate, n)
+    assert 0 <= interval.low <= rate + 1e-12 and rate - 1e-12 <= interval.high <= 1
+    assert interval.high - interval.low <= wider.high - wider.low + 1e-12
+
+
+def test_a_perfect_score_needs_765_images_to_clear_995_permille():
+    assert wilson(1.0, 764).against(0.995) is Verdict.INCONCLUSIVE
+    assert wilson(1.0, 765).against(0.995) is Verdict.PASSED
+    assert images_to_decide(1.0, 0.995) == 765
+
+
+@given(rates, st.floats(0.01, 0.99))
+def test_images_to_decide_is_the_first_number_that_does(rate, threshold):
+    n = images_to_decide(rate, threshold)
+    if n is None:
+        assert math.isclose(rate, threshold, abs_tol=1e-3)
+    else:
+        assert wilson(rate, n).against(threshold) is not Verdict.INCONCLUSIVE
+
+
+def test_the_verdict_has_three_ways_and_the_bounds_belong_to_it():
+    assert Interval(0.95, 0.99).against(0.95) is Verdict.PASSED
+    assert Interval(0.90, 0.95).against(0.95) is Verdict.INCONCLUSIVE
+    assert Interval(0.90, 0.949).against(0.95) is Verdict.FAILED
+
+
+def test_one_failure_outweighs_what_is_open():
+    assert worst([Verdict.PASSED, Verdict.INCONCLUSIVE, Verdict.FAILED]) is Verdict.FAILED
+    assert worst([Verdict.PASSED, Verdict.INCONCLUSIVE]) is Verdict.INCONCLUSIVE
+    assert worst([Verdict.PASSED]) is Verdict.PASSED
+    assert [v.exit_code for v in Verdict] == [0, 1, 6, 6]
+
+
+@given(*[st.integers(0, 500)] * 4)
+def test_mcnemar_is_symmetric_and_knows_nothing_of_agreement(both, b, c, neither):
+    p = Paired(both, b, c, neither).mcnemar()
+    assert 0 < p <= 1
+    assert p == Paired(neither, c, b, both).mcnemar()
+
+
+def test_mcnemar_is_the_exact_sign_test():
+    # 2 * P(X <= 1) for X ~ Binomial(10, 1/2) = 2 * 11 / 1024
+    assert Paired(100, 9, 1, 5).mcnemar() == pytest.approx(22 / 1024)
+
+
+def test_the_accuracy_margin_has_a_width_even_when_nobody_disagrees():
+    margin = Paired(both=780, only_original=0, only_engine=0, neither=20).margin(0.99)
+    assert margin.low < margin.high
+    assert margin.against(0) is Verdict.PASSED
+    assert Paired(600, 180, 0, 20).margin(0.99).against(0) is Verdict.FAILED

@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from cnnx.recipe import INT8_THRESHOLDS
+from cnnx.record import Subject
+from cnnx.stats import Verdict
+from cnnx.validate import judge, top_k, validation_from_dict
+
+SUBJECT = Subject("net", "graph", "0" * 64, "int8", "ort 1", "CPU")
+
+
+def judged(original, engine, **options):
+    options = {"labels": None, "image_set": "made up", **options}
+    ids = [f"image-{i}" for i in range(len(original))]
+    return judge(original, engine, subject=SUBJECT, thresholds=INT8_THRESHOLDS, ids=ids, **options)
+
+
+def logits(n=600, classes=20, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, classes)).astype(np.float32)
+
+
+def rate(validation, name):
+    return next(gate.value for gate in validation.gates if gate.name == name)
+
+
+def test_an_engine_equal_to_its_original_passes_with_every_rate_one():
+    same = judged(logits(), logits())
+    assert [gate.value for gate in same.gates] == [1.0, 1.0, 1.0]
+    assert same.verdict is Verdict.PASSED and same.flips == () and same.logit_sqnr_db is None
+
+
+def test_ties_go_to_the_lower_class():
+    assert top_k(np.zeros((1, 7), np.float32)).tolist() == [[0, 1, 2, 3, 4]]
+    assert top_k(np.array([[1, 3, 3, 2]], np.float32)).tolist() == [[1, 2, 3, 0]]
+
+
+def test_the_three_rates_by_hand():
+    original = np.array([[9, 8, 7, 6, 5, 4, 3]] * 2, np.float32)
+    engine = np.array([[8, 9, 7, 6, 5, 4, 3], [0, 8, 7, 6, 5, 4, 3]], np.float32)
+    validation = judged(original, engine)
+    assert rate(validation, "top-1 agreement") == 0.0
+    assert rate(validation, "top-1 in top-5") == 0.5
+    assert rate(validation, "top-5 agreement") == pytest.approx((1.0 + 0.8) / 2)
+    assert [flip.engine[0] for flip in validation.flips] == [1, 1]
+
+
+@settings(max_examples=50)
+@given(hnp.arrays(np.float32, (40, 8), elements=st.floats(-100, 100, width=32)), st.integers(0, 7))
+def test_reordering_classes_alike_changes_no_rate_without_ties(values, shift):
+    # Distinct logits in every row, so that no tie is broken by index.
+    original = values.argsort(axis=1).argsort(axis=1).astype(np.float32)
+    engine = np.roll(original, 1, axis=0)
+    rolled = judged(np.roll(original, shift, axis=1), np.roll(engine, shift, axis=1))
+    assert [g.value for g in rolled.gates] == [g.value for g in judged(original, engine).gates]
+
+
+def test_logits_that_are_not_finite_agree_in_nothing():
+    engine = logits()
+    engine[:300] = np.nan
+    validation = judged(logits(), engine)
+    assert validation.nonfinite == 300 and rate(validation, "top-5 agreement") == 0.5
+    assert validation.verdict is Verdict.FAILED
+
+
+def test_too_few_images_are_inconclusive_and_say_how_many_decide():
+    validation = judged(logits(100), logits(100))
+    gate = next(g for g in validation.gates if g.name == "top-1 in top-5")
+    assert gate.verdict is Verdict.INCONCLUSIVE and gate.decides_at == 381
+    assert validation.verdict is Verdict.INCONCLUSIVE
+
+
+def test_labels_add_accuracy_under_mlperfs_rule():
+    original = logits()
+    labels = original.argmax(axis=1).astype(np.int64)
+    engine = original.copy()
+    engine[:60] = np.roll(original[:60], 1, axis=1)
+    validation = judged(original, engine, labels=labels)
+    assert (validation.accuracy.original, validation.accuracy.engine) == (1.0, 0.9)
+    assert validation.accuracy.mcnemar < 1e-15
+    assert validation.gates[-1].verdict is Verdict.FAILED
+    assert validation.gates[-1].value == pytest.approx(0.9)
+    assert validation.flips[0].label == labels[0]
+
+
+def test_nothing_passes_where_nothing_may_be_judged():
+    validation = judged(logits(), logits(), cannot_judge=("the weights are stand-ins",))
+    assert validation.verdict is Verdict.NOT_JUDGED
+    assert {gate.verdict for gate in validation.gates} == {Verdict.NOT_JUDGED}
+    assert rate(validation, "top-1 agreement") == 1.0
+
+
+def test_a_validation_survives_being_written():
+    original = logits()
+    validation = judged(original, logits(seed=1), labels=original.argmax(axis=1).astype(np.int64))
+    assert validation.flips and validation_from_dict(validation.as_dict()) == validation
