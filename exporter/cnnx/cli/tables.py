@@ -9,6 +9,7 @@ from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
+from cnnx.agreement import Flip, Validation
 from cnnx.bundle import Engine, Manifest
 from cnnx.graph.inspect import Layer, int8_share
 from cnnx.pipeline.doctor import Diagnosis
@@ -17,7 +18,6 @@ from cnnx.pipeline.results import ExportResult, Measurement
 from cnnx.pipeline.zoo import Architecture
 from cnnx.recipe import Recipe
 from cnnx.stats import Verdict
-from cnnx.validate import Flip, Validation
 
 _COLORS = {
     Verdict.PASSED: "green",

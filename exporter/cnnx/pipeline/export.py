@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnx.agreement import Validation
 from cnnx.bundle import (
     CALIBRATION,
     LABELS,
@@ -65,10 +66,9 @@ from cnnx.recipe import Precision, Recipe, Scales
 from cnnx.record import Subject
 from cnnx.runtimes import Runtime
 from cnnx.store import Entry, code_digest, digest_of
-from cnnx.validate import Validation
 
 # An export measures long enough to show a median; cnnx bench measures properly.
-_GLANCE = Effort(min_seconds=1.0, min_samples=100, max_seconds=25.0)
+_GLANCE = Effort(min_seconds=1.0, min_samples=100, max_seconds=15.0)
 _TOOLS = ("cnnx", "numpy", "onnx", "onnxruntime", "onnxscript", "pillow", "torch")
 
 
@@ -182,6 +182,8 @@ def export(
         validation = _judge(bundle, parts, steps)
         judged = keep(bundle, "validation", validation.subject, validation.as_dict()).date
         measurements = _measure(job, bundle, parts, steps)
+        for measured in measurements:
+            keep(bundle, "benchmark", measured.subject, measured.as_dict())
     return ExportResult(
         bundle=bundle,
         engines=engines,
@@ -328,7 +330,7 @@ def _manifest(job: _Job, parts: _Parts) -> Manifest:
         "manifest": manifest.as_dict(),
         "graph": parts.typed.key,
         "labels": _labels(recipe),
-        "code": code_digest("cnnx.bundle", "cnnx.validate"),
+        "code": code_digest("cnnx.bundle", "cnnx.agreement"),
     }
     return dataclasses.replace(manifest, fingerprint=digest_of(inputs))
 

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx import runtimes
+from cnnx.agreement import Validation, judge, validation_from_dict
 from cnnx.bundle import Bundle, Engine, Manifest
 from cnnx.data.normalize import normalize
 from cnnx.environment import detect
-from cnnx.errors import MissingExtra, UsageError
+from cnnx.errors import BundleError, MissingExtra, UsageError
 from cnnx.graph.inspect import Layer, expected_types, layers
 from cnnx.graph.load import load_model
 from cnnx.measure.latency import measure_side_by_side
@@ -28,7 +29,6 @@ from cnnx.pipeline.steps import BUILT, engine_step, logits_of
 from cnnx.recipe import Preprocessing, Recipe, recipe_from_dict
 from cnnx.record import Record, Subject
 from cnnx.store import digest_of_file
-from cnnx.validate import Validation, judge, validation_from_dict
 
 CPU_REMARK = (
     "A Q/DQ graph runs unfused on the CPU, with every rounding simulated: its latency here predicts "
@@ -232,12 +232,18 @@ def build_into(
     )
     entry = engine_step(steps, bundle.model, runtime=runtime, request=request)
     environment = detect().as_dict()
+    standing = {engine.identity: engine for engine in bundle.engines()}
     engines = []
     for place in sorted(path for path in entry.folder.iterdir() if path.is_dir()):
         said = json.loads((place / BUILT).read_text(encoding="utf-8"))
+        digest = digest_of_file(place / said["file"])
+        known = standing.get(said["identity"])
+        if known is not None and known.digest == digest and _is_intact(bundle, known):
+            engines.append(known)
+            continue
         engine = Engine(
             **said,
-            digest=digest_of_file(place / said["file"]),
+            digest=digest,
             runtime=runtime.name,
             precision=manifest.precision,
             graph_digest=manifest.files["model.onnx"],
@@ -246,6 +252,14 @@ def build_into(
         bundle.add_engine(engine, place / engine.file)
         engines.append(engine)
     return tuple(engines)
+
+
+def _is_intact(bundle: Bundle, engine: Engine) -> bool:
+    try:
+        bundle.engine_file(engine)
+    except BundleError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cnnx.agreement import Validation
 from cnnx.bundle import Bundle, Engine
 from cnnx.measure.memory import MemoryUse
 from cnnx.measure.samples import Latency
 from cnnx.pipeline.progress import StepTime
 from cnnx.record import Record, Subject
 from cnnx.stats import Verdict
-from cnnx.validate import Validation
 
 JSON_SCHEMA = 1
 """Of every object `--json` prints; described in docs/json.md."""

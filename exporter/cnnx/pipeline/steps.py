@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx import runtimes
+from cnnx.agreement import run_logits
 from cnnx.data.crops import Crops, fingerprint, write_crops
 from cnnx.data.images import ImageSet
 from cnnx.data.normalize import normalize
@@ -27,7 +28,6 @@ from cnnx.quant.calibration import Calibration, calibrate
 from cnnx.quant.methods import needs_histogram
 from cnnx.recipe import Precision, Preprocessing, Recipe, Scales
 from cnnx.store import Entry, code_digest, digest_of_file
-from cnnx.validate import run_logits
 
 MODEL, LOGITS, RANGES, LAYERS, BUILT = (
     "model.onnx",
@@ -79,7 +79,7 @@ def crops_step(
 
 def export_step(steps: Steps, original: Original, *, batch: Batch) -> Entry:
     """The original's simplified FP32 graph."""
-    inputs = {**original.key(), "batch": batch, "onnx": installed_version("onnx")}
+    inputs = {"original": original.key(), "batch": batch, "onnx": installed_version("onnx")}
     return steps.make(
         "ONNX graph", "export", inputs, lambda folder, _: original.export(folder / MODEL, batch)
     )

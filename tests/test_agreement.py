@@ -4,10 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from cnnx.agreement import judge, top_k, validation_from_dict
 from cnnx.recipe import INT8_THRESHOLDS
 from cnnx.record import Subject
 from cnnx.stats import Verdict
-from cnnx.validate import judge, top_k, validation_from_dict
 
 SUBJECT = Subject("net", "graph", "0" * 64, "int8", "ort 1", "CPU")
 
