@@ -1,0 +1,92 @@
+import shutil
+
+import pytest
+from PIL import Image
+
+import cnnx
+from cnnx import store
+from cnnx.data.sets import open_images
+from cnnx.stats import Verdict
+
+pytest.importorskip("torch", reason="exports need PyTorch")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Digits as a user's own folder of pictures."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for index, item in enumerate(
+        list(open_images("digits", size=32, color="gray", split="calibration"))[:24]
+    ):
+        item.load().save(folder / f"{index:02}.png")
+    return folder
+
+
+def export(out, pictures, **options):
+    return cnnx.export("lenet5", precision="int8", calibration_data=str(pictures), out=out, **options)
+
+
+def reused(result):
+    return {step.step for step in result.steps if step.reused}
+
+
+CACHED = {
+    "validation pictures",
+    "calibration pictures",
+    "ONNX graph",
+    "original's logits",
+    "calibration (entropy)",
+    "int8 graph",
+}
+
+
+def test_a_second_identical_export_does_nothing_again(pictures, tmp_path):
+    first = export(tmp_path / "b", pictures)
+    second = export(tmp_path / "b", pictures)
+    assert not first.unchanged and second.unchanged
+    assert reused(second) == CACHED
+    assert second.validation == first.validation and second.judged == first.judged
+    assert len(second.bundle.records()) == len(first.bundle.records())
+
+
+def test_verdicts_are_not_taken_from_the_cache(pictures, tmp_path):
+    first = export(tmp_path / "a", pictures)
+    elsewhere = export(tmp_path / "b", pictures)
+    assert reused(elsewhere) == CACHED
+    assert not elsewhere.unchanged and elsewhere.judged > first.judged
+    assert elsewhere.validation.gates == first.validation.gates
+
+
+def test_one_changed_picture_redoes_only_what_depends_on_it(pictures, tmp_path):
+    changed = tmp_path / "pictures"
+    shutil.copytree(pictures, changed)
+    export(tmp_path / "b", changed)
+    Image.open(changed / "07.png").transpose(Image.Transpose.ROTATE_90).save(changed / "07.png")
+    after = export(tmp_path / "b", changed)
+    assert not after.unchanged
+    assert reused(after) == {"validation pictures", "ONNX graph", "original's logits"}
+
+
+def test_an_edit_to_our_own_quantization_code_redoes_it(pictures, tmp_path, monkeypatch):
+    export(tmp_path / "b", pictures)
+    package = tmp_path / "cnnx"
+    shutil.copytree(store._PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    with (package / "quant" / "methods.py").open("a") as file:
+        file.write("# edited\n")
+    monkeypatch.setattr(store, "_PACKAGE", package)
+    store.code_digest.cache_clear()
+    try:
+        after = export(tmp_path / "b", pictures)
+    finally:
+        store.code_digest.cache_clear()
+    assert "ONNX graph" in reused(after) and "original's logits" in reused(after)
+    assert reused(after).isdisjoint({"calibration (entropy)", "int8 graph"})
+    assert after.validation.verdict is Verdict.PASSED
+
+
+def test_a_damaged_bundle_is_made_again(pictures, tmp_path):
+    export(tmp_path / "b", pictures)
+    with (tmp_path / "b" / "model.onnx").open("r+b") as file:
+        file.write(b"\0")
+    again = export(tmp_path / "b", pictures)
+    assert not again.unchanged and cnnx.inspect(tmp_path / "b").verdict.startswith("passed")
