@@ -121,6 +121,15 @@ def test_the_last_matching_override_wins():
     assert "second" in layers["conv2"].reason
 
 
+def test_an_fp32_island_takes_its_activation_with_it():
+    override = LayerOverride("conv2", "fp32", "asked")
+    layers = plan(GRAPHS["plain"](), precision="fp16", overrides=(override,))
+    assert {name for name, layer in layers.items() if layer.precision == "fp32"} == {"conv2", "relu2"}
+    assert layers["relu2"].rule == "island-activation" and "conv2" in layers["relu2"].reason
+    kept = (override, LayerOverride("relu2", "fp16", "no"))
+    assert plan(GRAPHS["plain"](), precision="fp16", overrides=kept)["relu2"].precision == "fp16"
+
+
 def test_an_override_to_int8_takes_weighted_layers_only():
     override = LayerOverride("*", "int8", "measured")
     layers = plan(GRAPHS["branching"](), overrides=(override,))

@@ -25,6 +25,8 @@ FP16_MAX = 65504.0
 # Their sums of squares or exponentials leave FP16's range or its resolution.
 WIDE_OPS = frozenset({"LRN", "Softmax", "LogSoftmax", "LayerNormalization", "InstanceNormalization"})
 
+ACTIVATIONS = frozenset({"Relu", "LeakyRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Elu", "Tanh"})
+
 REASONS = {
     "asked": "{detail} was asked for",
     "override": "the recipe says so: {detail}",
@@ -36,6 +38,7 @@ REASONS = {
     "small-layer-kept": "too small to gain from INT8, quantized because the recipe says so: {detail}",
     "group-channels": "TensorRT wants a multiple of 4 channels in a group for INT8, this has {detail}",
     "residual": "its shortcut is quantized, so that the convolution it follows stays INT8",
+    "island-activation": "the FP32 island of {detail} would be merged back into FP16 without it",
     "no-range": "{detail}, so its input cannot be quantized",
     "follows": "it has no weights to quantize",
     "scales": "FP32 scales keep everything that is not INT8 in FP32",
@@ -76,6 +79,7 @@ class _Context:
     precision: Precision
     base: Precision
     graph_inputs: frozenset[str]
+    outputs: Mapping[str, Sequence[str]]
     wide_constants: Mapping[str, float]
 
 
@@ -111,9 +115,12 @@ def plan_layers(
         precision=precision,
         base="fp32" if wide else "fp16",
         graph_inputs=frozenset(value.name for value in edit.data_inputs(model.graph)),
+        outputs={node.name: tuple(node.output) for node in model.graph.node},
         wide_constants={} if wide else _wide_constants(model),
     )
     plan = tuple(_plan(node, context) for node in model.graph.node)
+    if context.base == "fp16":
+        plan = _with_island_activations(plan, context)
     return _with_residuals(model, plan, context) if precision == "int8" else plan
 
 
@@ -259,6 +266,33 @@ def _tensor_fault(tensor: str, context: _Context) -> str:
     if not math.isfinite(found):
         return f"{tensor} was not finite on the calibration images"
     return "" if found > 0 else f"{tensor} was zero on every calibration image"
+
+
+def _with_island_activations(plan: tuple[LayerPlan, ...], context: _Context) -> tuple[LayerPlan, ...]:
+    """Take the activation after an FP32 weighted layer into its island.
+
+    TensorRT for RTX 1.7.1 compiles Cast, FP32 Conv, Cast into one FP16 kernel, strongly typed or not; with
+    the activation inside, the island stays FP32.
+    """
+    islands = {layer.node for layer in plan if layer.precision == "fp32"}
+    settled = {layer.node for layer in plan if layer.rule == "override"} | islands
+    found: dict[str, str] = {}
+    for name in islands:
+        for output in context.outputs[name]:
+            reader = context.graph.only_consumer(output)
+            if reader is not None and reader.op_type in ACTIVATIONS and reader.name not in settled:
+                found[reader.name] = name
+    return tuple(
+        dataclasses.replace(
+            layer,
+            precision="fp32",
+            rule="island-activation",
+            reason=REASONS["island-activation"].format(detail=found[layer.node]),
+        )
+        if layer.node in found
+        else layer
+        for layer in plan
+    )
 
 
 def _with_residuals(
