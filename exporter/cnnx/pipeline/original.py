@@ -210,20 +210,22 @@ class TorchOriginal:
 
     def export(self, path: Path, batch: Batch) -> None:
         """Trace the model and write its simplified graph."""
+        module = self._built()  # first: without PyTorch it says which extra brings it
         from cnnx.graph.export import export_model
         from cnnx.graph.load import save_model
         from cnnx.graph.simplify import simplify
 
         spec = self._recipe.input
-        model = export_model(self._built(), shape=spec.shape, batch=batch, input_name=spec.name)
+        model = export_model(module, shape=spec.shape, batch=batch, input_name=spec.name)
         simplify(model)
         save_model(model, path)
 
     def session(self) -> runtimes.Session:
         """PyTorch itself."""
+        module = self._built()
         from cnnx.runtimes.eager import EagerSession
 
-        return EagerSession(self._built())
+        return EagerSession(module)
 
     def release(self) -> None:
         """Let go of the module."""
