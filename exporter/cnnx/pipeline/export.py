@@ -68,7 +68,7 @@ from cnnx.runtimes import Runtime
 from cnnx.store import Entry, code_digest, digest_of
 
 # An export measures long enough to show a median; cnnx bench measures properly.
-_GLANCE = Effort(min_seconds=1.0, min_samples=100, max_seconds=15.0)
+_GLANCE = Effort(min_seconds=0.5, min_samples=100, max_seconds=15.0)
 _TOOLS = ("cnnx", "numpy", "onnx", "onnxruntime", "onnxscript", "pillow", "torch")
 
 
