@@ -13,7 +13,7 @@ BIN := .venv/bin
 # Beside that, TensorRT for RTX (x86-64 only) and what the checks need.
 .venv/test.stamp: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -e '.[export,cpu,rtx,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[export,cpu,rtx,report,dev]'
 	@touch $@ .venv/demo.stamp
 
 demo: .venv/demo.stamp  ## LeNet-5 in INT8 on handwritten digits, judged

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cnnx.pipeline.finished import load as load
     from cnnx.pipeline.finished import validate as validate
     from cnnx.pipeline.progress import Event as Event
+    from cnnx.pipeline.reporting import write_report as write_report
     from cnnx.pipeline.zoo import list_recipes as list_recipes
     from cnnx.pipeline.zoo import show as show
     from cnnx.recipe import Recipe as Recipe
@@ -47,6 +48,7 @@ _HOMES = {
     "load": "cnnx.pipeline.finished",
     "show": "cnnx.pipeline.zoo",
     "validate": "cnnx.pipeline.finished",
+    "write_report": "cnnx.pipeline.reporting",
 }
 
 __all__ = sorted(_HOMES)

@@ -118,12 +118,13 @@ class Reference:
 
     def save(self, path: Path) -> None:
         """Write as many of the images, from the first, as `REFERENCE_BYTES` hold."""
-        size = self.crops[0].nbytes + self.logits[0].nbytes + 8
+        ids = np.array(self.ids, dtype=np.str_)
+        size = self.crops[0].nbytes + self.logits[0].nbytes + ids.itemsize + 8
         keep = slice(0, max(1, REFERENCE_BYTES // size))
         arrays: dict[str, NDArray[Any]] = {
             "crops": self.crops[keep],
             "logits": self.logits[keep],
-            "ids": np.array(self.ids[keep], dtype=np.str_),
+            "ids": ids[keep],
         }
         if self.labels is not None:
             arrays["labels"] = self.labels[keep]
@@ -271,10 +272,7 @@ def new_bundle(place: Path) -> Iterator[Path]:
     Raises:
         BundleError: something that is no bundle stands at `place`.
     """
-    if place.exists() and not (place / _MANIFEST).is_file() and (not place.is_dir() or any(place.iterdir())):
-        raise BundleError(
-            "something that is no bundle stands there", where=place, mend="choose another --out"
-        )
+    refuse_place(place)
     with locked(place), atomic_folder(place) as draft:
         if (place / "runs").is_dir():
             shutil.copytree(place / "runs", draft / "runs")
@@ -370,6 +368,8 @@ def _manifest_from_dict(data: dict[str, Any], *, where: Path) -> Manifest:
             "inputs": tuple(map(tensor, data["inputs"])),
             "outputs": tuple(map(tensor, data["outputs"])),
             "batch": tuple(data["batch"]),
+            "layers": tuple(data["layers"]),
+            "warnings": tuple(data["warnings"]),
             "images": {role: listed(images) for role, images in data["images"].items()},
         }
     except (KeyError, TypeError, AttributeError) as error:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 import sys
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -237,7 +237,7 @@ def parse_recipe(text: str, *, where: Path) -> Recipe:
     """
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError is one; a number with thousands of digits gives a bare one
         raise RecipeError(f"the recipe is not valid TOML: {error}", where=where) from None
     return recipe_from_dict(data, where=where)
 
@@ -278,8 +278,10 @@ def _check(recipe: Recipe, where: Path) -> None:
                 f"preprocessing.{key}",
                 "add or drop",
             )
-    if min(recipe.preprocessing.std) <= 0:
-        refuse("std must be positive", "preprocessing.std", "values for x in 0..1")
+    if not all(map(math.isfinite, recipe.preprocessing.mean)):
+        refuse("mean must be finite", "preprocessing.mean", "values for x in 0..1")
+    if not all(0 < deviation < math.inf for deviation in recipe.preprocessing.std):
+        refuse("std must be positive and finite", "preprocessing.std", "values for x in 0..1")
     if recipe.preprocessing.resize < max(recipe.input.shape[1:]):
         refuse("the crop would be larger than the resized picture", "preprocessing.resize", "make it larger")
     if recipe.precision.small_layers != "fp16" and not recipe.precision.small_layers_reason:
@@ -335,10 +337,10 @@ def _convert(hint: Any, value: Any, *, at: str, where: Path) -> Any:
             _convert(h, v, at=f"{at}[{i}]", where=where)
             for i, (h, v) in enumerate(zip(inner, value, strict=True))
         )
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
         return float(value)
-    wanted = Mapping if origin is not None else hint
-    if isinstance(hint, types.UnionType) or not isinstance(value, wanted) or (hint is int and value is True):
+    wanted = hint if origin is None else origin
+    if not isinstance(value, wanted) or (hint is int and isinstance(value, bool)):
         raise RecipeError(f"{at} should be {_word(hint)}, not {_kind(value)}", where=where)
     return value
 
@@ -367,7 +369,7 @@ def read_recipe(name_or_file: str) -> Recipe:
     file = Path(name_or_file)
     if file.suffix != ".toml":
         file = shared_folder("recipes") / f"{name_or_file}.toml"
-        if not file.is_file():
+        if name_or_file not in recipe_names():
             near = difflib.get_close_matches(name_or_file, recipe_names(), n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise RecipeError(f"unknown model {name_or_file!r}", mend=f"{hint}cnnx list shows every name")

@@ -39,6 +39,9 @@ Sm = Annotated[
     typer.Option("--sm", help="GPU architecture to build for, such as 86; may be given several times."),
 ]
 Trust = Annotated[bool, typer.Option("--trust-recipe", help="Let the recipe's own Python code run.")]
+Report = Annotated[
+    Path | None, typer.Option(help="Also write a report: .html, .md, .xml (JUnit), .json or .csv.")
+]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
 
 
@@ -126,6 +129,7 @@ def export(
     ] = Scales.FP16,
     batch: Annotated[str, typer.Option(help="Batch size, or a range such as 1..8.")] = "1",
     trust_recipe: Trust = False,
+    report: Report = None,
     as_json: Json = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -137,6 +141,7 @@ def export(
         import cnnx
         from cnnx.cli.tables import print_export
 
+        _check_report(report)
         result = cnnx.export(
             model,
             precision=_precision(fp32=fp32, fp16=fp16, int8=int8),
@@ -155,6 +160,7 @@ def export(
             trust_recipe=trust_recipe,
             listener=ui.listen,
         )
+        _report(result.bundle.path, report)
         ui.show(
             result, command="export", render=lambda out, verbose: print_export(out, result, verbose=verbose)
         )
@@ -184,6 +190,7 @@ def build(
 def validate(
     bundle: BundlePath,
     target: Target = "auto",
+    report: Report = None,
     as_json: Json = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -195,7 +202,9 @@ def validate(
         import cnnx
         from cnnx.cli.tables import print_validation
 
+        _check_report(report)
         result = cnnx.validate(bundle, target=target, listener=ui.listen)
+        _report(bundle, report)
 
         ui.show(
             result,
@@ -213,6 +222,7 @@ def bench(
     target: Target = "auto",
     batch: Annotated[int, typer.Option(help="Pictures a run.")] = 1,
     seconds: Annotated[float, typer.Option(help="The least time to measure for.")] = 3.0,
+    report: Report = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -223,7 +233,9 @@ def bench(
         import cnnx
         from cnnx.cli.tables import print_measurements
 
+        _check_report(report)
         result = cnnx.bench(bundle, target=target, batch=batch, seconds=seconds, listener=ui.listen)
+        _report(bundle, report)
         ui.show(result, command="bench", render=lambda out, _: print_measurements(out, result.measurements))
 
 
@@ -277,3 +289,18 @@ def _batch(text: str) -> tuple[int, int]:
         return int(low), int(high or low)
     except ValueError:
         raise UsageError(f"--batch {text!r} is no size", mend="--batch 4, or --batch 1..8") from None
+
+
+def _check_report(path: Path | None) -> None:
+    """Refuse an unknown format before the work, not after it."""
+    if path is not None:
+        from cnnx.report.files import writer_for
+
+        writer_for(path)
+
+
+def _report(bundle: Path, path: Path | None) -> None:
+    if path is not None:
+        import cnnx
+
+        cnnx.write_report(bundle, path)

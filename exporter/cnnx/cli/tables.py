@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console, Group
 from rich.markup import escape
@@ -26,13 +26,15 @@ _COLORS = {
     Verdict.NOT_JUDGED: "yellow",
 }
 _FLIPS_SHOWN = 5
+_SHORT = ("what", "op", "data", "layer", "verdict")
 _MIB = 2**20
 
 
 def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
     table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if column in right else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=column in _SHORT)
     return table
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,12 +15,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from cnnx.errors import CnnxError
+from cnnx.errors import CnnxError, InputRefused
 from cnnx.pipeline.progress import Event
 from cnnx.pipeline.results import JSON_SCHEMA, plain
 
 INTERNAL_ERROR = 70
 """EX_SOFTWARE of sysexits.h: a fault of cnnx itself."""
+
+# What a path from outside causes. ENOENT is none of them: commands look before they read, so a file that
+# is suddenly absent is a fault of cnnx.
+_PATH_ERRORS = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO})
 
 
 class Ui:
@@ -101,17 +107,27 @@ def command(*, as_json: bool, verbose: bool = False, debug: bool = False) -> Ite
     ui = Ui(as_json=as_json, verbose=verbose)
     try:
         yield ui
-    except CnnxError as error:
-        if debug:
-            raise
-        ui.refuse(error)
-        raise typer.Exit(error.exit_code) from None
     except (typer.Exit, typer.Abort, KeyboardInterrupt):
         raise
     except Exception as error:
         if debug:
             raise
-        ui.fault(error)
-        raise typer.Exit(INTERNAL_ERROR) from None
+        refusal = _refusal(error)
+        if refusal is None:
+            ui.fault(error)
+            raise typer.Exit(INTERNAL_ERROR) from None
+        ui.refuse(refusal)
+        raise typer.Exit(refusal.exit_code) from None
     finally:
         ui.stop()
+
+
+def _refusal(error: Exception) -> CnnxError | None:
+    """What to tell of an error that the user can mend; None for a fault of cnnx itself."""
+    if isinstance(error, OSError) and error.errno in _PATH_ERRORS and error.filename:
+        return InputRefused(
+            f"the system refuses a path: {error.strerror}",
+            where=os.fsdecode(error.filename),
+            mend="check its name and permissions, or give another",
+        )
+    return error if isinstance(error, CnnxError) else None

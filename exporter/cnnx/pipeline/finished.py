@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -137,6 +138,8 @@ def bench(
         raise UsageError(
             f"the graph takes batches of {low} to {high}, not {batch}", mend="export it with --batch"
         )
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"measuring for {seconds} seconds makes no sense", mend="--seconds 3")
     measurements = measure(
         [open_subject(opened, target)],
         pixels=opened.reference().crops,

@@ -1,0 +1,1 @@
+"""Records as reports: a table to compute on (`frame`), and files for people and for CI (`files`)."""

@@ -1,0 +1,134 @@
+"""Reports as files: Markdown and HTML for people, JUnit for CI, JSON and CSV for what comes after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+from cnnx.errors import UsageError
+from cnnx.record import Record
+from cnnx.report.frame import frame_from_records
+from cnnx.store import atomic_file
+
+
+def write_records(records: Sequence[Record], path: Path) -> None:
+    """Write a report; its format follows from the path's suffix.
+
+    Raises:
+        UsageError: a suffix that means no format.
+        MissingExtra: HTML is asked for and what draws it is absent.
+        WriteFailed: the file cannot be written.
+    """
+    text = writer_for(path)(records)
+    with atomic_file(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def writer_for(path: Path) -> Callable[[Sequence[Record]], str]:
+    """What makes a report of this suffix.
+
+    Raises:
+        UsageError: a suffix that means no format.
+    """
+    if path.suffix not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise UsageError(
+            f"no report is called {path.suffix or path.name!r}", mend=f"end it with one of: {known}"
+        )
+    return FORMATS[path.suffix]
+
+
+def json_from_records(records: Sequence[Record]) -> str:
+    """The table, row by row."""
+    return frame_from_records(records).write_json() + "\n"
+
+
+def csv_from_records(records: Sequence[Record]) -> str:
+    """The table, for spreadsheets."""
+    return frame_from_records(records).write_csv()
+
+
+def markdown_from_records(records: Sequence[Record]) -> str:
+    """Verdicts and measurements as two tables."""
+    lines = ["# Verdicts", "", "| date | subject | rate | value | 95 % interval | threshold | verdict |"]
+    lines.append("|---|---|---|---:|---|---:|---|")
+    for record in (r for r in records if r.kind == "validation"):
+        for gate in record.result["gates"]:
+            interval = f"{gate['interval']['low']:.4f} .. {gate['interval']['high']:.4f}"
+            cells = (record.date[:19], str(record.subject), gate["name"], f"{gate['value']:.4f}", interval)
+            lines.append(_line(*cells, f"{gate['threshold']:g}", gate["verdict"]))
+    lines += [
+        "",
+        "# Measurements",
+        "",
+        "| date | subject | batch | p50 ms | p90 ms | p99 ms | images/s | added MiB |",
+    ]
+    lines.append("|---|---|---:|---:|---:|---:|---:|---:|")
+    frame = frame_from_records(r for r in records if r.kind == "benchmark")
+    subjects = [str(r.subject) for r in records if r.kind == "benchmark"]
+    for subject, row in zip(subjects, frame.iter_rows(named=True), strict=True):
+        times = [_scaled(row[key], 1e-6, 3) for key in ("p50_ns", "p90_ns", "p99_ns")]
+        rest = (_scaled(row["images_per_second"], 1, 1), _scaled(row["added_bytes"], 2**-20, 0))
+        lines.append(_line(row["date"][:19], subject, str(row["batch"]), *times, *rest))
+    return "\n".join(lines) + "\n"
+
+
+def _line(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _scaled(value: float | None, factor: float, digits: int) -> str:
+    return "-" if value is None else f"{value * factor:.{digits}f}"
+
+
+def junit_from_records(records: Sequence[Record]) -> str:
+    """One suite a verdict, one case a gate; what is open or not judged counts as skipped, with its reason."""
+    suites = ElementTree.Element("testsuites", name="cnnx")
+    for record in (r for r in records if r.kind == "validation"):
+        gates = record.result["gates"]
+        outcomes = [gate["verdict"] for gate in gates]
+        suite = ElementTree.SubElement(
+            suites,
+            "testsuite",
+            name=str(record.subject),
+            timestamp=record.date[:19],
+            tests=str(len(gates)),
+            failures=str(outcomes.count("failed")),
+            errors="0",
+            skipped=str(len(gates) - outcomes.count("failed") - outcomes.count("passed")),
+        )
+        for gate in gates:
+            name = f"cnnx.{record.subject.network}.{record.subject.precision}"
+            case = ElementTree.SubElement(suite, "testcase", name=gate["name"], classname=name)
+            if gate["verdict"] != "passed":
+                kind = "failure" if gate["verdict"] == "failed" else "skipped"
+                ElementTree.SubElement(case, kind, message=_said(gate, record.result["reasons"]))
+    ElementTree.indent(suites)
+    return (
+        '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suites, encoding="unicode") + "\n"
+    )
+
+
+def _said(gate: dict[str, object], reasons: Sequence[str]) -> str:
+    interval = gate["interval"]
+    text = f"{gate['verdict']}: {gate['value']:.4f}, 95 % interval {interval}, threshold {gate['threshold']}"
+    if gate["decides_at"]:
+        text += f"; {gate['decides_at']} images would decide"
+    return "; ".join([text, *reasons])
+
+
+def html_from_records(records: Sequence[Record]) -> str:
+    """One page with pictures and no link out of it."""
+    from cnnx.report.page import page_from_records
+
+    return page_from_records(records)
+
+
+FORMATS: dict[str, Callable[[Sequence[Record]], str]] = {
+    ".html": html_from_records,
+    ".md": markdown_from_records,
+    ".xml": junit_from_records,
+    ".json": json_from_records,
+    ".csv": csv_from_records,
+}

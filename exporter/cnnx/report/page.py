@@ -1,0 +1,120 @@
+"""The HTML report: one file with its pictures inside. Needs the extra `report`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from cnnx.errors import MissingExtra
+from cnnx.record import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's palette, told apart by colour-blind readers; the marker says the verdict once more.
+_VERDICTS = {
+    "passed": ("#009E73", "o"),
+    "failed": ("#D55E00", "X"),
+    "inconclusive": ("#E69F00", "D"),
+    "not judged": ("#999999", "s"),
+}
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>cnnx report</title>
+<style>
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; color: #222 }
+table { border-collapse: collapse; margin: .5rem 0 1rem } td, th { padding: .25rem .75rem; text-align: left }
+th { border-bottom: 2px solid #999 } td { border-bottom: 1px solid #ddd } .number { text-align: right }
+.failed { color: #D55E00; font-weight: 600 } .passed { color: #007a58 } svg { max-width: 100%; height: auto }
+</style></head><body>
+<h1>cnnx report</h1>
+{% for record, picture in verdicts %}
+<h2 class="{{ record.result.verdict }}">{{ record.result.verdict }}: {{ record.subject }}</h2>
+<p>{{ record.date[:19] }}, {{ record.result.images }} images of {{ record.result.image_set }},
+{{ record.result.flips | length }} first classes changed</p>
+{% for reason in record.result.reasons %}<p>Not judged: {{ reason }}</p>{% endfor %}
+{{ picture }}
+<table><tr><th>rate</th><th>value</th><th>95 % interval</th><th>threshold</th><th>verdict</th></tr>
+{% for gate in record.result.gates %}<tr><td>{{ gate.name }}</td>
+<td class="number">{{ "%.4f" | format(gate.value) }}</td>
+<td>{{ "%.4f" | format(gate.interval.low) }} .. {{ "%.4f" | format(gate.interval.high) }}</td>
+<td class="number">{{ gate.threshold }}</td><td class="{{ gate.verdict }}">{{ gate.verdict }}</td></tr>
+{% endfor %}</table>
+{% endfor %}
+{% if latencies %}<h2>Latency</h2>{{ latencies }}
+{% for remark in remarks %}<p>{{ remark }}</p>{% endfor %}{% endif %}
+</body></html>
+"""
+
+
+def page_from_records(records: Sequence[Record]) -> str:
+    """The page: a picture and a table a verdict, and the latency samples of every measurement.
+
+    Raises:
+        MissingExtra: jinja2 or matplotlib is absent.
+    """
+    try:
+        import jinja2
+        import markupsafe
+        import matplotlib as mpl
+    except ImportError as error:
+        raise MissingExtra(str(error.name), "report", purpose="an HTML report") from None
+    mpl.use("svg")
+    verdicts = [record for record in records if record.kind == "validation"]
+    measured = [record for record in records if record.kind == "benchmark"]
+    page = jinja2.Environment(autoescape=True).from_string(_PAGE)
+    return page.render(
+        verdicts=[
+            (record, markupsafe.Markup(_draw(_intervals, record.result["gates"]))) for record in verdicts
+        ],
+        latencies=markupsafe.Markup(_draw(_latencies, measured)) if measured else "",
+        remarks=list(dict.fromkeys(r.result["remark"] for r in measured if r.result["remark"])),
+    )
+
+
+def _draw(paint: Any, rows: Sequence[Any]) -> str:
+    """A picture with a line a row, as an inline SVG."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 0.9 + 0.45 * len(rows)), layout="constrained")
+    paint(axes, rows)
+    axes.set_yticks(range(len(rows)))
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(left=False)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
+
+
+def _intervals(axes: Axes, gates: Sequence[Any]) -> None:
+    for row, gate in enumerate(gates):
+        color, marker = _VERDICTS[gate["verdict"]]
+        interval = gate["interval"]
+        axes.plot([interval["low"], interval["high"]], [row, row], color=color, linewidth=3, alpha=0.6)
+        axes.plot(gate["value"], row, marker, color=color, markersize=9)
+        axes.plot([gate["threshold"]] * 2, [row - 0.35, row + 0.35], color="black", linewidth=2)
+    axes.set_yticks(range(len(gates)), [gate["name"] for gate in gates])
+    axes.set_xlabel("rate: mark with its 95 % interval; black bar: threshold")
+
+
+def _latencies(axes: Axes, records: Sequence[Record]) -> None:
+    samples = [[ns / 1e6 for ns in record.result["latency"]["samples_ns"]] for record in records]
+    axes.boxplot(
+        samples,
+        positions=range(len(samples)),
+        orientation="horizontal",
+        whis=(1, 99),
+        widths=0.6,
+        medianprops={"color": "#D55E00", "linewidth": 2},
+        flierprops={"marker": ".", "markersize": 3, "markeredgecolor": "#999999"},
+    )
+    names = [f"{r.subject.artefact} {r.subject.precision}\n{r.subject.runtime}" for r in records]
+    axes.set_yticks(range(len(samples)), names)
+    axes.set_xlabel("milliseconds a batch: median, quartiles, 1st to 99th percentile, samples beyond")
+    if max(map(max, samples)) > 20 * min(map(min, samples)):
+        axes.set_xscale("log")

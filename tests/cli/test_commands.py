@@ -1,0 +1,159 @@
+"""Each command on LeNet-5 in INT8: what it shows, what it keeps, and the same as one JSON object."""
+
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from cnnx.cli.app import app
+from cnnx.recipe import read_recipe, recipe_names
+from cnnx.runtimes import get
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory, cache):
+    """A bundle, made by the command; gives its place and what was shown. Left as it is."""
+    pytest.importorskip("torch", reason="exporting LeNet-5 needs PyTorch")
+    place = tmp_path_factory.mktemp("lenet5") / "lenet5-int8"
+    command = ["export", "lenet5", "--int8", "--target", "ort", "--out", str(place)]
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "250"})
+    assert result.exit_code == 0, result.output
+    return place, result.stdout
+
+
+@pytest.fixture
+def lenet5(exported, tmp_path):
+    """A copy that a command may add to."""
+    shutil.copytree(exported[0], tmp_path / "lenet5-int8")
+    return tmp_path / "lenet5-int8"
+
+
+@pytest.fixture
+def shown(cnnx_command):
+    """What a command that succeeds prints."""
+
+    def run(*arguments):
+        code, out, said = cnnx_command(*arguments)
+        assert code == 0, said
+        return out
+
+    return run
+
+
+def rows(table):
+    """A drawn table's rows by their first cell; a folded cell's rest is left out."""
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines() if "│" in line]
+    return {cells[0]: cells[1:] for cells in lines if cells[0]}
+
+
+def test_list_names_every_recipe_with_its_published_figures(shown):
+    table = rows(shown("list"))
+    assert set(table) == set(recipe_names())
+    assert table["lenet5"][1:5] == ["1x32x32", "10", "ships", "99.500"]
+    assert table["vgg16"][1:] == ["3x224x224", "1000", "download", "71.592", "90.382"]
+
+
+def test_show_counts_lenet5_as_the_lecture_does(shown):
+    pytest.importorskip("torch", reason="the definition is a PyTorch model")
+    table = rows(shown("show", "lenet5"))
+    assert table["total"][-2:] == ["61,706", "416,520"]
+    assert table["conv1"] == ["Conv2d", "6x28x28", "4,704", "156", "117,600"]
+    assert table["fc3"] == ["Linear", "10", "10", "850", "840"]
+
+
+def test_show_counts_a_quantized_graph_as_its_original(shown, exported):
+    """Q/DQ nodes, scales and zero points are no layers and no parameters of the network."""
+    table = rows(shown("show", exported[0] / "model.onnx"))
+    assert table["total"][-2:] == ["61,706", "416,520"]
+    assert table["conv1"] == ["Conv", "6x28x28", "4,704", "156", "117,600"]
+    assert not any("Quantize" in cells[0] for cells in table.values() if cells)
+
+
+def test_export_shows_verdict_cost_and_place(exported):
+    place, said = exported
+    assert "lenet5 int8: PASSED" in said and str(place) in said
+    assert {"top-1 agreement", "top-1 in top-5", "top-5 agreement"} <= set(rows(said))
+    assert "5 in INT8" in said and "No engine was built" in said
+    assert "predicts nothing for a GPU" in said
+
+
+def test_inspect_shows_every_layers_precision_with_its_reason(shown, exported):
+    out = shown("inspect", exported[0])
+    table = rows(out)
+    weighted = {name: cells for name, cells in table.items() if cells[0] in ("Conv", "Gemm")}
+    assert {name: cells[1] for name, cells in weighted.items()} == dict.fromkeys(
+        ("conv1", "conv2", "fc1", "fc2", "fc3"), "int8"
+    )
+    others = [cells for cells in table.values() if cells[0] in ("Relu", "MaxPool", "Flatten")]
+    assert len(others) == 7 and {cells[1] for cells in others} == {"fp16"}
+    assert all(cells[-1] for cells in table.values())
+    reason = "quantized because the recipe says so: " + read_recipe("lenet5").precision.small_layers_reason
+    assert reason[:80] in table["conv1"][-1]
+    assert "all intact" in out and "100.0% of the multiply-adds in INT8" in out and "passed (lenet5" in out
+
+
+def test_inspect_shows_the_linters_remarks_when_asked(shown, exported):
+    remarks = json.loads((exported[0] / "manifest.json").read_text())["warnings"]
+    assert remarks and f"{len(remarks)} remarks" in shown("inspect", exported[0])
+    table = shown("inspect", exported[0], "--verbose")
+    assert all(remark["rule"] in table and remark["node"] in table for remark in remarks)
+
+
+def test_validate_shows_the_verdict_and_keeps_a_record(shown, lenet5):
+    before = set((lenet5 / "runs").iterdir())
+    out = shown("validate", lenet5)
+    [record] = set((lenet5 / "runs").iterdir()) - before
+    kept = json.loads(record.read_text())
+    assert "lenet5 int8: PASSED" in out and "800 images of digits" in out
+    assert kept["kind"] == "validation" and kept["result"]["images"] == 800
+    assert kept["subject"]["digest"][:12] in out and kept["subject"]["device"] in out
+
+
+def test_bench_shows_latency_and_memory_and_keeps_every_sample(shown, lenet5):
+    before = set((lenet5 / "runs").iterdir())
+    out = shown("bench", lenet5, "--target", "ort", "--seconds", "0.2")
+    [record] = set((lenet5 / "runs").iterdir()) - before
+    kept = json.loads(record.read_text())
+    assert kept["kind"] == "benchmark" and "Latency at batch 1 on ort" in out
+    assert f"{len(kept['result']['latency']['samples_ns'])} samples" in out
+    assert rows(out)["graph int8"][0] not in ("", "-")
+
+
+def test_build_shows_the_engine_and_inspect_finds_it(shown, lenet5):
+    if reason := get("rtx").missing():
+        pytest.skip(str(reason))
+    [(identity, cells)] = rows(shown("build", lenet5, "--target", "rtx", "--sm", "86")).items()
+    assert "sm86" in identity and "5 of 5 weighted" in cells and cells[-1]
+    assert rows(shown("inspect", lenet5))[identity] == cells
+
+
+def test_doctor_says_what_can_be_done_and_what_the_rest_would_take(shown):
+    out = shown("doctor")
+    table = rows(out)
+    assert table["run and validate with ort"][0] == "yes" and "python" in out
+    assert all(can == "yes" or (why and mend) for can, why, mend in table.values())
+
+
+def test_version_is_that_of_the_package(shown):
+    from importlib.metadata import version
+
+    assert shown("--version") == f"cnnx {version('cnnx')}\n"
+
+
+@pytest.mark.parametrize("command", ["list", "show", "doctor", "inspect", "validate", "bench", "export"])
+def test_json_is_one_object_and_nothing_else(cnnx_command, exported, lenet5, command):
+    place = lenet5 if command in ("validate", "bench") else exported[0]
+    arguments = {
+        "list": [],
+        "doctor": [],
+        "show": ["lenet5"],
+        "bench": [place, "--seconds", "0.01"],
+        "export": ["lenet5", "--int8", "--target", "ort", "--out", place],
+    }.get(command, [place])
+    code, out, said = cnnx_command(command, *arguments, "--json")
+    data = json.loads(out)
+    assert (code, said) == (0, "") and set(data) == {"schema", "command", "result"}
+    assert data["schema"] == 1 and data["command"] == command and data["result"]
+    if command == "export":
+        assert data["result"]["unchanged"] and data["result"]["validation"]["verdict"] == "passed"

@@ -1,0 +1,131 @@
+import dataclasses
+import json
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import numpy as np
+import polars as pl
+import pytest
+
+from cnnx.agreement import judge
+from cnnx.errors import UsageError
+from cnnx.recipe import INT8_THRESHOLDS
+from cnnx.record import Record, Subject, read_record
+from cnnx.report.files import FORMATS, markdown_from_records, write_records
+from cnnx.report.frame import SCHEMA, frame_from_records
+
+SUBJECT = Subject("<b>net|1</b>", "graph", "ab" * 32, "int8", "ort 1.2.3", "a CPU")
+
+
+def verdict(images, *, wrong=0, **options):
+    logits = np.random.default_rng(0).normal(size=(images, 20)).astype(np.float32)
+    engine = logits.copy()
+    engine[:wrong] = -engine[:wrong]
+    judged = judge(
+        logits,
+        engine,
+        subject=SUBJECT,
+        thresholds=INT8_THRESHOLDS,
+        labels=None,
+        ids=[str(i) for i in range(images)],
+        image_set="made up",
+        **options,
+    )
+    return Record("validation", SUBJECT, {}, judged.as_dict(), date="2026-01-02T03:04:05.000000+00:00")
+
+
+def benchmark():
+    figures = {"p50_ns": 2_000_000, "p90_ns": 3_000_000, "p99_ns": None, "mean_ns": 2.1e6}
+    figures |= {"coefficient_of_variation": 0.1, "images_per_second": 476.2}
+    latency = {"samples_ns": [1_900_000, 2_000_000, 3_000_000], "batch": 1}
+    memory = {"before_bytes": 1, "peak_bytes": None, "after_bytes": 3, "added_bytes": None}
+    result = {"figures": figures, "latency": latency, "memory": memory, "remark": "says nothing"}
+    return Record("benchmark", SUBJECT, {}, result, date="2026-01-02T03:04:06.000000+00:00")
+
+
+RECORDS = (
+    verdict(600),
+    verdict(600, wrong=300),
+    verdict(100),
+    verdict(600, cannot_judge=("stand-ins",)),
+    benchmark(),
+)
+
+
+def test_the_frame_has_a_row_a_record_and_null_for_what_was_not_measured():
+    frame = frame_from_records(RECORDS)
+    assert dict(frame.schema) == dict(frame_from_records([]).schema) == SCHEMA
+    assert frame["verdict"].to_list() == ["passed", "failed", "inconclusive", "not judged", None]
+    assert frame["top1_agreement"].to_list()[:2] == [1.0, 0.5] and frame["top1_agreement"][4] is None
+    assert frame["p99_ns"].null_count() == frame["peak_bytes"].null_count() == 5
+    assert frame["p50_ns"][4] == 2_000_000 and frame["samples"][4] == 3
+
+
+def test_junit_counts_failures_and_gives_reasons(tmp_path):
+    write_records(RECORDS, tmp_path / "r.xml")
+    suites = ElementTree.parse(tmp_path / "r.xml").getroot().findall("testsuite")
+    assert [(s.get("tests"), s.get("failures"), s.get("skipped")) for s in suites] == [
+        ("3", "0", "0"),
+        ("3", "3", "0"),
+        ("3", "0", "1"),
+        ("3", "0", "3"),
+    ]
+    assert suites[0].get("name") == str(SUBJECT)
+    open_gate = suites[2].find("testcase/skipped").get("message")
+    assert "images would decide" in open_gate and "stand-ins" in suites[3].find("testcase/skipped").get(
+        "message"
+    )
+
+
+def test_markdown_is_two_tables_whose_cells_stay_apart():
+    text = markdown_from_records(RECORDS)
+    rows = [line for line in text.splitlines() if line.startswith("| 2026")]
+    assert len(rows) == 4 * 3 + 1
+    assert all("net\\|1" in row for row in rows)
+    assert "| 0.5000 | 0.4601 .. 0.5399 | 0.95 | failed |" in rows[3]
+    assert rows[-1].endswith("| 1 | 2.000 | 3.000 | - | 476.2 | - |")
+
+
+def test_html_is_one_page_with_its_pictures_and_escapes_names(tmp_path):
+    pytest.importorskip("matplotlib", reason="HTML reports need the extra report")
+    write_records(RECORDS, tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    assert text.count("<svg") == 5 and "&lt;b&gt;net|1" in text and "<b>net" not in text
+    assert "<script" not in text and "<link" not in text and "src=" not in text
+
+
+def test_json_and_csv_are_the_frame(tmp_path):
+    for suffix, read in ((".json", pl.read_json), (".csv", pl.read_csv)):
+        write_records(RECORDS, tmp_path / f"r{suffix}")
+        back = read(tmp_path / f"r{suffix}")
+        assert back["network"].to_list() == frame_from_records(RECORDS)["network"].to_list()
+
+
+def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path):
+    with pytest.raises(UsageError) as caught:
+        write_records(RECORDS, tmp_path / "r.pdf")
+    assert all(suffix in caught.value.mend for suffix in FORMATS) and list(tmp_path.iterdir()) == []
+
+
+def test_html_without_its_extra_names_it():
+    code = """
+import sys
+sys.modules["jinja2"] = None
+from pathlib import Path
+from cnnx.errors import MissingExtra
+from cnnx.report.files import write_records
+try:
+    write_records([], Path("x.html"))
+except MissingExtra as error:
+    print(error.mend)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "cnnx[report]" in done.stdout, done.stderr
+
+
+def test_a_record_survives_being_written(tmp_path):
+    (tmp_path / "r.json").write_text(json.dumps(RECORDS[1].as_dict()))
+    assert read_record(tmp_path / "r.json").as_dict() == json.loads(
+        json.dumps(dataclasses.asdict(RECORDS[1]))
+    )

@@ -1,0 +1,253 @@
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cnnx import bundle as bundles
+from cnnx.bundle import Bundle, Engine, ImageList, Manifest, Reference, TensorInfo, new_bundle, seal
+from cnnx.errors import BundleError
+from cnnx.record import Record, Subject
+
+PORTABLE = ("manifest.json", "model.onnx", "labels.txt", "reference.npz")
+ENGINE = ("engines/rtx-1-sm86/engine.json", "engines/rtx-1-sm86/model.engine")
+
+
+def manifest(name="net-int8"):
+    listed = ImageList("made up", "nobody", 3, "0" * 64)
+    return Manifest(
+        name=name,
+        precision="int8",
+        fingerprint="f" * 64,
+        recipe={"name": "net", "title": "Größe"},
+        weights={"kind": "file", "origin": "x", "digest": "1" * 64},
+        inputs=(TensorInfo("input", "float32", (None, 1, 4, 4), "NCHW"),),
+        outputs=(TensorInfo("logits", "float32", (None, 10), "NC"),),
+        batch=(1, 4),
+        classes=10,
+        scales="fp16",
+        images={"validation": listed, "calibration": listed},
+        layers=({"node": "conv", "precision": "int8", "reason": "because"},),
+        warnings=(),
+        versions={"cnnx": "0"},
+    )
+
+
+def reference(n=5):
+    random = np.random.default_rng(0)
+    crops = random.integers(0, 255, (n, 4, 4, 1), dtype=np.uint8)
+    return Reference(crops, random.normal(size=(n, 10)).astype(np.float32), None, tuple(map(str, range(n))))
+
+
+def make(place, **changes):
+    with new_bundle(place) as draft:
+        (draft / "model.onnx").write_bytes(bytes(range(256)) * 4)
+        (draft / "labels.txt").write_text("".join(f"class {i}\n" for i in range(10)))
+        reference().save(draft / "reference.npz")
+        seal(draft, dataclasses.replace(manifest(), **changes))
+    return Bundle.open(place)
+
+
+def engine_of(bundle, plan):
+    digest = bundles.digest_of_file(plan)
+    graph = bundle.manifest.files["model.onnx"]
+    return Engine(
+        "rtx-1-sm86",
+        "model.engine",
+        digest,
+        "rtx",
+        "1.7.1",
+        "sm86",
+        "int8",
+        graph,
+        {"conv": "int8"},
+        {"gpu": None},
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundle")
+    made = make(folder / "b")
+    (folder / "plan").write_bytes(bytes(1000))
+    made.add_engine(engine_of(made, folder / "plan"), folder / "plan")
+    return folder / "b"
+
+
+def read_all(path):
+    """What inspect reads: the portable part and every engine."""
+    opened = Bundle.open(path)
+    for engine in opened.engines():
+        opened.engine_file(engine)
+
+
+def test_what_was_written_is_read_again(whole):
+    opened = Bundle.open(whole)
+    assert dataclasses.replace(opened.manifest, files={}) == manifest()
+    assert set(opened.manifest.files) == {"model.onnx", "labels.txt", "reference.npz"}
+    assert opened.labels[9] == "class 9"
+    back = opened.reference()
+    np.testing.assert_array_equal(back.crops, reference().crops)
+    assert back.ids == reference().ids and back.labels is None
+    assert [engine.identity for engine in opened.engines()] == ["rtx-1-sm86"]
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.sampled_from((*PORTABLE, *ENGINE)), st.data())
+def test_any_byte_changed_anywhere_is_refused(whole, tmp_path_factory, file, data):
+    copy = tmp_path_factory.mktemp("copy") / "b"
+    shutil.copytree(whole, copy)
+    content = bytearray((copy / file).read_bytes())
+    position = data.draw(st.integers(0, len(content) - 1))
+    content[position] ^= data.draw(st.integers(1, 255))
+    (copy / file).write_bytes(content)
+    with pytest.raises(BundleError) as caught:
+        read_all(copy)
+    assert file.rsplit("/", maxsplit=1)[-1] in caught.value.what and caught.value.mend
+    shutil.rmtree(copy.parent)
+
+
+@pytest.mark.parametrize("file", [*PORTABLE, ENGINE[1]])
+def test_a_missing_file_is_named(whole, tmp_path, file):
+    shutil.copytree(whole, tmp_path / "b")
+    (tmp_path / "b" / file).unlink()
+    with pytest.raises(BundleError, match=file.rsplit("/", maxsplit=1)[-1]):
+        read_all(tmp_path / "b")
+
+
+def test_an_unknown_schema_says_both(tmp_path):
+    with new_bundle(tmp_path / "b") as draft:
+        seal(draft, dataclasses.replace(manifest(), schema=99))
+    with pytest.raises(BundleError, match="schema 99, this cnnx reads 1"):
+        Bundle.open(tmp_path / "b")
+
+
+def test_records_outlive_a_new_export_and_engines_do_not(tmp_path):
+    first = make(tmp_path / "b")
+    (tmp_path / "plan").write_bytes(b"x")
+    first.add_engine(engine_of(first, tmp_path / "plan"), tmp_path / "plan")
+    subject = Subject("net", "graph", first.manifest.files["model.onnx"], "int8", "ort 1", "CPU")
+    first.add_record(Record("validation", subject, {}, {}))
+    second = make(tmp_path / "b", fingerprint="e" * 64)
+    assert len(second.records()) == 1 and second.records()[0].subject == subject
+    assert second.engines() == ()
+
+
+def test_something_else_at_the_place_stays_as_it_was(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "thesis.tex").touch()
+    with pytest.raises(BundleError, match="no bundle"):
+        make(tmp_path / "b")
+    assert [p.name for p in (tmp_path / "b").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("version", "capability", "said"),
+    [("1.8.0", 86, ("1.7.1", "1.8.0")), ("1.7.1", 89, ("sm86", "sm89")), (None, None, ("1.7.1", "None"))],
+)
+def test_an_engine_for_another_machine_is_refused_naming_both_sides(whole, version, capability, said):
+    [engine] = Bundle.open(whole).engines()
+    engine.check(runtime_version="1.7.1", compute_capability=86, where=whole)
+    with pytest.raises(BundleError) as caught:
+        engine.check(runtime_version=version, compute_capability=capability, where=whole)
+    assert all(side in caught.value.what for side in said) and "cnnx build" in caught.value.mend
+
+
+def test_the_self_test_keeps_as_many_images_as_32_mib_hold(tmp_path):
+    n = 300
+    crops = np.random.default_rng(0).integers(0, 255, (n, 224, 224, 3), dtype=np.uint8)
+    logits = np.zeros((n, 1000), np.float32)
+    Reference(crops, logits, np.arange(n), tuple(map(str, range(n)))).save(tmp_path / "r.npz")
+    assert 0.95 * bundles.REFERENCE_BYTES < (tmp_path / "r.npz").stat().st_size <= bundles.REFERENCE_BYTES
+    with np.load(tmp_path / "r.npz") as arrays:
+        kept = len(arrays["crops"])
+        assert kept == len(arrays["ids"]) == len(arrays["labels"]) < n
+
+
+def test_a_record_of_another_schema_is_refused(tmp_path):
+    made = make(tmp_path / "b")
+    subject = Subject("net", "graph", "0", "int8", "ort 1", "CPU")
+    path = made.add_record(Record("validation", subject, {}, {}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 7}))
+    with pytest.raises(BundleError, match="schema 7"):
+        made.records()
+
+
+def test_long_names_count_towards_the_32_mib_too(tmp_path):
+    """Noise under names as long as hashes: nothing of it compresses enough to make room."""
+    random = np.random.default_rng(0)
+    n = 12_000
+    crops = random.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+    ids = tuple(random.bytes(16).hex() for _ in range(n))
+    logits = random.standard_normal((n, 10)).astype(np.float32)
+    Reference(crops, logits, None, ids).save(tmp_path / "r.npz")
+    assert 0.9 * bundles.REFERENCE_BYTES < (tmp_path / "r.npz").stat().st_size <= bundles.REFERENCE_BYTES
+
+
+@pytest.mark.parametrize("file", [*PORTABLE, *ENGINE])
+@pytest.mark.parametrize("share", [0, 0.5, 1])
+def test_a_copy_that_broke_off_is_refused(whole, tmp_path, file, share):
+    """Nothing of a file, half of it, all but its last byte."""
+    shutil.copytree(whole, tmp_path / "b")
+    content = (tmp_path / "b" / file).read_bytes()
+    (tmp_path / "b" / file).write_bytes(content[: min(int(len(content) * share), len(content) - 1)])
+    with pytest.raises(BundleError, match=file.rsplit("/", maxsplit=1)[-1]):
+        read_all(tmp_path / "b")
+
+
+def test_a_manifest_and_files_of_two_bundles_do_not_mix(tmp_path):
+    """Each is intact in itself; together they are not what was sealed."""
+    make(tmp_path / "a")
+    make(tmp_path / "b")
+    with new_bundle(tmp_path / "b") as draft:
+        (draft / "labels.txt").write_text("another\n")
+        seal(draft, manifest())
+    shutil.copyfile(tmp_path / "b" / "labels.txt", tmp_path / "a" / "labels.txt")
+    with pytest.raises(BundleError, match=r"labels\.txt was changed"):
+        Bundle.open(tmp_path / "a")
+
+
+def test_a_new_export_that_fails_half_way_leaves_the_old_bundle_whole(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "b")
+    with pytest.raises(RuntimeError, match="half-way"), new_bundle(tmp_path / "b") as draft:
+        (draft / "model.onnx").write_bytes(b"half")
+        raise RuntimeError("half-way")
+    read_all(tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_damaged_bundle_may_be_replaced_and_a_file_may_not(tmp_path):
+    make(tmp_path / "b")
+    (tmp_path / "b" / "manifest.json").write_text("{}")
+    read_all(make(tmp_path / "b").path)
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(BundleError, match="no bundle stands there") as caught:
+        make(tmp_path / "thesis.tex")
+    assert "--out" in caught.value.mend and (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_engine_is_replaced_by_one_of_its_identity_and_held_to_its_hash(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "b")
+    opened = Bundle.open(tmp_path / "b")
+    (tmp_path / "plan").write_bytes(b"another plan")
+    opened.add_engine(engine_of(opened, tmp_path / "plan"), tmp_path / "plan")
+    [engine] = opened.engines()
+    assert opened.engine_file(engine).read_bytes() == b"another plan"
+    opened.add_engine(dataclasses.replace(engine, digest="0" * 64), tmp_path / "plan")
+    with pytest.raises(BundleError, match=r"model\.engine was changed"):
+        opened.engine_file(opened.engines()[0])
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda t: t[: len(t) // 2], lambda t: "null", lambda t: t.replace('"kind"', '"x"')]
+)
+def test_a_damaged_record_is_named(tmp_path, spoil):
+    made = make(tmp_path / "b")
+    path = made.add_record(Record("validation", Subject("net", "graph", "0", "int8", "ort 1", "CPU"), {}, {}))
+    path.write_text(spoil(path.read_text()))
+    with pytest.raises(BundleError, match="damaged") as caught:
+        made.records()
+    assert caught.value.where == str(path) and caught.value.mend

@@ -1,0 +1,171 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnx.errors import RecipeError
+from cnnx.recipe import parse_recipe, read_recipe, recipe_from_dict, recipe_names
+
+WHERE = Path("folder/mine.toml")
+MINIMAL = 'name = "mine"\nmodel = { definition = "lenet5", classes = 10 }\n'
+
+
+def refused(text):
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text, where=WHERE)
+    assert str(WHERE) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipes_are_whole(name):
+    recipe = read_recipe(name)
+    assert recipe.name == name and recipe.title and recipe.source and recipe.weights.file
+    assert recipe_from_dict(recipe.as_dict(), where=recipe.folder / "x.toml") == recipe
+    if recipe.model.labels:
+        assert (recipe.folder / recipe.model.labels).is_file()
+
+
+def test_the_least_recipe_takes_the_defaults():
+    recipe = parse_recipe(MINIMAL, where=WHERE)
+    assert recipe.acceptance.int8.top1_agreement == 0.95 and recipe.precision.default == "fp16"
+    assert recipe.folder == WHERE.parent and not recipe.runs_user_code and not recipe.is_onnx
+    assert parse_recipe(MINIMAL.replace("lenet5", "net.py:build"), where=WHERE).runs_user_code
+    assert parse_recipe(MINIMAL.replace("lenet5", "net.onnx"), where=WHERE).is_onnx
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name = ", ["not valid TOML"]),
+        ('name = "x"', ["'model' is missing"]),
+        (MINIMAL + "precison = {}", ["precison", "'precision'", "[top]"]),
+        (MINIMAL + "input = { shap = [1, 2, 3] }", ["shap", "'shape'", "[input]"]),
+        (MINIMAL + "input = { shape = [3, 224] }", ["input.shape needs 3 values, has 2"]),
+        (MINIMAL + "input = { shape = [3, 224, 1.5] }", ["input.shape[2]", "whole number"]),
+        (MINIMAL + "input = { shape = [1, 224, 224] }", ["3 channels"]),
+        (MINIMAL + "preprocessing = 3", ["should be a table"]),
+        (MINIMAL + 'preprocessing = { color = "bgr" }', ["'bgr'", "'rgb', 'gray'"]),
+        (MINIMAL + "preprocessing = { mean = [0.5] }", ["mean needs one value"]),
+        (MINIMAL + "preprocessing = { std = [1, 1, 0] }", ["std must be positive"]),
+        (MINIMAL + "preprocessing = { resize = 100 }", ["crop would be larger"]),
+        (MINIMAL + "preprocessing = { resize = true }", ["whole number"]),
+        (MINIMAL.replace("mine", "../x"), ["cannot name a folder"]),
+        (MINIMAL.replace("10", "1"), ["at least 2 classes"]),
+        (MINIMAL + 'precision = { small_layers = "int8" }', ["small_layers_reason"]),
+        (
+            MINIMAL + 'precision = { overrides = [{ match = "*", precision = "int4", reason = "" }] }',
+            ["int4"],
+        ),
+        (
+            MINIMAL
+            + "acceptance = { int8 = { top1_agreement = 0.5, top1_in_top5 = 0.9, top5_agreement = 0.9 } }",
+            ["acceptance.int8.reason"],
+        ),
+        (
+            MINIMAL
+            + "acceptance = { int8 = { top1_agreement = 95, top1_in_top5 = 0.9, top5_agreement = 0.9 } }",
+            ["rates in 0..1"],
+        ),
+        (MINIMAL + "calibration = { images = 0 }", ["at least one image"]),
+        (MINIMAL + "validation = { images = 0 }", ["at least one image"]),
+        (MINIMAL + "calibration = { images = false }", ["calibration.images", "whole number", "False"]),
+        (MINIMAL + "input = { shape = { height = 224 } }", ["input.shape", "list"]),
+        (MINIMAL + "input = { shape = [3, 0, 224] }", ["input.shape", "[3, 0, 224]"]),
+        (MINIMAL + "preprocessing = { std = [1, nan, 1] }", ["std must be positive"]),
+        (MINIMAL + "preprocessing = { mean = [0, inf, 0] }", ["mean must be finite"]),
+        (MINIMAL + f"budgets = {{ onnx_mib = 1{'0' * 400} }}", ["budgets.onnx_mib"]),
+        (MINIMAL + f"budgets = {{ onnx_mib = 1{'0' * 5000} }}", ["not valid TOML"]),
+        ('folder = "/etc"\n' + MINIMAL, ["unknown key 'folder'"]),
+        (
+            MINIMAL + "acceptance = { fp16 = { top1_agreement = 1 } }",
+            ["acceptance.fp16.top1_in_top5", "missing"],
+        ),
+    ],
+)
+def test_what_a_recipe_gets_wrong_is_named(text, words):
+    said = refused(text)
+    assert all(word in said for word in words), said
+
+
+@given(st.lists(st.floats(0.01, 10), min_size=3, max_size=3), st.integers(224, 4000))
+def test_a_recipe_survives_being_written_down(std, resize):
+    recipe = parse_recipe(MINIMAL, where=WHERE)
+    changed = dataclasses.replace(recipe.preprocessing, std=tuple(std), resize=resize)
+    recipe = dataclasses.replace(recipe, preprocessing=changed)
+    assert recipe_from_dict(recipe.as_dict(), where=WHERE) == recipe
+
+
+def test_whole_numbers_count_as_numbers_but_truth_does_not():
+    text = MINIMAL + "preprocessing = { std = [1, 2, 3] }"
+    assert parse_recipe(text, where=WHERE).preprocessing.std == (1.0, 2.0, 3.0)
+    assert "budgets.onnx_mib" in refused(MINIMAL + "budgets = { onnx_mib = true }")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "x.toml").write_bytes(b"\xff\xfe")
+    for file in ("x.toml", "absent.toml"):
+        with pytest.raises(RecipeError, match="cannot be read") as caught:
+            read_recipe(str(tmp_path / file))
+        assert file in caught.value.where
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("lenet", "did you mean 'lenet5'?"),
+        ("VGG16", "did you mean 'vgg16'?"),
+        ("", "cnnx list"),
+        ("x" * 300, "cnnx list"),
+    ],
+)
+def test_an_unknown_name_names_the_nearest_or_the_list(name, said):
+    with pytest.raises(RecipeError, match="unknown model") as caught:
+        read_recipe(name)
+    assert said in caught.value.mend
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("key", ["top1_agreement", "top1_in_top5", "top5_agreement", "accuracy_ratio"])
+def test_each_threshold_moves_only_with_a_reason(precision, key):
+    """They guard the verdict."""
+    data = parse_recipe(MINIMAL, where=WHERE).as_dict()
+    data["acceptance"][precision][key] = 0.5
+    with pytest.raises(RecipeError, match="need a reason"):
+        recipe_from_dict(data, where=WHERE)
+    data["acceptance"][precision]["reason"] = "measured on the robot"
+    assert getattr(recipe_from_dict(data, where=WHERE).acceptance.of(precision), key) == 0.5
+
+
+def places(data, above=()):
+    """Every key of a recipe's plain data, as the way to it."""
+    for key, value in data.items():
+        yield (*above, key)
+        if isinstance(value, dict):
+            yield from places(value, (*above, key))
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text(max_size=8)
+ANYTHING = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+)
+
+
+@given(st.sampled_from(list(places(read_recipe("lenet5").as_dict()))), ANYTHING)
+def test_whatever_stands_at_a_key_is_taken_or_refused(place, value):
+    """A table for a list, a number beyond every float, nothing at all: never another kind of error."""
+    data = json.loads(json.dumps(read_recipe("lenet5").as_dict()))
+    table = data
+    for key in place[:-1]:
+        table = table[key]
+    table[place[-1]] = value
+    try:
+        recipe = recipe_from_dict(data, where=WHERE)
+    except RecipeError as error:
+        assert str(WHERE) in str(error.where)
+    else:
+        assert recipe_from_dict(recipe.as_dict(), where=WHERE).name == recipe.name
