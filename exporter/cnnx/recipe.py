@@ -237,6 +237,8 @@ def parse_recipe(text: str, *, where: Path) -> Recipe:
     """
     try:
         data = tomllib.loads(text)
+    except RecursionError:
+        raise RecipeError("the recipe is not valid TOML: it is nested too deeply", where=where) from None
     except ValueError as error:  # TOMLDecodeError is one; a number with thousands of digits gives a bare one
         raise RecipeError(f"the recipe is not valid TOML: {error}", where=where) from None
     return recipe_from_dict(data, where=where)
@@ -293,6 +295,13 @@ def _check(recipe: Recipe, where: Path) -> None:
             refuse("thresholds are rates in 0..1", f"acceptance.{precision}", "0.95, not 95")
         if not chosen.reason and dataclasses.replace(chosen, reason="") != default:
             refuse("thresholds off the defaults need a reason", f"acceptance.{precision}.reason", "say why")
+    for key, figure in (
+        ("budgets.onnx_mib", recipe.budgets.onnx_mib),
+        ("budgets.engine_mib", recipe.budgets.engine_mib),
+        ("precision.fp16_limit", recipe.precision.fp16_limit),
+    ):
+        if not 0 <= figure < math.inf:
+            refuse(f"{figure} is no size", key, "a number from 0")
     if min(recipe.calibration.images, recipe.validation.images) < 1:
         refuse("at least one image is needed", "calibration.images, validation.images", "512 is usual")
 

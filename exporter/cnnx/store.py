@@ -109,7 +109,7 @@ def writing(place: Path) -> Iterator[None]:
         raise WriteFailed(
             f"cannot write: {reasons[error.errno]}",
             where=error.filename or place,
-            mend="choose another place with --out (or CNNX_CACHE for the cache), or free some space",
+            mend="choose another place (--out for a bundle, CNNX_CACHE for the cache), or free some space",
         ) from error
 
 
@@ -121,7 +121,7 @@ def atomic_folder(place: Path) -> Iterator[Path]:
         WriteFailed: it cannot be written there.
     """
     with writing(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(place.parent)
         _sweep(place.parent)
         draft = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".draft", dir=place.parent))
         try:
@@ -133,6 +133,14 @@ def atomic_folder(place: Path) -> Iterator[Path]:
             _sync(place.parent)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+
+def _make_folder(folder: Path) -> None:
+    """A folder and those above it. Where none can be made (/proc, say) the system says ENOENT."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise OSError(errno.EROFS, "no folder can be made there", str(folder)) from error
 
 
 def _replace_folder(draft: Path, place: Path) -> None:
@@ -162,7 +170,7 @@ def atomic_file(place: Path) -> Iterator[Path]:
         WriteFailed: it cannot be written there.
     """
     with writing(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(place.parent)
         handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".draft", dir=place.parent)
         os.close(handle)
         draft = Path(name)
@@ -193,7 +201,7 @@ def locked(place: Path) -> Iterator[None]:
     name = hashlib.sha256(str(place.absolute()).encode()).hexdigest()[:32]
     file = cache_folder() / "locks" / name
     with writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(file.parent)
         handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

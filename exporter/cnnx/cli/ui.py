@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -127,7 +126,7 @@ def _refusal(error: Exception) -> CnnxError | None:
     if isinstance(error, OSError) and error.errno in _PATH_ERRORS and error.filename:
         return InputRefused(
             f"the system refuses a path: {error.strerror}",
-            where=os.fsdecode(error.filename),
+            where=error.filename,
             mend="check its name and permissions, or give another",
         )
     return error if isinstance(error, CnnxError) else None

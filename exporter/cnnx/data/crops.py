@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.data.geometry import crop
-from cnnx.data.images import ImageItem, ImageSet, name_bytes
+from cnnx.data.images import ImageItem, ImageSet, name_bytes, printable
 from cnnx.data.parallel import in_order
 from cnnx.errors import ImageError
 from cnnx.recipe import Preprocessing
@@ -265,9 +265,9 @@ class _Tally:
     def take(self, tried: _Tried) -> bytes:
         """Count one picture; gives its pixels, none when it is not kept."""
         if tried.pixels:
-            self.kept.append((tried.item.id, tried.digest, tried.item.label))
+            self.kept.append((printable(tried.item.id), tried.digest, tried.item.label))
         elif tried.reason:
-            self.skipped.append(Skipped(tried.item.id, tried.reason))
+            self.skipped.append(Skipped(printable(tried.item.id), tried.reason))
         else:
             self.excluded += 1
         return tried.pixels

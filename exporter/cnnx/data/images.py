@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,3 +133,8 @@ def spread(items: Iterable[Item]) -> list[Item]:
 def name_bytes(name: str) -> bytes:
     """A file's name as UTF-8, or its own bytes where they are none."""
     return name.encode("utf-8", "surrogateescape")
+
+
+def printable(name: str) -> str:
+    """A file's name as it can be shown and kept: bytes that are no UTF-8 become escapes such as \\xff."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

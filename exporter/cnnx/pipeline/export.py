@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnx import runtimes
 from cnnx.agreement import Validation
 from cnnx.bundle import (
     CALIBRATION,
@@ -62,6 +63,7 @@ from cnnx.pipeline.steps import (
     reference_step,
 )
 from cnnx.pipeline.steps import MODEL as STEP_MODEL
+from cnnx.quant.methods import needs_histogram
 from cnnx.recipe import Precision, Recipe, Scales
 from cnnx.record import Subject
 from cnnx.runtimes import Runtime
@@ -155,6 +157,7 @@ def export(
     place = Path(out) if out else Path(f"{recipe.name}-{chosen}")
     refuse_place(place)
     runtime = choose_runtime(target, sm)
+    _check_calibrator(method or recipe.calibration.method)
     source = steps.run(
         "weights",
         lambda progress: originals.open_original(
@@ -211,6 +214,13 @@ def _with_data(
         spec = getattr(recipe, role)
         sets[role] = dataclasses.replace(spec, **{k: v for k, v in changes.items() if v is not None})
     return dataclasses.replace(recipe, **sets)
+
+
+def _check_calibrator(method: str) -> None:
+    """Before any work: the method is known, and what observes activations and judges graphs is here."""
+    needs_histogram(method)
+    if reason := runtimes.get("ort").missing():
+        raise reason
 
 
 def _scales(scales: Scales) -> Scales:

@@ -210,11 +210,11 @@ def choose_runtime(target: str, sm: Sequence[int]) -> runtimes.Runtime:
         runtime = runtimes.get(target)
         if reason := runtime.missing():
             raise reason
-        if sm and runtime.engine_suffix is None:
-            raise UsageError(f"--sm names a GPU to build for, {target} builds nothing", mend="--target rtx")
+        runtime.check_capabilities(sm)
         return runtime
     rtx = runtimes.get("rtx")
     if rtx.missing() is None and (sm or rtx.cannot_run() is None):
+        rtx.check_capabilities(sm)
         return rtx
     if sm:
         raise MissingExtra("tensorrt_rtx_bindings", "rtx", purpose="building an engine for a named GPU")

@@ -7,6 +7,7 @@ a new runtime is one file and one line here, and the conformance tests take it i
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -94,6 +95,14 @@ class Runtime(Protocol):
 
     def cannot_run(self) -> CnnxError | None:
         """Why it cannot *run* a network here (no GPU, no driver), or None. Implies `missing`."""
+        ...
+
+    def check_capabilities(self, capabilities: Sequence[int]) -> None:
+        """Refuse GPU architectures it does not build for, before any work is done for them.
+
+        Raises:
+            UsageError: it does not know one of them, or builds nothing.
+        """
         ...
 
     def build(self, onnx_file: Path, request: BuildRequest) -> list[BuiltEngine]:

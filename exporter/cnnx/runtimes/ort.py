@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,15 @@ class OrtRuntime:
     def version(self) -> str | None:
         """Version of what is installed."""
         return installed_version("onnxruntime")
+
+    def check_capabilities(self, capabilities: Sequence[int]) -> None:
+        """Refuse any: there is nothing to build.
+
+        Raises:
+            UsageError: one is named.
+        """
+        if capabilities:
+            raise UsageError("--sm names a GPU to build for, ort builds nothing", mend="--target rtx")
 
     def build(self, onnx_file: Path, request: BuildRequest) -> list[BuiltEngine]:  # noqa: ARG002
         """Refuse: the graph itself is what runs.

@@ -79,6 +79,19 @@ class RtxRuntime:
         """Version of the bindings."""
         return installed_version("tensorrt_rtx")
 
+    def check_capabilities(self, capabilities: Sequence[int]) -> None:
+        """Refuse an architecture that TensorRT for RTX does not know.
+
+        Raises:
+            UsageError: it names those it knows.
+        """
+        if not capabilities:
+            return
+        known = known_capabilities(_library().trt)
+        for capability in capabilities:
+            if capability not in known:
+                raise _unknown(capability, known)
+
     def build(self, onnx_file: Path, request: BuildRequest) -> list[BuiltEngine]:
         """Build one engine for each compute capability.
 
@@ -92,12 +105,8 @@ class RtxRuntime:
             raise reason
         if not onnx_file.is_file():
             raise GraphError("there is no such file", where=onnx_file)
-        trt = _library().trt
         capabilities = request.compute_capabilities or (self._current(),)
-        known = known_capabilities(trt)
-        for capability in capabilities:
-            if capability not in known:
-                raise _unknown(capability, known)
+        self.check_capabilities(capabilities)
         network = _Network(onnx_file)
         return [network.build(capability, request) for capability in capabilities]
 
