@@ -477,10 +477,10 @@ def test_a_stand_in_is_the_same_every_time_and_keeps_the_scale(tmp_path: Path) -
     assert find(recipe, "standin") == find(recipe, "standin")
     other = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, classes=11))
     assert find(other, "standin").digest != find(recipe, "standin").digest
-    # He et al., equation 10: the variance is 2 / fan-in, here of 120 * 400 draws; the biases are zero.
+    # He et al., equation 10: the variance is 2 / fan-in, here of 120 * 400 draws; biases are small, not zero.
     weight, bias = first.get_parameter("fc1.weight"), first.get_parameter("fc1.bias")
     assert weight.std().item() == pytest.approx((2 / 400) ** 0.5, rel=0.02)
-    assert not bias.any()
+    assert 0 < bias.min() == bias.max() < 0.01
     # Golden: another version of NumPy or another processor must not draw others.
     assert weight[0, :3].tolist() == pytest.approx([0.0356326, 0.1076799, -0.0328449], rel=1e-5)
 

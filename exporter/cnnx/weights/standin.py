@@ -17,12 +17,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cnnx.errors import WeightsError
 
+# Nearly nothing, but not zero: the exporter drops a bias of zeros, and the graph would lack nodes' inputs
+# that the trained network's has.
+_BIAS = 1e-3
+
 
 def initialise(model: nn.Module, seed: int, *, batches: Iterable[NDArray[np.float32]]) -> None:
     """Draw a model's weights, in place, the same ones for a seed on every machine.
 
     Kernels and matrices are normal with variance 2 / fan-in (He et al., arXiv:1502.01852, equation 10),
-    which keeps the scale of activations through plain networks with ReLU; their biases are zero. Other
+    which keeps the scale of activations through plain networks with ReLU; their biases are `_BIAS`. Other
     vectors, such as the scales of normalisation layers, keep the constants their constructors gave.
     BatchNorm layers take mean and variance from the batches, averaged over them.
 
@@ -47,7 +51,7 @@ def initialise(model: nn.Module, seed: int, *, batches: Iterable[NDArray[np.floa
             bias = getattr(module, "bias", None)
             weight = getattr(module, "weight", None)
             if isinstance(bias, nn.Parameter) and isinstance(weight, nn.Parameter) and weight.dim() > 1:
-                bias.zero_()
+                bias.fill_(_BIAS)
         _take_statistics(model, batches)
 
 
