@@ -55,6 +55,7 @@ from cnnx.pipeline.progress import Listener, Progress, Steps, silent
 from cnnx.pipeline.results import ExportResult, Measurement
 from cnnx.pipeline.steps import (
     LAYERS,
+    LOGITS,
     RANGES,
     calibration_step,
     crops_step,
@@ -96,9 +97,15 @@ class _Parts:
     validation: Crops
     calibration: Crops | None
     graph: Entry
-    logits: NDArray[np.float32]
+    reference: Entry
     ranges: Entry | None
     typed: Entry
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """The original's, for the validation pictures."""
+        logits: NDArray[np.float32] = np.load(self.reference.folder / LOGITS, allow_pickle=False)
+        return logits
 
 
 def export(
@@ -258,14 +265,14 @@ def _parts(job: _Job, original: Original, steps: Steps, *, labels: Path | None) 
             apart_from=validation,
         )
     graph = export_step(steps, original, batch=job.batch)
-    logits = reference_step(steps, original, graph, validation, recipe)
+    reference = reference_step(steps, original, graph, validation, recipe)
     ranges = None
     if calibration:
         # FP16 needs no ranges, only the maxima that say which layers would overflow.
         method = job.method if job.precision == "int8" else "max"
         ranges = calibration_step(steps, graph, calibration, recipe, precision=job.precision, method=method)
     typed = graph_step(steps, graph, ranges, recipe, precision=job.precision, scales=job.scales)
-    return _Parts(original, validation, calibration, graph, logits, ranges, typed)
+    return _Parts(original, validation, calibration, graph, reference, ranges, typed)
 
 
 def _images(recipe: Recipe, data: str, split: Split, labels: Path | None) -> ImageSet:
@@ -339,6 +346,7 @@ def _manifest(job: _Job, parts: _Parts) -> Manifest:
     inputs = {
         "manifest": manifest.as_dict(),
         "graph": parts.typed.key,
+        "reference": parts.reference.key,
         "labels": _labels(recipe),
         "code": code_digest("cnnx.bundle", "cnnx.agreement"),
     }

@@ -199,6 +199,7 @@ class TorchOriginal:
             "classes": spec.classes,
             "input": dataclasses.asdict(self._recipe.input),
             "weights": self.weights.digest,
+            "statistics": self._statistics_key() if self.weights.kind == "standin" else None,
             "code": code_digest("cnnx.models", "cnnx.weights", "cnnx.graph.export", "cnnx.graph.simplify"),
             "torch": installed_version("torch"),
             "onnxscript": installed_version("onnxscript"),
@@ -239,6 +240,14 @@ class TorchOriginal:
             batches = self._statistics_batches()
             self.notes = load_into(self._model, self.weights, batches_for_statistics=batches)
         return self._model
+
+    def _statistics_key(self) -> dict[str, Any]:
+        """What the pictures behind a stand-in's BatchNorm statistics depend on."""
+        return {
+            "preprocessing": dataclasses.asdict(self._recipe.preprocessing),
+            "images": _STANDIN_IMAGES,
+            "code": code_digest("cnnx.data"),
+        }
 
     def _statistics_batches(self) -> Iterator[NDArray[np.float32]]:
         """Pictures for the BatchNorm statistics of stand-ins: always the same, so that the weights do

@@ -85,9 +85,7 @@ def export_step(steps: Steps, original: Original, *, batch: Batch) -> Entry:
     )
 
 
-def reference_step(
-    steps: Steps, original: Original, graph: Entry, crops: Crops, recipe: Recipe
-) -> NDArray[np.float32]:
+def reference_step(steps: Steps, original: Original, graph: Entry, crops: Crops, recipe: Recipe) -> Entry:
     """The original's logits for the validation pictures; the exported graph is checked against them.
 
     Raises:
@@ -109,9 +107,7 @@ def reference_step(
         _check_parity(graph.folder / MODEL, crops.pixels[:_PARITY_IMAGES], logits, recipe)
         np.save(folder / LOGITS, logits)
 
-    entry = steps.make("original's logits", "reference", inputs, fill)
-    logits: NDArray[np.float32] = np.load(entry.folder / LOGITS, allow_pickle=False)
-    return logits
+    return steps.make("original's logits", "reference", inputs, fill)
 
 
 def logits_of(
@@ -153,7 +149,13 @@ def calibration_step(
         "precision": precision,
         "policy": dataclasses.asdict(recipe.precision),
         "method": method,
-        "code": code_digest("cnnx.quant", "cnnx.graph.observe", "cnnx.graph.placement", "cnnx.runtimes.ort"),
+        "code": code_digest(
+            "cnnx.quant",
+            "cnnx.graph.observe",
+            "cnnx.graph.placement",
+            "cnnx.runtimes.ort",
+            "cnnx.data.normalize",
+        ),
         "onnxruntime": installed_version("onnxruntime"),
     }
 
