@@ -251,8 +251,11 @@ def print_diagnosis(out: Console, diagnosis: Diagnosis) -> None:
             value = ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
         if value not in (None, ""):
             facts.add_row(f"[bold]{name}[/]", escape(str(value)))
-    table = _table("What cnnx can do here", "what", "can", "why not", "mend")
+    table = _table("What cnnx can do here", "what", "can")
     for ability in diagnosis.abilities:
-        can = "[green]yes[/]" if ability.able else "[yellow]no[/]"
-        table.add_row(ability.what, can, escape(ability.reason), escape(ability.mend))
+        table.add_row(ability.what, "[green]yes[/]" if ability.able else "[yellow]no[/]")
     out.print(Group(facts, table))
+    for ability in diagnosis.abilities:
+        if not ability.able:
+            out.print(f"[yellow]{escape(ability.what)}:[/] {escape(ability.reason)}")
+            out.print(f"  mend:  {escape(ability.mend)}")

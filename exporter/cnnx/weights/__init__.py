@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cnnx.errors import MissingExtra, RecipeError, WeightsError
 from cnnx.recipe import Recipe
+from cnnx.resources import shared_folder
 from cnnx.store import cache_folder, digest_of, digest_of_file
 from cnnx.weights.download import fetch
 
@@ -47,8 +48,9 @@ class Weights:
 def locate(recipe: Recipe, choice: str, *, progress: Callable[[int, int | None], None]) -> Weights:
     """Find the weights that `--weights` asks for, downloading published ones where they are not at hand.
 
-    Published weights are looked for in weights/ beside the recipe, in the cache, in PyTorch's hub cache
-    (`TORCH_HOME`, `XDG_CACHE_HOME` or ~/.cache, then torch/hub/checkpoints), then at the recipe's URL.
+    Published weights are looked for in weights/ beside the recipe and among those that ship, in the cache,
+    in PyTorch's hub cache (`TORCH_HOME`, `XDG_CACHE_HOME` or ~/.cache, then torch/hub/checkpoints), then
+    at the recipe's URL.
 
     Args:
         recipe: names the published weights.
@@ -89,7 +91,9 @@ def _published(recipe: Recipe, progress: Callable[[int, int | None], None]) -> t
         mend = "end it with -<first 8 or more hex digits of the SHA-256>.<suffix>, without folders"
         raise RecipeError(f"weights.file {name!r} does not carry its hash", where="weights.file", mend=mend)
     cached = cache_folder() / "weights" / name
-    for place in (recipe.folder / "weights" / name, cached):
+    # A recipe copied from a shipped one finds the weights that ship, too: the name carries their hash.
+    shipped = shared_folder("recipes") / "weights" / name
+    for place in (recipe.folder / "weights" / name, shipped, cached):
         if place.is_file():
             return place, _checked(place, match[1])
     hub = _hub_folder() / name
