@@ -240,6 +240,15 @@ def norm_after_conv() -> ModelProto:
     return sketch.model(sketch.node("BatchNormalization", "it", conv, *values))
 
 
+def norm_beside_a_reader() -> ModelProto:
+    """It cannot be folded: the convolution's own output is needed too (DenseNet's first layers)."""
+    sketch = Sketch()
+    values = [sketch.constant(name, np.ones(16)) for name in ("g", "b", "m", "v")]
+    conv = sketch.conv("conv", sketch.qdq("x"))
+    norm = sketch.node("BatchNormalization", "norm", conv, *values)
+    return sketch.model(sketch.node("Concat", "it", conv, norm, axis=1))
+
+
 def two_quantizers() -> ModelProto:
     sketch = Sketch()
     branches = [sketch.qdq("x", name=name) for name in ("one", "two")]
@@ -342,6 +351,7 @@ GOOD: dict[str, Callable[[], ModelProto]] = {
     "lrn": lambda: alone("LRN", size=5),
     "gemm-along-outputs": lambda: plain_gemm(axis=1),
     "concat-of-one-scale": lambda: concat((0.04, 0.04)),
+    "norm-beside-a-reader": norm_beside_a_reader,
     "plain-half": lambda: alone("AveragePool", kernel_shape=[3, 3]),
 }
 

@@ -54,6 +54,11 @@ def test_layers_fused_or_generated_are_found():
     assert [found[node] for node in ("grp", "fc1", "fc2")] == ["fp16"] * 3
 
 
+def test_a_1x1_convolution_that_became_a_matrix_product_is_found():
+    """Captured from LeViT-256: the suffix follows the bracket, "[ONNX Layer: x]__gemm_from_conv1x1"."""
+    assert layer_types(FP16)["stages.1.downsample.mlp.ln1.linear"] == "fp16"
+
+
 def test_one_kernel_whole():
     kernel = next(kernel for kernel in parse_kernels(INT8) if kernel.name.startswith("inc.b2.conv_myl"))
     assert kernel.kind == "correlation"

@@ -27,7 +27,8 @@ _LINE = re.compile(
     re.MULTILINE,
 )
 _DATATYPE = re.compile(r"Datatype: (\w+)")
-_LAYER = re.compile(r"\[ONNX Layer: (.+?)\](?=\s*(?:\[ONNX Layer: |$))")
+# A 1x1 convolution that became a matrix product has a suffix: "[ONNX Layer: x]__gemm_from_conv1x1".
+_LAYER = re.compile(r"\[ONNX Layer: (.+?)\](?=\w*\s*(?:\[ONNX Layer: |$))")
 
 
 @dataclass(frozen=True, slots=True)

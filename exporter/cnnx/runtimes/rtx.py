@@ -289,7 +289,7 @@ class _Network:
             where=self._file,
             mend="a lone FP32 layer between casts is narrowed: take its activation into the FP32 part"
             if narrowed
-            else "check the graph: cnnx lint; or set these layers to fp16 by a precision override",
+            else "look at these layers with cnnx inspect; or hold them in fp16 by a precision override",
         )
 
     def _config(self, capability: int, request: BuildRequest) -> Any:
