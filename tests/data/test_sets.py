@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cnnx.data.images import ImageSet
 from cnnx.data.sets import BUILT_IN, open_images
 from cnnx.errors import ImageError, UsageError
+from cnnx.labels import read_wnids
+from cnnx.resources import shared_folder
 
 from .pictures import picture
 
@@ -24,6 +29,24 @@ def refused(spec: str | Path, says: str, **more: object) -> None:
         opened(spec, **more)
     assert caught.value.where
     assert caught.value.mend
+
+
+def imagenet() -> tuple[str, ...]:
+    wnids = read_wnids(shared_folder("recipes") / "labels" / "imagenet.csv", 1000)
+    assert wnids
+    return wnids
+
+
+def touched(root: Path, *names: str) -> Path:
+    """Empty files: a set is opened without decoding any."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def labels_of(images: ImageSet) -> dict[str, int | None]:
+    return {item.id: item.label for item in images}
 
 
 def classes_folder(root: Path) -> Path:
@@ -55,6 +78,96 @@ def test_class_folders_of_another_number_of_classes_give_no_labels_and_say_so(tm
     assert "labels unused" in images.source
 
 
+def test_a_few_of_imagenets_class_folders_are_labelled_by_their_ids(tmp_path: Path) -> None:
+    """By position they would be 0 to 3: tench, sea snake, golden retriever, toilet tissue."""
+    root = touched(
+        tmp_path,
+        "n15075141/a.JPEG",
+        "n01440764/a.JPEG",
+        "n02099601/a.JPEG",
+        "n02099601/more/b.JPEG",
+        "n01751748/a.JPEG",
+        "n02084071/notes.txt",  # a dog of no class, and without pictures of no account
+    )
+    images = opened(root, classes=1000, class_ids=imagenet())
+    assert labels_of(images) == {
+        "n15075141/a.JPEG": 999,
+        "n01440764/a.JPEG": 0,
+        "n02099601/a.JPEG": 207,
+        "n02099601/more/b.JPEG": 207,
+        "n01751748/a.JPEG": 65,
+    }
+    assert images.class_names is not None
+    assert images.class_names[207] == "n02099601"
+
+
+def test_class_folders_of_which_some_are_no_ids_are_refused_by_name(tmp_path: Path) -> None:
+    root = touched(tmp_path, *(f"{name}/a.png" for name in ("n01440764", "n02084071", "x", "y", "z")))
+    with pytest.raises(ImageError) as caught:
+        opened(root, classes=1000, class_ids=imagenet())
+    said = str(caught.value)
+    assert "4 of 5 class folders" in said
+    assert "n02084071, x, y and 1 more" in said
+    assert "--labels" in said
+    assert "n01440764" not in caught.value.what
+    (tmp_path / "truth.csv").write_text("x/a.png,7\n")
+    images = opened(root, labels=tmp_path / "truth.csv", classes=1000, class_ids=imagenet())
+    assert labels_of(images)["x/a.png"] == 7
+
+
+def test_a_thousand_class_folders_with_other_names_keep_their_sorted_order(tmp_path: Path) -> None:
+    names = sorted(hashlib.sha256(str(index).encode()).hexdigest()[:9] + "x" for index in range(1000))
+    root = touched(tmp_path, *(f"{name}/a.png" for name in names))
+    images = opened(root, classes=1000, class_ids=imagenet())
+    assert labels_of(images) == {f"{name}/a.png": index for index, name in enumerate(names)}
+    images = opened(root, classes=999, class_ids=imagenet())
+    assert {item.label for item in images} == {None}
+
+
+def test_as_many_ids_of_other_classes_give_no_labels(tmp_path: Path) -> None:
+    """Ten breeds of dogs are not the ten things that a network knows."""
+    root = touched(tmp_path, *(f"{wnid}/a.png" for wnid in imagenet()[151:161]))
+    images = opened(root, classes=10, class_ids=imagenet()[:10])
+    assert {item.label for item in images} == {None}
+    assert "labels unused" in images.source
+
+
+@pytest.mark.parametrize(
+    ("names", "ids", "labels"),
+    [
+        # ImageNetV2's folders, and what torchvision's ImageFolder would take them for: "10" is its third.
+        ([str(index) for index in range(12)], True, list(range(12))),
+        ([str(index) for index in range(12)], False, None),
+        # Counted from 1, perhaps in the order of ILSVRC's devkit.
+        ([str(index) for index in range(1, 13)], True, None),
+        # A few of them: two folders "0" and "1" hold cats and dogs as likely as tench and goldfish.
+        (["0", "1"], True, None),
+        # Where sorting and counting agree there is one reading.
+        ([f"{index:02d}" for index in range(12)], True, list(range(12))),
+        ([f"{index:02d}" for index in range(12)], False, list(range(12))),
+        ([f"{index:02d}" for index in range(1, 13)], False, list(range(12))),
+    ],
+)
+def test_class_folders_named_by_numbers_are_labelled_where_there_is_one_reading(
+    tmp_path: Path, names: list[str], ids: bool, labels: list[int] | None
+) -> None:
+    root = touched(tmp_path, *(f"{name}/a.png" for name in names))
+    images = opened(root, classes=12, class_ids=imagenet()[:12] if ids else None)
+    expected = labels or [None] * len(names)
+    assert labels_of(images) == {f"{name}/a.png": label for name, label in zip(names, expected, strict=True)}
+    assert ("labels unused" in images.source) == (labels is None)
+
+
+@settings(deadline=None, max_examples=30)  # shared machines pause
+@given(st.lists(st.integers(0, 999), min_size=1, max_size=12, unique=True))
+def test_an_id_gives_the_same_label_in_whatever_company(indices: list[int]) -> None:
+    wnids = imagenet()
+    with tempfile.TemporaryDirectory() as folder:
+        touched(Path(folder), *(f"{wnids[index]}/a.png" for index in indices))
+        images = opened(folder, classes=1000, class_ids=wnids)
+    assert labels_of(images) == {f"{wnids[index]}/a.png": index for index in indices}
+
+
 def test_the_order_is_spread_and_stable_when_pictures_are_added(tmp_path: Path) -> None:
     for index in range(40):
         picture(tmp_path / f"{index:02d}.jpg", size=(4, 4))
@@ -78,6 +191,66 @@ def test_labels_beside_a_flat_folder_are_found(tmp_path: Path, separator: str) -
     assert {item.id: item.label for item in images} == {"a b.png": 7, "c.png": 0, "d.png": None}
 
 
+@pytest.mark.parametrize("name", ["labels.txt", "list"])
+@pytest.mark.parametrize("separator", [",", " ", "\t", ", "])
+def test_a_label_may_be_a_wordnet_id(tmp_path: Path, name: str, separator: str) -> None:
+    validation = [f"ILSVRC2012_val_0000000{index}.JPEG" for index in (1, 2, 3)]
+    touched(tmp_path, *validation)
+    rows = zip(validation, ("n01751748", "65", "n15075141"), strict=True)
+    text = "file,wnid\n" + "".join(separator.join(row) + "\n" for row in rows)
+    (tmp_path / name).write_text(text)
+    images = opened(tmp_path / name if name == "list" else tmp_path, classes=1000, class_ids=imagenet())
+    assert labels_of(images) == dict(zip(validation, (65, 65, 999), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "ids", "says"),
+    [
+        ("a.png n02084071\n", True, "a.png is labelled n02084071; .* are others"),
+        ("a.png n01440764\n", False, "a.png is labelled n01440764; .* are not known"),
+        # The devkit's numbers, pasted beside the names: with 50,000 pictures one of them is 1000.
+        ("a.png 490\na.png 1000\n", True, "label 1000 of a.png is out of range"),
+        ("490\r\n361\r\n490\r\n1000\r\n", True, "devkit's own order"),
+    ],
+)
+def test_labels_of_another_order_are_refused(tmp_path: Path, text: str, ids: bool, says: str) -> None:
+    touched(tmp_path, "a.png")
+    (tmp_path / "truth").write_text(text)
+    (tmp_path / "labels.txt").write_text(text)
+    known = {"classes": 1000, "class_ids": imagenet() if ids else None}
+    refused(tmp_path, says, **known)
+    refused(tmp_path, says, labels=tmp_path / "truth", **known)
+    refused(tmp_path / "truth", says, **known)
+
+
+def test_the_devkits_ground_truth_is_told_from_a_list_of_files_named_by_numbers(tmp_path: Path) -> None:
+    (tmp_path / "ILSVRC2012_validation_ground_truth.txt").write_text("490\n361\n")
+    truth = tmp_path / "ILSVRC2012_validation_ground_truth.txt"
+    with pytest.raises(ImageError) as caught:
+        opened(truth, classes=1000)
+    assert "'ILSVRC2012_val_00000001.JPEG n01751748'" in str(caught.value.mend)
+    assert "meta.mat" in str(caught.value.mend)
+    touched(tmp_path, "490", "361")
+    assert labels_of(opened(truth, classes=1000)) == {"490": None, "361": None}
+
+
+def test_calibration_reads_no_labels_so_that_none_can_disturb_it(tmp_path: Path) -> None:
+    touched(tmp_path / "flat", "a.png", "b.png")
+    (tmp_path / "flat" / "labels.csv").write_text("no labels\xe9 at all\n")
+    lines = "a.png 1000\nb.png,n02084071\n"
+    (tmp_path / "flat" / "list").write_text(lines)
+    mixed = touched(tmp_path / "mixed", "n01440764/a.png", "x/b.png")
+    known = {"classes": 10, "class_ids": imagenet()[:10], "split": "calibration"}
+    for spec in (tmp_path / "flat", tmp_path / "flat" / "list", mixed):
+        images = opened(spec, **known)
+        assert [item.label for item in images] == [None, None], spec
+        assert images.class_names is None
+    assert [item.id for item in opened(tmp_path / "flat" / "list", **known)] == ["a.png", "b.png"]
+    for spec in (tmp_path / "flat", tmp_path / "flat" / "list"):
+        with pytest.raises(UsageError, match="takes no labels"):
+            opened(spec, labels=tmp_path / "flat" / "labels.csv", **known)
+
+
 def test_a_labels_file_overrides_class_folders(tmp_path: Path) -> None:
     root = classes_folder(tmp_path / "set")
     labels = tmp_path / "truth.txt"
@@ -99,6 +272,42 @@ def test_a_list_keeps_its_order_and_starts_at_its_own_folder_or_at_a_root(tmp_pa
     labels = tmp_path / "labels.txt"
     labels.write_text("b.png 5\n")
     assert opened(elsewhere, labels=labels)[0].label == 5
+
+
+NAMES = st.text("aZ0 ,;.-'é\u2028", min_size=1, max_size=8).map(lambda text: f"n{text}.png")
+LABELS = st.one_of(st.none(), st.integers(0, 999).map(str), st.sampled_from(imagenet()))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.dictionaries(NAMES, LABELS, min_size=1, max_size=6),
+    separator=st.sampled_from([" ", ",", "\t", " ; "]),
+    ending=st.sampled_from(["\n", "\r\n"]),
+    mark=st.sampled_from(["", "\ufeff"]),
+    absolute=st.booleans(),
+)
+def test_a_list_is_read_as_it_was_written(
+    rows: dict[str, str | None], separator: str, ending: str, mark: str, absolute: bool
+) -> None:
+    """With Unix and Windows line ends, a byte order mark, blanks and commas in names, absolute names."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = touched(Path(folder), *rows)
+        written = {f"{root}/{name}" if absolute else name: label for name, label in rows.items()}
+        lines = [name if label is None else name + separator + label for name, label in written.items()]
+        (root / "list").write_bytes((mark + ending.join([*lines, ""])).encode())
+        images = opened(root / "list", classes=1000, class_ids=imagenet())
+    indices = {label: index for index, wnid in enumerate(imagenet()) for label in (wnid, str(index))}
+    expected = [(name, None if label is None else indices[label]) for name, label in rows.items()]
+    assert [(item.id, item.label) for item in images] == expected
+
+
+def test_absolute_names_may_go_by_way_of_a_link(tmp_path: Path) -> None:
+    """As `find $PWD` writes them in a shell that came through one."""
+    touched(tmp_path / "real", "sub/a.png", "b.png")
+    (tmp_path / "link").symlink_to("real")
+    for folder, other in (("real", "link"), ("link", "real")):
+        (tmp_path / "real" / "list").write_text(f"{tmp_path}/{other}/sub/a.png\n{tmp_path}/{folder}/b.png\n")
+        assert [item.id for item in opened(tmp_path / folder / "list")] == ["sub/a.png", "b.png"]
 
 
 @pytest.mark.parametrize(

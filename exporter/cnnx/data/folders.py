@@ -3,52 +3,86 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cnnx.data.images import SUFFIXES, ImageFile, ImageSet, spread
-from cnnx.data.listing import Line, read_labels, read_list
+from cnnx.data.listing import WNID, Classes, Line, read_labels, read_list, refuse_bare_numbers
 from cnnx.errors import ImageError
 
 _LABEL_FILES = ("labels.csv", "labels.txt")
 _SHOWN = 3
 
 
-def open_folder(folder: Path, *, labels: Path | None, classes: int | None) -> ImageSet:
+def open_folder(folder: Path, *, labels: Path | None, classes: Classes | None) -> ImageSet:
     """A folder of class folders, or a flat one with or without a labels file.
 
     Raises:
         ImageError: see `cnnx.data.sets.open_images`.
     """
     loose, below = _scan(folder)
-    if not loose and not any(below.values()):
+    inside = [name for files in below.values() for name in files]
+    if not loose and not inside:
         raise ImageError(
             "the folder holds no pictures", where=folder, mend=f"known endings: {', '.join(sorted(SUFFIXES))}"
         )
-    if not any(below.values()):
-        found = (folder / name for name in _LABEL_FILES)
-        lines = labels or next((file for file in found if file.is_file()), None)
-        return _image_set(folder, _labelled(folder, loose, lines, classes))
-    if loose:
+    if loose and inside:
         classful = next(name for name, files in below.items() if files)
         raise ImageError(
             f"the folder mixes class folders ({classful}/, ...) with loose pictures ({loose[0]}, ...)",
             where=folder,
             mend="move the loose pictures into class folders, or name one of the folders",
         )
-    inside = [name for files in below.values() for name in files]
-    if labels is not None:
-        return _image_set(folder, _labelled(folder, inside, labels, classes))
-    if classes is not None and len(below) != classes:
-        note = f"; its {len(below)} class folders do not number {classes} classes: labels unused"
-        return _image_set(folder, (ImageFile(name, folder / name) for name in inside), note=note)
-    files = [
-        ImageFile(name, folder / name, label) for label, names in enumerate(below.values()) for name in names
-    ]
-    return _image_set(folder, files, class_names=tuple(below))
+    if loose and labels is None:
+        labels = next((file for name in _LABEL_FILES if (file := folder / name).is_file()), None)
+    if classes is not None and labels is not None:
+        return _image_set(folder, _labelled(folder, loose or inside, labels, classes))
+    if classes is not None and inside:
+        return _by_class(folder, below, classes)
+    return _image_set(folder, [ImageFile(name, folder / name) for name in loose or inside])
 
 
-def open_list(file: Path, *, root: Path | None, labels: Path | None, classes: int | None) -> ImageSet:
+def _by_class(folder: Path, below: Mapping[str, Sequence[str]], classes: Classes) -> ImageSet:
+    """Pictures labelled by the name of their class folder; without labels, and with a note, where its
+    meaning would be a guess."""
+    full = [name for name, files in below.items() if files]
+    strangers = [name for name in full if name not in classes.ids]
+    numbers: Mapping[str, int] = {}
+    note = ""
+    if len(strangers) == len(full):
+        numbers, note = _numbered(list(below), classes)
+    elif strangers:
+        raise ImageError(
+            f"{len(strangers)} of {len(full)} class folders are no class of this network, though the others "
+            f"are named by its WordNet ids: {_some(strangers)}",
+            where=folder,
+            mend="rename them to WordNet ids, move them away, or label the pictures in a file (--labels)",
+        )
+    else:
+        numbers = classes.ids
+    items = [ImageFile(file, folder / file, numbers.get(name)) for name in full for file in below[name]]
+    return _image_set(folder, items, class_names=tuple(numbers) or None, note=note)
+
+
+def _numbered(names: list[str], classes: Classes) -> tuple[dict[str, int], str]:
+    """Labels of class folders whose names are no ids: their sorted position, or none and the reason."""
+    if classes.count is not None and len(names) != classes.count:
+        return {}, f"; its {len(names)} class folders do not number {classes.count} classes: labels unused"
+    if classes.ids and all(WNID.fullmatch(name) for name in names):
+        return {}, "; its class folders are named by WordNet ids of other classes: labels unused"
+    if all(name.isdecimal() for name in names):
+        # "10" sorts before "2", and networks trained by way of torchvision's ImageFolder have their logits
+        # in that order. Those whose classes have WordNet ids have not: for them "0" to "999" are indices,
+        # as in ImageNetV2.
+        counted = sorted(names, key=int)
+        indices = classes.ids and counted == [str(index) for index in range(len(names))]
+        if counted != names and not indices:
+            return {}, "; its class folders are numbers that do not sort as they count: labels unused"
+        names = counted
+    return {name: label for label, name in enumerate(names)}, ""
+
+
+def open_list(file: Path, *, root: Path | None, labels: Path | None, classes: Classes | None) -> ImageSet:
     """The pictures that a text file names, in its order.
 
     Raises:
@@ -60,21 +94,24 @@ def open_list(file: Path, *, root: Path | None, labels: Path | None, classes: in
     lines = read_list(file, classes=classes)
     if not lines:
         raise ImageError("the list names no pictures", where=file, mend="one file name a line")
-    if labels is not None and any(line.label is not None for line in lines):
-        raise ImageError(
-            "labels are given twice, in the list and beside it", where=file, mend="leave out the labels file"
-        )
     names = {_inside(folder, line, file): line for line in lines}
+    absent = [name for name in names if not _is_file(folder / name)]
+    if len(absent) == len(names):
+        refuse_bare_numbers(lines, file)
+    _refuse_absent(file, absent, folder)
     if len(names) < len(lines):
         twice = next(line for line in lines if names[_inside(folder, line, file)] is not line)
         raise ImageError(
             f"{twice.name} is listed twice", where=f"{file}, line {twice.number}", mend="drop one"
         )
-    _refuse_absent(file, [name for name in names if not _is_file(folder / name)], folder)
-    if labels is not None:
-        items = _labelled(folder, list(names), labels, classes)
-    else:
+    if classes is None or labels is None:
         items = [ImageFile(name, folder / name, line.label) for name, line in names.items()]
+    elif any(line.label is not None for line in lines):
+        raise ImageError(
+            "labels are given twice, in the list and beside it", where=file, mend="leave out the labels file"
+        )
+    else:
+        items = _labelled(folder, list(names), labels, classes)
     return ImageSet(file.name, f"the user's list {file.name}", items)
 
 
@@ -123,12 +160,8 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _labelled(
-    folder: Path, names: Sequence[str], labels: Path | None, classes: int | None
-) -> list[ImageFile]:
+def _labelled(folder: Path, names: Sequence[str], labels: Path, classes: Classes) -> list[ImageFile]:
     """The named pictures with labels from a file; a picture that it does not name has none."""
-    if labels is None:
-        return [ImageFile(name, folder / name) for name in names]
     lines = read_labels(labels, classes=classes)
     by_name = {_inside(folder, line, labels): line.label for line in lines}
     _refuse_absent(labels, sorted(by_name.keys() - set(names)), folder)
@@ -139,20 +172,27 @@ def _inside(folder: Path, line: Line, file: Path) -> str:
     """The name relative to the folder, which it must not leave (links inside are the owner's own affair)."""
     base = os.path.normpath(folder.absolute())
     path = Path(os.path.normpath(Path(base, line.name)))
+    if not path.is_relative_to(base) and Path(line.name).is_absolute():
+        # The shell's and the system's idea of the working folder differ below a link.
+        base, path = os.path.realpath(base), Path(os.path.realpath(path.parent), path.name)
     if not path.is_relative_to(base):
         raise ImageError(
             f"{line.name} lies outside the folder {folder}",
             where=f"{file}, line {line.number}",
-            mend="list names below the folder, or give another folder as root",
+            mend="name files below that folder; a list may lie in any folder above its pictures",
         )
     return path.relative_to(base).as_posix()
 
 
 def _refuse_absent(file: Path, absent: Sequence[str], folder: Path) -> None:
     if absent:
-        more = f" and {len(absent) - _SHOWN} more" if len(absent) > _SHOWN else ""
         raise ImageError(
-            f"{file.name} names pictures that are not in the set: {', '.join(absent[:_SHOWN])}{more}",
+            f"{file.name} names pictures that are not in the set: {_some(absent)}",
             where=file,
-            mend=f"names are relative to {folder}; lines read 'name' or 'name label-index'",
+            mend=f"names are relative to {folder}; lines read 'name' or 'name label'",
         )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

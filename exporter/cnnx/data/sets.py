@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from cnnx.data import folders
 from cnnx.data.images import ImageSet, Split
+from cnnx.data.listing import Classes
 from cnnx.errors import ImageError, UsageError
 
 BUILT_IN = {
@@ -27,43 +29,57 @@ def open_images(
     labels: Path | None = None,
     root: Path | None = None,
     classes: int | None = None,
+    class_ids: Sequence[str] | None = None,
 ) -> ImageSet:
     """Find the pictures that a recipe or a command line names. None is decoded yet.
 
+    Class folders label their pictures. All named by WordNet ids in `class_ids`: by those, however few they
+    are. With names that are no ids, as many as there are classes: by their sorted position, as torchvision's
+    ImageFolder does. Numbers without leading zeros sort otherwise than they count: "0" to "999" are indices
+    where `class_ids` are given. In every other case the pictures are taken without labels, and
+    `ImageSet.source` says so.
+
     Args:
         spec: a name in `BUILT_IN` (which wins over a folder of that name: write ./digits for the
-            folder); a folder of class folders, whose sorted names number the labels from 0; a flat
-            folder; or a text file that names one file a line, with or without a label index.
+            folder); a folder of class folders; a flat folder; or a text file that names one file a
+            line, with or without a label.
         size: side in pixels of pictures that are made rather than read.
         color: "rgb" or "gray", likewise.
-        split: built-in sets have disjoint pictures for each split; folders and lists have one set.
-        labels: a file of "name label-index" lines (comma, semicolon or white space between); default:
-            labels.csv or labels.txt in a flat folder, where there is one.
+        split: built-in sets have disjoint pictures for each split; folders and lists have one set. Their
+            labels are read for "validation" only: calibration uses none, so none can be wrong.
+        labels: a file of "name label" lines (comma, semicolon or white space between); default:
+            labels.csv or labels.txt in a flat folder, where there is one. A label is a class index,
+            or a WordNet id in `class_ids`.
         root: where the names of a list start; default: the list's own folder.
-        classes: length of the logits, to refuse labels out of range. Class folders of another number
-            do not number this network's classes: their pictures are then taken without labels, and
-            `ImageSet.source` says so.
+        classes: length of the logits, to refuse labels out of range.
+        class_ids: the WordNet id of each class, in the order of the logits.
 
     Returns:
         The set: folders in the order of their names' SHA-256 (a limit takes a spread-out sample, and
         an added picture moves no other), lists in their own order.
 
     Raises:
-        ImageError: nothing there, no pictures in it, class folders mixed with loose pictures, a
-            listed file that is absent or outside the folder, labels that are malformed or out of range.
+        ImageError: nothing there, no pictures in it, class folders mixed with loose pictures, some class
+            folders named by an id and some not, a listed file that is absent or outside the folder,
+            labels that are malformed or no class.
         UsageError: labels or a root for a set that takes none.
     """
     if spec in BUILT_IN:
         _refuse(spec, labels=labels, root=root)
         built_in: ImageSet = importlib.import_module(BUILT_IN[spec]).open_set(split, size=size, color=color)
         return built_in
+    wanted = None
+    if split == "calibration":
+        _refuse(spec, labels=labels)
+    else:
+        wanted = Classes(classes, {each: index for index, each in enumerate(class_ids or ())})
     with contextlib.suppress(OSError):  # a name too long to exist
         path = Path(spec)
         if spec and path.is_dir():
             _refuse(spec, root=root)
-            return folders.open_folder(path, labels=labels, classes=classes)
+            return folders.open_folder(path, labels=labels, classes=wanted)
         if path.is_file():
-            return folders.open_list(path, root=root, labels=labels, classes=classes)
+            return folders.open_list(path, root=root, labels=labels, classes=wanted)
     near = difflib.get_close_matches(spec, BUILT_IN, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}? " if near else ""
     known = ", ".join(sorted(BUILT_IN))

@@ -37,7 +37,7 @@ from cnnx.data.images import ImageSet, Split
 from cnnx.data.sets import open_images
 from cnnx.environment import installed_version
 from cnnx.errors import BundleError, UsageError
-from cnnx.labels import read_labels
+from cnnx.labels import read_labels, read_wnids
 from cnnx.pipeline import original as originals
 from cnnx.pipeline.finished import (
     Effort,
@@ -276,7 +276,7 @@ def _parts(job: _Job, original: Original, steps: Steps, *, labels: Path | None) 
 
 
 def _images(recipe: Recipe, data: str, split: Split, labels: Path | None) -> ImageSet:
-    preprocessing = recipe.preprocessing
+    preprocessing, file = recipe.preprocessing, recipe.model.labels
     return open_images(
         data,
         labels=labels,
@@ -284,6 +284,7 @@ def _images(recipe: Recipe, data: str, split: Split, labels: Path | None) -> Ima
         color=preprocessing.color,
         split=split,
         classes=recipe.model.classes,
+        class_ids=read_wnids(recipe.folder / file, recipe.model.classes) if file else None,
     )
 
 
