@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check docs clean
+.PHONY: demo test check docs matrix clean
 
 # The core, PyTorch's exporter and ONNX Runtime: what an export on a desktop needs.
 .venv/demo.stamp: pyproject.toml
@@ -32,6 +32,9 @@ check: .venv/test.stamp  ## style, types, imports, sizes, generated help
 
 docs: .venv/test.stamp  ## write docs/help.md from the commands themselves
 	$(BIN)/python tools/help_page.py
+
+matrix: .venv/test.stamp  ## every recipe in every precision, to docs/matrix.md; continues where it stopped
+	$(BIN)/python tools/matrix.py
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,22 @@ def refused(text):
 @pytest.mark.parametrize("name", recipe_names())
 def test_shipped_recipes_are_whole(name):
     recipe = read_recipe(name)
-    assert recipe.name == name and recipe.title and recipe.source and recipe.weights.file
+    assert recipe.name == name and recipe.title and recipe.summary and recipe.source
+    assert recipe.model.parameters and recipe.model.multiply_adds
+    figures = [recipe.weights] if recipe.weights.file else []
+    for figure in (*figures, *recipe.published):
+        assert figure.source and figure.protocol and 50 < (figure.top1 or figure.top5) < 100
     assert recipe_from_dict(recipe.as_dict(), where=recipe.folder / "x.toml") == recipe
     if recipe.model.labels:
         assert (recipe.folder / recipe.model.labels).is_file()
+
+
+@pytest.mark.parametrize(("name", "size", "crop_pct"), [("inception-v4", 299, 0.875), ("levit256", 224, 0.9)])
+def test_timms_networks_resize_to_the_floor_of_size_over_crop_pct(name, size, crop_pct):
+    recipe = read_recipe(name)
+    assert recipe.input.shape == (3, size, size)
+    assert recipe.preprocessing.resize == math.floor(size / crop_pct)
+    assert recipe.preprocessing.interpolation == "bicubic"
 
 
 def test_the_least_recipe_takes_the_defaults():
@@ -52,6 +65,10 @@ def test_the_least_recipe_takes_the_defaults():
         (MINIMAL + "preprocessing = { mean = [0.5] }", ["mean needs one value"]),
         (MINIMAL + "preprocessing = { std = [1, 1, 0] }", ["std must be positive"]),
         (MINIMAL + "preprocessing = { resize = 100 }", ["crop would be larger"]),
+        (MINIMAL + "weights = { background_classes = -1 }", ["at least 0", "weights.background_classes"]),
+        (MINIMAL + "weights = { rename = { '(' = 'x' } }", ["weights.rename", "regular expression"]),
+        (MINIMAL + "weights = { rename = { 'a' = 3 } }", ["weights.rename"]),
+        (MINIMAL + "published = [{ source = 'a paper' }]", ["'published[0].protocol' is missing"]),
         (MINIMAL + "preprocessing = { resize = true }", ["whole number"]),
         (MINIMAL.replace("mine", "../x"), ["cannot name a folder"]),
         (MINIMAL.replace("10", "1"), ["at least 2 classes"]),

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import pickle
+import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +22,7 @@ from torch import nn
 
 from cnnx import models
 from cnnx.errors import CnnxError, RecipeError, Unreachable, WeightsError, WriteFailed
-from cnnx.recipe import Recipe, parse_recipe, recipe_from_dict
+from cnnx.recipe import Recipe, parse_recipe, read_recipe, recipe_from_dict
 from cnnx.resources import shared_folder
 from cnnx.weights import Weights, load_into, locate
 
@@ -332,9 +333,9 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "mine.pth"
 
 
-def load(model: nn.Module, file: Path) -> tuple[str, ...]:
+def load(model: nn.Module, file: Path, recipe: Recipe | None = None) -> tuple[str, ...]:
     weights = Weights("file", "test", "", file)
-    return load_into(model, weights, batches_for_statistics=())
+    return load_into(model, weights, recipe or read_recipe("lenet5"), batches_for_statistics=())
 
 
 def same(model: nn.Module, state: dict[str, torch.Tensor]) -> bool:
@@ -438,9 +439,82 @@ def test_a_bad_checkpoint_is_refused_and_changes_nothing(file: Path, fault: str)
 def test_the_checkpoint_of_another_known_network_is_named(file: Path) -> None:
     torch.save(lenet().state_dict(), file)
     with torch.device("meta"):
-        vgg = models.build("vgg16", classes=1000, arguments={})
+        vgg = models.build("vgg", classes=1000, arguments={})
     with pytest.raises(WeightsError, match="checkpoint of lenet5"):
         load(vgg, file)
+
+
+def shipped(name: str) -> tuple[nn.Module, Recipe]:
+    recipe = read_recipe(name)
+    spec = recipe.model
+    return models.build(spec.definition, classes=spec.classes, arguments=spec.arguments), recipe
+
+
+def test_what_only_training_needs_is_left_out_and_said(file: Path) -> None:
+    model, recipe = shipped("googlenet-bn")
+    auxiliary = {"aux1.conv.conv.weight": torch.ones(2), "aux2.fc2.bias": torch.ones(3)}
+    torch.save({**model.state_dict(), **auxiliary}, file)
+    assert load(shipped("googlenet-bn")[0], file, recipe)[0].startswith("2 tensors that only training needs")
+    torch.save({**model.state_dict(), "aux3.fc.bias": torch.ones(3)}, file)
+    with pytest.raises(WeightsError, match=r"1 unexpected \(aux3.fc.bias"):
+        load(model, file, recipe)
+
+
+def test_names_of_old_are_understood(file: Path) -> None:
+    """torchvision's DenseNet files were written when a dot stood in norm.1."""
+    model, recipe = shipped("densenet121")
+    old = {re.sub(r"(denselayer\d+\.(norm|conv))(\d)", r"\1.\3", n): t for n, t in model.state_dict().items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, file)
+    other = shipped("densenet121")[0]
+    load(other, file, recipe)
+    assert same(other, model.state_dict())
+
+
+def test_a_background_class_is_cut_off(file: Path) -> None:
+    """Google's Inception files count 1,001 classes, the first of which is none of ImageNet's."""
+    model, recipe = shipped("inception-v4")
+    state = dict(model.state_dict())
+    for name in ("last_linear.weight", "last_linear.bias"):
+        state[name] = torch.cat([torch.full_like(state[name][:1], 7), state[name]])
+    torch.save(state, file)
+    other = shipped("inception-v4")[0]
+    assert load(other, file, recipe)[0].startswith("1 background class")
+    assert same(other, model.state_dict())
+
+
+def test_another_number_of_classes_is_named(file: Path) -> None:
+    torch.save(models.build("lenet5", classes=26, arguments={}).state_dict(), file)
+    with pytest.raises(WeightsError, match="tells 26 classes apart, the recipe 10") as refusal:
+        load(lenet(), file)
+    assert "model.classes to 26" in str(refusal.value)
+
+
+def test_the_sibling_of_other_shapes_is_named(file: Path) -> None:
+    """AlexNet in two towers and in one have the same names; three convolutions differ."""
+    torch.save(shipped("alexnet")[0].state_dict(), file)
+    model, recipe = shipped("alexnet-single-tower")
+    with pytest.raises(WeightsError, match=r"checkpoint of alexnet: 3 of another shape \(conv2"):
+        load(model, file, recipe)
+
+
+def test_the_sibling_of_equal_shapes_is_told_by_its_hash(tmp_path: Path) -> None:
+    """v1 and v1.5 of ResNet-50 have the same tensors: a known file is refused for the other network."""
+    own = shared_folder("recipes") / "weights" / read_recipe("lenet5").weights.file
+    model = {"definition": "lenet5", "classes": 10, "arguments": {"variant": "other"}}
+    other = recipe_from_dict({"name": "other", "model": model}, where=tmp_path / "other.toml")
+    with pytest.raises(WeightsError, match="published for lenet5, another network than other"):
+        find(other, str(own))
+    model["definition"] = "net.py:build"  # what a definition of the user's does with them is his affair
+    assert find(recipe_from_dict({"name": "mine", "model": model}, where=tmp_path / "m.toml"), str(own)).file
+
+
+def test_an_unknown_file_that_fits_a_sibling_is_remarked_upon(file: Path) -> None:
+    torch.save(shipped("cifar-plain20")[0].state_dict(), file)
+    model, recipe = shipped("cifar-resnet20")
+    assert load(model, file, recipe) == (
+        "cifar-plain20 has tensors of the same names and shapes: check that these are cifar-resnet20's",
+    )
 
 
 def test_batch_counters_may_be_absent(file: Path) -> None:
@@ -457,7 +531,7 @@ def test_the_shipped_weights_load_without_a_network() -> None:
     assert found.file is not None
     assert found.file.parent == where.parent / "weights"
     model = lenet()
-    assert load_into(model, found, batches_for_statistics=()) == ()
+    assert load_into(model, found, read_recipe("lenet5"), batches_for_statistics=()) == ()
     assert not same(model, lenet().state_dict())
 
 
@@ -465,7 +539,7 @@ def test_the_shipped_weights_load_without_a_network() -> None:
 
 
 def draw(model: nn.Module, recipe: Recipe, batches: list[np.ndarray[Any, Any]]) -> None:
-    assert load_into(model, find(recipe, "standin"), batches_for_statistics=batches) == ()
+    assert load_into(model, find(recipe, "standin"), recipe, batches_for_statistics=batches) == ()
 
 
 def test_a_stand_in_is_the_same_every_time_and_keeps_the_scale(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cnnx.pipeline.finished import validate as validate
     from cnnx.pipeline.progress import Event as Event
     from cnnx.pipeline.reporting import write_report as write_report
-    from cnnx.pipeline.zoo import list_recipes as list_recipes
+    from cnnx.pipeline.zoo import list_networks as list_networks
     from cnnx.pipeline.zoo import show as show
     from cnnx.recipe import Recipe as Recipe
     from cnnx.stats import Verdict as Verdict
@@ -44,7 +44,7 @@ _HOMES = {
     "doctor": "cnnx.pipeline.doctor",
     "export": "cnnx.pipeline.export",
     "inspect": "cnnx.pipeline.finished",
-    "list_recipes": "cnnx.pipeline.zoo",
+    "list_networks": "cnnx.pipeline.zoo",
     "load": "cnnx.pipeline.finished",
     "show": "cnnx.pipeline.zoo",
     "validate": "cnnx.pipeline.finished",

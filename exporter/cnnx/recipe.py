@@ -40,12 +40,16 @@ class ModelSpec:
         classes: length of the logits.
         labels: file beside the recipe with a name per class, in the order of the logits; empty: none.
         arguments: keyword arguments of the definition.
+        parameters: trainable values it has; a model with another number is refused. 0: not stated.
+        multiply_adds: for one picture, biases excluded; likewise.
     """
 
     definition: str
     classes: int
     labels: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    parameters: int = 0
+    multiply_adds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +60,42 @@ class WeightsSpec:
         file: name of the checkpoint, ending in -<first 8 or more hex digits of its SHA-256>.<suffix>;
             a file of that name under weights/ beside the recipe is used before any download.
         url: where to download it; empty for weights that ship.
-        source: who published it, and under which protocol its figures were taken.
+        source: who published it, and on which pictures its figures were taken.
         licence: terms it is published under, as far as its publisher states them.
         top1: published top-1 accuracy in percent; 0 when none is published.
         top5: published top-5 accuracy in percent; 0 when none is published.
+        protocol: how pictures were cropped for these figures.
+        training_only: shell patterns of tensors that only training needs (auxiliary heads); they are
+            dropped, from a checkpoint of the user's own too.
+        rename: regular expression -> replacement, for names that the definition has changed since.
+        background_classes: rows of the classifier before those of the first class; they are dropped.
     """
 
     file: str = ""
     url: str = ""
     source: str = ""
     licence: str = ""
+    top1: float = 0.0
+    top5: float = 0.0
+    protocol: str = ""
+    training_only: tuple[str, ...] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
+    background_classes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedAccuracy:
+    """What a network's authors, or others who trained it, report of it.
+
+    Attributes:
+        source: who reports it, and where.
+        protocol: crops a picture and networks in the vote, such as "centre crop", "10 crops".
+        top1: accuracy in percent; 0 when it is not reported.
+        top5: likewise.
+    """
+
+    source: str
+    protocol: str
     top1: float = 0.0
     top5: float = 0.0
 
@@ -199,6 +229,7 @@ class Recipe:
     summary: str = ""
     source: str = ""
     weights: WeightsSpec = WeightsSpec()
+    published: tuple[PublishedAccuracy, ...] = ()
     input: InputSpec = InputSpec()
     preprocessing: Preprocessing = Preprocessing()
     precision: PrecisionPolicy = PrecisionPolicy()
@@ -264,6 +295,15 @@ def _check(recipe: Recipe, where: Path) -> None:
         refuse(f"the name {recipe.name!r} cannot name a folder", "name", "lower case letters, digits, - _ .")
     if recipe.model.classes < 2:
         refuse("a classifier has at least 2 classes", "model.classes", "give the length of the logits")
+    for key in ("model.parameters", "model.multiply_adds", "weights.background_classes"):
+        table, _, name = key.partition(".")
+        if getattr(getattr(recipe, table), name) < 0:
+            refuse("a count is at least 0", key, "leave it out when it is not known")
+    try:
+        for pattern, replacement in recipe.weights.rename.items():
+            re.compile(pattern).sub(replacement, "")
+    except (re.error, TypeError) as error:
+        refuse(f"a name cannot be changed so: {error}", "weights.rename", "regular expression = replacement")
     channels = recipe.input.shape[0]
     expected = {"rgb": 3, "gray": 1}[recipe.preprocessing.color]
     if min(recipe.input.shape) < 1 or channels != expected:

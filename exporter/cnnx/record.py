@@ -31,6 +31,7 @@ class LayerRow:
         output_shape: without the batch dimension.
         parameters: trainable values, biases included.
         multiply_adds: for one picture, biases excluded.
+        activation_bytes: what it newly writes for one picture; 0 for a view of its input, or in place.
     """
 
     name: str
@@ -38,6 +39,7 @@ class LayerRow:
     output_shape: tuple[int, ...]
     parameters: int
     multiply_adds: int
+    activation_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

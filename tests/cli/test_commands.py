@@ -50,23 +50,76 @@ def rows(table):
 def test_list_names_every_recipe_with_its_published_figures(shown):
     table = rows(shown("list"))
     assert set(table) == set(recipe_names())
-    assert table["lenet5"][1:5] == ["1x32x32", "10", "ships", "99.500"]
-    assert table["vgg16"][1:] == ["3x224x224", "1000", "download", "71.592", "90.382"]
+    assert table["lenet5"] == ["lenet", "1x32x32", "61.7 k", "417 k", "99.50", "", "whole pictures", "ships"]
+    figures = ["133 M", "7.61 G", "69.02", "88.63", "centre crop", "download"]
+    assert table["vgg11"] == ["vgg", "3x224x224", *figures]
+    assert table["resnet50-v1"][-1] == "none"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["vgg19"], ["vgg19", "vgg19-bn"]),
+        (["vgg1?"], ["vgg11", "vgg13", "vgg16", "vgg19"]),
+        (["VGG16C"], ["vgg16c", "vgg16c-bn"]),
+        (["--family", "squeezenet"], ["squeezenet1.0", "squeezenet1.1"]),
+        (["--input", "299"], ["inception-v3", "inception-v4"]),
+        (["--max-parameters", "0.1"], ["lenet5", "lenet5-1998"]),
+        (["--max-multiply-adds", "0.6", "--input", "224"], ["squeezenet1.1"]),
+        (["--min-top1", "79", "--with-weights", "--family", "inception"], ["inception-v4"]),
+        (["nothing-so-called"], []),
+    ],
+)
+def test_list_filters(cnnx_command, arguments, names):
+    code, out, _ = cnnx_command("list", *arguments, "--json")
+    assert code == 0 and [network["name"] for network in json.loads(out)["result"]] == names
+
+
+def test_list_orders_by_family_and_depth(cnnx_command):
+    networks = json.loads(cnnx_command("list", "--json")[1])["result"]
+    names = [network["name"] for network in networks]
+    assert names.index("resnet18") < names.index("resnet50") < names.index("resnet101")
+    families = [network["family"] for network in networks]
+    assert families == sorted(families)
+
+
+def test_list_refuses_a_family_that_does_not_exist(cnnx_command):
+    code, _, said = cnnx_command("list", "--family", "resnets")
+    assert code == 2 and "did you mean 'resnet'" in said
 
 
 def test_show_counts_lenet5_as_the_lecture_does(shown):
     pytest.importorskip("torch", reason="the definition is a PyTorch model")
     table = rows(shown("show", "lenet5"))
     assert table["total"][-2:] == ["61,706", "416,520"]
-    assert table["conv1"] == ["Conv2d", "6x28x28", "4,704", "156", "117,600"]
-    assert table["fc3"] == ["Linear", "10", "10", "850", "840"]
+    assert table["input"] == ["Input", "1x32x32", "4.0", "", ""]
+    assert table["conv1"] == ["Conv2d", "6x28x28", "18.4", "156", "117,600"]  # 4 * 6 * 28 * 28 bytes
+    assert table["fc3"] == ["Linear", "10", "0.0", "850", "840"]
+
+
+def test_show_prints_markdown_and_json_of_the_same_table(cnnx_command):
+    pytest.importorskip("torch", reason="the definition is a PyTorch model")
+    code, out, _ = cnnx_command("show", "vgg16", "--markdown")
+    assert code == 0
+    lines = out.strip().splitlines()
+    assert lines[0] == "**VGG-16 (configuration D)**, input 3x224x224"
+    cells = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in lines[2:]}
+    assert cells["classifier.6"] == ["classifier.6", "Linear", "1000", "3.9", "4,097,000", "4,096,000"]
+    # 15,237,608 values of four bytes: docs/errata.md.
+    assert cells["total"][3:] == ["59,521.9", "138,357,544", "15,470,264,320"]
+    shown = json.loads(cnnx_command("show", "vgg16", "--json")[1])["result"]
+    assert shown["totals"] == {
+        "parameters": 138_357_544, "multiply_adds": 15_470_264_320, "activation_bytes": 4 * 15_237_608
+    }  # fmt: skip
+    code, said, _ = cnnx_command("show", "vgg16", "--json", "--markdown")
+    assert code == 2 and "exclude each other" in said
 
 
 def test_show_counts_a_quantized_graph_as_its_original(shown, exported):
     """Q/DQ nodes, scales and zero points are no layers and no parameters of the network."""
     table = rows(shown("show", exported[0] / "model.onnx"))
     assert table["total"][-2:] == ["61,706", "416,520"]
-    assert table["conv1"] == ["Conv", "6x28x28", "4,704", "156", "117,600"]
+    assert table["conv1"] == ["Conv", "6x28x28", "9.2", "156", "117,600"]  # in FP16
     assert not any("Quantize" in cells[0] for cells in table.values() if cells)
 
 

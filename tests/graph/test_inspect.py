@@ -134,7 +134,8 @@ def test_layers_of_an_int8_network() -> None:
     rows = {row.name: row for row in layers(small_int8_network())}
     assert rows["conv1"] == Layer(
         name="conv1", op="Conv", output_shape=(8, 4, 4), parameters=8 * 2 * 9 + 8,
-        multiply_adds=8 * 16 * 2 * 9, data_type="int8", weight_bytes=8 * 2 * 9 + 2 * 8, activation_scale=0.5,
+        multiply_adds=8 * 16 * 2 * 9, activation_bytes=2 * 8 * 16, data_type="int8",
+        weight_bytes=8 * 2 * 9 + 2 * 8, activation_scale=0.5,
     )  # fmt: skip
     assert rows["logits"].multiply_adds == 4 * 5
     assert rows["norm"].parameters == 8  # scale and shift; mean and variance are not trained

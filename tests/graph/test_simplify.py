@@ -53,6 +53,36 @@ def test_a_norm_whose_input_is_read_elsewhere_is_not_folded():
     np.testing.assert_allclose(run(model, images())["logits"], before, atol=1e-5)
 
 
+def test_a_kernel_put_together_from_constants_is_computed_once():
+    s = Sketch()
+    parts = [s.constant(f"part{i}", np.full((4, 3, 3, 3), i + 1, np.float32)) for i in range(2)]
+    joined = s.node("Concat", parts, "joined", axis=0)
+    scaled = s.node("Mul", [joined, s.constant("half", np.array(0.5, np.float32))], "scaled")
+    x = s.node("Conv", ["input", scaled], "conv", kernel_shape=[3, 3], pads=[1] * 4)
+    model = s.classify(s.node("GlobalAveragePool", [x], "pool"), 8)
+    before = run(model, images())["logits"]
+    assert simplify(model)["fold_constants"] == 2
+    assert ops(model) == ["Conv", "GlobalAveragePool", "Flatten", "Gemm"]
+    kernel = next(numpy_helper.to_array(t) for t in model.graph.initializer if t.name == "scaled")
+    assert kernel.shape == (8, 3, 3, 3) and set(kernel[:, 0, 0, 0]) == {0.5, 1.0}
+    np.testing.assert_allclose(run(model, images())["logits"], before, atol=1e-6)
+
+
+def test_weights_in_int8_and_results_without_end_stay_computed():
+    """Q/DQ of a weight is meant; and 2 GB made of one number must not be."""
+    s = Sketch()
+    scale, zero = s.constant("scale", np.array(0.1, np.float32)), s.constant("zero", np.array(0, np.int8))
+    stored = s.constant("stored", np.ones((8, 3, 1, 1), np.int8))
+    weight = s.node("DequantizeLinear", [stored, scale, zero], "weight")
+    shape = s.constant("shape", np.array([1, 8, 8192, 8192]))
+    vast = s.node("ConstantOfShape", [shape], "vast")
+    x = s.node("Conv", ["input", weight], "conv", kernel_shape=[1, 1])
+    x = s.node("Add", [x, s.node("ReduceMean", [vast], "mean", keepdims=0)], "add")
+    model = s.classify(s.node("GlobalAveragePool", [x], "pool"), 8)
+    assert simplify(model)["fold_constants"] == 0
+    assert {"DequantizeLinear", "ConstantOfShape"} <= set(ops(model))
+
+
 def test_weights_that_two_convolutions_share_are_folded_apart():
     s = Sketch()
     shared, scale = s.weight("shared", 8, 8, 1, 1), [s.weight(f"bn{i}", 8) for i in range(3)]

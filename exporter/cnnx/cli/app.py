@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from cnnx.recipe import Precision
 
 app = typer.Typer(
@@ -60,16 +62,45 @@ def root(
 
 
 @app.command("list")
-def list_command(as_json: Json = False, debug: Debug = False) -> None:
-    """List the networks that ship with a recipe."""
+def list_command(
+    pattern: Annotated[
+        str,
+        typer.Argument(metavar="[PATTERN]", help="Part of a name, or a shell pattern for the whole of it."),
+    ] = "*",
+    family: Annotated[str | None, typer.Option(help="Only this family, such as resnet.")] = None,
+    side: Annotated[int | None, typer.Option("--input", help="Only inputs of so many pixels across.")] = None,
+    max_parameters: Annotated[
+        float | None, typer.Option(help="At most so many parameters, in millions.")
+    ] = None,
+    max_multiply_adds: Annotated[
+        float | None, typer.Option(help="At most so many multiply-adds a picture, in thousand millions (G).")
+    ] = None,
+    min_top1: Annotated[
+        float | None, typer.Option(help="At least this published top-1 accuracy, in percent.")
+    ] = None,
+    with_weights: Annotated[
+        bool, typer.Option("--with-weights", help="Only networks whose trained weights can be had.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the networks that ship with a recipe; all filters given must hold."""
     from cnnx.cli.ui import command
 
     with command(as_json=as_json, debug=debug) as ui:
         import cnnx
-        from cnnx.cli.tables import recipe_table
+        from cnnx.cli.tables import network_table
 
-        recipes = cnnx.list_recipes()
-        ui.show(recipes, command="list", render=lambda out, _: out.print(recipe_table(recipes)))
+        networks = cnnx.list_networks(
+            pattern,
+            family=family,
+            side=side,
+            max_parameters=None if max_parameters is None else max_parameters * 1e6,
+            max_multiply_adds=None if max_multiply_adds is None else max_multiply_adds * 1e9,
+            min_top1=min_top1,
+            with_weights=with_weights,
+        )
+        ui.show(networks, command="list", render=lambda out, _: out.print(network_table(networks)))
 
 
 @app.command()
@@ -77,21 +108,32 @@ def show(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A recipe's name, a recipe file, or an ONNX file.")
     ],
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table as Markdown, to be pasted into a document.")
+    ] = False,
     trust_recipe: Trust = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show a network layer by layer: output shapes, parameters, multiply-adds."""
+    """Show a network layer by layer: output shape, activation memory, parameters, multiply-adds."""
     from cnnx.cli.ui import command
+    from cnnx.errors import UsageError
 
     with command(as_json=as_json, debug=debug) as ui:
+        if markdown and as_json:
+            raise UsageError("--markdown and --json exclude each other", mend="give one of them")
         import cnnx
-        from cnnx.cli.tables import architecture_table
+        from cnnx.cli.tables import architecture_markdown, architecture_table
 
         architecture = cnnx.show(model, trust_recipe=trust_recipe)
-        ui.show(
-            architecture, command="show", render=lambda out, _: out.print(architecture_table(architecture))
-        )
+
+        def render(out: Console, _: bool) -> None:
+            if markdown:
+                out.out(architecture_markdown(architecture))
+            else:
+                out.print(architecture_table(architecture))
+
+        ui.show(architecture, command="show", render=render)
 
 
 @app.command()

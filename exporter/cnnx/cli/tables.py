@@ -15,8 +15,8 @@ from cnnx.graph.inspect import Layer, int8_share
 from cnnx.pipeline.doctor import Diagnosis
 from cnnx.pipeline.finished import Inspection
 from cnnx.pipeline.results import ExportResult, Measurement
-from cnnx.pipeline.zoo import Architecture
-from cnnx.recipe import Recipe
+from cnnx.pipeline.zoo import Architecture, Network
+from cnnx.record import LayerRow
 from cnnx.stats import Verdict
 
 _COLORS = {
@@ -26,7 +26,7 @@ _COLORS = {
     Verdict.NOT_JUDGED: "yellow",
 }
 _FLIPS_SHOWN = 5
-_SHORT = ("what", "op", "data", "layer", "verdict")
+_SHORT = ("what", "op", "data", "layer", "verdict", "name", "weights")
 _MIB = 2**20
 
 
@@ -34,7 +34,9 @@ def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
     table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
     for column in columns:
         justify: Literal["left", "right"] = "right" if column in right else "left"
-        table.add_column(column, justify=justify, overflow="fold", no_wrap=column in _SHORT)
+        table.add_column(
+            column, justify=justify, overflow="fold", no_wrap=column in _SHORT or column in right
+        )
     return table
 
 
@@ -42,34 +44,71 @@ def _verdict(verdict: Verdict) -> str:
     return f"[{_COLORS[verdict]}]{verdict.value}[/]"
 
 
-def recipe_table(recipes: Sequence[Recipe]) -> Table:
+def network_table(networks: Sequence[Network]) -> Table:
     """`cnnx list`."""
-    table = _table("Networks", "name", "title", "input", "classes", "weights", "top-1 %", "top-5 %")
-    for recipe in recipes:
-        weights = recipe.weights
-        origin = "download" if weights.url else "ships" if weights.file else "none published"
-        figures = [f"{figure:.3f}" if figure else "" for figure in (weights.top1, weights.top5)]
-        shape = "x".join(map(str, recipe.input.shape))
-        table.add_row(recipe.name, recipe.title, shape, str(recipe.model.classes), origin, *figures)
+    counts = ("parameters", "multiply-adds", "top-1 %", "top-5 %")
+    table = _table(
+        f"{len(networks)} networks", "name", "family", "input", *counts, "figures", "weights", right=counts
+    )
+    for position, network in enumerate(networks):
+        if position and network.family != networks[position - 1].family:
+            table.add_section()
+        accuracy = network.accuracy
+        figures = (accuracy.top1, accuracy.top5) if accuracy else (0, 0)
+        table.add_row(
+            network.name,
+            network.family,
+            _shape(network.input_shape),
+            _short_count(network.parameters),
+            _short_count(network.multiply_adds),
+            *(f"{figure:.2f}" if figure else "" for figure in figures),
+            accuracy.protocol if accuracy else "",
+            network.weights,
+        )
     return table
+
+
+def _short_count(count: int) -> str:
+    """Three or four digits and a unit: "25.6 M"."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:#.3g}".rstrip(".") + f" {unit}"
+    return str(count) if count else ""
+
+
+_ARCHITECTURE = ("layer", "op", "output", "memory KiB", "parameters", "multiply-adds")
 
 
 def architecture_table(architecture: Architecture) -> Table:
     """`cnnx show`."""
-    shape = "x".join(map(str, architecture.input_shape))
-    columns = ("output", "values", "parameters", "multiply-adds")
-    table = _table(f"{architecture.title}, input {shape}", "layer", "op", *columns, right=columns)
-    for row in architecture.layers:
-        values = 1
-        for length in row.output_shape:
-            values *= length
-        counts = (values, row.parameters, row.multiply_adds)
-        table.add_row(
-            row.name, row.op, "x".join(map(str, row.output_shape)), *(f"{n:,}" if n else "" for n in counts)
-        )
+    title = f"{architecture.title}, input {_shape(architecture.input_shape)}"
+    table = _table(title, *_ARCHITECTURE, right=_ARCHITECTURE[2:])
+    *layers, total = _architecture_rows(architecture)
+    for row in layers:
+        table.add_row(*map(escape, row))
     table.add_section()
-    table.add_row("total", "", "", "", f"{architecture.parameters:,}", f"{architecture.multiply_adds:,}")
+    table.add_row(*total)
     return table
+
+
+def architecture_markdown(architecture: Architecture) -> str:
+    """`cnnx show --markdown`."""
+    lines = [_ARCHITECTURE, ("---", "---", "---:", "---:", "---:", "---:"), *_architecture_rows(architecture)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"**{architecture.title}**, input {_shape(architecture.input_shape)}\n\n{table}"
+
+
+def _architecture_rows(architecture: Architecture) -> list[tuple[str, ...]]:
+    """Cells of each layer, and of the totals at the end."""
+
+    def cells(row: LayerRow | Architecture) -> tuple[str, ...]:
+        memory = f"{row.activation_bytes / 1024:,.1f}" if row.activation_bytes else ""
+        return memory, *(f"{count:,}" if count else "" for count in (row.parameters, row.multiply_adds))
+
+    rows = [
+        (layer.name, layer.op, _shape(layer.output_shape), *cells(layer)) for layer in architecture.layers
+    ]
+    return [*rows, ("total", "", "", *cells(architecture))]
 
 
 def print_export(out: Console, result: ExportResult, *, verbose: bool) -> None:

@@ -20,6 +20,7 @@ WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 
 _CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "Cast"})
 _NOT_LAYERS = _CONVERSIONS | {"Constant"}
+_VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 _TYPE_NAMES: dict[int, str] = {
     TensorProto.FLOAT: "fp32",
     TensorProto.FLOAT16: "fp16",
@@ -136,6 +137,7 @@ def _layer(node: NodeProto, wires: Wiring, types: Mapping[str, ValueType]) -> La
         output_shape=_lengths(types, node.output[0], node)[1:],
         parameters=sum(math.prod(tensor.dims) for tensor in constants),
         multiply_adds=_MULTIPLY_ADDS[node.op_type](node, types) if node.op_type in _MULTIPLY_ADDS else 0,
+        activation_bytes=0 if node.op_type in _VIEWS else _output_bytes(node, types),
         data_type=arrives,
         weight_bytes=sum(_stored_bytes(tensor) for tensor in constants),
         activation_scale=_scalar(wires, dequantize.input[1]) if dequantize else None,
@@ -151,6 +153,11 @@ def _trained(node: NodeProto, wires: Wiring, types: Mapping[str, ValueType]) -> 
         for name, tensor in found
         if tensor is not None and math.prod(tensor.dims) > 1 and _value_type(types, name, node).is_float
     ]
+
+
+def _output_bytes(node: NodeProto, types: Mapping[str, ValueType]) -> int:
+    kind = helper.tensor_dtype_to_np_dtype(_value_type(types, node.output[0], node).elem_type)
+    return math.prod(_lengths(types, node.output[0], node)) * int(kind.itemsize)
 
 
 def _stored_bytes(tensor: TensorProto) -> int:

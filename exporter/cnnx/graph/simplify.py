@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from cnnx.errors import GraphError
 from cnnx.graph import edit
+from cnnx.graph.constants import constants_to_initializers, fold_constants
 from cnnx.graph.edit import ValueType, Wiring
 
 
@@ -76,31 +75,6 @@ def run_pass(rewrite: Pass, model: ModelProto) -> int:
 def _signature(model: ModelProto) -> tuple[bytes, ...]:
     values = (*edit.data_inputs(model.graph), *model.graph.output)
     return tuple(value.SerializeToString(deterministic=True) for value in values)
-
-
-def constants_to_initializers(model: ModelProto) -> int:
-    """Keep what Constant nodes give as initializers, where other passes and quantization look."""
-    constants = {node.output[0]: _constant(node) for node in model.graph.node if node.op_type == "Constant"}
-    found = {name: values for name, values in constants.items() if values is not None}
-    kept = [node for node in model.graph.node if node.output[0] not in found]
-    model.graph.initializer.extend(edit.tensor_from_array(name, values) for name, values in found.items())
-    edit.replace_nodes(model.graph, kept)
-    return len(found)
-
-
-def _constant(node: NodeProto) -> NDArray[Any] | None:
-    entry = node.attribute[0]
-    value = helper.get_attribute_value(entry)
-    if entry.name == "value":
-        values: NDArray[Any] = numpy_helper.to_array(value)
-        return values
-    kinds = {
-        "value_float": np.float32,
-        "value_floats": np.float32,
-        "value_int": np.int64,
-        "value_ints": np.int64,
-    }
-    return np.array(value, kinds[entry.name]) if entry.name in kinds else None
 
 
 def fold_batch_norms(model: ModelProto) -> int:
@@ -342,6 +316,7 @@ def remove_unused_initializers(model: ModelProto) -> int:
 
 PASSES = (
     Pass("constants_to_initializers", constants_to_initializers, -1),
+    Pass("fold_constants", fold_constants, -1),
     Pass("fold_batch_norms", fold_batch_norms, -1),
     Pass("remove_no_ops", remove_no_ops, -1),
     Pass("reduce_mean_to_pool", reduce_mean_to_pool, 0),

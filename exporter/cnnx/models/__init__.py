@@ -9,7 +9,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cnnx.errors import MissingExtra, RecipeError
 
@@ -17,9 +17,40 @@ if TYPE_CHECKING:
     from torch import nn
 
 DEFINITIONS = {
+    "alexnet": "cnnx.models.alexnet:alexnet",
+    "alexnet_owt": "cnnx.models.alexnet:alexnet_owt",
+    "bn_alexnet": "cnnx.models.alexnet:bn_alexnet",
+    "bn_nin": "cnnx.models.nin:bn_nin",
+    "cifar_densenet": "cnnx.models.densenet:cifar_densenet",
+    "cifar_preact_resnet": "cnnx.models.preact_resnet:cifar_preact_resnet",
+    "cifar_resnet": "cnnx.models.resnet:cifar_resnet",
+    "densenet": "cnnx.models.densenet:densenet",
+    "googlenet": "cnnx.models.googlenet:googlenet",
+    "googlenet_bn": "cnnx.models.googlenet:googlenet_bn",
+    "inception_v3": "cnnx.models.inception:inception_v3",
+    "inception_v4": "cnnx.models.inception:inception_v4",
     "lenet5": "cnnx.models.lenet:lenet5",
-    "vgg16": "cnnx.models.vgg:vgg16",
+    "lenet5_1998": "cnnx.models.lenet:lenet5_1998",
+    "levit": "cnnx.models.levit:levit",
+    "nin": "cnnx.models.nin:nin",
+    "preact_resnet": "cnnx.models.preact_resnet:preact_resnet",
+    "resnet": "cnnx.models.resnet:resnet",
+    "resnext": "cnnx.models.resnext:resnext",
+    "squeezenet": "cnnx.models.squeezenet:squeezenet",
+    "vgg": "cnnx.models.vgg:vgg",
+    "wide_resnet": "cnnx.models.wide_resnet:wide_resnet",
+    "zfnet": "cnnx.models.zfnet:zfnet",
 }
+
+FAMILIES = tuple(dict.fromkeys(place.split(":")[0].rpartition(".")[2] for place in DEFINITIONS.values()))
+"""Names of the families' files."""
+
+Choice = TypeVar("Choice")
+
+
+def family(name: str) -> str:
+    """The family that a definition belongs to; "" for one of the user's own."""
+    return DEFINITIONS[name].split(":")[0].rpartition(".")[2] if name in DEFINITIONS else ""
 
 
 def build(name: str, *, classes: int, arguments: Mapping[str, Any]) -> nn.Module:
@@ -67,3 +98,30 @@ def call_definition(
             mend=f"let it take what it is called with, by name: {given}",
         ) from None
     return definition(classes=classes, **arguments)
+
+
+def choose(argument: str, value: Any, choices: Mapping[Any, Choice]) -> Choice:
+    """What an argument of a definition stands for.
+
+    Raises:
+        RecipeError: it is none of the choices.
+    """
+    if value not in choices:
+        known = ", ".join(map(repr, choices))
+        raise RecipeError(
+            f"{argument} is {value!r}", where=f"model.arguments.{argument}", mend=f"choose one of: {known}"
+        )
+    return choices[value]
+
+
+def divided(argument: str, value: int, parts: int, *, mend: str) -> int:
+    """How many blocks of `parts` layers make `value` layers.
+
+    Raises:
+        RecipeError: none, or not a whole number of them.
+    """
+    if value < parts or value % parts:
+        raise RecipeError(
+            f"{argument} does not give whole blocks", where=f"model.arguments.{argument}", mend=mend
+        )
+    return value // parts

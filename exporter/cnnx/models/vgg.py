@@ -5,47 +5,53 @@ arXiv:1409.1556, table 1): stages of 3x3 convolutions, a 2x2 pool after each, th
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 from torch import nn
 
-# Table 1 of the paper, one stage an entry: the output channels of its convolutions.
+from cnnx.models import choose
+
+# Table 1 of the paper: output channels of the 3x3 convolutions, stage by stage; "/1" marks a 1x1 one.
 CONFIGURATIONS = {
-    "D": ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)),
+    "A": "64 | 128 | 256 256 | 512 512 | 512 512",
+    "B": "64 64 | 128 128 | 256 256 | 512 512 | 512 512",
+    "C": "64 64 | 128 128 | 256 256 256/1 | 512 512 512/1 | 512 512 512/1",
+    "D": "64 64 | 128 128 | 256 256 256 | 512 512 512 | 512 512 512",
+    "E": "64 64 | 128 128 | 256 256 256 256 | 512 512 512 512 | 512 512 512 512",
 }
 
 
-def vgg16(classes: int = 1000) -> nn.Module:
-    """VGG-16, configuration D: (N, 3, 224, 224) -> logits (N, classes).
+def vgg(*, configuration: str = "D", batch_norm: bool = False, classes: int = 1000) -> nn.Module:
+    """VGG in one of the paper's configurations: (N, 3, 224, 224) -> logits (N, classes).
 
-    With 1,000 classes: 138,357,544 parameters (138,344,128 weights, 13,416 biases) and 15,470,264,320
-    multiply-adds a picture (biases excluded). Multiply-adds are weights times output positions:
+    With 1,000 classes (multiply-adds a picture, biases excluded):
 
-    stage  output        weights                                      multiply-adds
-    1      64x112x112    1,728 + 36,864                               1,936,392,192
-    2      128x56x56     73,728 + 147,456                             2,774,532,096
-    3      256x28x28     294,912 + 2 * 589,824                        4,624,220,160
-    4      512x14x14     1,179,648 + 2 * 2,359,296                    4,624,220,160
-    5      512x7x7       3 * 2,359,296                                1,387,266,048
-    fc     classes       102,760,448 + 16,777,216 + 4,096,000           123,633,664
+    configuration  called   parameters   with BatchNorm   multiply-adds
+    A              VGG-11   132,863,336  132,868,840       7,609,090,048
+    B              VGG-13   133,047,848  133,053,736      11,308,466,176
+    C              VGG-16C  133,638,952  133,647,400      11,770,888,192
+    D              VGG-16   138,357,544  138,365,992      15,470,264,320
+    E              VGG-19   143,667,240  143,678,248      19,632,062,464
 
-    How it differs from torchvision's `vgg16`, whose parameter names it keeps (features.N, classifier.N)
+    C is D with the third convolution of stages 3 to 5 made 1x1. Stages end at 112, 56, 28, 14 and 7 pixels.
+    The paper has no BatchNorm (nor LRN, which its A-LRN found useless); with it, each convolution is
+    followed by one, as torchvision's `_bn` networks are.
+
+    How it differs from torchvision's networks, whose parameter names it keeps (features.N, classifier.N)
     so that published checkpoints load as they are: no AdaptiveAvgPool2d to 7 x 7 between the two parts.
     At 224 x 224 that layer does nothing, yet it would leave an AveragePool in the ONNX graph. Other
-    input sizes are therefore refused by the first linear layer.
+    input sizes are therefore refused by the first linear layer. torchvision has no C.
+
+    Raises:
+        RecipeError: the paper has no such configuration.
     """
-    return vgg(CONFIGURATIONS["D"], classes=classes)
-
-
-def vgg(stages: Sequence[Sequence[int]], *, classes: int) -> nn.Module:
-    """A VGG from the output channels of each stage's convolutions, for pictures of 3 x 224 x 224."""
-    side = 224 >> len(stages)
+    stages = choose("configuration", configuration, CONFIGURATIONS)
     return nn.Sequential(
         OrderedDict(
-            features=_features(stages),
+            features=nn.Sequential(*_features(stages, batch_norm=batch_norm)),
             flatten=nn.Flatten(),
             classifier=nn.Sequential(
-                nn.Linear(stages[-1][-1] * side * side, 4096),
+                nn.Linear(512 * 7 * 7, 4096),
                 nn.ReLU(inplace=True),
                 nn.Dropout(0.5),
                 nn.Linear(4096, 4096),
@@ -57,12 +63,15 @@ def vgg(stages: Sequence[Sequence[int]], *, classes: int) -> nn.Module:
     )
 
 
-def _features(stages: Sequence[Sequence[int]]) -> nn.Sequential:
-    layers: list[nn.Module] = []
+def _features(stages: str, *, batch_norm: bool) -> Iterator[nn.Module]:
     channels = 3
-    for stage in stages:
-        for width in stage:
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
-            channels = width
-        layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers)
+    for stage in stages.split("|"):
+        for convolution in stage.split():
+            width, _, kernel = convolution.partition("/")
+            side = int(kernel or 3)
+            yield nn.Conv2d(channels, int(width), side, padding=side // 2)
+            channels = int(width)
+            if batch_norm:
+                yield nn.BatchNorm2d(channels)
+            yield nn.ReLU(inplace=True)
+        yield nn.MaxPool2d(2)

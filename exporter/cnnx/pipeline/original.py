@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Batch = tuple[int, int]
-_STANDIN_IMAGES = 16
+# In batches, for BatchNorm over a single value a channel has no variance to take.
+_STANDIN_IMAGES, _STANDIN_BATCH = 16, 8
 
 
 class Original(Protocol):
@@ -234,18 +235,20 @@ class TorchOriginal:
 
     def _built(self) -> nn.Module:
         if self._model is None:
-            self._model = build_torch(self._recipe, trusted=self._trusted)
+            module = build_torch(self._recipe, trusted=self._trusted)
+            check_model(module, self._recipe)
             from cnnx.weights import load_into
 
             batches = self._statistics_batches()
-            self.notes = load_into(self._model, self.weights, batches_for_statistics=batches)
+            self.notes = load_into(module, self.weights, self._recipe, batches_for_statistics=batches)
+            self._model = module
         return self._model
 
     def _statistics_key(self) -> dict[str, Any]:
         """What the pictures behind a stand-in's BatchNorm statistics depend on."""
         return {
             "preprocessing": dataclasses.asdict(self._recipe.preprocessing),
-            "images": _STANDIN_IMAGES,
+            "images": (_STANDIN_IMAGES, _STANDIN_BATCH),
             "code": code_digest("cnnx.data"),
         }
 
@@ -260,8 +263,9 @@ class TorchOriginal:
         images = open_images(
             "deadleaves", size=preprocessing.resize, color=preprocessing.color, split="calibration"
         )
-        for index in range(_STANDIN_IMAGES):
-            yield normalize(crop(images[index].load(), preprocessing, shape)[None], preprocessing)
+        for start in range(0, _STANDIN_IMAGES, _STANDIN_BATCH):
+            batch = [crop(images[start + i].load(), preprocessing, shape) for i in range(_STANDIN_BATCH)]
+            yield normalize(np.stack(batch), preprocessing)
 
 
 def build_torch(recipe: Recipe, *, trusted: bool) -> nn.Module:
@@ -280,6 +284,33 @@ def build_torch(recipe: Recipe, *, trusted: bool) -> nn.Module:
     return models.build(
         recipe.model.definition, classes=recipe.model.classes, arguments=recipe.model.arguments
     )
+
+
+def check_model(model: nn.Module, recipe: Recipe) -> None:
+    """Hold a model against what its recipe says of it, before weights are loaded.
+
+    Raises:
+        RecipeError: it does not take the recipe's input, gives another number of classes, or has other
+            counts than the recipe states.
+    """
+    from cnnx.models.count import layer_rows, output_shape
+
+    logits = output_shape(model, recipe.input.shape)
+    if logits != (recipe.model.classes,):
+        raise RecipeError(
+            f"the network gives {list(logits)} for a picture, the recipe says {recipe.model.classes} classes",
+            where="model.classes",
+            mend="let the definition take `classes`, or state the number it has",
+        )
+    rows = layer_rows(model, recipe.input.shape)
+    for key in ("parameters", "multiply_adds"):
+        stated, found = getattr(recipe.model, key), sum(getattr(row, key) for row in rows)
+        if stated not in (0, found):
+            raise RecipeError(
+                f"the network has {found:,} {key.replace('_', '-')}, the recipe states {stated:,}",
+                where=f"model.{key}",
+                mend="mend or drop that key, or model.arguments",
+            )
 
 
 def open_here(name: str, file: Path) -> runtimes.Session:

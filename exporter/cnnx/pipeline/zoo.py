@@ -2,20 +2,61 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
+import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal
 
-from cnnx.recipe import Recipe, read_recipe, recipe_names
+from cnnx.errors import UsageError
+from cnnx.models import FAMILIES, family
+from cnnx.recipe import PublishedAccuracy, Recipe, read_recipe, recipe_names
 from cnnx.record import LayerRow
+from cnnx.weights import at_hand
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One shipped recipe, as `cnnx list` shows it.
+
+    Attributes:
+        name: what every command calls it.
+        title: for people.
+        summary: one sentence.
+        family: the family its definition belongs to.
+        input_shape: channels, height, width.
+        classes: length of its logits.
+        parameters: trainable values.
+        multiply_adds: for one picture, biases excluded.
+        accuracy: what the published weights reach, else what its authors report; None where neither is known.
+        weights: "ships" with cnnx, "at hand" on this machine, "download", or "none".
+    """
+
+    name: str
+    title: str
+    summary: str
+    family: str
+    input_shape: tuple[int, int, int]
+    classes: int
+    parameters: int
+    multiply_adds: int
+    accuracy: PublishedAccuracy | None
+    weights: Literal["ships", "at hand", "download", "none"]
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A network laid open, layer by layer."""
+    """A network laid open, layer by layer; the first row is the picture."""
 
     name: str
     title: str
-    input_shape: tuple[int, int, int]
     layers: tuple[LayerRow, ...]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Channels, height, width."""
+        return self.layers[0].output_shape
 
     @property
     def parameters(self) -> int:
@@ -27,10 +68,85 @@ class Architecture:
         """Multiply-adds for one picture, biases excluded."""
         return sum(layer.multiply_adds for layer in self.layers)
 
+    @property
+    def activation_bytes(self) -> int:
+        """What one picture's passage writes, the picture included; a runtime may use memory again."""
+        return sum(layer.activation_bytes for layer in self.layers)
 
-def list_recipes() -> tuple[Recipe, ...]:
-    """Every recipe that ships, by name."""
-    return tuple(read_recipe(name) for name in recipe_names())
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, totals included."""
+        totals = ("parameters", "multiply_adds", "activation_bytes")
+        return {**dataclasses.asdict(self), "totals": {key: getattr(self, key) for key in totals}}
+
+
+def list_networks(
+    pattern: str = "*",
+    *,
+    family: str | None = None,
+    side: int | None = None,
+    max_parameters: float | None = None,
+    max_multiply_adds: float | None = None,
+    min_top1: float | None = None,
+    with_weights: bool = False,
+) -> tuple[Network, ...]:
+    """The networks that ship with a recipe, by family and name.
+
+    Args:
+        pattern: part of a name, or a shell pattern for the whole of it.
+        family: one of `cnnx.models.FAMILIES`.
+        side: pixels of the input, across.
+        max_parameters: at most so many trainable values.
+        max_multiply_adds: at most so many multiply-adds a picture.
+        min_top1: at least this published top-1 accuracy, in percent.
+        with_weights: only those whose trained weights can be had.
+
+    Raises:
+        UsageError: no such family.
+    """
+    if family is not None and family not in FAMILIES:
+        near = difflib.get_close_matches(family, FAMILIES, n=1)
+        mend = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(FAMILIES)}"
+        raise UsageError(f"there is no family {family!r}", mend=mend)
+    wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+    found = (
+        network
+        for network in map(_network, map(read_recipe, recipe_names()))
+        if fnmatchcase(network.name, wanted.lower())
+        and family in (None, network.family)
+        and side in (None, network.input_shape[2])
+        and (max_parameters is None or network.parameters <= max_parameters)
+        and (max_multiply_adds is None or network.multiply_adds <= max_multiply_adds)
+        and (min_top1 is None or (network.accuracy is not None and network.accuracy.top1 >= min_top1))
+        and (network.weights != "none" or not with_weights)
+    )
+    return tuple(sorted(found, key=lambda network: (network.family, _counting(network.name))))
+
+
+def _counting(name: str) -> list[tuple[int, str]]:
+    """Sorts resnet18 before resnet101."""
+    parts = re.findall(r"\d+|\D+", name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+def _network(recipe: Recipe) -> Network:
+    weights = recipe.weights
+    origin: Literal["ships", "at hand", "download", "none"] = "none"
+    if weights.file:
+        origin = "ships" if not weights.url else "at hand" if at_hand(recipe) else "download"
+    own = (PublishedAccuracy(weights.source, weights.protocol, weights.top1, weights.top5),)
+    figures = own if weights.top1 else recipe.published
+    return Network(
+        name=recipe.name,
+        title=recipe.title,
+        summary=recipe.summary,
+        family=family(recipe.model.definition),
+        input_shape=recipe.input.shape,
+        classes=recipe.model.classes,
+        parameters=recipe.model.parameters,
+        multiply_adds=recipe.model.multiply_adds,
+        accuracy=figures[0] if figures else None,
+        weights=origin,
+    )
 
 
 def show(model: str, *, trust_recipe: bool = False) -> Architecture:
@@ -49,7 +165,14 @@ def show(model: str, *, trust_recipe: bool = False) -> Architecture:
 
         rows: tuple[LayerRow, ...] = layers(load_model(recipe.folder / recipe.model.definition))
     else:
+        module = build_torch(recipe, trusted=trust_recipe)
         from cnnx.models.count import layer_rows
 
-        rows = layer_rows(build_torch(recipe, trusted=trust_recipe), recipe.input.shape)
-    return Architecture(recipe.name, recipe.title or recipe.name, recipe.input.shape, rows)
+        rows = layer_rows(module, recipe.input.shape)
+    return Architecture(recipe.name, recipe.title or recipe.name, (_picture(recipe), *rows))
+
+
+def _picture(recipe: Recipe) -> LayerRow:
+    channels, height, width = recipe.input.shape
+    values = channels * height * width
+    return LayerRow(recipe.input.name, "Input", recipe.input.shape, 0, 0, activation_bytes=4 * values)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.errors import MissingExtra, RecipeError, WeightsError
-from cnnx.recipe import Recipe
+from cnnx.recipe import Recipe, read_recipe, recipe_names
 from cnnx.resources import shared_folder
 from cnnx.store import cache_folder, digest_of, digest_of_file
 from cnnx.weights.download import fetch
@@ -64,11 +64,14 @@ def locate(recipe: Recipe, choice: str, *, progress: Callable[[int, int | None],
         WriteFailed: the download cannot be stored.
     """
     if choice == "standin":
-        drawn_from = {"seed": _STANDIN_SEED, "version": _STANDIN_VERSION, "model": recipe.as_dict()["model"]}
+        spec = recipe.model
+        model = {"definition": spec.definition, "classes": spec.classes, "arguments": dict(spec.arguments)}
+        drawn_from = {"seed": _STANDIN_SEED, "version": _STANDIN_VERSION, "model": model}
         origin = f"stand-in: random (He normal, seed {_STANDIN_SEED}), never trained"
         return Weights("standin", origin, digest_of(drawn_from), None)
     if choice == "pretrained":
         file, digest = _published(recipe, progress)
+        _refuse_sibling(recipe, file, digest)
         source = recipe.weights.source or recipe.weights.url or "shipped with the recipe"
         return Weights("pretrained", f"{file.name}: {source}", digest, file)
     file = Path(choice)
@@ -76,7 +79,27 @@ def locate(recipe: Recipe, choice: str, *, progress: Callable[[int, int | None],
         what = "is a folder" if file.is_dir() else "does not exist"
         mend = "--weights takes pretrained, standin, or a .safetensors, .pth or .pt file"
         raise WeightsError(f"the checkpoint {what}", where=file, mend=mend)
-    return Weights("file", f"the user's {file.name}", digest_of_file(file), file)
+    digest = digest_of_file(file)
+    _refuse_sibling(recipe, file, digest)
+    return Weights("file", f"the user's {file.name}", digest, file)
+
+
+def _refuse_sibling(recipe: Recipe, file: Path, digest: str) -> None:
+    """Refuse a file known to be published for the same definition with other arguments.
+
+    Networks may have the same tensors and other arithmetic (where a ResNet takes its strides): only the
+    file's hash says for which it was trained.
+    """
+    for other in (read_recipe(name) for name in recipe_names()):
+        same = other.model.definition == recipe.model.definition
+        if not same or other.model.arguments == recipe.model.arguments or not other.weights.file:
+            continue
+        if digest.startswith(_hash_in_name(other)):
+            raise WeightsError(
+                f"these weights are published for {other.name}, another network than {recipe.name}",
+                where=file,
+                mend=f"export {other.name}, or give weights trained for {recipe.name}",
+            )
 
 
 def _published(recipe: Recipe, progress: Callable[[int, int | None], None]) -> tuple[Path, str]:
@@ -86,27 +109,44 @@ def _published(recipe: Recipe, progress: Callable[[int, int | None], None]) -> t
             f"no weights are published for {recipe.name}",
             mend="--weights standin (random: figures, but no verdict), or --weights FILE with your own",
         )
-    match = re.fullmatch(r"[^/\\]+-([0-9a-f]{8,64})\.[a-z]+", name)
-    if match is None:
-        mend = "end it with -<first 8 or more hex digits of the SHA-256>.<suffix>, without folders"
-        raise RecipeError(f"weights.file {name!r} does not carry its hash", where="weights.file", mend=mend)
-    cached = cache_folder() / "weights" / name
-    # A recipe copied from a shipped one finds the weights that ship, too: the name carries their hash.
-    shipped = shared_folder("recipes") / "weights" / name
-    for place in (recipe.folder / "weights" / name, shipped, cached):
+    expected = _hash_in_name(recipe)
+    for place in _places(recipe):
         if place.is_file():
-            return place, _checked(place, match[1])
+            return place, _checked(place, expected)
     hub = _hub_folder() / name
     # A damaged file there is another tool's to mend: pass over it.
-    if hub.is_file() and (digest := digest_of_file(hub)).startswith(match[1]):
+    if hub.is_file() and (digest := digest_of_file(hub)).startswith(expected):
         return hub, digest
+    cached = _places(recipe)[-1]
     if not recipe.weights.url:
         mend = f"put it at {cached}, or take --weights standin or --weights FILE"
         raise WeightsError(
             f"the weights {name} are not at hand, and no URL is given", where=recipe.name, mend=mend
         )
-    fetch(recipe.weights.url, cached, digest=match[1], progress=progress)
-    return cached, _checked(cached, match[1])
+    fetch(recipe.weights.url, cached, digest=expected, progress=progress)
+    return cached, _checked(cached, expected)
+
+
+def at_hand(recipe: Recipe) -> bool:
+    """Whether the published weights lie somewhere on this machine; their hash is not looked at."""
+    return any(place.is_file() for place in (*_places(recipe), _hub_folder() / recipe.weights.file))
+
+
+def _places(recipe: Recipe) -> tuple[Path, ...]:
+    """Where published weights are looked for, in order; the last is where a download goes."""
+    name = recipe.weights.file
+    # A recipe copied from a shipped one finds the weights that ship, too: the name carries their hash.
+    shipped = shared_folder("recipes") / "weights" / name
+    return recipe.folder / "weights" / name, shipped, cache_folder() / "weights" / name
+
+
+def _hash_in_name(recipe: Recipe) -> str:
+    name = recipe.weights.file
+    match = re.fullmatch(r"[^/\\]+-([0-9a-f]{8,64})\.[a-z]+", name)
+    if match is None:
+        mend = "end it with -<first 8 or more hex digits of the SHA-256>.<suffix>, without folders"
+        raise RecipeError(f"weights.file {name!r} does not carry its hash", where="weights.file", mend=mend)
+    return match[1]
 
 
 def _checked(place: Path, expected: str) -> str:
@@ -128,13 +168,18 @@ def _hub_folder() -> Path:
 
 
 def load_into(
-    model: nn.Module, weights: Weights, *, batches_for_statistics: Iterable[NDArray[np.float32]]
+    model: nn.Module,
+    weights: Weights,
+    recipe: Recipe,
+    *,
+    batches_for_statistics: Iterable[NDArray[np.float32]],
 ) -> tuple[str, ...]:
     """Give a model its weights, in place.
 
     Args:
         model: a network in evaluation mode, on the CPU.
         weights: what `locate` found.
+        recipe: the model's; says which tensors of a checkpoint only training needs, and what they are called.
         batches_for_statistics: pictures (N, C, H, W), normalised, from which a stand-in's BatchNorm layers
             take their mean and variance; read only for a stand-in with such layers.
 
@@ -146,7 +191,7 @@ def load_into(
         MissingExtra: PyTorch is not installed.
     """
     try:
-        from cnnx.weights import checkpoint, standin
+        from cnnx.weights import checkpoint, fit, standin
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
@@ -154,4 +199,5 @@ def load_into(
     if weights.file is None:
         standin.initialise(model, _STANDIN_SEED, batches=batches_for_statistics)
         return ()
-    return checkpoint.load(model, weights.file)
+    notes = checkpoint.load(model, weights.file, recipe)
+    return notes if weights.kind == "pretrained" else (*notes, *fit.siblings(model.state_dict(), recipe))

@@ -8,7 +8,7 @@ import re
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,19 +17,20 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from cnnx import models
 from cnnx.errors import WeightsError
+from cnnx.recipe import Recipe
+from cnnx.weights.fit import adapted, compare, listed, word
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # around the tensors in training checkpoints
 _PREFIXES = ("module.", "_orig_mod.")  # put before every name by DataParallel and by torch.compile
-_SHOWN = 8
 _RESAVE = "save it anew where it came from: torch.save(model.state_dict(), 'weights.pth')"
 
 
-def load(model: nn.Module, file: Path) -> tuple[str, ...]:
+def load(model: nn.Module, file: Path, recipe: Recipe) -> tuple[str, ...]:
     """Give a model the tensors of a checkpoint; nothing is changed unless all of them fit.
 
     The model's parameters become the checkpoint's own tensors, memory-mapped where its format allows that.
+    What the recipe's [weights] say of renamed, training-only and background tensors is done first.
 
     Returns:
         What the user should be told.
@@ -37,20 +38,21 @@ def load(model: nn.Module, file: Path) -> tuple[str, ...]:
     Raises:
         WeightsError: damaged, unsafe, holding other things than tensors, not finite, or of another network.
     """
-    state = _tensors(_read(file), file)
     wanted = model.state_dict()
-    _compare(wanted, state, file)
+    state, notes = adapted(_tensors(_read(file), file), wanted, recipe.weights)
+    compare(wanted, state, file, recipe)
     fitted = {name: t.to(wanted[name].dtype) for name, t in state.items()}
     if broken := [name for name, tensor in fitted.items() if not _is_finite(tensor)]:
-        raise WeightsError(f"not every weight is a finite number: {_listed(broken)}", where=file)
+        raise WeightsError(f"not every weight is a finite number: {listed(broken)}", where=file)
     # Not strict only for num_batches_tracked, which checkpoints before PyTorch 0.4.1 lack.
     model.load_state_dict(fitted, strict=False, assign=True)
     changed = Counter(
-        f"from {_word(tensor.dtype)} to {_word(fitted[name].dtype)}"
+        f"from {word(tensor.dtype)} to {word(fitted[name].dtype)}"
         for name, tensor in state.items()
         if tensor.dtype != fitted[name].dtype
     )
-    return tuple(f"{count} tensors of the checkpoint were converted {how}" for how, count in changed.items())
+    notes += [f"{count} tensors of the checkpoint were converted {how}" for how, count in changed.items()]
+    return tuple(notes)
 
 
 def _read(file: Path) -> Any:
@@ -109,7 +111,7 @@ def _tensors(content: Any, file: Path) -> dict[str, torch.Tensor]:
     others = [str(name) for name, value in content.items() if not _is_plain(name, value)]
     if others:
         raise WeightsError(
-            f"the checkpoint holds other things than tensors: {_listed(others)}", where=file, mend=_RESAVE
+            f"the checkpoint holds other things than tensors: {listed(others)}", where=file, mend=_RESAVE
         )
     state = dict(content)
     for prefix in _PREFIXES:
@@ -127,59 +129,3 @@ def _is_plain(name: object, value: object) -> bool:
 def _is_finite(tensor: torch.Tensor) -> bool:
     """By its extremes, which NaN reaches too: torch.isfinite on the whole would take as much memory again."""
     return tensor.numel() == 0 or all(math.isfinite(extreme) for extreme in torch.aminmax(tensor))
-
-
-def _compare(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], file: Path) -> None:
-    missing = [n for n in wanted if n not in state and not n.endswith("num_batches_tracked")]
-    unexpected = [n for n in state if n not in wanted]
-    shared = [n for n in wanted if n in state]
-    shapes = [
-        f"{n}: {list(state[n].shape)} where the model has {list(wanted[n].shape)}"
-        for n in shared
-        if state[n].shape != wanted[n].shape
-    ]
-    types = [
-        f"{n}: {_word(state[n].dtype)}"
-        for n in shared
-        if state[n].is_floating_point() != wanted[n].is_floating_point()
-    ]
-    kinds = {
-        "missing": missing,
-        "unexpected": unexpected,
-        "of another shape": shapes,
-        "of another type": types,
-    }
-    faults = [f"{len(names)} {kind} ({_listed(names)})" for kind, names in kinds.items() if names]
-    if not faults:
-        return
-    if 2 * len(shared) < len(wanted):
-        network = _recognised(state) or "another network"
-        raise WeightsError(
-            f"this is a checkpoint of {network}: {'; '.join(faults)}",
-            where=file,
-            mend="give the checkpoint of this network, or name the other one's recipe",
-        )
-    raise WeightsError(
-        f"the checkpoint does not fit the model: {'; '.join(faults)}",
-        where=file,
-        mend="set model.classes and model.arguments in the recipe to what it was trained with",
-    )
-
-
-def _recognised(state: Mapping[str, torch.Tensor]) -> str | None:
-    """The known network whose parameter names these are."""
-    for name in models.DEFINITIONS:
-        with torch.device("meta"):
-            known = models.build(name, classes=2, arguments={}).state_dict()
-        if known.keys() == state.keys():
-            return name
-    return None
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
-
-
-def _word(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

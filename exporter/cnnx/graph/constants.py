@@ -1,0 +1,95 @@
+"""Passes over what a graph computes from constants alone; see `cnnx.graph.simplify` for what a pass is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from cnnx.graph import edit
+from cnnx.graph.edit import ValueType
+
+# Results larger than this stay computed: a graph that expands a scalar must not fill the memory.
+_LARGEST = 1 << 22
+
+# Weights in INT8 are meant to stay so.
+_KEPT = frozenset({"QuantizeLinear", "DequantizeLinear", "Constant"})
+
+
+def constants_to_initializers(model: ModelProto) -> int:
+    """Keep what Constant nodes give as initializers, where other passes and quantization look."""
+    constants = {node.output[0]: _constant(node) for node in model.graph.node if node.op_type == "Constant"}
+    found = {name: values for name, values in constants.items() if values is not None}
+    kept = [node for node in model.graph.node if node.output[0] not in found]
+    model.graph.initializer.extend(edit.tensor_from_array(name, values) for name, values in found.items())
+    edit.replace_nodes(model.graph, kept)
+    return len(found)
+
+
+def _constant(node: NodeProto) -> NDArray[Any] | None:
+    entry = node.attribute[0]
+    value = helper.get_attribute_value(entry)
+    if entry.name == "value":
+        values: NDArray[Any] = numpy_helper.to_array(value)
+        return values
+    kinds = {
+        "value_float": np.float32,
+        "value_floats": np.float32,
+        "value_int": np.int64,
+        "value_ints": np.int64,
+    }
+    return np.array(value, kinds[entry.name]) if entry.name in kinds else None
+
+
+def fold_constants(model: ModelProto) -> int:
+    """Compute once what depends on constants alone, such as a kernel put together from parts.
+
+    onnx's reference evaluator computes it. Nodes with subgraphs, of other domains than ONNX's own, with
+    several outputs, or with large or unknown results are left as they are.
+    """
+    constants, types = edit.initializers(model.graph), edit.value_types(model)
+    outputs = {value.name for value in model.graph.output}
+    kept, folded = [], []
+    for node in model.graph.node:
+        if node.output[0] in outputs or not _is_foldable(node, constants, types):
+            kept.append(node)
+            continue
+        tensor = edit.tensor_from_array(node.output[0], _evaluate(node, constants, edit.opset(model)))
+        constants[tensor.name] = tensor
+        folded.append(tensor)
+    model.graph.initializer.extend(folded)
+    edit.replace_nodes(model.graph, kept)
+    return len(folded)
+
+
+def _is_foldable(
+    node: NodeProto, constants: Mapping[str, TensorProto], types: Mapping[str, ValueType]
+) -> bool:
+    if node.op_type in _KEPT or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
+        return False
+    read = [name for name in node.input if name]
+    if (
+        not read
+        or any(name not in constants for name in read)
+        or any(entry.HasField("g") for entry in node.attribute)
+    ):
+        return False
+    shape = types[node.output[0]].shape if node.output[0] in types else None
+    lengths = [length for length in shape or () if isinstance(length, int)]
+    return shape is not None and len(lengths) == len(shape) and math.prod(lengths) <= _LARGEST
+
+
+def _evaluate(node: NodeProto, constants: Mapping[str, TensorProto], opset: int) -> NDArray[Any]:
+    names = [name for name in dict.fromkeys(node.input) if name]
+    described = [helper.make_tensor_value_info(n, constants[n].data_type, constants[n].dims) for n in names]
+    graph = helper.make_graph(
+        [node], "constant", described, [helper.make_empty_tensor_value_info(node.output[0])]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    (result,) = ReferenceEvaluator(model).run(None, {name: edit.array(constants[name]) for name in names})
+    return np.asarray(result)

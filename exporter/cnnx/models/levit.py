@@ -1,0 +1,218 @@
+"""LeViT (Graham, El-Nouby, Touvron, Stock, Joulin, Jégou, Douze: LeViT: a Vision Transformer in ConvNet's
+Clothing for Faster Inference, arXiv:2104.01136): four convolutions, then attention on ever smaller maps.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+# Table 2, column LeViT-256: channels, heads and side of the map of each stage, and what all stages share.
+STAGES = ((256, 4, 14), (384, 6, 7), (512, 8, 4))
+BLOCKS = 4  # attention and MLP, a stage
+KEY = 32  # D, channels of a head's queries and keys
+
+# Where a BatchNorm that ends in a sum starts. At the paper's 0 a network without trained weights has no
+# attention; at 1 its softmax saturates, and rounding to FP16 alone gives other logits.
+_DAMPED = 0.1
+
+
+def levit(*, classes: int = 1000) -> nn.Module:
+    """LeViT-256 in its convolutional form: (N, 3, 224, 224) -> logits (N, classes).
+
+    With 1,000 classes: 18,893,876 parameters and 1,127,257,344 multiply-adds a picture (biases excluded),
+    79,123,712 of them in the products of attention. Figure 4 and table 2 of the paper, which says 18.9 M
+    and 1,120 M:
+
+    part     output     parameters  multiply-adds
+    stem     256x14x14     388,896    184,246,272
+    stage 1  256x14x14   1,850,432    418,668,544
+    stage 2  384x7x7     5,532,344    335,740,160
+    stage 3  512x4x4    10,094,156    187,578,368
+    heads    classes     1,028,048      1,024,000
+
+    In evaluation mode the logits are the mean of two heads, of which one learnt from the labels and one from
+    a teacher (section 4.2); in training mode both are given, for each has a loss of its own.
+
+    Every linear layer is a 1x1 convolution here, so that the BatchNorm behind it folds into it. The other
+    form, with linear layers on (N, H * W, C), computes the same, but its ONNX graph keeps 58 BatchNorms
+    behind matrix products and 135 Reshapes (PyTorch 2.13).
+
+    How it differs from timm's `levit_conv_256`, whose parameter names and values it has: shrinking attention
+    subsamples by the stride of its query convolution, where timm has an average pool of one value before it;
+    biases of attention are looked up whenever it runs, not kept from the last time; residual branches start
+    small, not at zero. Pictures of which the stem makes another map than 14x14 are refused: no biases exist
+    for it.
+    """
+    return LeViT(classes)
+
+
+class LeViT(nn.Module):
+    """The network of `levit`."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        first, last = STAGES[0][0], STAGES[-1][0]
+        self.stem = _stem((3, first // 8, first // 4, first // 2, first))
+        self.stages = nn.Sequential(*map(_stage, range(len(STAGES))))
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
+        self.head = _head(last, classes)
+        self.head_dist = _head(last, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """(N, 3, 224, 224) -> (N, classes), in training mode twice: from labels and from the teacher."""
+        x = self.flatten(self.pool(self.stages(self.stem(x))))
+        labels, teacher = self.head(x), self.head_dist(x)
+        return (labels, teacher) if self.training else (labels + teacher) / 2
+
+
+def _stem(widths: tuple[int, ...]) -> nn.Sequential:
+    """Convolutions with stride 2 from each width to the next, Hardswish between them."""
+    layers = OrderedDict[str, nn.Module]()
+    for number, (channels, outputs) in enumerate(itertools.pairwise(widths), 1):
+        layers[f"conv{number}"] = _conv_norm(channels, outputs, 3, stride=2)
+        layers[f"act{number}"] = nn.Hardswish()
+    layers.popitem()  # none after the last
+    return nn.Sequential(layers)
+
+
+def _stage(number: int) -> nn.Sequential:
+    """Stage `number` of table 2, counted from 0; all but the first begin with a smaller map."""
+    channels, heads, side = STAGES[number]
+    layers = OrderedDict[str, nn.Module]()
+    if number:
+        before, _, larger = STAGES[number - 1]
+        layers["downsample"] = Downsample(before, channels, larger)
+    layers["blocks"] = nn.Sequential(*(Block(channels, heads, side) for _ in range(BLOCKS)))
+    return nn.Sequential(layers)
+
+
+class Block(nn.Module):
+    """Attention and MLP, both residual; the map keeps its shape."""
+
+    def __init__(self, channels: int, heads: int, side: int) -> None:
+        super().__init__()
+        self.attn = Attention(channels, heads, side)
+        self.mlp = _mlp(channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, side, side) -> the same."""
+        x = x + self.attn(x)
+        added: torch.Tensor = x + self.mlp(x)
+        return added
+
+
+class Downsample(nn.Module):
+    """Shrinking attention, which cannot be residual, and a residual MLP."""
+
+    def __init__(self, channels: int, outputs: int, side: int) -> None:
+        super().__init__()
+        self.attn_downsample = ShrinkingAttention(channels, outputs, side)
+        self.mlp = _mlp(outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, channels, side, side) -> (N, outputs, side / 2 rounded up, the same)."""
+        x = self.attn_downsample(x)
+        added: torch.Tensor = x + self.mlp(x)
+        return added
+
+
+class Attention(nn.Module):
+    """Figure 5, left: values of 2 D channels a head."""
+
+    offsets: torch.Tensor
+
+    def __init__(self, channels: int, heads: int, side: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = _conv_norm(channels, heads * 4 * KEY)
+        self.proj = _projection(heads * 2 * KEY, channels, scale=_DAMPED)
+        self.attention_biases = nn.Parameter(torch.zeros(heads, side * side))
+        self.register_buffer("offsets", _offsets(side), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, channels, side, side) -> the same."""
+        q, k, v = torch.split(_by_head(self.qkv(x), self.heads), [KEY, KEY, 2 * KEY], dim=2)
+        mixed = _attend(q, k, v, self.attention_biases[:, self.offsets])
+        projected: torch.Tensor = self.proj(mixed.view(-1, self.heads * 2 * KEY, *x.shape[2:]))
+        return projected
+
+
+class ShrinkingAttention(nn.Module):
+    """Figure 5, right: queries at every second row and column, C / D heads, values of 4 D channels."""
+
+    offsets: torch.Tensor
+
+    def __init__(self, channels: int, outputs: int, side: int) -> None:
+        super().__init__()
+        self.heads = channels // KEY
+        self.kv = _conv_norm(channels, self.heads * 5 * KEY)
+        self.q = nn.Sequential(OrderedDict(ln=_conv_norm(channels, self.heads * KEY, stride=2)))
+        self.proj = _projection(self.heads * 4 * KEY, outputs)
+        self.attention_biases = nn.Parameter(torch.zeros(self.heads, side * side))
+        self.register_buffer("offsets", _offsets(side, stride=2), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, channels, side, side) -> (N, outputs, side / 2 rounded up, the same)."""
+        k, v = torch.split(_by_head(self.kv(x), self.heads), [KEY, 4 * KEY], dim=2)
+        queries = self.q(x)
+        mixed = _attend(_by_head(queries, self.heads), k, v, self.attention_biases[:, self.offsets])
+        projected: torch.Tensor = self.proj(mixed.view(-1, self.heads * 4 * KEY, *queries.shape[2:]))
+        return projected
+
+
+def _by_head(x: torch.Tensor, heads: int) -> torch.Tensor:
+    """(N, heads * d, H, W) -> (N, heads, d, H * W)."""
+    _, channels, height, width = x.shape
+    return x.view(-1, heads, channels // heads, height * width)
+
+
+def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Equation 1 for all heads, softmax over the keys, and the values' mean under it.
+
+    Maps are (N, heads, channels, positions) and stay so: the bias is (heads, queries, keys).
+    """
+    weights = torch.softmax(q.transpose(-2, -1) @ k * KEY**-0.5 + bias, -1)
+    return v @ weights.transpose(-2, -1)
+
+
+def _offsets(side: int, *, stride: int = 1) -> torch.Tensor:
+    """Where in its head's table the bias of each query and key lies: |dy| * side + |dx|."""
+    ticks = torch.arange(side)
+    keys = torch.cartesian_prod(ticks, ticks)
+    queries = torch.cartesian_prod(ticks[::stride], ticks[::stride])
+    dy, dx = (queries[:, None] - keys).abs().unbind(-1)
+    return dy * side + dx
+
+
+def _conv_norm(
+    channels: int, outputs: int, kernel: int = 1, *, stride: int = 1, scale: float = 1.0
+) -> nn.Sequential:
+    norm = nn.BatchNorm2d(outputs)
+    nn.init.constant_(norm.weight, scale)
+    linear = nn.Conv2d(channels, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(OrderedDict(linear=linear, bn=norm))
+
+
+def _mlp(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        OrderedDict(
+            ln1=_conv_norm(channels, 2 * channels),
+            act=nn.Hardswish(),
+            ln2=_conv_norm(2 * channels, channels, scale=_DAMPED),
+        )
+    )
+
+
+def _projection(channels: int, outputs: int, *, scale: float = 1.0) -> nn.Sequential:
+    return nn.Sequential(
+        OrderedDict(act=nn.Hardswish(), ln=_conv_norm(channels, outputs, scale=scale)),
+    )
+
+
+def _head(channels: int, classes: int) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(bn=nn.BatchNorm1d(channels), linear=nn.Linear(channels, classes)))

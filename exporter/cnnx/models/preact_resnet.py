@@ -1,0 +1,118 @@
+"""Pre-activation ResNet (He, Zhang, Ren, Sun: Identity Mappings in Deep Residual Networks, arXiv:1603.05027):
+BatchNorm and ReLU come before each convolution, so that nothing but sums stands on the main path.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+from cnnx.models import choose, divided
+
+BLOCKS = {152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
+
+
+def preact_resnet(*, depth: int = 200, classes: int = 1000) -> nn.Module:
+    """Pre-activation ResNet for ImageNet, with bottlenecks: (N, 3, 224, 224) -> logits (N, classes).
+
+    Stages as in ResNet: 256x56x56, 512x28x28, 1024x14x14, 2048x7x7. With 1,000 classes:
+
+    depth  parameters   multiply-adds
+    152    60,185,128   11,513,626,624
+    200    64,666,280   15,043,559,424
+
+    The stride lies in the 3x3 convolution, as in the authors' code (resnet-1k-layers), from which the
+    parameter-free parts are taken too. torchvision has no such network.
+
+    Args:
+        depth: 152 or 200.
+        classes: length of the logits.
+
+    Raises:
+        RecipeError: the paper has no such depth for ImageNet.
+    """
+    stem: list[tuple[str, nn.Module]] = [
+        ("conv1", nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)),
+        ("bn1", nn.BatchNorm2d(64)),
+        ("relu1", nn.ReLU(inplace=True)),
+        ("maxpool", nn.MaxPool2d(3, stride=2, padding=1)),
+    ]
+    return _network(stem, choose("depth", depth, BLOCKS), 64, classes)
+
+
+def cifar_preact_resnet(*, depth: int = 164, classes: int = 10) -> nn.Module:
+    """Pre-activation ResNet for CIFAR, with bottlenecks: (N, 3, 32, 32) -> logits (N, classes).
+
+    Three stages of n bottlenecks with 64, 128 and 256 maps at 32, 16 and 8 pixels: 9n + 2 layers. With ten
+    classes, depth 164 has 1,703,258 parameters and 253,463,040 multiply-adds.
+
+    Args:
+        depth: 9n + 2, such as 164 or 1001.
+        classes: length of the logits.
+
+    Raises:
+        RecipeError: another depth.
+    """
+    blocks = divided("depth", depth - 2, 9, mend="9n + 2: 164, 1001")
+    stem: list[tuple[str, nn.Module]] = [
+        ("conv1", nn.Conv2d(3, 16, 3, padding=1, bias=False)),
+        ("bn1", nn.BatchNorm2d(16)),
+        ("relu1", nn.ReLU(inplace=True)),
+    ]
+    return _network(stem, (blocks, blocks, blocks), 16, classes)
+
+
+def _network(
+    stem: list[tuple[str, nn.Module]], counts: tuple[int, ...], width: int, classes: int
+) -> nn.Module:
+    layers, channels = OrderedDict(stem), width
+    for number, count in enumerate(counts):
+        blocks: list[nn.Module] = []
+        for place in range(count):
+            # The stem's activation serves the very first block, before the paths split (appendix).
+            first = not number and not place
+            stride = 2 if number and not place else 1
+            blocks.append(PreActivation(channels, width, stride=stride, activate=not first))
+            channels = 4 * width
+        layers[f"layer{number + 1}"] = nn.Sequential(*blocks)
+        width *= 2
+    layers.update(
+        bn_last=nn.BatchNorm2d(channels),
+        relu_last=nn.ReLU(inplace=True),
+        avgpool=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(),
+        fc=nn.Linear(channels, classes),
+    )
+    return nn.Sequential(layers)
+
+
+class PreActivation(nn.Module):
+    """BatchNorm, ReLU and convolution, three times (figure 1b with a bottleneck).
+
+    Where the shape changes the shortcut is a 1x1 convolution of the activated input, else it is the input
+    as it came.
+    """
+
+    def __init__(self, channels: int, width: int, *, stride: int, activate: bool) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(channels) if activate else nn.Identity()
+        self.relu1 = nn.ReLU(inplace=True) if activate else nn.Identity()
+        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu2 = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+        self.relu3 = nn.ReLU(inplace=True)
+        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        changes = channels != 4 * width
+        self.downsample = nn.Conv2d(channels, 4 * width, 1, stride, bias=False) if changes else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, channels, H, W) -> (N, 4 * width, H / stride, W / stride)."""
+        active = self.relu1(self.bn1(x))
+        y = self.conv2(self.relu2(self.bn2(self.conv1(active))))
+        y = self.conv3(self.relu3(self.bn3(y)))
+        added: torch.Tensor = y + (x if self.downsample is None else self.downsample(active))
+        return added

@@ -1,0 +1,42 @@
+"""ResNeXt (Xie, Girshick, Dollár, Tu, He: Aggregated Residual Transformations for Deep Neural Networks,
+arXiv:1611.05431, table 1): bottlenecks whose 3x3 convolution has many groups.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from cnnx.models import choose
+from cnnx.models.resnet import BLOCKS, Bottleneck, imagenet_stages
+
+
+def resnext(*, depth: int = 50, cardinality: int = 32, width: int = 4, classes: int = 1000) -> nn.Module:
+    """ResNeXt: (N, 3, 224, 224) -> logits (N, classes).
+
+    ResNet's stages of 256, 512, 1,024 and 2,048 maps; inside a bottleneck of the first stage lie
+    cardinality x width maps, twice as many in each next stage. With 1,000 classes:
+
+    depth  cardinality x width  parameters   multiply-adds
+    50     32x4                 25,028,904    4,230,479,872
+    101    32x8                 88,791,336   16,414,162,944
+    101    64x4                 83,455,272   15,460,352,000
+
+    It has the parameter names and the arithmetic of torchvision's `resnext` networks: the stride lies in
+    the 3x3 convolution, as in the authors' code.
+
+    Args:
+        depth: 50, 101 or 152.
+        cardinality: groups of the 3x3 convolution.
+        width: maps a group in the first stage; INT8 wants a multiple of 4.
+        classes: length of the logits.
+
+    Raises:
+        RecipeError: no such depth.
+    """
+    counts = choose("depth", depth, {deep: counts for deep, counts in BLOCKS.items() if deep >= 50})
+
+    def bottleneck(channels: int, base: int, stride: int) -> nn.Module:
+        inner = cardinality * width * base // 64
+        return Bottleneck(channels, 4 * base, inner=inner, strides=(1, stride), groups=cardinality)
+
+    return imagenet_stages(bottleneck, counts, 4, classes)

@@ -1,0 +1,38 @@
+"""Wide ResNet (Zagoruyko, Komodakis: Wide Residual Networks, arXiv:1605.07146), in its form for ImageNet:
+bottlenecks with more maps inside.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from cnnx.models import choose
+from cnnx.models.resnet import BLOCKS, Bottleneck, imagenet_stages
+
+
+def wide_resnet(*, depth: int = 50, factor: int = 2, classes: int = 1000) -> nn.Module:
+    """Wide ResNet with bottlenecks: (N, 3, 224, 224) -> logits (N, classes).
+
+    ResNet with `factor` times the maps in each 3x3 convolution; what blocks give each other stays as wide
+    as it was. With 1,000 classes:
+
+    depth  factor  parameters    multiply-adds
+    50     2        68,883,240   11,398,008,832
+    101    2       126,886,696   22,753,312,768
+
+    It has the parameter names and the arithmetic of torchvision's `wide_resnet` networks.
+
+    Args:
+        depth: 50, 101 or 152.
+        factor: how many times wider than ResNet.
+        classes: length of the logits.
+
+    Raises:
+        RecipeError: no such depth.
+    """
+    counts = choose("depth", depth, {deep: counts for deep, counts in BLOCKS.items() if deep >= 50})
+
+    def bottleneck(channels: int, base: int, stride: int) -> nn.Module:
+        return Bottleneck(channels, 4 * base, inner=factor * base, strides=(1, stride))
+
+    return imagenet_stages(bottleneck, counts, 4, classes)

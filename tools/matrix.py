@@ -1,0 +1,269 @@
+"""Every recipe in every precision, from its definition to an engine, and what came out: docs/matrix.md.
+
+python tools/matrix.py [--names PATTERN] [--again] [--table-only]
+
+Weights are stand-ins, so nothing is judged: what is shown is that each network goes the whole way, what
+quantization does to its logits, and what the steps cost. Each cell runs in a process of its own and leaves
+a record in build/matrix/; cells with a record are not run again, so a stopped run continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fnmatch
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import cnnx
+from cnnx.data.normalize import normalize
+from cnnx.errors import CnnxError
+from cnnx.graph.inspect import int8_share
+from cnnx.recipe import recipe_from_dict
+from cnnx.runtimes import get
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDS = ROOT / "build" / "matrix"
+PAGE = ROOT / "docs" / "matrix.md"
+PRECISIONS = ("fp32", "fp16", "int8")
+CALIBRATION_IMAGES, VALIDATION_IMAGES, SM = 16, 8, 86
+ENOUGH = 0.95  # share of the multiply-adds in INT8 below which a reason is due
+
+
+def run_cell(name: str, precision: Any) -> dict[str, Any]:
+    """One network in one precision: exported, linted, built, run and measured, in this process."""
+    builds = get("rtx").missing() is None
+    with tempfile.TemporaryDirectory() as folder:
+        result = cnnx.export(
+            name,
+            precision=precision,
+            weights="standin",
+            target="rtx" if builds else "ort",
+            sm=[SM] if builds else [],
+            calibration_images=CALIBRATION_IMAGES,
+            validation_images=VALIDATION_IMAGES,
+            out=Path(folder) / "bundle",
+        )
+        inspection = cnnx.inspect(result.bundle.path)
+        layers, manifest = inspection.layers, result.bundle.manifest
+        left_out: Counter[str] = Counter()
+        plan = {layer["node"]: layer["reason"] for layer in manifest.layers}
+        for layer in layers:
+            if layer.data_type != "int8":
+                left_out[plan[layer.name]] += layer.multiply_adds
+        measured = {m.subject.artefact: m.latency.p50_ns for m in result.measurements}
+        return {
+            "name": name,
+            "precision": precision,
+            "family": next(n.family for n in cnnx.list_networks() if n.name == name),
+            "multiply_adds": sum(layer.multiply_adds for layer in layers),
+            "error": logit_error(result.bundle),
+            "sqnr_db": result.validation.logit_sqnr_db,
+            "int8_share": int8_share(layers),
+            "left_out": left_out.most_common(1),
+            "fp32_islands": sum(layer["precision"] == "fp32" for layer in manifest.layers),
+            "remarks": Counter(warning["rule"] for warning in manifest.warnings),
+            "engines": {engine.identity: Counter(engine.layer_types.values()) for engine in result.engines},
+            "graph_bytes": result.bundle.model.stat().st_size,
+            "original_ns": measured.get("original"),
+            "graph_ns": measured.get("graph"),
+            "seconds": result.seconds,
+            "peak_bytes": result.peak_bytes,
+            "tools": manifest.versions,
+        }
+
+
+def logit_error(bundle: cnnx.Bundle) -> float:
+    """max|a - b| / max|b| between the bundle's graph on ONNX Runtime and the original, over the self-test."""
+    reference = bundle.reference()
+    recipe = recipe_from_dict(bundle.manifest.recipe, where=bundle.path / "recipe")
+    session = cnnx.load(bundle.path, target="ort")
+    found = [
+        session.run(normalize(crop[None], recipe.preprocessing))[session.output_names[0]]
+        for crop in reference.crops
+    ]
+    session.close()
+    return float(np.abs(np.concatenate(found) - reference.logits).max() / np.abs(reference.logits).max())
+
+
+def cells(pattern: str) -> Iterator[tuple[str, str]]:
+    for network in cnnx.list_networks():
+        if fnmatch.fnmatch(network.name, pattern):
+            yield from ((network.name, precision) for precision in PRECISIONS)
+
+
+def fill(pattern: str, *, again: bool, console: Console) -> None:
+    """Run the cells that have no record yet; a network's cells share a cache, which then goes."""
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    wanted = [cell for cell in cells(pattern) if again or not place(*cell).is_file()]
+    with contextlib.ExitStack() as caches:
+        before = ""
+        for number, (name, precision) in enumerate(wanted, start=1):
+            if name != before:
+                caches.close()
+                cache = caches.enter_context(tempfile.TemporaryDirectory(dir=RECORDS))
+                before = name
+            command = [sys.executable, __file__, "--cell", name, precision]
+            done = subprocess.run(
+                command, env={**os.environ, "CNNX_CACHE": cache}, capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                record = {
+                    "name": name,
+                    "precision": precision,
+                    "failed": done.stderr.strip().splitlines()[-1],
+                }
+            else:
+                record = json.loads(done.stdout)
+            draft = place(name, precision).with_suffix(".part")
+            draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            draft.replace(place(name, precision))
+            said = record.get("failed") or f"{record['seconds']:.0f} s, error {record['error']:.1e}"
+            console.print(f"{number}/{len(wanted)} {name} {precision}: {said}", markup=False)
+
+
+def place(name: str, precision: str) -> Path:
+    return RECORDS / f"{name}-{precision}.json"
+
+
+def records() -> dict[str, dict[str, dict[str, Any]]]:
+    """network -> precision -> record, of the cells that have one."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, precision in cells("*"):
+        with contextlib.suppress(FileNotFoundError):
+            found.setdefault(name, {})[precision] = json.loads(place(name, precision).read_text())
+    return found
+
+
+LEGEND = """\
+the errors say what typing and quantizing do to logits of such networks, not what they cost trained ones.
+*Error* is max|a - b| / max|b| of the graph on ONNX Runtime against PyTorch in FP32; *in INT8* is the share of
+multiply-adds whose operands arrive as INT8. ONNX Runtime's CPU provider computes FP16 graphs in FP32 and
+simulates INT8: its times are no forecast for a GPU. Seconds are those of all three cells; peak is the most
+memory that one process held."""
+
+COLUMNS = (
+    "network", "multiply-adds", "FP32 error", "FP16 error", "INT8 error", "INT8 SQNR dB", "in INT8",
+    "engines", "original ms", "FP16 graph ms", "INT8 graph ms", "seconds", "peak MiB",
+)  # fmt: skip
+
+
+def row(name: str, by_precision: dict[str, dict[str, Any]]) -> list[str]:
+    whole = {p: r for p, r in by_precision.items() if "failed" not in r}
+    any_record = next(iter(whole.values()), {})
+    int8 = whole.get("int8", {})
+
+    def error(precision: str) -> str:
+        if precision in whole:
+            return f"{whole[precision]['error']:.1e}"
+        return "failed" if precision in by_precision else ""
+
+    def milliseconds(record: dict[str, Any], key: str) -> str:
+        return f"{record[key] / 1e6:.1f}" if record.get(key) else ""
+
+    return [
+        name,
+        f"{any_record['multiply_adds']:,}" if any_record else "",
+        *(error(precision) for precision in PRECISIONS),
+        f"{int8['sqnr_db']:.1f}" if int8 else "",
+        f"{int8['int8_share']:.1%}" if int8 else "",
+        f"{sum(bool(r['engines']) for r in whole.values())} of {len(PRECISIONS)}",
+        milliseconds(whole.get("fp32", {}), "original_ns"),
+        milliseconds(whole.get("fp16", {}), "graph_ns"),
+        milliseconds(int8, "graph_ns"),
+        f"{sum(r['seconds'] for r in whole.values()):.0f}",
+        f"{max((r['peak_bytes'] for r in whole.values()), default=0) / 2**20:.0f}",
+    ]
+
+
+def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """docs/matrix.md."""
+    done = [record for by_precision in found.values() for record in by_precision.values()]
+    failed = [record for record in done if "failed" in record]
+    tools = next((r["tools"] for r in done if "tools" in r), {})
+    lines = [
+        "# Every network, every precision",
+        "",
+        f"Written by `make matrix`: {len(done)} cells of {len(found)} networks, {len(failed)} failed.",
+        f"Machine: {os.cpu_count()} cores, {processor()}, no GPU.",
+        f"{', '.join(f'{name} {version}' for name, version in tools.items())};",
+        f"engines for SM{SM} by TensorRT for RTX, built and never run.",
+        "",
+        f"Weights are stand-ins ({CALIBRATION_IMAGES} calibration pictures, {VALIDATION_IMAGES} to compare):",
+        LEGEND,
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        f"|---|{'---:|' * (len(COLUMNS) - 1)}",
+        *(f"| {' | '.join(row(name, by_precision))} |" for name, by_precision in found.items()),
+        "",
+        *reasons(found),
+    ]
+    if failed:
+        lines += ["", "## Failed", ""]
+        lines += [f"- {r['name']} {r['precision']}: {r['failed']}" for r in failed]
+    return "\n".join(lines) + "\n"
+
+
+def reasons(found: dict[str, dict[str, dict[str, Any]]]) -> Iterator[str]:
+    yield f"## Less than {ENOUGH:.0%} in INT8"
+    yield ""
+    yield "The reason that keeps most multiply-adds out, as the manifest gives it:"
+    yield ""
+    for name, by_precision in found.items():
+        record = by_precision.get("int8", {})
+        if record.get("int8_share", 1) < ENOUGH:
+            for reason, cost in record["left_out"]:
+                yield f"- {name} ({record['int8_share']:.1%}): {reason} ({cost:,} multiply-adds)"
+
+
+def processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--names", default="*", help="shell pattern of the networks to run")
+    parser.add_argument("--again", action="store_true", help="run cells that have a record, too")
+    parser.add_argument("--table-only", action="store_true", help="write the page from the records there are")
+    parser.add_argument(
+        "--cell", nargs=2, metavar=("NAME", "PRECISION"), help="run one cell, print its record"
+    )
+    options = parser.parse_args()
+    if options.cell:
+        try:
+            print(json.dumps(run_cell(*options.cell)))
+        except CnnxError as error:
+            print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+            return error.exit_code
+        return 0
+    console = Console(highlight=False)
+    if not options.table_only:
+        fill(options.names, again=options.again, console=console)
+    found = records()
+    PAGE.write_text(page(found), encoding="utf-8")
+    table = Table(*COLUMNS, title=f"{PAGE.name}: {len(found)} networks", title_justify="left")
+    for name, by_precision in found.items():
+        table.add_row(*row(name, by_precision))
+    console.print(table)
+    failed = any("failed" in r for by_precision in found.values() for r in by_precision.values())
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
