@@ -75,7 +75,7 @@ def test_class_folders_of_another_number_of_classes_give_no_labels_and_say_so(tm
     images = opened(classes_folder(tmp_path), classes=1000)
     assert {item.label for item in images} == {None}
     assert images.class_names is None
-    assert "labels unused" in images.source
+    assert "labels unused" in images.note
 
 
 def test_a_few_of_imagenets_class_folders_are_labelled_by_their_ids(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_as_many_ids_of_other_classes_give_no_labels(tmp_path: Path) -> None:
     root = touched(tmp_path, *(f"{wnid}/a.png" for wnid in imagenet()[151:161]))
     images = opened(root, classes=10, class_ids=imagenet()[:10])
     assert {item.label for item in images} == {None}
-    assert "labels unused" in images.source
+    assert "labels unused" in images.note
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_class_folders_named_by_numbers_are_labelled_where_there_is_one_reading(
     images = opened(root, classes=12, class_ids=imagenet()[:12] if ids else None)
     expected = labels or [None] * len(names)
     assert labels_of(images) == {f"{name}/a.png": label for name, label in zip(names, expected, strict=True)}
-    assert ("labels unused" in images.source) == (labels is None)
+    assert ("labels unused" in images.note) == (labels is None)
 
 
 @settings(deadline=None, max_examples=30)  # shared machines pause

@@ -163,7 +163,7 @@ def export(
     ] = None,
     validation_images: Annotated[int | None, typer.Option(help="How many of them at most.")] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Each validation picture's class index, for a flat folder.")
+        Path | None, typer.Option(help="Each validation picture's class index or WordNet id, one a line.")
     ] = None,
     method: Annotated[str | None, typer.Option(help="How ranges are chosen: entropy or max.")] = None,
     scales: Annotated[

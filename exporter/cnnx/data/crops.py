@@ -28,7 +28,7 @@ from cnnx.recipe import Preprocessing
 from cnnx.store import writing
 
 PIXELS, FACTS = "crops.npy", "crops.json"
-SCHEMA = 1
+SCHEMA = 2
 MAX_SKIPPED_SHARE = 0.1
 
 _ALWAYS_FORGIVEN = 2  # so that one bad file among a few does not stop a first try
@@ -60,6 +60,7 @@ class Crops:
         source: who made the pictures and under which terms.
         class_names: the name of each label, where known.
         synthetic: whether a program made the pictures.
+        note: what their user should be told of the set.
     """
 
     folder: Path
@@ -74,6 +75,7 @@ class Crops:
     source: str
     class_names: tuple[str, ...] | None
     synthetic: bool
+    note: str
 
     @classmethod
     def open(cls, folder: Path) -> Crops:
@@ -109,6 +111,7 @@ class Crops:
             source=facts["source"],
             class_names=None if names is None else tuple(names),
             synthetic=facts["synthetic"],
+            note=facts["note"],
         )
 
     def __len__(self) -> int:
@@ -202,6 +205,7 @@ def _facts(images: ImageSet) -> dict[str, Any]:
         "source": images.source,
         "class_names": images.class_names,
         "synthetic": images.synthetic,
+        "note": images.note,
     }
 
 

@@ -67,9 +67,9 @@ def _by_class(folder: Path, below: Mapping[str, Sequence[str]], classes: Classes
 def _numbered(names: list[str], classes: Classes) -> tuple[dict[str, int], str]:
     """Labels of class folders whose names are no ids: their sorted position, or none and the reason."""
     if classes.count is not None and len(names) != classes.count:
-        return {}, f"; its {len(names)} class folders do not number {classes.count} classes: labels unused"
+        return {}, f"{len(names)} class folders do not number {classes.count} classes: labels unused"
     if classes.ids and all(WNID.fullmatch(name) for name in names):
-        return {}, "; its class folders are named by WordNet ids of other classes: labels unused"
+        return {}, "class folders are named by WordNet ids of other classes: labels unused"
     if all(name.isdecimal() for name in names):
         # "10" sorts before "2", and networks trained by way of torchvision's ImageFolder have their logits
         # in that order. Those whose classes have WordNet ids have not: for them "0" to "999" are indices,
@@ -77,7 +77,7 @@ def _numbered(names: list[str], classes: Classes) -> tuple[dict[str, int], str]:
         counted = sorted(names, key=int)
         indices = classes.ids and counted == [str(index) for index in range(len(names))]
         if counted != names and not indices:
-            return {}, "; its class folders are numbers that do not sort as they count: labels unused"
+            return {}, "class folders are numbers that do not sort as they count: labels unused"
         names = counted
     return {name: label for label, name in enumerate(names)}, ""
 
@@ -123,7 +123,7 @@ def _image_set(
     note: str = "",
 ) -> ImageSet:
     name = folder.resolve().name
-    return ImageSet(name, f"the user's folder {name}{note}", spread(items), class_names=class_names)
+    return ImageSet(name, f"the user's folder {name}", spread(items), class_names=class_names, note=note)
 
 
 def _scan(folder: Path) -> tuple[list[str], dict[str, list[str]]]:

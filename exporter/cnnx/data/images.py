@@ -63,6 +63,7 @@ class ImageSet:
         items: the pictures.
         class_names: the name of each label, where known.
         synthetic: whether the pictures were made by a program rather than a camera or scanner.
+        note: what its user should be told of it, such as why its labels are not used.
     """
 
     name: str
@@ -70,6 +71,7 @@ class ImageSet:
     items: Sequence[ImageItem]
     class_names: tuple[str, ...] | None = None
     synthetic: bool = False
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.items)

@@ -411,6 +411,8 @@ def _notes(job: _Job, parts: _Parts) -> tuple[str, ...]:
     if job.runtime.engine_suffix is None:
         notes.append("No engine was built: name a builder and a GPU (--target rtx --sm 86).")
     for crops in (parts.calibration, parts.validation):
+        if crops is not None and crops.note:
+            notes.append(f"{crops.name}: {crops.note}")
         if crops is not None and crops.skipped:
             first = ", ".join(f"{each.id} ({each.reason})" for each in crops.skipped[:3])
             notes.append(f"{len(crops.skipped)} pictures of {crops.name} were skipped: {first}")

@@ -1,0 +1,80 @@
+"""One network of each family goes the whole way to an INT8 engine; `make matrix` does so with all of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cnnx
+from cnnx.graph.inspect import int8_share
+from cnnx.models import FAMILIES
+from cnnx.runtimes import get
+
+pytest.importorskip("torch", reason="exports need PyTorch")
+
+# Network -> operators its graph must have (so many), and why less than 95 % is in INT8, if so.
+NETWORKS: dict[str, tuple[dict[str, int], str]] = {
+    "alexnet-no-fc6-fc7": ({"LRN": 2, "MaxPool": 3, "Conv": 5}, ""),
+    "cifar-densenet40-12": ({"Concat": 36, "BatchNormalization": 39, "GlobalAveragePool": 1}, "too small"),
+    "cifar-preact-resnet164": ({"Add": 54, "BatchNormalization": 54, "GlobalAveragePool": 1}, ""),
+    "googlenet": ({"LRN": 2, "Conv": 57, "Concat": 9, "MaxPool": 13, "GlobalAveragePool": 1}, ""),
+    "inception-v3": ({"Conv": 94, "AveragePool": 9, "GlobalAveragePool": 1}, ""),
+    "lenet5-1998": ({"Conv": 3, "AveragePool": 2, "Tanh": 6}, "too small"),
+    "levit256": (
+        {"Conv": 62, "MatMul": 28, "Softmax": 14, "HardSwish": 31, "GlobalAveragePool": 1},
+        "weights",
+    ),
+    "nin": ({"Conv": 12, "Gemm": 0, "GlobalAveragePool": 1}, ""),
+    "resnet18": ({"Conv": 20, "Add": 8, "BatchNormalization": 0, "GlobalAveragePool": 1}, ""),
+    "resnext50-32x4d": ({"Conv": 53, "Add": 16, "BatchNormalization": 0}, ""),
+    "squeezenet1.1": ({"Conv": 26, "Concat": 8, "MaxPool": 3, "GlobalAveragePool": 1}, ""),
+    "wide-resnet50-2": ({"Conv": 53, "BatchNormalization": 0}, ""),
+    "zfnet": ({"LRN": 2, "Conv": 5, "MaxPool": 3}, ""),
+}
+
+
+def test_every_family_is_here() -> None:
+    families = {network.family for network in cnnx.list_networks() if network.name in NETWORKS}
+    assert families == set(FAMILIES) - {"vgg"}  # that one is test_vgg16.py
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_of_each_family_goes_the_whole_way(name: str, tmp_path: Any, monkeypatch: Any) -> None:
+    """The export itself holds the FP32 graph to PyTorch within 1e-4, and each built layer to its type."""
+    monkeypatch.setenv("CNNX_CACHE", str(tmp_path / "cache"))  # up to a gigabyte that no other test needs
+    build: dict[str, Any] = {"target": "ort"} if get("rtx").missing() else {"target": "rtx", "sm": [86]}
+    result = cnnx.export(
+        name,
+        precision="int8",
+        weights="standin",
+        calibration_images=2,
+        validation_images=2,
+        out=tmp_path / name,
+        **build,
+    )
+    operators, reason = NETWORKS[name]
+    layers = cnnx.inspect(result.bundle.path).layers
+    counts = Counter(layer.op for layer in layers)
+    assert {op: counts[op] for op in operators} == operators
+    assert {layer.data_type for layer in layers if layer.op == "LRN"} <= {"fp32"}
+    rules = {warning["rule"] for warning in result.bundle.manifest.warnings}
+    assert not rules & {"batch-norm", "no-op-pool"}
+    share, plan = int8_share(layers), {layer["node"]: layer for layer in result.bundle.manifest.layers}
+    if reason:
+        assert share < 0.95
+        left_out = max((la for la in layers if la.data_type != "int8"), key=lambda la: la.multiply_adds)
+        assert reason in plan[left_out.name]["reason"]
+    else:
+        assert share >= 0.95
+    for engine in result.engines:
+        planned = Counter(
+            layer["precision"] for layer in plan.values() if layer["node"] in engine.layer_types
+        )
+        assert Counter(engine.layer_types.values()) == planned
+    recipe = result.bundle.manifest.recipe
+    assert sum(layer.multiply_adds for layer in layers) == recipe["model"]["multiply_adds"]
+    assert np.isfinite(result.bundle.reference().logits).all()
