@@ -30,7 +30,7 @@ from rich.table import Table
 import cnnx
 from cnnx.data.normalize import normalize
 from cnnx.errors import CnnxError
-from cnnx.graph.inspect import int8_share
+from cnnx.graph.inspect import int8_share, left_out
 from cnnx.recipe import recipe_from_dict
 from cnnx.runtimes import get
 
@@ -58,11 +58,7 @@ def run_cell(name: str, precision: Any) -> dict[str, Any]:
         )
         inspection = cnnx.inspect(result.bundle.path)
         layers, manifest = inspection.layers, result.bundle.manifest
-        left_out: Counter[str] = Counter()
-        plan = {layer["node"]: layer["reason"] for layer in manifest.layers}
-        for layer in layers:
-            if layer.data_type != "int8":
-                left_out[plan[layer.name]] += layer.multiply_adds
+        reasons = {layer["node"]: layer["reason"] for layer in manifest.layers}
         measured = {m.subject.artefact: m.latency.p50_ns for m in result.measurements}
         return {
             "name": name,
@@ -72,7 +68,7 @@ def run_cell(name: str, precision: Any) -> dict[str, Any]:
             "error": logit_error(result.bundle),
             "sqnr_db": result.validation.logit_sqnr_db,
             "int8_share": int8_share(layers),
-            "left_out": left_out.most_common(1),
+            "left_out": [left_out(layers, reasons)],
             "fp32_islands": sum(layer["precision"] == "fp32" for layer in manifest.layers),
             "remarks": Counter(warning["rule"] for warning in manifest.warnings),
             "engines": {engine.identity: Counter(engine.layer_types.values()) for engine in result.engines},
@@ -208,7 +204,7 @@ def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
         f"|---|{'---:|' * (len(COLUMNS) - 1)}",
         *(f"| {' | '.join(row(name, by_precision))} |" for name, by_precision in found.items()),
         "",
-        *reasons(found),
+        *exceptions(found),
     ]
     if failed:
         lines += ["", "## Failed", ""]
@@ -216,7 +212,7 @@ def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def reasons(found: dict[str, dict[str, dict[str, Any]]]) -> Iterator[str]:
+def exceptions(found: dict[str, dict[str, dict[str, Any]]]) -> Iterator[str]:
     yield f"## Less than {ENOUGH:.0%} in INT8"
     yield ""
     yield "The reason that keeps most multiply-adds out, as the manifest gives it:"

@@ -101,6 +101,33 @@ class TestCheckpoints:
     def test_that_does_not_exist(self, refused, tmp_path):
         assert "does not exist" in refused(3, "lenet5", "--weights", tmp_path / "none.pth")
 
+    def test_of_another_number_of_classes(self, refused, tmp_path, torch):
+        from cnnx import models
+
+        net = models.build("lenet5", classes=26, arguments={})
+        torch.save(net.state_dict(), tmp_path / "letters.pth")
+        said = refused(3, "lenet5", "--weights", tmp_path / "letters.pth")
+        assert "tells 26 classes apart, the recipe 10" in said and "model.classes to 26" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("[1, 32, 32]", "[1, 28, 28]"), ["does not take an input of shape [1, 28, 28]", "input.shape"]),
+        (('"lenet5", classes = 10', '"lenet5_1998", classes = 26'), ["ten digits apart, not 26 classes"]),
+        (("classes = 10", "classes = 10, parameters = 61_707"), ["61,706 parameters", "states 61,707"]),
+        (("classes = 10", "classes = 10, arguments = { depth = 5 }"), ["model.arguments", "'depth'"]),
+        (('definition = "lenet5"', 'definition = "resnet", arguments = { depth = 51 }'), ["18, 34, 50, 101"]),
+    ],
+    ids=["input size", "classes", "counts", "argument", "depth"],
+)
+def test_a_recipe_that_does_not_fit_its_definition(refused, tmp_path, change, words):
+    pytest.importorskip("torch", reason="the definition is a PyTorch model")
+    assert change[0] in RECIPE
+    (tmp_path / "mine.toml").write_text(RECIPE.replace(*change))
+    said = refused(3, tmp_path / "mine.toml", "--weights", "standin")
+    assert all(word in said for word in words), said
+
 
 def test_no_network_names_the_url_the_place_and_the_way_around(refused, tmp_path, cache):
     url = "http://localhost:9/mine-01234567.pth"

@@ -63,13 +63,13 @@ def test_a_network_of_each_family_goes_the_whole_way(name: str, tmp_path: Any, m
     assert {layer.data_type for layer in layers if layer.op == "LRN"} <= {"fp32"}
     rules = {warning["rule"] for warning in result.bundle.manifest.warnings}
     assert not rules & {"batch-norm", "no-op-pool"}
-    share, plan = int8_share(layers), {layer["node"]: layer for layer in result.bundle.manifest.layers}
+    assert result.int8_share == int8_share(layers)
+    told = [note for note in result.notes if "of the multiply-adds are in INT8" in note]
     if reason:
-        assert share < 0.95
-        left_out = max((la for la in layers if la.data_type != "int8"), key=lambda la: la.multiply_adds)
-        assert reason in plan[left_out.name]["reason"]
+        assert int8_share(layers) < 0.95 and reason in told[0]
     else:
-        assert share >= 0.95
+        assert int8_share(layers) >= 0.95 and not told
+    plan = {layer["node"]: layer for layer in result.bundle.manifest.layers}
     for engine in result.engines:
         planned = Counter(
             layer["precision"] for layer in plan.values() if layer["node"] in engine.layer_types

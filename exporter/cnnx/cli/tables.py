@@ -135,7 +135,8 @@ def _summary(result: ExportResult, manifest: Manifest) -> Table:
     rows = {
         "bundle": f"{result.bundle.path} ({result.bundle.model.stat().st_size / _MIB:.2f} MiB of graph)",
         "weights": manifest.weights["origin"],
-        "layers": _placement(manifest),
+        "layers": _placement(manifest)
+        + ("" if result.int8_share is None else f" ({result.int8_share:.1%} of the multiply-adds)"),
         **{role: f"{listed.images} pictures of {listed.name}" for role, listed in manifest.images.items()},
         "took": f"{result.seconds:.1f} s, at most {result.peak_bytes / _MIB:,.0f} MiB",
     }

@@ -6,6 +6,7 @@ Nothing here is taken from a plan: this is what any compiler is about to be give
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -58,6 +59,20 @@ def int8_share(rows: Iterable[Layer]) -> float:
     rows = tuple(rows)
     total = sum(row.multiply_adds for row in rows)
     return sum(row.multiply_adds for row in rows if row.data_type == "int8") / total if total else 0.0
+
+
+def left_out(rows: Iterable[Layer], reasons: Mapping[str, str]) -> tuple[str, int]:
+    """The reason that keeps most multiply-adds out of INT8, and how many those are; ("", 0) where none.
+
+    Args:
+        rows: layers of the finished graph.
+        reasons: node -> why it has the precision it has.
+    """
+    costs: Counter[str] = Counter()
+    for row in rows:
+        if row.data_type != "int8":
+            costs[reasons.get(row.name, "")] += row.multiply_adds
+    return max(costs.items(), key=lambda entry: entry[1], default=("", 0))
 
 
 def expected_types(model: ModelProto) -> dict[str, str]:

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +73,8 @@ from cnnx.store import Entry, code_digest, digest_of
 
 # An export measures long enough to show a median; cnnx bench measures properly.
 _GLANCE = Effort(min_seconds=0.5, min_samples=100, max_seconds=15.0)
+# Share of the multiply-adds in INT8 below which the user is told what keeps the rest out.
+_MOSTLY = 0.95
 _TOOLS = ("cnnx", "numpy", "onnx", "onnxruntime", "onnxscript", "pillow", "torch")
 
 
@@ -100,6 +103,12 @@ class _Parts:
     reference: Entry
     ranges: Entry | None
     typed: Entry
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What typing the graph left to say of its layers."""
+        described: dict[str, Any] = json.loads((self.typed.folder / LAYERS).read_text(encoding="utf-8"))
+        return described
 
     @property
     def logits(self) -> NDArray[np.float32]:
@@ -202,6 +211,7 @@ def export(
         measurements=measurements,
         unchanged=before is not None,
         notes=_notes(job, parts),
+        int8_share=parts.described["int8_share"] if job.precision == "int8" else None,
         steps=tuple(steps.times),
         seconds=time.perf_counter() - started,
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -323,7 +333,7 @@ def _labels(recipe: Recipe) -> tuple[str, ...]:
 
 def _manifest(job: _Job, parts: _Parts) -> Manifest:
     recipe, weights = job.recipe, parts.original.weights
-    described = json.loads((parts.typed.folder / LAYERS).read_text(encoding="utf-8"))
+    described = parts.described
     batch = job.batch[0] if job.batch[0] == job.batch[1] else None
     images = {"validation": _listed(parts.validation)}
     if parts.calibration:
@@ -408,6 +418,12 @@ def _notes(job: _Job, parts: _Parts) -> tuple[str, ...]:
         )
     if job.recipe.is_onnx:
         notes.append(f"Preprocessing is assumed ({job.recipe.preprocessing}); a recipe states its own.")
+    described = parts.described
+    if job.precision == "int8" and described["int8_share"] < _MOSTLY:
+        notes.append(
+            f"{described['int8_share']:.1%} of the multiply-adds are in INT8; "
+            f"what keeps most of the rest out: {described['left_out']}"
+        )
     if job.runtime.engine_suffix is None:
         notes.append("No engine was built: name a builder and a GPU (--target rtx --sm 86).")
     for crops in (parts.calibration, parts.validation):

@@ -93,6 +93,7 @@ class ExportResult:
         unchanged: the bundle stood there already, made from exactly these inputs, and was judged then.
         notes: what the user should know of how the bundle came to be.
         peak_bytes: the most memory the process held.
+        int8_share: share of the multiply-adds whose operands arrive as INT8; None unless that was asked.
     """
 
     bundle: Bundle
@@ -105,6 +106,7 @@ class ExportResult:
     steps: tuple[StepTime, ...]
     seconds: float
     peak_bytes: int
+    int8_share: float | None = None
     over_budget: tuple[str, ...] = field(default=())
 
     @property

@@ -240,7 +240,12 @@ def graph_step(
         "scales": scales,
         "policy": dataclasses.asdict(recipe.precision),
         "code": code_digest(
-            "cnnx.graph.placement", "cnnx.graph.qdq", "cnnx.graph.fp16", "cnnx.graph.lint", "cnnx.quant"
+            "cnnx.graph.placement",
+            "cnnx.graph.qdq",
+            "cnnx.graph.fp16",
+            "cnnx.graph.lint",
+            "cnnx.quant",
+            "cnnx.graph.inspect",
         ),
         "onnx": installed_version("onnx"),
     }
@@ -261,6 +266,8 @@ def _type_graph(
     scales: Scales,
 ) -> None:
     from cnnx.graph.fp16 import type_fp16
+    from cnnx.graph.inspect import int8_share, left_out
+    from cnnx.graph.inspect import layers as inspect_layers
     from cnnx.graph.lint import lint, refuse
     from cnnx.graph.load import load_model, logits_name, save_model
     from cnnx.graph.placement import plan_layers
@@ -278,8 +285,11 @@ def _type_graph(
     findings = lint(model)
     refuse(findings, where=recipe.name)
     save_model(model, folder / MODEL)
+    rows = inspect_layers(model) if precision == "int8" else ()
     described = {
         "output": logits_name(model),
+        "int8_share": int8_share(rows),
+        "left_out": left_out(rows, {layer.node: layer.reason for layer in plan})[0],
         "layers": [dataclasses.asdict(layer) for layer in plan],
         "warnings": [dataclasses.asdict(finding) for finding in findings],
     }
