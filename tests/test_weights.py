@@ -454,7 +454,7 @@ def test_what_only_training_needs_is_left_out_and_said(file: Path) -> None:
     model, recipe = shipped("googlenet-bn")
     auxiliary = {"aux1.conv.conv.weight": torch.ones(2), "aux2.fc2.bias": torch.ones(3)}
     torch.save({**model.state_dict(), **auxiliary}, file)
-    assert load(shipped("googlenet-bn")[0], file, recipe)[0].startswith("2 tensors that only training needs")
+    assert load(shipped("googlenet-bn")[0], file, recipe)[0].endswith("training needs were left out: 2")
     torch.save({**model.state_dict(), "aux3.fc.bias": torch.ones(3)}, file)
     with pytest.raises(WeightsError, match=r"1 unexpected \(aux3.fc.bias"):
         load(model, file, recipe)
@@ -479,7 +479,7 @@ def test_a_background_class_is_cut_off(file: Path) -> None:
         state[name] = torch.cat([torch.full_like(state[name][:1], 7), state[name]])
     torch.save(state, file)
     other = shipped("inception-v4")[0]
-    assert load(other, file, recipe)[0].startswith("1 background class")
+    assert load(other, file, recipe)[0].startswith("background classes")
     assert same(other, model.state_dict())
 
 
@@ -505,6 +505,8 @@ def test_the_sibling_of_equal_shapes_is_told_by_its_hash(tmp_path: Path) -> None
     other = recipe_from_dict({"name": "other", "model": model}, where=tmp_path / "other.toml")
     with pytest.raises(WeightsError, match="published for lenet5, another network than other"):
         find(other, str(own))
+    same = {"name": "same", "model": {**model, "arguments": {}}}
+    assert find(recipe_from_dict(same, where=tmp_path / "same.toml"), str(own)).digest
     model["definition"] = "net.py:build"  # what a definition of the user's does with them is his affair
     assert find(recipe_from_dict({"name": "mine", "model": model}, where=tmp_path / "m.toml"), str(own)).file
 
@@ -515,6 +517,19 @@ def test_an_unknown_file_that_fits_a_sibling_is_remarked_upon(file: Path) -> Non
     assert load(model, file, recipe) == (
         "cifar-plain20 has tensors of the same names and shapes: check that these are cifar-resnet20's",
     )
+
+
+def test_fine_tuned_classes_do_not_hide_whose_the_tensors_are(file: Path) -> None:
+    """Ten classes, and no batch counters, as older checkpoints have none."""
+    tuned = models.build("resnet", classes=10, arguments={"depth": 18})
+    torch.save(without(tuned.state_dict(), "num_batches_tracked"), file)
+    with pytest.raises(WeightsError, match="tells 10 classes apart, the recipe 1000"):
+        load(*shipped("resnet18")[:1], file, shipped("resnet18")[1])
+    recipe = read_recipe("cifar-resnet20")
+    tuned = models.build("cifar_resnet", classes=7, arguments={"depth": 20})
+    torch.save(tuned.state_dict(), file)
+    own = dataclasses.replace(recipe, name="own", model=dataclasses.replace(recipe.model, classes=7))
+    assert "cifar-plain20" in load(tuned, file, own)[0]
 
 
 def test_batch_counters_may_be_absent(file: Path) -> None:

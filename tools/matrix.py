@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import fnmatch
 import json
 import os
@@ -63,21 +64,19 @@ def run_cell(name: str, precision: Any) -> dict[str, Any]:
         return {
             "name": name,
             "precision": precision,
-            "family": next(n.family for n in cnnx.list_networks() if n.name == name),
             "multiply_adds": sum(layer.multiply_adds for layer in layers),
             "error": logit_error(result.bundle),
             "sqnr_db": result.validation.logit_sqnr_db,
             "int8_share": int8_share(layers),
-            "left_out": [left_out(layers, reasons)],
-            "fp32_islands": sum(layer["precision"] == "fp32" for layer in manifest.layers),
-            "remarks": Counter(warning["rule"] for warning in manifest.warnings),
+            "left_out": left_out(layers, reasons),
             "engines": {engine.identity: Counter(engine.layer_types.values()) for engine in result.engines},
-            "graph_bytes": result.bundle.model.stat().st_size,
             "original_ns": measured.get("original"),
             "graph_ns": measured.get("graph"),
             "seconds": result.seconds,
             "peak_bytes": result.peak_bytes,
             "tools": manifest.versions,
+            "machine": f"{os.cpu_count()} cores, {processor()}, no GPU",
+            "date": datetime.date.today().isoformat(),
         }
 
 
@@ -103,7 +102,7 @@ def cells(pattern: str) -> Iterator[tuple[str, str]]:
 def fill(pattern: str, *, again: bool, console: Console) -> None:
     """Run the cells that have no record yet; a network's cells share a cache, which then goes."""
     RECORDS.mkdir(parents=True, exist_ok=True)
-    wanted = [cell for cell in cells(pattern) if again or not place(*cell).is_file()]
+    wanted = [cell for cell in cells(pattern) if again or not is_done(*cell)]
     with contextlib.ExitStack() as caches:
         before = ""
         for number, (name, precision) in enumerate(wanted, start=1):
@@ -116,11 +115,8 @@ def fill(pattern: str, *, again: bool, console: Console) -> None:
                 command, env={**os.environ, "CNNX_CACHE": cache}, capture_output=True, text=True, check=False
             )
             if done.returncode:
-                record = {
-                    "name": name,
-                    "precision": precision,
-                    "failed": done.stderr.strip().splitlines()[-1],
-                }
+                said = done.stderr.strip().splitlines() or [f"ended by signal {-done.returncode}"]
+                record = {"name": name, "precision": precision, "failed": said[-1]}
             else:
                 record = json.loads(done.stdout)
             draft = place(name, precision).with_suffix(".part")
@@ -132,6 +128,11 @@ def fill(pattern: str, *, again: bool, console: Console) -> None:
 
 def place(name: str, precision: str) -> Path:
     return RECORDS / f"{name}-{precision}.json"
+
+
+def is_done(name: str, precision: str) -> bool:
+    """Whether a cell has a record, and not one of a failure."""
+    return place(name, precision).is_file() and "failed" not in json.loads(place(name, precision).read_text())
 
 
 def records() -> dict[str, dict[str, dict[str, Any]]]:
@@ -188,14 +189,15 @@ def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
     """docs/matrix.md."""
     done = [record for by_precision in found.values() for record in by_precision.values()]
     failed = [record for record in done if "failed" in record]
-    tools = next((r["tools"] for r in done if "tools" in r), {})
+    whole = [record for record in done if "failed" not in record]
+    machines, dates = ({record[key] for record in whole} for key in ("machine", "date"))
+    tools = {f"{name} {version}" for record in whole for name, version in record["tools"].items()}
     lines = [
         "# Every network, every precision",
         "",
         f"Written by `make matrix`: {len(done)} cells of {len(found)} networks, {len(failed)} failed.",
-        f"Machine: {os.cpu_count()} cores, {processor()}, no GPU.",
-        f"{', '.join(f'{name} {version}' for name, version in tools.items())};",
-        f"engines for SM{SM} by TensorRT for RTX, built and never run.",
+        f"{'; '.join(sorted(machines))}; {' to '.join(sorted({min(dates), max(dates)}))}.",
+        f"{', '.join(sorted(tools))}; engines for SM{SM} by TensorRT for RTX, built and never run.",
         "",
         f"Weights are stand-ins ({CALIBRATION_IMAGES} calibration pictures, {VALIDATION_IMAGES} to compare):",
         LEGEND,
@@ -220,8 +222,8 @@ def exceptions(found: dict[str, dict[str, dict[str, Any]]]) -> Iterator[str]:
     for name, by_precision in found.items():
         record = by_precision.get("int8", {})
         if record.get("int8_share", 1) < ENOUGH:
-            for reason, cost in record["left_out"]:
-                yield f"- {name} ({record['int8_share']:.1%}): {reason} ({cost:,} multiply-adds)"
+            reason, cost = record["left_out"]
+            yield f"- {name} ({record['int8_share']:.1%}): {reason} ({cost:,} multiply-adds)"
 
 
 def processor() -> str:

@@ -299,6 +299,15 @@ def _check(recipe: Recipe, where: Path) -> None:
         table, _, name = key.partition(".")
         if getattr(getattr(recipe, table), name) < 0:
             refuse("a count is at least 0", key, "leave it out when it is not known")
+    for key, percent in (
+        ("weights.top1", recipe.weights.top1),
+        ("weights.top5", recipe.weights.top5),
+        *(("published", figure) for each in recipe.published for figure in (each.top1, each.top5)),
+    ):
+        if not 0 <= percent <= 100:
+            refuse(f"{percent} is no share in percent", key, "76.13, not 0.7613 or 7613")
+    if recipe.weights.url and not recipe.weights.file:
+        refuse("weights.url without weights.file", "weights.file", "name the file; its name carries its hash")
     try:
         for pattern, replacement in recipe.weights.rename.items():
             re.compile(pattern).sub(replacement, "")
@@ -361,14 +370,18 @@ def _build(cls: type, data: Mapping[str, Any], *, at: str, where: Path) -> Any:
     for name, spec in known.items():
         path = f"{at}.{name}" if at else name
         if name in data:
-            values[name] = _convert(hints[name], data[name], at=path, where=where)
+            values[name] = converted(hints[name], data[name], at=path, where=where)
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             raise RecipeError(f"the key {path!r} is missing", where=where)
     return cls(**values)
 
 
-def _convert(hint: Any, value: Any, *, at: str, where: Path) -> Any:
-    """Check one TOML value against the type its field declares."""
+def converted(hint: Any, value: Any, *, at: str, where: Path) -> Any:
+    """One TOML value as the type that its field declares; a list where a tuple is wanted becomes one.
+
+    Raises:
+        RecipeError: it is of another type.
+    """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         return _build(typing.cast(type, hint), value, at=at, where=where)
@@ -383,7 +396,7 @@ def _convert(hint: Any, value: Any, *, at: str, where: Path) -> Any:
             raise RecipeError(f"{at} needs {len(arguments)} values, has {len(value)}", where=where)
         inner = [arguments[0]] * len(value) if variadic else arguments
         return tuple(
-            _convert(h, v, at=f"{at}[{i}]", where=where)
+            converted(h, v, at=f"{at}[{i}]", where=where)
             for i, (h, v) in enumerate(zip(inner, value, strict=True))
         )
     if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -73,6 +75,41 @@ def test_list_names_every_recipe_with_its_published_figures(shown):
 def test_list_filters(cnnx_command, arguments, names):
     code, out, _ = cnnx_command("list", *arguments, "--json")
     assert code == 0 and [network["name"] for network in json.loads(out)["result"]] == names
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_no_number_is_cut_on_a_narrow_screen(columns):
+    listed = CliRunner().invoke(app, ["list"], env={"COLUMNS": str(columns)}).stdout
+    for number in ("69.76", "11.7 M", "1.81 G", "99.05", "download"):
+        assert number in listed
+    assert "alexnet-no-conv3-conv4-fc6-fc7" in listed
+    pytest.importorskip("torch", reason="the definition is a PyTorch model")
+    shown = CliRunner().invoke(app, ["show", "vgg16-bn"], env={"COLUMNS": str(columns)}).stdout
+    for number in ("138,365,992", "15,470,264,320", "128x112x112"):
+        assert number in shown
+
+
+def test_into_a_pipe_tables_go_whole(cnnx_process):
+    done = cnnx_process("list", "resnet101", env={"COLUMNS": ""})
+    assert "centre crop" in done.stdout and "7.80 G" in done.stdout
+
+
+def test_list_says_when_nothing_fits(cnnx_command):
+    assert "No network fits" in cnnx_command("list", "nothing-so-called")[1]
+    for wrong in (["--min-top1", "101"], ["--input", "-3"], ["--max-parameters", "-5"]):
+        assert cnnx_command("list", *wrong)[0] == 2
+
+
+def test_list_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom cnnx.cli.app import app\n"
+        "try: app(['list'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'PIL', 'polars'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_list_orders_by_family_and_depth(cnnx_command):

@@ -100,6 +100,13 @@ def test_a_bad_picture_is_named_skipped_and_replaced(twenty: Path, tmp_path: Pat
     assert bad not in crops.ids
 
 
+def test_labels_that_miss_a_picture_are_not_used_and_that_is_said(twenty: Path, tmp_path: Path) -> None:
+    lines = (twenty / "labels.csv").read_text().splitlines()
+    (twenty / "labels.csv").write_text("\n".join(lines[:-1]))
+    crops = written(opened(twenty), tmp_path / "out")
+    assert crops.labels is None and crops.note == "1 of 20 pictures have no label: labels unused"
+
+
 def test_a_file_that_vanished_is_skipped(twenty: Path, tmp_path: Path) -> None:
     images = opened(twenty)
     (twenty / images[0].id).unlink()

@@ -115,13 +115,24 @@ def test_class_folders_of_which_some_are_no_ids_are_refused_by_name(tmp_path: Pa
     assert labels_of(images)["x/a.png"] == 7
 
 
-def test_a_thousand_class_folders_with_other_names_keep_their_sorted_order(tmp_path: Path) -> None:
+def test_a_thousand_class_folders_with_other_names_are_no_guess(tmp_path: Path) -> None:
+    """Sorted names are not sorted ids: a cougar would become a lacewing. A network without ids sorts them."""
     names = sorted(hashlib.sha256(str(index).encode()).hexdigest()[:9] + "x" for index in range(1000))
     root = touched(tmp_path, *(f"{name}/a.png" for name in names))
     images = opened(root, classes=1000, class_ids=imagenet())
+    assert {item.label for item in images} == {None} and "neither by WordNet ids" in images.note
+    images = opened(root, classes=1000)
     assert labels_of(images) == {f"{name}/a.png": index for index, name in enumerate(names)}
-    images = opened(root, classes=999, class_ids=imagenet())
-    assert {item.label for item in images} == {None}
+
+
+def test_class_folders_one_level_deeper_are_pointed_at(tmp_path: Path) -> None:
+    """ImageNet's root has train/ and val/: not two classes, and not one set."""
+    first, second = imagenet()[:2]
+    root = touched(tmp_path, f"train/{first}/a.png", f"val/{second}/b.png")
+    with pytest.raises(ImageError, match="one level deeper, in train/") as refusal:
+        opened(root, classes=1000, class_ids=imagenet())
+    assert str(root / "train") in str(refusal.value)
+    assert labels_of(opened(root / "val", classes=1000, class_ids=imagenet())) == {f"{second}/b.png": 1}
 
 
 def test_as_many_ids_of_other_classes_give_no_labels(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from torch import nn
 
 from cnnx import models
 from cnnx.errors import RecipeError
-from cnnx.models.count import layer_rows, output_shape
+from cnnx.models.count import layer_rows, trace
 from cnnx.recipe import read_recipe, recipe_names
 
 from .meta import meta
@@ -50,6 +51,22 @@ def test_counting_leaves_the_model_alone_and_counts_a_shared_layer_once() -> Non
     assert not shared._forward_hooks
 
 
+def test_tied_parameters_count_once_and_fused_attention_counts() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.second.weight = self.first.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.second(self.first(x))
+            return nn.functional.scaled_dot_product_attention(x, x, x)
+
+    rows = layer_rows(Tied(), (3, 4))
+    assert sum(row.parameters for row in rows) == 16 + 4 + 4
+    assert sum(row.multiply_adds for row in rows) == 2 * 3 * 16 + 2 * 3 * 3 * 4
+
+
 def test_a_wrong_input_shape_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"does not take an input of shape \[3, 32, 32\]"):
         layer_rows(meta("vgg", 10), (3, 32, 32))
@@ -60,7 +77,17 @@ def test_a_wrong_input_shape_is_refused() -> None:
     [
         ("resnet_v1", {}, "did you mean 'resnet'"),
         ("yolo", {}, "known: alexnet, alexnet_owt"),
-        ("lenet5", {"widht": 2}, "model.arguments"),
+        ("lenet5", {"widht": 2}, "it takes: none"),
+        ("resnet", {"dept": 50}, "did you mean 'depth'"),
+        ("resnet", {"depth": [50]}, "model.arguments.depth should be a whole number"),
+        ("cifar_resnet", {"depth": "20"}, "model.arguments.depth should be a whole number"),
+        ("vgg", {"batch_norm": "no"}, "model.arguments.batch_norm"),
+        ("zfnet", {"widths": 512}, "model.arguments.widths"),
+        ("zfnet", {"widths": [-1, 384, 256]}, "cannot be built"),
+        ("alexnet", {"without": 7}, "model.arguments.without"),
+        ("wide_resnet", {"factor": 0.5}, "model.arguments.factor should be a whole number"),
+        ("resnext", {"cardinality": 0}, "cannot be built"),
+        ("cifar_densenet", {"growth": -1}, "cannot be built"),
     ],
 )
 def test_what_cannot_be_built_is_refused(name: str, arguments: dict[str, int], says: str) -> None:
@@ -82,7 +109,7 @@ def test_every_definition_builds_with_any_number_of_classes(name: str) -> None:
         if "cifar" in name or name == "lenet5"
         else 224
     )
-    assert output_shape(model, (1 if name == "lenet5" else 3, side, side)) == (7,)
+    assert trace(model, (1 if name == "lenet5" else 3, side, side))[1] == (7,)
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -93,7 +120,22 @@ def test_every_recipe_states_its_networks_counts(name: str) -> None:
     rows = layer_rows(model, recipe.input.shape)
     assert recipe.model.parameters == sum(row.parameters for row in rows)
     assert recipe.model.multiply_adds == sum(row.multiply_adds for row in rows)
-    assert output_shape(model, recipe.input.shape) == (recipe.model.classes,)
+    assert trace(model, recipe.input.shape)[1] == (recipe.model.classes,)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_docstring_has_its_networks_counts(name: str) -> None:
+    recipe = read_recipe(name)
+    module, function = models.DEFINITIONS[recipe.model.definition].split(":")
+    said = " ".join(str(getattr(importlib.import_module(module), function).__doc__).split())
+    for count in (recipe.model.parameters, recipe.model.multiply_adds):
+        assert f"{count:,}" in said
+
+
+def test_defaults_count_as_given() -> None:
+    spelled = models.with_defaults("resnet", {"depth": 50, "shortcut": "B", "stride_at": "3x3"})
+    assert models.with_defaults("resnet", {"depth": 50}) == spelled
+    assert models.with_defaults("zfnet", {"widths": [384, 384, 256]}) == models.with_defaults("zfnet", {})
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))

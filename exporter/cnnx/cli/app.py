@@ -68,15 +68,18 @@ def list_command(
         typer.Argument(metavar="[PATTERN]", help="Part of a name, or a shell pattern for the whole of it."),
     ] = "*",
     family: Annotated[str | None, typer.Option(help="Only this family, such as resnet.")] = None,
-    side: Annotated[int | None, typer.Option("--input", help="Only inputs of so many pixels across.")] = None,
+    side: Annotated[
+        int | None, typer.Option("--input", min=1, help="Only inputs of so many pixels across.")
+    ] = None,
     max_parameters: Annotated[
-        float | None, typer.Option(help="At most so many parameters, in millions.")
+        float | None, typer.Option(min=0, help="At most so many parameters, in millions.")
     ] = None,
     max_multiply_adds: Annotated[
-        float | None, typer.Option(help="At most so many multiply-adds a picture, in thousand millions (G).")
+        float | None,
+        typer.Option(min=0, help="At most so many multiply-adds a picture, in thousand millions."),
     ] = None,
     min_top1: Annotated[
-        float | None, typer.Option(help="At least this published top-1 accuracy, in percent.")
+        float | None, typer.Option(min=0, max=100, help="At least this published top-1 accuracy, in percent.")
     ] = None,
     with_weights: Annotated[
         bool, typer.Option("--with-weights", help="Only networks whose trained weights can be had.")
@@ -89,7 +92,7 @@ def list_command(
 
     with command(as_json=as_json, debug=debug) as ui:
         import cnnx
-        from cnnx.cli.tables import network_table
+        from cnnx.cli.tables import print_networks
 
         networks = cnnx.list_networks(
             pattern,
@@ -100,7 +103,7 @@ def list_command(
             min_top1=min_top1,
             with_weights=with_weights,
         )
-        ui.show(networks, command="list", render=lambda out, _: out.print(network_table(networks)))
+        ui.show(networks, command="list", render=lambda out, _: print_networks(out, networks))
 
 
 @app.command()

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
-from cnnx.agreement import Flip, Validation
-from cnnx.bundle import Engine, Manifest
-from cnnx.graph.inspect import Layer, int8_share
-from cnnx.pipeline.doctor import Diagnosis
-from cnnx.pipeline.finished import Inspection
-from cnnx.pipeline.results import ExportResult, Measurement
-from cnnx.pipeline.zoo import Architecture, Network
-from cnnx.record import LayerRow
 from cnnx.stats import Verdict
+
+if TYPE_CHECKING:
+    from cnnx.agreement import Flip, Validation
+    from cnnx.bundle import Engine, Manifest
+    from cnnx.graph.inspect import Layer
+    from cnnx.pipeline.doctor import Diagnosis
+    from cnnx.pipeline.finished import Inspection
+    from cnnx.pipeline.results import ExportResult, Measurement
+    from cnnx.pipeline.zoo import Architecture, Network
+    from cnnx.record import LayerRow
 
 _COLORS = {
     Verdict.PASSED: "green",
@@ -26,7 +28,7 @@ _COLORS = {
     Verdict.NOT_JUDGED: "yellow",
 }
 _FLIPS_SHOWN = 5
-_SHORT = ("what", "op", "data", "layer", "verdict", "name", "weights")
+_SHORT = ("what", "data", "verdict", "name", "weights")
 _MIB = 2**20
 
 
@@ -44,18 +46,32 @@ def _verdict(verdict: Verdict) -> str:
     return f"[{_COLORS[verdict]}]{verdict.value}[/]"
 
 
-def network_table(networks: Sequence[Network]) -> Table:
-    """`cnnx list`."""
-    counts = ("parameters", "multiply-adds", "top-1 %", "top-5 %")
-    table = _table(
-        f"{len(networks)} networks", "name", "family", "input", *counts, "figures", "weights", right=counts
-    )
+_COUNTS = ("parameters", "multiply-\nadds", "top-1 %", "top-5 %")
+_NETWORK = ("name", "family", "input", *_COUNTS, "protocol", "weights")
+# What a narrow terminal does without, first to last: a number is never cut.
+_DROPPED = ("protocol", "family", "top-5 %", "input")
+
+
+def print_networks(out: Console, networks: Sequence[Network]) -> None:
+    """`cnnx list`, in as many columns as fit."""
+    if not networks:
+        out.print("No network fits these filters; cnnx list alone shows all.")
+        return
+    for dropped in range(len(_DROPPED) + 1):
+        table = _network_table(networks, [column for column in _NETWORK if column not in _DROPPED[:dropped]])
+        if out.measure(table, options=out.options.update(max_width=1000)).maximum <= out.width:
+            break
+    out.print(table)
+
+
+def _network_table(networks: Sequence[Network], columns: Sequence[str]) -> Table:
+    table = _table(f"{len(networks)} networks", *columns, right=_COUNTS)
     for position, network in enumerate(networks):
         if position and network.family != networks[position - 1].family:
             table.add_section()
         accuracy = network.accuracy
         figures = (accuracy.top1, accuracy.top5) if accuracy else (0, 0)
-        table.add_row(
+        cells = (
             network.name,
             network.family,
             _shape(network.input_shape),
@@ -65,6 +81,7 @@ def network_table(networks: Sequence[Network]) -> Table:
             accuracy.protocol if accuracy else "",
             network.weights,
         )
+        table.add_row(*(cell for column, cell in zip(_NETWORK, cells, strict=True) if column in columns))
     return table
 
 
@@ -256,6 +273,8 @@ def print_inspection(out: Console, inspection: Inspection, *, verbose: bool) -> 
 
 
 def _layer_table(layers: Sequence[Layer], manifest: Manifest) -> Table:
+    from cnnx.graph.inspect import int8_share
+
     share = int8_share(layers)
     plan: dict[str, Any] = {layer["node"]: layer for layer in manifest.layers}
     title = f"Layers, {share:.1%} of the multiply-adds in INT8"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -32,7 +33,9 @@ class Ui:
     def __init__(self, *, as_json: bool, verbose: bool = False) -> None:
         self.verbose = verbose
         self._as_json = as_json
-        self._out = Console(highlight=False)
+        # Into a file or a pipe a table goes at its natural width, unless COLUMNS asks for another.
+        natural = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 1000
+        self._out = Console(highlight=False, width=natural)
         self._err = Console(stderr=True, highlight=False)
         self._progress: Progress | None = None
 

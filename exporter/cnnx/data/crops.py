@@ -171,7 +171,8 @@ def write_crops(
             file.seek(0)
             _write_header(file, (len(tally.kept), *shape[1:], shape[0]))
         tally.judge(images, max_skipped_share)
-        facts = {"schema": SCHEMA, **tally.facts(), **_facts(images)}
+        facts = {"schema": SCHEMA, **_facts(images), **tally.facts()}
+        facts["note"] = images.note or tally.note()
         (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return Crops.open(folder)
 
@@ -291,6 +292,15 @@ class _Tally:
             f"no picture is left: another set holds all {self.excluded}",
             where=images.name,
             mend="give different pictures for calibration and validation",
+        )
+
+    def note(self) -> str:
+        """What the user should be told: labels count only where every picture has one."""
+        without = sum(label is None for *_, label in self.kept)
+        return (
+            f"{without} of {len(self.kept)} pictures have no label: labels unused"
+            if 0 < without < len(self.kept)
+            else ""
         )
 
     def facts(self) -> dict[str, Any]:

@@ -47,6 +47,13 @@ def _by_class(folder: Path, below: Mapping[str, Sequence[str]], classes: Classes
     meaning would be a guess."""
     full = [name for name, files in below.items() if files]
     strangers = [name for name in full if name not in classes.ids]
+    for name in strangers:
+        if any(file.split("/")[1] in classes.ids for file in below[name] if file.count("/") > 1):
+            raise ImageError(
+                f"the class folders lie one level deeper, in {name}/",
+                where=folder,
+                mend=f"name one folder of class folders: {folder / name}",
+            )
     numbers: Mapping[str, int] = {}
     note = ""
     if len(strangers) == len(full):
@@ -70,6 +77,8 @@ def _numbered(names: list[str], classes: Classes) -> tuple[dict[str, int], str]:
         return {}, f"{len(names)} class folders do not number {classes.count} classes: labels unused"
     if classes.ids and all(WNID.fullmatch(name) for name in names):
         return {}, "class folders are named by WordNet ids of other classes: labels unused"
+    if classes.ids and not all(name.isdecimal() for name in names):
+        return {}, "class folders are named neither by WordNet ids nor by index: labels unused"
     if all(name.isdecimal() for name in names):
         # "10" sorts before "2", and networks trained by way of torchvision's ImageFolder have their logits
         # in that order. Those whose classes have WordNet ids have not: for them "0" to "999" are indices,

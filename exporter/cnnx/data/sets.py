@@ -37,7 +37,7 @@ def open_images(
     are. With names that are no ids, as many as there are classes: by their sorted position, as torchvision's
     ImageFolder does. Numbers without leading zeros sort otherwise than they count: "0" to "999" are indices
     where `class_ids` are given. In every other case the pictures are taken without labels, and
-    `ImageSet.source` says so.
+    `ImageSet.note` says so.
 
     Args:
         spec: a name in `BUILT_IN` (which wins over a folder of that name: write ./digits for the

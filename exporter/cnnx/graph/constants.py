@@ -17,8 +17,9 @@ from cnnx.graph.edit import ValueType
 # Results larger than this stay computed: a graph that expands a scalar must not fill the memory.
 _LARGEST = 1 << 22
 
-# Weights in INT8 are meant to stay so.
+# Weights in INT8 are meant to stay so; what is drawn is not drawn once.
 _KEPT = frozenset({"QuantizeLinear", "DequantizeLinear", "Constant"})
+_DRAWN = frozenset({"Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike"})
 
 
 def constants_to_initializers(model: ModelProto) -> int:
@@ -59,7 +60,12 @@ def fold_constants(model: ModelProto) -> int:
         if node.output[0] in outputs or not _is_foldable(node, constants, types):
             kept.append(node)
             continue
-        tensor = edit.tensor_from_array(node.output[0], _evaluate(node, constants, edit.opset(model)))
+        try:
+            values = _evaluate(node, constants, edit.opset(model))
+        except Exception:  # an operator that onnx's evaluator lacks stays for the runtime
+            kept.append(node)
+            continue
+        tensor = edit.tensor_from_array(node.output[0], values)
         constants[tensor.name] = tensor
         folded.append(tensor)
     model.graph.initializer.extend(folded)
@@ -70,7 +76,7 @@ def fold_constants(model: ModelProto) -> int:
 def _is_foldable(
     node: NodeProto, constants: Mapping[str, TensorProto], types: Mapping[str, ValueType]
 ) -> bool:
-    if node.op_type in _KEPT or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
+    if node.op_type in _KEPT | _DRAWN or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
         return False
     read = [name for name in node.input if name]
     if (

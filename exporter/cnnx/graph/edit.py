@@ -22,6 +22,9 @@ FLOAT = TensorProto.FLOAT
 FLOAT16 = TensorProto.FLOAT16
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
 
+ACTIVATIONS = frozenset({"Relu", "LeakyRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Elu", "Tanh"})
+"""Operators that follow a layer, value by value: its kernel can take them in."""
+
 # Shapes, axes and scalars that shape inference reads are shorter than this; weights are longer.
 _SMALL = 1024
 

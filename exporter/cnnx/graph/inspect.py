@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from cnnx.errors import GraphError
-from cnnx.graph.edit import ValueType, Wiring, array, attribute, label, value_types, wiring
+from cnnx.graph.edit import ACTIVATIONS, ValueType, Wiring, array, attribute, label, value_types, wiring
 from cnnx.record import LayerRow
 
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
@@ -21,7 +21,7 @@ WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 
 _CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "Cast"})
 _NOT_LAYERS = _CONVERSIONS | {"Constant"}
-_VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+_VIEWS = frozenset({"Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 _TYPE_NAMES: dict[int, str] = {
     TensorProto.FLOAT: "fp32",
     TensorProto.FLOAT16: "fp16",
@@ -152,7 +152,7 @@ def _layer(node: NodeProto, wires: Wiring, types: Mapping[str, ValueType]) -> La
         output_shape=_lengths(types, node.output[0], node)[1:],
         parameters=sum(math.prod(tensor.dims) for tensor in constants),
         multiply_adds=_MULTIPLY_ADDS[node.op_type](node, types) if node.op_type in _MULTIPLY_ADDS else 0,
-        activation_bytes=0 if node.op_type in _VIEWS else _output_bytes(node, types),
+        activation_bytes=0 if _in_place(node, wires) else _output_bytes(node, types),
         data_type=arrives,
         weight_bytes=sum(_stored_bytes(tensor) for tensor in constants),
         activation_scale=_scalar(wires, dequantize.input[1]) if dequantize else None,
@@ -168,6 +168,12 @@ def _trained(node: NodeProto, wires: Wiring, types: Mapping[str, ValueType]) -> 
         for name, tensor in found
         if tensor is not None and math.prod(tensor.dims) > 1 and _value_type(types, name, node).is_float
     ]
+
+
+def _in_place(node: NodeProto, wires: Wiring) -> bool:
+    """Whether a node needs no memory of its own: a view, or an activation that alone reads its input."""
+    alone = wires.only_consumer(node.input[0]) is not None if node.input else False
+    return node.op_type in _VIEWS or (node.op_type in ACTIVATIONS and alone)
 
 
 def _output_bytes(node: NodeProto, types: Mapping[str, ValueType]) -> int:

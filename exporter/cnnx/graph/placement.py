@@ -17,15 +17,13 @@ from onnx import ModelProto, NodeProto
 
 from cnnx.errors import RecipeError
 from cnnx.graph import edit
-from cnnx.graph.edit import ValueType, Wiring
+from cnnx.graph.edit import ACTIVATIONS, ValueType, Wiring
 from cnnx.recipe import LayerOverride, Precision, PrecisionPolicy, Scales
 
 FP16_MAX = 65504.0
 
 # Their sums of squares or exponentials leave FP16's range or its resolution.
 WIDE_OPS = frozenset({"LRN", "Softmax", "LogSoftmax", "LayerNormalization", "InstanceNormalization"})
-
-ACTIVATIONS = frozenset({"Relu", "LeakyRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Elu", "Tanh"})
 
 REASONS = {
     "asked": "{detail} was asked for",

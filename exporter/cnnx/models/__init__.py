@@ -8,10 +8,13 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import typing
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cnnx.errors import MissingExtra, RecipeError
+from cnnx.recipe import converted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,15 +45,15 @@ DEFINITIONS = {
     "zfnet": "cnnx.models.zfnet:zfnet",
 }
 
-FAMILIES = tuple(dict.fromkeys(place.split(":")[0].rpartition(".")[2] for place in DEFINITIONS.values()))
-"""Names of the families' files."""
-
 Choice = TypeVar("Choice")
 
 
 def family(name: str) -> str:
-    """The family that a definition belongs to; "" for one of the user's own."""
-    return DEFINITIONS[name].split(":")[0].rpartition(".")[2] if name in DEFINITIONS else ""
+    """The family that a definition belongs to, after the file it lies in; "" for one of the user's own."""
+    return DEFINITIONS[name].split(":")[0].rpartition(".")[2].replace("_", "-") if name in DEFINITIONS else ""
+
+
+FAMILIES = tuple(sorted({family(name) for name in DEFINITIONS}))
 
 
 def build(name: str, *, classes: int, arguments: Mapping[str, Any]) -> nn.Module:
@@ -69,35 +72,49 @@ def build(name: str, *, classes: int, arguments: Mapping[str, Any]) -> nn.Module
         near = difflib.get_close_matches(name, DEFINITIONS, n=1, cutoff=0.5)
         mend = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(DEFINITIONS)}"
         raise RecipeError(f"no network is called {name!r}", where="model.definition", mend=mend)
+    definition = _load(name)
+    checked = _checked(definition, name, arguments)
+    try:
+        model: nn.Module = definition(classes=classes, **checked)
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise RecipeError(
+            f"{name} cannot be built with these arguments: {error}", where="model.arguments", mend="mend them"
+        ) from error
+    return model.eval()
+
+
+def _checked(definition: Callable[..., Any], name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a shipped definition, held to the types that it declares."""
+    hints = typing.get_type_hints(definition)
+    known = [argument for argument in inspect.signature(definition).parameters if argument != "classes"]
+    for argument in arguments:
+        if argument not in known:
+            near = difflib.get_close_matches(argument, known, n=1, cutoff=0.5)
+            mend = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(known) or 'none'}"
+            raise RecipeError(f"{name} takes no {argument!r}", where="model.arguments", mend=mend)
+    where = Path("the recipe")
+    return {
+        argument: converted(hints[argument], value, at=f"model.arguments.{argument}", where=where)
+        for argument, value in arguments.items()
+    }
+
+
+def with_defaults(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of a shipped definition, those not given as it has them; a list counts as a tuple."""
+    parameters = inspect.signature(_load(name)).parameters.values()
+    filled = {p.name: p.default for p in parameters if p.name != "classes"} | dict(arguments)
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in filled.items()}
+
+
+def _load(name: str) -> Callable[..., Any]:
     module, function = DEFINITIONS[name].split(":")
     try:
-        definition = getattr(importlib.import_module(module), function)
+        definition: Callable[..., Any] = getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         raise MissingExtra("torch", "export", purpose="building the PyTorch model") from None
-    model: nn.Module = call_definition(definition, name, classes=classes, arguments=arguments)
-    return model.eval()
-
-
-def call_definition(
-    definition: Callable[..., Any], name: str, *, classes: int, arguments: Mapping[str, Any]
-) -> Any:
-    """What `definition(classes=..., **arguments)` gives.
-
-    Raises:
-        RecipeError: the function does not take these arguments.
-    """
-    try:
-        inspect.signature(definition).bind(classes=classes, **arguments)
-    except TypeError as error:
-        given = ", ".join(["classes", *arguments])
-        raise RecipeError(
-            f"{name} cannot be built: {error}",
-            where="model.arguments",
-            mend=f"let it take what it is called with, by name: {given}",
-        ) from None
-    return definition(classes=classes, **arguments)
+    return definition
 
 
 def choose(argument: str, value: Any, choices: Mapping[Any, Choice]) -> Choice:
@@ -122,6 +139,8 @@ def divided(argument: str, value: int, parts: int, *, mend: str) -> int:
     """
     if value < parts or value % parts:
         raise RecipeError(
-            f"{argument} does not give whole blocks", where=f"model.arguments.{argument}", mend=mend
+            f"this {argument} does not give whole blocks ({value} layers in blocks of {parts})",
+            where=f"model.arguments.{argument}",
+            mend=mend,
         )
     return value // parts

@@ -15,7 +15,7 @@ from cnnx.models import choose
 REMOVABLE = ("conv3", "conv4", "fc6", "fc7")
 
 
-def alexnet(*, towers: int = 2, without: Sequence[str] = (), classes: int = 1000) -> nn.Module:
+def alexnet(*, towers: int = 2, without: tuple[str, ...] = (), classes: int = 1000) -> nn.Module:
     """AlexNet as the paper draws it, on two GPUs, or as lectures draw it: (N, 3, 227, 227) -> (N, classes).
 
     layer                      output     parameters, 2 towers   1 tower     multiply-adds, 2 towers
@@ -47,7 +47,9 @@ def alexnet(*, towers: int = 2, without: Sequence[str] = (), classes: int = 1000
     Args:
         towers: 2 as in the paper, 1 as in the lecture.
         without: layers to leave out, with their ReLU, out of `REMOVABLE`: the depth ablations of Zeiler
-            and Fergus (arXiv:1311.2901, table 3). What follows takes the size of what then precedes it.
+            and Fergus (arXiv:1311.2901, table 3). What follows takes the size of what then precedes it. With
+            two towers: without fc7 44,183,912 parameters and 707,629,600 multiply-adds; without fc6 and fc7
+            11,551,080 and 675,000,864; without all four 9,854,568 and 388,420,128.
         classes: length of the logits.
 
     Raises:

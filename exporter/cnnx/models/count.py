@@ -15,7 +15,14 @@ from cnnx.record import LayerRow
 
 
 def layer_rows(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[LayerRow, ...]:
-    """Every layer in the order it runs, for one picture; the model itself stays as it is.
+    """The rows of `trace`."""
+    return trace(model, input_shape)[0]
+
+
+def trace(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[tuple[LayerRow, ...], tuple[int, ...]]:
+    """Every layer in the order it runs, for one picture, and the shape of the result without the batch.
+
+    The model itself stays as it is. What does not run (auxiliary heads in evaluation) has no row.
 
     A copy on the meta device runs once, so a VGG-16 takes milliseconds and no memory. A module without
     modules inside is one row, or two when it is called twice, its parameters in the first. What another
@@ -33,21 +40,12 @@ def layer_rows(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[LayerRow
     Raises:
         RecipeError: the model does not take an input of this shape, or does not give one tensor.
     """
-    return _pass(model, input_shape)[0]
-
-
-def output_shape(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """What the model gives for one picture, without the batch; arguments and errors as `layer_rows`."""
-    return _pass(model, input_shape)[1]
-
-
-def _pass(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[tuple[LayerRow, ...], tuple[int, ...]]:
     picture = torch.empty(1, *input_shape, device="meta")
     twin = _on_meta(model)
     recorder = _Recorder(twin)
     recorder.know(picture)
     try:
-        with torch.no_grad(), recorder:
+        with torch.no_grad(), torch.device("meta"), recorder:
             logits = twin(picture)
     except (RuntimeError, ValueError) as error:
         raise RecipeError(
@@ -78,21 +76,25 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._storages: dict[int, Any] = {}  # kept alive, so that no handle is used again
         self._running: list[str] = []
         self._parameters: dict[str, int] = {}
+        counted: set[int] = set()
         self._leaves: set[str] = set()
         self._multiply_adds = 0  # of the leaf that is running
         for name, module in model.named_modules():
-            self._parameters[name] = sum(p.numel() for p in module.parameters(recurse=False))
+            own = {id(p): p.numel() for p in module.parameters(recurse=False) if id(p) not in counted}
+            self._parameters[name] = sum(own.values())  # a tied parameter counts where it stands first
+            counted.update(own)
             if not list(module.children()):
                 self._leaves.add(name)
             module.register_forward_pre_hook(lambda _module, _inputs, name=name: self._enter(name))
             module.register_forward_hook(lambda module, _in, out, name=name: self._leave(name, module, out))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        output = result[0] if isinstance(result, tuple) else result
         packet = func._overloadpacket
         cost = 0
         if packet in flop_registry:  # in floating-point operations: two a multiply-add
-            cost = flop_registry[packet](*args, **(kwargs or {}), out_val=output) // 2
+            cost = flop_registry[packet](*args, **(kwargs or {}), out_val=result) // 2
         module = self._running[-1] if self._running else ""
         if module in self._leaves:
             self._multiply_adds += cost
@@ -102,7 +104,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             # The batch stands first, except in products that join it with attention heads.
             shape = tuple(output.shape[1:] if output.shape[:1] == (1,) else output.shape)
             self.rows.append(LayerRow(name, operator, shape, 0, cost, written))
-        return output
+        return result
 
     def _enter(self, name: str) -> None:
         self._running.append(name)

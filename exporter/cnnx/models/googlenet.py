@@ -54,7 +54,8 @@ def googlenet(*, auxiliary: bool = False, classes: int = 1000) -> nn.Module:
 
     Args:
         auxiliary: with the two side networks of section 5, on 4a and 4d; training then gives
-            `GoogLeNetOutputs`, evaluation logits alone. 13,378,280 parameters in all.
+            `GoogLeNetOutputs`, evaluation logits alone. 13,378,280 parameters, of which `cnnx show` counts
+            those that run in evaluation.
         classes: length of the logits.
     """
 

@@ -37,16 +37,16 @@ def lenet5(*, classes: int = 10) -> nn.Module:
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(1, 6, 5),
-            relu1=nn.ReLU(),
+            relu1=nn.ReLU(inplace=True),
             pool1=nn.MaxPool2d(2),
             conv2=nn.Conv2d(6, 16, 5),
-            relu2=nn.ReLU(),
+            relu2=nn.ReLU(inplace=True),
             pool2=nn.MaxPool2d(2),
             flatten=nn.Flatten(),
             fc1=nn.Linear(16 * 5 * 5, 120),
-            relu3=nn.ReLU(),
+            relu3=nn.ReLU(inplace=True),
             fc2=nn.Linear(120, 84),
-            relu4=nn.ReLU(),
+            relu4=nn.ReLU(inplace=True),
             fc3=nn.Linear(84, classes),
         )
     )
@@ -91,11 +91,11 @@ def lenet5_1998(*, classes: int = 10) -> nn.Module:
     in all            60,000                           340,908
 
     A connection is a product or a bias, as the paper counts them. C3 reads 60 of the 96 pairs of maps; it
-    computes as one convolution with zeros for the others (240,000 multiply-adds, 90,000 of them by zero),
-    for which every runtime has a kernel. A subsampling map sums four neighbours, times one coefficient, plus
-    one bias. The squashing function is 1.7159 tanh(2/3 a). An output is the squared distance between F6 and
-    a fixed code of 84 values of +1 or -1, the class's picture on 7 x 12 pixels; here its negative, so that
-    the largest wins. torchvision has no such network.
+    computes as one convolution with zeros for the others, for which every runtime has a kernel: 415,680
+    multiply-adds in all, 90,000 of them by zero. A subsampling map sums four neighbours, times one
+    coefficient, plus one bias. The squashing function is 1.7159 tanh(2/3 a). An output is the squared
+    distance between F6 and a fixed code of 84 values of +1 or -1, the class's picture on 7 x 12 pixels; here
+    its negative, so that the largest wins. torchvision has no such network.
 
     Raises:
         RecipeError: another number of classes than ten; the codes are drawn for the digits.

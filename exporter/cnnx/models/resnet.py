@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from cnnx.errors import RecipeError
 from cnnx.models import choose, divided
 
 Block = Callable[[int, int, int], nn.Module]
@@ -18,7 +19,10 @@ Block = Callable[[int, int, int], nn.Module]
 
 SHORTCUTS = ("A", "B", "none")
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-"""Table 1: blocks in each stage, by depth; from 50 on the blocks are bottlenecks."""
+"""Table 1: blocks in each stage, by depth."""
+
+BOTTLENECKS = {depth: counts for depth, counts in BLOCKS.items() if depth >= 50}
+"""The depths whose blocks are bottlenecks."""
 
 
 def resnet(*, depth: int = 50, shortcut: str = "B", stride_at: str = "3x3", classes: int = 1000) -> nn.Module:
@@ -58,6 +62,14 @@ def resnet(*, depth: int = 50, shortcut: str = "B", stride_at: str = "3x3", clas
     counts = choose("depth", depth, BLOCKS)
     choose("shortcut", shortcut, dict.fromkeys(SHORTCUTS))
     strided = choose("stride_at", stride_at, {"1x1": 0, "3x3": 1})
+    if depth in BOTTLENECKS and shortcut == "none":
+        raise RecipeError("plain networks have 18 or 34 layers", where="model.arguments", mend="depth = 34")
+    if depth not in BOTTLENECKS and not strided:
+        raise RecipeError(
+            f"depth {depth} has no 1x1 convolution to take a stride",
+            where="model.arguments",
+            mend="drop stride_at",
+        )
 
     def basic(channels: int, width: int, stride: int) -> nn.Module:
         return BasicBlock(channels, width, stride=stride, shortcut=shortcut)
@@ -66,7 +78,9 @@ def resnet(*, depth: int = 50, shortcut: str = "B", stride_at: str = "3x3", clas
         strides = (1, stride) if strided else (stride, 1)
         return Bottleneck(channels, 4 * width, inner=width, strides=strides, shortcut=shortcut)
 
-    return imagenet_stages(basic if depth < 50 else bottleneck, counts, 1 if depth < 50 else 4, classes)
+    if depth in BOTTLENECKS:
+        return imagenet_stages(bottleneck, counts, 4, classes)
+    return imagenet_stages(basic, counts, 1, classes)
 
 
 def imagenet_stages(block: Block, counts: Sequence[int], expansion: int, classes: int) -> nn.Module:

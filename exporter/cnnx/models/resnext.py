@@ -7,7 +7,7 @@ from __future__ import annotations
 from torch import nn
 
 from cnnx.models import choose
-from cnnx.models.resnet import BLOCKS, Bottleneck, imagenet_stages
+from cnnx.models.resnet import BOTTLENECKS, Bottleneck, imagenet_stages
 
 
 def resnext(*, depth: int = 50, cardinality: int = 32, width: int = 4, classes: int = 1000) -> nn.Module:
@@ -18,8 +18,8 @@ def resnext(*, depth: int = 50, cardinality: int = 32, width: int = 4, classes: 
 
     depth  cardinality x width  parameters   multiply-adds
     50     32x4                 25,028,904    4,230,479,872
-    101    32x8                 88,791,336   16,414,162,944
-    101    64x4                 83,455,272   15,460,352,000
+    101    32x8                 88,791,336   16,414,015,488
+    101    64x4                 83,455,272   15,460,270,080
 
     It has the parameter names and the arithmetic of torchvision's `resnext` networks: the stride lies in
     the 3x3 convolution, as in the authors' code.
@@ -33,7 +33,7 @@ def resnext(*, depth: int = 50, cardinality: int = 32, width: int = 4, classes: 
     Raises:
         RecipeError: no such depth.
     """
-    counts = choose("depth", depth, {deep: counts for deep, counts in BLOCKS.items() if deep >= 50})
+    counts = choose("depth", depth, BOTTLENECKS)
 
     def bottleneck(channels: int, base: int, stride: int) -> nn.Module:
         inner = cardinality * width * base // 64

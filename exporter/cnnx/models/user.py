@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import inspect
 import sys
 import traceback
 import types
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from cnnx.errors import RecipeError
-from cnnx.models import call_definition
-from cnnx.recipe import Recipe
+from cnnx.recipe import ModelSpec, Recipe
 
 
 def load_user_model(recipe: Recipe, *, trusted: bool) -> nn.Module:
@@ -46,17 +48,24 @@ def load_user_model(recipe: Recipe, *, trusted: bool) -> nn.Module:
         mend = f"did you mean {near[0]!r}?" if near else None
         raise RecipeError(f"{file_name} has no function {function!r}", where=file, mend=mend)
     try:
-        model = call_definition(
-            definition,
-            f"{file_name}:{function}",
-            classes=recipe.model.classes,
-            arguments=recipe.model.arguments,
-        )
+        model = _call(definition, f"{file_name}:{function}", recipe.model)
     except Exception as error:
         raise _failed(error, file) from error
     if not isinstance(model, nn.Module):
         raise RecipeError(f"{function} gives {type(model).__name__}, not a torch.nn.Module", where=file)
     return model.eval()
+
+
+def _call(definition: Callable[..., Any], name: str, spec: ModelSpec) -> Any:
+    try:
+        inspect.signature(definition).bind(classes=spec.classes, **spec.arguments)
+    except TypeError as error:
+        raise RecipeError(
+            f"{name} cannot be built: {error}",
+            where="model.arguments",
+            mend=f"let it take what it is called with, by name: {', '.join(['classes', *spec.arguments])}",
+        ) from None
+    return definition(classes=spec.classes, **spec.arguments)
 
 
 def _run(file: Path) -> types.ModuleType:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from torch import nn
 
 from cnnx.models import choose
-from cnnx.models.resnet import BLOCKS, Bottleneck, imagenet_stages
+from cnnx.models.resnet import BOTTLENECKS, Bottleneck, imagenet_stages
 
 
 def wide_resnet(*, depth: int = 50, factor: int = 2, classes: int = 1000) -> nn.Module:
@@ -17,8 +17,8 @@ def wide_resnet(*, depth: int = 50, factor: int = 2, classes: int = 1000) -> nn.
     as it was. With 1,000 classes:
 
     depth  factor  parameters    multiply-adds
-    50     2        68,883,240   11,398,008,832
-    101    2       126,886,696   22,753,312,768
+    50     2        68,883,240   11,398,021,120
+    101    2       126,886,696   22,753,050,624
 
     It has the parameter names and the arithmetic of torchvision's `wide_resnet` networks.
 
@@ -30,7 +30,7 @@ def wide_resnet(*, depth: int = 50, factor: int = 2, classes: int = 1000) -> nn.
     Raises:
         RecipeError: no such depth.
     """
-    counts = choose("depth", depth, {deep: counts for deep, counts in BLOCKS.items() if deep >= 50})
+    counts = choose("depth", depth, BOTTLENECKS)
 
     def bottleneck(channels: int, base: int, stride: int) -> nn.Module:
         return Bottleneck(channels, 4 * base, inner=factor * base, strides=(1, stride))

@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import resource
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cnnx import runtimes
 from cnnx.agreement import Validation
 from cnnx.bundle import (
-    CALIBRATION,
-    LABELS,
-    MODEL,
-    REFERENCE,
     Bundle,
     Engine,
-    ImageList,
-    Manifest,
-    Reference,
-    TensorInfo,
-    is_bundle,
-    new_bundle,
     refuse_place,
-    seal,
 )
-from cnnx.data.crops import Crops
 from cnnx.data.images import ImageSet, Split
 from cnnx.data.sets import open_images
-from cnnx.environment import installed_version
-from cnnx.errors import BundleError, UsageError
-from cnnx.labels import read_labels, read_wnids
+from cnnx.errors import UsageError
+from cnnx.labels import read_wnids
 from cnnx.pipeline import original as originals
 from cnnx.pipeline.finished import (
     Effort,
@@ -52,69 +33,26 @@ from cnnx.pipeline.finished import (
     open_subject,
 )
 from cnnx.pipeline.original import Batch, Original
-from cnnx.pipeline.progress import Listener, Progress, Steps, silent
+from cnnx.pipeline.progress import Listener, Steps, silent
+from cnnx.pipeline.publish import Job, Parts, publish
 from cnnx.pipeline.results import ExportResult, Measurement
+from cnnx.pipeline.steps import MODEL as STEP_MODEL
 from cnnx.pipeline.steps import (
-    LAYERS,
-    LOGITS,
-    RANGES,
+    NOTES,
     calibration_step,
     crops_step,
     export_step,
     graph_step,
     reference_step,
 )
-from cnnx.pipeline.steps import MODEL as STEP_MODEL
 from cnnx.quant.methods import needs_histogram
 from cnnx.recipe import Precision, Recipe, Scales
 from cnnx.record import Subject
-from cnnx.runtimes import Runtime
-from cnnx.store import Entry, code_digest, digest_of
 
 # An export measures long enough to show a median; cnnx bench measures properly.
 _GLANCE = Effort(min_seconds=0.5, min_samples=100, max_seconds=15.0)
 # Share of the multiply-adds in INT8 below which the user is told what keeps the rest out.
 _MOSTLY = 0.95
-_TOOLS = ("cnnx", "numpy", "onnx", "onnxruntime", "onnxscript", "pillow", "torch")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Job:
-    """The options of one export, defaults filled in from its recipe."""
-
-    recipe: Recipe
-    precision: Precision
-    scales: Scales
-    batch: Batch
-    method: str
-    out: Path
-    runtime: Runtime
-    sm: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Parts:
-    """What the steps left, ready to be put into a bundle."""
-
-    original: Original
-    validation: Crops
-    calibration: Crops | None
-    graph: Entry
-    reference: Entry
-    ranges: Entry | None
-    typed: Entry
-
-    @property
-    def described(self) -> dict[str, Any]:
-        """What typing the graph left to say of its layers."""
-        described: dict[str, Any] = json.loads((self.typed.folder / LAYERS).read_text(encoding="utf-8"))
-        return described
-
-    @property
-    def logits(self) -> NDArray[np.float32]:
-        """The original's, for the validation pictures."""
-        logits: NDArray[np.float32] = np.load(self.reference.folder / LOGITS, allow_pickle=False)
-        return logits
 
 
 def export(
@@ -180,7 +118,7 @@ def export(
             recipe, weights, trust_recipe=trust_recipe, progress=progress
         ),
     )
-    job = _Job(
+    job = Job(
         recipe=recipe,
         precision=chosen,
         scales=_scales(scales),
@@ -191,7 +129,7 @@ def export(
         sm=tuple(sm),
     )
     parts = _parts(job, source, steps, labels=None if labels is None else Path(labels))
-    bundle, unchanged = _publish(job, parts, steps)
+    bundle, unchanged = publish(job, parts, steps)
     engines = _engines(job, bundle, steps)
     before = latest_validation(bundle, bundle.records()) if unchanged else None
     measurements: tuple[Measurement, ...] = ()
@@ -254,9 +192,11 @@ def _batch(batch: Batch) -> Batch:
     return batch
 
 
-def _parts(job: _Job, original: Original, steps: Steps, *, labels: Path | None) -> _Parts:
+def _parts(job: Job, original: Original, steps: Steps, *, labels: Path | None) -> Parts:
     """Every step that gives files, in order."""
     recipe = job.recipe
+    # First, for it is what refuses a definition, or weights, that are not what the recipe says.
+    graph = export_step(steps, original, batch=job.batch)
     validation = crops_step(
         steps,
         _images(recipe, recipe.validation.data, "validation", labels),
@@ -274,7 +214,6 @@ def _parts(job: _Job, original: Original, steps: Steps, *, labels: Path | None) 
             role="calibration",
             apart_from=validation,
         )
-    graph = export_step(steps, original, batch=job.batch)
     reference = reference_step(steps, original, graph, validation, recipe)
     ranges = None
     if calibration:
@@ -282,7 +221,7 @@ def _parts(job: _Job, original: Original, steps: Steps, *, labels: Path | None) 
         method = job.method if job.precision == "int8" else "max"
         ranges = calibration_step(steps, graph, calibration, recipe, precision=job.precision, method=method)
     typed = graph_step(steps, graph, ranges, recipe, precision=job.precision, scales=job.scales)
-    return _Parts(original, validation, calibration, graph, reference, ranges, typed)
+    return Parts(original, validation, calibration, graph, reference, ranges, typed)
 
 
 def _images(recipe: Recipe, data: str, split: Split, labels: Path | None) -> ImageSet:
@@ -298,84 +237,13 @@ def _images(recipe: Recipe, data: str, split: Split, labels: Path | None) -> Ima
     )
 
 
-def _publish(job: _Job, parts: _Parts, steps: Steps) -> tuple[Bundle, bool]:
-    """The bundle at its place, and whether it stood there already."""
-    manifest = _manifest(job, parts)
-    if is_bundle(job.out):
-        with contextlib.suppress(BundleError):  # a damaged one is replaced
-            standing = Bundle.open(job.out)
-            if standing.manifest.fingerprint == manifest.fingerprint:
-                return standing, True
-
-    def work(_: Progress) -> Bundle:
-        with new_bundle(job.out) as draft:
-            _fill(draft, job, parts)
-            seal(draft, manifest)
-        return Bundle.open(job.out, verify=False)
-
-    return steps.run("bundle", work), False
-
-
-def _fill(draft: Path, job: _Job, parts: _Parts) -> None:
-    shutil.copyfile(parts.typed.folder / STEP_MODEL, draft / MODEL)
-    if parts.ranges:
-        shutil.copyfile(parts.ranges.folder / RANGES, draft / CALIBRATION)
-    crops = parts.validation
-    Reference(crops.pixels, parts.logits, crops.labels, crops.ids).save(draft / REFERENCE)
-    if names := _labels(job.recipe):
-        (draft / LABELS).write_text("\n".join(names) + "\n", encoding="utf-8")
-
-
-def _labels(recipe: Recipe) -> tuple[str, ...]:
-    file = recipe.model.labels
-    return read_labels(recipe.folder / file, recipe.model.classes) if file else ()
-
-
-def _manifest(job: _Job, parts: _Parts) -> Manifest:
-    recipe, weights = job.recipe, parts.original.weights
-    described = parts.described
-    batch = job.batch[0] if job.batch[0] == job.batch[1] else None
-    images = {"validation": _listed(parts.validation)}
-    if parts.calibration:
-        images["calibration"] = _listed(parts.calibration)
-    manifest = Manifest(
-        name=f"{recipe.name}-{job.precision}",
-        precision=job.precision,
-        fingerprint="",
-        recipe=recipe.as_dict(),
-        weights={"kind": weights.kind, "origin": weights.origin, "digest": weights.digest},
-        inputs=(TensorInfo(recipe.input.name, "float32", (batch, *recipe.input.shape), "NCHW"),),
-        outputs=(TensorInfo(described["output"], "float32", (batch, recipe.model.classes), "NC"),),
-        batch=job.batch,
-        classes=recipe.model.classes,
-        scales=job.scales,
-        images=images,
-        layers=tuple(described["layers"]),
-        warnings=tuple(described["warnings"]),
-        versions={name: version for name in _TOOLS if (version := installed_version(name))},
-    )
-    inputs = {
-        "manifest": manifest.as_dict(),
-        "graph": parts.typed.key,
-        "reference": parts.reference.key,
-        "labels": _labels(recipe),
-        "code": code_digest("cnnx.bundle", "cnnx.agreement"),
-    }
-    return dataclasses.replace(manifest, fingerprint=digest_of(inputs))
-
-
-def _listed(crops: Crops) -> ImageList:
-    skipped = tuple(f"{each.id}: {each.reason}" for each in crops.skipped)
-    return ImageList(crops.name, crops.source, len(crops), crops.list_digest, crops.synthetic, skipped)
-
-
-def _engines(job: _Job, bundle: Bundle, steps: Steps) -> tuple[Engine, ...]:
+def _engines(job: Job, bundle: Bundle, steps: Steps) -> tuple[Engine, ...]:
     if job.runtime.engine_suffix is None:
         return ()
     return build_into(bundle, job.runtime, job.sm, steps)
 
 
-def _judge(bundle: Bundle, parts: _Parts, steps: Steps) -> Validation:
+def _judge(bundle: Bundle, parts: Parts, steps: Steps) -> Validation:
     crops = parts.validation
     return judge_session(
         open_subject(bundle, "auto"),
@@ -388,7 +256,7 @@ def _judge(bundle: Bundle, parts: _Parts, steps: Steps) -> Validation:
     )
 
 
-def _measure(job: _Job, bundle: Bundle, parts: _Parts, steps: Steps) -> tuple[Measurement, ...]:
+def _measure(job: Job, bundle: Bundle, parts: Parts, steps: Steps) -> tuple[Measurement, ...]:
     """The bundle's subject and, beside it, the original's FP32 graph where that runs on the same runtime."""
     subjects = [open_subject(bundle, "auto")]
     if subjects[0].subject.artefact == "graph":
@@ -403,15 +271,15 @@ def _measure(job: _Job, bundle: Bundle, parts: _Parts, steps: Steps) -> tuple[Me
     )
 
 
-def _original_graph(bundle: Bundle, parts: _Parts, beside: Subject) -> OpenSubject:
+def _original_graph(bundle: Bundle, parts: Parts, beside: Subject) -> OpenSubject:
     file = parts.graph.folder / STEP_MODEL
     digest = bundle.manifest.weights["digest"]
     subject = dataclasses.replace(beside, artefact="original", precision="fp32", digest=digest)
     return OpenSubject(subject, lambda: originals.open_here("ort", file))
 
 
-def _notes(job: _Job, parts: _Parts) -> tuple[str, ...]:
-    notes = list(parts.original.notes)
+def _notes(job: Job, parts: Parts) -> tuple[str, ...]:
+    notes: list[str] = json.loads((parts.graph.folder / NOTES).read_text(encoding="utf-8"))
     if parts.original.weights.kind == "standin":
         notes.append(
             "Stand-in weights: agreement proves nothing, latency and memory hold, power is indicative."
@@ -437,7 +305,7 @@ def _notes(job: _Job, parts: _Parts) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _over_budget(job: _Job, bundle: Bundle) -> tuple[str, ...]:
+def _over_budget(job: Job, bundle: Bundle) -> tuple[str, ...]:
     """Files larger than the recipe allows."""
     budgets = job.recipe.budgets
     files = [(bundle.model, budgets.onnx_mib)]

@@ -198,6 +198,7 @@ class TorchOriginal:
             "user_code": digest_of_file(user) if self._recipe.runs_user_code else None,
             "arguments": dict(spec.arguments),
             "classes": spec.classes,
+            "counts": (spec.parameters, spec.multiply_adds),
             "input": dataclasses.asdict(self._recipe.input),
             "weights": self.weights.digest,
             "statistics": self._statistics_key() if self.weights.kind == "standin" else None,
@@ -293,23 +294,25 @@ def check_model(model: nn.Module, recipe: Recipe) -> None:
         RecipeError: it does not take the recipe's input, gives another number of classes, or has other
             counts than the recipe states.
     """
-    from cnnx.models.count import layer_rows, output_shape
+    spec = recipe.model
+    if recipe.runs_user_code and not (spec.parameters or spec.multiply_adds):
+        return  # it may hold tensors of its own, which do not follow it to the meta device
+    from cnnx.models.count import trace
 
-    logits = output_shape(model, recipe.input.shape)
-    if logits != (recipe.model.classes,):
+    rows, logits = trace(model, recipe.input.shape)
+    if logits != (spec.classes,):
         raise RecipeError(
-            f"the network gives {list(logits)} for a picture, the recipe says {recipe.model.classes} classes",
+            f"the network gives {list(logits)} for a picture, the recipe says {spec.classes} classes",
             where="model.classes",
             mend="let the definition take `classes`, or state the number it has",
         )
-    rows = layer_rows(model, recipe.input.shape)
     for key in ("parameters", "multiply_adds"):
-        stated, found = getattr(recipe.model, key), sum(getattr(row, key) for row in rows)
+        stated, found = getattr(spec, key), sum(getattr(row, key) for row in rows)
         if stated not in (0, found):
             raise RecipeError(
                 f"the network has {found:,} {key.replace('_', '-')}, the recipe states {stated:,}",
                 where=f"model.{key}",
-                mend="mend or drop that key, or model.arguments",
+                mend="mend or drop that key, or mend model.arguments or input.shape",
             )
 
 

@@ -29,8 +29,9 @@ from cnnx.quant.methods import needs_histogram
 from cnnx.recipe import Precision, Preprocessing, Recipe, Scales
 from cnnx.store import Entry, code_digest, digest_of_file
 
-MODEL, LOGITS, RANGES, LAYERS, BUILT = (
+MODEL, NOTES, LOGITS, RANGES, LAYERS, BUILT = (
     "model.onnx",
+    "notes.json",
     "logits.npy",
     "calibration.json",
     "layers.json",
@@ -78,11 +79,14 @@ def crops_step(
 
 
 def export_step(steps: Steps, original: Original, *, batch: Batch) -> Entry:
-    """The original's simplified FP32 graph."""
+    """The original's simplified FP32 graph, and what loading its weights had to say."""
     inputs = {"original": original.key(), "batch": batch, "onnx": installed_version("onnx")}
-    return steps.make(
-        "ONNX graph", "export", inputs, lambda folder, _: original.export(folder / MODEL, batch)
-    )
+
+    def fill(folder: Path, _: Progress) -> None:
+        original.export(folder / MODEL, batch)
+        (folder / NOTES).write_text(json.dumps(original.notes) + "\n", encoding="utf-8")
+
+    return steps.make("ONNX graph", "export", inputs, fill)
 
 
 def reference_step(steps: Steps, original: Original, graph: Entry, crops: Crops, recipe: Recipe) -> Entry:

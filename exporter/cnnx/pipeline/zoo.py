@@ -27,9 +27,9 @@ class Network:
         family: the family its definition belongs to.
         input_shape: channels, height, width.
         classes: length of its logits.
-        parameters: trainable values.
+        parameters: trainable values of what runs in evaluation.
         multiply_adds: for one picture, biases excluded.
-        accuracy: what the published weights reach, else what its authors report; None where neither is known.
+        accuracy: what the published weights reach, else the first figure reported of it, if any.
         weights: "ships" with cnnx, "at hand" on this machine, "download", or "none".
     """
 
@@ -103,6 +103,7 @@ def list_networks(
     Raises:
         UsageError: no such family.
     """
+    family = None if family is None else family.lower().replace("_", "-")
     if family is not None and family not in FAMILIES:
         near = difflib.get_close_matches(family, FAMILIES, n=1)
         mend = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(FAMILIES)}"

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from cnnx import models
 from cnnx.errors import MissingExtra, RecipeError, WeightsError
 from cnnx.recipe import Recipe, read_recipe, recipe_names
 from cnnx.resources import shared_folder
@@ -22,6 +20,8 @@ from cnnx.store import cache_folder, digest_of, digest_of_file
 from cnnx.weights.download import fetch
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
 _STANDIN_SEED = 0
@@ -90,16 +90,23 @@ def _refuse_sibling(recipe: Recipe, file: Path, digest: str) -> None:
     Networks may have the same tensors and other arithmetic (where a ResNet takes its strides): only the
     file's hash says for which it was trained.
     """
-    for other in (read_recipe(name) for name in recipe_names()):
-        same = other.model.definition == recipe.model.definition
-        if not same or other.model.arguments == recipe.model.arguments or not other.weights.file:
-            continue
-        if digest.startswith(_hash_in_name(other)):
-            raise WeightsError(
-                f"these weights are published for {other.name}, another network than {recipe.name}",
-                where=file,
-                mend=f"export {other.name}, or give weights trained for {recipe.name}",
-            )
+    owners = [
+        other
+        for other in map(read_recipe, recipe_names())
+        if other.weights.file
+        and other.model.definition == recipe.model.definition
+        and digest.startswith(_hash_in_name(other))
+    ]
+    if not owners or any(other.model.arguments == recipe.model.arguments for other in owners):
+        return
+    definition, arguments = recipe.model.definition, recipe.model.arguments
+    meant = models.with_defaults(definition, arguments)
+    if not any(models.with_defaults(definition, other.model.arguments) == meant for other in owners):
+        raise WeightsError(
+            f"these weights are published for {owners[0].name}, another network than {recipe.name}",
+            where=file,
+            mend=f"export {owners[0].name}, or give weights trained for {recipe.name}",
+        )
 
 
 def _published(recipe: Recipe, progress: Callable[[int, int | None], None]) -> tuple[Path, str]:

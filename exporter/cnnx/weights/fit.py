@@ -15,7 +15,7 @@ from cnnx.recipe import Recipe, WeightsSpec, read_recipe, recipe_names
 
 Tensors = Mapping[str, torch.Tensor]
 _SHOWN = 8
-_COUNTER = "num_batches_tracked"  # checkpoints before PyTorch 0.4.1 have none
+_COUNTER = "num_batches_tracked"
 
 
 def adapted(state: Tensors, wanted: Tensors, spec: WeightsSpec) -> tuple[dict[str, torch.Tensor], list[str]]:
@@ -27,12 +27,12 @@ def adapted(state: Tensors, wanted: Tensors, spec: WeightsSpec) -> tuple[dict[st
         renamed[name] = tensor
     training = [n for n in renamed if any(fnmatchcase(n, pattern) for pattern in spec.training_only)]
     kept = {name: tensor for name, tensor in renamed.items() if name not in training}
-    notes = [f"{len(training)} tensors that only training needs were left out"] if training else []
+    notes = [f"tensors that only training needs were left out: {len(training)}"] if training else []
     if extra := spec.background_classes:
         cut = [n for n, t in kept.items() if n in wanted and _rows(t) == _rows(wanted[n]) + extra]
         kept.update({name: kept[name][extra:] for name in cut})
         if cut:
-            notes.append(f"{extra} background class of the checkpoint was left out")
+            notes.append(f"background classes of the checkpoint were left out: {extra}")
     return kept, notes
 
 
@@ -72,8 +72,11 @@ def compare(wanted: Tensors, state: Tensors, file: Path, recipe: Recipe) -> None
     mend = "set model.classes and model.arguments in the recipe to what it was trained with"
     if classes := _other_classes(wanted, state, recipe):
         what = f"the checkpoint tells {classes} classes apart, the recipe {recipe.model.classes}"
-        mend = f"set model.classes to {classes} in a copy of the recipe, and model.labels to their names"
-    elif network := _recognised(state, recipe):
+        mend = (
+            f"set model.classes to {classes} in a copy of the recipe, model.labels to a file of their names, "
+            "and leave out model.parameters and model.multiply_adds"
+        )
+    elif network := _recognised(state, wanted):
         what = f"this is a checkpoint of {network}"
         mend = f"export {network}, or give the checkpoint of {recipe.name}"
     elif 2 * len(shared) < len(wanted):
@@ -84,40 +87,42 @@ def compare(wanted: Tensors, state: Tensors, file: Path, recipe: Recipe) -> None
 
 def _other_classes(wanted: Tensors, state: Tensors, recipe: Recipe) -> int | None:
     """How many classes a checkpoint has that differs from the model in nothing else."""
-    if wanted.keys() != state.keys():
+    model, found = _shapes(wanted), _shapes(state)
+    if model.keys() != found.keys():
         return None
-    found = {
-        (state[n].shape[0] if state[n].shape[1:] == w.shape[1:] and _rows(w) == recipe.model.classes else 0)
-        for n, w in wanted.items()
-        if state[n].shape != w.shape
+    lengths = {
+        found[name][0] if shape[0] == recipe.model.classes and shape[1:] == found[name][1:] else None
+        for name, shape in model.items()
+        if shape != found[name]
     }
-    return found.pop() or None if len(found) == 1 else None
+    return lengths.pop() if len(lengths) == 1 else None
 
 
-def _recognised(state: Tensors, recipe: Recipe) -> str | None:
-    """Another shipped recipe whose tensors have these names and shapes, but for the number of classes."""
-    found = {name: tensor.shape for name, tensor in state.items() if not name.endswith(_COUNTER)}
+def _recognised(state: Tensors, wanted: Tensors) -> str | None:
+    """The shipped recipe whose tensors have these names and shapes, but for the number of classes.
+
+    A recipe with the tensors of the model itself is no answer to what is wrong with them.
+    """
+    found = _shapes(state)
     for other in map(read_recipe, recipe_names()):
-        known = _shapes_of(other)
+        known = _shapes(_on_meta(other, other.model.classes))
         fits = known.keys() == found.keys() and all(
             shape == found[name] or (shape[0] == other.model.classes and shape[1:] == found[name][1:])
             for name, shape in known.items()
         )
-        if fits and other.name != recipe.name:
+        if fits and known != _shapes(wanted):
             return other.name
     return None
 
 
 def siblings(wanted: Tensors, recipe: Recipe) -> tuple[str, ...]:
     """A word on networks with the same tensors and other arithmetic: nothing in a file tells them apart."""
-    shapes = {name: tensor.shape for name, tensor in wanted.items() if not name.endswith(_COUNTER)}
     names = [
         other.name
         for other in map(read_recipe, recipe_names())
         if other.model.definition == recipe.model.definition
         and other.model.arguments != recipe.model.arguments
-        and other.model.classes == recipe.model.classes
-        and shapes == _shapes_of(other)
+        and _shapes(wanted) == _shapes(_on_meta(other, recipe.model.classes))
     ]
     if not names:
         return ()
@@ -126,12 +131,15 @@ def siblings(wanted: Tensors, recipe: Recipe) -> tuple[str, ...]:
     )
 
 
-def _shapes_of(recipe: Recipe) -> dict[str, torch.Size]:
+def _on_meta(recipe: Recipe, classes: int) -> Tensors:
+    spec = recipe.model
     with torch.device("meta"):
-        model = models.build(
-            recipe.model.definition, classes=recipe.model.classes, arguments=recipe.model.arguments
-        )
-    return {name: t.shape for name, t in model.state_dict().items() if not name.endswith(_COUNTER)}
+        return models.build(spec.definition, classes=classes, arguments=spec.arguments).state_dict()
+
+
+def _shapes(tensors: Tensors) -> dict[str, torch.Size]:
+    """Shapes by name, batch counters aside: checkpoints before PyTorch 0.4.1 have none."""
+    return {name: tensor.shape for name, tensor in tensors.items() if not name.endswith(_COUNTER)}
 
 
 def listed(names: Sequence[str]) -> str:
