@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import io
@@ -584,11 +585,28 @@ def test_batch_norm_takes_its_statistics_from_the_pictures(tmp_path: Path) -> No
     draw(model, make_recipe(tmp_path), [pictures])
     assert not any(module.training for module in model.modules())
     for depth in (2, 6):
-        normed = model[:depth](torch.from_numpy(pictures))
+        normed = model[:depth](torch.from_numpy(pictures)) - 1  # an activation reads them: shifts of 1
         # Evaluation divides by the unbiased variance, the pass that gathered it by the biased one.
         assert normed.mean((0, 2, 3)).abs().max().item() < 1e-3
         assert normed.var((0, 2, 3)).sub(1).abs().max().item() < 1e-2
     assert {module.momentum for module in model if isinstance(module, nn.BatchNorm2d)} == {0.1}
+
+
+def test_a_stand_in_a_hundred_layers_deep_is_not_chaotic(tmp_path: Path) -> None:
+    """Without shifts before the ReLUs, FP32 would be a tenth off FP64 here."""
+    layers = [
+        nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()) for _ in range(100)
+    ]
+    model = nn.Sequential(*layers, nn.BatchNorm2d(16))
+    pictures = np.random.default_rng(1).normal(size=(8, 16, 8, 8)).astype(np.float32)
+    draw(model, make_recipe(tmp_path), [pictures])
+    assert [float(n.bias.mean()) for n in model.modules() if isinstance(n, nn.BatchNorm2d)] == [1.0] * 100 + [
+        0.0
+    ]
+    x = torch.from_numpy(pictures)
+    with torch.no_grad():
+        single, double = model(x), copy.deepcopy(model).double()(x.double())
+    assert ((single - double).abs().max() / double.abs().max()).item() < 1e-4
 
 
 def test_batch_norm_averages_over_batches(tmp_path: Path) -> None:

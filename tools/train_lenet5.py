@@ -84,7 +84,7 @@ def augment(images: Tensor, settings: Settings) -> Tensor:
 def train(images: Tensor, labels: Tensor, settings: Settings, *, classes: int) -> nn.Module:
     """A LeNet-5 after all epochs: no early stopping, so nothing is picked by its score."""
     torch.manual_seed(settings.seed)
-    network = lenet5(classes).train()
+    network = lenet5(classes=classes).train()
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )

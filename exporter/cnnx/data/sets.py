@@ -33,11 +33,10 @@ def open_images(
 ) -> ImageSet:
     """Find the pictures that a recipe or a command line names. None is decoded yet.
 
-    Class folders label their pictures. All named by WordNet ids in `class_ids`: by those, however few they
-    are. With names that are no ids, as many as there are classes: by their sorted position, as torchvision's
-    ImageFolder does. Numbers without leading zeros sort otherwise than they count: "0" to "999" are indices
-    where `class_ids` are given. In every other case the pictures are taken without labels, and
-    `ImageSet.note` says so.
+    Class folders label their pictures. Where `class_ids` are given: by those, however few there are, or by
+    the indices "0" to "999". Where none are given, and there are as many folders as classes: by their sorted
+    position, as torchvision's ImageFolder does, unless they are numbers that sort otherwise than they count.
+    In every other case the pictures are taken without labels, and `ImageSet.note` says so.
 
     Args:
         spec: a name in `BUILT_IN` (which wins over a folder of that name: write ./digits for the

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _STANDIN_SEED = 0
-_STANDIN_VERSION = 2  # raise it when what `cnnx.weights.standin` draws changes: it is part of the digest
+_STANDIN_VERSION = 3  # raise it when what `cnnx.weights.standin` draws changes: it is part of the digest
 
 
 @dataclass(frozen=True, slots=True)

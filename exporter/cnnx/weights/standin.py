@@ -21,6 +21,18 @@ from cnnx.errors import WeightsError
 # that the trained network's has.
 _BIAS = 1e-3
 
+_ACTIVATIONS = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Hardswish,
+    nn.Hardtanh,
+    nn.PReLU,
+)
+
 
 def initialise(model: nn.Module, seed: int, *, batches: Iterable[NDArray[np.float32]]) -> None:
     """Draw a model's weights, in place, the same ones for a seed on every machine.
@@ -28,7 +40,10 @@ def initialise(model: nn.Module, seed: int, *, batches: Iterable[NDArray[np.floa
     Kernels and matrices are normal with variance 2 / fan-in (He et al., arXiv:1502.01852, equation 10),
     which keeps the scale of activations through plain networks with ReLU; their biases are `_BIAS`. Other
     vectors, such as the scales of normalisation layers, keep the constants their constructors gave.
-    BatchNorm layers take mean and variance from the batches, averaged over them.
+    BatchNorm layers take mean and variance from the batches, averaged over them, and shifts of 1 where an
+    activation reads them. With shifts of 0 each BatchNorm and ReLU enlarges a difference between two inputs
+    by the root of E[f'^2] / Var[f] = pi / (pi - 1), so 1.21 times a layer: after a hundred layers PyTorch in
+    FP32 gives other logits than in FP64, and rounding to INT8 buries all. With 1 it is 1.06 times.
 
     NumPy draws, not PyTorch, whose normals differ between processors with and without AVX2.
 
@@ -61,19 +76,47 @@ def _take_statistics(model: nn.Module, batches: Iterable[NDArray[np.float32]]) -
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     if not layers:
         return
+    pictures = [torch.from_numpy(batch) for batch in batches]
+    if not pictures:
+        raise WeightsError("stand-in weights for BatchNorm layers need calibration images", mend="give some")
+    for layer in _activated(model, pictures[0]):
+        if isinstance(layer.bias, nn.Parameter):
+            nn.init.ones_(layer.bias)
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # PyTorch's word for the plain average over all batches
         layer.train()
-    seen = 0
     try:
-        for batch in batches:
-            model(torch.from_numpy(batch))
-            seen += len(batch)
+        for batch in pictures:
+            model(batch)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
             layer.eval()
-    if not seen:
-        raise WeightsError("stand-in weights for BatchNorm layers need calibration images", mend="give some")
+
+
+def _activated(model: nn.Module, batch: torch.Tensor) -> set[_BatchNorm]:
+    """The BatchNorm layers whose output an activation module reads as it is."""
+    normed: dict[
+        int, tuple[_BatchNorm, torch.Tensor]
+    ] = {}  # the tensor too, so that its number stays its own
+    found: set[_BatchNorm] = set()
+
+    def gave(layer: _BatchNorm, _: object, output: torch.Tensor) -> None:
+        normed[id(output)] = layer, output
+
+    def reads(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if inputs and id(inputs[0]) in normed:
+            found.add(normed[id(inputs[0])][0])
+
+    hooks = []
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            hooks.append(module.register_forward_hook(gave))
+        elif isinstance(module, _ACTIVATIONS):
+            hooks.append(module.register_forward_pre_hook(reads))
+    model(batch)
+    for hook in hooks:
+        hook.remove()
+    return found
