@@ -17,6 +17,10 @@ from cnnx.quant.histogram import TensorStatistics
 _BINS = 2048
 _LEVELS = 128
 
+# Share of the values beyond which a range is no candidate. Where nearly all lie outside, what is left inside
+# may be a single bin, which any version of it matches without divergence.
+_MOST_CLIPPED = 0.05
+
 
 def maximum(statistics: TensorStatistics) -> float:
     """The largest |x| seen: nothing is clipped, and one outlier coarsens every step."""
@@ -39,7 +43,9 @@ def entropy(statistics: TensorStatistics) -> float:
     counts[0] = 0
     if not counts.any():
         return statistics.maximum
-    kept = _LEVELS + int(np.argmin(divergences(counts)))
+    clipped = 1 - np.cumsum(counts)[_LEVELS - 1 :] / counts.sum()
+    candidates = np.where(clipped <= _MOST_CLIPPED, divergences(counts), np.inf)
+    kept = _LEVELS + int(np.argmin(candidates))
     return min((kept + 0.5) / _BINS, 1.0) * statistics.maximum
 
 
