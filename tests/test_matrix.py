@@ -51,11 +51,11 @@ def test_a_cell_that_dies_is_recorded_and_tried_again(
     cell = matrix.RECORDS / "cell.py"
     cell.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     console = Console(file=sys.stderr)
-    matrix.fill("lenet5", again=False, console=console)
+    matrix.fill("lenet5", again=False, jobs=2, console=console)
     assert matrix.records()["lenet5"]["int8"]["failed"] == "ended by signal 9"
     cell.write_text(f"import json, sys; print(json.dumps({record('lenet5', 'any')!r}))")
-    matrix.fill("lenet5", again=False, console=console)
+    matrix.fill("lenet5", again=False, jobs=2, console=console)
     assert set(matrix.records()["lenet5"]) == {"fp32", "fp16", "int8"}
     cell.unlink()  # what has a record is not run again
-    matrix.fill("lenet5", again=False, console=console)
+    matrix.fill("lenet5", again=False, jobs=2, console=console)
     assert not any("failed" in found for found in matrix.records()["lenet5"].values())

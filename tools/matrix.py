@@ -1,6 +1,6 @@
 """Every recipe in every precision, from its definition to an engine, and what came out: docs/matrix.md.
 
-python tools/matrix.py [--names PATTERN] [--again] [--table-only]
+python tools/matrix.py [--names PATTERN] [--again] [--jobs N] [--table-only]
 
 Weights are stand-ins, so nothing is judged: what is shown is that each network goes the whole way, what
 quantization does to its logits, and what the steps cost. Each cell runs in a process of its own and leaves
@@ -20,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ CALIBRATION_IMAGES, VALIDATION_IMAGES, SM = 16, 8, 86
 ENOUGH = 0.95  # share of the multiply-adds in INT8 below which a reason is due
 
 
-def run_cell(name: str, precision: Any) -> dict[str, Any]:
+def run_cell(name: str, precision: Any, *, jobs: int) -> dict[str, Any]:
     """One network in one precision: exported, linted, built, run and measured, in this process."""
     builds = get("rtx").missing() is None
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +76,7 @@ def run_cell(name: str, precision: Any) -> dict[str, Any]:
             "seconds": result.seconds,
             "peak_bytes": result.peak_bytes,
             "tools": manifest.versions,
-            "machine": f"{os.cpu_count()} cores, {processor()}, no GPU",
+            "machine": f"{os.cpu_count()} cores, {processor()}, no GPU, {jobs} at a time",
             "date": datetime.date.today().isoformat(),
         }
 
@@ -99,21 +100,27 @@ def cells(pattern: str) -> Iterator[tuple[str, str]]:
             yield from ((network.name, precision) for precision in PRECISIONS)
 
 
-def fill(pattern: str, *, again: bool, console: Console) -> None:
-    """Run the cells that have no record yet; a network's cells share a cache, which then goes."""
+def fill(pattern: str, *, again: bool, jobs: int, console: Console) -> None:
+    """Run the cells that have no record yet, so many networks at a time."""
     RECORDS.mkdir(parents=True, exist_ok=True)
-    wanted = [cell for cell in cells(pattern) if again or not is_done(*cell)]
-    with contextlib.ExitStack() as caches:
-        before = ""
-        for number, (name, precision) in enumerate(wanted, start=1):
-            if name != before:
-                caches.close()
-                cache = caches.enter_context(tempfile.TemporaryDirectory(dir=RECORDS))
-                before = name
-            command = [sys.executable, __file__, "--cell", name, precision]
-            done = subprocess.run(
-                command, env={**os.environ, "CNNX_CACHE": cache}, capture_output=True, text=True, check=False
-            )
+    wanted: dict[str, list[str]] = {}
+    for name, precision in cells(pattern):
+        if again or not is_done(name, precision):
+            wanted.setdefault(name, []).append(precision)
+    with ThreadPoolExecutor(jobs) as pool:
+        done = [pool.submit(fill_network, n, wanted[n], jobs=jobs, console=console) for n in wanted]
+        for number, network in enumerate(as_completed(done), start=1):
+            network.result()
+            console.print(f"{number} of {len(wanted)} networks")
+
+
+def fill_network(name: str, precisions: Sequence[str], *, jobs: int, console: Console) -> None:
+    """Run a network's cells, each in a process of its own; they share a cache, which then goes."""
+    with tempfile.TemporaryDirectory(dir=RECORDS) as cache:
+        for precision in precisions:
+            command = [sys.executable, __file__, "--cell", name, precision, "--jobs", str(jobs)]
+            environment = {**os.environ, "CNNX_CACHE": cache}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
             if done.returncode:
                 said = done.stderr.strip().splitlines() or [f"ended by signal {-done.returncode}"]
                 record = {"name": name, "precision": precision, "failed": said[-1]}
@@ -123,7 +130,7 @@ def fill(pattern: str, *, again: bool, console: Console) -> None:
             draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
             draft.replace(place(name, precision))
             said = record.get("failed") or f"{record['seconds']:.0f} s, error {record['error']:.1e}"
-            console.print(f"{number}/{len(wanted)} {name} {precision}: {said}", markup=False)
+            console.print(f"{name} {precision}: {said}", markup=False)
 
 
 def place(name: str, precision: str) -> Path:
@@ -245,14 +252,14 @@ def main() -> int:
     options = parser.parse_args()
     if options.cell:
         try:
-            print(json.dumps(run_cell(*options.cell)))
+            print(json.dumps(run_cell(*options.cell, jobs=options.jobs)))
         except CnnxError as error:
             print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
             return error.exit_code
         return 0
     console = Console(highlight=False)
     if not options.table_only:
-        fill(options.names, again=options.again, console=console)
+        fill(options.names, again=options.again, jobs=options.jobs, console=console)
     found = records()
     PAGE.write_text(page(found), encoding="utf-8")
     table = Table(*COLUMNS, title=f"{PAGE.name}: {len(found)} networks", title_justify="left")
