@@ -246,6 +246,7 @@ def main() -> int:
     parser.add_argument("--names", default="*", help="shell pattern of the networks to run")
     parser.add_argument("--again", action="store_true", help="run cells that have a record, too")
     parser.add_argument("--table-only", action="store_true", help="write the page from the records there are")
+    parser.add_argument("--jobs", type=int, default=1, help="networks at a time; more blur the times")
     parser.add_argument(
         "--cell", nargs=2, metavar=("NAME", "PRECISION"), help="run one cell, print its record"
     )
