@@ -38,7 +38,8 @@ class ModelSpec:
         definition: a name in `cnnx.models`; "file.py:function" beside the recipe (code of the user's
             own, run only when trusted); or an ONNX file beside the recipe.
         classes: length of the logits.
-        labels: file beside the recipe with a name per class, in the order of the logits; empty: none.
+        labels: file beside the recipe, or among those that ship, with a name per class in the order of the
+            logits; empty: none.
         arguments: keyword arguments of the definition.
         parameters: trainable values it has; a model with another number is refused. 0: not stated.
         multiply_adds: for one picture, biases excluded; likewise.
@@ -240,6 +241,15 @@ class Recipe:
     folder: Path = field(default=Path(), metadata={"key": False})
 
     @property
+    def labels_file(self) -> Path | None:
+        """The file of class names, beside the recipe or among those that ship; None where none is named."""
+        if not self.model.labels:
+            return None
+        beside = self.folder / self.model.labels
+        shipped = shared_folder("recipes") / self.model.labels
+        return shipped if shipped.is_file() and not beside.exists() else beside
+
+    @property
     def runs_user_code(self) -> bool:
         """Whether building the model would execute a Python file of the recipe's author."""
         return ".py:" in self.model.definition
@@ -429,6 +439,12 @@ def read_recipe(name_or_file: str) -> Recipe:
         RecipeError: there is none, or it is refused.
     """
     file = Path(name_or_file)
+    if (file / "manifest.json").is_file():
+        raise RecipeError(
+            "this is a finished bundle, not a network",
+            where=file,
+            mend="cnnx inspect, or give its model.onnx",
+        )
     if file.suffix != ".toml":
         file = shared_folder("recipes") / f"{name_or_file}.toml"
         if name_or_file not in recipe_names():

@@ -100,6 +100,11 @@ def test_list_says_when_nothing_fits(cnnx_command):
         assert cnnx_command("list", *wrong)[0] == 2
 
 
+def test_show_of_a_bundle_says_what_shows_it(cnnx_command, exported):
+    code, _, said = cnnx_command("show", exported[0])
+    assert code == 3 and "finished bundle" in said and "cnnx inspect" in said
+
+
 def test_list_imports_nothing_heavy():
     code = (
         "import sys\nfrom cnnx.cli.app import app\n"

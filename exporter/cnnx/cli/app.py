@@ -126,7 +126,7 @@ def show(
         if markdown and as_json:
             raise UsageError("--markdown and --json exclude each other", mend="give one of them")
         import cnnx
-        from cnnx.cli.tables import architecture_markdown, architecture_table
+        from cnnx.cli.tables import architecture_markdown, print_architecture
 
         architecture = cnnx.show(model, trust_recipe=trust_recipe)
 
@@ -134,7 +134,7 @@ def show(
             if markdown:
                 out.out(architecture_markdown(architecture))
             else:
-                out.print(architecture_table(architecture))
+                print_architecture(out, architecture)
 
         ui.show(architecture, command="show", render=render)
 
@@ -166,7 +166,8 @@ def export(
     ] = None,
     validation_images: Annotated[int | None, typer.Option(help="How many of them at most.")] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Each validation picture's class index or WordNet id, one a line.")
+        Path | None,
+        typer.Option(help="Lines of a validation picture's name and its class index or WordNet id."),
     ] = None,
     method: Annotated[str | None, typer.Option(help="How ranges are chosen: entropy or max.")] = None,
     scales: Annotated[

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console, Group
@@ -48,24 +49,30 @@ def _verdict(verdict: Verdict) -> str:
 
 _COUNTS = ("parameters", "multiply-\nadds", "top-1 %", "top-5 %")
 _NETWORK = ("name", "family", "input", *_COUNTS, "protocol", "weights")
-# What a narrow terminal does without, first to last: a number is never cut.
-_DROPPED = ("protocol", "family", "top-5 %", "input")
+
+
+def _fitting(
+    out: Console, make: Callable[[Sequence[str]], Table], columns: Sequence[str], optional: Sequence[str]
+) -> Table:
+    """The table with as many columns as the terminal has room for; those of `optional` go first to last."""
+    for dropped in range(len(optional) + 1):
+        table = make([column for column in columns if column not in optional[:dropped]])
+        if out.measure(table, options=out.options.update(max_width=1000)).maximum <= out.width:
+            break
+    return table
 
 
 def print_networks(out: Console, networks: Sequence[Network]) -> None:
-    """`cnnx list`, in as many columns as fit."""
+    """`cnnx list`."""
     if not networks:
         out.print("No network fits these filters; cnnx list alone shows all.")
         return
-    for dropped in range(len(_DROPPED) + 1):
-        table = _network_table(networks, [column for column in _NETWORK if column not in _DROPPED[:dropped]])
-        if out.measure(table, options=out.options.update(max_width=1000)).maximum <= out.width:
-            break
-    out.print(table)
+    optional = ("family", "top-5 %", "input", "protocol")
+    out.print(_fitting(out, partial(_network_table, networks), _NETWORK, optional))
 
 
 def _network_table(networks: Sequence[Network], columns: Sequence[str]) -> Table:
-    table = _table(f"{len(networks)} networks", *columns, right=_COUNTS)
+    table = _table(f"{len(networks)} network{'s' if len(networks) != 1 else ''}", *columns, right=_COUNTS)
     for position, network in enumerate(networks):
         if position and network.family != networks[position - 1].family:
             table.add_section()
@@ -96,11 +103,24 @@ def _short_count(count: int) -> str:
 _ARCHITECTURE = ("layer", "op", "output", "memory KiB", "parameters", "multiply-adds")
 
 
-def architecture_table(architecture: Architecture) -> Table:
+def print_architecture(out: Console, architecture: Architecture) -> None:
     """`cnnx show`."""
-    title = f"{architecture.title}, input {_shape(architecture.input_shape)}"
-    table = _table(title, *_ARCHITECTURE, right=_ARCHITECTURE[2:])
-    *layers, total = _architecture_rows(architecture)
+    out.print(_fitting(out, partial(_architecture_table, architecture), _ARCHITECTURE, ("op", "memory KiB")))
+
+
+def _architecture_table(architecture: Architecture, columns: Sequence[str]) -> Table:
+    table = _table(
+        f"{architecture.title}, input {_shape(architecture.input_shape)}", *columns, right=_ARCHITECTURE[2:]
+    )
+    if "memory KiB" in columns:
+        table.caption = (
+            "Memory: what a layer newly writes for one picture. A runtime uses memory again and needs less."
+        )
+        table.caption_justify = "left"
+    *layers, total = (
+        [cell for column, cell in zip(_ARCHITECTURE, row, strict=True) if column in columns]
+        for row in _architecture_rows(architecture)
+    )
     for row in layers:
         table.add_row(*map(escape, row))
     table.add_section()

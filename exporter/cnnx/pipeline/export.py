@@ -34,7 +34,7 @@ from cnnx.pipeline.finished import (
 )
 from cnnx.pipeline.original import Batch, Original
 from cnnx.pipeline.progress import Listener, Steps, silent
-from cnnx.pipeline.publish import Job, Parts, publish
+from cnnx.pipeline.publish import Job, Parts, class_names, publish
 from cnnx.pipeline.results import ExportResult, Measurement
 from cnnx.pipeline.steps import MODEL as STEP_MODEL
 from cnnx.pipeline.steps import (
@@ -53,6 +53,8 @@ from cnnx.record import Subject
 _GLANCE = Effort(min_seconds=0.5, min_samples=30, max_seconds=5.0)
 # Share of the multiply-adds in INT8 below which the user is told what keeps the rest out.
 _MOSTLY = 0.95
+# Calibration pictures below which the user is told that they are few.
+_FEW = 64
 
 
 def export(
@@ -110,6 +112,7 @@ def export(
     chosen: Precision = precision or recipe.precision.default
     place = Path(out) if out else Path(f"{recipe.name}-{chosen}")
     refuse_place(place)
+    class_names(recipe)  # a fault in them is refused before any work
     runtime = choose_runtime(target, sm)
     _check_calibrator(method or recipe.calibration.method)
     source = steps.run(
@@ -225,7 +228,7 @@ def _parts(job: Job, original: Original, steps: Steps, *, labels: Path | None) -
 
 
 def _images(recipe: Recipe, data: str, split: Split, labels: Path | None) -> ImageSet:
-    preprocessing, file = recipe.preprocessing, recipe.model.labels
+    preprocessing, file = recipe.preprocessing, recipe.labels_file
     return open_images(
         data,
         labels=labels,
@@ -233,7 +236,7 @@ def _images(recipe: Recipe, data: str, split: Split, labels: Path | None) -> Ima
         color=preprocessing.color,
         split=split,
         classes=recipe.model.classes,
-        class_ids=read_wnids(recipe.folder / file, recipe.model.classes) if file else None,
+        class_ids=read_wnids(file, recipe.model.classes) if file else None,
     )
 
 
@@ -292,6 +295,8 @@ def _notes(job: Job, parts: Parts) -> tuple[str, ...]:
             f"{described['int8_share']:.1%} of the multiply-adds are in INT8; "
             f"what keeps most of the rest out: {described['left_out']}"
         )
+    if job.precision == "int8" and parts.calibration and len(parts.calibration) < _FEW:
+        notes.append(f"Ranges were taken from {len(parts.calibration)} pictures only; 512 are usual.")
     if job.runtime.engine_suffix is None:
         notes.append("No engine was built: name a builder and a GPU (--target rtx --sm 86).")
     for crops in (parts.calibration, parts.validation):

@@ -104,13 +104,18 @@ def _fill(draft: Path, job: Job, parts: Parts) -> None:
         shutil.copyfile(parts.ranges.folder / RANGES, draft / CALIBRATION)
     crops = parts.validation
     Reference(crops.pixels, parts.logits, crops.labels, crops.ids).save(draft / REFERENCE)
-    if names := _labels(job.recipe):
+    if names := class_names(job.recipe):
         (draft / LABELS).write_text("\n".join(names) + "\n", encoding="utf-8")
 
 
-def _labels(recipe: Recipe) -> tuple[str, ...]:
-    file = recipe.model.labels
-    return read_labels(recipe.folder / file, recipe.model.classes) if file else ()
+def class_names(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the recipe's classes, where it has any.
+
+    Raises:
+        RecipeError: see `cnnx.labels.read_labels`.
+    """
+    file = recipe.labels_file
+    return read_labels(file, recipe.model.classes) if file else ()
 
 
 def _manifest(job: Job, parts: Parts) -> Manifest:
@@ -140,7 +145,7 @@ def _manifest(job: Job, parts: Parts) -> Manifest:
         "manifest": manifest.as_dict(),
         "graph": parts.typed.key,
         "reference": parts.reference.key,
-        "labels": _labels(recipe),
+        "labels": class_names(recipe),
         "code": code_digest("cnnx.bundle", "cnnx.agreement"),
     }
     return dataclasses.replace(manifest, fingerprint=digest_of(inputs))

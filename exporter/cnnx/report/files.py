@@ -110,8 +110,8 @@ def junit_from_records(records: Sequence[Record]) -> str:
     )
 
 
-def _said(gate: dict[str, object], reasons: Sequence[str]) -> str:
-    interval = gate["interval"]
+def _said(gate: dict[str, Any], reasons: Sequence[str]) -> str:
+    interval = f"{gate['interval']['low']:.4f} .. {gate['interval']['high']:.4f}"
     text = f"{gate['verdict']}: {gate['value']:.4f}, 95 % interval {interval}, threshold {gate['threshold']}"
     if gate["decides_at"]:
         text += f"; {gate['decides_at']} images would decide"
