@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cnnx.errors import MissingExtra, RecipeError
-from cnnx.recipe import converted
+from cnnx.schema import converted
 
 if TYPE_CHECKING:
     from torch import nn
