@@ -439,3 +439,13 @@ def test_digits_are_made_again_byte_for_byte(tmp_path: Path) -> None:
     digest = hashlib.sha256(made.read_bytes()).hexdigest()
     assert digest == hashlib.sha256(shipped.read_bytes()).hexdigest()
     assert digest in (shipped.parent / "README.md").read_text()
+
+
+@pytest.mark.parametrize("spec", ["digits", "shapes100"])
+def test_labels_of_other_classes_are_not_used(spec: str) -> None:
+    images = open_images(spec, size=32, color="rgb", split="validation", classes=1000)
+    assert {item.label for item in images.items[:20]} == {None} and images.class_names is None
+    assert "not this network's 1000" in images.note
+    own = open_images(spec, size=32, color="rgb", split="validation")
+    assert images[3].id == own[3].id and images[3].digest() == own[3].digest() and own[3].label is not None
+    assert images[3].load().tobytes() == own[3].load().tobytes()

@@ -158,7 +158,8 @@ def export(
         Path | None, typer.Option(help="The bundle's folder; <name>-<precision> by default.")
     ] = None,
     calibration_data: Annotated[
-        str | None, typer.Option(help="digits, deadleaves, a folder of pictures, or a list of file names.")
+        str | None,
+        typer.Option(help="digits, deadleaves, shapes100, a folder of pictures, or a list of file names."),
     ] = None,
     calibration_images: Annotated[int | None, typer.Option(help="How many of them at most.")] = None,
     validation_data: Annotated[

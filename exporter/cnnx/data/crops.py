@@ -59,7 +59,7 @@ class Crops:
         name: the set's name.
         source: who made the pictures and under which terms.
         class_names: the name of each label, where known.
-        synthetic: whether a program made the pictures.
+        synthetic: whether a program made the pictures to stand in for photographs.
         note: what their user should be told of the set.
     """
 

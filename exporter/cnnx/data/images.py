@@ -7,14 +7,14 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, overload
 
 from PIL import Image, UnidentifiedImageError
 
 from cnnx.errors import ImageError
 from cnnx.store import digest_of_file
 
-Split = Literal["calibration", "validation"]
+Split = Literal["train", "calibration", "selection", "validation"]
 
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused by their header, before memory is spent on them."""
@@ -62,7 +62,7 @@ class ImageSet:
         source: who made the pictures and under which terms, in words.
         items: the pictures.
         class_names: the name of each label, where known.
-        synthetic: whether the pictures were made by a program rather than a camera or scanner.
+        synthetic: whether a program made them to stand in for photographs: no verdict rests on such.
         note: what its user should be told of it, such as why its labels are not used.
     """
 
@@ -81,6 +81,41 @@ class ImageSet:
 
     def __iter__(self) -> Iterator[ImageItem]:
         return iter(self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Unlabelled(Sequence[ImageItem]):
+    """Pictures of a set whose labels mean other classes than a network's."""
+
+    items: Sequence[ImageItem]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @overload
+    def __getitem__(self, index: int) -> ImageItem: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ImageItem]: ...
+    def __getitem__(self, index: int | slice) -> ImageItem | Sequence[ImageItem]:
+        if isinstance(index, slice):
+            return Unlabelled(self.items[index])
+        return _WithoutLabel(self.items[index])
+
+
+@dataclass(frozen=True, slots=True)
+class _WithoutLabel:
+    item: ImageItem
+    label: int | None = None
+
+    @property
+    def id(self) -> str:
+        return self.item.id
+
+    def digest(self) -> str:
+        return self.item.digest()
+
+    def load(self) -> Image.Image:
+        return self.item.load()
 
 
 @dataclass(frozen=True, slots=True)

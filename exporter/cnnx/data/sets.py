@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from cnnx.data import folders
-from cnnx.data.images import ImageSet, Split
+from cnnx.data.images import ImageSet, Split, Unlabelled
 from cnnx.data.listing import Classes
 from cnnx.errors import ImageError, UsageError
 
 BUILT_IN = {
     "deadleaves": "cnnx.data.deadleaves",
     "digits": "cnnx.data.digits",
+    "shapes100": "cnnx.data.shapes100",
 }
 """name -> module with `open_set(split, *, size, color) -> ImageSet`."""
 
@@ -44,8 +46,8 @@ def open_images(
             line, with or without a label.
         size: side in pixels of pictures that are made rather than read.
         color: "rgb" or "gray", likewise.
-        split: built-in sets have disjoint pictures for each split; folders and lists have one set. Their
-            labels are read for "validation" only: calibration uses none, so none can be wrong.
+        split: built-in sets keep "validation" apart from all others, shapes100 all four from each other;
+            folders and lists have one set. Calibration reads no labels of theirs: none can be wrong.
         labels: a file of "name label" lines (comma, semicolon or white space between); default:
             labels.csv or labels.txt in a flat folder, where there is one. A label is a class index,
             or a WordNet id in `class_ids`.
@@ -66,7 +68,11 @@ def open_images(
     if spec in BUILT_IN:
         _refuse(spec, labels=labels, root=root)
         built_in: ImageSet = importlib.import_module(BUILT_IN[spec]).open_set(split, size=size, color=color)
-        return built_in
+        names = built_in.class_names
+        if names is None or classes in (None, len(names)):
+            return built_in
+        note = f"its {len(names)} classes are not this network's {classes}: labels unused"
+        return dataclasses.replace(built_in, items=Unlabelled(built_in.items), class_names=None, note=note)
     wanted = None
     if split == "calibration":
         _refuse(spec, labels=labels)
