@@ -155,8 +155,9 @@ LEGEND = """\
 the errors say what typing and quantizing do to logits of such networks, not what they cost trained ones.
 *Error* is max|a - b| / max|b| of the graph on ONNX Runtime against PyTorch in FP32; *in INT8* is the share of
 multiply-adds whose operands arrive as INT8. ONNX Runtime's CPU provider computes FP16 graphs in FP32 and
-simulates INT8: its times are no forecast for a GPU. Seconds are those of all three cells; peak is the most
-memory that one process held."""
+simulates INT8: its times are no forecast for a GPU. They are medians; blank where the seconds that an export
+measures for gave too few runs. Seconds are those of all three cells; peak is the most memory that one process
+held."""
 
 COLUMNS = (
     "network", "multiply-adds", "FP32 error", "FP16 error", "INT8 error", "INT8 SQNR dB", "in INT8",

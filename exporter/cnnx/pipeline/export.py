@@ -50,7 +50,7 @@ from cnnx.recipe import Precision, Recipe, Scales
 from cnnx.record import Subject
 
 # An export measures long enough to show a median; cnnx bench measures properly.
-_GLANCE = Effort(min_seconds=0.5, min_samples=30, max_seconds=5.0)
+_GLANCE = Effort(min_seconds=0.5, min_samples=30, max_seconds=10.0)
 # Share of the multiply-adds in INT8 below which the user is told what keeps the rest out.
 _MOSTLY = 0.95
 # Calibration pictures below which the user is told that they are few.
