@@ -62,18 +62,18 @@ CONNECTIONS = (
 
 # Seven columns, twelve rows. The paper's own bitmaps stand only in the print of its figure 3: drawn anew.
 _GLYPHS = """
-.XXXXX.   ...XX..   .XXXXX.   .XXXXX.   XX...XX   XXXXXXX   ..XXXX.   XXXXXXX   .XXXXX.   .XXXXX.
-XXXXXXX   ..XXX..   XXXXXXX   XXXXXXX   XX...XX   XXXXXXX   .XXXXX.   XXXXXXX   XXXXXXX   XXXXXXX
-XX...XX   .XXXX..   XX...XX   XX...XX   XX...XX   XX.....   XXX....   .....XX   XX...XX   XX...XX
-XX...XX   XX.XX..   .....XX   .....XX   XX...XX   XX.....   XX.....   ....XX.   XX...XX   XX...XX
-XX...XX   ...XX..   .....XX   .....XX   XX...XX   XXXXXX.   XX.....   ....XX.   XX...XX   XX...XX
-XX...XX   ...XX..   ....XX.   ..XXXX.   XXXXXXX   XXXXXXX   XXXXXX.   ...XX..   .XXXXX.   XXXXXXX
-XX...XX   ...XX..   ...XX..   ..XXXX.   XXXXXXX   .....XX   XXXXXXX   ...XX..   .XXXXX.   .XXXXXX
-XX...XX   ...XX..   ..XX...   .....XX   .....XX   .....XX   XX...XX   ..XX...   XX...XX   .....XX
-XX...XX   ...XX..   .XX....   .....XX   .....XX   .....XX   XX...XX   ..XX...   XX...XX   .....XX
-XX...XX   ...XX..   XX.....   XX...XX   .....XX   XX...XX   XX...XX   .XX....   XX...XX   ....XXX
-XXXXXXX   XXXXXXX   XXXXXXX   XXXXXXX   .....XX   XXXXXXX   XXXXXXX   .XX....   XXXXXXX   .XXXXX.
-.XXXXX.   XXXXXXX   XXXXXXX   .XXXXX.   .....XX   .XXXXX.   .XXXXX.   .XX....   .XXXXX.   .XXXX..
+.#####.   ...##..   .#####.   .#####.   ##...##   #######   ..####.   #######   .#####.   .#####.
+#######   ..###..   #######   #######   ##...##   #######   .#####.   #######   #######   #######
+##...##   .####..   ##...##   ##...##   ##...##   ##.....   ###....   .....##   ##...##   ##...##
+##...##   ##.##..   .....##   .....##   ##...##   ##.....   ##.....   ....##.   ##...##   ##...##
+##...##   ...##..   .....##   .....##   ##...##   ######.   ##.....   ....##.   ##...##   ##...##
+##...##   ...##..   ....##.   ..####.   #######   #######   ######.   ...##..   .#####.   #######
+##...##   ...##..   ...##..   ..####.   #######   .....##   #######   ...##..   .#####.   .######
+##...##   ...##..   ..##...   .....##   .....##   .....##   ##...##   ..##...   ##...##   .....##
+##...##   ...##..   .##....   .....##   .....##   .....##   ##...##   ..##...   ##...##   .....##
+##...##   ...##..   ##.....   ##...##   .....##   ##...##   ##...##   .##....   ##...##   ....###
+#######   #######   #######   #######   .....##   #######   #######   .##....   #######   .#####.
+.#####.   #######   #######   .#####.   .....##   .#####.   .#####.   .##....   .#####.   .####..
 """
 
 
@@ -176,7 +176,7 @@ class DigitCodes(nn.Module):
         super().__init__()
         rows = [line.split() for line in _GLYPHS.split("\n") if line]
         digits = ["".join(row[digit] for row in rows) for digit in range(10)]
-        codes = torch.tensor([[1.0 if pixel == "X" else -1.0 for pixel in digit] for digit in digits])
+        codes = torch.tensor([[1.0 if pixel == "#" else -1.0 for pixel in digit] for digit in digits])
         self.register_buffer("codes", codes, persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
