@@ -146,7 +146,7 @@ def test_zfnet_is_figure_3_and_its_wide_variant(
     [
         ("alexnet", {"without": ["fc8"]}, "these can: conv3, conv4, fc6, fc7"),
         ("alexnet", {"towers": 3}, "choose one of: 1, 2"),
-        ("zfnet", {"widths": [384]}, "give three"),
+        ("zfnet", {"widths": [384]}, "model.arguments.widths needs 3 values"),
     ],
 )
 def test_what_the_papers_do_not_have_is_refused(name: str, arguments: dict[str, Any], says: str) -> None:

@@ -8,8 +8,6 @@ from collections import OrderedDict
 
 from torch import nn
 
-from cnnx.errors import RecipeError
-
 
 def zfnet(*, widths: tuple[int, int, int] = (384, 384, 256), classes: int = 1000) -> nn.Module:
     """AlexNet with a finer first layer: (N, 3, 224, 224) -> logits (N, classes).
@@ -36,16 +34,7 @@ def zfnet(*, widths: tuple[int, int, int] = (384, 384, 256), classes: int = 1000
         widths: maps of conv3, conv4 and conv5; (512, 1024, 512) is the wider variant of table 3, with
             107,627,624 parameters and 2,476,704,896 multiply-adds.
         classes: length of the logits.
-
-    Raises:
-        RecipeError: not three widths.
     """
-    if len(widths) != 3:
-        raise RecipeError(
-            f"{len(widths)} widths for conv3, conv4 and conv5",
-            where="model.arguments.widths",
-            mend="give three, such as [512, 1024, 512]",
-        )
     third, fourth, fifth = widths
     return nn.Sequential(
         OrderedDict(
