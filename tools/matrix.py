@@ -259,7 +259,7 @@ def main() -> int:
             print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
             return error.exit_code
         return 0
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 220)
     if not options.table_only:
         fill(options.names, again=options.again, jobs=options.jobs, console=console)
     found = records()
