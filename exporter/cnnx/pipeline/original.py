@@ -191,7 +191,7 @@ class TorchOriginal:
 
     def key(self) -> dict[str, Any]:
         """Definition, weights, exporter and the versions of what exports."""
-        spec = self._recipe.model
+        spec, fit = self._recipe.model, self._recipe.weights
         user = self._recipe.folder / spec.definition.split(":")[0]
         return {
             "definition": spec.definition,
@@ -201,6 +201,7 @@ class TorchOriginal:
             "counts": (spec.parameters, spec.multiply_adds),
             "input": dataclasses.asdict(self._recipe.input),
             "weights": self.weights.digest,
+            "fitted": (fit.training_only, dict(fit.rename), fit.background_classes),
             "statistics": self._statistics_key() if self.weights.kind == "standin" else None,
             "code": code_digest("cnnx.models", "cnnx.weights", "cnnx.graph.export", "cnnx.graph.simplify"),
             "torch": installed_version("torch"),
