@@ -15,7 +15,6 @@ import datetime
 import fnmatch
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from rich.table import Table
 
 import cnnx
 from cnnx.data.normalize import normalize
+from cnnx.environment import cpu_model
 from cnnx.errors import CnnxError
 from cnnx.graph.inspect import int8_share, left_out
 from cnnx.recipe import recipe_from_dict
@@ -76,7 +76,7 @@ def run_cell(name: str, precision: Any, *, jobs: int) -> dict[str, Any]:
             "seconds": result.seconds,
             "peak_bytes": result.peak_bytes,
             "tools": manifest.versions,
-            "machine": f"{os.cpu_count()} cores, {processor()}, no GPU, {jobs} at a time",
+            "machine": f"{os.cpu_count()} cores, {cpu_model()}, no GPU, {jobs} at a time",
             "date": datetime.date.today().isoformat(),
         }
 
@@ -232,14 +232,6 @@ def exceptions(found: dict[str, dict[str, dict[str, Any]]]) -> Iterator[str]:
         if record.get("int8_share", 1) < ENOUGH:
             reason, cost = record["left_out"]
             yield f"- {name} ({record['int8_share']:.1%}): {reason} ({cost:,} multiply-adds)"
-
-
-def processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def main() -> int:

@@ -9,15 +9,12 @@ Equal seeds give equal weights on one machine with one PyTorch; elsewhere, weigh
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -28,7 +25,7 @@ from cnnx.data.sets import open_images
 from cnnx.models.lenet import lenet5
 from cnnx.recipe import Recipe, parse_recipe
 from cnnx.resources import shared_folder
-from cnnx.stats import wilson
+from shipping import report, ship
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,31 +118,6 @@ def cross_validate(images: Tensor, labels: Tensor, settings: Settings, *, classe
     report("cross-validated", right, len(images))
 
 
-def report(what: str, right: int, n: int) -> str:
-    """Print and give an accuracy with its 95 % Wilson interval."""
-    interval = wilson(right / n, n)
-    text = f"{right} of {n} right: {right / n:.2%} (95 % {interval.low:.2%} to {interval.high:.2%})"
-    print(f"{what}: {text}")
-    return text
-
-
-def ship(network: nn.Module, settings: Settings, *, accuracy: str, folder: Path) -> Path:
-    """Write the weights under a name that ends in the start of their SHA-256."""
-    # One entry: safetensors writes several in an order that changes from run to run.
-    made = {
-        "by": "cnnx, tools/train_lenet5.py",
-        "data": "997 training digits of the set `digits` (UCI, E. Alpaydin and C. Kaynak, CC BY 4.0)",
-        "settings": asdict(settings),
-        "held_out": accuracy,
-        "torch": torch.__version__,
-    }
-    content = save(network.state_dict(), metadata={"made": json.dumps(made)})
-    file = folder / f"lenet5-{hashlib.sha256(content).hexdigest()[:8]}.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content)
-    return file
-
-
 def main() -> None:
     """Train, judge, write; or cross-validate."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -166,7 +138,14 @@ def main() -> None:
     held_out, truth = read_digits(recipe, "validation")
     right = count_right(network, held_out, truth)
     accuracy = report("held out", right, len(truth))
-    file = ship(network, settings, accuracy=accuracy, folder=where.parent / "weights")
+    made = {
+        "by": "cnnx, tools/train_lenet5.py",
+        "data": "997 training digits of the set `digits` (UCI, E. Alpaydin and C. Kaynak, CC BY 4.0)",
+        "settings": asdict(settings),
+        "held_out": accuracy,
+        "torch": torch.__version__,
+    }
+    file = ship("lenet5", network.state_dict(), made, folder=where.parent / "weights")
     print(f'\nin {where.name}:\n[weights]\nfile = "{file.name}"\ntop1 = {100 * right / len(truth):.2f}')
 
 

@@ -80,23 +80,27 @@ def test_densenet_121_has_the_shapes_of_table_1() -> None:
 
 
 @pytest.mark.parametrize(
-    ("depth", "bottleneck", "parameters", "multiply_adds"),
-    [(40, False, 1_019_722, 264_812_928), (100, True, 769_162, 287_929_692)],
+    ("depth", "bottleneck", "layers", "classes", "parameters", "multiply_adds"),
+    [
+        (40, False, 12, 10, 1_019_722, 264_812_928),
+        (100, True, 16, 10, 769_162, 287_929_692),
+        (22, False, 6, 100, 291_676, 72_926_880),
+    ],
 )
 def test_cifar_densenet_is_section_3(
-    depth: int, bottleneck: bool, parameters: int, multiply_adds: int
+    depth: int, bottleneck: bool, layers: int, classes: int, parameters: int, multiply_adds: int
 ) -> None:
-    first, layers = (24, 16) if bottleneck else (16, 12)  # 2 k channels and (100 - 4) / 6; (40 - 4) / 3
+    first = 24 if bottleneck else 16
     with torch.device("meta"):
-        model = cifar_densenet(depth=depth, growth=12, bottleneck=bottleneck).eval()
+        model = cifar_densenet(depth=depth, growth=12, bottleneck=bottleneck, classes=classes).eval()
     rows = layer_rows(model, (3, 32, 32))
     convolutions, last = blocks_of(first, 32, [layers] * 3, 12, bottleneck=bottleneck)
     norms = sum(channels for _, channels, _, _ in convolutions) + last
     convolutions.insert(0, ("features.conv0", 3, 9 * 3 * first, 32))
     assert 1 + len(convolutions) == depth
-    weights = sum(weights for _, _, weights, _ in convolutions) + 10 * last
-    assert sum(row.parameters for row in rows) == weights + 10 + 2 * norms == parameters
-    total = sum(weights * side**2 for _, _, weights, side in convolutions) + 10 * last
+    weights = sum(weights for _, _, weights, _ in convolutions) + classes * last
+    assert sum(row.parameters for row in rows) == weights + classes + 2 * norms == parameters
+    total = sum(weights * side**2 for _, _, weights, side in convolutions) + classes * last
     assert sum(row.multiply_adds for row in rows) == total == multiply_adds
 
 

@@ -106,7 +106,7 @@ def test_every_definition_builds_with_any_number_of_classes(name: str) -> None:
         else 299
         if "inception" in name
         else 32
-        if "cifar" in name or name == "lenet5"
+        if "cifar" in name or name.startswith("small_") or name == "lenet5"
         else 224
     )
     assert trace(model, (1 if name == "lenet5" else 3, side, side))[1] == (7,)

@@ -95,26 +95,27 @@ def test_bottlenecks_are_table_1_in_v1_and_v1_5(depth: int, parameters: int, pap
 
 
 @pytest.mark.parametrize(
-    ("depth", "parameters", "multiply_adds"),
+    ("depth", "classes", "parameters", "multiply_adds"),
     [
-        (20, 269_722, 40_551_040),
-        (32, 464_154, 68_862_592),
-        (44, 658_586, 97_174_144),
-        (56, 853_018, 125_485_696),
-        (110, 1_727_962, 252_887_680),
+        (20, 10, 269_722, 40_551_040),
+        (20, 100, 275_572, 40_556_800),
+        (32, 10, 464_154, 68_862_592),
+        (44, 10, 658_586, 97_174_144),
+        (56, 10, 853_018, 125_485_696),
+        (110, 10, 1_727_962, 252_887_680),
     ],
 )
 @pytest.mark.parametrize("shortcut", ["A", "none"])
 def test_cifar_networks_are_section_4_2(
-    depth: int, parameters: int, multiply_adds: int, shortcut: str
+    depth: int, classes: int, parameters: int, multiply_adds: int, shortcut: str
 ) -> None:
     blocks = (depth - 2) // 6
     layers, reads = [conv(3, 16, 3, 32)], 16
     for maps, side in ((16, 32), (32, 16), (64, 8)):
         layers += [conv(reads, maps, 3, side), *[conv(maps, maps, 3, side)] * (2 * blocks - 1)]
         reads = maps
-    rows = rows_of(meta("cifar_resnet", 10, depth=depth, shortcut=shortcut), 32)
-    assert totals(rows) == (parameters, multiply_adds) == add(*layers, (64 * 10 + 10, 64 * 10))
+    rows = rows_of(meta("cifar_resnet", classes, depth=depth, shortcut=shortcut), 32)
+    assert totals(rows) == (parameters, multiply_adds) == add(*layers, (64 * classes + classes, 64 * classes))
     weighted = [row for row in rows.values() if row.op in ("Conv2d", "Linear")]
     assert len(weighted) == depth
 

@@ -8,7 +8,7 @@ a graph that onnx's checker accepts (after the pass infrastructure of onnx/ir-py
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +35,12 @@ class Pass:
     added_nodes: int
 
 
-def simplify(model: ModelProto) -> dict[str, int]:
+def simplify(model: ModelProto, *, leave_out: Collection[str] = ()) -> dict[str, int]:
     """Run every pass, again and again until none finds anything. Edits the model in place.
+
+    Args:
+        model: any valid graph.
+        leave_out: names of passes that are not run.
 
     Returns:
         Changes by name of the pass.
@@ -44,10 +48,11 @@ def simplify(model: ModelProto) -> dict[str, int]:
     Raises:
         GraphError: the graph is invalid, or a pass broke its promise.
     """
-    counts = dict.fromkeys((rewrite.name for rewrite in PASSES), 0)
+    passes = [rewrite for rewrite in PASSES if rewrite.name not in leave_out]
+    counts = dict.fromkeys((rewrite.name for rewrite in passes), 0)
     changed = True
     while changed:
-        found = {rewrite.name: run_pass(rewrite, model) for rewrite in PASSES}
+        found = {rewrite.name: run_pass(rewrite, model) for rewrite in passes}
         counts = {name: counts[name] + found[name] for name in counts}
         changed = any(found.values())
     return counts

@@ -207,7 +207,7 @@ def cifar_resnet(*, depth: int = 20, shortcut: str = "A", classes: int = 10) -> 
     params  269,722     464,154     658,586     853,018      1,727,962
     MACs    40,551,040  68,862,592  97,174,144  125,485,696  252,887,680
 
-    torchvision has no such network.
+    With 100 classes depth 20 has 275,572 and 40,556,800. torchvision has no such network.
 
     Args:
         depth: 6n + 2, such as 20, 32, 44, 56 or 110.

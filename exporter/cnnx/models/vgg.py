@@ -75,3 +75,20 @@ def _features(stages: str, *, batch_norm: bool) -> Iterator[nn.Module]:
                 yield nn.BatchNorm2d(channels)
             yield nn.ReLU(inplace=True)
         yield nn.MaxPool2d(2)
+
+
+def small_vgg_bn(*, classes: int = 100) -> nn.Module:
+    """VGG's way for small pictures, with BatchNorm: (N, 3, 32, 32) -> logits (N, classes).
+
+    Ours, after no paper: pairs of 3x3 convolutions with 32, 64 and 128 maps at 32, 16 and 8 pixels, a 2x2
+    pool after each pair, two linear layers. With 100 classes 425,540 parameters and 38,770,944 multiply-adds.
+    """
+    return nn.Sequential(
+        OrderedDict(
+            features=nn.Sequential(*_features("32 32 | 64 64 | 128 128", batch_norm=True)),
+            flatten=nn.Flatten(),
+            classifier=nn.Sequential(
+                nn.Linear(128 * 4 * 4, 64), nn.ReLU(inplace=True), nn.Linear(64, classes)
+            ),
+        )
+    )

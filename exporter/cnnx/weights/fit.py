@@ -117,17 +117,18 @@ def _recognised(state: Tensors, wanted: Tensors) -> str | None:
 
 def siblings(wanted: Tensors, recipe: Recipe) -> tuple[str, ...]:
     """A word on networks with the same tensors and other arithmetic: nothing in a file tells them apart."""
-    names = [
-        other.name
-        for other in map(read_recipe, recipe_names())
-        if other.model.definition == recipe.model.definition
-        and other.model.arguments != recipe.model.arguments
-        and _shapes(wanted) == _shapes(_on_meta(other, recipe.model.classes))
-    ]
+    names: dict[str, str] = {}  # one for each network: several recipes may be of the same
+    for other in map(read_recipe, recipe_names()):
+        if (
+            other.model.definition == recipe.model.definition
+            and other.model.arguments != recipe.model.arguments
+            and _shapes(wanted) == _shapes(_on_meta(other, recipe.model.classes))
+        ):
+            names.setdefault(repr(other.model.arguments), other.name)
     if not names:
         return ()
     return (
-        f"{', '.join(names)} has tensors of the same names and shapes: check that these are {recipe.name}'s",
+        f"{', '.join(names.values())} has tensors of the same names and shapes: check that these are {recipe.name}'s",
     )
 
 

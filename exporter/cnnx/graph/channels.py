@@ -1,0 +1,261 @@
+"""Which channels of a graph can be scaled together without changing what it computes.
+
+A channel that is multiplied by a positive factor where it is made and divided by it where it is read
+leaves the logits as they were, as long as all between commutes with that: ReLU (but not HardSwish),
+pools, padding by zeros. A sum ties the channels it adds, a concatenation passes them on. Equalization rests
+on this (Nagel et al., arXiv:1906.04721, section 4.1), and so do the hostile twins that judge it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto
+
+from cnnx.graph import edit
+from cnnx.graph.edit import ValueType, Wiring
+
+Groups = NDArray[np.intp]
+"""For each channel of an activation (its axis 1), the group it belongs to; 0: it cannot be scaled."""
+
+_COMMUTES = frozenset(
+    {
+        "AveragePool",
+        "Dropout",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "Identity",
+        "LeakyRelu",
+        "MaxPool",
+        "Relu",
+    }
+)
+
+
+def channel_groups(model: ModelProto) -> dict[str, Groups]:
+    """The group of every channel of every activation; channels of one group take the same factor.
+
+    What makes or reads channels in a way that is not known here fixes them: their group is 0.
+
+    Args:
+        model: an FP32 graph; it is not changed.
+
+    Raises:
+        GraphError: the graph contradicts itself.
+    """
+    walk = _Walk(edit.wiring(model.graph), edit.value_types(model))
+    for value in edit.data_inputs(model.graph):
+        walk.fixed(value.name)
+    for node in model.graph.node:
+        walk.take(node)
+    for value in model.graph.output:
+        walk.fix(value.name)
+    return walk.result()
+
+
+def scale_channels(model: ModelProto, groups: Mapping[str, Groups], factors: NDArray[np.float64]) -> None:
+    """Multiply every group by its factor, by way of the weights that make and read it. Edits in place.
+
+    Args:
+        model: the graph that `groups` is of.
+        groups: what `channel_groups` gave.
+        factors: one positive value a group, in the order of their numbers; the first, of group 0, is 1.
+    """
+    constants, names = edit.initializers(model.graph), edit.Names(model.graph)
+    readers = Counter(name for node in model.graph.node for name in node.input)
+
+    def multiply(node: NodeProto, place: int, by: NDArray[np.float64]) -> None:
+        name = node.input[place]
+        old = edit.array(constants[name])
+        scaled = edit.tensor_from_array(name, (old * by).astype(old.dtype))
+        if readers[name] == 1:
+            constants[name].CopyFrom(scaled)
+        else:  # exporters join equal constants: this reader gets one of its own
+            readers[name] -= 1
+            node.input[place] = scaled.name = names.fresh(f"{name}.scaled")
+            model.graph.initializer.append(scaled)
+
+    for node in model.graph.node:
+        if node.output[0] not in groups:
+            continue
+        made = factors[groups[node.output[0]]]
+        axis = edit.weight_axis(node, constants)
+        if node.op_type == "BatchNormalization" and node.input[1] in constants:
+            read = factors[groups[node.input[0]]]
+            for place, by in enumerate((made / read, made, read), start=1):
+                multiply(node, place, by)
+        elif axis is not None and node.input[0] in groups:
+            read = factors[groups[node.input[0]]]
+            multiply(node, 1, _of_weight(axis, made, read, list(constants[node.input[1]].dims)))
+            if len(node.input) > 2 and node.input[2] in constants:
+                multiply(node, 2, made)
+
+
+def _of_weight(
+    axis: int, made: NDArray[np.float64], read: NDArray[np.float64], dims: list[int]
+) -> NDArray[np.float64]:
+    """What a weight is multiplied by: the factor of what it makes over that of what it reads."""
+    quotient: NDArray[np.float64]
+    if axis == 1:  # (inputs, outputs)
+        quotient = made / read[:, None]
+        return quotient
+    outputs, per_group = dims[:2]
+    first = np.arange(outputs) // (outputs // (len(read) // per_group)) * per_group
+    quotient = made[:, None] / read[first[:, None] + np.arange(per_group)]
+    return quotient.reshape(outputs, per_group, *[1] * (len(dims) - 2))
+
+
+class _Walk:
+    """One way through a graph: hands out groups, and joins those that must be equal."""
+
+    def __init__(self, graph: Wiring, types: Mapping[str, ValueType]) -> None:
+        self._graph = graph
+        self._types = types
+        self._parents = [0]
+        self._groups: dict[str, Groups] = {}
+
+    def take(self, node: NodeProto) -> None:
+        """Give the outputs of a node their groups."""
+        if node.op_type in _RULES and _RULES[node.op_type](self, node):
+            return
+        for name in node.input:
+            self.fix(name)
+        for name in node.output:
+            self.fixed(name)
+
+    def fixed(self, tensor: str) -> None:
+        """A tensor whose channels cannot be scaled."""
+        if (channels := self._channels(tensor)) is not None:
+            self._groups[tensor] = np.zeros(channels, np.intp)
+
+    def fix(self, tensor: str) -> None:
+        """Let the channels of a tensor keep their scale from here on."""
+        if tensor in self._groups:
+            self._join(self._groups[tensor], np.zeros_like(self._groups[tensor]))
+
+    def result(self) -> dict[str, Groups]:
+        """Groups numbered without gaps, in the order they were met."""
+        roots = np.array([self._root(number) for number in range(len(self._parents))])
+        _, numbers = np.unique(roots, return_inverse=True)
+        return {tensor: numbers[ids].astype(np.intp) for tensor, ids in self._groups.items()}
+
+    def _rank(self, tensor: str) -> int | None:
+        return self._types[tensor].rank if tensor in self._types else None
+
+    def _channels(self, tensor: str) -> int | None:
+        shape = self._types[tensor].shape if tensor in self._types else None
+        return shape[1] if shape is not None and len(shape) > 1 and isinstance(shape[1], int) else None
+
+    def _fresh(self, count: int) -> Groups:
+        start = len(self._parents)
+        self._parents.extend(range(start, start + count))
+        return np.arange(start, start + count)
+
+    def _root(self, number: int) -> int:
+        while self._parents[number] != number:
+            self._parents[number] = self._parents[self._parents[number]]
+            number = self._parents[number]
+        return number
+
+    def _join(self, left: Groups, right: Groups) -> None:
+        for one, other in zip(left.tolist(), right.tolist(), strict=True):
+            low, high = sorted((self._root(one), self._root(other)))
+            self._parents[high] = low  # the lower wins, so that 0 does
+
+    def weighted(self, node: NodeProto) -> bool:
+        """A layer whose weights can take in any factor on both sides."""
+        constants = self._graph.initializers
+        axis = edit.weight_axis(node, constants)
+        if axis is None or not all(name in constants for name in node.input[1:] if name):
+            return False
+        dims = constants[node.input[1]].dims
+        if node.op_type == "MatMul" and self._rank(node.input[0]) != 2:
+            return False
+        if len(node.input) > 2 and node.input[2] and list(constants[node.input[2]].dims) != [dims[axis]]:
+            return False
+        self._groups.setdefault(
+            node.input[0], np.zeros(dims[1 - axis] * edit.attribute(node, "group", 1), np.intp)
+        )
+        self._groups[node.output[0]] = self._fresh(dims[axis])
+        return True
+
+    def batch_norm(self, node: NodeProto) -> bool:
+        """Like a weighted layer with one weight a channel."""
+        constants = self._graph.initializers
+        if edit.attribute(node, "training_mode", 0) or not all(name in constants for name in node.input[1:5]):
+            return False
+        channels = constants[node.input[1]].dims[0]
+        self._groups.setdefault(node.input[0], np.zeros(channels, np.intp))
+        self._groups[node.output[0]] = self._fresh(channels)
+        return True
+
+    def same(self, node: NodeProto) -> bool:
+        """What commutes with a positive factor passes channels on."""
+        if node.input[0] not in self._groups:
+            return False
+        self._groups[node.output[0]] = self._groups[node.input[0]]
+        return True
+
+    def flatten(self, node: NodeProto) -> bool:
+        """(N, C, H, W) -> (N, C * H * W): each channel becomes several."""
+        channels, values = self._groups.get(node.input[0]), self._channels(node.output[0])
+        if edit.attribute(node, "axis", 1) != 1 or channels is None or not values or values % len(channels):
+            return False
+        self._groups[node.output[0]] = np.repeat(channels, values // len(channels))
+        return True
+
+    def concat(self, node: NodeProto) -> bool:
+        """Along the channels, they stand one after another."""
+        rank = self._rank(node.output[0])
+        parts = [self._groups.get(name) for name in node.input]
+        known = [part for part in parts if part is not None]
+        if rank is None or edit.attribute(node, "axis") % rank != 1 or len(known) < len(parts):
+            return False
+        self._groups[node.output[0]] = np.concatenate(known)
+        return True
+
+    def add(self, node: NodeProto) -> bool:
+        """A sum of two activations ties their channels."""
+        left, right = (self._groups.get(name) for name in node.input)
+        ranks = {self._rank(name) for name in node.input} - {None}
+        if left is None or right is None or len(left) != len(right) or len(ranks) > 1:
+            return False
+        self._join(left, right)
+        self._groups[node.output[0]] = left
+        return True
+
+    def pad(self, node: NodeProto) -> bool:
+        """By zeros, which every factor leaves alone; added channels are of no group yet."""
+        constants = self._graph.initializers
+        value = node.input[2] if len(node.input) > 2 else ""
+        if (
+            edit.attribute(node, "mode", "constant") != "constant"
+            or (value and (value not in constants or edit.array(constants[value]).any()))
+            or any(node.input[3:])
+            or node.input[1] not in constants
+            or node.input[0] not in self._groups
+        ):
+            return False
+        pads = [int(length) for length in edit.array(constants[node.input[1]])]
+        before, after = pads[1], pads[len(pads) // 2 + 1]
+        if min(before, after) < 0:
+            return False
+        inner = self._groups[node.input[0]]
+        self._groups[node.output[0]] = np.concatenate([self._fresh(before), inner, self._fresh(after)])
+        return True
+
+
+_RULES: dict[str, Callable[[_Walk, NodeProto], bool]] = {
+    **dict.fromkeys(_COMMUTES, _Walk.same),
+    "Add": _Walk.add,
+    "BatchNormalization": _Walk.batch_norm,
+    "Concat": _Walk.concat,
+    "Conv": _Walk.weighted,
+    "Flatten": _Walk.flatten,
+    "Gemm": _Walk.weighted,
+    "MatMul": _Walk.weighted,
+    "Pad": _Walk.pad,
+}

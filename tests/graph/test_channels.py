@@ -1,0 +1,142 @@
+"""Scaling channels: the function stays, and only what commutes with a factor is scaled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from cnnx import models
+from cnnx.graph import edit
+from cnnx.graph.channels import channel_groups, scale_channels
+from cnnx.graph.export import export_model
+from cnnx.graph.simplify import simplify
+from cnnx.weights.standin import initialise
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "small_vgg_bn": {},
+    "small_googlenet_bn": {},
+    "small_mobilenet": {},
+    "small_levit": {},
+    "cifar_resnet": {"depth": 8},
+    "cifar_densenet": {"depth": 13},
+    "cifar_preact_resnet": {"depth": 11},
+}
+
+
+def logits_of(model: ModelProto, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, {session.get_inputs()[0].name: p[None]})[0] for p in pictures])
+
+
+def random_factors(groups: dict[str, NDArray[np.intp]], seed: int) -> NDArray[np.float64]:
+    factors = np.exp2(
+        np.random.default_rng(seed).uniform(-6, 6, 1 + max(each.max() for each in groups.values()))
+    )
+    factors[0] = 1
+    return factors
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_any_factors_leave_the_logits_alone(name: str) -> None:
+    network = models.build(name, classes=10, arguments=NETWORKS[name])
+    pictures = np.random.default_rng(0).normal(size=(8, 3, 32, 32)).astype(np.float32)
+    initialise(network, 0, batches=[pictures])
+    model = export_model(network, shape=(3, 32, 32))
+    simplify(model)
+    before = {t.name: edit.array(t) for t in model.graph.initializer}
+    logits = logits_of(model, pictures)
+    groups = channel_groups(model)
+    scale_channels(model, groups, random_factors(groups, 1))
+    assert np.abs(logits_of(model, pictures) - logits).max() <= 1e-5 * np.abs(logits).max()
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    scaled = [
+        n
+        for n in convolutions
+        if not np.array_equal(edit.array(edit.initializers(model.graph)[n.input[1]]), before[n.input[1]])
+    ]
+    # All but those between LeViT's first Hardswishes.
+    stem = {"stem.conv1.linear", "stem.conv2.linear"} if name == "small_levit" else set()
+    assert {n.name for n in convolutions} - {n.name for n in scaled} == stem
+
+
+def parsed(
+    body: str, *, weights: dict[str, tuple[int, ...]], values: dict[str, Any] | None = None
+) -> ModelProto:
+    """input (1, 4, 6, 6) -> output (1, N), with random weights of these shapes."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]>'
+        f" g (float[1, 4, 6, 6] input) => (float[1, N] output) {{ {body} }}"
+    )
+    rng = np.random.default_rng(0)
+    drawn = {name: rng.normal(size=shape).astype(np.float32) for name, shape in weights.items()}
+    for name, array in (drawn | (values or {})).items():
+        model.graph.initializer.append(edit.tensor_from_array(name, array))
+    for position, node in enumerate(model.graph.node):
+        node.name = f"n{position}"
+    edit.check(model)
+    return model
+
+
+CONV = "a = Conv<pads=[1,1,1,1]>(input, w1, b1)"
+HEAD = "p = GlobalAveragePool(z) f = Flatten<axis=1>(p) output = Gemm<transB=1>(f, w2, b2)"
+SHAPES: dict[str, tuple[int, ...]] = {"w1": (4, 4, 3, 3), "b1": (4,), "w2": (3, 4), "b2": (3,)}
+
+
+@pytest.mark.parametrize(
+    ("middle", "more", "free"),
+    [
+        ("z = Relu(a)", {}, 4),
+        ("z = HardSwish(a)", {}, 0),
+        ("z = Sigmoid(a)", {}, 0),
+        ("z = MaxPool<kernel_shape=[3, 3]>(a)", {}, 4),
+        ("z = Add(a, input)", {}, 0),  # the input keeps its scale, and ties the convolution to it
+        ("r = Relu(a) z = Add(a, r)", {}, 4),
+        ("c = Conv(a, w3) r = Relu(a) z = Add(c, r)", {"w3": (4, 4, 1, 1)}, 4),
+        ("c = Conv<group=4>(a, w3) z = Relu(c)", {"w3": (4, 1, 3, 3)}, 8),
+        ("c = Conv<group=2>(a, w3) z = Relu(c)", {"w3": (4, 2, 3, 3)}, 8),
+        ("c = Conv(a, w3) d = Conv(c, w3) z = Relu(d)", {"w3": (4, 4, 1, 1)}, 12),  # one weight, two readers
+        ("z = Mul(a, a)", {}, 0),
+        ("z = Add(a, v)", {"v": (4, 1, 1)}, 0),
+    ],
+)
+def test_only_what_commutes_with_a_factor_is_scaled(
+    middle: str, more: dict[str, tuple[int, ...]], free: int
+) -> None:
+    model = parsed(f"{CONV} {middle} {HEAD}", weights={**SHAPES, **more})
+    groups = channel_groups(model)
+    assert len(set(np.concatenate(list(groups.values())).tolist()) - {0}) == free
+    pictures = np.random.default_rng(3).normal(size=(2, 4, 6, 6)).astype(np.float32)
+    logits = logits_of(model, pictures)
+    scale_channels(model, groups, random_factors(groups, 2))
+    np.testing.assert_allclose(
+        logits_of(model, pictures), logits, rtol=1e-4, atol=1e-5 * np.abs(logits).max()
+    )
+
+
+def test_a_concatenation_hands_its_parts_channels_on_and_flattening_repeats_them() -> None:
+    body = (
+        f"{CONV} c = Conv(a, w3) r = Relu(a) j = Concat<axis=1>(r, c) f = Flatten<axis=1>(j)"
+        " output = MatMul(f, w4)"
+    )
+    model = parsed(body, weights={"w1": (4, 4, 3, 3), "b1": (4,), "w3": (2, 4, 1, 1), "w4": (216, 3)})
+    groups = channel_groups(model)
+    assert groups["j"].tolist() == [*groups["a"], *groups["c"]]
+    assert groups["f"].tolist() == np.repeat(groups["j"], 36).tolist()
+    assert set(groups["output"]) == {0}
+
+
+@pytest.mark.parametrize(("value", "free"), [(0, 6), (1, 0)])
+def test_padding_by_zeros_adds_free_channels_by_other_values_fixes_all(value: int, free: int) -> None:
+    body = (
+        f"{CONV} z = Pad(a, pads, v) p = GlobalAveragePool(z) f = Flatten<axis=1>(p) output = MatMul(f, w2)"
+    )
+    pads = np.array([0, 0, 0, 0, 0, 2, 0, 0])
+    model = parsed(body, weights={**SHAPES, "w2": (6, 3)}, values={"pads": pads, "v": np.float32(value)})
+    groups = channel_groups(model)
+    assert len(set(groups["z"].tolist()) - {0}) == free

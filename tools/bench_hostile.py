@@ -1,0 +1,272 @@
+"""What INT8 costs the trained networks and their hostile twins, by calibration method: docs/trained.md.
+
+python tools/bench_hostile.py [--names PATTERN] [--again] [--page-only]
+
+Every network is calibrated and judged as `cnnx export --int8` does it, on all validation pictures. Each cell
+leaves a record in build/hostile/; cells with a record are not run again, so a stopped run continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import fnmatch
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import onnx
+from rich.console import Console
+
+import cnnx
+from cnnx.bundle import Bundle
+from cnnx.data.shapes100 import LENGTHS
+from cnnx.environment import cpu_model
+from cnnx.graph import edit
+from cnnx.recipe import read_recipe, recipe_names
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDS = ROOT / "build" / "hostile"
+PAGE = ROOT / "docs" / "trained.md"
+PICTURE = ROOT / "docs" / "trained.svg"
+METHODS = ("max", "entropy")
+CALIBRATION_IMAGES = 512
+
+
+def networks() -> list[str]:
+    """Those trained on shapes100, each followed by its twins."""
+    names = [name for name in recipe_names() if read_recipe(name).validation.data == "shapes100"]
+    return sorted(names, key=lambda name: (original_of(name, names), name != original_of(name, names), name))
+
+
+def original_of(name: str, names: list[str]) -> str:
+    """The network that a twin was made from, which its name begins with."""
+    return min((other for other in names if name == other or name.startswith(f"{other}-")), key=len)
+
+
+def run_cell(name: str, method: str) -> dict[str, Any]:
+    """One network calibrated one way, judged on all validation pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = cnnx.export(
+            name,
+            precision="int8",
+            method=method,
+            target="ort",
+            calibration_images=CALIBRATION_IMAGES,
+            validation_images=LENGTHS["validation"],
+            out=Path(folder) / "bundle",
+        )
+        validation, bundle = result.validation, result.bundle
+        assert validation is not None and validation.accuracy is not None
+        return {
+            "name": name,
+            "method": method,
+            "rates": {
+                gate.name: [gate.value, gate.interval.low, gate.interval.high] for gate in validation.gates
+            },
+            "verdict": validation.verdict.value,
+            "original": validation.accuracy.original,
+            "engine": validation.accuracy.engine,
+            "sqnr_db": validation.logit_sqnr_db,
+            "int8_share": result.int8_share,
+            "islands": sum(layer["precision"] == "fp32" for layer in bundle.manifest.layers),
+            "largest": max(maxima_of(bundle).values()),
+            "joints": list(joints(bundle)),
+            "versions": bundle.manifest.versions,
+            "machine": f"{os.cpu_count()} cores, {cpu_model()}, no GPU",
+            "date": datetime.date.today().isoformat(),
+        }
+
+
+def maxima_of(bundle: Bundle) -> dict[str, float]:
+    """Largest absolute value of each activation over the calibration pictures."""
+    maxima: dict[str, float] = json.loads((bundle.path / "calibration.json").read_text())["maxima"]
+    return maxima
+
+
+def joints(bundle: Bundle) -> Iterator[tuple[str, str, list[float]]]:
+    """Sums and concatenations of activations, with the range of each thing that they join."""
+    maxima = maxima_of(bundle)
+    model = onnx.load(bundle.model)
+    producers = edit.wiring(model.graph).producers
+
+    def made_by(tensor: str) -> str:
+        while tensor in producers and tensor not in maxima:
+            tensor = producers[tensor].input[0]  # Q/DQ and casts
+        return tensor
+
+    for node in model.graph.node:
+        parts = [made_by(tensor) for tensor in node.input]
+        if node.op_type in ("Add", "Concat") and all(part in maxima for part in parts):
+            yield node.name, node.op_type, [maxima[part] for part in parts]
+
+
+def fill(pattern: str, *, again: bool, console: Console) -> None:
+    """Run the cells that have no record yet."""
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    wanted = [
+        (name, method)
+        for name in networks()
+        for method in METHODS
+        if fnmatch.fnmatch(name, pattern) and (again or not place(name, method).is_file())
+    ]
+    for number, (name, method) in enumerate(wanted, start=1):
+        record = run_cell(name, method)
+        draft = place(name, method).with_suffix(".part")
+        draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        draft.replace(place(name, method))
+        console.print(
+            f"{number} of {len(wanted)}: {name} {method} {record['original']:.2%} -> {record['engine']:.2%}, "
+            f"{record['verdict']}"
+        )
+
+
+def place(name: str, method: str) -> Path:
+    """Where a cell's record lies."""
+    return RECORDS / f"{name}-{method}.json"
+
+
+def records() -> dict[str, dict[str, dict[str, Any]]]:
+    """network -> method -> record, of the networks that have all."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name in networks():
+        if all(place(name, method).is_file() for method in METHODS):
+            found[name] = {method: json.loads(place(name, method).read_text()) for method in METHODS}
+    return found
+
+
+def accuracy_rows(found: dict[str, dict[str, dict[str, Any]]]) -> Iterator[list[str]]:
+    """A row a network: what each method leaves of it."""
+    for name, by_method in found.items():
+        some = by_method[METHODS[0]]
+        cells = [
+            cell
+            for record in by_method.values()
+            for cell in (
+                f"{record['engine']:.2%}",
+                f"{record['rates']['top-1 agreement'][0]:.2%}",
+                f"{record['sqnr_db']:.1f}",
+                record["verdict"],
+            )
+        ]
+        yield [name, f"{some['original']:.2%}", *cells, f"{some['int8_share']:.1%}", str(some["islands"])]
+
+
+def joint_rows(found: dict[str, dict[str, dict[str, Any]]]) -> Iterator[list[str]]:
+    """A row for each kind of joint of a network: how far the ranges are apart that meet there."""
+    for name, by_method in found.items():
+        for op in ("Add", "Concat"):
+            spreads = sorted(
+                (max(parts) / max(min(parts), 1e-30), node)
+                for node, kind, parts in by_method[METHODS[0]]["joints"]
+                if kind == op
+            )
+            if spreads:
+                middle, (widest, where) = spreads[len(spreads) // 2][0], spreads[-1]
+                yield [name, op, str(len(spreads)), f"{middle:.1f}", f"{widest:.1f}", where]
+
+
+ACCURACY = (
+    "network", "FP32",
+    *(f"{method} {what}" for method in METHODS for what in ("top-1", "agreement", "SQNR dB", "verdict")),
+    "in INT8", "FP32 islands",
+)  # fmt: skip
+JOINTS = ("network", "joint", "how many", "median ratio", "widest ratio", "where")
+
+TEXT = """\
+# Trained networks and their hostile twins
+
+Seven small networks are trained on `shapes100` ([contact sheet](shapes100.png)) and ship with their weights;
+`python tools/train_shapes100.py` makes them anew. Each has a twin that computes the same function in FP32,
+with channels scaled up and down inside it (`python tools/make_hostile.py`); in two more only the parts of
+concatenations (`-parts`) or the sides of sums (`-branches`) are scaled. They are the ground that calibration,
+placement and repair are judged on. What INT8 costs them today, with {calibration} calibration pictures,
+judged on {validation:,} validation pictures:
+
+{accuracy}
+
+![accuracy lost](trained.svg)
+
+*FP32* is the original's top-1 accuracy, *top-1* the INT8 graph's, *agreement* the share of pictures whose
+first class is the original's, *SQNR* that of the logits. *FP32 islands* are layers left in FP32 because their
+activations leave FP16. The graph ran on ONNX Runtime's CPU provider, by `python tools/bench_hostile.py`.
+{machine}; {dates}; {versions}.
+
+## Ranges that meet
+
+For sums and concatenations: the largest range among what they join over the smallest (largest absolute value
+over the calibration pictures). Where it is large, one scale for all is not enough.
+
+{joints}
+"""
+
+
+def table(columns: tuple[str, ...], rows: Iterator[list[str]], left: tuple[int, ...] = (0,)) -> str:
+    """Markdown."""
+    rule = "".join("---|" if place in left else "---:|" for place in range(len(columns)))
+    return "\n".join([f"| {' | '.join(columns)} |", f"|{rule}", *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """docs/trained.md."""
+    every = [record for by_method in found.values() for record in by_method.values()]
+    versions = {f"{tool} {version}" for record in every for tool, version in record["versions"].items()}
+    return TEXT.format(
+        calibration=CALIBRATION_IMAGES,
+        validation=LENGTHS["validation"],
+        accuracy=table(ACCURACY, accuracy_rows(found)),
+        joints=table(JOINTS, joint_rows(found), left=(0, 1, 5)),
+        machine="; ".join(sorted({record["machine"] for record in every})),
+        dates=" to ".join(sorted({min(r["date"] for r in every), max(r["date"] for r in every)})),
+        versions=", ".join(sorted(versions)),
+    )
+
+
+def draw(found: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """docs/trained.svg: points of accuracy lost, a bar a method."""
+    plt.rcParams["svg.hashsalt"] = "cnnx"  # equal records give an equal file
+    figure, axes = plt.subplots(figsize=(8, 0.42 * len(found) + 1))
+    places = np.arange(len(found))
+    for number, method in enumerate(METHODS):
+        lost = [
+            100 * (by_method[method]["original"] - by_method[method]["engine"])
+            for by_method in found.values()
+        ]
+        axes.barh(places + 0.4 * number - 0.2, lost, 0.38, label=method)
+    axes.set_yticks(places, found)
+    axes.invert_yaxis()
+    axes.set_xscale("symlog", linthresh=1)
+    axes.set_xticks([-1, 0, 1, 10, 80], ["-1", "0", "1", "10", "80"])
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("points of top-1 accuracy lost to INT8")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(PICTURE, metadata={"Date": None})
+
+
+def main() -> None:
+    """Fill the cells, write the page and the picture."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--names", default="*", help="shell pattern of the networks to run")
+    parser.add_argument("--again", action="store_true", help="run cells that have a record, too")
+    parser.add_argument("--page-only", action="store_true", help="write the page from the records there are")
+    options = parser.parse_args()
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    if not options.page_only:
+        fill(options.names, again=options.again, console=console)
+    found = records()
+    if not found:
+        parser.error("there are no records yet: leave out --page-only, or give another pattern")
+    PAGE.write_text(page(found), encoding="utf-8")
+    draw(found)
+    console.print(f"{PAGE} and {PICTURE.name}: {len(found)} networks")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""Make the hostile twins of the trained networks: the same function in FP32, cruel to INT8 and some to FP16.
+
+`python tools/make_hostile.py` (or some of the twins' names) writes recipes/weights/<name>-<start of its
+SHA-256>.safetensors and prints the lines to set in the recipes. Half a minute each; equal inputs give equal
+bytes.
+
+A channel is multiplied where it is made and divided where it is read (`cnnx.graph.channels`), in three ways:
+
+- channels: in a third of the places, every channel by a factor of its own, log-uniform over ten octaves, and
+  two of them by 64 more. One range for all channels of a tensor then leaves the smallest nothing. In
+  "wide" twins one place is scaled on until it leaves FP16.
+- parts: each layer whose output is joined to others' by one factor, log-uniform over twelve octaves: the
+  parts of a concatenation have very different ranges, the channels of a part have not.
+- branches: in each stage of a residual network one channel by 128, that which is large in the shortcut and
+  small in the branch of one block (or the other way round in the second stage): the two sides of a sum have
+  very different ranges.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import warnings
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto
+from torch import nn
+
+from cnnx import models, weights
+from cnnx.data.normalize import normalize
+from cnnx.data.shapes100 import draw_batch
+from cnnx.graph import edit
+from cnnx.graph.channels import Groups, channel_groups, scale_channels
+from cnnx.graph.observe import observed_model
+from cnnx.graph.simplify import simplify
+from cnnx.recipe import Recipe, read_recipe
+from cnnx.resources import shared_folder
+from shipping import ship
+
+Kind = Literal["channels", "parts", "branches"]
+Maxima = Mapping[str, NDArray[np.float64]]
+"""For each activation the largest absolute value of each channel."""
+
+TOLERANCE = 1e-4  # of the largest logit
+PICTURES = 256
+BEYOND_FP16 = 2e5
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """Whose twin, scaled in which way."""
+
+    of: str
+    kind: Kind = "channels"
+    wide: bool = False
+
+
+TWINS = {
+    "resnet20-hostile": Twin("resnet20", wide=True),
+    "plain20-hostile": Twin("plain20"),
+    "densenet22-12-hostile": Twin("densenet22-12"),
+    "small-vgg-bn-hostile": Twin("small-vgg-bn", wide=True),
+    "small-googlenet-bn-hostile": Twin("small-googlenet-bn"),
+    "small-mobilenet-hostile": Twin("small-mobilenet", wide=True),
+    "small-levit-hostile": Twin("small-levit"),
+    "densenet22-12-parts": Twin("densenet22-12", "parts"),
+    "resnet20-branches": Twin("resnet20", "branches"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Layers whose outputs are tied by sums, and the groups of their channels."""
+
+    makers: tuple[NodeProto, ...]
+    groups: Groups
+
+    @property
+    def layers(self) -> list[str]:
+        """The layers' names: what their weights are called before the last dot."""
+        return [node.input[1].rpartition(".")[0] for node in self.makers]
+
+
+def graph_of(network: nn.Module, shape: tuple[int, ...]) -> ModelProto:
+    """The network with its BatchNorms as layers, and constants called as in its state dict."""
+    logging.disable(logging.WARNING)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network, (torch.zeros(1, *shape),), dynamo=True, opset_version=20, optimize=False, verbose=False
+        )
+    assert program is not None
+    model: ModelProto = program.model_proto
+    made_by = edit.wiring(model.graph).producers
+    for node in model.graph.node:
+        # Where a convolution has no bias, PyTorch writes nodes that expand a zero.
+        if node.op_type == "Conv" and len(node.input) > 2 and node.input[2] in made_by:
+            assert made_by[node.input[2]].op_type == "Expand"
+            del node.input[2]
+    simplify(model, leave_out=["fold_batch_norms"])
+    return model
+
+
+def places_of(model: ModelProto, groups: Mapping[str, Groups]) -> list[Place]:
+    """Where channels can be scaled with any effect: not between a convolution and its own BatchNorm."""
+    graph = edit.wiring(model.graph)
+    found: list[Place] = []
+    for node in model.graph.node:
+        weighted = (
+            node.op_type == "BatchNormalization" or edit.weight_axis(node, graph.initializers) is not None
+        )
+        reader = graph.only_consumer(node.output[0])
+        folds = node.op_type == "Conv" and reader is not None and reader.op_type == "BatchNormalization"
+        if not weighted or folds or not groups[node.output[0]].all():
+            continue
+        mine = groups[node.output[0]]
+        tied = [place for place in found if np.intersect1d(place.groups, mine).size]
+        for place in tied:
+            found.remove(place)
+        makers = (*(maker for place in tied for maker in place.makers), node)
+        found.append(Place(makers, np.unique(np.concatenate([mine, *(place.groups for place in tied)]))))
+    return found
+
+
+def maxima_of(model: ModelProto, recipe: Recipe) -> Maxima:
+    """Largest absolute value of each channel over a few calibration pictures."""
+    groups = channel_groups(model)
+    observed, names = observed_model(model, histogram_tensors=tuple(groups))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(observed.SerializeToString(), options, ["CPUExecutionProvider"])
+    wanted = [name for name in names if name in groups]
+    found: dict[str, NDArray[np.float64]] = {}
+    for picture in inputs_of(recipe, "calibration", 32):
+        feed = {session.get_inputs()[0].name: picture[None]}
+        for name, values in zip(wanted, session.run(wanted, feed), strict=True):
+            largest = np.abs(values[0]).reshape(values.shape[1], -1).max(axis=1).astype(np.float64)
+            found[name] = np.maximum(found.get(name, 0.0), largest)
+    return found
+
+
+def inputs_of(recipe: Recipe, split: Literal["calibration", "validation"], count: int) -> NDArray[np.float32]:
+    """(count, 3, H, W)."""
+    pixels, _ = draw_batch(split, range(count), size=recipe.input.shape[1], color="rgb")
+    return normalize(pixels, recipe.preprocessing)
+
+
+def scaled_channels(
+    places: list[Place], factors: NDArray[np.float64], maxima: Maxima, twin: Twin, rng: np.random.Generator
+) -> list[Place]:
+    """A third of the places, each channel by its own factor."""
+    chosen = [places[i] for i in sorted(rng.permutation(len(places))[: max(2, round(len(places) / 3))])]
+    for number, place in enumerate(chosen):
+        own = np.exp2(rng.uniform(-5, 5, len(place.groups)))
+        own[rng.permutation(len(own))[:2]] *= 64
+        if twin.wide and number == 0:
+            own *= BEYOND_FP16 / np.max(own) / max(maxima[node.output[0]].max() for node in place.makers)
+        factors[place.groups] = own
+    return chosen
+
+
+def scaled_parts(
+    model: ModelProto, places: list[Place], factors: NDArray[np.float64], rng: np.random.Generator
+) -> list[Place]:
+    """Every layer that writes into a concatenation, as a whole."""
+    parts = {name for node in model.graph.node if node.op_type == "Concat" for name in node.input}
+    chosen = [place for place in places if parts.intersection(place.makers[0].output)]
+    for place in chosen:
+        factors[place.groups] = np.exp2(rng.uniform(-6, 6))
+    return chosen
+
+
+def scaled_branches(
+    model: ModelProto,
+    places: list[Place],
+    groups: Mapping[str, Groups],
+    factors: NDArray[np.float64],
+    maxima: Maxima,
+) -> list[Place]:
+    """One channel of each stage, that which differs most between the two sides of one of its sums."""
+    graph = edit.wiring(model.graph)
+    best: dict[int, tuple[float, int]] = {}  # by the stage's width: how much, and which group
+    for node in (node for node in model.graph.node if node.op_type == "Add"):
+        # The branch ends in a BatchNorm, the shortcut in what the block before put out.
+        sides = sorted(node.input, key=lambda name: graph.producers[name].op_type != "BatchNormalization")
+        branch, shortcut = (maxima[name] + 1e-3 for name in sides)
+        width = len(branch)
+        turned = len(best) - (width in best) == 1  # the second stage
+        ratio = branch / shortcut if turned else shortcut / branch
+        found = float(ratio.max()), int(groups[node.output[0]][ratio.argmax()])
+        best[width] = max(best.get(width, (0.0, 0)), found)
+    factors[[group for _, group in best.values()]] = 128
+    return [place for place in places if np.any(factors[place.groups] != 1)]
+
+
+def make(name: str, twin: Twin) -> None:
+    """Scale, check, write, and say what the recipe is to say."""
+    recipe = read_recipe(twin.of)
+    found = weights.locate(recipe, "pretrained", progress=lambda done, total: None)  # noqa: ARG005
+    network = models.build(
+        recipe.model.definition, classes=recipe.model.classes, arguments=recipe.model.arguments
+    )
+    weights.load_into(network, found, recipe, batches_for_statistics=())
+    pictures = torch.from_numpy(inputs_of(recipe, "validation", PICTURES))
+    with torch.no_grad():
+        original = network(pictures)
+    model = graph_of(network, recipe.input.shape)
+    groups, maxima = channel_groups(model), maxima_of(model, recipe)
+    places = places_of(model, groups)
+    factors = np.ones(1 + max(int(each.max()) for each in groups.values()))
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    if twin.kind == "channels":
+        chosen = scaled_channels(places, factors, maxima, twin, rng)
+    elif twin.kind == "parts":
+        chosen = scaled_parts(model, places, factors, rng)
+    else:
+        chosen = scaled_branches(model, places, groups, factors, maxima)
+    scale_channels(model, groups, factors)
+    state = network.state_dict()
+    for tensor in model.graph.initializer:
+        if tensor.name in state:
+            state[tensor.name] = torch.from_numpy(edit.array(tensor).copy())
+    network.load_state_dict(state)
+    with torch.no_grad():
+        difference = float((network(pictures) - original).abs().max() / original.abs().max())
+    if not difference <= TOLERANCE:
+        raise SystemExit(f"{name}: the logits differ by {difference:.1e} of the largest")
+    print(f"{name}: {len(chosen)} of {len(places)} places scaled; logits differ by {difference:.1e}")
+    made = {
+        "by": f"cnnx, tools/make_hostile.py {name}",
+        "from": found.origin.partition(":")[0],
+        "rescaled": [
+            {"layers": place.layers, "smallest": low, "largest": high}
+            for place in chosen
+            for low, high in [
+                np.round([factors[place.groups].min(), factors[place.groups].max()], 4).tolist()
+            ]
+        ],
+    }
+    file = ship(name, network.state_dict(), made, folder=shared_folder("recipes") / "weights")
+    print(f'in {name}.toml:\n[weights]\nfile = "{file.name}"\n', flush=True)
+
+
+def main() -> None:
+    """Make some or all of the twins."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(TWINS)}")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(TWINS):
+        parser.error(f"no twins: {', '.join(sorted(unknown))}; known: {', '.join(TWINS)}")
+    for name in arguments.names or TWINS:
+        make(name, TWINS[name])
+
+
+if __name__ == "__main__":
+    main()
