@@ -69,9 +69,9 @@ def cifar_densenet(
     40     12  plain  12               1,019,722    264,812,928
     100    12  BC     16                 769,162    287,929,692
 
-    Depth 22 with k = 12 in the plain form and 100 classes, for pictures that a CPU is to learn in minutes, has
-    291,676 and 72,926,880. Dropout, which the authors use where pictures are not augmented, is left out. torchvision has no such
-    network; the parameter names are those of `densenet`.
+    Depth 22 with k = 12 in the plain form and 100 classes, which a CPU can learn in minutes, has 291,676 and
+    72,926,880. Dropout, which the authors use where pictures are not augmented, is left out. torchvision has
+    no such network; the parameter names are those of `densenet`.
 
     Args:
         depth: layers with weights: 4 more than a multiple of 3, with `bottleneck` of 6.

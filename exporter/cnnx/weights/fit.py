@@ -127,9 +127,8 @@ def siblings(wanted: Tensors, recipe: Recipe) -> tuple[str, ...]:
             names.setdefault(repr(other.model.arguments), other.name)
     if not names:
         return ()
-    return (
-        f"{', '.join(names.values())} has tensors of the same names and shapes: check that these are {recipe.name}'s",
-    )
+    others = ", ".join(names.values())
+    return (f"{others} has tensors of the same names and shapes: check that these are {recipe.name}'s",)
 
 
 def _on_meta(recipe: Recipe, classes: int) -> Tensors:
