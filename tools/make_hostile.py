@@ -40,7 +40,7 @@ from cnnx.data.normalize import normalize
 from cnnx.data.shapes100 import draw_batch
 from cnnx.graph import edit
 from cnnx.graph.channels import Groups, channel_groups, scale_channels
-from cnnx.graph.observe import observed_model
+from cnnx.graph.observe import MAXIMA, observed_model
 from cnnx.graph.simplify import simplify
 from cnnx.recipe import Recipe, read_recipe
 from cnnx.resources import shared_folder
@@ -133,19 +133,16 @@ def places_of(model: ModelProto, groups: Mapping[str, Groups]) -> list[Place]:
 
 def maxima_of(model: ModelProto, recipe: Recipe) -> Maxima:
     """Largest absolute value of each channel over a few calibration pictures."""
-    groups = channel_groups(model)
-    observed, names = observed_model(model, histogram_tensors=tuple(groups))
+    observed = observed_model(model)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(observed.SerializeToString(), options, ["CPUExecutionProvider"])
-    wanted = [name for name in names if name in groups]
-    found: dict[str, NDArray[np.float64]] = {}
-    for picture in inputs_of(recipe, "calibration", 32):
-        feed = {session.get_inputs()[0].name: picture[None]}
-        for name, values in zip(wanted, session.run(wanted, feed), strict=True):
-            largest = np.abs(values[0]).reshape(values.shape[1], -1).max(axis=1).astype(np.float64)
-            found[name] = np.maximum(found.get(name, 0.0), largest)
-    return found
+    session = onnxruntime.InferenceSession(
+        observed.model.SerializeToString(), options, ["CPUExecutionProvider"]
+    )
+    pictures = inputs_of(recipe, "calibration", 32)
+    runs = [session.run([MAXIMA], {session.get_inputs()[0].name: each[None]})[0] for each in pictures]
+    largest = np.max(runs, axis=0).astype(np.float64)
+    return {name: largest[place] for name, place in observed.channels.items()}
 
 
 def inputs_of(recipe: Recipe, split: Literal["calibration", "validation"], count: int) -> NDArray[np.float32]:

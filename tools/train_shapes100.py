@@ -61,7 +61,7 @@ USUAL = {
     "densenet22-12": Settings(pictures=256_000),
     "small-vgg-bn": Settings(),
     "small-googlenet-bn": Settings(),
-    "small-mobilenet": Settings(),
+    "small-mobilenet": Settings(pictures=307_200),
     "small-levit": Settings(
         pictures=768_000, optimizer="adamw", learning_rate=3e-3, weight_decay=0.05, warm_up=0.1
     ),

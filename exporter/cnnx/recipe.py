@@ -150,6 +150,8 @@ class PrecisionPolicy:
         default: the precision `cnnx export` takes when none is asked.
         small_layers: what becomes of layers too small to gain from INT8: "fp16" leaves them alone.
         small_layers_reason: required when `small_layers` is not "fp16".
+        equalize: for INT8, scale channels first so that one range serves all of a tensor; in FP32 the
+            function stays (`cnnx.graph.equalize`).
         fp16_limit: activations above this in absolute value make an FP32 island of their layer.
         overrides: exceptions by node name; the last match wins.
     """
@@ -157,6 +159,7 @@ class PrecisionPolicy:
     default: Precision = "fp16"
     small_layers: Literal["fp16", "int8"] = "fp16"
     small_layers_reason: str = ""
+    equalize: bool = True
     fp16_limit: float = 30000.0
     overrides: tuple[LayerOverride, ...] = ()
 

@@ -9,6 +9,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from cnnx.graph.observe import MAXIMA, observed_model
+
 SIDE = 12
 
 
@@ -110,3 +112,10 @@ def run(model: ModelProto, x: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
 
 def ops(model: ModelProto) -> list[str]:
     return [node.op_type for node in model.graph.node]
+
+
+def maxima_of(model: ModelProto, x: NDArray[np.float32]) -> dict[str, float]:
+    """Largest absolute value of each activation."""
+    observed = observed_model(model)
+    found = run(observed.model, x)[MAXIMA]
+    return {name: float(found[place].max()) for name, place in observed.channels.items()}

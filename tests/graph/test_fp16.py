@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import GRAPHS, images, ops, run
+from graphs import GRAPHS, images, maxima_of, ops, run
 from onnx import TensorProto, helper, numpy_helper
 
 from cnnx.errors import GraphError
 from cnnx.graph.fp16 import type_fp16
-from cnnx.graph.observe import MAXIMA, observed_model
 from cnnx.graph.placement import plan_layers
 from cnnx.graph.qdq import insert_qdq
 from cnnx.recipe import LayerOverride, PrecisionPolicy
@@ -19,8 +18,7 @@ POLICY = PrecisionPolicy(small_layers="int8", small_layers_reason="test")
 
 
 def typed(model, *, precision, policy=POLICY):
-    observed, names = observed_model(model)
-    maxima = dict(zip(names, map(float, run(observed, images())[MAXIMA]), strict=True))
+    maxima = maxima_of(model, images())
     plan = plan_layers(model, precision=precision, policy=policy, maxima=maxima)
     return type_fp16(insert_qdq(model, plan, ranges=maxima, scales="fp16"), plan)
 

@@ -1,42 +1,97 @@
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
-from graphs import GRAPHS, images, run
+from graphs import GRAPHS, Sketch, images, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import ModelProto
 
 from cnnx.errors import GraphError
-from cnnx.graph.observe import MAXIMA, observed_model
+from cnnx.graph import edit
+from cnnx.graph.observe import MAXIMA, SAMPLE, SAMPLED, observed_model
+
+
+def with_all_outputs(model: ModelProto) -> ModelProto:
+    wide = ModelProto()
+    wide.CopyFrom(model)
+    given = {value.name for value in model.graph.output}
+    for node in model.graph.node:
+        wide.graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.output if name not in given)
+    return wide
+
+
+def channels_of(values: NDArray[Any]) -> NDArray[Any]:
+    return np.abs(values).reshape(len(values), values.shape[1], -1).max(axis=(0, 2))
 
 
 @pytest.mark.parametrize("name", GRAPHS)
 @pytest.mark.parametrize("batch", [1, 5])
-def test_maxima_are_those_of_the_tensors_themselves(name, batch):
+def test_maxima_are_those_of_the_tensors_channels(name: str, batch: int) -> None:
     model = GRAPHS[name]()
     before, x = model.SerializeToString(), images(batch)
-    _, tensors = observed_model(model)
-    observed, names = observed_model(model, histogram_tensors=tensors)
-    onnx.checker.check_model(observed, full_check=True)
-    found = run(observed, x)
-    assert names == tensors == ("input", *(output for node in model.graph.node for output in node.output))
-    assert set(found) == {"logits", MAXIMA, *names}
-    np.testing.assert_array_equal(found[MAXIMA], [np.abs(found[tensor]).max() for tensor in names])
+    observed = observed_model(model)
+    onnx.checker.check_model(observed.model, full_check=True)
+    found, values = run(observed.model, x), {**run(with_all_outputs(model), x), "input": x}
+    assert tuple(observed.channels) == (
+        "input",
+        *(output for node in model.graph.node for output in node.output),
+    )
+    assert set(found) == {"logits", MAXIMA} and not observed.samples
+    cut_off = {node.input[0] for node in model.graph.node if node.op_type == "Relu"}
+    readers = edit.wiring(model.graph)
+    for tensor, place in observed.channels.items():
+        seen = values[tensor]
+        if tensor in cut_off and readers.only_consumer(tensor) is not None:
+            seen = np.maximum(seen, 0)
+        np.testing.assert_array_equal(found[MAXIMA][place], channels_of(seen), err_msg=tensor)
     np.testing.assert_allclose(found["logits"], run(model, x)["logits"], atol=1e-5)
     assert model.SerializeToString() == before
 
 
+@pytest.mark.parametrize("opset", [13, 17, 18, 20])
+def test_every_opset_that_is_read_can_be_observed(opset: int) -> None:
+    sketch = Sketch()
+    x = sketch.node("Relu", [sketch.conv("input", "conv", 3, 4)], "relu")
+    model = sketch.classify(x, 4 * 12 * 12)
+    model.opset_import[0].version = opset
+    observed = observed_model(model, sampled=["relu"])
+    onnx.checker.check_model(observed.model, full_check=True)
+    assert run(observed.model, images(1))[MAXIMA].max() > 0
+
+
+def test_a_sample_is_every_kth_value() -> None:
+    sketch = Sketch(batch=1)
+    x = sketch.node("Relu", [sketch.conv("input", "wide", 3, 60)], "relu")
+    model = sketch.classify(x, 60 * 12 * 12)
+    x = images(1)
+    observed = observed_model(model, sampled=["input", "relu", "input"])
+    found, values = run(observed.model, x), {**run(with_all_outputs(model), x), "input": x}
+    assert list(observed.samples) == ["input", "relu"]
+    assert found[SAMPLE].shape == (sum(place.stop - place.start for place in observed.samples.values()),)
+    for tensor, step in (("input", 1), ("relu", 3)):  # 432 and 8,640 values
+        np.testing.assert_array_equal(
+            found[SAMPLE][observed.samples[tensor]], values[tensor].reshape(-1)[::step]
+        )
+        assert len(values[tensor].reshape(-1)[::step]) <= SAMPLED
+
+
 @settings(max_examples=25, deadline=None)
 @given(place=st.integers(0, 4 * 3 * 12 * 12 - 1), value=st.sampled_from([np.nan, np.inf, -np.inf]))
-def test_one_bad_value_anywhere_shows(place, value):
-    observed, names = observed_model(GRAPHS["plain"]())
+def test_one_bad_value_anywhere_shows(place: int, value: float) -> None:
+    observed = observed_model(GRAPHS["plain"]())
     x = images()
     x.reshape(-1)[place] = value
-    assert not np.isfinite(run(observed, x)[MAXIMA][names.index("input")])
+    assert not np.isfinite(run(observed.model, x)[MAXIMA][observed.channels["input"]]).all()
 
 
-def test_weights_are_not_observed_and_unknown_tensors_refused():
-    _, names = observed_model(GRAPHS["residual"]())
+def test_weights_are_not_observed_and_unknown_tensors_refused() -> None:
+    names = observed_model(GRAPHS["residual"]()).channels
     assert not any(name.endswith((".weight", ".bias")) for name in names)
     for wrong in ("conv1.weight", "nowhere"):
         with pytest.raises(GraphError, match="no float activation"):
-            observed_model(GRAPHS["plain"](), histogram_tensors=[wrong])
+            observed_model(GRAPHS["plain"](), sampled=[wrong])

@@ -1,18 +1,12 @@
 import math
 
 import pytest
-from graphs import GRAPHS, Sketch, images, run
+from graphs import GRAPHS, Sketch, images, maxima_of
 from onnx import numpy_helper
 
 from cnnx.errors import RecipeError
-from cnnx.graph.observe import MAXIMA, observed_model
 from cnnx.graph.placement import REASONS, plan_layers, quantized_uses, tensors_to_calibrate
 from cnnx.recipe import LayerOverride, PrecisionPolicy
-
-
-def maxima_of(model, x):
-    observed, names = observed_model(model)
-    return dict(zip(names, map(float, run(observed, x)[MAXIMA]), strict=True))
 
 
 def plan(model, x=None, *, precision="int8", scales="fp16", maxima=None, **policy):

@@ -1,14 +1,13 @@
 import numpy as np
 import onnx
 import pytest
-from graphs import GRAPHS, Sketch, images, ops, run
+from graphs import GRAPHS, Sketch, images, maxima_of, ops, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
 
 from cnnx.errors import GraphError
-from cnnx.graph.observe import MAXIMA, observed_model
 from cnnx.graph.placement import plan_layers, tensors_to_calibrate
 from cnnx.graph.qdq import insert_qdq, quantize_weight, scales_from_amax
 from cnnx.recipe import LayerOverride, PrecisionPolicy
@@ -17,13 +16,8 @@ KINDS = {"fp16": np.float16, "fp32": np.float32}
 KEEP_ALL = PrecisionPolicy(small_layers="int8", small_layers_reason="test")
 
 
-def maxima_of(model):
-    observed, names = observed_model(model)
-    return dict(zip(names, map(float, run(observed, images())[MAXIMA]), strict=True))
-
-
 def quantized(model, *, policy=KEEP_ALL, scales="fp16"):
-    maxima = maxima_of(model)
+    maxima = maxima_of(model, images())
     plan = plan_layers(model, precision="int8", policy=policy, maxima=maxima, scales=scales)
     return insert_qdq(model, plan, ranges=maxima, scales=scales), plan, maxima
 
@@ -73,7 +67,7 @@ def test_slices_of_a_large_weight_are_quantized_as_the_whole():
 )
 def test_activations_come_back_within_half_a_scale(amax, x):
     model = GRAPHS["plain"]()
-    ranges = {**maxima_of(model), "input": amax}
+    ranges = {**maxima_of(model, images()), "input": amax}
     plan = plan_layers(model, precision="int8", policy=KEEP_ALL, maxima=ranges)
     graph = insert_qdq(model, plan, ranges=ranges, scales="fp16")
     graph.graph.output.append(
@@ -158,7 +152,7 @@ def test_dead_channels_have_a_positive_scale_and_stay_zero():
 @pytest.mark.parametrize("amax", [None, 0.0, float("nan"), float("inf"), 1e30])
 def test_a_range_that_cannot_be_scaled_is_refused_with_its_tensor(amax):
     model = GRAPHS["plain"]()
-    ranges = maxima_of(model)
+    ranges = maxima_of(model, images())
     plan = plan_layers(model, precision="int8", policy=KEEP_ALL, maxima=ranges)
     del ranges["pool1"]
     with pytest.raises(GraphError, match="positive range") as refusal:

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ from onnx import numpy_helper
 import cnnx
 from cnnx.bundle import Bundle, new_bundle, seal
 from cnnx.errors import BuildFailed, GraphError, MissingExtra, UsageError
+from cnnx.pipeline.progress import Event
 from cnnx.recipe import read_recipe
 from cnnx.runtimes import get
 from cnnx.runtimes.fake import FakeSession
@@ -102,6 +104,43 @@ def test_a_batch_range_runs_at_every_size_in_it(tmp_path):
     assert measured.latency.batch == 8 and measured.latency.throughput > 0
     with pytest.raises(UsageError, match="1 to 8"):
         cnnx.bench(tmp_path / "b", batch=9)
+
+
+def test_a_fixed_batch_is_calibrated_with_every_picture(int8, tmp_path):
+    result = cnnx.export("lenet5", precision="int8", batch=(6, 6), validation_images=60, out=tmp_path / "b")
+    assert result.bundle.manifest.inputs[0].shape[0] == 6
+    alone, together = (
+        json.loads((b.path / "calibration.json").read_text()) for b in (int8.bundle, result.bundle)
+    )
+    assert together["images"] == alone["images"] == 256  # no multiple of 6
+    assert together["maxima"].keys() == alone["maxima"].keys()
+    # Validation took fewer pictures, the same ones first: calibration saw the same.
+    assert together["maxima"] == pytest.approx(alone["maxima"], rel=1e-5)
+
+
+def test_a_calibration_that_was_stopped_goes_on_where_it_was(int8, tmp_path, monkeypatch):
+    monkeypatch.setenv("CNNX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("cnnx.pipeline.steps._SAVE_SECONDS", 0)
+    seen: list[int] = []
+
+    def stop_at(limit: int):
+        def listen(event: Event) -> None:
+            if event.step == "calibration pictures through the graph" and event.done:
+                seen.append(event.done)
+                if event.done == limit:
+                    raise KeyboardInterrupt
+
+        return listen
+
+    with pytest.raises(KeyboardInterrupt):
+        cnnx.export("lenet5", precision="int8", out=tmp_path / "b", listener=stop_at(100))
+    assert seen == list(range(1, 101)) and not (tmp_path / "b").exists()
+    seen.clear()
+    result = cnnx.export("lenet5", precision="int8", out=tmp_path / "b", listener=stop_at(0))
+    assert seen == list(range(100, 257))  # what the last save had not seen comes again
+    found, whole = (b.path / "calibration.json" for b in (result.bundle, int8.bundle))
+    assert found.read_bytes() == whole.read_bytes()
+    assert not list((tmp_path / "cache" / "statistics").glob(".*partial*"))
 
 
 def test_validate_and_bench_need_the_bundle_alone_and_keep_records(int8):

@@ -35,7 +35,9 @@ CACHED = {
     "calibration pictures",
     "ONNX graph",
     "original's logits",
-    "calibration (entropy)",
+    "equalized channels",
+    "calibration pictures through the graph",
+    "ranges (entropy)",
     "int8 graph",
 }
 
@@ -55,6 +57,13 @@ def test_verdicts_are_not_taken_from_the_cache(pictures, tmp_path):
     assert reused(elsewhere) == CACHED
     assert not elsewhere.unchanged and elsewhere.judged > first.judged
     assert elsewhere.validation.gates == first.validation.gates
+
+
+def test_another_method_needs_no_second_pass_over_the_pictures(pictures, tmp_path):
+    export(tmp_path / "a", pictures)
+    for method in ("max", "mse", "percentile-99.99"):
+        after = export(tmp_path / "b", pictures, method=method)
+        assert CACHED - reused(after) == {"ranges (entropy)", "int8 graph"}
 
 
 def test_one_changed_picture_redoes_only_what_depends_on_it(pictures, tmp_path):
@@ -80,7 +89,8 @@ def test_an_edit_to_our_own_quantization_code_redoes_it(pictures, tmp_path, monk
     finally:
         store.code_digest.cache_clear()
     assert "ONNX graph" in reused(after) and "original's logits" in reused(after)
-    assert reused(after).isdisjoint({"calibration (entropy)", "int8 graph"})
+    assert "calibration pictures through the graph" in reused(after)  # a method only reads what they showed
+    assert reused(after).isdisjoint({"ranges (entropy)", "int8 graph"})
     assert after.validation.verdict is Verdict.PASSED
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from cnnx.errors import BundleError, UsageError
+from cnnx.errors import BundleError
 from cnnx.quant.histogram import TensorStatistics
 
 Floats = NDArray[np.float32]
@@ -93,13 +93,21 @@ def test_what_lies_beyond_the_octaves_stays_in_the_end_bins() -> None:
     assert made.maximum == pytest.approx(3e38)
 
 
-def test_statistics_of_a_maximum_know_nothing_else() -> None:
-    made = TensorStatistics.of_maximum(-2.5, nonfinite=3)
-    assert (made.maximum, made.nonfinite, made.zeros_share) == (2.5, 3, None)
-    with pytest.raises(UsageError, match="no histogram"):
-        made.linear(2048)
-    with pytest.raises(UsageError, match="no histogram"):
-        made.update(np.ones(3, np.float32))
+def test_a_sample_is_told_how_large_the_rest_was() -> None:
+    made = statistics(np.array([1, 2], np.float32))
+    made.tell_maximum(-2.5)
+    made.tell_maximum(0.5)
+    assert (made.maximum, made.count) == (2.5, 2)
+    assert made.linear(5).tolist() == [0, 0, 1, 0, 1]
+
+
+@settings(deadline=None)
+@given(ANY_FLOATS, st.floats(0, 1))
+def test_a_quantile_leaves_no_larger_share_beyond_it(values: Floats, share: float) -> None:
+    finite = np.abs(values[np.isfinite(values)])
+    found = statistics(values).quantile(share)
+    assert np.count_nonzero(finite <= found) >= share * finite.size - 1e-9
+    assert found <= finite.max(initial=0)
 
 
 @pytest.mark.parametrize("fault", ["missing", "short", "sum"])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cnnx.errors import UsageError
 from cnnx.quant.histogram import TensorStatistics
-from cnnx.quant.methods import METHODS, divergences, needs_histogram
+from cnnx.quant.methods import METHODS, check_method, divergences
 
 Floats = NDArray[np.float32]
 
@@ -106,11 +106,41 @@ def test_a_power_of_two_scales_the_range(exponent: int, seed: int) -> None:
     assert amax(values * np.float32(2.0**exponent)) == amax(values) * 2.0**exponent
 
 
+SAMPLE = np.random.default_rng(3).standard_normal(200_000).astype(np.float32)
+
+
+@pytest.mark.parametrize("share", ["99.9", "99.99", "99.999"])
+def test_a_percentile_is_numpys(share: str) -> None:
+    values = np.concatenate([SAMPLE, np.zeros(100_000, np.float32)])
+    found = amax(values, f"percentile-{share}")
+    assert found == pytest.approx(np.percentile(np.abs(values), float(share)), rel=2e-3)
+
+
+def test_no_other_range_has_less_squared_error() -> None:
+    def error(values: NDArray[np.float32], limit: float) -> float:
+        step = limit / 127
+        return float(np.mean((values - np.clip(np.rint(values / step), -127, 127) * step) ** 2))
+
+    values = np.append(SAMPLE, np.float32(20))
+    found = amax(values, "mse")
+    assert 3 < found < 19  # the outlier is clipped, but not for nothing
+    best = min(error(values, limit) for limit in np.linspace(2.5, 20, 700))
+    assert error(values, found) <= 1.001 * best
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("value", [1e-7, 1.0, 3.3, 6e4])
+def test_a_constant_tensor_keeps_its_value(method: str, value: float) -> None:
+    values = np.full(1000, value, np.float32)
+    assert amax(values, method) == values[0]
+
+
 def test_names() -> None:
-    assert {name: needs_histogram(name) for name in METHODS} == {"entropy": True, "max": False}
+    for name in METHODS:
+        check_method(name)
     with pytest.raises(UsageError) as refusal:
-        needs_histogram("entropie")
+        check_method("entropie")
     assert refusal.value.mend == "did you mean 'entropy'?"
     with pytest.raises(UsageError) as refusal:
-        needs_histogram("quantile")
+        check_method("quantile")
     assert "entropy, max" in str(refusal.value.mend)

@@ -170,7 +170,14 @@ def export(
         Path | None,
         typer.Option(help="Lines of a validation picture's name and its class index or WordNet id."),
     ] = None,
-    method: Annotated[str | None, typer.Option(help="How ranges are chosen: entropy or max.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="How ranges are chosen: entropy, max, mse, or percentile-99.9, -99.99, -99.999."),
+    ] = None,
+    equalize: Annotated[
+        bool | None,
+        typer.Option(help="Scale channels first so that one range serves all of a tensor (INT8; default)."),
+    ] = None,
     scales: Annotated[
         Scales, typer.Option(help="Type of the scales; fp32 keeps all but INT8 in FP32.")
     ] = Scales.FP16,
@@ -202,6 +209,7 @@ def export(
             validation_images=validation_images,
             labels=labels,
             method=method,
+            equalize=equalize,
             scales=scales.value,
             batch=_batch(batch),
             trust_recipe=trust_recipe,

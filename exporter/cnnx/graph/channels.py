@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,23 +90,25 @@ def scale_channels(model: ModelProto, groups: Mapping[str, Groups], factors: NDA
                 multiply(node, place, by)
         elif axis is not None and node.input[0] in groups:
             read = factors[groups[node.input[0]]]
-            multiply(node, 1, _of_weight(axis, made, read, list(constants[node.input[1]].dims)))
+            dims = list(constants[node.input[1]].dims)
+            quotient = made[:, None] / read[inputs_read(dims[axis], dims[1 - axis], len(read))]
+            kernel = [1] * (len(dims) - 2)
+            multiply(node, 1, (quotient if axis == 0 else quotient.T).reshape(*dims[:2], *kernel))
             if len(node.input) > 2 and node.input[2] in constants:
                 multiply(node, 2, made)
 
 
-def _of_weight(
-    axis: int, made: NDArray[np.float64], read: NDArray[np.float64], dims: list[int]
-) -> NDArray[np.float64]:
-    """What a weight is multiplied by: the factor of what it makes over that of what it reads."""
-    quotient: NDArray[np.float64]
-    if axis == 1:  # (inputs, outputs)
-        quotient = made / read[:, None]
-        return quotient
-    outputs, per_group = dims[:2]
-    first = np.arange(outputs) // (outputs // (len(read) // per_group)) * per_group
-    quotient = made[:, None] / read[first[:, None] + np.arange(per_group)]
-    return quotient.reshape(outputs, per_group, *[1] * (len(dims) - 2))
+def by_output(weight: NDArray[Any], axis: int) -> NDArray[Any]:
+    """A weight as (outputs, inputs of a group, values of a kernel), a view."""
+    turned = np.moveaxis(weight, axis, 0)
+    return turned.reshape(*turned.shape[:2], -1)
+
+
+def inputs_read(outputs: int, per_group: int, channels: int) -> NDArray[np.intp]:
+    """Which of the channels each row of a weight reads: (outputs, inputs of a group)."""
+    in_group = outputs // (channels // per_group)  # outputs of one group
+    first: NDArray[np.intp] = np.arange(outputs) // in_group * per_group
+    return first[:, None] + np.arange(per_group)
 
 
 class _Walk:

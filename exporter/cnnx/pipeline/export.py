@@ -41,11 +41,13 @@ from cnnx.pipeline.steps import (
     NOTES,
     calibration_step,
     crops_step,
+    equalize_step,
     export_step,
     graph_step,
     reference_step,
+    statistics_step,
 )
-from cnnx.quant.methods import needs_histogram
+from cnnx.quant.methods import check_method
 from cnnx.recipe import Precision, Recipe, Scales
 from cnnx.record import Subject
 
@@ -71,6 +73,7 @@ def export(
     validation_images: int | None = None,
     labels: str | Path | None = None,
     method: str | None = None,
+    equalize: bool | None = None,
     scales: Scales = "fp16",
     batch: Batch = (1, 1),
     trust_recipe: bool = False,
@@ -94,6 +97,7 @@ def export(
         validation_images: how many of them at most.
         labels: for a flat validation folder, the file that gives each picture's class.
         method: how ranges are chosen; the recipe's otherwise.
+        equalize: whether channels are scaled first, for INT8; the recipe's otherwise.
         scales: "fp16", or "fp32" to keep everything that is not INT8 in FP32.
         batch: smallest and largest batch.
         trust_recipe: let the recipe's own Python code run.
@@ -109,6 +113,9 @@ def export(
         calibration=(calibration_data, calibration_images),
         validation=(validation_data, validation_images),
     )
+    if equalize is not None:
+        policy = dataclasses.replace(recipe.precision, equalize=equalize)
+        recipe = dataclasses.replace(recipe, precision=policy)
     chosen: Precision = precision or recipe.precision.default
     place = Path(out) if out else Path(f"{recipe.name}-{chosen}")
     refuse_place(place)
@@ -176,7 +183,7 @@ def _with_data(
 
 def _check_calibrator(method: str) -> None:
     """Before any work: the method is known, and what observes activations and judges graphs is here."""
-    needs_histogram(method)
+    check_method(method)
     if reason := runtimes.get("ort").missing():
         raise reason
 
@@ -218,12 +225,15 @@ def _parts(job: Job, original: Original, steps: Steps, *, labels: Path | None) -
             apart_from=validation,
         )
     reference = reference_step(steps, original, graph, validation, recipe)
-    ranges = None
+    ranges, source = None, graph
     if calibration:
+        if job.precision == "int8" and recipe.precision.equalize:
+            source = equalize_step(steps, graph, calibration, recipe)
         # FP16 needs no ranges, only the maxima that say which layers would overflow.
         method = job.method if job.precision == "int8" else "max"
-        ranges = calibration_step(steps, graph, calibration, recipe, precision=job.precision, method=method)
-    typed = graph_step(steps, graph, ranges, recipe, precision=job.precision, scales=job.scales)
+        statistics = statistics_step(steps, source, calibration, recipe, precision=job.precision)
+        ranges = calibration_step(steps, statistics, calibration, method=method)
+    typed = graph_step(steps, source, ranges, recipe, precision=job.precision, scales=job.scales)
     return Parts(original, validation, calibration, graph, reference, ranges, typed)
 
 

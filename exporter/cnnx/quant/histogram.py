@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnx.errors import BundleError, UsageError
+from cnnx.errors import BundleError
 
 # IEEE 754 binary32: one sign bit, eight exponent bits with bias 127, 23 mantissa bits.
 _MAGNITUDE = np.int32(0x7FFFFFFF)
@@ -30,7 +30,7 @@ _CHUNK = 1 << 16
 
 
 class TensorStatistics:
-    """Running statistics of one tensor's values; 320 KiB, or none to speak of without the histogram.
+    """Running statistics of one tensor's values, in 320 KiB.
 
     Attributes:
         count: finite values seen, zeros included.
@@ -45,20 +45,15 @@ class TensorStatistics:
         self.zeros = 0
         self.nonfinite = 0
         self._top = 0  # bits of the largest |x|: they order as the floats do
-        self._counts: NDArray[np.int64] | None = np.zeros(BINS, np.int64)
+        self._counts: NDArray[np.int64] = np.zeros(BINS, np.int64)
 
-    @classmethod
-    def of_maximum(cls, maximum: float, *, nonfinite: int = 0) -> TensorStatistics:
-        """Statistics of a tensor of which only the largest |x| (a float32) was watched: no histogram."""
-        made = cls()
-        made._counts = None
-        made._top = int(np.abs(np.array(maximum, np.float32)).view(np.int32))
-        made.nonfinite = nonfinite
-        return made
+    def tell_maximum(self, maximum: float) -> None:
+        """Say how large |x| (a float32) became, where `update` sees only a sample of the values."""
+        self._top = max(self._top, int(np.array(abs(maximum), np.float32).view(np.int32)))
 
     @property
     def maximum(self) -> float:
-        """Largest finite |x|, exactly; 0 where nothing was seen."""
+        """Largest finite |x| seen or told of, exactly; 0 where there was none."""
         return float(np.array(self._top, np.int32).view(np.float32))
 
     @property
@@ -86,9 +81,8 @@ class TensorStatistics:
         bits >>= _SHIFT
         bits -= _FIRST
         np.clip(bits, 0, BINS - 1, out=bits)
-        counts = self._kept()
-        counts += np.bincount(bits.astype(np.intp), minlength=BINS)
-        counts[0] -= zeros
+        self._counts += np.bincount(bits.astype(np.intp), minlength=BINS)
+        self._counts[0] -= zeros
 
     def merge(self, other: TensorStatistics) -> None:
         """Add what another saw. Any split of the values, in any order, gives the same statistics."""
@@ -96,8 +90,7 @@ class TensorStatistics:
         self.zeros += other.zeros
         self.nonfinite += other.nonfinite
         self._top = max(self._top, other._top)
-        counts = self._kept()
-        counts += other._kept()
+        self._counts += other._counts
 
     def share_above(self, threshold: float) -> float:
         """Share of the non-zero values with |x| > threshold, which falls inside a bin of 0.1 %."""
@@ -105,6 +98,19 @@ class TensorStatistics:
         if nonzero == 0 or threshold >= self.maximum:
             return 0.0
         return float(1 - self._counted_up_to(np.array([threshold]))[0] / nonzero)
+
+    def quantile(self, share: float) -> float:
+        """The end of the bin up to which at least this share of the values lies, zeros included."""
+        if share * self.count <= self.zeros:
+            return 0.0
+        place = int(np.searchsorted(self.zeros + np.cumsum(self._counts), share * self.count))
+        return float(min(_edges()[min(place, BINS - 1) + 1], self.maximum))
+
+    def filled(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """|x| in the middle of each bin that is not empty, and how many values it holds; no zeros."""
+        edges = np.minimum(_edges(), self.maximum)
+        places = np.flatnonzero(self._counts)
+        return (edges[places] + edges[places + 1]) / 2, self._counts[places].astype(np.float64)
 
     def linear(self, bins: int) -> NDArray[np.float64]:
         """The non-zero values read as a histogram of |x| in equal bins over 0..maximum.
@@ -115,25 +121,14 @@ class TensorStatistics:
         return np.diff(self._counted_up_to(np.linspace(0, self.maximum, bins + 1)))
 
     def _counted_up_to(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        numbers = np.arange(_FIRST, _FIRST + BINS + 1, dtype=np.int32)
-        edges = (numbers << _SHIFT).view(np.float32).astype(np.float64)
-        edges[0], edges[-1] = 0, np.inf
-        cumulated = np.concatenate(([0], np.cumsum(self._kept())))
-        counted: NDArray[np.float64] = np.interp(values, np.minimum(edges, self.maximum), cumulated)
+        cumulated = np.concatenate(([0], np.cumsum(self._counts)))
+        counted: NDArray[np.float64] = np.interp(values, np.minimum(_edges(), self.maximum), cumulated)
         return counted
-
-    def _kept(self) -> NDArray[np.int64]:
-        if self._counts is None:
-            raise UsageError(
-                "these statistics hold a maximum and no histogram",
-                mend="use the method max, or watch the values",
-            )
-        return self._counts
 
     def to_arrays(self) -> dict[str, NDArray[np.int64]]:
         """All there is to know, to be saved and taken up again with `from_arrays`."""
         totals = np.array([self._top, self.count, self.zeros, self.nonfinite], np.int64)
-        return {"counts": self._kept().copy(), "totals": totals}
+        return {"counts": self._counts.copy(), "totals": totals}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> TensorStatistics:
@@ -157,3 +152,11 @@ class TensorStatistics:
                 mend="calibrate again",
             )
         return made
+
+
+def _edges() -> NDArray[np.float64]:
+    """Where the bins begin, and where the last one ends."""
+    numbers = np.arange(_FIRST, _FIRST + BINS + 1, dtype=np.int32)
+    edges = (numbers << _SHIFT).view(np.float32).astype(np.float64)
+    edges[0], edges[-1] = 0, np.inf
+    return edges

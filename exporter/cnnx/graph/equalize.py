@@ -1,0 +1,103 @@
+"""Cross-layer equalization: the same function, with channels scaled so that one INT8 range serves them all.
+
+After Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction"
+(arXiv:1906.04721, section 4.1), with activations measured instead of bounded by weights, and with the
+exponent that Xiao et al. call migration strength (SmoothQuant, arXiv:2211.10438, equation 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from cnnx.graph import edit
+from cnnx.graph.channels import Groups, by_output, channel_groups, inputs_read, scale_channels
+
+LARGEST = 8.0
+"""What the largest activation of each place becomes: far from both ends of FP16."""
+
+MIGRATION = 0.5
+"""Share of the channels' differences that weights take over from activations."""
+
+
+def equalize(
+    model: ModelProto, maxima: Mapping[str, NDArray[np.float32]], *, migration: float = MIGRATION
+) -> int:
+    """Scale the channels of a graph, as far as that changes nothing in FP32. Edits in place.
+
+    A channel's new range is a^(1-m) w^m, where a is the largest |x| it takes and w the largest of the weights
+    that read it, each over the largest |x| of the output that it feeds. Whatever factors a network was
+    trained or rewritten to have between its layers, they are gone afterwards.
+
+    Args:
+        model: FP32 graph.
+        maxima: for each activation the largest |x| of each channel; those not finite as 0.
+        migration: m, 0..1: 1 makes all channels of a place equally large.
+
+    Returns:
+        How many groups of channels were scaled.
+
+    Raises:
+        GraphError: the graph contradicts itself.
+    """
+    groups = channel_groups(model)
+    count = 1 + max((int(each.max(initial=0)) for each in groups.values()), default=0)
+    ranges, weights = np.zeros(count), np.zeros(count)
+    for tensor, channels in groups.items():
+        np.maximum.at(ranges, channels, maxima.get(tensor, np.zeros(len(channels), np.float32)))
+    constants = edit.initializers(model.graph)
+    for node in model.graph.node:
+        axis = edit.weight_axis(node, constants)
+        if axis is not None and node.input[0] in groups and node.output[0] in maxima:
+            largest = np.abs(by_output(edit.array(constants[node.input[1]]), axis)).max(axis=2)
+            output = maxima[node.output[0]].astype(np.float64)[:, None]
+            shares = np.divide(largest, output, out=np.zeros(largest.shape), where=output > 0)
+            read = groups[node.input[0]]
+            outputs, per_group = largest.shape
+            np.maximum.at(weights, read[inputs_read(outputs, per_group, len(read))], shares)
+    factors = np.ones(count)
+    for place in _places(groups, count):
+        factors[place] = _factors(ranges[place], weights[place], migration)
+    scale_channels(model, groups, factors)
+    return int(np.count_nonzero(factors != 1))
+
+
+def _places(groups: Mapping[str, Groups], count: int) -> Iterator[NDArray[np.intp]]:
+    """Groups that meet in some tensor, and so must be scaled with regard to each other; without group 0."""
+    label = np.arange(count)
+    changed = True
+    while changed:
+        changed = False
+        for channels in groups.values():
+            own = channels[channels > 0]
+            if len(own) and label[own].min() != label[own].max():
+                label[own] = label[own].min()
+                changed = True
+    for number in np.unique(label[1:]):
+        yield 1 + np.flatnonzero(label[1:] == number)
+
+
+def _factors(
+    ranges: NDArray[np.float64], weights: NDArray[np.float64], migration: float
+) -> NDArray[np.float64]:
+    """One factor for each group of a place."""
+    alive, read = ranges > 0, weights > 0
+    both = alive & read
+    if not alive.any():
+        return np.ones(len(ranges))
+    wanted = np.ones(len(ranges))
+    wanted[both] = ranges[both] ** (1 - migration) * weights[both] ** migration
+    factors = np.ones(len(ranges))
+    if both.any():
+        # What no weight reads becomes as large as the others' median; what was never seen alive (a dead ReLU)
+        # gets weights as small as theirs, or they alone would set the scale of their filter.
+        middle = float(np.median(wanted[both]))
+        wanted[alive & ~read] = middle
+        factors[~alive & read] = weights[~alive & read] / np.median(
+            weights[both] * ranges[both] / wanted[both]
+        )
+    factors[alive] = wanted[alive] / ranges[alive]
+    return factors * (LARGEST / np.max(factors[alive] * ranges[alive]))

@@ -1,0 +1,117 @@
+"""What pictures show of a network: nothing lost by splitting, saving or stopping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from cnnx.errors import BundleError, GraphError, ImageError
+from cnnx.quant.observation import Observation, observe
+
+Floats = NDArray[np.float32]
+CHANNELS = {"input": slice(0, 3), "pre": slice(3, 6), "relu": slice(3, 6)}
+SAMPLES = {"input": slice(0, 150), "relu": slice(150, 300)}
+
+
+def watch(batch: Floats) -> tuple[Floats, Floats]:
+    """Watches its input and a ReLU of it, and samples both."""
+    both = [batch, np.maximum(batch, 0)]
+    maxima = np.concatenate([np.abs(x).max(axis=(0, 2, 3)) for x in both])
+    return maxima, np.concatenate([x.reshape(-1)[:150] for x in both])
+
+
+def pictures(count: int, seed: int = 0) -> list[Floats]:
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal((1, 3, 10, 10)).astype(np.float32) for _ in range(count)]
+
+
+def seen(batches: list[Floats], progress: Callable[[int], None] = lambda done: None) -> Observation:
+    made = Observation(CHANNELS, SAMPLES)
+    observe(watch, batches, made, progress=progress)
+    return made
+
+
+def content(observation: Observation, folder: Path) -> bytes:
+    file = folder / "observation.npz"
+    observation.save(file)
+    with np.load(file) as saved:
+        return b"".join(saved[key].tobytes() for key in sorted(saved))
+
+
+def test_every_picture_counts_once() -> None:
+    done: list[int] = []
+    batches = pictures(40)
+    found = seen(batches, done.append)
+    whole = np.concatenate(batches)
+    assert done == list(range(1, 41)) and found.images == 40
+    assert found.maxima() == {
+        "input": np.abs(whole).max(), "pre": whole.max(), "relu": whole.max()
+    }  # fmt: skip
+    np.testing.assert_array_equal(found.channel_maxima("relu"), whole.max(axis=(0, 2, 3)))
+    relu = found.statistics("relu")
+    assert relu.count == 40 * 150 and relu.maximum == whole.max()
+    sample = np.concatenate([np.maximum(x, 0).reshape(-1)[:150] for x in batches])
+    assert relu.zeros == np.count_nonzero(sample == 0)
+    assert found.nonfinite() == {}
+
+
+@settings(deadline=None, max_examples=20)
+@given(cut=st.integers(1, 39), turned=st.booleans())
+def test_two_halves_are_the_whole(tmp_path_factory: pytest.TempPathFactory, cut: int, turned: bool) -> None:
+    folder, batches = tmp_path_factory.mktemp("halves"), pictures(40)
+    whole = content(seen(batches), folder)
+    one, other = seen(batches[:cut]), seen(batches[cut:])
+    if turned:
+        one, other = other, one
+    one.merge(other)
+    assert content(one, folder) == whole
+
+
+def test_what_was_saved_is_gone_on_with(tmp_path: Path) -> None:
+    batches = pictures(40)
+    seen(batches[:21]).save(tmp_path / "part")
+    continued = Observation.load(tmp_path / "part")
+    assert continued.images == 21
+    observe(watch, batches[21:], continued, progress=lambda done: None)
+    assert content(continued, tmp_path) == content(seen(batches), tmp_path)
+
+
+def test_values_that_are_not_finite_are_counted_by_batch() -> None:
+    batches = pictures(3)
+    batches[1][0, 0, 0, :7] = np.inf
+    batches[2][0, 1, 0, 0] = np.nan
+    found = seen(batches)
+    assert found.nonfinite()["input"] == 1  # one channel in the one, another in the other
+    assert np.isfinite(list(found.maxima().values())).all()
+    assert found.statistics("input").nonfinite == 8
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "empty", "absent", "shorter"])
+def test_damaged_files_are_refused(tmp_path: Path, damage: str) -> None:
+    file = tmp_path / "statistics.npz"
+    seen(pictures(3)).save(file)
+    whole = file.read_bytes()
+    if damage == "absent":
+        file.unlink()
+    elif damage == "shorter":
+        with np.load(file) as saved:
+            arrays = dict(saved)
+        arrays["highest"] = arrays["highest"][:-1]
+        np.savez_compressed(file, **arrays)
+    else:
+        file.write_bytes({"cut": whole[: len(whole) // 2], "text": b"no archive", "empty": b""}[damage])
+    with pytest.raises(BundleError, match="cannot be read"):
+        Observation.load(file)
+
+
+def test_refusals() -> None:
+    with pytest.raises(GraphError, match="were announced"):
+        Observation(CHANNELS, SAMPLES).take(np.zeros(5, np.float32), np.zeros(300, np.float32), 1)
+    with pytest.raises(ImageError, match="empty"):
+        seen([])
