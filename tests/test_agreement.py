@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cnnx.agreement import judge, top_k, validation_from_dict
+from cnnx.agreement import compare, judge, top_k, validation_from_dict
 from cnnx.recipe import INT8_THRESHOLDS
 from cnnx.record import Subject
 from cnnx.stats import Verdict
@@ -96,3 +96,29 @@ def test_a_validation_survives_being_written():
     original = logits()
     validation = judged(original, logits(seed=1), labels=original.argmax(axis=1).astype(np.int64))
     assert validation.flips and validation_from_dict(validation.as_dict()) == validation
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.floats(-50, 50), st.floats(0.01, 3))
+def test_divergence_is_that_of_probabilities(seed, shift, noise):
+    original = logits(40, seed=seed)
+    other = original + noise * logits(40, seed=seed ^ 1)
+    p, q = (np.exp(each.astype(np.float64)) for each in (original, other))
+    p, q = p / p.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True)
+    found = compare(original, other)
+    assert found.divergence == pytest.approx(np.mean(np.sum(p * np.log(p / q), axis=1)), rel=1e-6)
+    assert compare(original, other + np.float32(shift)).divergence == pytest.approx(
+        found.divergence, rel=1e-3
+    )
+    rates = {gate.name: gate.value for gate in judged(original, other).gates}
+    assert (found.top1_agreement, found.top5_agreement) == (
+        rates["top-1 agreement"], rates["top-5 agreement"]
+    )  # fmt: skip
+
+
+def test_equal_logits_do_not_diverge_and_infinite_ones_do():
+    same = compare(logits(), logits())
+    assert (same.divergence, same.top1_agreement, same.logit_sqnr_db) == (0, 1, None)
+    broken = logits()
+    broken[3, 2] = np.inf
+    assert compare(logits(), broken).divergence == np.inf

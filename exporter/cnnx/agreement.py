@@ -111,6 +111,56 @@ def validation_from_dict(data: Mapping[str, Any]) -> Validation:
     return Validation(**fields)
 
 
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """How like two sets of logits are, without any verdict.
+
+    Attributes:
+        divergence: mean Kullback-Leibler divergence of the classes' probabilities from the original's, in
+            nats; infinite where a logit is not finite.
+        top1_agreement: share of images with the same first class.
+        top5_agreement: mean share of the original's five classes among the other's five.
+        logit_sqnr_db: signal-to-noise ratio of the logits; None where nothing differs.
+    """
+
+    divergence: float
+    top1_agreement: float
+    top5_agreement: float
+    logit_sqnr_db: float | None
+
+
+def compare(original: Logits, other: Logits) -> Likeness:
+    """Compare logits of shape (N, classes), row by row."""
+    same_first, _, shared = _agreements(original, other)
+    finite = np.asarray(np.isfinite(other).all(axis=1))
+    ours, theirs = (_log_softmax(np.where(finite[:, None], logits, 0)) for logits in (original, other))
+    divergence = float(np.mean((np.exp(ours) * (ours - theirs)).sum(axis=1)))
+    return Likeness(
+        divergence=divergence if finite.all() else float("inf"),
+        top1_agreement=float(np.mean(same_first)),
+        top5_agreement=float(np.mean(shared)),
+        logit_sqnr_db=sqnr_db(original[finite], other[finite]),
+    )
+
+
+def _log_softmax(logits: Logits) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result
+
+
+def _agreements(
+    original: Logits, other: Logits
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float64]]:
+    """Per image: the same first class; the original's first among the other's five; share of five shared."""
+    finite = np.isfinite(other).all(axis=1)
+    ours, theirs = top_k(original), top_k(np.where(np.isfinite(other), other, -np.inf))
+    same_first: NDArray[np.bool_] = (ours[:, 0] == theirs[:, 0]) & finite
+    first_in_five: NDArray[np.bool_] = (theirs == ours[:, :1]).any(axis=1) & finite
+    shared: NDArray[np.float64] = (ours[:, :, None] == theirs[:, None, :]).any(axis=2).mean(axis=1) * finite
+    return same_first, first_in_five, shared
+
+
 def top_k(logits: Logits, k: int = 5) -> NDArray[np.intp]:
     """Indices of the k largest logits of each row, best first, ties to the lower index. (N, min(k, C))."""
     return np.argsort(-logits, axis=1, kind="stable")[:, :k]
@@ -157,10 +207,8 @@ def judge(
     """
     finite = np.isfinite(engine).all(axis=1)
     ours, theirs = top_k(original), top_k(np.where(np.isfinite(engine), engine, -np.inf))
-    same_first = (ours[:, 0] == theirs[:, 0]) & finite
-    first_in_five = (theirs == ours[:, :1]).any(axis=1) & finite
-    shared = (ours[:, :, None] == theirs[:, None, :]).any(axis=2).mean(axis=1) * finite
-    rates = {
+    same_first, first_in_five, shared = _agreements(original, engine)
+    rates: dict[str, tuple[NDArray[Any], float]] = {
         "top-1 agreement": (same_first, thresholds.top1_agreement),
         "top-1 in top-5": (first_in_five, thresholds.top1_in_top5),
         "top-5 agreement": (shared, thresholds.top5_agreement),

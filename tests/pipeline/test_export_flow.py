@@ -120,7 +120,7 @@ def test_a_fixed_batch_is_calibrated_with_every_picture(int8, tmp_path):
 
 def test_a_calibration_that_was_stopped_goes_on_where_it_was(int8, tmp_path, monkeypatch):
     monkeypatch.setenv("CNNX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("cnnx.pipeline.steps._SAVE_SECONDS", 0)
+    monkeypatch.setattr("cnnx.pipeline.calibrating._SAVE_SECONDS", 0)
     seen: list[int] = []
 
     def stop_at(limit: int):

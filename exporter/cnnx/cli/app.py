@@ -172,7 +172,9 @@ def export(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="How ranges are chosen: entropy, max, mse, or percentile-99.9, -99.99, -99.999."),
+        typer.Option(
+            help="How ranges are chosen: entropy, max, mse, percentile-99.9, -99.99, -99.999, or auto."
+        ),
     ] = None,
     equalize: Annotated[
         bool | None,

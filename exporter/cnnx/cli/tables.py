@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cnnx.graph.inspect import Layer
     from cnnx.pipeline.doctor import Diagnosis
     from cnnx.pipeline.finished import Inspection
-    from cnnx.pipeline.results import ExportResult, Measurement
+    from cnnx.pipeline.results import Candidate, ExportResult, Measurement
     from cnnx.pipeline.zoo import Architecture, Network
     from cnnx.record import LayerRow
 
@@ -157,6 +157,8 @@ def print_export(out: Console, result: ExportResult, *, verbose: bool) -> None:
             "Judge it again with cnnx validate, measure it again with cnnx bench."
         )
     print_validation(out, result.validation, result.bundle.labels, verbose=verbose)
+    if result.candidates:
+        out.print(_candidates(result.candidates, manifest.images["selection"].images))
     if result.measurements:
         print_measurements(out, result.measurements)
     if result.engines:
@@ -165,6 +167,23 @@ def print_export(out: Console, result: ExportResult, *, verbose: bool) -> None:
     for note in (*result.over_budget, *result.notes):
         out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
     _print_warnings(out, manifest, verbose=verbose)
+
+
+def _candidates(candidates: Sequence[Candidate], images: int) -> Table:
+    title = f"Methods on {images} selection pictures; the first was taken"
+    columns = ("method", "divergence", "top-1 agreement", "top-5 agreement", "SQNR dB")
+    table = _table(title, *columns, right=columns[1:])
+    for candidate in candidates:
+        likeness = candidate.likeness
+        noise = "-" if likeness.logit_sqnr_db is None else f"{likeness.logit_sqnr_db:.1f}"
+        table.add_row(
+            candidate.method,
+            f"{likeness.divergence:.5f}",
+            f"{likeness.top1_agreement:.4f}",
+            f"{likeness.top5_agreement:.4f}",
+            noise,
+        )
+    return table
 
 
 def _summary(result: ExportResult, manifest: Manifest) -> Table:

@@ -47,7 +47,8 @@ def open_images(
         size: side in pixels of pictures that are made rather than read.
         color: "rgb" or "gray", likewise.
         split: built-in sets keep "validation" apart from all others, shapes100 all four from each other;
-            folders and lists have one set. Calibration reads no labels of theirs: none can be wrong.
+            folders and lists have one set. Calibration and selection read no labels of theirs: none can be
+            wrong.
         labels: a file of "name label" lines (comma, semicolon or white space between); default:
             labels.csv or labels.txt in a flat folder, where there is one. A label is a class index,
             or a WordNet id in `class_ids`.
@@ -74,7 +75,7 @@ def open_images(
         note = f"its {len(names)} classes are not this network's {classes}: labels unused"
         return dataclasses.replace(built_in, items=Unlabelled(built_in.items), class_names=None, note=note)
     wanted = None
-    if split == "calibration":
+    if split in ("calibration", "selection"):
         _refuse(spec, labels=labels)
     else:
         wanted = Classes(classes, {each: index for index, each in enumerate(class_ids or ())})

@@ -16,11 +16,13 @@ from cnnx.bundle import (
     Engine,
     refuse_place,
 )
+from cnnx.data.crops import Crops
 from cnnx.data.images import ImageSet, Split
 from cnnx.data.sets import open_images
 from cnnx.errors import UsageError
 from cnnx.labels import read_wnids
 from cnnx.pipeline import original as originals
+from cnnx.pipeline.calibrating import calibration_step, equalize_step, statistics_step
 from cnnx.pipeline.finished import (
     Effort,
     OpenSubject,
@@ -35,17 +37,16 @@ from cnnx.pipeline.finished import (
 from cnnx.pipeline.original import Batch, Original
 from cnnx.pipeline.progress import Listener, Steps, silent
 from cnnx.pipeline.publish import Job, Parts, class_names, publish
-from cnnx.pipeline.results import ExportResult, Measurement
+from cnnx.pipeline.results import Candidate, ExportResult, Measurement
+from cnnx.pipeline.selection import AUTO, choose_method
+from cnnx.pipeline.selection import IMAGES as SELECTION_IMAGES
 from cnnx.pipeline.steps import MODEL as STEP_MODEL
 from cnnx.pipeline.steps import (
     NOTES,
-    calibration_step,
     crops_step,
-    equalize_step,
     export_step,
     graph_step,
     reference_step,
-    statistics_step,
 )
 from cnnx.quant.methods import check_method
 from cnnx.recipe import Precision, Recipe, Scales
@@ -96,7 +97,8 @@ def export(
         validation_data: likewise, for the pictures that judge.
         validation_images: how many of them at most.
         labels: for a flat validation folder, the file that gives each picture's class.
-        method: how ranges are chosen; the recipe's otherwise.
+        method: how ranges are chosen, or "auto": by pictures that are held out for it; the recipe's
+            otherwise.
         equalize: whether channels are scaled first, for INT8; the recipe's otherwise.
         scales: "fp16", or "fp32" to keep everything that is not INT8 in FP32.
         batch: smallest and largest batch.
@@ -159,6 +161,7 @@ def export(
         measurements=measurements,
         unchanged=before is not None,
         notes=_notes(job, parts),
+        candidates=parts.candidates,
         int8_share=parts.described["int8_share"] if job.precision == "int8" else None,
         steps=tuple(steps.times),
         seconds=time.perf_counter() - started,
@@ -183,7 +186,8 @@ def _with_data(
 
 def _check_calibrator(method: str) -> None:
     """Before any work: the method is known, and what observes activations and judges graphs is here."""
-    check_method(method)
+    if method != AUTO:
+        check_method(method)
     if reason := runtimes.get("ort").missing():
         raise reason
 
@@ -214,6 +218,8 @@ def _parts(job: Job, original: Original, steps: Steps, *, labels: Path | None) -
         count=recipe.validation.images,
         role="validation",
     )
+    chooses = job.precision == "int8" and job.method == AUTO
+    selection = _selection(steps, recipe, validation) if chooses else None
     calibration = None
     if job.precision != "fp32":
         calibration = crops_step(
@@ -222,19 +228,38 @@ def _parts(job: Job, original: Original, steps: Steps, *, labels: Path | None) -
             recipe,
             count=recipe.calibration.images,
             role="calibration",
-            apart_from=validation,
+            apart_from=[validation, selection] if selection else [validation],
         )
     reference = reference_step(steps, original, graph, validation, recipe)
     ranges, source = None, graph
+    candidates: tuple[Candidate, ...] = ()
     if calibration:
         if job.precision == "int8" and recipe.precision.equalize:
             source = equalize_step(steps, graph, calibration, recipe)
         # FP16 needs no ranges, only the maxima that say which layers would overflow.
         method = job.method if job.precision == "int8" else "max"
         statistics = statistics_step(steps, source, calibration, recipe, precision=job.precision)
+        if selection:
+            candidates = choose_method(
+                steps, source, statistics, calibration, selection, recipe, scales=job.scales
+            )
+            method = candidates[0].method
         ranges = calibration_step(steps, statistics, calibration, method=method)
     typed = graph_step(steps, source, ranges, recipe, precision=job.precision, scales=job.scales)
-    return Parts(original, validation, calibration, graph, reference, ranges, typed)
+    return Parts(original, validation, calibration, selection, graph, reference, ranges, typed, candidates)
+
+
+def _selection(steps: Steps, recipe: Recipe, validation: Crops) -> Crops:
+    """Pictures that choose; of a set without such pictures of its own at most a quarter."""
+    images = _images(recipe, recipe.calibration.data, "selection", None)
+    return crops_step(
+        steps,
+        images,
+        recipe,
+        count=min(SELECTION_IMAGES, max(1, len(images) // 4)),
+        role="selection",
+        apart_from=[validation],
+    )
 
 
 def _images(recipe: Recipe, data: str, split: Split, labels: Path | None) -> ImageSet:
@@ -316,7 +341,8 @@ def _notes(job: Job, parts: Parts) -> tuple[str, ...]:
             first = ", ".join(f"{each.id} ({each.reason})" for each in crops.skipped[:3])
             notes.append(f"{len(crops.skipped)} pictures of {crops.name} were skipped: {first}")
         if crops is not None and crops.excluded:
-            notes.append(f"{crops.excluded} calibration pictures are also validation pictures: left out.")
+            others = "validation pictures" if parts.selection is None else "validation or selection pictures"
+            notes.append(f"{crops.excluded} calibration pictures are also {others}: left out.")
     return tuple(notes)
 
 

@@ -32,6 +32,7 @@ from cnnx.errors import BundleError
 from cnnx.labels import read_labels
 from cnnx.pipeline.original import Batch, Original
 from cnnx.pipeline.progress import Progress, Steps
+from cnnx.pipeline.results import Candidate
 from cnnx.pipeline.steps import LAYERS, LOGITS, RANGES
 from cnnx.pipeline.steps import MODEL as STEP_MODEL
 from cnnx.recipe import Precision, Recipe, Scales
@@ -62,10 +63,12 @@ class Parts:
     original: Original
     validation: Crops
     calibration: Crops | None
+    selection: Crops | None
     graph: Entry
     reference: Entry
     ranges: Entry | None
     typed: Entry
+    candidates: tuple[Candidate, ...]
 
     @property
     def described(self) -> dict[str, Any]:
@@ -125,6 +128,8 @@ def _manifest(job: Job, parts: Parts) -> Manifest:
     images = {"validation": _listed(parts.validation)}
     if parts.calibration:
         images["calibration"] = _listed(parts.calibration)
+    if parts.selection:
+        images["selection"] = _listed(parts.selection)
     manifest = Manifest(
         name=f"{recipe.name}-{job.precision}",
         precision=job.precision,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cnnx.agreement import Validation
+from cnnx.agreement import Likeness, Validation
 from cnnx.bundle import Bundle, Engine
 from cnnx.measure.memory import MemoryUse
 from cnnx.measure.samples import Latency
@@ -85,6 +85,14 @@ class BenchResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """A method, and how like the original its INT8 graph is on the selection pictures."""
+
+    method: str
+    likeness: Likeness
+
+
+@dataclass(frozen=True, slots=True)
 class ExportResult:
     """All that an export did.
 
@@ -93,6 +101,7 @@ class ExportResult:
         unchanged: the bundle stood there already, made from exactly these inputs, and was judged then.
         notes: what the user should know of how the bundle came to be.
         peak_bytes: the most memory the process held.
+        candidates: what the method was chosen from, the chosen one first; empty unless it was "auto".
         int8_share: share of the multiply-adds whose operands arrive as INT8; None unless that was asked.
     """
 
@@ -106,6 +115,7 @@ class ExportResult:
     steps: tuple[StepTime, ...]
     seconds: float
     peak_bytes: int
+    candidates: tuple[Candidate, ...] = ()
     int8_share: float | None = None
     over_budget: tuple[str, ...] = field(default=())
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,19 +24,14 @@ from cnnx.environment import installed_version
 from cnnx.errors import BuildFailed
 from cnnx.pipeline.original import Batch, Original, open_here
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.quant.calibration import Calibration, calibration_of
-from cnnx.quant.observation import Observation, observe
+from cnnx.quant.calibration import Calibration
 from cnnx.recipe import Precision, Preprocessing, Recipe, Scales
-from cnnx.store import Entry, atomic_file, code_digest, digest_of_file
+from cnnx.store import Entry, code_digest, digest_of_file
 
-if TYPE_CHECKING:
-    from onnx import ModelProto
-
-MODEL, NOTES, LOGITS, STATISTICS, RANGES, LAYERS, BUILT = (
+MODEL, NOTES, LOGITS, RANGES, LAYERS, BUILT = (
     "model.onnx",
     "notes.json",
     "logits.npy",
-    "statistics.npz",
     "calibration.json",
     "layers.json",
     "built.json",
@@ -46,25 +39,21 @@ MODEL, NOTES, LOGITS, STATISTICS, RANGES, LAYERS, BUILT = (
 
 # PyTorch and ONNX Runtime must agree in FP32 to this, as max|a-b| / max|b|.
 EXPORT_TOLERANCE = 1e-4
-_PARITY_IMAGES = 4
+PARITY_IMAGES = 4
 _BATCH = 8
-# A calibration that is killed loses what it saw since, at most.
-_SAVE_SECONDS = 20.0
-# Equalization wants the largest value of a channel to within a factor, not to within a percent.
-_EQUALIZE_IMAGES = 64
 
 
 def crops_step(
-    steps: Steps, images: ImageSet, recipe: Recipe, *, count: int, role: str, apart_from: Crops | None = None
+    steps: Steps, images: ImageSet, recipe: Recipe, *, count: int, role: str, apart_from: Sequence[Crops] = ()
 ) -> Crops:
     """Decode the pictures of one role, once.
 
     Args:
         count: how many at most.
-        role: "calibration" or "validation".
-        apart_from: pictures that must not be among them.
+        role: "calibration", "selection" or "validation".
+        apart_from: sets whose pictures must not be among them.
     """
-    exclude = frozenset(apart_from.digests if apart_from else ())
+    exclude = frozenset(digest for crops in apart_from for digest in crops.digests)
     inputs = {
         "images": fingerprint(images, count=count, exclude=exclude),
         "count": count,
@@ -118,7 +107,7 @@ def reference_step(steps: Steps, original: Original, graph: Entry, crops: Crops,
         logits = logits_of(session, crops.pixels, recipe.preprocessing, progress=progress)
         session.close()
         original.release()
-        _check_parity(graph.folder / MODEL, crops.pixels[:_PARITY_IMAGES], logits, recipe)
+        check_parity(graph.folder / MODEL, crops.pixels[:PARITY_IMAGES], logits, recipe)
         np.save(folder / LOGITS, logits)
 
     return steps.make("original's logits", "reference", inputs, fill)
@@ -135,9 +124,12 @@ def logits_of(
     return run_logits(run, pixels, batch=_BATCH, progress=lambda done: progress(done, len(pixels)))
 
 
-def _check_parity(
-    graph: Path, pixels: NDArray[np.uint8], logits: NDArray[np.float32], recipe: Recipe
-) -> None:
+def check_parity(graph: Path, pixels: NDArray[np.uint8], logits: NDArray[np.float32], recipe: Recipe) -> None:
+    """Refuse a graph whose logits for these pictures are not the original's.
+
+    Raises:
+        BuildFailed: they are further apart than `EXPORT_TOLERANCE`.
+    """
     session = open_here("ort", graph)
     exported = logits_of(session, pixels, recipe.preprocessing, progress=lambda *_: None)
     session.close()
@@ -150,154 +142,6 @@ def _check_parity(
             where=recipe.name,
             mend="report it with the model's definition; nothing made from this graph can be trusted",
         )
-
-
-def equalize_step(steps: Steps, graph: Entry, crops: Crops, recipe: Recipe) -> Entry:
-    """The FP32 graph with its channels scaled, by what the first calibration pictures show of them.
-
-    Raises:
-        BuildFailed: it computes something else than before.
-    """
-    inputs = {
-        "graph": graph.key,
-        "crops": crops.list_digest,
-        "preprocessing": dataclasses.asdict(recipe.preprocessing),
-        "code": code_digest(
-            "cnnx.graph.equalize",
-            "cnnx.graph.observe",
-            "cnnx.quant.observation",
-            "cnnx.runtimes.ort",
-            "cnnx.data.normalize",
-        ),
-        "onnxruntime": installed_version("onnxruntime"),
-    }
-
-    def fill(folder: Path, progress: Progress) -> None:
-        from cnnx.graph.equalize import equalize
-        from cnnx.graph.load import load_model, save_model
-
-        pixels = crops.pixels[:_EQUALIZE_IMAGES]
-        model = load_model(graph.folder / MODEL)
-        seen = _observed(model, pixels, recipe, folder=folder, progress=progress)
-        equalize(model, {name: seen.channel_maxima(name) for name in seen.watched})
-        save_model(model, folder / MODEL)
-        few = pixels[:_PARITY_IMAGES]
-        session = open_here("ort", graph.folder / MODEL)
-        logits = logits_of(session, few, recipe.preprocessing, progress=lambda *_: None)
-        session.close()
-        _check_parity(folder / MODEL, few, logits, recipe)
-
-    return steps.make("equalized channels", "equalized", inputs, fill)
-
-
-def statistics_step(
-    steps: Steps, graph: Entry, crops: Crops, recipe: Recipe, *, precision: Precision
-) -> Entry:
-    """What the calibration pictures show of the graph: `statistics.npz`, which serves every method.
-
-    A step that was stopped goes on from what it saved on the way.
-    """
-    inputs = {
-        "graph": graph.key,
-        "crops": crops.list_digest,
-        "preprocessing": dataclasses.asdict(recipe.preprocessing),
-        "precision": precision,
-        "policy": dataclasses.asdict(recipe.precision),
-        "code": code_digest(
-            "cnnx.quant.observation",
-            "cnnx.graph.observe",
-            "cnnx.graph.placement",
-            "cnnx.runtimes.ort",
-            "cnnx.data.normalize",
-        ),
-        "onnxruntime": installed_version("onnxruntime"),
-    }
-    place = steps.store.place("statistics", inputs)
-    partial = place.with_name(f".{place.name}.partial")
-
-    def fill(folder: Path, progress: Progress) -> None:
-        from cnnx.graph.load import load_model
-        from cnnx.graph.placement import plan_layers, tensors_to_calibrate
-
-        model = load_model(graph.folder / MODEL)
-        tensors: tuple[str, ...] = ()
-        if precision == "int8":
-            plan = plan_layers(model, precision=precision, policy=recipe.precision, maxima=None)
-            tensors = tensors_to_calibrate(model, plan)
-        seen = _observed(
-            model, crops.pixels, recipe, sampled=tensors, folder=folder, partial=partial, progress=progress
-        )
-        seen.save(folder / STATISTICS)
-        partial.unlink(missing_ok=True)
-
-    return steps.make("calibration pictures through the graph", "statistics", inputs, fill)
-
-
-def _observed(
-    model: ModelProto,
-    pixels: NDArray[np.uint8],
-    recipe: Recipe,
-    *,
-    folder: Path,
-    progress: Progress,
-    sampled: Sequence[str] = (),
-    partial: Path | None = None,
-) -> Observation:
-    """Run pictures (N, H, W, C) through a graph that watches itself.
-
-    Args:
-        sampled: tensors to take histograms of.
-        folder: for files that are gone afterwards.
-        partial: where to save what was seen so far, and to go on from.
-    """
-    from cnnx.graph.load import input_shape, save_model
-    from cnnx.graph.observe import MAXIMA, SAMPLE, observed_model
-
-    observed = observed_model(model, sampled=sampled)
-    scratch = folder / "observed.onnx"
-    save_model(observed.model, scratch)
-    seen = Observation(observed.channels, observed.samples)
-    if partial is not None and partial.is_file():
-        seen = Observation.load(partial)
-    batch = input_shape(model)[0]
-    size = batch if isinstance(batch, int) else 1
-    del observed
-    session = open_here("ort", scratch)
-    scratch.unlink()
-    saved = time.monotonic()
-
-    def watch(batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        # A graph of fixed batch reads the last pictures several times where they are too few.
-        outputs = session.run(batch[np.arange(size) % len(batch)])
-        return outputs[MAXIMA], outputs.get(SAMPLE, np.empty(0, np.float32))
-
-    def note(done: int) -> None:
-        nonlocal saved
-        progress(done, len(pixels))
-        if partial is not None and time.monotonic() - saved > _SAVE_SECONDS:
-            with atomic_file(partial) as draft:
-                seen.save(draft)
-            saved = time.monotonic()
-
-    rest = (
-        normalize(pixels[place : place + size], recipe.preprocessing)
-        for place in range(seen.images, len(pixels), size)
-    )
-    observe(watch, rest, seen, progress=note)
-    session.close()
-    return seen
-
-
-def calibration_step(steps: Steps, statistics: Entry, crops: Crops, *, method: str) -> Entry:
-    """Ranges of the tensors to be quantized, and maxima of all; `calibration.json` in its folder."""
-    inputs = {"statistics": statistics.key, "method": method, "code": code_digest("cnnx.quant")}
-
-    def fill(folder: Path, _: Progress) -> None:
-        seen = Observation.load(statistics.folder / STATISTICS)
-        calibration = calibration_of(seen, method=method, images_digest=crops.list_digest)
-        (folder / RANGES).write_text(calibration.to_json(), encoding="utf-8")
-
-    return steps.make(f"ranges ({method})", "calibration", inputs, fill)
 
 
 def graph_step(

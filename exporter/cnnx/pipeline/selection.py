@@ -1,0 +1,93 @@
+"""Choosing by the selection pictures: which method's ranges make the INT8 graph most like its original."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnx.agreement import Likeness, compare
+from cnnx.data.crops import Crops
+from cnnx.environment import installed_version
+from cnnx.pipeline.calibrating import calibration_step
+from cnnx.pipeline.original import open_here
+from cnnx.pipeline.progress import Progress, Steps
+from cnnx.pipeline.results import Candidate
+from cnnx.pipeline.steps import MODEL, graph_step, logits_of
+from cnnx.recipe import Recipe, Scales
+from cnnx.store import Entry, code_digest
+
+AUTO = "auto"
+CANDIDATES = ("entropy", "max", "mse", "percentile-99.99", "percentile-99.999")
+"""What `--method auto` tries. A lower percentile never won on a trained network (docs/decisions.md)."""
+
+IMAGES = 128
+"""Pictures that choose. They are neither calibrated on nor validated with."""
+
+_FILE = "candidates.json"
+
+
+def choose_method(
+    steps: Steps,
+    graph: Entry,
+    statistics: Entry,
+    calibration: Crops,
+    selection: Crops,
+    recipe: Recipe,
+    *,
+    scales: Scales,
+) -> tuple[Candidate, ...]:
+    """Every candidate, the one of least divergence first.
+
+    Divergence weighs logits by what they decide, and moves less from one set of pictures to the next than
+    counts of agreeing pictures do.
+
+    Args:
+        graph: the FP32 graph that is quantized.
+        statistics: what the calibration pictures showed of it.
+        calibration: those pictures.
+        selection: pictures that choose.
+        scales: type of the scales.
+    """
+    inputs = {
+        "statistics": statistics.key,
+        "graph": graph.key,
+        "selection": selection.list_digest,
+        "policy": dataclasses.asdict(recipe.precision),
+        "scales": scales,
+        "candidates": CANDIDATES,
+        "code": code_digest("cnnx.pipeline.selection", "cnnx.agreement"),
+        "onnxruntime": installed_version("onnxruntime"),
+    }
+
+    def fill(folder: Path, progress: Progress) -> None:
+        total = (1 + len(CANDIDATES)) * len(selection)
+
+        def run(number: int, model: Path) -> NDArray[np.float32]:
+            session = open_here("ort", model)
+            logits = logits_of(
+                session,
+                selection.pixels,
+                recipe.preprocessing,
+                progress=lambda done, _: progress(number * len(selection) + done, total),
+            )
+            session.close()
+            return logits
+
+        original = run(0, graph.folder / MODEL)
+        found = []
+        for number, method in enumerate(CANDIDATES, start=1):
+            inner = Steps(store=steps.store)
+            ranges = calibration_step(inner, statistics, calibration, method=method)
+            typed = graph_step(inner, graph, ranges, recipe, precision="int8", scales=scales)
+            found.append(Candidate(method, compare(original, run(number, typed.folder / MODEL))))
+        found.sort(key=lambda candidate: candidate.likeness.divergence)
+        text = json.dumps([dataclasses.asdict(candidate) for candidate in found], indent=1)
+        (folder / _FILE).write_text(text + "\n", encoding="utf-8")
+
+    entry = steps.make("choice of a method", "choice", inputs, fill)
+    chosen = json.loads((entry.folder / _FILE).read_text(encoding="utf-8"))
+    return tuple(Candidate(each["method"], Likeness(**each["likeness"])) for each in chosen)

@@ -1,0 +1,65 @@
+"""What chooses is apart from what calibrates and what judges; and INT8 holds where channels differ."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import cnnx
+from cnnx.data.sets import open_images
+from cnnx.pipeline.selection import CANDIDATES, IMAGES
+from cnnx.stats import Verdict
+
+pytest.importorskip("torch", reason="exports need PyTorch")
+
+
+def test_auto_takes_the_method_of_least_divergence_and_says_so(tmp_path: Path) -> None:
+    result = cnnx.export("lenet5", precision="int8", method="auto", out=tmp_path / "b")
+    assert {candidate.method for candidate in result.candidates} == set(CANDIDATES)
+    divergences = [candidate.likeness.divergence for candidate in result.candidates]
+    assert divergences == sorted(divergences) and divergences[0] > 0
+    calibration = json.loads((result.bundle.path / "calibration.json").read_text())
+    assert calibration["method"] == result.candidates[0].method
+    images = result.bundle.manifest.images
+    assert images["selection"].images == IMAGES and images["calibration"].images == 256
+    assert result.validation.verdict is Verdict.PASSED
+
+
+def test_of_a_folder_a_quarter_chooses_and_the_rest_calibrates(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    digits = open_images("digits", size=32, color="gray", split="calibration")
+    for index, item in enumerate(list(digits)[:24]):
+        item.load().save(folder / f"{index:02}.png")
+    result = cnnx.export(
+        "lenet5", precision="int8", method="auto", calibration_data=str(folder), out=tmp_path / "b"
+    )
+    images = result.bundle.manifest.images
+    assert (images["selection"].images, images["calibration"].images) == (6, 18)
+    assert any("6 calibration pictures are also validation or selection" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("twin", ["resnet20-hostile", "resnet20-branches"])
+def test_equalization_gives_a_hostile_twin_its_originals_agreement(twin: str, tmp_path: Path) -> None:
+    def export(name: str, *, equalize: bool) -> cnnx.pipeline.results.ExportResult:
+        return cnnx.export(
+            name,
+            precision="int8",
+            equalize=equalize,
+            target="ort",
+            calibration_images=64,
+            validation_images=256,
+            out=tmp_path / f"{name}-{equalize}",
+        )
+
+    original, equalized, as_it_is = (
+        export(name, equalize=equalize)
+        for name, equalize in (("resnet20", True), (twin, True), (twin, False))
+    )
+    assert as_it_is.validation.verdict is Verdict.FAILED
+    assert equalized.validation.verdict is not Verdict.FAILED
+    assert equalized.validation.logit_sqnr_db == pytest.approx(original.validation.logit_sqnr_db, abs=0.3)
+    assert as_it_is.validation.logit_sqnr_db < equalized.validation.logit_sqnr_db - 10
+    assert not any(layer["precision"] == "fp32" for layer in equalized.bundle.manifest.layers)
