@@ -35,7 +35,13 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "build" / "hostile"
 PAGE = ROOT / "docs" / "trained.md"
 PICTURE = ROOT / "docs" / "trained.svg"
-METHODS = ("max", "entropy")
+VARIANTS: dict[str, dict[str, Any]] = {
+    "max": {"method": "max", "equalize": False},
+    "entropy": {"method": "entropy", "equalize": False},
+    "equalized": {"method": "auto", "equalize": True},
+}
+"""The two oldest methods on networks as they are; and what cnnx does today: channels equalized, and of all
+methods the one that held-out pictures choose."""
 CALIBRATION_IMAGES = 512
 
 
@@ -50,23 +56,24 @@ def original_of(name: str, names: list[str]) -> str:
     return min((other for other in names if name == other or name.startswith(f"{other}-")), key=len)
 
 
-def run_cell(name: str, method: str) -> dict[str, Any]:
+def run_cell(name: str, variant: str) -> dict[str, Any]:
     """One network calibrated one way, judged on all validation pictures."""
     with tempfile.TemporaryDirectory() as folder:
         result = cnnx.export(
             name,
             precision="int8",
-            method=method,
             target="ort",
             calibration_images=CALIBRATION_IMAGES,
             validation_images=LENGTHS["validation"],
             out=Path(folder) / "bundle",
+            **VARIANTS[variant],
         )
         validation, bundle = result.validation, result.bundle
         assert validation is not None and validation.accuracy is not None
         return {
             "name": name,
-            "method": method,
+            "variant": variant,
+            "method": json.loads((bundle.path / "calibration.json").read_text())["method"],
             "rates": {
                 gate.name: [gate.value, gate.interval.low, gate.interval.high] for gate in validation.gates
             },
@@ -111,43 +118,43 @@ def fill(pattern: str, *, again: bool, console: Console) -> None:
     """Run the cells that have no record yet."""
     RECORDS.mkdir(parents=True, exist_ok=True)
     wanted = [
-        (name, method)
+        (name, variant)
         for name in networks()
-        for method in METHODS
-        if fnmatch.fnmatch(name, pattern) and (again or not place(name, method).is_file())
+        for variant in VARIANTS
+        if fnmatch.fnmatch(name, pattern) and (again or not place(name, variant).is_file())
     ]
-    for number, (name, method) in enumerate(wanted, start=1):
-        record = run_cell(name, method)
-        draft = place(name, method).with_suffix(".part")
+    for number, (name, variant) in enumerate(wanted, start=1):
+        record = run_cell(name, variant)
+        draft = place(name, variant).with_suffix(".part")
         draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        draft.replace(place(name, method))
+        draft.replace(place(name, variant))
         console.print(
-            f"{number} of {len(wanted)}: {name} {method} {record['original']:.2%} -> {record['engine']:.2%}, "
-            f"{record['verdict']}"
+            f"{number} of {len(wanted)}: {name} {variant} {record['original']:.2%} -> "
+            f"{record['engine']:.2%}, {record['verdict']}"
         )
 
 
-def place(name: str, method: str) -> Path:
+def place(name: str, variant: str) -> Path:
     """Where a cell's record lies."""
-    return RECORDS / f"{name}-{method}.json"
+    return RECORDS / f"{name}-{variant}.json"
 
 
 def records() -> dict[str, dict[str, dict[str, Any]]]:
-    """network -> method -> record, of the networks that have all."""
+    """network -> variant -> record, of the networks that have all."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for name in networks():
-        if all(place(name, method).is_file() for method in METHODS):
-            found[name] = {method: json.loads(place(name, method).read_text()) for method in METHODS}
+        if all(place(name, variant).is_file() for variant in VARIANTS):
+            found[name] = {variant: json.loads(place(name, variant).read_text()) for variant in VARIANTS}
     return found
 
 
 def accuracy_rows(found: dict[str, dict[str, dict[str, Any]]]) -> Iterator[list[str]]:
-    """A row a network: what each method leaves of it."""
-    for name, by_method in found.items():
-        some = by_method[METHODS[0]]
+    """A row a network: what each variant leaves of it."""
+    for name, by_variant in found.items():
+        some = by_variant["max"]
         cells = [
             cell
-            for record in by_method.values()
+            for record in by_variant.values()
             for cell in (
                 f"{record['engine']:.2%}",
                 f"{record['rates']['top-1 agreement'][0]:.2%}",
@@ -155,16 +162,24 @@ def accuracy_rows(found: dict[str, dict[str, dict[str, Any]]]) -> Iterator[list[
                 record["verdict"],
             )
         ]
-        yield [name, f"{some['original']:.2%}", *cells, f"{some['int8_share']:.1%}", str(some["islands"])]
+        chosen = by_variant["equalized"]["method"]
+        yield [
+            name,
+            f"{some['original']:.2%}",
+            *cells,
+            chosen,
+            f"{some['int8_share']:.1%}",
+            str(some["islands"]),
+        ]
 
 
 def joint_rows(found: dict[str, dict[str, dict[str, Any]]]) -> Iterator[list[str]]:
     """A row for each kind of joint of a network: how far the ranges are apart that meet there."""
-    for name, by_method in found.items():
+    for name, by_variant in found.items():
         for op in ("Add", "Concat"):
             spreads = sorted(
                 (max(parts) / max(min(parts), 1e-30), node)
-                for node, kind, parts in by_method[METHODS[0]]["joints"]
+                for node, kind, parts in by_variant["max"]["joints"]
                 if kind == op
             )
             if spreads:
@@ -174,8 +189,8 @@ def joint_rows(found: dict[str, dict[str, dict[str, Any]]]) -> Iterator[list[str
 
 ACCURACY = (
     "network", "FP32",
-    *(f"{method} {what}" for method in METHODS for what in ("top-1", "agreement", "SQNR dB", "verdict")),
-    "in INT8", "FP32 islands",
+    *(f"{variant} {what}" for variant in VARIANTS for what in ("top-1", "agreement", "SQNR", "verdict")),
+    "chosen", "in INT8", "FP32 islands",
 )  # fmt: skip
 JOINTS = ("network", "joint", "how many", "median ratio", "widest ratio", "where")
 
@@ -194,8 +209,11 @@ judged on {validation:,} validation pictures:
 ![accuracy lost](trained.svg)
 
 *FP32* is the original's top-1 accuracy, *top-1* the INT8 graph's, *agreement* the share of pictures whose
-first class is the original's, *SQNR* that of the logits. *FP32 islands* are layers left in FP32 because their
-activations leave FP16. The graph ran on ONNX Runtime's CPU provider, by `python tools/bench_hostile.py`.
+first class is the original's, *SQNR* that of the logits in dB. *max* and *entropy* take the network as it is
+(`--no-equalize`); *equalized* is what `cnnx export --int8 --method auto` does: channels are equalized, and
+held-out pictures choose the method. *FP32 islands* are layers left in FP32 because their activations leave
+FP16, *in INT8* the share of the multiply-adds, both for *max*. The graph ran on ONNX Runtime's CPU
+provider, by `python tools/bench_hostile.py`.
 {machine}; {dates}; {versions}.
 
 ## Ranges that meet
@@ -215,7 +233,7 @@ def table(columns: tuple[str, ...], rows: Iterator[list[str]], left: tuple[int, 
 
 def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
     """docs/trained.md."""
-    every = [record for by_method in found.values() for record in by_method.values()]
+    every = [record for by_variant in found.values() for record in by_variant.values()]
     versions = {f"{tool} {version}" for record in every for tool, version in record["versions"].items()}
     return TEXT.format(
         calibration=CALIBRATION_IMAGES,
@@ -229,16 +247,16 @@ def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 
 def draw(found: dict[str, dict[str, dict[str, Any]]]) -> None:
-    """docs/trained.svg: points of accuracy lost, a bar a method."""
+    """docs/trained.svg: points of accuracy lost, a bar a variant."""
     plt.rcParams["svg.hashsalt"] = "cnnx"  # equal records give an equal file
     figure, axes = plt.subplots(figsize=(8, 0.42 * len(found) + 1))
     places = np.arange(len(found))
-    for number, method in enumerate(METHODS):
+    for number, variant in enumerate(VARIANTS):
         lost = [
-            100 * (by_method[method]["original"] - by_method[method]["engine"])
-            for by_method in found.values()
+            100 * (by_variant[variant]["original"] - by_variant[variant]["engine"])
+            for by_variant in found.values()
         ]
-        axes.barh(places + 0.4 * number - 0.2, lost, 0.38, label=method)
+        axes.barh(places + 0.4 * number - 0.2, lost, 0.38, label=variant)
     axes.set_yticks(places, found)
     axes.invert_yaxis()
     axes.set_xscale("symlog", linthresh=1)

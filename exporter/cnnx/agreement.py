@@ -119,25 +119,28 @@ class Likeness:
         divergence: mean Kullback-Leibler divergence of the classes' probabilities from the original's, in
             nats; infinite where a logit is not finite.
         top1_agreement: share of images with the same first class.
+        top1_in_top5: share of images whose original first class is among the other's five.
         top5_agreement: mean share of the original's five classes among the other's five.
         logit_sqnr_db: signal-to-noise ratio of the logits; None where nothing differs.
     """
 
     divergence: float
     top1_agreement: float
+    top1_in_top5: float
     top5_agreement: float
     logit_sqnr_db: float | None
 
 
 def compare(original: Logits, other: Logits) -> Likeness:
     """Compare logits of shape (N, classes), row by row."""
-    same_first, _, shared = _agreements(original, other)
+    same_first, first_in_five, shared = _agreements(original, other)
     finite = np.asarray(np.isfinite(other).all(axis=1))
     ours, theirs = (_log_softmax(np.where(finite[:, None], logits, 0)) for logits in (original, other))
     divergence = float(np.mean((np.exp(ours) * (ours - theirs)).sum(axis=1)))
     return Likeness(
         divergence=divergence if finite.all() else float("inf"),
         top1_agreement=float(np.mean(same_first)),
+        top1_in_top5=float(np.mean(first_in_five)),
         top5_agreement=float(np.mean(shared)),
         logit_sqnr_db=sqnr_db(original[finite], other[finite]),
     )

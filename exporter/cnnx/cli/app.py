@@ -180,6 +180,10 @@ def export(
         bool | None,
         typer.Option(help="Scale channels first so that one range serves all of a tensor (INT8; default)."),
     ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Put INT8 layers back into FP16 until the gates would pass.")
+    ] = False,
+    repair_trials: Annotated[int, typer.Option(help="How many networks that search may try.")] = 200,
     scales: Annotated[
         Scales, typer.Option(help="Type of the scales; fp32 keeps all but INT8 in FP32.")
     ] = Scales.FP16,
@@ -212,6 +216,8 @@ def export(
             labels=labels,
             method=method,
             equalize=equalize,
+            repair=repair,
+            repair_trials=repair_trials,
             scales=scales.value,
             batch=_batch(batch),
             trust_recipe=trust_recipe,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cnnx.pipeline.finished import Inspection
     from cnnx.pipeline.results import Candidate, ExportResult, Measurement
     from cnnx.pipeline.zoo import Architecture, Network
+    from cnnx.quant.repair import Repair
     from cnnx.record import LayerRow
 
 _COLORS = {
@@ -159,6 +160,8 @@ def print_export(out: Console, result: ExportResult, *, verbose: bool) -> None:
     print_validation(out, result.validation, result.bundle.labels, verbose=verbose)
     if result.candidates:
         out.print(_candidates(result.candidates, manifest.images["selection"].images))
+    if result.repair:
+        _print_repair(out, result.repair)
     if result.measurements:
         print_measurements(out, result.measurements)
     if result.engines:
@@ -184,6 +187,23 @@ def _candidates(candidates: Sequence[Candidate], images: int) -> Table:
             noise,
         )
     return table
+
+
+def _print_repair(out: Console, repair: Repair) -> None:
+    change = (
+        f"divergence {repair.before.distance:.5f} -> {repair.after.distance:.5f} in {repair.tried} trials"
+    )
+    if not repair.put_back:
+        done = "nothing had to be put back" if repair.before.passes else "no repair was found"
+        out.print(f"repair: {done}; {change}")
+        return
+    title = f"Put back into FP16 by repair: {change}"
+    table = _table(title, "layer", "alone in INT8", "spared", right=("alone in INT8", "spared"))
+    for each in repair.put_back:
+        table.add_row(escape(each.layer), f"{each.alone:.5f}", f"{each.spared:.5f}")
+    out.print(table)
+    if not repair.after.passes:
+        out.print("[yellow]The selection pictures would still not pass: give more --repair-trials.[/]")
 
 
 def _summary(result: ExportResult, manifest: Manifest) -> Table:

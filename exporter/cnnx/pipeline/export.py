@@ -37,6 +37,8 @@ from cnnx.pipeline.finished import (
 from cnnx.pipeline.original import Batch, Original
 from cnnx.pipeline.progress import Listener, Steps, silent
 from cnnx.pipeline.publish import Job, Parts, class_names, publish
+from cnnx.pipeline.repairing import IMAGES as REPAIR_IMAGES
+from cnnx.pipeline.repairing import in_fp16, repair_step
 from cnnx.pipeline.results import Candidate, ExportResult, Measurement
 from cnnx.pipeline.selection import AUTO, choose_method
 from cnnx.pipeline.selection import IMAGES as SELECTION_IMAGES
@@ -49,6 +51,7 @@ from cnnx.pipeline.steps import (
     reference_step,
 )
 from cnnx.quant.methods import check_method
+from cnnx.quant.repair import Repair
 from cnnx.recipe import Precision, Recipe, Scales
 from cnnx.record import Subject
 
@@ -75,6 +78,8 @@ def export(
     labels: str | Path | None = None,
     method: str | None = None,
     equalize: bool | None = None,
+    repair: bool = False,
+    repair_trials: int = 200,
     scales: Scales = "fp16",
     batch: Batch = (1, 1),
     trust_recipe: bool = False,
@@ -100,6 +105,8 @@ def export(
         method: how ranges are chosen, or "auto": by pictures that are held out for it; the recipe's
             otherwise.
         equalize: whether channels are scaled first, for INT8; the recipe's otherwise.
+        repair: put INT8 layers back into FP16 until the gates would pass on held-out pictures.
+        repair_trials: how many networks that search may try.
         scales: "fp16", or "fp32" to keep everything that is not INT8 in FP32.
         batch: smallest and largest batch.
         trust_recipe: let the recipe's own Python code run.
@@ -139,8 +146,12 @@ def export(
         out=place,
         runtime=runtime,
         sm=tuple(sm),
+        repair_trials=_trials(repair_trials) if repair and chosen == "int8" else 0,
     )
     parts = _parts(job, source, steps, labels=None if labels is None else Path(labels))
+    repaired = None
+    if job.repair_trials:
+        job, parts, repaired = _repaired(job, parts, steps)
     bundle, unchanged = publish(job, parts, steps)
     engines = _engines(job, bundle, steps)
     before = latest_validation(bundle, bundle.records()) if unchanged else None
@@ -162,6 +173,7 @@ def export(
         unchanged=before is not None,
         notes=_notes(job, parts),
         candidates=parts.candidates,
+        repair=repaired,
         int8_share=parts.described["int8_share"] if job.precision == "int8" else None,
         steps=tuple(steps.times),
         seconds=time.perf_counter() - started,
@@ -192,6 +204,12 @@ def _check_calibrator(method: str) -> None:
         raise reason
 
 
+def _trials(trials: int) -> int:
+    if trials < 1:
+        raise UsageError(f"a search in {trials} trials finds nothing", mend="--repair-trials 200")
+    return trials
+
+
 def _scales(scales: Scales) -> Scales:
     if scales not in ("fp16", "fp32"):
         raise UsageError(f"scales are written in fp16 or fp32, not {scales!r}", mend="--scales fp16")
@@ -219,7 +237,10 @@ def _parts(job: Job, original: Original, steps: Steps, *, labels: Path | None) -
         role="validation",
     )
     chooses = job.precision == "int8" and job.method == AUTO
-    selection = _selection(steps, recipe, validation) if chooses else None
+    selection = None
+    if chooses or job.repair_trials:
+        count = REPAIR_IMAGES if job.repair_trials else SELECTION_IMAGES
+        selection = _selection(steps, recipe, validation, count)
     calibration = None
     if job.precision != "fp32":
         calibration = crops_step(
@@ -239,24 +260,48 @@ def _parts(job: Job, original: Original, steps: Steps, *, labels: Path | None) -
         # FP16 needs no ranges, only the maxima that say which layers would overflow.
         method = job.method if job.precision == "int8" else "max"
         statistics = statistics_step(steps, source, calibration, recipe, precision=job.precision)
-        if selection:
+        if selection and chooses:
             candidates = choose_method(
                 steps, source, statistics, calibration, selection, recipe, scales=job.scales
             )
             method = candidates[0].method
         ranges = calibration_step(steps, statistics, calibration, method=method)
     typed = graph_step(steps, source, ranges, recipe, precision=job.precision, scales=job.scales)
-    return Parts(original, validation, calibration, selection, graph, reference, ranges, typed, candidates)
+    return Parts(
+        original, validation, calibration, selection, graph, source, reference, ranges, typed, candidates
+    )
 
 
-def _selection(steps: Steps, recipe: Recipe, validation: Crops) -> Crops:
+def _repaired(job: Job, parts: Parts, steps: Steps) -> tuple[Job, Parts, Repair]:
+    """What `--repair` came to, and the graph it left."""
+    assert parts.ranges is not None and parts.selection is not None
+    found = repair_step(
+        steps,
+        parts.source,
+        parts.ranges,
+        parts.selection,
+        job.recipe,
+        costs=parts.described["costs"],
+        scales=job.scales,
+        most=job.repair_trials,
+    )
+    reasons = {
+        each.layer: f"put back by repair: alone in INT8 it diverges by {each.alone:.2g} nats"
+        for each in found.put_back
+    }
+    recipe = in_fp16(job.recipe, reasons)
+    typed = graph_step(steps, parts.source, parts.ranges, recipe, precision=job.precision, scales=job.scales)
+    return dataclasses.replace(job, recipe=recipe), dataclasses.replace(parts, typed=typed), found
+
+
+def _selection(steps: Steps, recipe: Recipe, validation: Crops, count: int) -> Crops:
     """Pictures that choose; of a set without such pictures of its own at most a quarter."""
     images = _images(recipe, recipe.calibration.data, "selection", None)
     return crops_step(
         steps,
         images,
         recipe,
-        count=min(SELECTION_IMAGES, max(1, len(images) // 4)),
+        count=min(count, max(1, len(images) // 4)),
         role="selection",
         apart_from=[validation],
     )

@@ -44,7 +44,7 @@ _TOOLS = ("cnnx", "numpy", "onnx", "onnxruntime", "onnxscript", "pillow", "torch
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Job:
-    """The options of one export, defaults filled in from its recipe."""
+    """The options of one export, defaults filled in from its recipe; `repair_trials` 0: no repair."""
 
     recipe: Recipe
     precision: Precision
@@ -54,17 +54,24 @@ class Job:
     out: Path
     runtime: Runtime
     sm: tuple[int, ...]
+    repair_trials: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Parts:
-    """What the steps left, ready to be put into a bundle."""
+    """What the steps left, ready to be put into a bundle.
+
+    Attributes:
+        graph: as exported.
+        source: the FP32 graph that was typed or quantized; `graph` with its channels equalized, or itself.
+    """
 
     original: Original
     validation: Crops
     calibration: Crops | None
     selection: Crops | None
     graph: Entry
+    source: Entry
     reference: Entry
     ranges: Entry | None
     typed: Entry

@@ -13,6 +13,7 @@ from cnnx.bundle import Bundle, Engine
 from cnnx.measure.memory import MemoryUse
 from cnnx.measure.samples import Latency
 from cnnx.pipeline.progress import StepTime
+from cnnx.quant.repair import Repair
 from cnnx.record import Record, Subject
 from cnnx.stats import Verdict
 
@@ -102,6 +103,7 @@ class ExportResult:
         notes: what the user should know of how the bundle came to be.
         peak_bytes: the most memory the process held.
         candidates: what the method was chosen from, the chosen one first; empty unless it was "auto".
+        repair: what `repair` put back into FP16 and what that changed; None unless it was asked.
         int8_share: share of the multiply-adds whose operands arrive as INT8; None unless that was asked.
     """
 
@@ -116,6 +118,7 @@ class ExportResult:
     seconds: float
     peak_bytes: int
     candidates: tuple[Candidate, ...] = ()
+    repair: Repair | None = None
     int8_share: float | None = None
     over_budget: tuple[str, ...] = field(default=())
 

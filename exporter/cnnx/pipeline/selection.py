@@ -64,15 +64,16 @@ def choose_method(
     }
 
     def fill(folder: Path, progress: Progress) -> None:
-        total = (1 + len(CANDIDATES)) * len(selection)
+        count = min(IMAGES, len(selection))
+        total = (1 + len(CANDIDATES)) * count
 
         def run(number: int, model: Path) -> NDArray[np.float32]:
             session = open_here("ort", model)
             logits = logits_of(
                 session,
-                selection.pixels,
+                selection.pixels[:IMAGES],
                 recipe.preprocessing,
-                progress=lambda done, _: progress(number * len(selection) + done, total),
+                progress=lambda done, _: progress(number * count + done, total),
             )
             session.close()
             return logits

@@ -176,20 +176,26 @@ def graph_step(
     }
 
     def fill(folder: Path, _: Progress) -> None:
-        _type_graph(folder, graph, calibration, recipe, precision=precision, scales=scales)
+        observed = read_calibration(calibration) if calibration else None
+        type_graph(folder, graph, observed, recipe, precision=precision, scales=scales)
 
     return steps.make(f"{precision} graph", "graph", inputs, fill)
 
 
-def _type_graph(
+def type_graph(
     folder: Path,
     graph: Entry,
-    calibration: Entry | None,
+    observed: Calibration | None,
     recipe: Recipe,
     *,
     precision: Precision,
     scales: Scales,
 ) -> None:
+    """Write the typed graph and the plan of its layers into a folder.
+
+    Raises:
+        GraphError: TensorRT would refuse the graph.
+    """
     from cnnx.graph.fp16 import type_fp16
     from cnnx.graph.inspect import int8_share, left_out
     from cnnx.graph.inspect import layers as inspect_layers
@@ -199,7 +205,6 @@ def _type_graph(
     from cnnx.graph.qdq import insert_qdq
 
     model = load_model(graph.folder / MODEL)
-    observed = read_calibration(calibration) if calibration else None
     maxima = {**observed.maxima, **dict.fromkeys(observed.nonfinite, math.inf)} if observed else None
     plan = plan_layers(model, precision=precision, policy=recipe.precision, maxima=maxima, scales=scales)
     if precision == "int8" and observed:
@@ -215,6 +220,7 @@ def _type_graph(
         "output": logits_name(model),
         "int8_share": int8_share(rows),
         "left_out": left_out(rows, {layer.node: layer.reason for layer in plan})[0],
+        "costs": {row.name: row.multiply_adds for row in rows if row.data_type == "int8"},
         "layers": [dataclasses.asdict(layer) for layer in plan],
         "warnings": [dataclasses.asdict(finding) for finding in findings],
     }

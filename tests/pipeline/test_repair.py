@@ -1,0 +1,124 @@
+"""Hostile twins, quantized as they are, fail; repair finds the layers that were scaled, and they pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+import cnnx
+from cnnx import models, weights
+from cnnx.errors import UsageError
+from cnnx.graph import edit
+from cnnx.graph.channels import channel_groups
+from cnnx.pipeline.progress import Event
+from cnnx.recipe import read_recipe
+from cnnx.stats import Verdict
+
+pytest.importorskip("torch", reason="exports need PyTorch")
+
+import make_hostile
+
+
+def readers_of_scaled_channels(name: str) -> set[str]:
+    """Layers whose inputs a twin's maker scaled."""
+    recipe = read_recipe(name)
+    file = weights.locate(recipe, "pretrained", progress=lambda done, total: None).file
+    assert file is not None
+    with safe_open(file, "pt") as content:
+        rescaled = json.loads(content.metadata()["made"])["rescaled"]
+    scaled = {layer for place in rescaled for layer in place["layers"]}
+    spec = recipe.model
+    network = models.build(spec.definition, classes=spec.classes, arguments=spec.arguments)
+    graph = make_hostile.graph_of(network, recipe.input.shape)
+    groups, constants = channel_groups(graph), edit.initializers(graph.graph)
+    layers = {n.input[1].rpartition(".")[0]: n for n in graph.graph.node if len(n.input) > 1}
+    made = np.concatenate([groups[layers[layer].output[0]] for layer in scaled])
+    return {
+        layer
+        for layer, node in layers.items()
+        if edit.weight_axis(node, constants) is not None and np.isin(groups[node.input[0]], made).any()
+    }
+
+
+def export(name: str, out: Path, **options: Any) -> Any:
+    return cnnx.export(
+        name,
+        precision="int8",
+        equalize=False,
+        target="ort",
+        calibration_images=128,
+        validation_images=512,
+        out=out,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet20-hostile",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                "densenet22-12-hostile",
+                "plain20-hostile",
+                "small-googlenet-bn-hostile",
+                "small-levit-hostile",
+                "small-mobilenet-hostile",
+                "small-vgg-bn-hostile",
+            )
+        ),
+    ],
+)
+def test_a_hostile_twin_is_repaired_at_the_layers_that_were_scaled(name: str, tmp_path: Path) -> None:
+    before = export(name, tmp_path / "before")
+    if before.validation.verdict is not Verdict.FAILED:
+        pytest.skip("it passes as it is")
+    result = export(name, tmp_path / "after", repair=True)
+    assert result.validation.verdict is not Verdict.FAILED
+    repair = result.repair
+    assert repair is not None and repair.after.passes and not repair.before.passes
+    culprits = {each.layer for each in repair.put_back}
+    assert culprits and culprits <= readers_of_scaled_channels(name)
+    reasons = {layer["node"]: layer["reason"] for layer in result.bundle.manifest.layers}
+    assert all("put back by repair" in reasons[layer] for layer in culprits)
+    assert 0 < result.int8_share < before.int8_share
+
+
+def test_nothing_is_put_back_where_the_gates_would_pass(tmp_path: Path) -> None:
+    result = cnnx.export("lenet5", precision="int8", repair=True, out=tmp_path / "b")
+    assert result.repair.put_back == () and result.repair.before.passes and result.repair.tried == 1
+    assert result.validation.verdict is Verdict.PASSED and result.int8_share == 1
+
+
+def test_a_search_that_was_stopped_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CNNX_CACHE", str(tmp_path / "cache"))
+    trials: list[int] = []
+
+    def stop_at(limit: int):
+        def listen(event: Event) -> None:
+            if event.step == "repair" and event.done:
+                trials.append(event.done)
+                if event.done == limit:
+                    raise KeyboardInterrupt
+
+        return listen
+
+    with pytest.raises(KeyboardInterrupt):
+        export("resnet20-hostile", tmp_path / "b", repair=True, listener=stop_at(10))
+    (journal,) = (tmp_path / "cache" / "repair").glob(".*.partial")
+    assert len(json.loads(journal.read_text())) == 10
+    result = export("resnet20-hostile", tmp_path / "b", repair=True, listener=stop_at(0))
+    assert result.repair.after.passes and not journal.exists()
+
+
+def test_a_search_without_trials_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="0 trials"):
+        export("resnet20-hostile", tmp_path / "b", repair=True, repair_trials=0)

@@ -1,0 +1,78 @@
+"""The search on networks that are sums of what their layers do."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnnx.quant.repair import Outcome, Try, repair
+
+Damages = dict[str, float]  # whole numbers where sums are compared: they add up in any order
+LAYERS = st.dictionaries(
+    st.sampled_from([f"layer{i}" for i in range(24)]), st.integers(0, 100), min_size=2, max_size=24
+)
+
+
+def sum_of(damages: Damages, limit: float, *, together: float = 0.0) -> Try:
+    """Layers add up; the first two by name do more when both are in INT8."""
+    pair = set(sorted(damages)[:2])
+
+    def attempt(int8: frozenset[str]) -> Outcome:
+        distance = sum(damages[layer] for layer in int8) + (together if pair <= int8 else 0)
+        return Outcome(distance, distance <= limit)
+
+    return attempt
+
+
+@settings(deadline=None)
+@given(damages=LAYERS, limit=st.integers(0, 300), together=st.integers(0, 200))
+def test_what_is_found_passes_and_nothing_in_it_could_stay(
+    damages: Damages, limit: float, together: float
+) -> None:
+    attempt = sum_of(damages, limit, together=together)
+    found = repair(list(damages), attempt, costs=dict.fromkeys(damages, 1), most=10_000)
+    int8 = frozenset(damages) - {each.layer for each in found.put_back}
+    assert found.after == attempt(int8) and found.after.passes  # with none in INT8 the distance is 0
+    assert found.before == attempt(frozenset(damages))
+    assert bool(found.put_back) != found.before.passes
+    for each in found.put_back:
+        assert each.alone == damages[each.layer]
+        assert not attempt(int8 | {each.layer}).passes
+        assert each.spared == attempt(int8 | {each.layer}).distance - found.after.distance
+
+
+@given(damages=LAYERS, limit=st.integers(0, 100), most=st.integers(1, 60))
+def test_no_more_networks_are_tried_than_allowed(damages: Damages, limit: float, most: int) -> None:
+    calls: list[frozenset[str]] = []
+    inner = sum_of(damages, limit)
+
+    def attempt(int8: frozenset[str]) -> Outcome:
+        calls.append(int8)
+        return inner(int8)
+
+    found = repair(list(damages), attempt, costs=dict.fromkeys(damages, 1), most=most)
+    assert len(calls) == len(set(calls)) == found.tried <= most
+    int8 = frozenset(damages) - {each.layer for each in found.put_back}
+    assert found.after in (inner(int8), found.before)
+
+
+def test_the_culprits_alone_are_put_back() -> None:
+    damages = {f"layer{i}": 0.01 for i in range(40)} | {"layer7": 3.0, "layer31": 1.0}
+    found = repair(list(damages), sum_of(damages, 0.5), costs=dict.fromkeys(damages, 1), most=100)
+    assert [each.layer for each in found.put_back] == ["layer7", "layer31"]
+
+
+def test_of_equals_the_costly_layer_stays_in_int8() -> None:
+    damages = {"cheap": 1.0, "costly": 1.0}
+    costs = {"cheap": 10, "costly": 1000}
+    found = repair(list(damages), sum_of(damages, 1.0), costs=costs, most=100)
+    assert [each.layer for each in found.put_back] == ["cheap"]
+
+
+def test_what_only_harms_together_is_found_by_ranking_anew() -> None:
+    damages = {f"layer{i:02}": 0.02 - i / 10_000 for i in range(30)}
+    damages |= {"a": 0.0, "b": 0.0}  # the first two by name: alone they do nothing
+    found = repair(
+        list(damages), sum_of(damages, 1.0, together=5.0), costs=dict.fromkeys(damages, 1), most=400
+    )
+    assert found.after.passes and len(found.put_back) == 1 and found.put_back[0].layer in "ab"
