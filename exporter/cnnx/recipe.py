@@ -170,7 +170,7 @@ class CalibrationSpec:
 
     data: str = "deadleaves"
     images: int = 512
-    method: str = "entropy"
+    method: str = "mse"
 
 
 @dataclass(frozen=True, slots=True)
