@@ -33,7 +33,7 @@ from cnnx.data.normalize import normalize
 from cnnx.environment import cpu_model
 from cnnx.errors import CnnxError
 from cnnx.graph.inspect import int8_share, left_out
-from cnnx.recipe import recipe_from_dict
+from cnnx.recipe import read_recipe, recipe_from_dict
 from cnnx.runtimes import get
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,9 +95,14 @@ def logit_error(bundle: cnnx.Bundle) -> float:
 
 
 def cells(pattern: str) -> Iterator[tuple[str, str]]:
-    for network in cnnx.list_networks():
-        if fnmatch.fnmatch(network.name, pattern):
-            yield from ((network.name, precision) for precision in PRECISIONS)
+    seen: list[tuple[object, object]] = []
+    for name in (network.name for network in cnnx.list_networks()):
+        recipe = read_recipe(name)
+        if (recipe.model, recipe.input) in seen:  # a twin: the same network with other weights
+            continue
+        seen.append((recipe.model, recipe.input))
+        if fnmatch.fnmatch(name, pattern):
+            yield from ((name, precision) for precision in PRECISIONS)
 
 
 def fill(pattern: str, *, again: bool, jobs: int, console: Console) -> None:
