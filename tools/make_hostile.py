@@ -39,7 +39,7 @@ from cnnx import models, weights
 from cnnx.data.normalize import normalize
 from cnnx.data.shapes100 import draw_batch
 from cnnx.graph import edit
-from cnnx.graph.channels import Groups, channel_groups, scale_channels
+from cnnx.graph.channels import Groups, channels_of, scale_channels
 from cnnx.graph.observe import MAXIMA, observed_model
 from cnnx.graph.simplify import simplify
 from cnnx.recipe import Recipe, read_recipe
@@ -211,9 +211,10 @@ def make(name: str, twin: Twin) -> None:
     with torch.no_grad():
         original = network(pictures)
     model = graph_of(network, recipe.input.shape)
-    groups, maxima = channel_groups(model), maxima_of(model, recipe)
+    channels, maxima = channels_of(model), maxima_of(model, recipe)
+    groups = channels.groups
     places = places_of(model, groups)
-    factors = np.ones(1 + max(int(each.max()) for each in groups.values()))
+    factors = np.ones(channels.count)
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     if twin.kind == "channels":
         chosen = scaled_channels(places, factors, maxima, twin, rng)
@@ -221,7 +222,7 @@ def make(name: str, twin: Twin) -> None:
         chosen = scaled_parts(model, places, factors, rng)
     else:
         chosen = scaled_branches(model, places, groups, factors, maxima)
-    scale_channels(model, groups, factors)
+    scale_channels(model, channels, factors)
     state = network.state_dict()
     for tensor in model.graph.initializer:
         if tensor.name in state:

@@ -177,11 +177,12 @@ def train(recipe: Recipe, settings: Settings, *, checkpoint: Path) -> Run:
         return pool.submit(drawn, recipe, "train", part * DRAWN_AT_ONCE, DRAWN_AT_ONCE)
 
     with ThreadPoolExecutor(1) as pool:
-        ahead = draw(run.part)
+        ahead = {run.part: draw(run.part)} if run.part < parts else {}
         while run.part < parts:
             began = time.monotonic()
-            inputs, labels = ahead.result()
-            ahead = draw(min(run.part + 1, parts - 1))
+            inputs, labels = ahead.pop(run.part).result()
+            if run.part + 1 < parts:
+                ahead[run.part + 1] = draw(run.part + 1)
             loss = learn(run, inputs, labels, settings)
             run.part += 1
             run.seconds += time.monotonic() - began

@@ -259,4 +259,8 @@ class Store:
             if entry.is_dir() and entry.stat().st_mtime < horizon:
                 freed += sum(file.stat().st_size for file in entry.rglob("*") if file.is_file())
                 shutil.rmtree(entry, ignore_errors=True)
+        for partial in self.root.glob("*/.*.partial"):  # of steps that were stopped and never gone on with
+            if partial.stat().st_mtime < horizon:
+                freed += partial.stat().st_size
+                partial.unlink(missing_ok=True)
         return freed

@@ -13,7 +13,7 @@ from onnx import ModelProto
 
 from cnnx import models
 from cnnx.graph import edit
-from cnnx.graph.channels import channel_groups, scale_channels
+from cnnx.graph.channels import Channels, channels_of, scale_channels
 from cnnx.graph.export import export_model
 from cnnx.graph.simplify import simplify
 from cnnx.weights.standin import initialise
@@ -34,10 +34,8 @@ def logits_of(model: ModelProto, pictures: NDArray[np.float32]) -> NDArray[np.fl
     return np.concatenate([session.run(None, {session.get_inputs()[0].name: p[None]})[0] for p in pictures])
 
 
-def random_factors(groups: dict[str, NDArray[np.intp]], seed: int) -> NDArray[np.float64]:
-    factors = np.exp2(
-        np.random.default_rng(seed).uniform(-6, 6, 1 + max(each.max() for each in groups.values()))
-    )
+def random_factors(channels: Channels, seed: int) -> NDArray[np.float64]:
+    factors = np.exp2(np.random.default_rng(seed).uniform(-6, 6, channels.count))
     factors[0] = 1
     return factors
 
@@ -51,8 +49,8 @@ def test_any_factors_leave_the_logits_alone(name: str) -> None:
     simplify(model)
     before = {t.name: edit.array(t) for t in model.graph.initializer}
     logits = logits_of(model, pictures)
-    groups = channel_groups(model)
-    scale_channels(model, groups, random_factors(groups, 1))
+    channels = channels_of(model)
+    scale_channels(model, channels, random_factors(channels, 1))
     assert np.abs(logits_of(model, pictures) - logits).max() <= 1e-5 * np.abs(logits).max()
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     scaled = [
@@ -109,11 +107,11 @@ def test_only_what_commutes_with_a_factor_is_scaled(
     middle: str, more: dict[str, tuple[int, ...]], free: int
 ) -> None:
     model = parsed(f"{CONV} {middle} {HEAD}", weights={**SHAPES, **more})
-    groups = channel_groups(model)
-    assert len(set(np.concatenate(list(groups.values())).tolist()) - {0}) == free
+    channels = channels_of(model)
+    assert len(set(np.concatenate(list(channels.groups.values())).tolist()) - {0}) == free
     pictures = np.random.default_rng(3).normal(size=(2, 4, 6, 6)).astype(np.float32)
     logits = logits_of(model, pictures)
-    scale_channels(model, groups, random_factors(groups, 2))
+    scale_channels(model, channels, random_factors(channels, 2))
     np.testing.assert_allclose(
         logits_of(model, pictures), logits, rtol=1e-4, atol=1e-5 * np.abs(logits).max()
     )
@@ -125,7 +123,7 @@ def test_a_concatenation_hands_its_parts_channels_on_and_flattening_repeats_them
         " output = MatMul(f, w4)"
     )
     model = parsed(body, weights={"w1": (4, 4, 3, 3), "b1": (4,), "w3": (2, 4, 1, 1), "w4": (216, 3)})
-    groups = channel_groups(model)
+    groups = channels_of(model).groups
     assert groups["j"].tolist() == [*groups["a"], *groups["c"]]
     assert groups["f"].tolist() == np.repeat(groups["j"], 36).tolist()
     assert set(groups["output"]) == {0}
@@ -138,5 +136,20 @@ def test_padding_by_zeros_adds_free_channels_by_other_values_fixes_all(value: in
     )
     pads = np.array([0, 0, 0, 0, 0, 2, 0, 0])
     model = parsed(body, weights={**SHAPES, "w2": (6, 3)}, values={"pads": pads, "v": np.float32(value)})
-    groups = channel_groups(model)
+    groups = channels_of(model).groups
     assert len(set(groups["z"].tolist()) - {0}) == free
+
+
+def test_axis_1_of_tokens_is_no_channel() -> None:
+    """(N, tokens, features) through a matrix product: what it is scaled by would be another axis."""
+    body = (
+        "a = Conv(input, w1, b1) t = Reshape(a, shape) m = MatMul(t, w3) f = Flatten<axis=1>(m) "
+        "output = MatMul(f, w4)"
+    )
+    weights = {"w1": (4, 4, 1, 1), "b1": (4,), "w3": (4, 5), "w4": (180, 3)}
+    model = parsed(body, weights=weights, values={"shape": np.array([1, 36, 4])})
+    channels = channels_of(model)
+    assert channels.layers == {"a", "output"} and channels.count == 1
+    before = model.SerializeToString()
+    scale_channels(model, channels, np.ones(1))
+    assert model.SerializeToString() == before

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from cnnx.graph import edit
-from cnnx.graph.channels import channel_groups, scale_channels
+from cnnx.graph.channels import channels_of, scale_channels
 from cnnx.graph.equalize import LARGEST, equalize
 from cnnx.graph.observe import MAXIMA, observed_model
 
@@ -48,10 +48,10 @@ def test_how_channels_were_scaled_before_makes_no_difference(name: str, seed: in
     model, x = GRAPHS[name](), images()
     twin = ModelProto()
     twin.CopyFrom(model)
-    groups = channel_groups(twin)
-    factors = np.exp2(np.random.default_rng(seed).uniform(-8, 8, 1 + max(g.max() for g in groups.values())))
+    channels = channels_of(twin)
+    factors = np.exp2(np.random.default_rng(seed).uniform(-8, 8, channels.count))
     factors[0] = 1
-    scale_channels(twin, groups, factors)
+    scale_channels(twin, channels, factors)
     one, other = constants_of(equalized(model, x)), constants_of(equalized(twin, x))
     for constant, values in one.items():
         np.testing.assert_allclose(other[constant], values, rtol=1e-4, atol=1e-6, err_msg=constant)
@@ -59,12 +59,12 @@ def test_how_channels_were_scaled_before_makes_no_difference(name: str, seed: in
 
 def test_no_place_leaves_fp16() -> None:
     model, x = GRAPHS["plain"](), images()
-    groups = channel_groups(model)
-    factors = np.full(1 + max(g.max() for g in groups.values()), 1e6)
+    channels = channels_of(model)
+    factors = np.full(channels.count, 1e6)
     factors[0] = 1
-    scale_channels(model, groups, factors)
+    scale_channels(model, channels, factors)
     maxima = channel_maxima(equalized(model, x), x)
-    assert max(maxima[name].max() for name, g in groups.items() if g.all()) == pytest.approx(
+    assert max(maxima[name].max() for name, g in channels.groups.items() if g.all()) == pytest.approx(
         LARGEST, rel=1e-5
     )
 

@@ -73,11 +73,28 @@ def test_a_sample_is_every_kth_value() -> None:
     found, values = run(observed.model, x), {**run(with_all_outputs(model), x), "input": x}
     assert list(observed.samples) == ["input", "relu"]
     assert found[SAMPLE].shape == (sum(place.stop - place.start for place in observed.samples.values()),)
-    for tensor, step in (("input", 1), ("relu", 3)):  # 432 and 8,640 values
+    for tensor, step in (("input", 1), ("relu", 7)):  # 432 and 8,640 values, 2^6 3^3 5
         np.testing.assert_array_equal(
             found[SAMPLE][observed.samples[tensor]], values[tensor].reshape(-1)[::step]
         )
         assert len(values[tensor].reshape(-1)[::step]) <= SAMPLED
+
+
+@pytest.mark.parametrize("shape", [(512, 7, 7), (1024, 14, 14), (64, 56, 56), (32, 32, 32), (96, 1, 1)])
+def test_a_sample_meets_every_column_and_channel(shape: tuple[int, int, int]) -> None:
+    sketch = Sketch(batch=1)
+    ones = sketch.constant("ones", np.ones((1, *shape), np.float32))
+    mean = sketch.node("ReduceMean", ["input"], "mean", keepdims=1)
+    model = sketch.classify(sketch.node("Mul", [mean, ones], "wide"), int(np.prod(shape)), classes=2)
+    place = observed_model(model, sampled=["wide"]).samples["wide"]
+    taken = place.stop - place.start
+    size = int(np.prod(shape))
+    step = -(-size // taken)
+    met = np.arange(0, size, step)
+    assert len(met) == taken <= SAMPLED
+    for axis, length in zip(np.unravel_index(met, shape), shape, strict=True):
+        counts = np.bincount(axis, minlength=length)
+        assert counts.min() > 0 and counts.max() - counts.min() <= 0.2 * counts.max() + 2
 
 
 @settings(max_examples=25, deadline=None)

@@ -9,7 +9,8 @@ import pytest
 
 import cnnx
 from cnnx.data.sets import open_images
-from cnnx.pipeline.selection import CANDIDATES, IMAGES
+from cnnx.errors import UsageError
+from cnnx.pipeline.selection import CANDIDATES, SELECTION_IMAGES
 from cnnx.stats import Verdict
 
 pytest.importorskip("torch", reason="exports need PyTorch")
@@ -23,7 +24,7 @@ def test_auto_takes_the_method_of_least_divergence_and_says_so(tmp_path: Path) -
     calibration = json.loads((result.bundle.path / "calibration.json").read_text())
     assert calibration["method"] == result.candidates[0].method
     images = result.bundle.manifest.images
-    assert images["selection"].images == IMAGES and images["calibration"].images == 256
+    assert images["selection"].images == SELECTION_IMAGES and images["calibration"].images == 256
     assert result.validation.verdict is Verdict.PASSED
 
 
@@ -39,6 +40,20 @@ def test_of_a_folder_a_quarter_chooses_and_the_rest_calibrates(tmp_path: Path) -
     images = result.bundle.manifest.images
     assert (images["selection"].images, images["calibration"].images) == (6, 18)
     assert any("6 calibration pictures are also validation or selection" in note for note in result.notes)
+
+
+def test_a_folder_that_validates_too_leaves_something_to_calibrate_with(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    digits = open_images("digits", size=32, color="gray", split="calibration")
+    for index, item in enumerate(list(digits)[:24]):
+        item.load().save(folder / f"{index:02}.png")
+    options = {"calibration_data": str(folder), "validation_data": str(folder), "method": "auto"}
+    result = cnnx.export("lenet5", precision="int8", validation_images=16, out=tmp_path / "b", **options)
+    images = result.bundle.manifest.images
+    assert [images[role].images for role in ("validation", "selection", "calibration")] == [16, 2, 6]
+    with pytest.raises(UsageError, match="none of them to choose by"):
+        cnnx.export("lenet5", precision="int8", validation_images=23, out=tmp_path / "c", **options)
 
 
 @pytest.mark.parametrize("twin", ["resnet20-hostile", "resnet20-branches"])

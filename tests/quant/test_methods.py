@@ -116,6 +116,10 @@ def test_a_percentile_is_numpys(share: str) -> None:
     assert found == pytest.approx(np.percentile(np.abs(values), float(share)), rel=2e-3)
 
 
+def test_a_percentile_of_a_nearly_dead_tensor_is_its_maximum() -> None:
+    assert amax(np.append(np.zeros(100_000, np.float32), np.float32(3)), "percentile-99.99") == 3
+
+
 def test_no_other_range_has_less_squared_error() -> None:
     def error(values: NDArray[np.float32], limit: float) -> float:
         step = limit / 127

@@ -53,7 +53,8 @@ def test_no_more_networks_are_tried_than_allowed(damages: Damages, limit: float,
     found = repair(list(damages), attempt, costs=dict.fromkeys(damages, 1), most=most)
     assert len(calls) == len(set(calls)) == found.tried <= most
     int8 = frozenset(damages) - {each.layer for each in found.put_back}
-    assert found.after in (inner(int8), found.before)
+    assert found.after == inner(int8)
+    assert found.after.passes or found.exhausted
 
 
 def test_the_culprits_alone_are_put_back() -> None:
@@ -76,3 +77,19 @@ def test_what_only_harms_together_is_found_by_ranking_anew() -> None:
         list(damages), sum_of(damages, 1.0, together=5.0), costs=dict.fromkeys(damages, 1), most=400
     )
     assert found.after.passes and len(found.put_back) == 1 and found.put_back[0].layer in "ab"
+
+
+def test_where_nothing_would_do_nothing_is_put_back() -> None:
+    damages = dict.fromkeys("abcdef", 1.0)
+    found = repair(
+        list(damages), lambda int8: Outcome(1.0 + len(int8), False), costs=dict.fromkeys(damages, 1), most=99
+    )
+    assert found.put_back == () and not found.after.passes and not found.exhausted
+
+
+def test_what_was_put_back_when_trials_ended_stays_so() -> None:
+    damages = dict.fromkeys("abcdef", 1.0)
+    found = repair(list(damages), sum_of(damages, 0.5), costs=dict.fromkeys(damages, 1), most=9)
+    assert found.exhausted and not found.after.passes
+    assert found.after.distance == 6 - len(found.put_back) < 6
+    assert {each.spared for each in found.put_back} <= {1.0, None}

@@ -181,9 +181,14 @@ def export(
         typer.Option(help="Scale channels first so that one range serves all of a tensor (INT8; default)."),
     ] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Put INT8 layers back into FP16 until the gates would pass.")
+        bool,
+        typer.Option(
+            "--repair", help="Put INT8 layers back into FP16 until the gates of agreement would pass."
+        ),
     ] = False,
-    repair_trials: Annotated[int, typer.Option(help="How many networks that search may try.")] = 200,
+    repair_trials: Annotated[
+        int | None, typer.Option(help="How many networks that search may try (200).")
+    ] = None,
     scales: Annotated[
         Scales, typer.Option(help="Type of the scales; fp32 keeps all but INT8 in FP32.")
     ] = Scales.FP16,

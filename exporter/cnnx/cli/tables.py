@@ -194,13 +194,16 @@ def _print_repair(out: Console, repair: Repair) -> None:
         f"divergence {repair.before.distance:.5f} -> {repair.after.distance:.5f} in {repair.tried} trials"
     )
     if not repair.put_back:
-        done = "nothing had to be put back" if repair.before.passes else "no repair was found"
-        out.print(f"repair: {done}; {change}")
+        found = (
+            "nothing had to be put back" if repair.before.passes else "even FP16 in every layer would not do"
+        )
+        out.print(f"repair: {'no trials were left' if repair.exhausted else found}; {change}")
         return
     title = f"Put back into FP16 by repair: {change}"
     table = _table(title, "layer", "alone in INT8", "spared", right=("alone in INT8", "spared"))
     for each in repair.put_back:
-        table.add_row(escape(each.layer), f"{each.alone:.5f}", f"{each.spared:.5f}")
+        spared = "-" if each.spared is None else f"{each.spared:.5f}"
+        table.add_row(escape(each.layer), f"{each.alone:.5f}", spared)
     out.print(table)
     if not repair.after.passes:
         out.print("[yellow]The selection pictures would still not pass: give more --repair-trials.[/]")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,22 @@ from cnnx.graph.edit import ValueType, Wiring
 
 Groups = NDArray[np.intp]
 """For each channel of an activation (its axis 1), the group it belongs to; 0: it cannot be scaled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """What can be scaled in a graph.
+
+    Attributes:
+        groups: activation -> the group of each of its channels; those of one group take the same factor.
+        layers: first outputs of the nodes whose weights take factors in.
+        count: how many groups there are, group 0 among them.
+    """
+
+    groups: Mapping[str, Groups]
+    layers: frozenset[str]
+    count: int
+
 
 _COMMUTES = frozenset(
     {
@@ -36,8 +53,8 @@ _COMMUTES = frozenset(
 )
 
 
-def channel_groups(model: ModelProto) -> dict[str, Groups]:
-    """The group of every channel of every activation; channels of one group take the same factor.
+def channels_of(model: ModelProto) -> Channels:
+    """Every channel of every activation.
 
     What makes or reads channels in a way that is not known here fixes them: their group is 0.
 
@@ -57,18 +74,21 @@ def channel_groups(model: ModelProto) -> dict[str, Groups]:
     return walk.result()
 
 
-def scale_channels(model: ModelProto, groups: Mapping[str, Groups], factors: NDArray[np.float64]) -> None:
+def scale_channels(model: ModelProto, channels: Channels, factors: NDArray[np.float64]) -> None:
     """Multiply every group by its factor, by way of the weights that make and read it. Edits in place.
 
     Args:
-        model: the graph that `groups` is of.
-        groups: what `channel_groups` gave.
+        model: the graph that `channels` is of.
+        channels: what `channels_of` gave.
         factors: one positive value a group, in the order of their numbers; the first, of group 0, is 1.
     """
+    groups = channels.groups
     constants, names = edit.initializers(model.graph), edit.Names(model.graph)
     readers = Counter(name for node in model.graph.node for name in node.input)
 
     def multiply(node: NodeProto, place: int, by: NDArray[np.float64]) -> None:
+        if np.all(by == 1):
+            return
         name = node.input[place]
         old = edit.array(constants[name])
         scaled = edit.tensor_from_array(name, (old * by).astype(old.dtype))
@@ -80,21 +100,19 @@ def scale_channels(model: ModelProto, groups: Mapping[str, Groups], factors: NDA
             model.graph.initializer.append(scaled)
 
     for node in model.graph.node:
-        if node.output[0] not in groups:
+        if node.output[0] not in channels.layers:
             continue
-        made = factors[groups[node.output[0]]]
+        made, read = factors[groups[node.output[0]]], factors[groups[node.input[0]]]
         axis = edit.weight_axis(node, constants)
-        if node.op_type == "BatchNormalization" and node.input[1] in constants:
-            read = factors[groups[node.input[0]]]
+        if axis is None:  # a BatchNormalization
             for place, by in enumerate((made / read, made, read), start=1):
                 multiply(node, place, by)
-        elif axis is not None and node.input[0] in groups:
-            read = factors[groups[node.input[0]]]
+        else:
             dims = list(constants[node.input[1]].dims)
             quotient = made[:, None] / read[inputs_read(dims[axis], dims[1 - axis], len(read))]
             kernel = [1] * (len(dims) - 2)
             multiply(node, 1, (quotient if axis == 0 else quotient.T).reshape(*dims[:2], *kernel))
-            if len(node.input) > 2 and node.input[2] in constants:
+            if len(node.input) > 2 and node.input[2]:
                 multiply(node, 2, made)
 
 
@@ -119,6 +137,7 @@ class _Walk:
         self._types = types
         self._parents = [0]
         self._groups: dict[str, Groups] = {}
+        self._layers: set[str] = set()
 
     def take(self, node: NodeProto) -> None:
         """Give the outputs of a node their groups."""
@@ -139,11 +158,12 @@ class _Walk:
         if tensor in self._groups:
             self._join(self._groups[tensor], np.zeros_like(self._groups[tensor]))
 
-    def result(self) -> dict[str, Groups]:
+    def result(self) -> Channels:
         """Groups numbered without gaps, in the order they were met."""
         roots = np.array([self._root(number) for number in range(len(self._parents))])
         _, numbers = np.unique(roots, return_inverse=True)
-        return {tensor: numbers[ids].astype(np.intp) for tensor, ids in self._groups.items()}
+        groups = {tensor: numbers[ids].astype(np.intp) for tensor, ids in self._groups.items()}
+        return Channels(groups, frozenset(self._layers), int(numbers.max()) + 1)
 
     def _rank(self, tensor: str) -> int | None:
         return self._types[tensor].rank if tensor in self._types else None
@@ -183,6 +203,7 @@ class _Walk:
             node.input[0], np.zeros(dims[1 - axis] * edit.attribute(node, "group", 1), np.intp)
         )
         self._groups[node.output[0]] = self._fresh(dims[axis])
+        self._layers.add(node.output[0])
         return True
 
     def batch_norm(self, node: NodeProto) -> bool:
@@ -193,6 +214,7 @@ class _Walk:
         channels = constants[node.input[1]].dims[0]
         self._groups.setdefault(node.input[0], np.zeros(channels, np.intp))
         self._groups[node.output[0]] = self._fresh(channels)
+        self._layers.add(node.output[0])
         return True
 
     def same(self, node: NodeProto) -> bool:

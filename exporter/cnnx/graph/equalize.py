@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from cnnx.graph import edit
-from cnnx.graph.channels import Groups, by_output, channel_groups, inputs_read, scale_channels
+from cnnx.graph.channels import Channels, by_output, channels_of, inputs_read, scale_channels
 
 LARGEST = 8.0
 """What the largest activation of each place becomes: far from both ends of FP16."""
@@ -43,36 +43,38 @@ def equalize(
     Raises:
         GraphError: the graph contradicts itself.
     """
-    groups = channel_groups(model)
-    count = 1 + max((int(each.max(initial=0)) for each in groups.values()), default=0)
-    ranges, weights = np.zeros(count), np.zeros(count)
-    for tensor, channels in groups.items():
-        np.maximum.at(ranges, channels, maxima.get(tensor, np.zeros(len(channels), np.float32)))
+    channels = channels_of(model)
+    groups = channels.groups
+    ranges, weights = np.zeros(channels.count), np.zeros(channels.count)
+    for tensor, group in groups.items():
+        # A tensor whose maxima are of other things than its channels is of group 0: nothing hangs on them.
+        if len(maxima.get(tensor, ())) == len(group):
+            np.maximum.at(ranges, group, maxima[tensor])
     constants = edit.initializers(model.graph)
     for node in model.graph.node:
         axis = edit.weight_axis(node, constants)
-        if axis is not None and node.input[0] in groups and node.output[0] in maxima:
+        if axis is not None and node.output[0] in channels.layers and node.output[0] in maxima:
             largest = np.abs(by_output(edit.array(constants[node.input[1]]), axis)).max(axis=2)
             output = maxima[node.output[0]].astype(np.float64)[:, None]
             shares = np.divide(largest, output, out=np.zeros(largest.shape), where=output > 0)
             read = groups[node.input[0]]
             outputs, per_group = largest.shape
             np.maximum.at(weights, read[inputs_read(outputs, per_group, len(read))], shares)
-    factors = np.ones(count)
-    for place in _places(groups, count):
+    factors = np.ones(channels.count)
+    for place in _places(channels):
         factors[place] = _factors(ranges[place], weights[place], migration)
-    scale_channels(model, groups, factors)
+    scale_channels(model, channels, factors)
     return int(np.count_nonzero(factors != 1))
 
 
-def _places(groups: Mapping[str, Groups], count: int) -> Iterator[NDArray[np.intp]]:
+def _places(channels: Channels) -> Iterator[NDArray[np.intp]]:
     """Groups that meet in some tensor, and so must be scaled with regard to each other; without group 0."""
-    label = np.arange(count)
+    label = np.arange(channels.count)
     changed = True
     while changed:
         changed = False
-        for channels in groups.values():
-            own = channels[channels > 0]
+        for group in channels.groups.values():
+            own = group[group > 0]
             if len(own) and label[own].min() != label[own].max():
                 label[own] = label[own].min()
                 changed = True

@@ -45,7 +45,7 @@ def observed_model(model: ModelProto, *, sampled: Sequence[str] = ()) -> Observe
     The maxima are exact and taken inside the graph: a few thousand numbers leave it instead of every
     activation. A NaN or an infinity anywhere in a channel makes its maximum non-finite. Of the sampled
     activations every k-th value leaves too, in the order they lie in memory, with the least k that makes them
-    `SAMPLED` or fewer. The weights are copied once.
+    `SAMPLED` or fewer and has no divisor in common with their number. The weights are copied once.
 
     Args:
         model: graph of any batch; it is not changed. Where the batch is free, run it with one picture.
@@ -124,6 +124,8 @@ class _Writer:
         shape = self._types[tensor].shape or ()
         size = math.prod(length if isinstance(length, int) else 1 for length in shape)
         step = max(1, -(-size // SAMPLED))
+        while math.gcd(step, size) > 1:  # or it would meet the same few columns of every map
+            step += 1
         flat = self._add("Reshape", [self._as_float(tensor), self._integers(-1)], f"{tensor}.flat")
         start, end, axis = self._integers(0), self._integers(np.iinfo(np.int64).max), self._integers(0)
         if step > 1:

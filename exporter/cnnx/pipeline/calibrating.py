@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 from cnnx.data.crops import Crops
 from cnnx.data.normalize import normalize
 from cnnx.environment import installed_version
+from cnnx.errors import BundleError
 from cnnx.pipeline.original import open_here
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps import MODEL, PARITY_IMAGES, RANGES, check_parity, logits_of
 from cnnx.quant.calibration import calibration_of
 from cnnx.quant.observation import Observation, observe
 from cnnx.recipe import Precision, Recipe
-from cnnx.store import Entry, atomic_file, code_digest
+from cnnx.store import Entry, atomic_file, code_digest, digest_of_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -43,6 +45,7 @@ def equalize_step(steps: Steps, graph: Entry, crops: Crops, recipe: Recipe) -> E
         "graph": graph.key,
         "crops": crops.list_digest,
         "preprocessing": dataclasses.asdict(recipe.preprocessing),
+        "here": digest_of_file(Path(__file__)),
         "code": code_digest(
             "cnnx.graph.equalize",
             "cnnx.graph.observe",
@@ -50,6 +53,7 @@ def equalize_step(steps: Steps, graph: Entry, crops: Crops, recipe: Recipe) -> E
             "cnnx.runtimes.ort",
             "cnnx.data.normalize",
         ),
+        "onnx": installed_version("onnx"),
         "onnxruntime": installed_version("onnxruntime"),
     }
 
@@ -66,7 +70,14 @@ def equalize_step(steps: Steps, graph: Entry, crops: Crops, recipe: Recipe) -> E
         session = open_here("ort", graph.folder / MODEL)
         logits = logits_of(session, few, recipe.preprocessing, progress=lambda *_: None)
         session.close()
-        check_parity(folder / MODEL, few, logits, recipe)
+        check_parity(
+            folder / MODEL,
+            few,
+            logits,
+            recipe,
+            what="the graph with equalized channels is not the graph before",
+            mend="export with --no-equalize, and report it",
+        )
 
     return steps.make("equalized channels", "equalized", inputs, fill)
 
@@ -84,6 +95,7 @@ def statistics_step(
         "preprocessing": dataclasses.asdict(recipe.preprocessing),
         "precision": precision,
         "policy": dataclasses.asdict(recipe.precision),
+        "here": digest_of_file(Path(__file__)),
         "code": code_digest(
             "cnnx.quant.observation",
             "cnnx.graph.observe",
@@ -91,6 +103,7 @@ def statistics_step(
             "cnnx.runtimes.ort",
             "cnnx.data.normalize",
         ),
+        "onnx": installed_version("onnx"),
         "onnxruntime": installed_version("onnxruntime"),
     }
     place = steps.store.place("statistics", inputs)
@@ -139,7 +152,8 @@ def _observed(
     save_model(observed.model, scratch)
     seen = Observation(observed.channels, observed.samples)
     if partial is not None and partial.is_file():
-        seen = Observation.load(partial)
+        with contextlib.suppress(BundleError):  # a damaged one: begin anew
+            seen = Observation.load(partial)
     batch = input_shape(model)[0]
     size = batch if isinstance(batch, int) else 1
     del observed

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cnnx import runtimes
@@ -18,7 +18,7 @@ from cnnx.bundle import (
 )
 from cnnx.data.crops import Crops
 from cnnx.data.images import ImageSet, Split
-from cnnx.data.sets import open_images
+from cnnx.data.sets import BUILT_IN, open_images
 from cnnx.errors import UsageError
 from cnnx.labels import read_wnids
 from cnnx.pipeline import original as originals
@@ -37,11 +37,9 @@ from cnnx.pipeline.finished import (
 from cnnx.pipeline.original import Batch, Original
 from cnnx.pipeline.progress import Listener, Steps, silent
 from cnnx.pipeline.publish import Job, Parts, class_names, publish
-from cnnx.pipeline.repairing import IMAGES as REPAIR_IMAGES
-from cnnx.pipeline.repairing import in_fp16, repair_step
+from cnnx.pipeline.repairing import REPAIR_IMAGES, in_fp16, repair_step
 from cnnx.pipeline.results import Candidate, ExportResult, Measurement
-from cnnx.pipeline.selection import AUTO, choose_method
-from cnnx.pipeline.selection import IMAGES as SELECTION_IMAGES
+from cnnx.pipeline.selection import AUTO, SELECTION_IMAGES, choose_method
 from cnnx.pipeline.steps import MODEL as STEP_MODEL
 from cnnx.pipeline.steps import (
     NOTES,
@@ -79,7 +77,7 @@ def export(
     method: str | None = None,
     equalize: bool | None = None,
     repair: bool = False,
-    repair_trials: int = 200,
+    repair_trials: int | None = None,
     scales: Scales = "fp16",
     batch: Batch = (1, 1),
     trust_recipe: bool = False,
@@ -106,7 +104,7 @@ def export(
             otherwise.
         equalize: whether channels are scaled first, for INT8; the recipe's otherwise.
         repair: put INT8 layers back into FP16 until the gates would pass on held-out pictures.
-        repair_trials: how many networks that search may try.
+        repair_trials: how many networks that search may try; 200 otherwise.
         scales: "fp16", or "fp32" to keep everything that is not INT8 in FP32.
         batch: smallest and largest batch.
         trust_recipe: let the recipe's own Python code run.
@@ -126,6 +124,8 @@ def export(
         policy = dataclasses.replace(recipe.precision, equalize=equalize)
         recipe = dataclasses.replace(recipe, precision=policy)
     chosen: Precision = precision or recipe.precision.default
+    for_int8 = {"--method": method, "--equalize": equalize, "--repair": repair or None}
+    _refuse_idle({**for_int8, "--repair-trials": None if repair else repair_trials}, chosen)
     place = Path(out) if out else Path(f"{recipe.name}-{chosen}")
     refuse_place(place)
     class_names(recipe)  # a fault in them is refused before any work
@@ -146,7 +146,7 @@ def export(
         out=place,
         runtime=runtime,
         sm=tuple(sm),
-        repair_trials=_trials(repair_trials) if repair and chosen == "int8" else 0,
+        repair_trials=_trials(repair_trials) if repair else 0,
     )
     parts = _parts(job, source, steps, labels=None if labels is None else Path(labels))
     repaired = None
@@ -204,7 +204,17 @@ def _check_calibrator(method: str) -> None:
         raise reason
 
 
-def _trials(trials: int) -> int:
+def _refuse_idle(given: Mapping[str, object], precision: Precision) -> None:
+    """Options that would do nothing."""
+    for option, value in given.items():
+        if value is not None and option == "--repair-trials":
+            raise UsageError("--repair-trials says how long --repair searches", mend="give --repair, too")
+        if value is not None and precision != "int8":
+            raise UsageError(f"{option} is for INT8, this export is in {precision}", mend="give --int8, too")
+
+
+def _trials(trials: int | None) -> int:
+    trials = 200 if trials is None else trials
     if trials < 1:
         raise UsageError(f"a search in {trials} trials finds nothing", mend="--repair-trials 200")
     return trials
@@ -284,6 +294,7 @@ def _repaired(job: Job, parts: Parts, steps: Steps) -> tuple[Job, Parts, Repair]
         costs=parts.described["costs"],
         scales=job.scales,
         most=job.repair_trials,
+        validation_images=len(parts.validation),
     )
     reasons = {
         each.layer: f"put back by repair: alone in INT8 it diverges by {each.alone:.2g} nats"
@@ -297,11 +308,20 @@ def _repaired(job: Job, parts: Parts, steps: Steps) -> tuple[Job, Parts, Repair]
 def _selection(steps: Steps, recipe: Recipe, validation: Crops, count: int) -> Crops:
     """Pictures that choose; of a set without such pictures of its own at most a quarter."""
     images = _images(recipe, recipe.calibration.data, "selection", None)
+    # A folder that also validates: those pictures are spoken for.
+    same = recipe.calibration.data == recipe.validation.data and recipe.calibration.data not in BUILT_IN
+    available = len(images) - (len(validation) if same else 0)
+    if available < 2:
+        raise UsageError(
+            f"{available} pictures are left to calibrate with, none of them to choose by",
+            where=recipe.calibration.data,
+            mend="give more calibration pictures, or leave out --method auto and --repair",
+        )
     return crops_step(
         steps,
         images,
         recipe,
-        count=min(count, max(1, len(images) // 4)),
+        count=min(count, max(1, available // 4)),
         role="selection",
         apart_from=[validation],
     )
@@ -364,9 +384,7 @@ def _original_graph(bundle: Bundle, parts: Parts, beside: Subject) -> OpenSubjec
 def _notes(job: Job, parts: Parts) -> tuple[str, ...]:
     notes: list[str] = json.loads((parts.graph.folder / NOTES).read_text(encoding="utf-8"))
     if parts.original.weights.kind == "standin":
-        notes.append(
-            "Stand-in weights: agreement proves nothing, latency and memory hold, power is indicative."
-        )
+        notes.append("Stand-in weights: agreement proves nothing, latency and memory hold.")
     if job.recipe.is_onnx:
         notes.append(f"Preprocessing is assumed ({job.recipe.preprocessing}); a recipe states its own.")
     described = parts.described
@@ -379,15 +397,17 @@ def _notes(job: Job, parts: Parts) -> tuple[str, ...]:
         notes.append(f"Ranges were taken from {len(parts.calibration)} pictures only; 512 are usual.")
     if job.runtime.engine_suffix is None:
         notes.append("No engine was built: name a builder and a GPU (--target rtx --sm 86).")
-    for crops in (parts.calibration, parts.validation):
+    if parts.selection and len(parts.selection) < _FEW:
+        notes.append(f"{len(parts.selection)} pictures chose; 128 or more are better.")
+    for crops in (parts.calibration, parts.selection, parts.validation):
         if crops is not None and crops.note:
             notes.append(f"{crops.name}: {crops.note}")
         if crops is not None and crops.skipped:
             first = ", ".join(f"{each.id} ({each.reason})" for each in crops.skipped[:3])
             notes.append(f"{len(crops.skipped)} pictures of {crops.name} were skipped: {first}")
-        if crops is not None and crops.excluded:
-            others = "validation pictures" if parts.selection is None else "validation or selection pictures"
-            notes.append(f"{crops.excluded} calibration pictures are also {others}: left out.")
+    if parts.calibration and parts.calibration.excluded:
+        others = "validation pictures" if parts.selection is None else "validation or selection pictures"
+        notes.append(f"{parts.calibration.excluded} calibration pictures are also {others}: left out.")
     return tuple(notes)
 
 

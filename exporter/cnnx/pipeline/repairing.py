@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import glob
 import json
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from cnnx.recipe import LayerOverride, Recipe, Scales, Thresholds
 from cnnx.stats import Verdict, wilson
 from cnnx.store import Entry, atomic_file, code_digest
 
-IMAGES = 512
+REPAIR_IMAGES = 512
 """Pictures that choose what goes back. They are neither calibrated on nor validated with."""
 
 _FILE = "repair.json"
@@ -39,12 +40,13 @@ def repair_step(
     costs: Mapping[str, int],
     scales: Scales,
     most: int,
+    validation_images: int,
 ) -> Repair:
     """The layers to put back, found in at most so many trials.
 
-    A search that was stopped goes on where it was. A trial passes where the rates on the selection pictures
-    would clear the recipe's INT8 gates on as many pictures as will validate (or 512, where those are so few
-    that no rate could).
+    A search that was stopped goes on where it was. A trial passes where the rates of agreement on the
+    selection pictures would clear the recipe's INT8 gates on as many pictures as validate (or 512, where
+    those are so few that no rate could). Accuracy is left to validation: what chooses has no labels.
 
     Args:
         graph: the FP32 graph that is quantized.
@@ -53,6 +55,7 @@ def repair_step(
         costs: INT8 layer -> its multiply-adds.
         scales: type of the scales.
         most: trials.
+        validation_images: how many pictures will validate.
     """
     inputs = {
         "graph": graph.key,
@@ -60,18 +63,49 @@ def repair_step(
         "selection": selection.list_digest,
         "policy": dataclasses.asdict(recipe.precision),
         "acceptance": dataclasses.asdict(recipe.acceptance.int8),
-        "validation": recipe.validation.images,
+        "validation": validation_images,
         "scales": scales,
         "most": most,
         "code": code_digest("cnnx.pipeline.repairing", "cnnx.agreement", "cnnx.quant.repair", "cnnx.graph"),
+        "onnx": installed_version("onnx"),
         "onnxruntime": installed_version("onnxruntime"),
     }
     place = steps.store.place("repair", inputs)
     journal = place.with_name(f".{place.name}.partial")
 
     def fill(folder: Path, progress: Progress) -> None:
-        trials = _Trials(graph, ranges, selection, recipe, costs, scales, journal, progress, most)
-        found = repair(list(costs), trials.attempt, costs=costs, most=most)
+        calibration = read_calibration(ranges)
+        known = _read(journal)
+        done = 0
+
+        def logits(model: Path) -> NDArray[np.float32]:
+            session = open_here("ort", model)
+            found = logits_of(session, selection.pixels, recipe.preprocessing, progress=lambda *_: None)
+            session.close()
+            return found
+
+        original = logits(graph.folder / MODEL)
+
+        def attempt(int8: frozenset[str]) -> Outcome:
+            nonlocal done
+            if int8 not in known:
+                others = {name: "tried in FP16" for name in costs if name not in int8}
+                tried = in_fp16(recipe, others)
+                with tempfile.TemporaryDirectory() as scratch:
+                    type_graph(Path(scratch), graph, calibration, tried, precision="int8", scales=scales)
+                    likeness = compare(original, logits(Path(scratch) / MODEL))
+                passes = would_pass(
+                    likeness, recipe.acceptance.int8, images=max(validation_images, REPAIR_IMAGES)
+                )
+                known[int8] = Outcome(likeness.divergence, passes)
+                kept = [[sorted(names), dataclasses.asdict(each)] for names, each in known.items()]
+                with atomic_file(journal) as draft:
+                    draft.write_text(json.dumps(kept), encoding="utf-8")
+            done += 1
+            progress(done, most)
+            return known[int8]
+
+        found = repair(list(costs), attempt, costs=costs, most=most)
         (folder / _FILE).write_text(json.dumps(dataclasses.asdict(found), indent=1) + "\n", encoding="utf-8")
         journal.unlink(missing_ok=True)
 
@@ -82,70 +116,20 @@ def repair_step(
         before=Outcome(**data["before"]),
         after=Outcome(**data["after"]),
         tried=data["tried"],
+        exhausted=data["exhausted"],
     )
 
 
-class _Trials:
-    """Quantizes, runs and compares; remembers in a file what was tried."""
-
-    def __init__(
-        self,
-        graph: Entry,
-        ranges: Entry,
-        selection: Crops,
-        recipe: Recipe,
-        layers: Collection[str],
-        scales: Scales,
-        journal: Path,
-        progress: Progress,
-        most: int,
-    ) -> None:
-        self._graph, self._selection, self._recipe = graph, selection, recipe
-        self._calibration = read_calibration(ranges)
-        self._layers, self._scales = layers, scales
-        self._journal, self._progress, self._most = journal, progress, most
-        self._known: dict[frozenset[str], Outcome] = {}
-        if journal.is_file():
-            for names, outcome in json.loads(journal.read_text(encoding="utf-8")):
-                self._known[frozenset(names)] = Outcome(**outcome)
-        self._original = self._logits(graph.folder / MODEL)
-        self._done = 0
-
-    def attempt(self, int8: frozenset[str]) -> Outcome:
-        """The network with just these layers in INT8."""
-        if int8 not in self._known:
-            others = {name: "tried in FP16" for name in self._layers if name not in int8}
-            recipe = in_fp16(self._recipe, others)
-            with tempfile.TemporaryDirectory() as folder:
-                type_graph(
-                    Path(folder),
-                    self._graph,
-                    self._calibration,
-                    recipe,
-                    precision="int8",
-                    scales=self._scales,
-                )
-                likeness = compare(self._original, self._logits(Path(folder) / MODEL))
-            images = max(self._recipe.validation.images, IMAGES)
-            passes = would_pass(likeness, self._recipe.acceptance.int8, images=images)
-            self._known[int8] = Outcome(likeness.divergence, passes)
-            kept = [[sorted(names), dataclasses.asdict(each)] for names, each in self._known.items()]
-            with atomic_file(self._journal) as draft:
-                draft.write_text(json.dumps(kept), encoding="utf-8")
-        self._done += 1
-        self._progress(self._done, self._most)
-        return self._known[int8]
-
-    def _logits(self, model: Path) -> NDArray[np.float32]:
-        session = open_here("ort", model)
-        pixels, preprocessing = self._selection.pixels, self._recipe.preprocessing
-        logits = logits_of(session, pixels, preprocessing, progress=lambda *_: None)
-        session.close()
-        return logits
+def _read(journal: Path) -> dict[frozenset[str], Outcome]:
+    """What a stopped search had tried; nothing where there was none, or its file is damaged."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        kept = json.loads(journal.read_text(encoding="utf-8"))
+        return {frozenset(names): Outcome(**outcome) for names, outcome in kept}
+    return {}
 
 
 def would_pass(likeness: Likeness, thresholds: Thresholds, *, images: int) -> bool:
-    """Whether these rates, seen on so many validation pictures, would clear the gates."""
+    """Whether these rates, seen on so many validation pictures, would clear the gates of agreement."""
     rates = (
         (likeness.top1_agreement, thresholds.top1_agreement),
         (likeness.top1_in_top5, thresholds.top1_in_top5),

@@ -24,7 +24,7 @@ AUTO = "auto"
 CANDIDATES = ("entropy", "max", "mse", "percentile-99.99", "percentile-99.999")
 """What `--method auto` tries. A lower percentile never won on a trained network (docs/decisions.md)."""
 
-IMAGES = 128
+SELECTION_IMAGES = 128
 """Pictures that choose. They are neither calibrated on nor validated with."""
 
 _FILE = "candidates.json"
@@ -60,18 +60,19 @@ def choose_method(
         "scales": scales,
         "candidates": CANDIDATES,
         "code": code_digest("cnnx.pipeline.selection", "cnnx.agreement"),
+        "onnx": installed_version("onnx"),
         "onnxruntime": installed_version("onnxruntime"),
     }
 
     def fill(folder: Path, progress: Progress) -> None:
-        count = min(IMAGES, len(selection))
+        count = min(SELECTION_IMAGES, len(selection))
         total = (1 + len(CANDIDATES)) * count
 
         def run(number: int, model: Path) -> NDArray[np.float32]:
             session = open_here("ort", model)
             logits = logits_of(
                 session,
-                selection.pixels[:IMAGES],
+                selection.pixels[:SELECTION_IMAGES],
                 recipe.preprocessing,
                 progress=lambda done, _: progress(number * count + done, total),
             )

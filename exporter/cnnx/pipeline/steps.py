@@ -124,7 +124,15 @@ def logits_of(
     return run_logits(run, pixels, batch=_BATCH, progress=lambda done: progress(done, len(pixels)))
 
 
-def check_parity(graph: Path, pixels: NDArray[np.uint8], logits: NDArray[np.float32], recipe: Recipe) -> None:
+def check_parity(
+    graph: Path,
+    pixels: NDArray[np.uint8],
+    logits: NDArray[np.float32],
+    recipe: Recipe,
+    *,
+    what: str = "the exported FP32 graph is not the original",
+    mend: str = "report it with the model's definition; nothing made from this graph can be trusted",
+) -> None:
     """Refuse a graph whose logits for these pictures are not the original's.
 
     Raises:
@@ -137,10 +145,9 @@ def check_parity(graph: Path, pixels: NDArray[np.uint8], logits: NDArray[np.floa
     error = float(np.abs(exported - expected).max() / max(float(np.abs(expected).max()), 1e-30))
     if not error <= EXPORT_TOLERANCE:
         raise BuildFailed(
-            f"the exported FP32 graph is not the original: max|a-b|/max|b| is {error:.2g}, "
-            f"at most {EXPORT_TOLERANCE:g} is allowed",
+            f"{what}: max|a-b|/max|b| is {error:.2g}, at most {EXPORT_TOLERANCE:g} is allowed",
             where=recipe.name,
-            mend="report it with the model's definition; nothing made from this graph can be trusted",
+            mend=mend,
         )
 
 

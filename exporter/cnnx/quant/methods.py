@@ -50,10 +50,13 @@ def entropy(statistics: TensorStatistics) -> float:
 
 
 def percentile(share: float) -> Callable[[TensorStatistics], float]:
-    """The method that clips all but this share of the values, exact zeros included."""
+    """The method that clips all but this share of the values, exact zeros included.
+
+    Where that leaves nothing (a tensor that is zero but for a few values), nothing is clipped.
+    """
 
     def method(statistics: TensorStatistics) -> float:
-        return min(statistics.quantile(share), statistics.maximum)
+        return statistics.quantile(share) or statistics.maximum
 
     return method
 

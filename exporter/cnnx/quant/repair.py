@@ -29,12 +29,13 @@ class PutBack:
     Attributes:
         layer: its name.
         alone: the distance that this layer alone in INT8 makes.
-        spared: by how much the repaired network's distance would be larger with this layer in INT8.
+        spared: by how much the repaired network's distance would be larger with this layer in INT8; None
+            where no trial was left to tell.
     """
 
     layer: str
     alone: float
-    spared: float
+    spared: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +43,19 @@ class Repair:
     """What a search came to.
 
     Attributes:
-        put_back: layers that return to FP16, the most damaging first; empty where none had to.
+        put_back: layers that return to FP16, the most damaging first; empty where none had to, and where
+            even none in INT8 would not do.
         before: with all layers in INT8.
         after: without those put back.
         tried: how many networks were tried.
+        exhausted: whether the search ended because no more might be.
     """
 
     put_back: tuple[PutBack, ...]
     before: Outcome
     after: Outcome
     tried: int
+    exhausted: bool = False
 
 
 class _Exhausted(Exception):
@@ -73,7 +77,8 @@ def repair(layers: Sequence[str], attempt: Try, *, costs: Mapping[str, int], mos
         most: how many networks may be tried.
 
     Returns:
-        The repair found; where `after` does not pass, `most` was too small, or nothing would do.
+        The repair found; where `after` does not pass, `most` was too small (what was put back by then stays
+        so), or nothing would do.
     """
     known: dict[frozenset[str], Outcome] = {}
     whole = frozenset(layers)
@@ -89,41 +94,44 @@ def repair(layers: Sequence[str], attempt: Try, *, costs: Mapping[str, int], mos
     before = tried(whole)
     alone: dict[str, float] = {}
     back: set[str] = set()
+    exhausted = False
     try:
         if not before.passes:
             alone = {layer: tried([layer]).distance for layer in layers}
-            back = _grown(whole, sorted(layers, key=lambda layer: -alone[layer]), tried)
-            for layer in sorted(back, key=lambda each: (-costs[each], alone[each])):
+            _grow(back, whole, sorted(layers, key=lambda layer: -alone[layer]), tried)
+            for layer in sorted(back, key=lambda each: (-costs[each], alone[each], each)):
                 if tried(whole - back | {layer}).passes:
                     back.remove(layer)
-            for layer in back:  # for what it says of each
+            for layer in sorted(back, key=lambda each: -alone[each]):  # for what it says of each
                 tried(whole - back | {layer})
     except _Exhausted:
-        pass
+        exhausted = True
     after = known.get(whole - back, before)
-    put_back = [
-        PutBack(layer, alone[layer], known.get(whole - back | {layer}, before).distance - after.distance)
-        for layer in back
-    ]
-    put_back.sort(key=lambda each: -each.alone)
-    return Repair(tuple(put_back), before, after, len(known))
+    put_back = []
+    for layer in sorted(back, key=lambda each: (-alone[each], each)):
+        with_it = known.get(whole - back | {layer})
+        spared = None if with_it is None else with_it.distance - after.distance
+        put_back.append(PutBack(layer, alone[layer], spared))
+    return Repair(tuple(put_back), before, after, len(known), exhausted)
 
 
 # Less than this share of the distance gone: the ranking has lost its way.
 _STALLED = 0.1
 
 
-def _grown(whole: frozenset[str], ranking: list[str], tried: Callable[[Iterable[str]], Outcome]) -> set[str]:
-    """The first layers of a ranking, so many that the rest passes; all of them where nothing does."""
-    back: set[str] = set()
+def _grow(
+    back: set[str], whole: frozenset[str], ranking: list[str], tried: Callable[[Iterable[str]], Outcome]
+) -> None:
+    """Put back the first layers of a ranking, so many that the rest passes; none where nothing does."""
     last, step = tried(whole).distance, 1
     while ranking:
-        back |= set(ranking[:step])
+        more = set(ranking[:step])
         ranking = ranking[step:]
-        outcome = tried(whole - back)
+        outcome = tried(whole - back - more)
+        back |= more
         if outcome.passes:
-            return back
+            return
         if outcome.distance > (1 - _STALLED) * last:
             ranking.sort(key=lambda layer: tried(whole - back - {layer}).distance)
         last, step = outcome.distance, len(back)
-    return back
+    back.clear()
