@@ -23,12 +23,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import onnx
 from rich.console import Console
+from safetensors import safe_open
 
 import cnnx
 from cnnx.bundle import Bundle
 from cnnx.environment import cpu_model
 from cnnx.graph import edit
 from cnnx.recipe import read_recipe, recipe_names
+from cnnx.resources import shared_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "build" / "hostile"
@@ -191,6 +193,10 @@ ACCURACY = (
     *(f"{variant} {what}" for variant in VARIANTS for what in ("top-1", "agreement", "SQNR", "verdict")),
     "chosen", "in INT8", "FP32 islands",
 )  # fmt: skip
+TRAINING = (
+    "network", "parameters", "multiply-adds", "pictures", "optimizer, rate", "top-1 on 10,000", "minutes",
+    "command",
+)  # fmt: skip
 JOINTS = ("network", "joint", "how many", "median ratio", "widest ratio", "where")
 
 TEXT = """\
@@ -215,6 +221,13 @@ FP16, *in INT8* the share of the multiply-adds, both for *max*. The graph ran on
 provider, by `python tools/bench_hostile.py`.
 {machine}; {dates}; {versions}.
 
+## How they were trained
+
+Each picture was seen once, in one cycle of the learning rate, matrix products mostly in bfloat16. Minutes are
+those of one thread on a machine that was busy otherwise.
+
+{training}
+
 ## Ranges that meet
 
 For sums and concatenations: the largest range among what they join over the smallest (largest absolute value
@@ -222,6 +235,26 @@ over the calibration pictures). Where it is large, one scale for all is not enou
 
 {joints}
 """
+
+
+def training_rows() -> Iterator[list[str]]:
+    """A row a trained network, from what its weights say of how they were made."""
+    for name in networks():
+        recipe = read_recipe(name)
+        file = shared_folder("recipes") / "weights" / recipe.weights.file
+        with safe_open(file, "pt") as weights:
+            made = json.loads(weights.metadata()["made"])
+        if "command" in made:
+            yield [
+                name,
+                f"{recipe.model.parameters:,}",
+                f"{recipe.model.multiply_adds:,}",
+                f"{made['settings']['pictures']:,}",
+                f"{made['settings']['optimizer']}, {made['settings']['learning_rate']:g}",
+                made["validation"].partition("right: ")[2],
+                f"{made['minutes']:.0f}",
+                f"`{made['command']}`",
+            ]
 
 
 def table(columns: tuple[str, ...], rows: Iterator[list[str]], left: tuple[int, ...] = (0,)) -> str:
@@ -238,6 +271,7 @@ def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
         calibration=CALIBRATION_IMAGES,
         validation=VALIDATION_IMAGES,
         accuracy=table(ACCURACY, accuracy_rows(found)),
+        training=table(TRAINING, training_rows(), left=(0, 4, 5, 7)),
         joints=table(JOINTS, joint_rows(found), left=(0, 1, 5)),
         machine="; ".join(sorted({record["machine"] for record in every})),
         dates=" to ".join(sorted({min(r["date"] for r in every), max(r["date"] for r in every)})),

@@ -79,6 +79,7 @@ def export(name: str, out: Path, **options: Any) -> Any:
 def test_a_hostile_twin_is_repaired_at_the_layers_that_were_scaled(name: str, tmp_path: Path) -> None:
     before = export(name, tmp_path / "before")
     assert before.validation.verdict is Verdict.FAILED
+    assert any("leave out --no-equalize" in note and "--repair" in note for note in before.notes)
     result = export(name, tmp_path / "after", repair=True)
     assert result.validation.verdict is not Verdict.FAILED
     repair = result.repair
@@ -126,7 +127,7 @@ def test_a_search_that_was_stopped_goes_on_where_it_was(
         ({"repair_trials": 9}, "give --repair"),
         ({"precision": "fp16", "repair": True}, "--repair is for INT8"),
         ({"precision": "fp16", "method": "auto"}, "--method is for INT8"),
-        ({"precision": "fp32", "equalize": False}, "--equalize is for INT8"),
+        ({"precision": "fp32", "equalize": False}, "--equalize/--no-equalize is for INT8"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(options: Any, says: str, tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def _print_repair(out: Console, repair: Repair) -> None:
         found = (
             "nothing had to be put back" if repair.before.passes else "even FP16 in every layer would not do"
         )
-        out.print(f"repair: {'no trials were left' if repair.exhausted else found}; {change}")
+        out.print(f"repair: {'no trials were left, give more' if repair.exhausted else found}; {change}")
         return
     title = f"Put back into FP16 by repair: {change}"
     table = _table(title, "layer", "alone in INT8", "spared", right=("alone in INT8", "spared"))
@@ -205,6 +205,7 @@ def _print_repair(out: Console, repair: Repair) -> None:
         spared = "-" if each.spared is None else f"{each.spared:.5f}"
         table.add_row(escape(each.layer), f"{each.alone:.5f}", spared)
     out.print(table)
+    out.print("alone: nats of divergence with this layer alone in INT8; spared: what it would add now")
     if not repair.after.passes:
         out.print("[yellow]The selection pictures would still not pass: give more --repair-trials.[/]")
 

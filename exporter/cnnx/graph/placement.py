@@ -27,7 +27,7 @@ WIDE_OPS = frozenset({"LRN", "Softmax", "LogSoftmax", "LayerNormalization", "Ins
 
 REASONS = {
     "asked": "{detail} was asked for",
-    "override": "the recipe says so: {detail}",
+    "override": "{detail} (an override)",
     "wide-op": "{detail} sums squares or exponentials, which FP16 cannot hold",
     "wide-activation": "{detail}",
     "wide-constant": "{detail}",

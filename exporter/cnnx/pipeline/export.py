@@ -52,6 +52,7 @@ from cnnx.quant.methods import check_method
 from cnnx.quant.repair import Repair
 from cnnx.recipe import Precision, Recipe, Scales
 from cnnx.record import Subject
+from cnnx.stats import Verdict
 
 # An export measures long enough to show a median; cnnx bench measures properly.
 _GLANCE = Effort(min_seconds=0.5, min_samples=30, max_seconds=10.0)
@@ -124,7 +125,7 @@ def export(
         policy = dataclasses.replace(recipe.precision, equalize=equalize)
         recipe = dataclasses.replace(recipe, precision=policy)
     chosen: Precision = precision or recipe.precision.default
-    for_int8 = {"--method": method, "--equalize": equalize, "--repair": repair or None}
+    for_int8 = {"--method": method, "--equalize/--no-equalize": equalize, "--repair": repair or None}
     _refuse_idle({**for_int8, "--repair-trials": None if repair else repair_trials}, chosen)
     place = Path(out) if out else Path(f"{recipe.name}-{chosen}")
     refuse_place(place)
@@ -171,7 +172,7 @@ def export(
         judged=judged,
         measurements=measurements,
         unchanged=before is not None,
-        notes=_notes(job, parts),
+        notes=(*_notes(job, parts), *_advice(job, validation)),
         candidates=parts.candidates,
         repair=repaired,
         int8_share=parts.described["int8_share"] if job.precision == "int8" else None,
@@ -409,6 +410,16 @@ def _notes(job: Job, parts: Parts) -> tuple[str, ...]:
         others = "validation pictures" if parts.selection is None else "validation or selection pictures"
         notes.append(f"{parts.calibration.excluded} calibration pictures are also {others}: left out.")
     return tuple(notes)
+
+
+def _advice(job: Job, validation: Validation) -> tuple[str, ...]:
+    """What to try where INT8 failed."""
+    if job.precision != "int8" or validation.verdict is not Verdict.FAILED or job.repair_trials:
+        return ()
+    equalizes = "" if job.recipe.precision.equalize else "leave out --no-equalize, or "
+    return (
+        f"INT8 failed its gate: {equalizes}try --method auto; --repair puts what it harms back into FP16.",
+    )
 
 
 def _over_budget(job: Job, bundle: Bundle) -> tuple[str, ...]:
