@@ -219,7 +219,7 @@ first class is the original's, *SQNR* that of the logits in dB. *max* and *entro
 held-out pictures choose the method. *FP32 islands* are layers left in FP32 because their activations leave
 FP16, *in INT8* the share of the multiply-adds, both for *max*. The graph ran on ONNX Runtime's CPU
 provider, by `python tools/bench_hostile.py`.
-{machine}; {dates}; {versions}.
+{machine}; {dates}; {versions}.{missing}
 
 ## How they were trained
 
@@ -267,7 +267,9 @@ def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
     """docs/trained.md."""
     every = [record for by_variant in found.values() for record in by_variant.values()]
     versions = {f"{tool} {version}" for record in every for tool, version in record["versions"].items()}
+    missing = ", ".join(name for name in networks() if name not in found)
     return TEXT.format(
+        missing=f" Not measured yet: {missing}." if missing else "",
         calibration=CALIBRATION_IMAGES,
         validation=VALIDATION_IMAGES,
         accuracy=table(ACCURACY, accuracy_rows(found)),

@@ -60,21 +60,7 @@ def export(name: str, out: Path, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "resnet20-hostile",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in (
-                "densenet22-12-hostile",
-                "plain20-hostile",
-                "small-googlenet-bn-hostile",
-                "small-levit-hostile",
-                "small-mobilenet-hostile",
-                "small-vgg-bn-hostile",
-            )
-        ),
-    ],
+    "name", ["resnet20-hostile", pytest.param("small-vgg-bn-hostile", marks=pytest.mark.slow)]
 )
 def test_a_hostile_twin_is_repaired_at_the_layers_that_were_scaled(name: str, tmp_path: Path) -> None:
     before = export(name, tmp_path / "before")
