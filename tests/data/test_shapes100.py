@@ -111,7 +111,7 @@ def test_no_linear_classifier_tells_the_classes() -> None:
     for _ in range(4):
         for chosen in torch.split(torch.randperm(len(inputs)), 500):
             optimizer.zero_grad()
-            functional.cross_entropy(linear(inputs[chosen]), labels[chosen]).backward()  # type: ignore[no-untyped-call]
+            functional.cross_entropy(linear(inputs[chosen]), labels[chosen]).backward()
             optimizer.step()
     assert _accuracy(linear, inputs, labels) > 0.1  # it did learn its own pictures by heart
     assert _accuracy(linear, *_pixels_and_labels("validation", 5000)) < 0.05

@@ -24,15 +24,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from cnnx.data.images import ImageItem, ImageSet, Split
+from cnnx.data.images import ImageSet, Made, Split
 
 VERSION = 1
 """Counts up with every change that alters a pixel: it is part of each picture's digest."""
@@ -55,28 +53,8 @@ Floats = NDArray[np.float32]
 def open_set(split: Split, *, size: int, color: str) -> ImageSet:
     """The pictures of one split, each `size` x `size` pixels, in "rgb" or "gray"."""
     mode = {"rgb": "RGB", "gray": "L"}[color]
-    return ImageSet("deadleaves", SOURCE, _Scenes(split, size, mode), synthetic=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _Scenes(Sequence[ImageItem]):
-    """The scenes of one split, made when asked for."""
-
-    split: Split
-    size: int
-    mode: str
-
-    def __len__(self) -> int:
-        return LENGTH
-
-    @overload
-    def __getitem__(self, index: int) -> ImageItem: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[ImageItem]: ...
-    def __getitem__(self, index: int | slice) -> ImageItem | Sequence[ImageItem]:
-        if isinstance(index, slice):
-            return [_Scene(self.split, i, self.size, self.mode) for i in range(LENGTH)[index]]
-        return _Scene(self.split, range(LENGTH)[index], self.size, self.mode)
+    scenes = Made(LENGTH, lambda index: _Scene(split, index, size, mode))
+    return ImageSet("deadleaves", SOURCE, scenes, synthetic=True)
 
 
 @dataclass(frozen=True, slots=True)

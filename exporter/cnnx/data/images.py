@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar, overload
@@ -84,22 +84,27 @@ class ImageSet:
 
 
 @dataclass(frozen=True, slots=True)
-class Unlabelled(Sequence[ImageItem]):
-    """Pictures of a set whose labels mean other classes than a network's."""
+class Made(Sequence[ImageItem]):
+    """Pictures that are each made when asked for."""
 
-    items: Sequence[ImageItem]
+    length: int
+    make: Callable[[int], ImageItem]
 
     def __len__(self) -> int:
-        return len(self.items)
+        return self.length
 
     @overload
     def __getitem__(self, index: int) -> ImageItem: ...
     @overload
     def __getitem__(self, index: slice) -> Sequence[ImageItem]: ...
     def __getitem__(self, index: int | slice) -> ImageItem | Sequence[ImageItem]:
-        if isinstance(index, slice):
-            return Unlabelled(self.items[index])
-        return _WithoutLabel(self.items[index])
+        chosen = range(self.length)[index]
+        return [self.make(each) for each in chosen] if isinstance(chosen, range) else self.make(chosen)
+
+
+def unlabelled(items: Sequence[ImageItem]) -> Sequence[ImageItem]:
+    """Pictures of a set whose labels mean other classes than a network's."""
+    return Made(len(items), lambda index: _WithoutLabel(items[index]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cnnx.data import folders
-from cnnx.data.images import ImageSet, Split, Unlabelled
+from cnnx.data.images import ImageSet, Split, unlabelled
 from cnnx.data.listing import Classes
 from cnnx.errors import ImageError, UsageError
 
@@ -73,7 +73,7 @@ def open_images(
         if names is None or classes in (None, len(names)):
             return built_in
         note = f"its {len(names)} classes are not this network's {classes}: labels unused"
-        return dataclasses.replace(built_in, items=Unlabelled(built_in.items), class_names=None, note=note)
+        return dataclasses.replace(built_in, items=unlabelled(built_in.items), class_names=None, note=note)
     wanted = None
     if split in ("calibration", "selection"):
         _refuse(spec, labels=labels)

@@ -15,16 +15,14 @@ pixel.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from cnnx.data.draws import Draws
-from cnnx.data.images import ImageItem, ImageSet, Split
+from cnnx.data.images import ImageSet, Made, Split
 from cnnx.data.shapes100_fields import SHAPES, TEXTURES
 from cnnx.data.shapes100_paint import ARRANGEMENTS, paint
 
@@ -50,7 +48,8 @@ def open_set(split: Split, *, size: int, color: str) -> ImageSet:
     """The pictures of one split, each `size` x `size` pixels, in "rgb" or "gray"."""
     # Not `synthetic`: that says that pictures only stand in for those a network was trained on, and that no
     # verdict is passed on them. These are what networks are trained on, and what their accuracy is of.
-    return ImageSet("shapes100", SOURCE, _Pictures(split, size, color), class_names=CLASS_NAMES)
+    pictures = Made(LENGTHS[split], lambda index: _Picture(split, index, size, color))
+    return ImageSet("shapes100", SOURCE, pictures, class_names=CLASS_NAMES)
 
 
 def labels_of(indices: ArrayLike) -> NDArray[np.int64]:
@@ -93,28 +92,6 @@ def _gray(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     red, green, blue = (pixels[..., i].astype(np.uint32) * _LUMA[i] for i in range(3))
     gray: NDArray[np.uint8] = ((red + green + blue + (1 << 15)) >> 16).astype(np.uint8)
     return gray[..., None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Pictures(Sequence[ImageItem]):
-    """The pictures of one split, drawn when asked for."""
-
-    split: Split
-    size: int
-    color: str
-
-    def __len__(self) -> int:
-        return LENGTHS[self.split]
-
-    @overload
-    def __getitem__(self, index: int) -> ImageItem: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[ImageItem]: ...
-    def __getitem__(self, index: int | slice) -> ImageItem | Sequence[ImageItem]:
-        chosen = range(len(self))[index]
-        if isinstance(chosen, range):
-            return [_Picture(self.split, each, self.size, self.color) for each in chosen]
-        return _Picture(self.split, chosen, self.size, self.color)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,11 +60,11 @@ def _star(x: Floats, y: Floats) -> Floats:
     return 0.8984 * x + 0.4392 * (y - 1.17)
 
 
-def _plain(u: Floats, v: Floats) -> Floats:  # noqa: ARG001 - one colour all over
+def _plain(u: Floats, _v: Floats) -> Floats:
     return np.ones_like(u)
 
 
-def _striped(u: Floats, v: Floats) -> Floats:  # noqa: ARG001 - alike all along v
+def _striped(u: Floats, _v: Floats) -> Floats:
     return bands(u)
 
 

@@ -1,8 +1,8 @@
 """Cross-layer equalization: the same function, with channels scaled so that one INT8 range serves them all.
 
 After Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction"
-(arXiv:1906.04721, section 4.1), with activations measured instead of bounded by weights, and with the
-exponent that Xiao et al. call migration strength (SmoothQuant, arXiv:2211.10438, equation 4).
+(arXiv:1906.04721, section 4.1), with activations measured instead of bounded by weights. The geometric mean
+is a migration strength of 0.5 in SmoothQuant (Xiao et al., arXiv:2211.10438, equation 4).
 """
 
 from __future__ import annotations
@@ -19,26 +19,17 @@ from cnnx.graph.channels import Channels, by_output, channels_of, inputs_read, s
 LARGEST = 8.0
 """What the largest activation of each place becomes: far from both ends of FP16."""
 
-MIGRATION = 0.5
-"""Share of the channels' differences that weights take over from activations."""
 
-
-def equalize(
-    model: ModelProto, maxima: Mapping[str, NDArray[np.float32]], *, migration: float = MIGRATION
-) -> int:
+def equalize(model: ModelProto, maxima: Mapping[str, NDArray[np.float32]]) -> None:
     """Scale the channels of a graph, as far as that changes nothing in FP32. Edits in place.
 
-    A channel's new range is a^(1-m) w^m, where a is the largest |x| it takes and w the largest of the weights
+    A channel's new range is the geometric mean of the largest |x| it takes and of the largest of the weights
     that read it, each over the largest |x| of the output that it feeds. Whatever factors a network was
     trained or rewritten to have between its layers, they are gone afterwards.
 
     Args:
         model: FP32 graph.
         maxima: for each activation the largest |x| of each channel; those not finite as 0.
-        migration: m, 0..1: 1 makes all channels of a place equally large.
-
-    Returns:
-        How many groups of channels were scaled.
 
     Raises:
         GraphError: the graph contradicts itself.
@@ -62,9 +53,8 @@ def equalize(
             np.maximum.at(weights, read[inputs_read(outputs, per_group, len(read))], shares)
     factors = np.ones(channels.count)
     for place in _places(channels):
-        factors[place] = _factors(ranges[place], weights[place], migration)
+        factors[place] = _factors(ranges[place], weights[place])
     scale_channels(model, channels, factors)
-    return int(np.count_nonzero(factors != 1))
 
 
 def _places(channels: Channels) -> Iterator[NDArray[np.intp]]:
@@ -82,24 +72,18 @@ def _places(channels: Channels) -> Iterator[NDArray[np.intp]]:
         yield 1 + np.flatnonzero(label[1:] == number)
 
 
-def _factors(
-    ranges: NDArray[np.float64], weights: NDArray[np.float64], migration: float
-) -> NDArray[np.float64]:
+def _factors(ranges: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """One factor for each group of a place."""
     alive, read = ranges > 0, weights > 0
-    both = alive & read
     if not alive.any():
         return np.ones(len(ranges))
-    wanted = np.ones(len(ranges))
-    wanted[both] = ranges[both] ** (1 - migration) * weights[both] ** migration
+    wanted: NDArray[np.float64] = np.sqrt(ranges * weights)
+    # What no weight reads becomes as large as the others' median; what was never seen alive (a dead ReLU)
+    # gets weights as small as theirs, or they alone would set the scale of their filter.
+    middle = float(np.median(wanted[alive & read])) if (alive & read).any() else 1.0
+    wanted[alive & ~read] = middle
     factors = np.ones(len(ranges))
-    if both.any():
-        # What no weight reads becomes as large as the others' median; what was never seen alive (a dead ReLU)
-        # gets weights as small as theirs, or they alone would set the scale of their filter.
-        middle = float(np.median(wanted[both]))
-        wanted[alive & ~read] = middle
-        factors[~alive & read] = weights[~alive & read] / np.median(
-            weights[both] * ranges[both] / wanted[both]
-        )
+    factors[~alive & read] = weights[~alive & read] / middle
     factors[alive] = wanted[alive] / ranges[alive]
-    return factors * (LARGEST / np.max(factors[alive] * ranges[alive]))
+    factors *= LARGEST / wanted[alive].max()
+    return factors
