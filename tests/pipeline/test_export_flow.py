@@ -10,7 +10,6 @@ from onnx import numpy_helper
 import cnnx
 from cnnx.bundle import Bundle, new_bundle, seal
 from cnnx.errors import BuildFailed, GraphError, MissingExtra, UsageError
-from cnnx.pipeline.progress import Event
 from cnnx.recipe import read_recipe
 from cnnx.runtimes import get
 from cnnx.runtimes.fake import FakeSession
@@ -45,7 +44,7 @@ def test_inspect_shows_each_layers_precision_with_its_reason(int8):
     assert {layer.data_type for layer in weighted.values()} == {"int8"}
     reasons = {layer["node"]: layer["reason"] for layer in inspection.bundle.manifest.layers}
     assert all(reasons[layer.name] for layer in inspection.layers)
-    assert read_recipe("lenet5").precision.small_layers_reason in reasons["conv1"]
+    assert read_recipe("lenet5").precision.reason in reasons["conv1"]
     assert inspection.verdict.startswith("passed")
 
 
@@ -118,25 +117,17 @@ def test_a_fixed_batch_is_calibrated_with_every_picture(int8, tmp_path):
     assert together["maxima"] == pytest.approx(alone["maxima"], rel=1e-5)
 
 
-def test_a_calibration_that_was_stopped_goes_on_where_it_was(int8, tmp_path, monkeypatch):
+def test_a_calibration_that_was_stopped_goes_on_where_it_was(int8, tmp_path, monkeypatch, stop_at):
     monkeypatch.setenv("CNNX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("cnnx.pipeline.calibrating._SAVE_SECONDS", 0)
     seen: list[int] = []
-
-    def stop_at(limit: int):
-        def listen(event: Event) -> None:
-            if event.step == "calibration pictures through the graph" and event.done:
-                seen.append(event.done)
-                if event.done == limit:
-                    raise KeyboardInterrupt
-
-        return listen
+    step = "calibration pictures through the graph"
 
     with pytest.raises(KeyboardInterrupt):
-        cnnx.export("lenet5", precision="int8", out=tmp_path / "b", listener=stop_at(100))
+        cnnx.export("lenet5", precision="int8", out=tmp_path / "b", listener=stop_at(step, 100, seen))
     assert seen == list(range(1, 101)) and not (tmp_path / "b").exists()
     seen.clear()
-    result = cnnx.export("lenet5", precision="int8", out=tmp_path / "b", listener=stop_at(0))
+    result = cnnx.export("lenet5", precision="int8", out=tmp_path / "b", listener=stop_at(step, 0, seen))
     assert seen == list(range(100, 257))  # what the last save had not seen comes again
     found, whole = (b.path / "calibration.json" for b in (result.bundle, int8.bundle))
     assert found.read_bytes() == whole.read_bytes()

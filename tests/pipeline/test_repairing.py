@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from cnnx.errors import UsageError
 from cnnx.graph import edit
 from cnnx.graph.channels import channels_of
 from cnnx.pipeline import repairing
-from cnnx.pipeline.progress import Event
 from cnnx.recipe import read_recipe
 from cnnx.stats import Verdict
 
@@ -25,10 +25,10 @@ pytest.importorskip("torch", reason="exports need PyTorch")
 import make_hostile
 
 
-def readers_of_scaled_channels(name: str) -> set[str]:
-    """Layers whose inputs a twin's maker scaled."""
+def scaled_layers(name: str) -> set[str]:
+    """Layers that a twin's maker scaled: they make the scaled channels, or read them."""
     recipe = read_recipe(name)
-    file = weights.locate(recipe, "pretrained", progress=lambda done, total: None).file
+    file = weights.locate(recipe, "pretrained", progress=lambda *_: None).file
     assert file is not None
     with safe_open(file, "pt") as content:
         rescaled = json.loads(content.metadata()["made"])["rescaled"]
@@ -39,11 +39,11 @@ def readers_of_scaled_channels(name: str) -> set[str]:
     groups, constants = channels_of(graph).groups, edit.initializers(graph.graph)
     layers = {n.input[1].rpartition(".")[0]: n for n in graph.graph.node if len(n.input) > 1}
     made = np.concatenate([groups[layers[layer].output[0]] for layer in scaled])
-    return {
-        layer
-        for layer, node in layers.items()
-        if edit.weight_axis(node, constants) is not None and np.isin(groups[node.input[0]], made).any()
-    }
+    quantized = {each: node for each, node in layers.items() if edit.weight_axis(node, constants) is not None}
+    readers = {each for each, node in quantized.items() if np.isin(groups[node.input[0]], made).any()}
+    # Where a BatchNorm was scaled, it is folded into the layer before it.
+    scaled_values = {layers[each].input[0] for each in scaled} | {layers[each].output[0] for each in scaled}
+    return readers | {each for each, node in quantized.items() if node.output[0] in scaled_values}
 
 
 def export(name: str, out: Path, **options: Any) -> Any:
@@ -59,8 +59,18 @@ def export(name: str, out: Path, **options: Any) -> Any:
     )
 
 
+SLOW = (
+    "densenet22-12-hostile",
+    "plain20-hostile",
+    "small-googlenet-bn-hostile",
+    "small-levit-hostile",
+    "small-mobilenet-hostile",
+    "small-vgg-bn-hostile",
+)
+
+
 @pytest.mark.parametrize(
-    "name", ["resnet20-hostile", pytest.param("small-vgg-bn-hostile", marks=pytest.mark.slow)]
+    "name", ["resnet20-hostile", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 )
 def test_a_hostile_twin_is_repaired_at_the_layers_that_were_scaled(name: str, tmp_path: Path) -> None:
     before = export(name, tmp_path / "before")
@@ -71,10 +81,24 @@ def test_a_hostile_twin_is_repaired_at_the_layers_that_were_scaled(name: str, tm
     repair = result.repair
     assert repair is not None and repair.after.passes and not repair.before.passes
     culprits = {each.layer for each in repair.put_back}
-    assert culprits and culprits <= readers_of_scaled_channels(name)
+    spared = repair.before.distance - repair.after.distance
+    # The gate is a rate, and a layer at its edge may be kept for next to nothing.
+    matter = {each.layer for each in repair.put_back if each.spared > 0.01 * spared}
+    assert matter and matter <= scaled_layers(name)
     reasons = {layer["node"]: layer["reason"] for layer in result.bundle.manifest.layers}
     assert all("put back by repair" in reasons[layer] for layer in culprits)
     assert 0 < result.int8_share < before.int8_share
+
+
+class Counting:
+    """Calls a function and counts."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function, self.calls = function, 0
+
+    def __call__(self, *positional: Any, **named: Any) -> Any:
+        self.calls += 1
+        return self.function(*positional, **named)
 
 
 def test_nothing_is_put_back_where_the_gates_would_pass(tmp_path: Path) -> None:
@@ -83,26 +107,17 @@ def test_nothing_is_put_back_where_the_gates_would_pass(tmp_path: Path) -> None:
     assert result.validation.verdict is Verdict.PASSED and result.int8_share == 1
 
 
-def test_a_search_that_was_stopped_goes_on_where_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_search_goes_on_where_it_was(tmp_path: Path, monkeypatch: Any, stop_at: Any) -> None:
     monkeypatch.setenv("CNNX_CACHE", str(tmp_path / "cache"))
     trials: list[int] = []
 
-    def stop_at(limit: int):
-        def listen(event: Event) -> None:
-            if event.step == "repair" and event.done:
-                trials.append(event.done)
-                if event.done == limit:
-                    raise KeyboardInterrupt
-
-        return listen
-
     with pytest.raises(KeyboardInterrupt):
-        export("resnet20-hostile", tmp_path / "b", repair=True, listener=stop_at(10))
+        export("resnet20-hostile", tmp_path / "b", repair=True, listener=stop_at("repair", 10, trials))
     (journal,) = (tmp_path / "cache" / "repair").glob(".*.partial")
     assert len(json.loads(journal.read_text())) == 10
-    result = export("resnet20-hostile", tmp_path / "b", repair=True, listener=stop_at(0))
+    monkeypatch.setattr(repairing, "type_graph", count := Counting(repairing.type_graph))
+    result = export("resnet20-hostile", tmp_path / "b", repair=True, listener=stop_at("repair", 0, trials))
+    assert count.calls == result.repair.tried - 10  # what was tried before is not tried again
     assert result.repair.after.passes and not journal.exists()
 
 

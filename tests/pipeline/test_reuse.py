@@ -5,21 +5,9 @@ from PIL import Image
 
 import cnnx
 from cnnx import store
-from cnnx.data.sets import open_images
 from cnnx.stats import Verdict
 
 pytest.importorskip("torch", reason="exports need PyTorch")
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Digits as a user's own folder of pictures."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for index, item in enumerate(
-        list(open_images("digits", size=32, color="gray", split="calibration"))[:24]
-    ):
-        item.load().save(folder / f"{index:02}.png")
-    return folder
 
 
 def export(out, pictures, **options):

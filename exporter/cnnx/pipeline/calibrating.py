@@ -7,7 +7,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from cnnx.environment import installed_version
 from cnnx.errors import BundleError
 from cnnx.pipeline.original import open_here
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps import MODEL, PARITY_IMAGES, RANGES, check_parity, logits_of
+from cnnx.pipeline.steps import MODEL, PARITY_IMAGES, RANGES, check_parity, graph_logits
 from cnnx.quant.calibration import calibration_of
 from cnnx.quant.observation import Observation, observe
 from cnnx.recipe import Precision, Recipe
@@ -41,21 +41,7 @@ def equalize_step(steps: Steps, graph: Entry, crops: Crops, recipe: Recipe) -> E
     Raises:
         BuildFailed: it computes something else than before.
     """
-    inputs = {
-        "graph": graph.key,
-        "crops": crops.list_digest,
-        "preprocessing": dataclasses.asdict(recipe.preprocessing),
-        "here": digest_of_file(Path(__file__)),
-        "code": code_digest(
-            "cnnx.graph.equalize",
-            "cnnx.graph.observe",
-            "cnnx.quant.observation",
-            "cnnx.runtimes.ort",
-            "cnnx.data.normalize",
-        ),
-        "onnx": installed_version("onnx"),
-        "onnxruntime": installed_version("onnxruntime"),
-    }
+    inputs = {**_observed_from(graph, crops, recipe), "equalize": code_digest("cnnx.graph.equalize")}
 
     def fill(folder: Path, progress: Progress) -> None:
         from cnnx.graph.equalize import equalize
@@ -67,13 +53,10 @@ def equalize_step(steps: Steps, graph: Entry, crops: Crops, recipe: Recipe) -> E
         equalize(model, {name: seen.channel_maxima(name) for name in seen.watched})
         save_model(model, folder / MODEL)
         few = pixels[:PARITY_IMAGES]
-        session = open_here("ort", graph.folder / MODEL)
-        logits = logits_of(session, few, recipe.preprocessing, progress=lambda *_: None)
-        session.close()
         check_parity(
             folder / MODEL,
             few,
-            logits,
+            graph_logits(graph.folder / MODEL, few, recipe.preprocessing),
             recipe,
             what="the graph with equalized channels is not the graph before",
             mend="export with --no-equalize, and report it",
@@ -90,21 +73,10 @@ def statistics_step(
     A step that was stopped goes on from what it saved on the way.
     """
     inputs = {
-        "graph": graph.key,
-        "crops": crops.list_digest,
-        "preprocessing": dataclasses.asdict(recipe.preprocessing),
+        **_observed_from(graph, crops, recipe),
         "precision": precision,
         "policy": dataclasses.asdict(recipe.precision),
-        "here": digest_of_file(Path(__file__)),
-        "code": code_digest(
-            "cnnx.quant.observation",
-            "cnnx.graph.observe",
-            "cnnx.graph.placement",
-            "cnnx.runtimes.ort",
-            "cnnx.data.normalize",
-        ),
-        "onnx": installed_version("onnx"),
-        "onnxruntime": installed_version("onnxruntime"),
+        "placement": code_digest("cnnx.graph.placement"),
     }
     place = steps.store.place("statistics", inputs)
     partial = place.with_name(f".{place.name}.partial")
@@ -125,6 +97,22 @@ def statistics_step(
         partial.unlink(missing_ok=True)
 
     return steps.make("calibration pictures through the graph", "statistics", inputs, fill)
+
+
+def _observed_from(graph: Entry, crops: Crops, recipe: Recipe) -> dict[str, Any]:
+    """What `_observed` depends on."""
+    return {
+        "graph": graph.key,
+        "crops": crops.list_digest,
+        "preprocessing": dataclasses.asdict(recipe.preprocessing),
+        # Of this file itself, not of all it imports: a new method needs no new pass over the pictures.
+        "here": digest_of_file(Path(__file__)),
+        "code": code_digest(
+            "cnnx.graph.observe", "cnnx.quant.observation", "cnnx.runtimes.ort", "cnnx.data.normalize"
+        ),
+        "onnx": installed_version("onnx"),
+        "onnxruntime": installed_version("onnxruntime"),
+    }
 
 
 def _observed(

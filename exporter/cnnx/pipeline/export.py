@@ -6,7 +6,7 @@ import dataclasses
 import json
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from cnnx import runtimes
@@ -16,13 +16,8 @@ from cnnx.bundle import (
     Engine,
     refuse_place,
 )
-from cnnx.data.crops import Crops
-from cnnx.data.images import ImageSet, Split
-from cnnx.data.sets import BUILT_IN, open_images
 from cnnx.errors import UsageError
-from cnnx.labels import read_wnids
 from cnnx.pipeline import original as originals
-from cnnx.pipeline.calibrating import calibration_step, equalize_step, statistics_step
 from cnnx.pipeline.finished import (
     Effort,
     OpenSubject,
@@ -34,22 +29,15 @@ from cnnx.pipeline.finished import (
     measure,
     open_subject,
 )
-from cnnx.pipeline.original import Batch, Original
+from cnnx.pipeline.original import Batch
+from cnnx.pipeline.parts import Job, Parts, make_parts, repaired
 from cnnx.pipeline.progress import Listener, Steps, silent
-from cnnx.pipeline.publish import Job, Parts, class_names, publish
-from cnnx.pipeline.repairing import REPAIR_IMAGES, in_fp16, repair_step
-from cnnx.pipeline.results import Candidate, ExportResult, Measurement
-from cnnx.pipeline.selection import AUTO, SELECTION_IMAGES, choose_method
+from cnnx.pipeline.publish import class_names, publish
+from cnnx.pipeline.results import ExportResult, Measurement
+from cnnx.pipeline.selection import AUTO
 from cnnx.pipeline.steps import MODEL as STEP_MODEL
-from cnnx.pipeline.steps import (
-    NOTES,
-    crops_step,
-    export_step,
-    graph_step,
-    reference_step,
-)
+from cnnx.pipeline.steps import NOTES
 from cnnx.quant.methods import check_method
-from cnnx.quant.repair import Repair
 from cnnx.recipe import Precision, Recipe, Scales
 from cnnx.record import Subject
 from cnnx.stats import Verdict
@@ -126,7 +114,8 @@ def export(
         recipe = dataclasses.replace(recipe, precision=policy)
     chosen: Precision = precision or recipe.precision.default
     for_int8 = {"--method": method, "--equalize/--no-equalize": equalize, "--repair": repair or None}
-    _refuse_idle({**for_int8, "--repair-trials": None if repair else repair_trials}, chosen)
+    _refuse_idle([option for option, value in for_int8.items() if value is not None], chosen)
+    trials = _trials(repair, repair_trials)
     place = Path(out) if out else Path(f"{recipe.name}-{chosen}")
     refuse_place(place)
     class_names(recipe)  # a fault in them is refused before any work
@@ -147,12 +136,12 @@ def export(
         out=place,
         runtime=runtime,
         sm=tuple(sm),
-        repair_trials=_trials(repair_trials) if repair else 0,
+        repair_trials=trials,
     )
-    parts = _parts(job, source, steps, labels=None if labels is None else Path(labels))
-    repaired = None
+    parts = make_parts(job, source, steps, labels=None if labels is None else Path(labels))
+    found = None
     if job.repair_trials:
-        job, parts, repaired = _repaired(job, parts, steps)
+        job, parts, found = repaired(job, parts, steps)
     bundle, unchanged = publish(job, parts, steps)
     engines = _engines(job, bundle, steps)
     before = latest_validation(bundle, bundle.records()) if unchanged else None
@@ -174,7 +163,7 @@ def export(
         unchanged=before is not None,
         notes=(*_notes(job, parts), *_advice(job, validation)),
         candidates=parts.candidates,
-        repair=repaired,
+        repair=found,
         int8_share=parts.described["int8_share"] if job.precision == "int8" else None,
         steps=tuple(steps.times),
         seconds=time.perf_counter() - started,
@@ -205,20 +194,18 @@ def _check_calibrator(method: str) -> None:
         raise reason
 
 
-def _refuse_idle(given: Mapping[str, object], precision: Precision) -> None:
+def _refuse_idle(for_int8: Sequence[str], precision: Precision) -> None:
     """Options that would do nothing."""
-    for option, value in given.items():
-        if value is not None and option == "--repair-trials":
-            raise UsageError("--repair-trials says how long --repair searches", mend="give --repair, too")
-        if value is not None and precision != "int8":
-            raise UsageError(f"{option} is for INT8, this export is in {precision}", mend="give --int8, too")
+    if for_int8 and precision != "int8":
+        raise UsageError(f"{for_int8[0]} is for INT8, this export is in {precision}", mend="give --int8, too")
 
 
-def _trials(trials: int | None) -> int:
-    trials = 200 if trials is None else trials
-    if trials < 1:
+def _trials(repair: bool, trials: int | None) -> int:
+    if not repair and trials is not None:
+        raise UsageError("--repair-trials says how long --repair searches", mend="give --repair, too")
+    if trials is not None and trials < 1:
         raise UsageError(f"a search in {trials} trials finds nothing", mend="--repair-trials 200")
-    return trials
+    return (trials or 200) if repair else 0
 
 
 def _scales(scales: Scales) -> Scales:
@@ -233,112 +220,6 @@ def _batch(batch: Batch) -> Batch:
             f"a batch of {batch[0]} to {batch[1]} makes no sense", mend="--batch 4, or --batch 1..8"
         )
     return batch
-
-
-def _parts(job: Job, original: Original, steps: Steps, *, labels: Path | None) -> Parts:
-    """Every step that gives files, in order."""
-    recipe = job.recipe
-    # First, for it is what refuses a definition, or weights, that are not what the recipe says.
-    graph = export_step(steps, original, batch=job.batch)
-    validation = crops_step(
-        steps,
-        _images(recipe, recipe.validation.data, "validation", labels),
-        recipe,
-        count=recipe.validation.images,
-        role="validation",
-    )
-    chooses = job.precision == "int8" and job.method == AUTO
-    selection = None
-    if chooses or job.repair_trials:
-        count = REPAIR_IMAGES if job.repair_trials else SELECTION_IMAGES
-        selection = _selection(steps, recipe, validation, count)
-    calibration = None
-    if job.precision != "fp32":
-        calibration = crops_step(
-            steps,
-            _images(recipe, recipe.calibration.data, "calibration", None),
-            recipe,
-            count=recipe.calibration.images,
-            role="calibration",
-            apart_from=[validation, selection] if selection else [validation],
-        )
-    reference = reference_step(steps, original, graph, validation, recipe)
-    ranges, source = None, graph
-    candidates: tuple[Candidate, ...] = ()
-    if calibration:
-        if job.precision == "int8" and recipe.precision.equalize:
-            source = equalize_step(steps, graph, calibration, recipe)
-        # FP16 needs no ranges, only the maxima that say which layers would overflow.
-        method = job.method if job.precision == "int8" else "max"
-        statistics = statistics_step(steps, source, calibration, recipe, precision=job.precision)
-        if selection and chooses:
-            candidates = choose_method(
-                steps, source, statistics, calibration, selection, recipe, scales=job.scales
-            )
-            method = candidates[0].method
-        ranges = calibration_step(steps, statistics, calibration, method=method)
-    typed = graph_step(steps, source, ranges, recipe, precision=job.precision, scales=job.scales)
-    return Parts(
-        original, validation, calibration, selection, graph, source, reference, ranges, typed, candidates
-    )
-
-
-def _repaired(job: Job, parts: Parts, steps: Steps) -> tuple[Job, Parts, Repair]:
-    """What `--repair` came to, and the graph it left."""
-    assert parts.ranges is not None and parts.selection is not None
-    found = repair_step(
-        steps,
-        parts.source,
-        parts.ranges,
-        parts.selection,
-        job.recipe,
-        costs=parts.described["costs"],
-        scales=job.scales,
-        most=job.repair_trials,
-        validation_images=len(parts.validation),
-    )
-    reasons = {
-        each.layer: f"put back by repair: alone in INT8 it diverges by {each.alone:.2g} nats"
-        for each in found.put_back
-    }
-    recipe = in_fp16(job.recipe, reasons)
-    typed = graph_step(steps, parts.source, parts.ranges, recipe, precision=job.precision, scales=job.scales)
-    return dataclasses.replace(job, recipe=recipe), dataclasses.replace(parts, typed=typed), found
-
-
-def _selection(steps: Steps, recipe: Recipe, validation: Crops, count: int) -> Crops:
-    """Pictures that choose; of a set without such pictures of its own at most a quarter."""
-    images = _images(recipe, recipe.calibration.data, "selection", None)
-    # A folder that also validates: those pictures are spoken for.
-    same = recipe.calibration.data == recipe.validation.data and recipe.calibration.data not in BUILT_IN
-    available = len(images) - (len(validation) if same else 0)
-    if available < 2:
-        raise UsageError(
-            f"{available} pictures are left to calibrate with, none of them to choose by",
-            where=recipe.calibration.data,
-            mend="give more calibration pictures, or leave out --method auto and --repair",
-        )
-    return crops_step(
-        steps,
-        images,
-        recipe,
-        count=min(count, max(1, available // 4)),
-        role="selection",
-        apart_from=[validation],
-    )
-
-
-def _images(recipe: Recipe, data: str, split: Split, labels: Path | None) -> ImageSet:
-    preprocessing, file = recipe.preprocessing, recipe.labels_file
-    return open_images(
-        data,
-        labels=labels,
-        size=preprocessing.resize,
-        color=preprocessing.color,
-        split=split,
-        classes=recipe.model.classes,
-        class_ids=read_wnids(file, recipe.model.classes) if file else None,
-    )
 
 
 def _engines(job: Job, bundle: Bundle, steps: Steps) -> tuple[Engine, ...]:

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import shutil
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cnnx.bundle import (
     CALIBRATION,
@@ -30,64 +25,14 @@ from cnnx.data.crops import Crops
 from cnnx.environment import installed_version
 from cnnx.errors import BundleError
 from cnnx.labels import read_labels
-from cnnx.pipeline.original import Batch, Original
+from cnnx.pipeline.parts import Job, Parts
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.results import Candidate
-from cnnx.pipeline.steps import LAYERS, LOGITS, RANGES
 from cnnx.pipeline.steps import MODEL as STEP_MODEL
-from cnnx.recipe import Precision, Recipe, Scales
-from cnnx.runtimes import Runtime
-from cnnx.store import Entry, code_digest, digest_of
+from cnnx.pipeline.steps import RANGES
+from cnnx.recipe import Recipe
+from cnnx.store import code_digest, digest_of
 
 _TOOLS = ("cnnx", "numpy", "onnx", "onnxruntime", "onnxscript", "pillow", "torch")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Job:
-    """The options of one export, defaults filled in from its recipe; `repair_trials` 0: no repair."""
-
-    recipe: Recipe
-    precision: Precision
-    scales: Scales
-    batch: Batch
-    method: str
-    out: Path
-    runtime: Runtime
-    sm: tuple[int, ...]
-    repair_trials: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Parts:
-    """What the steps left, ready to be put into a bundle.
-
-    Attributes:
-        graph: as exported.
-        source: the FP32 graph that was typed or quantized; `graph` with its channels equalized, or itself.
-    """
-
-    original: Original
-    validation: Crops
-    calibration: Crops | None
-    selection: Crops | None
-    graph: Entry
-    source: Entry
-    reference: Entry
-    ranges: Entry | None
-    typed: Entry
-    candidates: tuple[Candidate, ...]
-
-    @property
-    def described(self) -> dict[str, Any]:
-        """What typing the graph left to say of its layers."""
-        described: dict[str, Any] = json.loads((self.typed.folder / LAYERS).read_text(encoding="utf-8"))
-        return described
-
-    @property
-    def logits(self) -> NDArray[np.float32]:
-        """The original's, for the validation pictures."""
-        logits: NDArray[np.float32] = np.load(self.reference.folder / LOGITS, allow_pickle=False)
-        return logits
 
 
 def publish(job: Job, parts: Parts, steps: Steps) -> tuple[Bundle, bool]:

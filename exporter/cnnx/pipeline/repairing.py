@@ -10,15 +10,11 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cnnx.agreement import Likeness, compare
 from cnnx.data.crops import Crops
 from cnnx.environment import installed_version
-from cnnx.pipeline.original import open_here
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps import MODEL, logits_of, read_calibration, type_graph
+from cnnx.pipeline.steps import MODEL, graph_logits, read_calibration, type_graph
 from cnnx.quant.repair import Outcome, PutBack, Repair, repair
 from cnnx.recipe import LayerOverride, Recipe, Scales, Thresholds
 from cnnx.stats import Verdict, wilson
@@ -66,7 +62,7 @@ def repair_step(
         "validation": validation_images,
         "scales": scales,
         "most": most,
-        "code": code_digest("cnnx.pipeline.repairing", "cnnx.agreement", "cnnx.quant.repair", "cnnx.graph"),
+        "code": code_digest("cnnx.pipeline.repairing"),
         "onnx": installed_version("onnx"),
         "onnxruntime": installed_version("onnxruntime"),
     }
@@ -78,13 +74,7 @@ def repair_step(
         known = _read(journal)
         done = 0
 
-        def logits(model: Path) -> NDArray[np.float32]:
-            session = open_here("ort", model)
-            found = logits_of(session, selection.pixels, recipe.preprocessing, progress=lambda *_: None)
-            session.close()
-            return found
-
-        original = logits(graph.folder / MODEL)
+        original = graph_logits(graph.folder / MODEL, selection.pixels, recipe.preprocessing)
 
         def attempt(int8: frozenset[str]) -> Outcome:
             nonlocal done
@@ -93,7 +83,8 @@ def repair_step(
                 tried = in_fp16(recipe, others)
                 with tempfile.TemporaryDirectory() as scratch:
                     type_graph(Path(scratch), graph, calibration, tried, precision="int8", scales=scales)
-                    likeness = compare(original, logits(Path(scratch) / MODEL))
+                    model = Path(scratch) / MODEL
+                    likeness = compare(original, graph_logits(model, selection.pixels, recipe.preprocessing))
                 passes = would_pass(
                     likeness, recipe.acceptance.int8, images=max(validation_images, REPAIR_IMAGES)
                 )

@@ -13,10 +13,9 @@ from cnnx.agreement import Likeness, compare
 from cnnx.data.crops import Crops
 from cnnx.environment import installed_version
 from cnnx.pipeline.calibrating import calibration_step
-from cnnx.pipeline.original import open_here
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.results import Candidate
-from cnnx.pipeline.steps import MODEL, graph_step, logits_of
+from cnnx.pipeline.steps import MODEL, graph_logits, graph_step
 from cnnx.recipe import Recipe, Scales
 from cnnx.store import Entry, code_digest
 
@@ -25,7 +24,7 @@ CANDIDATES = ("entropy", "max", "mse", "percentile-99.99", "percentile-99.999")
 """What `--method auto` tries. A lower percentile never won on a trained network (docs/decisions.md)."""
 
 SELECTION_IMAGES = 128
-"""Pictures that choose. They are neither calibrated on nor validated with."""
+"""Pictures that choose (more where `--repair` wants more). They neither calibrate nor validate."""
 
 _FILE = "candidates.json"
 
@@ -59,25 +58,20 @@ def choose_method(
         "policy": dataclasses.asdict(recipe.precision),
         "scales": scales,
         "candidates": CANDIDATES,
-        "code": code_digest("cnnx.pipeline.selection", "cnnx.agreement"),
+        "code": code_digest("cnnx.pipeline.selection"),
         "onnx": installed_version("onnx"),
         "onnxruntime": installed_version("onnxruntime"),
     }
 
     def fill(folder: Path, progress: Progress) -> None:
-        count = min(SELECTION_IMAGES, len(selection))
-        total = (1 + len(CANDIDATES)) * count
-
         def run(number: int, model: Path) -> NDArray[np.float32]:
-            session = open_here("ort", model)
-            logits = logits_of(
-                session,
-                selection.pixels[:SELECTION_IMAGES],
+            before, total = number * len(selection), (1 + len(CANDIDATES)) * len(selection)
+            return graph_logits(
+                model,
+                selection.pixels,
                 recipe.preprocessing,
-                progress=lambda done, _: progress(number * count + done, total),
+                progress=lambda done, _: progress(before + done, total),
             )
-            session.close()
-            return logits
 
         original = run(0, graph.folder / MODEL)
         found = []

@@ -124,6 +124,16 @@ def logits_of(
     return run_logits(run, pixels, batch=_BATCH, progress=lambda done: progress(done, len(pixels)))
 
 
+def graph_logits(
+    graph: Path, pixels: NDArray[np.uint8], preprocessing: Preprocessing, *, progress: Progress | None = None
+) -> NDArray[np.float32]:
+    """Logits of an ONNX graph on ONNX Runtime, for crops (N, H, W, C): (N, classes)."""
+    session = open_here("ort", graph)
+    logits = logits_of(session, pixels, preprocessing, progress=progress or (lambda *_: None))
+    session.close()
+    return logits
+
+
 def check_parity(
     graph: Path,
     pixels: NDArray[np.uint8],
@@ -138,9 +148,7 @@ def check_parity(
     Raises:
         BuildFailed: they are further apart than `EXPORT_TOLERANCE`.
     """
-    session = open_here("ort", graph)
-    exported = logits_of(session, pixels, recipe.preprocessing, progress=lambda *_: None)
-    session.close()
+    exported = graph_logits(graph, pixels, recipe.preprocessing)
     expected = logits[: len(exported)]
     error = float(np.abs(exported - expected).max() / max(float(np.abs(expected).max()), 1e-30))
     if not error <= EXPORT_TOLERANCE:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+# Less than this share of the distance gone: the ranking has lost its way.
+_STALLED = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -67,8 +70,8 @@ def repair(layers: Sequence[str], attempt: Try, *, costs: Mapping[str, int], mos
 
     Layers are ranked by the distance that each makes alone. As many of the worst are put back as it takes,
     doubling their number; where that hardly helps, the others are ranked anew, by what each one's return
-    would help the network as it then is. Of those put back, the costliest first, those that can return to
-    INT8.
+    would help the network as it then is. Then, the costliest first, layers return to INT8 until none
+    can alone.
 
     Args:
         layers: those in INT8.
@@ -99,11 +102,7 @@ def repair(layers: Sequence[str], attempt: Try, *, costs: Mapping[str, int], mos
         if not before.passes:
             alone = {layer: tried([layer]).distance for layer in layers}
             _grow(back, whole, sorted(layers, key=lambda layer: -alone[layer]), tried)
-            for layer in sorted(back, key=lambda each: (-costs[each], alone[each], each)):
-                if tried(whole - back | {layer}).passes:
-                    back.remove(layer)
-            for layer in sorted(back, key=lambda each: -alone[each]):  # for what it says of each
-                tried(whole - back | {layer})
+            _shrink(back, whole, sorted(back, key=lambda each: (-costs[each], alone[each], each)), tried)
     except _Exhausted:
         exhausted = True
     after = known.get(whole - back, before)
@@ -113,10 +112,6 @@ def repair(layers: Sequence[str], attempt: Try, *, costs: Mapping[str, int], mos
         spared = None if with_it is None else with_it.distance - after.distance
         put_back.append(PutBack(layer, alone[layer], spared))
     return Repair(tuple(put_back), before, after, len(known), exhausted)
-
-
-# Less than this share of the distance gone: the ranking has lost its way.
-_STALLED = 0.1
 
 
 def _grow(
@@ -135,3 +130,16 @@ def _grow(
             ranking.sort(key=lambda layer: tried(whole - back - {layer}).distance)
         last, step = outcome.distance, len(back)
     back.clear()
+
+
+def _shrink(
+    back: set[str], whole: frozenset[str], order: list[str], tried: Callable[[Iterable[str]], Outcome]
+) -> None:
+    """Return layers to INT8 while the rest passes; at the end each of those left has been tried alone."""
+    returned = True
+    while returned:
+        returned = False
+        for layer in order:
+            if layer in back and tried(whole - back | {layer}).passes:
+                back.remove(layer)
+                returned = True

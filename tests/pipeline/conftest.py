@@ -1,0 +1,37 @@
+"""What several tests of the whole way share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cnnx.data.sets import open_images
+from cnnx.pipeline.progress import Event, Listener
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 digits as a user's own folder of pictures."""
+    folder = tmp_path_factory.mktemp("pictures")
+    digits = open_images("digits", size=32, color="gray", split="calibration")
+    for index, item in enumerate(list(digits)[:24]):
+        item.load().save(folder / f"{index:02}.png")
+    return folder
+
+
+@pytest.fixture
+def stop_at() -> Callable[[str, int, list[int]], Listener]:
+    """Makes a listener that notes how far a step is, and interrupts it there."""
+
+    def make(step: str, limit: int, seen: list[int]) -> Listener:
+        def listen(event: Event) -> None:
+            if event.step == step and event.done:
+                seen.append(event.done)
+                if event.done == limit:
+                    raise KeyboardInterrupt
+
+        return listen
+
+    return make
