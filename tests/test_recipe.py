@@ -72,7 +72,11 @@ def test_the_least_recipe_takes_the_defaults():
         (MINIMAL + "preprocessing = { resize = true }", ["whole number"]),
         (MINIMAL.replace("mine", "../x"), ["cannot name a folder"]),
         (MINIMAL.replace("10", "1"), ["at least 2 classes"]),
-        (MINIMAL + 'precision = { small_layers = "int8" }', ["small_layers_reason"]),
+        (
+            MINIMAL + 'precision = { small_layers = "int8" }',
+            ["small_layers is not 'fp16'", "precision.reason"],
+        ),
+        (MINIMAL + 'precision = { first_layer = "fp16" }', ["first_layer is not 'int8'", "precision.reason"]),
         (
             MINIMAL + 'precision = { overrides = [{ match = "*", precision = "int4", reason = "" }] }',
             ["int4"],

@@ -28,6 +28,7 @@ else:
     import tomli as tomllib
 
 Precision = Literal["fp32", "fp16", "int8"]
+_Int8 = Literal["fp16", "int8"]
 Scales = Literal["fp16", "fp32"]
 """Type that the scales of Q/DQ are written in."""
 
@@ -149,7 +150,10 @@ class PrecisionPolicy:
     Attributes:
         default: the precision `cnnx export` takes when none is asked.
         small_layers: what becomes of layers too small to gain from INT8: "fp16" leaves them alone.
-        small_layers_reason: required when `small_layers` is not "fp16".
+        first_layer: what becomes of the layers with weights that read the picture.
+        last_layer: likewise, of those that give the logits.
+        residual: of the shortcut of a sum behind an INT8 convolution: "int8" lets TensorRT fuse the two.
+        reason: required when one of these four is not as usual.
         equalize: for INT8, scale channels first so that one range serves all of a tensor; in FP32 the
             function stays (`cnnx.graph.equalize`).
         fp16_limit: activations above this in absolute value make an FP32 island of their layer.
@@ -157,8 +161,11 @@ class PrecisionPolicy:
     """
 
     default: Precision = "fp16"
-    small_layers: Literal["fp16", "int8"] = "fp16"
-    small_layers_reason: str = ""
+    small_layers: _Int8 = "fp16"
+    first_layer: _Int8 = "int8"
+    last_layer: _Int8 = "int8"
+    residual: _Int8 = "int8"
+    reason: str = ""
     equalize: bool = True
     fp16_limit: float = 30000.0
     overrides: tuple[LayerOverride, ...] = ()
@@ -350,8 +357,10 @@ def _check(recipe: Recipe, where: Path) -> None:
         refuse("std must be positive and finite", "preprocessing.std", "values for x in 0..1")
     if recipe.preprocessing.resize < max(recipe.input.shape[1:]):
         refuse("the crop would be larger than the resized picture", "preprocessing.resize", "make it larger")
-    if recipe.precision.small_layers != "fp16" and not recipe.precision.small_layers_reason:
-        refuse("overriding the small-layer rule needs a reason", "precision.small_layers_reason", "say why")
+    policy, usual = recipe.precision, PrecisionPolicy()
+    for key in ("small_layers", "first_layer", "last_layer", "residual"):
+        if getattr(policy, key) != getattr(usual, key) and not policy.reason:
+            refuse(f"{key} is not {getattr(usual, key)!r} without a reason", "precision.reason", "say why")
     for precision, default in (("fp16", FP16_THRESHOLDS), ("int8", INT8_THRESHOLDS)):
         chosen: Thresholds = getattr(recipe.acceptance, precision)
         rates = (chosen.top1_agreement, chosen.top1_in_top5, chosen.top5_agreement, chosen.accuracy_ratio)

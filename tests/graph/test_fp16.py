@@ -14,7 +14,7 @@ from cnnx.graph.placement import plan_layers
 from cnnx.graph.qdq import insert_qdq
 from cnnx.recipe import LayerOverride, PrecisionPolicy
 
-POLICY = PrecisionPolicy(small_layers="int8", small_layers_reason="test")
+POLICY = PrecisionPolicy(small_layers="int8", reason="test")
 
 
 def typed(model, *, precision, policy=POLICY):

@@ -397,7 +397,7 @@ def test_what_cnnx_writes_has_no_findings(name: str, scales: Scales) -> None:
     model = GRAPHS[name]()
     simplify(model)
     maxima = dict.fromkeys(value_types(model), 1.0)
-    policy = PrecisionPolicy(small_layers="int8", small_layers_reason="the graphs are small")
+    policy = PrecisionPolicy(small_layers="int8", reason="the graphs are small")
     plan = plan_layers(model, precision="int8", policy=policy, maxima=maxima, scales=scales)
     quantized = insert_qdq(model, plan, ranges=maxima, scales=scales)
     findings = lint(type_fp16(quantized, plan) if scales == "fp16" else quantized)

@@ -5,7 +5,8 @@ from graphs import GRAPHS, Sketch, images, maxima_of
 from onnx import numpy_helper
 
 from cnnx.errors import RecipeError
-from cnnx.graph.placement import REASONS, plan_layers, quantized_uses, tensors_to_calibrate
+from cnnx.graph.placement import plan_layers, quantized_uses, tensors_to_calibrate
+from cnnx.graph.rules import RULES
 from cnnx.recipe import LayerOverride, PrecisionPolicy
 
 
@@ -15,8 +16,17 @@ def plan(model, x=None, *, precision="int8", scales="fp16", maxima=None, **polic
         model, precision=precision, policy=PrecisionPolicy(**policy), maxima=maxima, scales=scales
     )
     assert [layer.node for layer in layers] == [node.name for node in model.graph.node]
-    assert all(layer.rule in REASONS and "{" not in layer.reason for layer in layers)
+    names = {rule.name for rule in RULES}
+    assert all(layer.rule in names and "{" not in layer.reason for layer in layers)
     return {layer.node: layer for layer in layers}
+
+
+def test_first_and_last_layers_stay_out_where_the_recipe_says_so():
+    model = GRAPHS["plain"]()
+    layers = plan(model, first_layer="fp16", last_layer="fp16", reason="measured")
+    assert rules(layers)["conv1"] == "first-layer" and rules(layers)["fc"] == "last-layer"
+    assert {n for n, layer in layers.items() if layer.precision == "int8"} == {"conv2"}
+    assert "measured" in layers["fc"].reason
 
 
 def rules(layers):
@@ -77,7 +87,7 @@ def test_small_layers(inputs, outputs, kernel, group, first, int8):
     found = plan(model, images(channels=inputs if first else 3))["probe"]
     assert (found.precision, found.rule) == (("int8", "weighted") if int8 else ("fp16", "small-layer"))
     x = images(channels=inputs if first else 3)
-    assert plan(model, x, small_layers="int8", small_layers_reason="measured")["probe"].precision == "int8"
+    assert plan(model, x, small_layers="int8", reason="measured")["probe"].precision == "int8"
 
 
 @pytest.mark.parametrize(("bad", "word"), [(0.0, "zero"), (math.inf, "finite"), (math.nan, "finite")])
@@ -154,3 +164,5 @@ def test_a_shortcut_stays_where_its_range_is_bad_or_the_recipe_says_so():
     override = LayerOverride("a.add", "fp16", "measured")
     layers = plan(model, overrides=(override,))
     assert quantized_uses(model, tuple(layers.values()))["stem.relu"] == ("a.conv1",)
+    layers = plan(model, residual="fp16", reason="measured")
+    assert "residual" not in rules(layers).values() and rules(layers)["a.conv2"] == "weighted"

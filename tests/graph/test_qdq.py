@@ -13,7 +13,7 @@ from cnnx.graph.qdq import insert_qdq, quantize_weight, scales_from_amax
 from cnnx.recipe import LayerOverride, PrecisionPolicy
 
 KINDS = {"fp16": np.float16, "fp32": np.float32}
-KEEP_ALL = PrecisionPolicy(small_layers="int8", small_layers_reason="test")
+KEEP_ALL = PrecisionPolicy(small_layers="int8", reason="test")
 
 
 def quantized(model, *, policy=KEEP_ALL, scales="fp16"):

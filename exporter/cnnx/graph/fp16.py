@@ -16,7 +16,8 @@ from onnx import ModelProto, NodeProto, helper
 from cnnx.errors import GraphError
 from cnnx.graph import edit
 from cnnx.graph.edit import FLOAT, FLOAT16
-from cnnx.graph.placement import FP16_MAX, LayerPlan
+from cnnx.graph.placement import LayerPlan
+from cnnx.graph.rules import FP16_MAX
 
 _SUFFIX: dict[int, str] = {FLOAT: "fp32", FLOAT16: "fp16"}
 
