@@ -10,15 +10,13 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from cnnx import models
+from cnnx import models, weights
 from cnnx.data.normalize import normalize
 from cnnx.data.shapes100 import draw_batch
 from cnnx.recipe import Recipe, read_recipe, recipe_names
 from cnnx.stats import wilson
 
 torch = pytest.importorskip("torch", reason="the networks are PyTorch's")
-
-from cnnx import weights  # noqa: E402
 
 SHAPES100 = [name for name in recipe_names() if read_recipe(name).validation.data == "shapes100"]
 TWINS = [name for name in SHAPES100 if name.endswith(("-hostile", "-parts", "-branches"))]
@@ -28,18 +26,22 @@ TRAINED = [name for name in SHAPES100 if name not in TWINS]
 def network_of(recipe: Recipe) -> torch.nn.Module:
     spec = recipe.model
     network = models.build(spec.definition, classes=spec.classes, arguments=spec.arguments)
-    found = weights.locate(recipe, "pretrained", progress=lambda done, total: None)
+    found = weights.locate(recipe, "pretrained", progress=lambda *_: None)
     weights.load_into(network, found, recipe, batches_for_statistics=())
     return network
 
 
 def file_of(recipe: Recipe):
-    return weights.locate(recipe, "pretrained", progress=lambda done, total: None).file
+    return weights.locate(recipe, "pretrained", progress=lambda *_: None).file
 
 
 def made(recipe: Recipe) -> dict:
     with safe_open(file_of(recipe), "pt") as file:
         return json.loads(file.metadata()["made"])
+
+
+def places_changed(how: dict) -> list[dict]:
+    return how.get("rescaled") or how["shifted"]
 
 
 def pictures(recipe: Recipe, start: int, count: int):
@@ -63,7 +65,7 @@ def test_weights_are_small_and_say_how_they_were_made(name: str) -> None:
     how = made(recipe)
     assert how["by"].startswith("cnnx, tools/")
     if name in TWINS:
-        assert how["from"] == original_of(name).weights.file and how["rescaled"]
+        assert how["from"] == original_of(name).weights.file and places_changed(how)
         return
     assert how["command"].startswith(f"python tools/train_shapes100.py {name}")
     right = int(re.match(r"\d+", how["validation"])[0])
@@ -95,7 +97,7 @@ def test_a_twin_is_the_same_function_with_other_weights(name: str) -> None:
     with torch.no_grad():
         expected, found = one(inputs), other(inputs)
     assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-4
-    scaled = [layer for place in made(twin)["rescaled"] for layer in place["layers"]]
     before, after = one.state_dict(), other.state_dict()
-    for layer in scaled:
-        assert not torch.equal(before[f"{layer}.weight"], after[f"{layer}.weight"])
+    for layer in (layer for place in places_changed(made(twin)) for layer in place["layers"]):
+        its = [key for key in before if key.startswith(f"{layer}.")]
+        assert any(not torch.equal(before[key], after[key]) for key in its)

@@ -9,10 +9,9 @@ leaves a record in build/hostile/; cells with a record are not run again, so a s
 from __future__ import annotations
 
 import argparse
-import datetime
 import fnmatch
+import functools
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,9 +24,9 @@ import onnx
 from rich.console import Console
 from safetensors import safe_open
 
+import cells
 import cnnx
 from cnnx.bundle import Bundle
-from cnnx.environment import cpu_model
 from cnnx.graph import edit
 from cnnx.recipe import read_recipe, recipe_names
 from cnnx.resources import shared_folder
@@ -86,9 +85,6 @@ def run_cell(name: str, variant: str) -> dict[str, Any]:
             "islands": sum(layer["precision"] == "fp32" for layer in bundle.manifest.layers),
             "largest": max(maxima_of(bundle).values()),
             "joints": list(joints(bundle)),
-            "versions": bundle.manifest.versions,
-            "machine": f"{os.cpu_count()} cores, {cpu_model()}, no GPU",
-            "date": datetime.date.today().isoformat(),
         }
 
 
@@ -115,48 +111,24 @@ def joints(bundle: Bundle) -> Iterator[tuple[str, str, list[float]]]:
             yield node.name, node.op_type, [maxima[part] for part in parts]
 
 
-def fill(pattern: str, *, again: bool, console: Console) -> None:
-    """Run the cells that have no record yet."""
-    RECORDS.mkdir(parents=True, exist_ok=True)
-    wanted = [
-        (name, variant)
-        for name in networks()
-        for variant in VARIANTS
-        if fnmatch.fnmatch(name, pattern) and (again or not place(name, variant).is_file())
-    ]
-    for number, (name, variant) in enumerate(wanted, start=1):
-        record = run_cell(name, variant)
-        draft = place(name, variant).with_suffix(".part")
-        draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        draft.replace(place(name, variant))
-        console.print(
-            f"{number} of {len(wanted)}: {name} {variant} {record['original']:.2%} -> "
-            f"{record['engine']:.2%}, {record['verdict']}"
-        )
-
-
-def place(name: str, variant: str) -> Path:
-    """Where a cell's record lies."""
-    return RECORDS / f"{name}-{variant}.json"
-
-
-def records() -> dict[str, dict[str, dict[str, Any]]]:
+def records() -> dict[str, dict[str, cells.Record]]:
     """network -> variant -> record, of the networks that have all."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for name in networks():
-        if all(place(name, variant).is_file() for variant in VARIANTS):
-            found[name] = {variant: json.loads(place(name, variant).read_text()) for variant in VARIANTS}
-    return found
+    found = {name: cells.read(RECORDS, [f"{name}-{v}" for v in VARIANTS]) for name in networks()}
+    return {
+        name: dict(zip(VARIANTS, by_cell.values(), strict=True))
+        for name, by_cell in found.items()
+        if len(by_cell) == len(VARIANTS)
+    }
 
 
 def accuracy_rows(found: dict[str, dict[str, dict[str, Any]]]) -> Iterator[list[str]]:
     """A row a network: what each variant leaves of it."""
     for name, by_variant in found.items():
         some = by_variant["max"]
-        cells = [
-            cell
+        values = [
+            value
             for record in by_variant.values()
-            for cell in (
+            for value in (
                 f"{record['engine']:.2%}",
                 f"{record['rates']['top-1 agreement'][0]:.2%}",
                 f"{record['sqnr_db']:.1f}",
@@ -167,7 +139,7 @@ def accuracy_rows(found: dict[str, dict[str, dict[str, Any]]]) -> Iterator[list[
         yield [
             name,
             f"{some['original']:.2%}",
-            *cells,
+            *values,
             chosen,
             f"{some['int8_share']:.1%}",
             str(some["islands"]),
@@ -194,8 +166,7 @@ ACCURACY = (
     "chosen", "in INT8", "FP32 islands",
 )  # fmt: skip
 TRAINING = (
-    "network", "parameters", "multiply-adds", "pictures", "optimizer, rate", "top-1 on 10,000", "minutes",
-    "command",
+    "network", "parameters", "multiply-adds", "pictures", "top-1 on 10,000", "minutes", "command",
 )  # fmt: skip
 JOINTS = ("network", "joint", "how many", "median ratio", "widest ratio", "where")
 
@@ -204,10 +175,10 @@ TEXT = """\
 
 Seven small networks are trained on `shapes100` ([contact sheet](shapes100.png)) and ship with their weights;
 `python tools/train_shapes100.py` makes them anew. Each has a twin that computes the same function in FP32,
-with channels scaled up and down inside it (`python tools/make_hostile.py`); in two more only the parts of
-concatenations (`-parts`) or the sides of sums (`-branches`) are scaled. They are the ground that calibration,
-placement and repair are judged on. What INT8 costs them today, with {calibration} calibration pictures,
-judged on {validation:,} validation pictures:
+with channels scaled up and down inside it (`python tools/make_hostile.py`); in one more only the parts of
+concatenations are scaled (`-parts`), in another constants are shifted from one side of sums to the other
+(`-branches`). They are the ground that calibration, placement and repair are judged on. What INT8 costs them
+today, with {calibration} calibration pictures, judged on {validation:,} validation pictures:
 
 {accuracy}
 
@@ -219,12 +190,12 @@ first class is the original's, *SQNR* that of the logits in dB. *max* and *entro
 held-out pictures choose the method. *FP32 islands* are layers left in FP32 because their activations leave
 FP16, *in INT8* the share of the multiply-adds, both for *max*. The graph ran on ONNX Runtime's CPU
 provider, by `python tools/bench_hostile.py`.
-{machine}; {dates}; {versions}.{missing}
+{measured}{missing}
 
 ## How they were trained
 
-Each picture was seen once, in one cycle of the learning rate, matrix products mostly in bfloat16. Minutes are
-those of one thread on a machine that was busy otherwise.
+Each picture was seen once by SGD, in one cycle of its rate, matrix products mostly in bfloat16. Where one
+thread was used, the machine's other core was busy.
 
 {training}
 
@@ -250,34 +221,24 @@ def training_rows() -> Iterator[list[str]]:
                 f"{recipe.model.parameters:,}",
                 f"{recipe.model.multiply_adds:,}",
                 f"{made['settings']['pictures']:,}",
-                f"{made['settings']['optimizer']}, {made['settings']['learning_rate']:g}",
                 made["validation"].partition("right: ")[2],
                 f"{made['minutes']:.0f}",
                 f"`{made['command']}`",
             ]
 
 
-def table(columns: tuple[str, ...], rows: Iterator[list[str]], left: tuple[int, ...] = (0,)) -> str:
-    """Markdown."""
-    rule = "".join("---|" if place in left else "---:|" for place in range(len(columns)))
-    return "\n".join([f"| {' | '.join(columns)} |", f"|{rule}", *(f"| {' | '.join(row)} |" for row in rows)])
-
-
 def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
     """docs/trained.md."""
     every = [record for by_variant in found.values() for record in by_variant.values()]
-    versions = {f"{tool} {version}" for record in every for tool, version in record["versions"].items()}
     missing = ", ".join(name for name in networks() if name not in found)
     return TEXT.format(
         missing=f" Not measured yet: {missing}." if missing else "",
         calibration=CALIBRATION_IMAGES,
         validation=VALIDATION_IMAGES,
-        accuracy=table(ACCURACY, accuracy_rows(found)),
-        training=table(TRAINING, training_rows(), left=(0, 4, 5, 7)),
-        joints=table(JOINTS, joint_rows(found), left=(0, 1, 5)),
-        machine="; ".join(sorted({record["machine"] for record in every})),
-        dates=" to ".join(sorted({min(r["date"] for r in every), max(r["date"] for r in every)})),
-        versions=", ".join(sorted(versions)),
+        accuracy=cells.table(ACCURACY, accuracy_rows(found)),
+        training=cells.table(TRAINING, training_rows(), left=(0, 4, 6)),
+        joints=cells.table(JOINTS, joint_rows(found), left=(0, 1, 5)),
+        measured=cells.where_measured(every),
     )
 
 
@@ -312,7 +273,13 @@ def main() -> None:
     options = parser.parse_args()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     if not options.page_only:
-        fill(options.names, again=options.again, console=console)
+        wanted = {
+            f"{name}-{variant}": functools.partial(run_cell, name, variant)
+            for name in networks()
+            for variant in VARIANTS
+            if fnmatch.fnmatch(name, options.names)
+        }
+        cells.fill(RECORDS, wanted, again=options.again, console=console)
     found = records()
     if not found:
         parser.error("there are no records yet: leave out --page-only, or give another pattern")

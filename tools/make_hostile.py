@@ -4,16 +4,18 @@
 SHA-256>.safetensors and prints the lines to set in the recipes. Half a minute each; equal inputs give equal
 bytes.
 
-A channel is multiplied where it is made and divided where it is read (`cnnx.graph.channels`), in three ways:
+In two ways a channel is multiplied where it is made and divided where it is read (`cnnx.graph.channels`):
 
 - channels: in a third of the places, every channel by a factor of its own, log-uniform over ten octaves, and
   two of them by 64 more. One range for all channels of a tensor then leaves the smallest nothing. In
   "wide" twins one place is scaled on until it leaves FP16.
 - parts: each layer whose output is joined to others' by one factor, log-uniform over twelve octaves: the
   parts of a concatenation have very different ranges, the channels of a part have not.
-- branches: in each stage of a residual network one channel by 128, that which is large in the shortcut and
-  small in the branch of one block (or the other way round in the second stage): the two sides of a sum have
-  very different ranges.
+In a third, it is shifted:
+
+- branches: in each block of LeViT, whose sums have no ReLU behind them, the first branch adds a constant to
+  every channel, up to 32 times as large as all it carried; the second branch takes it away. The two sides of
+  a sum have very different ranges, and no scaling of channels can bring them together.
 """
 
 from __future__ import annotations
@@ -26,14 +28,14 @@ import warnings
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
-from torch import nn
+from torch import Tensor, nn
 
 from cnnx import models, weights
 from cnnx.data.normalize import normalize
@@ -42,6 +44,7 @@ from cnnx.graph import edit
 from cnnx.graph.channels import Groups, channels_of, scale_channels
 from cnnx.graph.observe import MAXIMA, observed_model
 from cnnx.graph.simplify import simplify
+from cnnx.models.levit import Block, LeViT
 from cnnx.recipe import Recipe, read_recipe
 from cnnx.resources import shared_folder
 from shipping import ship
@@ -53,11 +56,12 @@ Maxima = Mapping[str, NDArray[np.float64]]
 TOLERANCE = 1e-4  # of the largest logit
 PICTURES = 256
 BEYOND_FP16 = 2e5
+BRANCH_SHIFT = 32.0
 
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """Whose twin, scaled in which way."""
+    """Whose twin, made in which way."""
 
     of: str
     kind: Kind = "channels"
@@ -73,7 +77,7 @@ TWINS = {
     "small-mobilenet-hostile": Twin("small-mobilenet", wide=True),
     "small-levit-hostile": Twin("small-levit"),
     "densenet22-12-parts": Twin("densenet22-12", "parts"),
-    "resnet20-branches": Twin("resnet20", "branches"),
+    "small-levit-branches": Twin("small-levit", "branches"),
 }
 
 
@@ -176,33 +180,63 @@ def scaled_parts(
     return chosen
 
 
-def scaled_branches(
-    model: ModelProto,
-    places: list[Place],
-    groups: Mapping[str, Groups],
-    factors: NDArray[np.float64],
-    maxima: Maxima,
-) -> list[Place]:
-    """One channel of each stage, that which differs most between the two sides of one of its sums."""
-    graph = edit.wiring(model.graph)
-    best: dict[int, tuple[float, int]] = {}  # by the stage's width: how much, and which group
-    for node in (node for node in model.graph.node if node.op_type == "Add"):
-        # The branch ends in a BatchNorm, the shortcut in what the block before put out.
-        sides = sorted(node.input, key=lambda name: graph.producers[name].op_type != "BatchNormalization")
-        branch, shortcut = (maxima[name] + 1e-3 for name in sides)
-        width = len(branch)
-        turned = len(best) - (width in best) == 1  # the second stage
-        ratio = branch / shortcut if turned else shortcut / branch
-        found = float(ratio.max()), int(groups[node.output[0]][ratio.argmax()])
-        best[width] = max(best.get(width, (0.0, 0)), found)
-    factors[[group for _, group in best.values()]] = 128
-    return [place for place in places if np.any(factors[place.groups] != 1)]
+def shift_branches(network: LeViT, inputs: Tensor, rng: np.random.Generator) -> dict[str, Any]:
+    """Constants that the first branch of each block adds, and the second takes away. Edits in place."""
+    # Whose BatchNorm reads what, up to the end of the block: x + attention, then the MLP.
+    sums: dict[str, Tensor] = {}
+    blocks = {name: module for name, module in network.named_modules() if isinstance(module, Block)}
+    hooks = [
+        block.mlp.register_forward_pre_hook(lambda _, seen, name=name: sums.update({name: seen[0]}))
+        for name, block in blocks.items()
+    ]
+    with torch.no_grad():
+        network(inputs)
+    for hook in hooks:
+        hook.remove()
+    shifted = []
+    for name, block in blocks.items():
+        channels = sums[name].shape[1]
+        largest = float(sums[name].abs().max())
+        signs = torch.from_numpy(rng.choice([-1.0, 1.0], channels))
+        shift = (BRANCH_SHIFT * largest * signs * torch.from_numpy(rng.uniform(0.5, 1, channels))).float()
+        adds, reads, takes = block.attn.proj.ln.bn, block.mlp.ln1, block.mlp.ln2.bn
+        adds.bias.data += shift
+        # A 1x1 convolution without padding makes of a constant a constant.
+        reads.bn.running_mean += reads.linear.weight.data[:, :, 0, 0] @ shift
+        takes.bias.data -= shift
+        layers = [f"{name}.attn.proj.ln.bn", f"{name}.mlp.ln1.bn", f"{name}.mlp.ln2.bn"]
+        shifted.append({"layers": layers, "largest": round(float(shift.abs().max()), 4)})
+    return {"shifted": shifted}
+
+
+def scale(network: nn.Module, recipe: Recipe, twin: Twin, rng: np.random.Generator) -> dict[str, Any]:
+    """Factors for the channels of some places. Edits in place; what was done."""
+    model = graph_of(network, recipe.input.shape)
+    channels, maxima = channels_of(model), maxima_of(model, recipe)
+    places = places_of(model, channels.groups)
+    factors = np.ones(channels.count)
+    if twin.kind == "channels":
+        chosen = scaled_channels(places, factors, maxima, twin, rng)
+    else:
+        chosen = scaled_parts(model, places, factors, rng)
+    scale_channels(model, channels, factors)
+    state = network.state_dict()
+    for tensor in model.graph.initializer:
+        if tensor.name in state:
+            state[tensor.name] = torch.from_numpy(edit.array(tensor).copy())
+    network.load_state_dict(state)
+    rescaled = [
+        {"layers": place.layers, "smallest": low, "largest": high}
+        for place in chosen
+        for low, high in [np.round([factors[place.groups].min(), factors[place.groups].max()], 4).tolist()]
+    ]
+    return {"rescaled": rescaled}
 
 
 def make(name: str, twin: Twin) -> None:
-    """Scale, check, write, and say what the recipe is to say."""
+    """Change, check, write, and say what the recipe is to say."""
     recipe = read_recipe(twin.of)
-    found = weights.locate(recipe, "pretrained", progress=lambda done, total: None)  # noqa: ARG005
+    found = weights.locate(recipe, "pretrained", progress=lambda *_: None)
     network = models.build(
         recipe.model.definition, classes=recipe.model.classes, arguments=recipe.model.arguments
     )
@@ -210,39 +244,21 @@ def make(name: str, twin: Twin) -> None:
     pictures = torch.from_numpy(inputs_of(recipe, "validation", PICTURES))
     with torch.no_grad():
         original = network(pictures)
-    model = graph_of(network, recipe.input.shape)
-    channels, maxima = channels_of(model), maxima_of(model, recipe)
-    groups = channels.groups
-    places = places_of(model, groups)
-    factors = np.ones(channels.count)
     rng = np.random.default_rng(zlib.crc32(name.encode()))
-    if twin.kind == "channels":
-        chosen = scaled_channels(places, factors, maxima, twin, rng)
-    elif twin.kind == "parts":
-        chosen = scaled_parts(model, places, factors, rng)
+    if twin.kind == "branches":
+        inputs = torch.from_numpy(inputs_of(recipe, "calibration", 32))
+        changed = shift_branches(network, inputs, rng)
     else:
-        chosen = scaled_branches(model, places, groups, factors, maxima)
-    scale_channels(model, channels, factors)
-    state = network.state_dict()
-    for tensor in model.graph.initializer:
-        if tensor.name in state:
-            state[tensor.name] = torch.from_numpy(edit.array(tensor).copy())
-    network.load_state_dict(state)
+        changed = scale(network, recipe, twin, rng)
     with torch.no_grad():
         difference = float((network(pictures) - original).abs().max() / original.abs().max())
     if not difference <= TOLERANCE:
         raise SystemExit(f"{name}: the logits differ by {difference:.1e} of the largest")
-    print(f"{name}: {len(chosen)} of {len(places)} places scaled; logits differ by {difference:.1e}")
+    print(f"{name}: {', '.join(changed)}; logits differ by {difference:.1e}")
     made = {
         "by": f"cnnx, tools/make_hostile.py {name}",
         "from": found.origin.partition(":")[0],
-        "rescaled": [
-            {"layers": place.layers, "smallest": low, "largest": high}
-            for place in chosen
-            for low, high in [
-                np.round([factors[place.groups].min(), factors[place.groups].max()], 4).tolist()
-            ]
-        ],
+        **changed,
     }
     file = ship(name, network.state_dict(), made, folder=shared_folder("recipes") / "weights")
     print(f'in {name}.toml:\n[weights]\nfile = "{file.name}"\n', flush=True)
