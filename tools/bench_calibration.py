@@ -50,7 +50,7 @@ def pictures(recipe: Recipe, count: int) -> NDArray[np.uint8]:
             shape=recipe.input.shape,
             count=count,
             folder=Path(folder),
-            progress=lambda done, total: None,  # noqa: ARG005
+            progress=lambda *_: None,
         )
         return np.array(crops.pixels)
 
@@ -72,7 +72,7 @@ def observed(graph: Path, recipe: Recipe, pixels: NDArray[np.uint8], *, sampled:
         return outputs[observing.MAXIMA], outputs[observing.SAMPLE]
 
     batches = (normalize(pixels[i : i + 1], recipe.preprocessing) for i in range(len(pixels)))
-    observe(watch, batches, seen, progress=lambda done: None)  # noqa: ARG005
+    observe(watch, batches, seen, progress=lambda _: None)
     return seen
 
 

@@ -54,7 +54,7 @@ def read_digits(recipe: Recipe, split: Split) -> tuple[Tensor, Tensor]:
             shape=recipe.input.shape,
             count=len(images),
             folder=Path(folder),
-            progress=lambda done, total: None,  # noqa: ARG005
+            progress=lambda *_: None,
         )
         return torch.from_numpy(normalize(crops.pixels, recipe.preprocessing)), torch.from_numpy(crops.labels)
 
