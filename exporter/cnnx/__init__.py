@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cnnx.bundle import Bundle as Bundle
     from cnnx.bundle import Manifest as Manifest
     from cnnx.errors import CnnxError as CnnxError
+    from cnnx.pipeline.calibrate import calibrate as calibrate
     from cnnx.pipeline.doctor import doctor as doctor
     from cnnx.pipeline.export import export as export
     from cnnx.pipeline.finished import bench as bench
@@ -41,6 +42,7 @@ _HOMES = {
     "Verdict": "cnnx.stats",
     "bench": "cnnx.pipeline.finished",
     "build": "cnnx.pipeline.finished",
+    "calibrate": "cnnx.pipeline.calibrate",
     "doctor": "cnnx.pipeline.doctor",
     "export": "cnnx.pipeline.export",
     "inspect": "cnnx.pipeline.finished",

@@ -44,6 +44,19 @@ Trust = Annotated[bool, typer.Option("--trust-recipe", help="Let the recipe's ow
 Report = Annotated[
     Path | None, typer.Option(help="Also write a report: .html, .md, .xml (JUnit), .json or .csv.")
 ]
+CalibrationData = Annotated[
+    str | None,
+    typer.Option(help="digits, deadleaves, shapes100, a folder of pictures, or a list of file names."),
+]
+CalibrationImages = Annotated[int | None, typer.Option(help="How many of them at most.")]
+Equalize = Annotated[
+    bool | None,
+    typer.Option(help="Scale channels first so that one range serves all of a tensor (INT8; default)."),
+]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A recipe's name, a recipe file, or an ONNX file.")
+]
+Weights = Annotated[str, typer.Option(help="pretrained, standin (seeded random), or a checkpoint.")]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
 
 
@@ -108,9 +121,7 @@ def list_command(
 
 @app.command()
 def show(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A recipe's name, a recipe file, or an ONNX file.")
-    ],
+    model: Model,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the table as Markdown, to be pasted into a document.")
     ] = False,
@@ -141,9 +152,7 @@ def show(
 
 @app.command()
 def export(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A recipe's name, a recipe file, or an ONNX file.")
-    ],
+    model: Model,
     fp32: Annotated[bool, typer.Option("--fp32", help="Keep single precision.")] = False,
     fp16: Annotated[
         bool, typer.Option("--fp16", help="Type the graph FP16 (default of most recipes).")
@@ -151,17 +160,12 @@ def export(
     int8: Annotated[bool, typer.Option("--int8", help="Quantize to INT8, with FP16 elsewhere.")] = False,
     target: Target = "auto",
     sm: Sm = None,
-    weights: Annotated[
-        str, typer.Option(help="pretrained, standin (seeded random), or a checkpoint.")
-    ] = "pretrained",
+    weights: Weights = "pretrained",
     out: Annotated[
         Path | None, typer.Option(help="The bundle's folder; <name>-<precision> by default.")
     ] = None,
-    calibration_data: Annotated[
-        str | None,
-        typer.Option(help="digits, deadleaves, shapes100, a folder of pictures, or a list of file names."),
-    ] = None,
-    calibration_images: Annotated[int | None, typer.Option(help="How many of them at most.")] = None,
+    calibration_data: CalibrationData = None,
+    calibration_images: CalibrationImages = None,
     validation_data: Annotated[
         str | None, typer.Option(help="Likewise, for the pictures that judge.")
     ] = None,
@@ -176,10 +180,7 @@ def export(
             help="How ranges are chosen: entropy, max, mse, percentile-99.9, -99.99, -99.999, or auto."
         ),
     ] = None,
-    equalize: Annotated[
-        bool | None,
-        typer.Option(help="Scale channels first so that one range serves all of a tensor (INT8; default)."),
-    ] = None,
+    equalize: Equalize = None,
     repair: Annotated[
         bool,
         typer.Option(
@@ -233,6 +234,50 @@ def export(
             result, command="export", render=lambda out, verbose: print_export(out, result, verbose=verbose)
         )
         raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def calibrate(
+    model: Model,
+    weights: Weights = "pretrained",
+    calibration_data: CalibrationData = None,
+    calibration_images: CalibrationImages = None,
+    method: Annotated[
+        str | None, typer.Option(help="Show only this method's ranges, or auto; folds are compared by it.")
+    ] = None,
+    equalize: Equalize = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(help="Deal the pictures out into so many sets and say how far ranges and error move."),
+    ] = None,
+    trust_recipe: Trust = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Show the ranges that INT8 would get, by every method; with folds, whether the pictures are enough."""
+    from cnnx.cli.ui import command
+
+    with command(as_json=as_json, verbose=verbose, debug=debug) as ui:
+        import cnnx
+        from cnnx.cli.calibration_tables import print_calibration
+
+        result = cnnx.calibrate(
+            model,
+            weights=weights,
+            calibration_data=calibration_data,
+            calibration_images=calibration_images,
+            method=method,
+            equalize=equalize,
+            folds=folds,
+            trust_recipe=trust_recipe,
+            listener=ui.listen,
+        )
+        ui.show(
+            result,
+            command="calibrate",
+            render=lambda out, verbose: print_calibration(out, result, verbose=verbose),
+        )
 
 
 @app.command()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
+from cnnx.cli.columns import table as _table
 from cnnx.stats import Verdict
 
 if TYPE_CHECKING:
@@ -30,18 +31,7 @@ _COLORS = {
     Verdict.NOT_JUDGED: "yellow",
 }
 _FLIPS_SHOWN = 5
-_SHORT = ("what", "data", "verdict", "name", "weights")
 _MIB = 2**20
-
-
-def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
-    table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
-    for column in columns:
-        justify: Literal["left", "right"] = "right" if column in right else "left"
-        table.add_column(
-            column, justify=justify, overflow="fold", no_wrap=column in _SHORT or column in right
-        )
-    return table
 
 
 def _verdict(verdict: Verdict) -> str:
@@ -159,7 +149,7 @@ def print_export(out: Console, result: ExportResult, *, verbose: bool) -> None:
         )
     print_validation(out, result.validation, result.bundle.labels, verbose=verbose)
     if result.candidates:
-        out.print(_candidates(result.candidates, manifest.images["selection"].images))
+        out.print(candidate_table(result.candidates, manifest.images["selection"].images))
     if result.repair:
         _print_repair(out, result.repair)
     if result.measurements:
@@ -172,7 +162,8 @@ def print_export(out: Console, result: ExportResult, *, verbose: bool) -> None:
     _print_warnings(out, manifest, verbose=verbose)
 
 
-def _candidates(candidates: Sequence[Candidate], images: int) -> Table:
+def candidate_table(candidates: Sequence[Candidate], images: int) -> Table:
+    """What a method was chosen from."""
     title = f"Methods on {images} selection pictures; the first was taken"
     columns = ("method", "divergence", "top-1 agreement", "top-5 agreement", "SQNR dB")
     table = _table(title, *columns, right=columns[1:])

@@ -11,7 +11,7 @@ import hashlib
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -117,6 +117,20 @@ class Crops:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def only(self, places: NDArray[np.intp]) -> Crops:
+        """Some of these pictures, as a set of their own."""
+        labels = None if self.labels is None else self.labels[places]
+        ids, digests = (tuple(each[place] for place in places) for each in (self.ids, self.digests))
+        kept = zip(ids, digests, [None] * len(ids) if labels is None else labels.tolist(), strict=True)
+        return dataclasses.replace(
+            self,
+            pixels=self.pixels[places],
+            ids=ids,
+            digests=digests,
+            labels=labels,
+            list_digest=_list_digest(kept),
+        )
+
     def batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
         """The pixels in slices of `size`, the last one perhaps shorter."""
         for start in range(0, len(self), size):
@@ -217,6 +231,12 @@ def _digest(item: ImageItem) -> tuple[ImageItem, str]:
         return item, error.what
 
 
+def _list_digest(kept: Iterable[tuple[str, str, int | None]]) -> str:
+    """Of the lines of these pictures, each given by id, digest and label."""
+    lines = b"".join(_line(digest, name, label) for name, digest, label in kept)
+    return hashlib.sha256(lines).hexdigest()
+
+
 def _line(digest: str, name: str, label: int | None) -> bytes:
     tail = b"\n" if label is None else f" {label}\n".encode()
     return digest.encode() + b"  " + name_bytes(name) + tail
@@ -306,12 +326,11 @@ class _Tally:
     def facts(self) -> dict[str, Any]:
         """What crops.json says of the pictures."""
         ids, digests, labels = zip(*self.kept, strict=True)
-        lines = b"".join(_line(digest, name, label) for name, digest, label in self.kept)
         return {
             "ids": ids,
             "digests": digests,
             "labels": labels,
             "skipped": [dataclasses.asdict(each) for each in self.skipped],
             "excluded": self.excluded,
-            "list_digest": hashlib.sha256(lines).hexdigest(),
+            "list_digest": _list_digest(self.kept),
         }

@@ -66,11 +66,22 @@ def equalize_step(steps: Steps, graph: Entry, crops: Crops, recipe: Recipe) -> E
 
 
 def statistics_step(
-    steps: Steps, graph: Entry, crops: Crops, recipe: Recipe, *, precision: Precision
+    steps: Steps,
+    graph: Entry,
+    crops: Crops,
+    recipe: Recipe,
+    *,
+    precision: Precision,
+    parts: Sequence[Entry] = (),
+    title: str = "calibration pictures through the graph",
 ) -> Entry:
     """What the calibration pictures show of the graph: `statistics.npz`, which serves every method.
 
     A step that was stopped goes on from what it saved on the way.
+
+    Args:
+        parts: this step's results for sets that together are these pictures, batch for batch: they are
+            added up instead.
     """
     inputs = {
         **_observed_from(graph, crops, recipe),
@@ -85,6 +96,9 @@ def statistics_step(
         from cnnx.graph.load import load_model
         from cnnx.graph.placement import plan_layers, tensors_to_calibrate
 
+        if parts:
+            _merged(parts).save(folder / STATISTICS)
+            return
         model = load_model(graph.folder / MODEL)
         tensors: tuple[str, ...] = ()
         if precision == "int8":
@@ -96,7 +110,14 @@ def statistics_step(
         seen.save(folder / STATISTICS)
         partial.unlink(missing_ok=True)
 
-    return steps.make("calibration pictures through the graph", "statistics", inputs, fill)
+    return steps.make(title, "statistics", inputs, fill)
+
+
+def _merged(parts: Sequence[Entry]) -> Observation:
+    first, *others = (Observation.load(part.folder / STATISTICS) for part in parts)
+    for other in others:
+        first.merge(other)
+    return first
 
 
 def _observed_from(graph: Entry, crops: Crops, recipe: Recipe) -> dict[str, Any]:

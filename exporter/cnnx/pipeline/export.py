@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnnx import runtimes
 from cnnx.agreement import Validation
 from cnnx.bundle import (
     Bundle,
@@ -29,16 +28,16 @@ from cnnx.pipeline.finished import (
     measure,
     open_subject,
 )
+from cnnx.pipeline.options import check_calibrator, with_options
 from cnnx.pipeline.original import Batch
 from cnnx.pipeline.parts import Job, Parts, make_parts, repaired
+from cnnx.pipeline.pictures import few_ranges, remarks
 from cnnx.pipeline.progress import Listener, Steps, silent
 from cnnx.pipeline.publish import class_names, publish
 from cnnx.pipeline.results import ExportResult, Measurement
-from cnnx.pipeline.selection import AUTO
 from cnnx.pipeline.steps import MODEL as STEP_MODEL
 from cnnx.pipeline.steps import NOTES
-from cnnx.quant.methods import check_method
-from cnnx.recipe import Precision, Recipe, Scales
+from cnnx.recipe import Precision, Scales
 from cnnx.record import Subject
 from cnnx.stats import Verdict
 
@@ -46,8 +45,6 @@ from cnnx.stats import Verdict
 _GLANCE = Effort(min_seconds=0.5, min_samples=30, max_seconds=10.0)
 # Share of the multiply-adds in INT8 below which the user is told what keeps the rest out.
 _MOSTLY = 0.95
-# Calibration pictures below which the user is told that they are few.
-_FEW = 64
 
 
 def export(
@@ -104,14 +101,12 @@ def export(
     """
     started = time.perf_counter()
     steps = Steps(listener)
-    recipe = _with_data(
+    recipe = with_options(
         originals.resolve(model, trust_recipe=trust_recipe),
         calibration=(calibration_data, calibration_images),
         validation=(validation_data, validation_images),
+        equalize=equalize,
     )
-    if equalize is not None:
-        policy = dataclasses.replace(recipe.precision, equalize=equalize)
-        recipe = dataclasses.replace(recipe, precision=policy)
     chosen: Precision = precision or recipe.precision.default
     for_int8 = {"--method": method, "--equalize/--no-equalize": equalize, "--repair": repair or None}
     _refuse_idle([option for option, value in for_int8.items() if value is not None], chosen)
@@ -120,7 +115,7 @@ def export(
     refuse_place(place)
     class_names(recipe)  # a fault in them is refused before any work
     runtime = choose_runtime(target, sm)
-    _check_calibrator(method or recipe.calibration.method)
+    check_calibrator(method or recipe.calibration.method)
     source = steps.run(
         "weights",
         lambda progress: originals.open_original(
@@ -170,28 +165,6 @@ def export(
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         over_budget=_over_budget(job, bundle),
     )
-
-
-def _with_data(
-    recipe: Recipe, *, calibration: tuple[str | None, int | None], validation: tuple[str | None, int | None]
-) -> Recipe:
-    """The recipe with the user's picture sets in place of its own."""
-    sets = {}
-    for role, (data, images) in {"calibration": calibration, "validation": validation}.items():
-        if images is not None and images < 1:
-            raise UsageError(f"--{role}-images is {images}", mend="give at least 1; 512 is usual")
-        changes = {"data": data, "images": images}
-        spec = getattr(recipe, role)
-        sets[role] = dataclasses.replace(spec, **{k: v for k, v in changes.items() if v is not None})
-    return dataclasses.replace(recipe, **sets)
-
-
-def _check_calibrator(method: str) -> None:
-    """Before any work: the method is known, and what observes activations and judges graphs is here."""
-    if method != AUTO:
-        check_method(method)
-    if reason := runtimes.get("ort").missing():
-        raise reason
 
 
 def _refuse_idle(for_int8: Sequence[str], precision: Precision) -> None:
@@ -275,21 +248,11 @@ def _notes(job: Job, parts: Parts) -> tuple[str, ...]:
             f"{described['int8_share']:.1%} of the multiply-adds are in INT8; "
             f"what keeps most of the rest out: {described['left_out']}"
         )
-    if job.precision == "int8" and parts.calibration and len(parts.calibration) < _FEW:
-        notes.append(f"Ranges were taken from {len(parts.calibration)} pictures only; 512 are usual.")
+    if job.precision == "int8" and parts.calibration:
+        notes += few_ranges(parts.calibration)
     if job.runtime.engine_suffix is None:
         notes.append("No engine was built: name a builder and a GPU (--target rtx --sm 86).")
-    if parts.selection and len(parts.selection) < _FEW:
-        notes.append(f"{len(parts.selection)} pictures chose; 128 or more are better.")
-    for crops in (parts.calibration, parts.selection, parts.validation):
-        if crops is not None and crops.note:
-            notes.append(f"{crops.name}: {crops.note}")
-        if crops is not None and crops.skipped:
-            first = ", ".join(f"{each.id} ({each.reason})" for each in crops.skipped[:3])
-            notes.append(f"{len(crops.skipped)} pictures of {crops.name} were skipped: {first}")
-    if parts.calibration and parts.calibration.excluded:
-        others = "validation pictures" if parts.selection is None else "validation or selection pictures"
-        notes.append(f"{parts.calibration.excluded} calibration pictures are also {others}: left out.")
+    notes += remarks(parts.calibration, parts.selection, parts.validation)
     return tuple(notes)
 
 

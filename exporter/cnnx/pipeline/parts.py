@@ -11,17 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.data.crops import Crops
-from cnnx.data.images import ImageSet, Split
-from cnnx.data.sets import BUILT_IN, open_images
-from cnnx.errors import UsageError
-from cnnx.labels import read_wnids
 from cnnx.pipeline.calibrating import calibration_step, equalize_step, statistics_step
 from cnnx.pipeline.original import Batch, Original
+from cnnx.pipeline.pictures import picture_sets
 from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.repairing import REPAIR_IMAGES, in_fp16, repair_step
 from cnnx.pipeline.results import Candidate
 from cnnx.pipeline.selection import AUTO, SELECTION_IMAGES, choose_method
-from cnnx.pipeline.steps import LAYERS, LOGITS, crops_step, export_step, graph_step, reference_step
+from cnnx.pipeline.steps import LAYERS, LOGITS, export_step, graph_step, reference_step
 from cnnx.quant.repair import Repair
 from cnnx.recipe import Precision, Recipe, Scales
 from cnnx.runtimes import Runtime
@@ -81,28 +78,13 @@ def make_parts(job: Job, original: Original, steps: Steps, *, labels: Path | Non
     recipe = job.recipe
     # First, for it is what refuses a definition, or weights, that are not what the recipe says.
     graph = export_step(steps, original, batch=job.batch)
-    validation = crops_step(
-        steps,
-        _images(recipe, recipe.validation.data, "validation", labels),
-        recipe,
-        count=recipe.validation.images,
-        role="validation",
-    )
     chooses = job.precision == "int8" and job.method == AUTO
-    selection = None
-    if chooses or job.repair_trials:
-        count = REPAIR_IMAGES if job.repair_trials else SELECTION_IMAGES
-        selection = _selection(steps, recipe, validation, count)
-    calibration = None
-    if job.precision != "fp32":
-        calibration = crops_step(
-            steps,
-            _images(recipe, recipe.calibration.data, "calibration", None),
-            recipe,
-            count=recipe.calibration.images,
-            role="calibration",
-            apart_from=[validation, selection] if selection else [validation],
-        )
+    selects = REPAIR_IMAGES if job.repair_trials else SELECTION_IMAGES if chooses else 0
+    pictures = picture_sets(
+        steps, recipe, validates=True, calibrates=job.precision != "fp32", selects=selects, labels=labels
+    )
+    validation, calibration, selection = pictures.validation, pictures.calibration, pictures.selection
+    assert validation is not None
     reference = reference_step(steps, original, graph, validation, recipe)
     ranges, source = None, graph
     candidates: tuple[Candidate, ...] = ()
@@ -145,38 +127,3 @@ def repaired(job: Job, parts: Parts, steps: Steps) -> tuple[Job, Parts, Repair]:
     recipe = in_fp16(job.recipe, reasons)
     typed = graph_step(steps, parts.source, parts.ranges, recipe, precision=job.precision, scales=job.scales)
     return dataclasses.replace(job, recipe=recipe), dataclasses.replace(parts, typed=typed), found
-
-
-def _selection(steps: Steps, recipe: Recipe, validation: Crops, count: int) -> Crops:
-    """Pictures that choose; of a set without such pictures of its own at most a quarter."""
-    images = _images(recipe, recipe.calibration.data, "selection", None)
-    # A folder that also validates: those pictures are spoken for.
-    same = recipe.calibration.data == recipe.validation.data and recipe.calibration.data not in BUILT_IN
-    available = len(images) - (len(validation) if same else 0)
-    if available < 2:
-        raise UsageError(
-            f"{available} pictures are left to calibrate with, none of them to choose by",
-            where=recipe.calibration.data,
-            mend="give more calibration pictures, or leave out --method auto and --repair",
-        )
-    return crops_step(
-        steps,
-        images,
-        recipe,
-        count=min(count, max(1, available // 4)),
-        role="selection",
-        apart_from=[validation],
-    )
-
-
-def _images(recipe: Recipe, data: str, split: Split, labels: Path | None) -> ImageSet:
-    preprocessing, file = recipe.preprocessing, recipe.labels_file
-    return open_images(
-        data,
-        labels=labels,
-        size=preprocessing.resize,
-        color=preprocessing.color,
-        split=split,
-        classes=recipe.model.classes,
-        class_ids=read_wnids(file, recipe.model.classes) if file else None,
-    )

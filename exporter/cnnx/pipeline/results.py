@@ -14,6 +14,7 @@ from cnnx.bundle import Bundle, Engine
 from cnnx.measure.memory import MemoryUse
 from cnnx.measure.samples import Latency
 from cnnx.pipeline.progress import StepTime
+from cnnx.quant.folds import Spread
 from cnnx.quant.repair import Repair
 from cnnx.record import Record, Subject
 from cnnx.stats import Verdict
@@ -92,6 +93,91 @@ class Candidate:
 
     method: str
     likeness: Likeness
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRange:
+    """The range that one method gives a tensor, and the share of its non-zero values that this clips."""
+
+    amax: float
+    saturated_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class TensorMethods:
+    """One tensor that INT8 would carry.
+
+    Attributes:
+        tensor: its name.
+        maximum: largest finite |x| seen.
+        zeros_share: share of exact zeros; None where nothing was finite.
+        nonfinite: batches in which it had NaN or infinite values; it gets no range then.
+        methods: method -> its range; amax 0 where there is none.
+    """
+
+    tensor: str
+    maximum: float
+    zeros_share: float | None
+    nonfinite: int
+    methods: dict[str, MethodRange]
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """The network quantized by the ranges of some of the pictures, held against FP32."""
+
+    images: int
+    likeness: Likeness
+
+
+@dataclass(frozen=True, slots=True)
+class Folds:
+    """What disjoint parts of the calibration set, taken alone, would have made of the network.
+
+    Attributes:
+        method: how ranges were chosen.
+        whole: by all calibration pictures.
+        folds: by each part.
+        spreads: how far each tensor's range moves, the worst first.
+        still_moves: nats by which the whole's divergence may still move with other or more pictures.
+        settled: that is little, beside the divergence itself or outright.
+    """
+
+    method: str
+    whole: Fold
+    folds: tuple[Fold, ...]
+    spreads: tuple[Spread, ...]
+    still_moves: float
+    settled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrateResult:
+    """Ranges side by side.
+
+    Attributes:
+        network: its name.
+        images: calibration pictures.
+        image_set: where they are from.
+        selection_images: held-out pictures, on which quantized networks were compared; 0 where none were.
+        equalized: channels were scaled first.
+        tensors: those that INT8 would carry, in graph order.
+        folds: how far ranges and error move from part to part of the set; None unless asked for.
+        candidates: what the method was chosen from, the chosen one first; empty unless it was "auto".
+        notes: what the user should know.
+    """
+
+    network: str
+    images: int
+    image_set: str
+    selection_images: int
+    equalized: bool
+    tensors: tuple[TensorMethods, ...]
+    folds: Folds | None
+    candidates: tuple[Candidate, ...]
+    notes: tuple[str, ...]
+    steps: tuple[StepTime, ...]
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

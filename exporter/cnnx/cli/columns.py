@@ -1,0 +1,20 @@
+"""How every table looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from rich.markup import escape
+from rich.table import Table
+
+_SHORT = ("what", "data", "verdict", "name", "weights")
+
+
+def table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
+    """An empty table; columns of figures stand to the right."""
+    made = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
+    for column in columns:
+        justify: Literal["left", "right"] = "right" if column in right else "left"
+        made.add_column(column, justify=justify, overflow="fold", no_wrap=column in _SHORT or column in right)
+    return made

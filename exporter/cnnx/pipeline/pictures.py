@@ -1,0 +1,131 @@
+"""The picture sets of a run: those that calibrate, those that choose, those that judge; no picture in two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnnx.data.crops import Crops
+from cnnx.data.images import ImageSet, Split
+from cnnx.data.sets import BUILT_IN, open_images
+from cnnx.errors import UsageError
+from cnnx.labels import read_wnids
+from cnnx.pipeline.progress import Steps
+from cnnx.pipeline.steps import crops_step
+from cnnx.recipe import Recipe
+
+# Calibration pictures, or pictures that choose, below which the user is told that they are few.
+_FEW = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSets:
+    """Pictures by what they are for; None where nothing needs them."""
+
+    validation: Crops | None
+    calibration: Crops | None
+    selection: Crops | None
+
+
+def picture_sets(
+    steps: Steps,
+    recipe: Recipe,
+    *,
+    validates: bool,
+    calibrates: bool,
+    selects: int,
+    labels: Path | None = None,
+) -> PictureSets:
+    """Decode the pictures of a run.
+
+    Args:
+        validates: whether validation pictures are needed. Where nobody judges, they are decoded all the same
+            if a calibration picture might be among them, so that the others are those of an export.
+        calibrates: whether calibration pictures are needed.
+        selects: how many pictures are to choose, at most; 0: none.
+        labels: for a flat validation folder, the file that gives each picture's class.
+
+    Raises:
+        UsageError: too few pictures to choose by.
+        ImageError: no usable picture, or too many that are not.
+    """
+    validation = None
+    if validates or not {recipe.calibration.data, recipe.validation.data} & set(BUILT_IN):
+        validation = crops_step(
+            steps,
+            _images(recipe, recipe.validation.data, "validation", labels),
+            recipe,
+            count=recipe.validation.images,
+            role="validation",
+        )
+    selection = _selection(steps, recipe, validation, selects) if selects else None
+    calibration = None
+    if calibrates:
+        calibration = crops_step(
+            steps,
+            _images(recipe, recipe.calibration.data, "calibration", None),
+            recipe,
+            count=recipe.calibration.images,
+            role="calibration",
+            apart_from=[crops for crops in (validation, selection) if crops],
+        )
+    return PictureSets(validation, calibration, selection)
+
+
+def remarks(calibration: Crops | None, selection: Crops | None, validation: Crops | None) -> tuple[str, ...]:
+    """What the user should know of the pictures that were used."""
+    notes = []
+    if selection and len(selection) < _FEW:
+        notes.append(f"{len(selection)} pictures chose; 128 or more are better.")
+    for crops in (calibration, selection, validation):
+        if crops is not None and crops.note:
+            notes.append(f"{crops.name}: {crops.note}")
+        if crops is not None and crops.skipped:
+            first = ", ".join(f"{each.id} ({each.reason})" for each in crops.skipped[:3])
+            notes.append(f"{len(crops.skipped)} pictures of {crops.name} were skipped: {first}")
+    if calibration and calibration.excluded:
+        others = "validation pictures" if selection is None else "validation or selection pictures"
+        notes.append(f"{calibration.excluded} calibration pictures are also {others}: left out.")
+    return tuple(notes)
+
+
+def few_ranges(calibration: Crops) -> tuple[str, ...]:
+    """The remark that INT8's ranges rest on few pictures."""
+    if len(calibration) >= _FEW:
+        return ()
+    return (f"Ranges were taken from {len(calibration)} pictures only; 512 are usual.",)
+
+
+def _selection(steps: Steps, recipe: Recipe, validation: Crops | None, count: int) -> Crops:
+    """Pictures that choose; of a set without such pictures of its own at most a quarter."""
+    images = _images(recipe, recipe.calibration.data, "selection", None)
+    # A folder that also validates: those pictures are spoken for.
+    same = recipe.calibration.data == recipe.validation.data and recipe.calibration.data not in BUILT_IN
+    available = len(images) - (len(validation) if validation and same else 0)
+    if available < 2:
+        raise UsageError(
+            f"{available} pictures are left to calibrate with, none of them to choose by",
+            where=recipe.calibration.data,
+            mend="give more calibration pictures, or leave out --method auto, --repair and --folds",
+        )
+    return crops_step(
+        steps,
+        images,
+        recipe,
+        count=min(count, max(1, available // 4)),
+        role="selection",
+        apart_from=[validation] if validation else [],
+    )
+
+
+def _images(recipe: Recipe, data: str, split: Split, labels: Path | None) -> ImageSet:
+    preprocessing, file = recipe.preprocessing, recipe.labels_file
+    return open_images(
+        data,
+        labels=labels,
+        size=preprocessing.resize,
+        color=preprocessing.color,
+        split=split,
+        classes=recipe.model.classes,
+        class_ids=read_wnids(file, recipe.model.classes) if file else None,
+    )
