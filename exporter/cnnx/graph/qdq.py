@@ -1,6 +1,7 @@
 """INT8 written into the graph: QuantizeLinear and DequantizeLinear where TensorRT wants them.
 
-Symmetric throughout: x is stood for by q = round(x / scale), an integer in -127..127 with zero point 0.
+Symmetric throughout: x is stood for by q = round(x / scale) with zero point 0, and a range by -127..127. What
+an activation has beyond its range is clipped to 127 or, so is QuantizeLinear, to -128.
 Activations have one scale a tensor, weights one an output channel. Biases stay float: TensorRT refuses
 INT32 ones. Weights are stored as INT8 and only dequantized, so the file shrinks with them.
 """
@@ -18,14 +19,11 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from cnnx.errors import GraphError
 from cnnx.graph import edit
 from cnnx.graph.placement import LayerPlan, quantized_uses
+from cnnx.graph.rules import SCALE_FLOORS
 from cnnx.recipe import Scales
 
 LEVELS = 127  # -128 is left unused, so that the range is symmetric
 
-# FP16 subnormals lie 2**-24 apart. At the floor rounding up costs a sixteenth of the scale at most, and
-# what the floor flattens is a weight channel below 127 * 2**-20 = 1.2e-4: FP16 hardly holds it either.
-# FP32's floor is its smallest normal number.
-_FLOORS = {"fp16": 2.0**-20, "fp32": 2.0**-126}
 _TYPES: dict[str, type[np.floating[Any]]] = {"fp16": np.float16, "fp32": np.float32}
 
 # Largest slice of weights that is quantized at a time, in elements: bounds the copies made on the way.
@@ -51,7 +49,7 @@ def scales_from_amax(amax: NDArray[Any], *, scales: Scales) -> NDArray[np.float3
     with np.errstate(over="ignore"):
         rounded = wanted.astype(kind)
     rounded = np.where(rounded.astype(np.float64) < wanted, np.nextafter(rounded, kind(np.inf)), rounded)
-    floored = np.maximum(rounded.astype(np.float32), np.float32(_FLOORS[scales]))
+    floored = np.maximum(rounded.astype(np.float32), np.float32(SCALE_FLOORS[scales]))
     return np.where(wanted == 0, np.float32(1), floored).astype(np.float32)
 
 

@@ -18,6 +18,13 @@ from cnnx.recipe import Precision, PrecisionPolicy, Scales
 
 FP16_MAX = 65504.0
 
+# FP16 subnormals lie 2**-24 apart. At the floor rounding a scale up costs a sixteenth of it at most. FP32's
+# floor is its smallest normal number.
+SCALE_FLOORS: dict[Scales, float] = {"fp16": 2.0**-20, "fp32": 2.0**-126}
+_LEVELS = 127
+# A tensor below it has fewer steps in FP16 than an INT8 range has.
+_FP16_NARROW = _LEVELS * 2.0**-24
+
 # Their sums of squares or exponentials leave FP16's range or its resolution.
 WIDE_OPS = frozenset({"LRN", "Softmax", "LogSoftmax", "LayerNormalization", "InstanceNormalization"})
 
@@ -38,8 +45,14 @@ class Context:
     graph_inputs: frozenset[str]
     outputs: Mapping[str, Sequence[str]]
     wide_constants: Mapping[str, float]
+    largest_weights: Mapping[str, float]
     first: frozenset[str]
     last: frozenset[str]
+
+    @property
+    def narrowest(self) -> float:
+        """The smallest range that a scale of the network's type can stand for."""
+        return _LEVELS * SCALE_FLOORS["fp32" if self.base == "fp32" else "fp16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +93,7 @@ def context_of(
         graph_inputs=frozenset(value.name for value in edit.data_inputs(model.graph)),
         outputs={node.name: tuple(node.output) for node in model.graph.node},
         wide_constants={} if wide else _wide_constants(model),
+        largest_weights={} if precision == "fp32" else _largest_weights(model),
         first=_first(model),
         last=_last(model),
     )
@@ -119,6 +133,18 @@ def _wide_activation(node: NodeProto, context: Context) -> Verdict | None:
         found = (context.maxima or {}).get(name, 0.0)
         if not found <= limit:  # so that NaN counts
             return "fp32", f"{name} reaches {found:.4g}, above {limit:g}"
+    return None
+
+
+def _narrow(node: NodeProto, context: Context) -> Verdict | None:
+    """All of a tensor among FP16's last subnormals, or below them."""
+    if context.base == "fp32":
+        return None
+    maxima = context.maxima or {}
+    for name in (*node.input, *node.output):
+        found = maxima.get(name, context.largest_weights.get(name, 0.0))
+        if 0 < found < _FP16_NARROW:
+            return "fp32", f"{name} reaches only {found:.2g}, FP16's steps are 6e-08"
     return None
 
 
@@ -200,6 +226,12 @@ RULES: tuple[Rule, ...] = (
         "Pictures that were not seen reach further: beyond half of what FP16 holds a layer stays in FP32.",
         _wide_activation,
     ),
+    Rule(
+        "narrow",
+        "{detail}",
+        "FP16's last subnormals lie 2**-24 apart: a tensor below 127 of them has fewer steps than in INT8.",
+        _narrow,
+    ),
     Rule("asked", "{detail} was asked for", "The whole network was asked for in one type.", _asked_fp16),
     Rule(
         "follows",
@@ -217,8 +249,9 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "no-range",
-        "{detail}, so its input cannot be quantized",
-        "TensorRT refuses a scale of zero, and none stands for what is not finite.",
+        "{detail}, so it cannot be quantized",
+        "TensorRT refuses a scale of zero, none stands for what is not finite, and an FP16 scale for nothing "
+        "below 127 * 2**-20.",
         _no_range,
     ),
     Rule("first-layer", "it reads the picture: {detail}", _ACCURACY, _first_layer),
@@ -268,7 +301,10 @@ def _weighted(node: NodeProto, context: Context) -> bool:
 
 
 def _range_fault(node: NodeProto, context: Context) -> str:
-    """Why a node's first input cannot be quantized, "" where it can."""
+    """Why a weighted node's first input or its weights cannot be quantized, "" where they can."""
+    weight = context.largest_weights.get(node.input[1], 0.0)
+    if 0 < weight < context.narrowest:
+        return _too_small(node.input[1], weight, context)
     return tensor_fault(node.input[0], context)
 
 
@@ -281,7 +317,13 @@ def tensor_fault(tensor: str, context: Context) -> str:
         return f"no range was recorded for {tensor}"
     if not math.isfinite(found):
         return f"{tensor} was not finite on the calibration images"
+    if 0 < found < context.narrowest:
+        return _too_small(tensor, found, context)
     return "" if found > 0 else f"{tensor} was zero on every calibration image"
+
+
+def _too_small(tensor: str, found: float, context: Context) -> str:
+    return f"{tensor} reaches only {found:.2g}, a scale's least range is {context.narrowest:.2g}"
 
 
 def _first(model: ModelProto) -> frozenset[str]:
@@ -323,4 +365,17 @@ def _wide_constants(model: ModelProto) -> dict[str, float]:
             largest = float(max(values.max(), -values.min()))
             if largest > FP16_MAX:
                 found[tensor.name] = largest
+    return found
+
+
+def _largest_weights(model: ModelProto) -> dict[str, float]:
+    """Float constants of two axes or more, with their largest absolute value.
+
+    A bias may be as small as it likes: it is added to what is larger.
+    """
+    found = {}
+    for tensor in model.graph.initializer:
+        if tensor.data_type == edit.FLOAT and len(tensor.dims) > 1 and math.prod(tensor.dims):
+            values = edit.array(tensor)
+            found[tensor.name] = float(max(values.max(), -values.min()))
     return found

@@ -21,7 +21,7 @@ from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps import MODEL, PARITY_IMAGES, RANGES, check_parity, graph_logits
 from cnnx.quant.calibration import calibration_of
 from cnnx.quant.observation import Observation, observe
-from cnnx.recipe import Precision, Recipe
+from cnnx.recipe import Precision, Recipe, Scales
 from cnnx.store import Entry, atomic_file, code_digest, digest_of_file
 
 if TYPE_CHECKING:
@@ -100,12 +100,22 @@ def statistics_step(
             _merged(parts).save(folder / STATISTICS)
             return
         model = load_model(graph.folder / MODEL)
-        tensors: tuple[str, ...] = ()
-        if precision == "int8":
-            plan = plan_layers(model, precision=precision, policy=recipe.precision, maxima=None)
-            tensors = tensors_to_calibrate(model, plan)
+        tensors: dict[str, None] = {}
+        # FP32 scales quantize layers that FP16 could not hold; one pass serves either type.
+        types: tuple[Scales, ...] = ("fp16", "fp32") if precision == "int8" else ()
+        for scales in types:
+            plan = plan_layers(
+                model, precision=precision, policy=recipe.precision, maxima=None, scales=scales
+            )
+            tensors.update(dict.fromkeys(tensors_to_calibrate(model, plan)))
         seen = _observed(
-            model, crops.pixels, recipe, sampled=tensors, folder=folder, partial=partial, progress=progress
+            model,
+            crops.pixels,
+            recipe,
+            sampled=tuple(tensors),
+            folder=folder,
+            partial=partial,
+            progress=progress,
         )
         seen.save(folder / STATISTICS)
         partial.unlink(missing_ok=True)

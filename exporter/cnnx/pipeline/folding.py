@@ -17,7 +17,7 @@ from cnnx.errors import UsageError
 from cnnx.pipeline.calibrating import calibration_step, statistics_step
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.results import Fold, Folds
-from cnnx.pipeline.steps import MODEL, graph_logits, graph_step, read_calibration
+from cnnx.pipeline.steps import MODEL, graph_logits, graph_step, read_calibration, refuse_nonfinite
 from cnnx.quant.folds import spreads, still_moves
 from cnnx.recipe import Recipe
 from cnnx.store import Entry, code_digest
@@ -113,6 +113,7 @@ def folds_step(
             )
 
         original = run(0, graph.folder / MODEL)
+        refuse_nonfinite(original, recipe)
         found = []
         for number, entry in enumerate(ranges, start=1):
             typed = graph_step(inner, graph, entry, recipe, precision="int8", scales="fp16")

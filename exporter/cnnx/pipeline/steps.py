@@ -21,7 +21,7 @@ from cnnx.data.crops import Crops, fingerprint, write_crops
 from cnnx.data.images import ImageSet
 from cnnx.data.normalize import normalize
 from cnnx.environment import installed_version
-from cnnx.errors import BuildFailed
+from cnnx.errors import BuildFailed, InputRefused
 from cnnx.pipeline.original import Batch, Original, open_here
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.quant.calibration import Calibration
@@ -107,6 +107,7 @@ def reference_step(steps: Steps, original: Original, graph: Entry, crops: Crops,
         logits = logits_of(session, crops.pixels, recipe.preprocessing, progress=progress)
         session.close()
         original.release()
+        refuse_nonfinite(logits, recipe)
         check_parity(graph.folder / MODEL, crops.pixels[:PARITY_IMAGES], logits, recipe)
         np.save(folder / LOGITS, logits)
 
@@ -134,6 +135,21 @@ def graph_logits(
     return logits
 
 
+def refuse_nonfinite(logits: NDArray[np.float32], recipe: Recipe) -> None:
+    """Refuse an original that has no answer in FP32: there is nothing to agree with.
+
+    Raises:
+        InputRefused: a logit is NaN or infinite.
+    """
+    bad = int((~np.isfinite(logits).all(axis=1)).sum())
+    if bad:
+        raise InputRefused(
+            f"the original gives logits that are not finite for {bad} of {len(logits)} pictures",
+            where=recipe.name,
+            mend="mend its weights or its preprocessing; what it makes of a picture must be a number",
+        )
+
+
 def check_parity(
     graph: Path,
     pixels: NDArray[np.uint8],
@@ -147,9 +163,11 @@ def check_parity(
 
     Raises:
         BuildFailed: they are further apart than `EXPORT_TOLERANCE`.
+        InputRefused: they are not finite.
     """
     exported = graph_logits(graph, pixels, recipe.preprocessing)
     expected = logits[: len(exported)]
+    refuse_nonfinite(expected, recipe)
     error = float(np.abs(exported - expected).max() / max(float(np.abs(expected).max()), 1e-30))
     if not error <= EXPORT_TOLERANCE:
         raise BuildFailed(
