@@ -91,12 +91,13 @@ def test_an_original_without_an_answer_is_refused(export: Export, tmp_path: Path
             attempt()
 
 
-def test_one_giant_outlier_widens_max_and_no_other_method(tmp_path: Path) -> None:
+def test_one_giant_outlier_is_taken_in_by_max_and_clipped_by_entropy(tmp_path: Path) -> None:
     result = calibrate(tmp_path, "outlier", equalize=False)
     [relu] = [tensor for tensor in result.tensors if tensor.tensor == "relu1"]
     amax = {method: found.amax for method, found in relu.methods.items()}
     assert amax["max"] == relu.maximum > 500
     assert all(0 < each <= relu.maximum for each in amax.values())
+    assert amax["entropy"] < 100 and amax["percentile-99.9"] < 3  # all else lies below 2.4
     assert amax["percentile-99.9"] <= amax["percentile-99.99"] <= amax["percentile-99.999"] <= amax["max"]
 
 
