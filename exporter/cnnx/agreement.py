@@ -146,6 +146,13 @@ def compare(original: Logits, other: Logits) -> Likeness:
     )
 
 
+def probabilities(logits: Logits) -> NDArray[np.float64]:
+    """Of the classes, row by row; not a number where a logit is not finite."""
+    with np.errstate(invalid="ignore"):
+        result: NDArray[np.float64] = np.exp(_log_softmax(logits))
+    return result
+
+
 def _log_softmax(logits: Logits) -> NDArray[np.float64]:
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
@@ -223,15 +230,6 @@ def judge(
         gates.append(gate)
     if cannot_judge:
         gates = [dataclasses.replace(g, verdict=Verdict.NOT_JUDGED, decides_at=None) for g in gates]
-    flips = tuple(
-        Flip(
-            ids[i],
-            tuple(map(int, ours[i])),
-            tuple(map(int, theirs[i])),
-            None if labels is None else int(labels[i]),
-        )
-        for i in map(int, np.flatnonzero(~same_first))
-    )
     return Validation(
         subject=subject,
         images=len(original),
@@ -240,9 +238,26 @@ def judge(
         reasons=cannot_judge,
         gates=tuple(gates),
         accuracy=accuracy,
-        flips=flips,
+        flips=flips_of(original, engine, labels=labels, ids=ids),
         logit_sqnr_db=sqnr_db(original[finite], engine[finite]),
         nonfinite=int((~finite).sum()),
+    )
+
+
+def flips_of(
+    original: Logits, engine: Logits, *, labels: NDArray[np.int64] | None, ids: Sequence[str]
+) -> tuple[Flip, ...]:
+    """Every image whose first class changed, in the order of the images."""
+    same_first, _, _ = _agreements(original, engine)
+    ours, theirs = top_k(original), top_k(np.where(np.isfinite(engine), engine, -np.inf))
+    return tuple(
+        Flip(
+            ids[i],
+            tuple(map(int, ours[i])),
+            tuple(map(int, theirs[i])),
+            None if labels is None else int(labels[i]),
+        )
+        for i in map(int, np.flatnonzero(~same_first))
     )
 
 

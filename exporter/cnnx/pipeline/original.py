@@ -65,13 +65,22 @@ def resolve(model: str, *, trust_recipe: bool) -> Recipe:
         GraphError: the ONNX file is not a classifier of pictures.
     """
     recipe = _recipe_for_onnx(Path(model)) if model.endswith(".onnx") else read_recipe(model)
+    refuse_untrusted(recipe, trust_recipe=trust_recipe)
+    return recipe
+
+
+def refuse_untrusted(recipe: Recipe, *, trust_recipe: bool) -> None:
+    """Refuse a recipe that would run code and was not trusted.
+
+    Raises:
+        RecipeError: it would.
+    """
     if recipe.runs_user_code and not trust_recipe:
         raise RecipeError(
             f"this recipe runs Python code: {recipe.model.definition}",
             where=recipe.folder / recipe.model.definition.split(":")[0],
             mend="read that file; if you trust it, add --trust-recipe",
         )
-    return recipe
 
 
 def _recipe_for_onnx(path: Path) -> Recipe:

@@ -15,10 +15,11 @@ from cnnx.pipeline.calibrating import calibration_step, equalize_step, statistic
 from cnnx.pipeline.original import Batch, Original
 from cnnx.pipeline.pictures import picture_sets
 from cnnx.pipeline.progress import Steps
-from cnnx.pipeline.repairing import REPAIR_IMAGES, in_fp16, repair_step
+from cnnx.pipeline.repairing import REPAIR_IMAGES, put_back_reason, repair_step
 from cnnx.pipeline.results import Candidate
 from cnnx.pipeline.selection import AUTO, SELECTION_IMAGES, choose_method
 from cnnx.pipeline.steps import LAYERS, LOGITS, export_step, graph_step, reference_step
+from cnnx.pipeline.trials import in_fp16
 from cnnx.quant.repair import Repair
 from cnnx.recipe import Precision, Recipe, Scales
 from cnnx.runtimes import Runtime
@@ -89,11 +90,9 @@ def make_parts(job: Job, original: Original, steps: Steps, *, labels: Path | Non
     ranges, source = None, graph
     candidates: tuple[Candidate, ...] = ()
     if calibration:
-        if job.precision == "int8" and recipe.precision.equalize:
-            source = equalize_step(steps, graph, calibration, recipe)
+        source, statistics = observe_pictures(steps, graph, calibration, recipe, precision=job.precision)
         # FP16 needs no ranges, only the maxima that say which layers would overflow.
         method = job.method if job.precision == "int8" else "max"
-        statistics = statistics_step(steps, source, calibration, recipe, precision=job.precision)
         if selection and chooses:
             candidates = choose_method(
                 steps, source, statistics, calibration, selection, recipe, scales=job.scales
@@ -104,6 +103,16 @@ def make_parts(job: Job, original: Original, steps: Steps, *, labels: Path | Non
     return Parts(
         original, validation, calibration, selection, graph, source, reference, ranges, typed, candidates
     )
+
+
+def observe_pictures(
+    steps: Steps, graph: Entry, calibration: Crops, recipe: Recipe, *, precision: Precision
+) -> tuple[Entry, Entry]:
+    """The graph with its channels equalized, where that is asked, and what the pictures show of it."""
+    source = graph
+    if precision == "int8" and recipe.precision.equalize:
+        source = equalize_step(steps, graph, calibration, recipe)
+    return source, statistics_step(steps, source, calibration, recipe, precision=precision)
 
 
 def repaired(job: Job, parts: Parts, steps: Steps) -> tuple[Job, Parts, Repair]:
@@ -120,10 +129,7 @@ def repaired(job: Job, parts: Parts, steps: Steps) -> tuple[Job, Parts, Repair]:
         most=job.repair_trials,
         validation_images=len(parts.validation),
     )
-    reasons = {
-        each.layer: f"put back by repair: alone in INT8 it diverges by {each.alone:.2g} nats"
-        for each in found.put_back
-    }
+    reasons = {each.layer: put_back_reason(each) for each in found.put_back}
     recipe = in_fp16(job.recipe, reasons)
     typed = graph_step(steps, parts.source, parts.ranges, recipe, precision=job.precision, scales=job.scales)
     return dataclasses.replace(job, recipe=recipe), dataclasses.replace(parts, typed=typed), found

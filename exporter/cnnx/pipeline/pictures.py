@@ -72,6 +72,22 @@ def picture_sets(
     return PictureSets(validation, calibration, selection)
 
 
+def held_out(steps: Steps, recipe: Recipe, pictures: PictureSets, count: int) -> Crops:
+    """Pictures that neither calibrate nor validate, of the calibration set's kind.
+
+    Raises:
+        ImageError: none is left.
+    """
+    return crops_step(
+        steps,
+        _images(recipe, recipe.calibration.data, "selection", None),
+        recipe,
+        count=count,
+        role="held-out",
+        apart_from=[crops for crops in (pictures.validation, pictures.calibration) if crops],
+    )
+
+
 def remarks(calibration: Crops | None, selection: Crops | None, validation: Crops | None) -> tuple[str, ...]:
     """What the user should know of the pictures that were used."""
     notes = []

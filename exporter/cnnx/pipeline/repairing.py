@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import glob
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from cnnx.agreement import Likeness, compare
+from cnnx.agreement import Likeness
 from cnnx.data.crops import Crops
 from cnnx.environment import installed_version
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps import MODEL, graph_logits, read_calibration, type_graph
+from cnnx.pipeline.steps import read_calibration
+from cnnx.pipeline.trials import Trials
 from cnnx.quant.repair import Outcome, PutBack, Repair, repair
-from cnnx.recipe import LayerOverride, Recipe, Scales, Thresholds
+from cnnx.recipe import Recipe, Scales, Thresholds
 from cnnx.stats import Verdict, wilson
-from cnnx.store import Entry, atomic_file, code_digest
+from cnnx.store import Entry, code_digest
 
 REPAIR_IMAGES = 512
 """Pictures that choose what goes back. They are neither calibrated on nor validated with."""
 
 _FILE = "repair.json"
+_PUT_BACK = "put back by repair"
 
 
 def repair_step(
@@ -70,31 +69,24 @@ def repair_step(
     journal = place.with_name(f".{place.name}.partial")
 
     def fill(folder: Path, progress: Progress) -> None:
-        calibration = read_calibration(ranges)
-        known = _read(journal)
+        trials = Trials(
+            graph,
+            read_calibration(ranges),
+            selection.pixels,
+            recipe,
+            layers=list(costs),
+            scales=scales,
+            journal=journal,
+        )
         done = 0
-
-        original = graph_logits(graph.folder / MODEL, selection.pixels, recipe.preprocessing)
 
         def attempt(int8: frozenset[str]) -> Outcome:
             nonlocal done
-            if int8 not in known:
-                others = {name: "tried in FP16" for name in costs if name not in int8}
-                tried = in_fp16(recipe, others)
-                with tempfile.TemporaryDirectory() as scratch:
-                    type_graph(Path(scratch), graph, calibration, tried, precision="int8", scales=scales)
-                    model = Path(scratch) / MODEL
-                    likeness = compare(original, graph_logits(model, selection.pixels, recipe.preprocessing))
-                passes = would_pass(
-                    likeness, recipe.acceptance.int8, images=max(validation_images, REPAIR_IMAGES)
-                )
-                known[int8] = Outcome(likeness.divergence, passes)
-                kept = [[sorted(names), dataclasses.asdict(each)] for names, each in known.items()]
-                with atomic_file(journal) as draft:
-                    draft.write_text(json.dumps(kept), encoding="utf-8")
+            likeness = trials(int8)
             done += 1
             progress(done, most)
-            return known[int8]
+            images = max(validation_images, REPAIR_IMAGES)
+            return Outcome(likeness.divergence, would_pass(likeness, recipe.acceptance.int8, images=images))
 
         found = repair(list(costs), attempt, costs=costs, most=most)
         (folder / _FILE).write_text(json.dumps(dataclasses.asdict(found), indent=1) + "\n", encoding="utf-8")
@@ -111,14 +103,6 @@ def repair_step(
     )
 
 
-def _read(journal: Path) -> dict[frozenset[str], Outcome]:
-    """What a stopped search had tried; nothing where there was none, or its file is damaged."""
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        kept = json.loads(journal.read_text(encoding="utf-8"))
-        return {frozenset(names): Outcome(**outcome) for names, outcome in kept}
-    return {}
-
-
 def would_pass(likeness: Likeness, thresholds: Thresholds, *, images: int) -> bool:
     """Whether these rates, seen on so many validation pictures, would clear the gates of agreement."""
     rates = (
@@ -129,8 +113,12 @@ def would_pass(likeness: Likeness, thresholds: Thresholds, *, images: int) -> bo
     return all(wilson(rate, images).against(threshold) is Verdict.PASSED for rate, threshold in rates)
 
 
-def in_fp16(recipe: Recipe, reasons: Mapping[str, str]) -> Recipe:
-    """The recipe with these layers, each for its reason, out of INT8."""
-    overrides = [LayerOverride(glob.escape(name), "fp16", reason) for name, reason in reasons.items()]
-    policy = dataclasses.replace(recipe.precision, overrides=(*recipe.precision.overrides, *overrides))
-    return dataclasses.replace(recipe, precision=policy)
+def put_back_reason(each: PutBack) -> str:
+    """Why a layer is in FP16, as its bundle says it."""
+    return f"{_PUT_BACK}: alone in INT8 it diverges by {each.alone:.2g} nats"
+
+
+def without_repair(recipe: Recipe) -> Recipe:
+    """The recipe as it was before repair put anything back: what observing the pictures went by."""
+    kept = tuple(each for each in recipe.precision.overrides if not each.reason.startswith(_PUT_BACK))
+    return dataclasses.replace(recipe, precision=dataclasses.replace(recipe.precision, overrides=kept))

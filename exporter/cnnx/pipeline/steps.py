@@ -50,7 +50,7 @@ def crops_step(
 
     Args:
         count: how many at most.
-        role: "calibration", "selection" or "validation".
+        role: "calibration", "selection", "validation" or "held-out".
         apart_from: sets whose pictures must not be among them.
     """
     exclude = frozenset(digest for crops in apart_from for digest in crops.digests)
@@ -238,7 +238,7 @@ def type_graph(
     from cnnx.graph.qdq import insert_qdq
 
     model = load_model(graph.folder / MODEL)
-    maxima = {**observed.maxima, **dict.fromkeys(observed.nonfinite, math.inf)} if observed else None
+    maxima = observed_maxima(observed) if observed else None
     plan = plan_layers(model, precision=precision, policy=recipe.precision, maxima=maxima, scales=scales)
     if precision == "int8" and observed:
         ranges = {name: tensor.amax for name, tensor in observed.ranges.items()}
@@ -258,6 +258,11 @@ def type_graph(
         "warnings": [dataclasses.asdict(finding) for finding in findings],
     }
     (folder / LAYERS).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+
+
+def observed_maxima(calibration: Calibration) -> dict[str, float]:
+    """What a plan goes by: the largest |x| of each activation, infinite where it had values not finite."""
+    return {**calibration.maxima, **dict.fromkeys(calibration.nonfinite, math.inf)}
 
 
 def read_calibration(entry: Entry) -> Calibration:
