@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cnnx.bundle import Manifest as Manifest
     from cnnx.errors import CnnxError as CnnxError
     from cnnx.pipeline.calibrate import calibrate as calibrate
+    from cnnx.pipeline.diagnosing import diagnose as diagnose
     from cnnx.pipeline.doctor import doctor as doctor
     from cnnx.pipeline.export import export as export
     from cnnx.pipeline.finished import bench as bench
@@ -43,6 +44,7 @@ _HOMES = {
     "bench": "cnnx.pipeline.finished",
     "build": "cnnx.pipeline.finished",
     "calibrate": "cnnx.pipeline.calibrate",
+    "diagnose": "cnnx.pipeline.diagnosing",
     "doctor": "cnnx.pipeline.doctor",
     "export": "cnnx.pipeline.export",
     "inspect": "cnnx.pipeline.finished",

@@ -71,9 +71,9 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One judged or measured run. `result` is the plain form of a `Validation` or a benchmark."""
+    """One run: judged, measured or diagnosed. `result` is the plain form of what came out."""
 
-    kind: Literal["validation", "benchmark"]
+    kind: Literal["validation", "benchmark", "diagnosis"]
     subject: Subject
     environment: Mapping[str, Any]
     result: Mapping[str, Any]

@@ -3,47 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors import safe_open
 
 import cnnx
-from cnnx import models, weights
 from cnnx.errors import UsageError
-from cnnx.graph import edit
-from cnnx.graph.channels import channels_of
 from cnnx.pipeline import trials as tries
-from cnnx.recipe import read_recipe
 from cnnx.stats import Verdict
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 
-import make_hostile
-
-
-def scaled_layers(name: str) -> set[str]:
-    """Layers that a twin's maker scaled: they make the scaled channels, or read them."""
-    recipe = read_recipe(name)
-    file = weights.locate(recipe, "pretrained", progress=lambda *_: None).file
-    assert file is not None
-    with safe_open(file, "pt") as content:
-        rescaled = json.loads(content.metadata()["made"])["rescaled"]
-    scaled = {layer for place in rescaled for layer in place["layers"]}
-    spec = recipe.model
-    network = models.build(spec.definition, classes=spec.classes, arguments=spec.arguments)
-    graph = make_hostile.graph_of(network, recipe.input.shape)
-    groups, constants = channels_of(graph).groups, edit.initializers(graph.graph)
-    layers = {n.input[1].rpartition(".")[0]: n for n in graph.graph.node if len(n.input) > 1}
-    made = np.concatenate([groups[layers[layer].output[0]] for layer in scaled])
-    quantized = {each: node for each, node in layers.items() if edit.weight_axis(node, constants) is not None}
-    readers = {each for each, node in quantized.items() if np.isin(groups[node.input[0]], made).any()}
-    # Where a BatchNorm was scaled, it is folded into the layer before it.
-    scaled_values = {layers[each].input[0] for each in scaled} | {layers[each].output[0] for each in scaled}
-    return readers | {each for each, node in quantized.items() if node.output[0] in scaled_values}
+from hostile import Counting, scaled_layers
 
 
 def export(name: str, out: Path, **options: Any) -> Any:
@@ -88,17 +60,10 @@ def test_a_hostile_twin_is_repaired_at_the_layers_that_were_scaled(name: str, tm
     reasons = {layer["node"]: layer["reason"] for layer in result.bundle.manifest.layers}
     assert all("put back by repair" in reasons[layer] for layer in culprits)
     assert 0 < result.int8_share < before.int8_share
-
-
-class Counting:
-    """Calls a function and counts."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function, self.calls = function, 0
-
-    def __call__(self, *positional: Any, **named: Any) -> Any:
-        self.calls += 1
-        return self.function(*positional, **named)
+    found = cnnx.diagnose(result.bundle.path, images=8)
+    assert culprits <= {each.layer for each in found.findings.others}
+    # What repair found is no reason to run the calibration pictures again.
+    assert {each.step: each.reused for each in found.steps}["calibration pictures through the graph"]
 
 
 def test_nothing_is_put_back_where_the_gates_would_pass(tmp_path: Path) -> None:

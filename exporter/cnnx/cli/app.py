@@ -372,6 +372,62 @@ def inspect_command(
 
 
 @app.command()
+def diagnose(
+    bundle: BundlePath,
+    images: Annotated[int, typer.Option(help="Pictures that layers are tried on, at most.")] = 512,
+    model: Annotated[
+        Path | None, typer.Option(help="The recipe or ONNX file it was made from, where that does not ship.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="The checkpoint, where it was made with one of yours.")
+    ] = None,
+    calibration_data: Annotated[
+        str | None, typer.Option(help="Where the calibration pictures are now, should they have moved.")
+    ] = None,
+    validation_data: Annotated[
+        str | None, typer.Option(help="Likewise, for the pictures that judge.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw the damage along the network: .svg or .png.")
+    ] = None,
+    trust_recipe: Trust = False,
+    report: Report = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Rank the layers of an INT8 bundle by the damage each does alone, and say what it looks like."""
+    from cnnx.cli.ui import command
+
+    with command(as_json=as_json, verbose=verbose, debug=debug) as ui:
+        import cnnx
+        from cnnx.cli.diagnosis import print_findings
+        from cnnx.report.damage import check_picture, write_picture
+
+        _check_report(report)
+        if picture is not None:
+            check_picture(picture)
+        result = cnnx.diagnose(
+            bundle,
+            images=images,
+            model=model,
+            weights=weights,
+            calibration_data=calibration_data,
+            validation_data=validation_data,
+            trust_recipe=trust_recipe,
+            listener=ui.listen,
+        )
+        if picture is not None:
+            write_picture(result.record.result, picture)
+        _report(bundle, report)
+        ui.show(
+            result,
+            command="diagnose",
+            render=lambda out, verbose: print_findings(out, result, verbose=verbose),
+        )
+
+
+@app.command()
 def doctor(as_json: Json = False, debug: Debug = False) -> None:
     """Say what this machine has, what cnnx can do on it, and what each missing thing would take."""
     from cnnx.cli.ui import command

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cnnx.cli.columns import table
+from cnnx.cli.columns import titled
 from cnnx.cli.tables import candidate_table
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _ranges(result: CalibrateResult, *, verbose: bool) -> Table:
     title = f"{result.network}: ranges of {len(result.tensors)} tensors"
     if len(tensors) < len(result.tensors):
         title += f", the first {len(tensors)} (--verbose shows all)"
-    made = table(title, "tensor", "zeros", *methods, right=("zeros", *methods))
+    made = titled(title, "tensor", "zeros", *methods, right=("zeros", *methods))
     for tensor in tensors:
         zeros = "-" if tensor.zeros_share is None else f"{tensor.zeros_share:.1%}"
         cells = (_range(tensor, tensor.methods[method]) for method in methods)
@@ -73,7 +73,7 @@ def _spreads(folds: Folds, *, verbose: bool) -> Table:
     if len(shown) < len(folds.spreads):
         title += f", the {len(shown)} that move most (--verbose shows all)"
     columns = ("smallest fold", "largest fold", "largest / smallest", "all pictures")
-    made = table(title, "tensor", *columns, right=columns)
+    made = titled(title, "tensor", *columns, right=columns)
     for spread in shown:
         ends = (min(spread.folds), max(spread.folds))
         cells = (f"{ends[0]:.4g}", f"{ends[1]:.4g}", _times(spread.ratio), f"{spread.amax:.4g}")
@@ -88,7 +88,7 @@ def _times(ratio: float) -> str:
 def _errors(folds: Folds, images: int) -> Table:
     columns = ("divergence", "SQNR dB", "top-1 agreement")
     title = f"The quantized network against FP32, on {images} held-out pictures"
-    made = table(title, "ranges of", *columns, right=columns)
+    made = titled(title, "ranges of", *columns, right=columns)
     sizes = sorted({fold.images for fold in folds.folds})
     pictures = " or ".join(map(str, sizes))
     made.add_row(f"{len(folds.folds)} folds of {pictures}", *_extent(folds.folds))

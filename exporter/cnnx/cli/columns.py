@@ -11,10 +11,10 @@ from rich.table import Table
 _SHORT = ("what", "data", "verdict", "name", "weights")
 
 
-def table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
-    """An empty table; columns of figures stand to the right."""
-    made = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
+def titled(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
+    """An empty table under a title; columns of figures stand to the right, and those and names are not broken."""
+    table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
     for column in columns:
         justify: Literal["left", "right"] = "right" if column in right else "left"
-        made.add_column(column, justify=justify, overflow="fold", no_wrap=column in _SHORT or column in right)
-    return made
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=column in _SHORT or column in right)
+    return table

@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
-from cnnx.cli.columns import table as _table
+from cnnx.cli.columns import titled
 from cnnx.stats import Verdict
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def print_networks(out: Console, networks: Sequence[Network]) -> None:
 
 
 def _network_table(networks: Sequence[Network], columns: Sequence[str]) -> Table:
-    table = _table(f"{len(networks)} network{'s' if len(networks) != 1 else ''}", *columns, right=_COUNTS)
+    table = titled(f"{len(networks)} network{'s' if len(networks) != 1 else ''}", *columns, right=_COUNTS)
     for position, network in enumerate(networks):
         if position and network.family != networks[position - 1].family:
             table.add_section()
@@ -100,7 +100,7 @@ def print_architecture(out: Console, architecture: Architecture) -> None:
 
 
 def _architecture_table(architecture: Architecture, columns: Sequence[str]) -> Table:
-    table = _table(
+    table = titled(
         f"{architecture.title}, input {_shape(architecture.input_shape)}", *columns, right=_ARCHITECTURE[2:]
     )
     if "memory KiB" in columns:
@@ -166,7 +166,7 @@ def candidate_table(candidates: Sequence[Candidate], images: int) -> Table:
     """What a method was chosen from."""
     title = f"Methods on {images} selection pictures; the first was taken"
     columns = ("method", "divergence", "top-1 agreement", "top-5 agreement", "SQNR dB")
-    table = _table(title, *columns, right=columns[1:])
+    table = titled(title, *columns, right=columns[1:])
     for candidate in candidates:
         likeness = candidate.likeness
         noise = "-" if likeness.logit_sqnr_db is None else f"{likeness.logit_sqnr_db:.1f}"
@@ -191,7 +191,7 @@ def _print_repair(out: Console, repair: Repair) -> None:
         out.print(f"repair: {'no trials were left, give more' if repair.exhausted else found}; {change}")
         return
     title = f"Put back into FP16 by repair: {change}"
-    table = _table(title, "layer", "alone in INT8", "spared", right=("alone in INT8", "spared"))
+    table = titled(title, "layer", "alone in INT8", "spared", right=("alone in INT8", "spared"))
     for each in repair.put_back:
         spared = "-" if each.spared is None else f"{each.spared:.5f}"
         table.add_row(escape(each.layer), f"{each.alone:.5f}", spared)
@@ -226,7 +226,7 @@ def _placement(manifest: Manifest) -> str:
 def print_validation(out: Console, validation: Validation, labels: Sequence[str], *, verbose: bool) -> None:
     """The rates, their gates, the verdict and the images that flipped."""
     title = f"{validation.subject.network} {validation.subject.precision}: {validation.verdict.value.upper()}"
-    table = _table(title, "rate", "value", "95 % interval", "threshold", "verdict", right=("value",))
+    table = titled(title, "rate", "value", "95 % interval", "threshold", "verdict", right=("value",))
     for gate in validation.gates:
         verdict = _verdict(gate.verdict)
         if gate.decides_at:
@@ -251,7 +251,7 @@ def _print_flips(out: Console, flips: Sequence[Flip], labels: Sequence[str], *, 
     if not flips:
         return
     shown = flips if verbose else flips[:_FLIPS_SHOWN]
-    table = _table(f"{len(flips)} images whose first class changed", "image", "label", "original", "now")
+    table = titled(f"{len(flips)} images whose first class changed", "image", "label", "original", "now")
 
     def names(classes: Sequence[int]) -> str:
         return ", ".join(labels[c] if labels else str(c) for c in (classes if verbose else classes[:1]))
@@ -269,7 +269,7 @@ def print_measurements(out: Console, measurements: Sequence[Measurement]) -> Non
     columns = ("p50 ms", "p90 ms", "p99 ms", "mean ms", "CoV %", "images/s", "memory MiB")
     subject = measurements[0].subject
     title = f"Latency at batch {measurements[0].latency.batch} on {subject.runtime}, {subject.device}"
-    table = _table(title, "what", *columns, right=columns)
+    table = titled(title, "what", *columns, right=columns)
     for measured in measurements:
         latency, added = measured.latency, measured.memory.added_bytes
         times = (latency.p50_ns, latency.p90_ns, latency.p99_ns, latency.mean_ns)
@@ -292,7 +292,7 @@ def print_measurements(out: Console, measurements: Sequence[Measurement]) -> Non
 
 def engine_table(engines: Sequence[Engine]) -> Table:
     """Engines of a bundle."""
-    table = _table("Engines", "identity", "file", "precision", "layers in INT8", "SHA-256")
+    table = titled("Engines", "identity", "file", "precision", "layers in INT8", "SHA-256")
     for engine in engines:
         types = list(engine.layer_types.values())
         share = f"{types.count('int8')} of {len(types)} weighted"
@@ -332,7 +332,7 @@ def _layer_table(layers: Sequence[Layer], manifest: Manifest) -> Table:
     share = int8_share(layers)
     plan: dict[str, Any] = {layer["node"]: layer for layer in manifest.layers}
     title = f"Layers, {share:.1%} of the multiply-adds in INT8"
-    table = _table(title, "layer", "op", "data", "multiply-adds", "reason", right=("multiply-adds",))
+    table = titled(title, "layer", "op", "data", "multiply-adds", "reason", right=("multiply-adds",))
     for layer in layers:
         reason = plan[layer.name]["reason"] if layer.name in plan else ""
         cost = f"{layer.multiply_adds:,}" if layer.multiply_adds else ""
@@ -350,7 +350,7 @@ def _print_warnings(out: Console, manifest: Manifest, *, verbose: bool) -> None:
     if not verbose:
         out.print(f"{len(manifest.warnings)} remarks of the linter (--verbose shows them)")
         return
-    table = _table("Remarks of the linter", "rule", "node", "remark", "mend")
+    table = titled("Remarks of the linter", "rule", "node", "remark", "mend")
     for warning in manifest.warnings:
         table.add_row(*(escape(warning[key]) for key in ("rule", "node", "message", "mend")))
     out.print(table)
@@ -364,7 +364,7 @@ def print_diagnosis(out: Console, diagnosis: Diagnosis) -> None:
             value = ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
         if value not in (None, ""):
             facts.add_row(f"[bold]{name}[/]", escape(str(value)))
-    table = _table("What cnnx can do here", "what", "can")
+    table = titled("What cnnx can do here", "what", "can")
     for ability in diagnosis.abilities:
         table.add_row(ability.what, "[green]yes[/]" if ability.able else "[yellow]no[/]")
     out.print(Group(facts, table))

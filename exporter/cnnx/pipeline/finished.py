@@ -396,9 +396,12 @@ def _remark(subject: Subject) -> str:
 
 
 def keep(
-    bundle: Bundle, kind: Literal["validation", "benchmark"], subject: Subject, result: dict[str, Any]
+    bundle: Bundle,
+    kind: Literal["validation", "benchmark", "diagnosis"],
+    subject: Subject,
+    result: dict[str, Any],
 ) -> Record:
-    """Write what was judged or measured into the bundle's runs/."""
+    """Write what was judged, measured or diagnosed into the bundle's runs/."""
     record = Record(kind, subject, detect().as_dict(), result)
     bundle.add_record(record)
     return record

@@ -9,9 +9,9 @@ from cnnx.report.files import write_records
 
 
 def write_report(bundle: str | Path, path: str | Path) -> None:
-    """Write what was judged and measured of a bundle: .html, .md, .xml (JUnit), .json or .csv.
+    """Write what was judged, measured and diagnosed of a bundle: .html, .md, .xml (JUnit), .json or .csv.
 
-    The newest verdict and the newest measurement of each subject count: what was judged again is not
+    The newest verdict, measurement and diagnosis of each subject count: what was judged again is not
     reported twice, and records of earlier contents of the bundle are left out.
 
     Raises:

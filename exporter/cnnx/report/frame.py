@@ -36,11 +36,14 @@ SCHEMA: dict[str, Any] = {
 
 
 def frame_from_records(records: Iterable[Record]) -> pl.DataFrame:
-    """One row a record, in their order. What a record does not hold is null, never 0.
+    """One row a verdict or measurement, in their order. What a record does not hold is null, never 0.
+
+    A diagnosis has figures for each layer, not one row of them: it is left out.
 
     Runs of any device, runtime and version stand side by side; none are averaged.
     """
-    return pl.DataFrame([_row(record) for record in records], schema=SCHEMA)
+    rows = [_row(record) for record in records if record.kind != "diagnosis"]
+    return pl.DataFrame(rows, schema=SCHEMA)
 
 
 def _row(record: Record) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnx.errors import MissingExtra
 from cnnx.record import Record
+from cnnx.report.damage import draw_damage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +43,12 @@ th { border-bottom: 2px solid #999 } td { border-bottom: 1px solid #ddd } .numbe
 <td class="number">{{ gate.threshold }}</td><td class="{{ gate.verdict }}">{{ gate.verdict }}</td></tr>
 {% endfor %}</table>
 {% endfor %}
+{% for record, picture in diagnoses %}
+<h2>damage along the network: {{ record.subject }}</h2>
+<p>{{ record.date[:19] }}, {{ record.result.images }} images of {{ record.result.image_set }}</p>
+{{ picture }}
+{% for sentence in record.result.reading %}<p>{{ sentence }}</p>{% endfor %}
+{% endfor %}
 {% if latencies %}<h2>Latency</h2>{{ latencies }}
 {% for remark in remarks %}<p>{{ remark }}</p>{% endfor %}{% endif %}
 </body></html>
@@ -49,7 +56,7 @@ th { border-bottom: 2px solid #999 } td { border-bottom: 1px solid #ddd } .numbe
 
 
 def page_from_records(records: Sequence[Record]) -> str:
-    """The page: a picture and a table a verdict, and the latency samples of every measurement.
+    """The page: a picture and a table a verdict, a picture a diagnosis, the samples of every measurement.
 
     Raises:
         MissingExtra: jinja2 or matplotlib is absent.
@@ -63,14 +70,20 @@ def page_from_records(records: Sequence[Record]) -> str:
     mpl.use("svg")
     verdicts = [record for record in records if record.kind == "validation"]
     measured = [record for record in records if record.kind == "benchmark"]
+    diagnosed = [record for record in records if record.kind == "diagnosis"]
     page = jinja2.Environment(autoescape=True).from_string(_PAGE)
     return page.render(
         verdicts=[
             (record, markupsafe.Markup(_draw(_intervals, record.result["gates"]))) for record in verdicts
         ],
+        diagnoses=[(record, markupsafe.Markup(_damage(record))) for record in diagnosed],
         latencies=markupsafe.Markup(_draw(_latencies, measured)) if measured else "",
         remarks=list(dict.fromkeys(r.result["remark"] for r in measured if r.result["remark"])),
     )
+
+
+def _damage(record: Record) -> str:
+    return _inline(draw_damage(record.result, "svg").decode())
 
 
 def _draw(paint: Any, rows: Sequence[Any]) -> str:
@@ -88,7 +101,12 @@ def _draw(paint: Any, rows: Sequence[Any]) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
-    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
+    return _inline(buffer.getvalue())
+
+
+def _inline(svg: str) -> str:
+    """A picture without the head of a file of its own."""
+    return svg[svg.index("<svg") :]
 
 
 def _intervals(axes: Axes, gates: Sequence[Any]) -> None:

@@ -1,0 +1,155 @@
+"""What INT8 does to a network, in figures: layer by layer on pictures, tensor by tensor from the ranges."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnx.agreement import Likeness, compare
+from cnnx.environment import installed_version
+from cnnx.pipeline.progress import Progress, Steps
+from cnnx.pipeline.steps import MODEL, observed_maxima
+from cnnx.pipeline.trials import Trials
+from cnnx.quant.calibration import Calibration
+from cnnx.quant.coverage import Coverage, coverage
+from cnnx.quant.observation import Observation
+from cnnx.recipe import Recipe, Scales
+from cnnx.store import Entry, code_digest, digest_of
+
+_FILE, _LOGITS = "damage.json", "logits.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What was tried.
+
+    Attributes:
+        floor: no layer in INT8: what FP16 alone makes.
+        whole: the bundle's graph.
+        alone: INT8 layer -> the network with it alone in INT8.
+        original: logits of the FP32 graph.
+        int8: logits of the bundle's graph.
+    """
+
+    floor: Likeness
+    whole: Likeness
+    alone: Mapping[str, Likeness]
+    original: NDArray[np.float32]
+    int8: NDArray[np.float32]
+
+
+def damage_step(
+    steps: Steps,
+    graph: Entry,
+    calibration: Calibration,
+    pixels: NDArray[np.uint8],
+    recipe: Recipe,
+    *,
+    pictures: str,
+    layers: Sequence[str],
+    scales: Scales,
+) -> Damage:
+    """Try each layer alone in INT8. Who was stopped goes on where they were.
+
+    Args:
+        graph: the FP32 graph that the bundle's was made from.
+        calibration: the bundle's.
+        pixels: pictures (N, H, W, C).
+        recipe: the bundle's.
+        pictures: digest of their list.
+        layers: the bundle's INT8 layers.
+        scales: type of the scales.
+    """
+    inputs = {
+        "graph": graph.key,
+        "calibration": digest_of(json.loads(calibration.to_json())),
+        "pictures": pictures,
+        "images": len(pixels),
+        "preprocessing": dataclasses.asdict(recipe.preprocessing),
+        "policy": dataclasses.asdict(recipe.precision),
+        "layers": layers,
+        "scales": scales,
+        "code": code_digest("cnnx.pipeline.damage"),
+        "onnx": installed_version("onnx"),
+        "onnxruntime": installed_version("onnxruntime"),
+    }
+    place = steps.store.place("damage", inputs)
+    journal = place.with_name(f".{place.name}.partial")
+
+    def fill(folder: Path, progress: Progress) -> None:
+        total = len(layers) + 3
+        trials = Trials(graph, calibration, pixels, recipe, layers=layers, scales=scales, journal=journal)
+        progress(1, total)
+        int8 = trials.logits(frozenset(layers))
+        progress(2, total)
+        floor = trials(frozenset())
+        progress(3, total)
+        alone = {}
+        for number, layer in enumerate(layers, start=4):
+            alone[layer] = dataclasses.asdict(trials(frozenset([layer])))
+            progress(number, total)
+        found = {"floor": dataclasses.asdict(floor), "alone": alone}
+        (folder / _FILE).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        with (folder / _LOGITS).open("wb") as file:
+            np.savez_compressed(file, original=trials.original, int8=int8)
+        journal.unlink(missing_ok=True)
+
+    entry = steps.make("each layer alone in INT8", "damage", inputs, fill)
+    found = json.loads((entry.folder / _FILE).read_text(encoding="utf-8"))
+    with np.load(entry.folder / _LOGITS, allow_pickle=False) as saved:
+        original, int8 = saved["original"], saved["int8"]
+    return Damage(
+        floor=Likeness(**found["floor"]),
+        whole=compare(original, int8),
+        alone={layer: Likeness(**likeness) for layer, likeness in found["alone"].items()},
+        original=original,
+        int8=int8,
+    )
+
+
+def coverages(
+    graph: Entry, calibration: Calibration, seen: Observation, recipe: Recipe, *, scales: Scales
+) -> tuple[Coverage, ...]:
+    """Every tensor that carries Q/DQ, in the order they are first read."""
+    from cnnx.graph.load import load_model
+    from cnnx.graph.placement import plan_layers, quantized_uses
+    from cnnx.graph.qdq import scales_from_amax
+
+    model = load_model(graph.folder / MODEL)
+    plan = plan_layers(
+        model,
+        precision="int8",
+        policy=recipe.precision,
+        maxima=observed_maxima(calibration),
+        scales=scales,
+    )
+    found = []
+    for tensor, readers in quantized_uses(model, plan).items():
+        step = scales_from_amax(np.array(calibration.ranges[tensor].amax), scales=scales)
+        found.append(coverage(seen, tensor, step=float(step), read_by=readers))
+    return tuple(found)
+
+
+def weights_lost(graph: Entry, layers: Sequence[str], *, scales: Scales) -> dict[str, float]:
+    """INT8 layer -> share of its weights other than zero that round to zero."""
+    from cnnx.graph import edit
+    from cnnx.graph.load import load_model
+    from cnnx.graph.qdq import quantize_weight
+
+    model = load_model(graph.folder / MODEL)
+    constants = edit.initializers(model.graph)
+    found = {}
+    for node in model.graph.node:
+        axis = edit.weight_axis(node, constants) if node.name in layers else None
+        if axis is not None:
+            weight = edit.array(constants[node.input[1]])
+            integers, _ = quantize_weight(weight, axis=axis, scales=scales)
+            alive = weight != 0
+            found[node.name] = float(np.mean(integers[alive] == 0)) if alive.any() else 0.0
+    return found

@@ -1,0 +1,184 @@
+"""From a finished INT8 bundle back to what it was made from: the FP32 graph, and what pictures showed of it.
+
+A Q/DQ graph has lost its FP32 weights. The steps of the export make them again, from the cache where it still
+has them; what comes out is held to the bundle's graph.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnnx.bundle import CALIBRATION, MODEL, Bundle, Manifest
+from cnnx.environment import installed_version
+from cnnx.errors import BundleError, UsageError, WeightsError
+from cnnx.pipeline import original as originals
+from cnnx.pipeline.calibrating import STATISTICS
+from cnnx.pipeline.original import Original
+from cnnx.pipeline.parts import observe_pictures
+from cnnx.pipeline.pictures import PictureSets, picture_sets
+from cnnx.pipeline.progress import Progress, Steps
+from cnnx.pipeline.repairing import without_repair
+from cnnx.pipeline.steps import MODEL as STEP_MODEL
+from cnnx.pipeline.steps import export_step, type_graph
+from cnnx.quant.calibration import Calibration
+from cnnx.quant.observation import Observation
+from cnnx.recipe import Recipe, recipe_from_dict, recipe_names
+from cnnx.resources import shared_folder
+from cnnx.store import Entry, digest_of_file
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the user has to name where the bundle alone does not say where it lies; None: as the bundle says.
+
+    Attributes:
+        model: the recipe or ONNX file that the bundle was made from.
+        weights: the checkpoint.
+        calibration_data: where the calibration pictures are now.
+        validation_data: likewise.
+        trust_recipe: let the recipe's own Python code run.
+    """
+
+    model: Path | None = None
+    weights: str | None = None
+    calibration_data: str | None = None
+    validation_data: str | None = None
+    trust_recipe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Remade:
+    """What an INT8 bundle was made from.
+
+    Attributes:
+        recipe: the bundle's, with the layers that repair put back.
+        graph: the FP32 graph that was quantized.
+        calibration: the bundle's own.
+        seen: what the calibration pictures showed of the graph.
+    """
+
+    recipe: Recipe
+    graph: Entry
+    calibration: Calibration
+    seen: Observation
+    pictures: PictureSets
+
+
+def remake(bundle: Bundle, sources: Sources, steps: Steps) -> Remade:
+    """Make again what an INT8 bundle was made from.
+
+    Raises:
+        UsageError: something that it was made from has to be named.
+        WeightsError: these are other weights.
+        BundleError: these are other pictures, or what comes out is another graph.
+    """
+    manifest = bundle.manifest
+    recipe = _recipe(bundle, sources)
+    # The steps before the graph was typed knew nothing of what repair found.
+    asked = without_repair(recipe)
+    original = steps.run("weights", lambda progress: _original(bundle, asked, sources, progress))
+    exported = export_step(steps, original, batch=manifest.batch)
+    original.release()
+    chose = manifest.images.get("selection")
+    pictures = picture_sets(
+        steps, asked, validates=True, calibrates=True, selects=chose.images if chose else 0
+    )
+    assert pictures.calibration is not None
+    calibrated = manifest.images["calibration"]
+    if pictures.calibration.list_digest != calibrated.digest:
+        raise BundleError(
+            f"these are not the {calibrated.images} pictures of {calibrated.name} that the bundle was "
+            f"calibrated on ({len(pictures.calibration)} now)",
+            where=asked.calibration.data,
+            mend="say where they are with --calibration-data, and with --validation-data where those moved; "
+            "or export again",
+        )
+    graph, statistics = observe_pictures(steps, exported, pictures.calibration, asked, precision="int8")
+    place = bundle.path / CALIBRATION
+    calibration = Calibration.from_json(place.read_text(encoding="utf-8"), where=place)
+    remade = Remade(recipe, graph, calibration, Observation.load(statistics.folder / STATISTICS), pictures)
+    steps.run("the bundle's graph again", lambda _: _check_graph(bundle, remade))
+    return remade
+
+
+def _recipe(bundle: Bundle, sources: Sources) -> Recipe:
+    """The bundle's recipe, as if it lay where its files are."""
+    name, file = bundle.manifest.recipe["name"], sources.model
+    if file is not None and not file.is_file():
+        raise UsageError("there is no such file", where=file, mend="--model takes a recipe or an ONNX file")
+    recipe = recipe_from_dict(bundle.manifest.recipe, where=file or shared_folder("recipes") / f"{name}.toml")
+    labels = recipe.labels_file
+    beside = recipe.is_onnx or recipe.runs_user_code or (labels is not None and not labels.is_file())
+    if file is None and (beside or name not in recipe_names()):
+        what = f"{recipe.model.definition}" if recipe.is_onnx else f"the recipe {name}"
+        raise UsageError(
+            f"the bundle was made from {what}, which does not ship with cnnx",
+            where=bundle.path,
+            mend="say where it is with --model FILE",
+        )
+    originals.refuse_untrusted(recipe, trust_recipe=sources.trust_recipe)
+    if recipe.is_onnx and file is not None:
+        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, definition=file.name))
+    data = {"calibration": sources.calibration_data, "validation": sources.validation_data}
+    moved = {
+        role: dataclasses.replace(getattr(recipe, role), data=place) for role, place in data.items() if place
+    }
+    return dataclasses.replace(recipe, **moved)
+
+
+def _original(bundle: Bundle, recipe: Recipe, sources: Sources, progress: Progress) -> Original:
+    weights = bundle.manifest.weights
+    if weights["kind"] == "file" and not recipe.is_onnx and sources.weights is None:
+        raise UsageError(
+            f"the bundle was made with {weights['origin']}",
+            where=bundle.path,
+            mend="say where that is with --weights FILE",
+        )
+    kind = "pretrained" if recipe.is_onnx else weights["kind"]
+    original = originals.open_original(
+        recipe, sources.weights or kind, trust_recipe=sources.trust_recipe, progress=progress
+    )
+    if original.weights.digest != weights["digest"]:
+        raise WeightsError(
+            f"these are not the bundle's weights ({weights['origin']}): their SHA-256 is "
+            f"{original.weights.digest[:12]}, not {weights['digest'][:12]}",
+            where=original.weights.file,
+            mend="name those with --model, for an ONNX file, or --weights; or export again",
+        )
+    return original
+
+
+def _check_graph(bundle: Bundle, remade: Remade) -> None:
+    """Refuse what is not what the bundle was made from."""
+    manifest = bundle.manifest
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        type_graph(
+            folder,
+            remade.graph,
+            remade.calibration,
+            remade.recipe,
+            precision="int8",
+            scales=manifest.scales,
+        )
+        if digest_of_file(folder / STEP_MODEL) == manifest.files[MODEL]:
+            return
+    raise BundleError(
+        f"the same weights and pictures give another graph here: {_differences(manifest)}",
+        where=bundle.path,
+        mend="export it again with what is installed here, and diagnose that",
+    )
+
+
+def _differences(manifest: Manifest) -> str:
+    """Tools that are not those the bundle was made with."""
+    here = {name: installed_version(name) for name in manifest.versions}
+    changed = [
+        f"{name} {here[name] or 'is absent'}, then {version}"
+        for name, version in manifest.versions.items()
+        if here[name] != version
+    ]
+    return ", ".join(changed) or "cnnx was changed since, or the processor rounds otherwise"

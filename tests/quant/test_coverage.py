@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+
+from cnnx.quant.coverage import coverage
+from cnnx.quant.observation import Observation
+
+
+def observed(values, channels):
+    """One tensor whose sample is `values`, its channels that large."""
+    seen = Observation({"x": slice(0, len(channels))}, {"x": slice(0, len(values))})
+    seen.take(np.array(channels, np.float32), np.array(values, np.float32), 1)
+    return seen
+
+
+def test_shares_are_of_the_values_other_than_zero():
+    # A step of 1: 0.25 rounds to zero, 200 and 300 lie beyond 127; zeros count for nothing.
+    seen = observed([0, 0, 0.25, -3, 100, -200, 300, 60], [0.25, 60, 0, 300])
+    found = coverage(seen, "x", step=1.0, read_by=("conv",))
+    assert (found.amax, found.maximum, found.read_by) == (127, 300, ("conv",))
+    assert found.saturated == pytest.approx(2 / 6) and found.underflow == pytest.approx(1 / 6)
+    # The channel of zeros is dead in FP32 too: INT8 took nothing from it.
+    assert (found.channels, found.dead_channels, found.dead_share) == (3, 1, pytest.approx(1 / 3))
+    assert found.middle_steps == 60
+
+
+def test_few_values_far_out_leave_the_body_a_thin_part_of_the_range():
+    seen = observed([*np.linspace(0.5, 1, 9999), 100], [100])
+    found = coverage(seen, "x", step=100 / 127, read_by=())
+    assert found.body == pytest.approx(0.01, rel=0.01) and found.saturated == 0
+
+
+def test_a_tensor_of_zeros_has_nothing_to_lose():
+    found = coverage(observed([0, 0], [0]), "x", step=1.0, read_by=())
+    assert (found.saturated, found.underflow, found.channels, found.dead_share, found.middle_steps) == (
+        0,
+    ) * 5
