@@ -39,7 +39,7 @@ def read_findings(findings: Findings, *, recipe: Recipe, calibration: Calibratio
         return (*said, "Its rates of agreement would clear the gates: nothing has to be mended.")
     coverages = {each.tensor: each for each in findings.tensors}
     explained = [(each, coverages[each.tensor]) for each in culprits[:_EXPLAINED]]
-    said += [_cause(layer, tensor) for layer, tensor in explained]
+    said += _causes(explained)
     return (*said, *_advice(ranking, culprits, explained, recipe=recipe, calibration=calibration))
 
 
@@ -93,13 +93,19 @@ def _sum(findings: Findings) -> str:
     return f"Their damages add up ({figures})."
 
 
-def _cause(layer: LayerDamage, tensor: Coverage) -> str:
-    """What of the range or the weights of one layer is out of the ordinary."""
-    signs = [*_range_signs(tensor), *_resolution_signs(layer, tensor)]
-    if not signs:
-        return f"{layer.layer}: nothing stands out in its range, channels or weights; it is merely sensitive."
-    kind = "range" if _range_signs(tensor) else "resolution"
-    return f"{layer.layer} lacks {kind}: {'; '.join(signs)}."
+def _causes(explained: Sequence[tuple[LayerDamage, Coverage]]) -> list[str]:
+    """What of the range or the weights of these layers is out of the ordinary."""
+    said, sound = [], []
+    for layer, tensor in explained:
+        signs = [*_range_signs(tensor), *_resolution_signs(layer, tensor)]
+        kind = "range" if _range_signs(tensor) else "resolution"
+        if signs:
+            said.append(f"{layer.layer} lacks {kind}: {'; '.join(signs)}.")
+        else:
+            sound.append(layer.layer)
+    if sound:
+        said.append(f"Nothing stands out in range, channels or weights of {', '.join(sound)}.")
+    return said
 
 
 def _range_signs(tensor: Coverage) -> list[str]:
