@@ -21,7 +21,7 @@ from cnnx.graph.qdq import insert_qdq
 from cnnx.recipe import PrecisionPolicy, Scales
 
 KINDS = {"fp16": np.float16, "fp32": np.float32}
-POLICY = PrecisionPolicy(small_layers="int8", small_layers_reason="test")
+POLICY = PrecisionPolicy(small_layers="int8", reason="test")
 scale_types = st.sampled_from(["fp16", "fp32"])
 few = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cnnx.cli.options import (
+    BundlePath,
+    CalibrationData,
+    CalibrationImages,
+    Debug,
+    Equalize,
+    Json,
+    Model,
+    Report,
+    Scales,
+    Sm,
+    Target,
+    Trust,
+    Verbose,
+    Weights,
+    batch_of,
+    check_report,
+    precision_of,
+    write_report,
+)
+
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from cnnx.recipe import Precision
 
 app = typer.Typer(
     name="cnnx",
@@ -23,41 +41,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Scales(str, enum.Enum):
-    """Types that scales are written in."""
-
-    FP16 = "fp16"
-    FP32 = "fp32"
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/json.md) instead of tables.")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Show every layer, warning and flipped image.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Let errors through with their traceback.")]
-Target = Annotated[str, typer.Option(help="auto, rtx (TensorRT for RTX) or ort (ONNX Runtime).")]
-Sm = Annotated[
-    list[int] | None,
-    typer.Option("--sm", help="GPU architecture to build for, such as 86; may be given several times."),
-]
-Trust = Annotated[bool, typer.Option("--trust-recipe", help="Let the recipe's own Python code run.")]
-Report = Annotated[
-    Path | None, typer.Option(help="Also write a report: .html, .md, .xml (JUnit), .json or .csv.")
-]
-CalibrationData = Annotated[
-    str | None,
-    typer.Option(help="digits, deadleaves, shapes100, a folder of pictures, or a list of file names."),
-]
-CalibrationImages = Annotated[int | None, typer.Option(help="How many of them at most.")]
-Equalize = Annotated[
-    bool | None,
-    typer.Option(help="Scale channels first so that one range serves all of a tensor (INT8; default)."),
-]
-Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A recipe's name, a recipe file, or an ONNX file.")
-]
-Weights = Annotated[str, typer.Option(help="pretrained, standin (seeded random), or a checkpoint.")]
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -207,10 +190,10 @@ def export(
         import cnnx
         from cnnx.cli.tables import print_export
 
-        _check_report(report)
+        check_report(report)
         result = cnnx.export(
             model,
-            precision=_precision(fp32=fp32, fp16=fp16, int8=int8),
+            precision=precision_of(fp32=fp32, fp16=fp16, int8=int8),
             target=target,
             sm=sm or (),
             weights=weights,
@@ -225,11 +208,11 @@ def export(
             repair=repair,
             repair_trials=repair_trials,
             scales=scales.value,
-            batch=_batch(batch),
+            batch=batch_of(batch),
             trust_recipe=trust_recipe,
             listener=ui.listen,
         )
-        _report(result.bundle.path, report)
+        write_report(result.bundle.path, report)
         ui.show(
             result, command="export", render=lambda out, verbose: print_export(out, result, verbose=verbose)
         )
@@ -315,9 +298,9 @@ def validate(
         import cnnx
         from cnnx.cli.tables import print_validation
 
-        _check_report(report)
+        check_report(report)
         result = cnnx.validate(bundle, target=target, listener=ui.listen)
-        _report(bundle, report)
+        write_report(bundle, report)
 
         ui.show(
             result,
@@ -346,9 +329,9 @@ def bench(
         import cnnx
         from cnnx.cli.tables import print_measurements
 
-        _check_report(report)
+        check_report(report)
         result = cnnx.bench(bundle, target=target, batch=batch, seconds=seconds, listener=ui.listen)
-        _report(bundle, report)
+        write_report(bundle, report)
         ui.show(result, command="bench", render=lambda out, _: print_measurements(out, result.measurements))
 
 
@@ -404,7 +387,7 @@ def diagnose(
         from cnnx.cli.diagnosis import print_findings
         from cnnx.report.damage import check_picture, write_picture
 
-        _check_report(report)
+        check_report(report)
         if picture is not None:
             check_picture(picture)
         result = cnnx.diagnose(
@@ -419,7 +402,7 @@ def diagnose(
         )
         if picture is not None:
             write_picture(result.record.result, picture)
-        _report(bundle, report)
+        write_report(bundle, report)
         ui.show(
             result,
             command="diagnose",
@@ -438,38 +421,3 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
 
         diagnosis = cnnx.doctor()
         ui.show(diagnosis, command="doctor", render=lambda out, _: print_diagnosis(out, diagnosis))
-
-
-def _precision(*, fp32: bool, fp16: bool, int8: bool) -> Precision | None:
-    from cnnx.errors import UsageError
-
-    choices: tuple[tuple[Precision, bool], ...] = (("fp32", fp32), ("fp16", fp16), ("int8", int8))
-    asked = [name for name, chosen in choices if chosen]
-    if len(asked) > 1:
-        raise UsageError(f"--{asked[0]} and --{asked[1]} exclude each other", mend="give one of them")
-    return asked[0] if asked else None
-
-
-def _batch(text: str) -> tuple[int, int]:
-    from cnnx.errors import UsageError
-
-    low, _, high = text.partition("..")
-    try:
-        return int(low), int(high or low)
-    except ValueError:
-        raise UsageError(f"--batch {text!r} is no size", mend="--batch 4, or --batch 1..8") from None
-
-
-def _check_report(path: Path | None) -> None:
-    """Refuse an unknown format before the work, not after it."""
-    if path is not None:
-        from cnnx.report.files import writer_for
-
-        writer_for(path)
-
-
-def _report(bundle: Path, path: Path | None) -> None:
-    if path is not None:
-        import cnnx
-
-        cnnx.write_report(bundle, path)

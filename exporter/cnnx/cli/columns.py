@@ -12,9 +12,10 @@ _SHORT = ("what", "data", "verdict", "name", "weights")
 
 
 def titled(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
-    """An empty table under a title; columns of figures stand to the right, and those and names are not broken."""
+    """An empty table under a title; figures stand to the right and are not broken, no more than names."""
     table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
     for column in columns:
         justify: Literal["left", "right"] = "right" if column in right else "left"
-        table.add_column(column, justify=justify, overflow="fold", no_wrap=column in _SHORT or column in right)
+        fixed = column in _SHORT or column in right
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=fixed)
     return table

@@ -88,8 +88,8 @@ def _pictures(remade: Remade, steps: Steps, count: int) -> tuple[Crops, tuple[st
     try:
         crops = held_out(steps, remade.recipe, remade.pictures, count)
     except ImageError as error:
-        crops = remade.pictures.validation
-        return crops, (
+        assert remade.pictures.validation is not None
+        return remade.pictures.validation, (
             f"No picture is held out ({error.what}): layers were tried on those that validate. "
             "What is changed because of it should be judged on others.",
         )

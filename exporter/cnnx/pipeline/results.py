@@ -14,8 +14,8 @@ from cnnx.bundle import Bundle, Engine
 from cnnx.measure.memory import MemoryUse
 from cnnx.measure.samples import Latency
 from cnnx.pipeline.progress import StepTime
-from cnnx.quant.folds import Spread
 from cnnx.quant.coverage import Coverage
+from cnnx.quant.folds import Spread
 from cnnx.quant.repair import Repair
 from cnnx.record import Record, Subject
 from cnnx.stats import Verdict

@@ -1,0 +1,85 @@
+"""Options that commands share, and what they mean. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from cnnx.recipe import Precision
+
+
+class Scales(str, enum.Enum):
+    """Types that scales are written in."""
+
+    FP16 = "fp16"
+    FP32 = "fp32"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/json.md) instead of tables.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show every layer, warning and flipped image.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Let errors through with their traceback.")]
+Target = Annotated[str, typer.Option(help="auto, rtx (TensorRT for RTX) or ort (ONNX Runtime).")]
+Sm = Annotated[
+    list[int] | None,
+    typer.Option("--sm", help="GPU architecture to build for, such as 86; may be given several times."),
+]
+Trust = Annotated[bool, typer.Option("--trust-recipe", help="Let the recipe's own Python code run.")]
+Report = Annotated[
+    Path | None, typer.Option(help="Also write a report: .html, .md, .xml (JUnit), .json or .csv.")
+]
+CalibrationData = Annotated[
+    str | None,
+    typer.Option(help="digits, deadleaves, shapes100, a folder of pictures, or a list of file names."),
+]
+CalibrationImages = Annotated[int | None, typer.Option(help="How many of them at most.")]
+Equalize = Annotated[
+    bool | None,
+    typer.Option(help="Scale channels first so that one range serves all of a tensor (INT8; default)."),
+]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A recipe's name, a recipe file, or an ONNX file.")
+]
+Weights = Annotated[str, typer.Option(help="pretrained, standin (seeded random), or a checkpoint.")]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
+
+
+def precision_of(*, fp32: bool, fp16: bool, int8: bool) -> Precision | None:
+    """The one that was asked for; None where none was."""
+    from cnnx.errors import UsageError
+
+    choices: tuple[tuple[Precision, bool], ...] = (("fp32", fp32), ("fp16", fp16), ("int8", int8))
+    asked = [name for name, chosen in choices if chosen]
+    if len(asked) > 1:
+        raise UsageError(f"--{asked[0]} and --{asked[1]} exclude each other", mend="give one of them")
+    return asked[0] if asked else None
+
+
+def batch_of(text: str) -> tuple[int, int]:
+    """Smallest and largest of "4" or "1..8"."""
+    from cnnx.errors import UsageError
+
+    low, _, high = text.partition("..")
+    try:
+        return int(low), int(high or low)
+    except ValueError:
+        raise UsageError(f"--batch {text!r} is no size", mend="--batch 4, or --batch 1..8") from None
+
+
+def check_report(path: Path | None) -> None:
+    """Refuse an unknown format before the work, not after it."""
+    if path is not None:
+        from cnnx.report.files import writer_for
+
+        writer_for(path)
+
+
+def write_report(bundle: Path, path: Path | None) -> None:
+    """Write it, where one was asked for."""
+    if path is not None:
+        import cnnx
+
+        cnnx.write_report(bundle, path)
