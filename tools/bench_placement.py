@@ -32,6 +32,7 @@ from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.steps import MODEL, graph_logits
 from cnnx.recipe import read_recipe, recipe_names
 from cnnx.stats import Paired
+from cnnx.store import digest_of_file
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "build" / "placement"
@@ -84,7 +85,7 @@ def run_cell(name: str, variant: str) -> cells.Record:
         "name": name,
         "variant": variant,
         "int8_share": parts.described["int8_share"],
-        "graph": parts.typed.key,
+        "graph": digest_of_file(parts.typed.folder / MODEL),
         "both": int(np.sum(right[0] & right[1])),
         "only_original": int(np.sum(right[0] & ~right[1])),
         "only_engine": int(np.sum(~right[0] & right[1])),
