@@ -8,7 +8,6 @@ leaves a record in build/hostile/; cells with a record are not run again, so a s
 
 from __future__ import annotations
 
-import argparse
 import fnmatch
 import functools
 import json
@@ -198,7 +197,7 @@ Each picture was seen once by SGD, in one cycle of its rate, matrix products mos
 thread was used, the machine's other core was busy. The same command on the same processor repeats the log to
 the digit (tried on the first 61,440 pictures of small-vgg-bn). With another number of threads sums
 round differently and a run may end elsewhere: small-vgg-bn, which is slow to begin, reached 75.89% with two
-threads (8 minutes, nothing beside it), less than the interval of one run allows for.
+threads (8 minutes), less than the interval of one run allows for.
 
 {training}
 
@@ -269,11 +268,7 @@ def draw(found: dict[str, dict[str, dict[str, Any]]]) -> None:
 
 def main() -> None:
     """Fill the cells, write the page and the picture."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--names", default="*", help="shell pattern of the networks to run")
-    parser.add_argument("--again", action="store_true", help="run cells that have a record, too")
-    parser.add_argument("--page-only", action="store_true", help="write the page from the records there are")
-    options = parser.parse_args()
+    parser, options = cells.options(__doc__)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     if not options.page_only:
         wanted = {

@@ -10,7 +10,6 @@ build/placement/; cells with a record are not run again, so a stopped run contin
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import fnmatch
 import functools
@@ -124,6 +123,7 @@ Not measured yet: {missing}.
 Measured on ONNX Runtime's CPU provider by `python tools/bench_placement.py`. {measured}
 """
 
+
 def measured_rows(found: dict[str, cells.Record]) -> Iterator[list[str]]:
     """A row a cell whose graph is not that of the rules as they are."""
     for record in found.values():
@@ -153,11 +153,7 @@ def cell(name: str, variant: str) -> str:
 
 def main() -> None:
     """Fill the cells, write the page."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--names", default="*", help="shell pattern of the networks to run")
-    parser.add_argument("--again", action="store_true", help="run cells that have a record, too")
-    parser.add_argument("--page-only", action="store_true", help="write the page from the records there are")
-    options = parser.parse_args()
+    parser, options = cells.options(__doc__)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     every = {cell(name, variant): (name, variant) for name in networks() for variant in VARIANTS}
     if not options.page_only:

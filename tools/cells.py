@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -36,6 +37,15 @@ def fill(folder: Path, cells: Mapping[str, Callable[[], Record]], *, again: bool
         draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         draft.replace(folder / f"{name}.json")
         console.print(f"{number} of {len(wanted)}: {name}")
+
+
+def options(doc: str | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    """What every such tool is asked for on its command line."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    parser.add_argument("--names", default="*", help="shell pattern of the networks to run")
+    parser.add_argument("--again", action="store_true", help="run cells that have a record, too")
+    parser.add_argument("--page-only", action="store_true", help="write the page from the records there are")
+    return parser, parser.parse_args()
 
 
 def read(folder: Path, names: Iterable[str]) -> dict[str, Record]:

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
+from cells import table as markdown
 from cnnx.stats import Verdict
 from quant_records import (
     JUDGED,
@@ -119,23 +120,23 @@ def page(found: dict[str, Cells]) -> str:
         versions=", ".join(sorted(_versions(every))),
         ways="\n".join(f"- **{way}**: {what}" for way, what in WAYS.items()),
         verdict=verdict(small),
-        accuracy=_table(("network", "FP32", *JUDGED), accuracy_rows(small)),
-        rates=_table(("network", *JUDGED), rates_rows(small)),
-        sqnr=_table(("network", *JUDGED), sqnr_rows(small)),
+        accuracy=markdown(("network", "FP32", *JUDGED), accuracy_rows(small)),
+        rates=markdown(("network", *JUDGED), rates_rows(small)),
+        sqnr=markdown(("network", *JUDGED), sqnr_rows(small)),
         picture=PICTURE,
         most=100 * MOST_WORSE,
-        paired=_table(
+        paired=markdown(
             ("network", "best peer", *(f"{way}{what}" for way in OURS for what in ("", ", verdict", ", dB"))),
             paired_rows(small),
         ),
         losses=losses(small),
-        costs=_table(("network", *WAYS), cost_rows(found)),
-        cost_summary=_table(
+        costs=markdown(("network", *WAYS), cost_rows(found)),
+        cost_summary=markdown(
             ("way", "over plain, median", "largest", "peak MiB, median", "largest", "of it imports"),
             cost_summary_rows(found),
         ),
         rtx=_listed(record.get("rtx_version") for record in every if record.get("rtx_version")),
-        tensorrt=_table(
+        tensorrt=markdown(
             ("way", "graphs", "built", "in INT8, median", "least", "errors", "warnings", "refused with"),
             tensorrt_rows(found),
             left=(0, 5, 6, 7),
@@ -229,7 +230,7 @@ def losses(small: dict[str, Cells]) -> str:
     if not rows:
         return "Nowhere has cnnx fewer pictures right than the best peer, or a twin's logits no better."
     head = ("network", "way", "short by", "peer", "why")
-    table = _table(head, rows, left=(0, 1, 3, 4))
+    table = markdown(head, rows, left=(0, 1, 3, 4))
     return f"Where cnnx has fewer pictures right than the best peer, or a twin's logits no better:\n\n{table}"
 
 
@@ -305,7 +306,7 @@ def failures(found: dict[str, Cells]) -> str:
     absent = [f"{name} {way}" for name, cells in found.items() for way in WAYS if way not in cells]
     text = ""
     if rows:
-        text += f"\n## What failed\n\n{_table(('network', 'way', 'reason'), rows, left=(0, 1, 2))}\n"
+        text += f"\n## What failed\n\n{markdown(('network', 'way', 'reason'), rows, left=(0, 1, 2))}\n"
     if absent:
         text += f"\nNot run yet: {', '.join(absent)}.\n"
     return text
@@ -382,8 +383,3 @@ def _listed(values: Iterable[Any]) -> str:
 def _cell(text: str) -> str:
     """A reason in one line that breaks no table."""
     return " ".join(text.replace("|", "/").split())[:300]
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> str:
-    rule = "".join("---|" if number in left else "---:|" for number in range(len(columns)))
-    return "\n".join([f"| {' | '.join(columns)} |", f"|{rule}", *(f"| {' | '.join(row)} |" for row in rows)])

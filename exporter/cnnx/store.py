@@ -230,6 +230,11 @@ class Store:
         """Where the step with these inputs keeps its files, made or not."""
         return self.root / kind / digest_of(inputs)[:32]
 
+    def partial(self, kind: str, inputs: Mapping[str, Any]) -> Path:
+        """A file beside that place, for what a step that is stopped goes on from; the step takes it away."""
+        place = self.place(kind, inputs)
+        return place.with_name(f".{place.name}.partial")
+
     def make(self, kind: str, inputs: Mapping[str, Any], fill: Callable[[Path], None]) -> Entry:
         """The entry for these inputs: found, or filled into a fresh folder and then published.
 

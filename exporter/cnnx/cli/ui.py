@@ -62,7 +62,7 @@ class Ui:
         for task in list(bar.tasks):
             bar.remove_task(task.id)
         how = "reused" if event.reused else f"{event.seconds:.1f} s"
-        self._err.print(f"  {escape(event.step):<32}{how:>8}")
+        self._err.print(f"  {escape(event.step):<38}{how:>8}")
 
     def stop(self) -> None:
         """Take the progress display away."""

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from onnx import ModelProto, NodeProto
 
 from cnnx.graph import edit
-from cnnx.graph.edit import ValueType, Wiring
+from cnnx.graph.edit import Wiring
 from cnnx.recipe import Precision, PrecisionPolicy, Scales
 
 FP16_MAX = 65504.0
@@ -34,18 +34,25 @@ Verdict = tuple[Precision, str]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the rules look at. `base` is the precision of all that is neither INT8 nor an island."""
+    """What the rules look at.
+
+    Attributes:
+        base: the precision of all that is neither INT8 nor an island.
+        constants: largest absolute value of each float constant.
+        weights: those constants that have two axes or more.
+        first: layers with weights that read a graph input.
+        last: those that give a graph output.
+    """
 
     graph: Wiring
-    types: Mapping[str, ValueType]
     maxima: Mapping[str, float] | None
     policy: PrecisionPolicy
     precision: Precision
     base: Precision
     graph_inputs: frozenset[str]
     outputs: Mapping[str, Sequence[str]]
-    wide_constants: Mapping[str, float]
-    largest_weights: Mapping[str, float]
+    constants: Mapping[str, float]
+    weights: frozenset[str]
     first: frozenset[str]
     last: frozenset[str]
 
@@ -85,15 +92,15 @@ def context_of(
     wide = precision == "fp32" or (precision == "int8" and scales == "fp32")
     return Context(
         graph=edit.wiring(model.graph),
-        types=edit.value_types(model),
         maxima=maxima,
         policy=policy,
         precision=precision,
         base="fp32" if wide else "fp16",
         graph_inputs=frozenset(value.name for value in edit.data_inputs(model.graph)),
         outputs={node.name: tuple(node.output) for node in model.graph.node},
-        wide_constants={} if wide else _wide_constants(model),
-        largest_weights={} if precision == "fp32" else _largest_weights(model),
+        constants={} if precision == "fp32" else _largest(model),
+        # A bias may be as small as it likes: it is added to what is larger.
+        weights=frozenset(tensor.name for tensor in model.graph.initializer if len(tensor.dims) > 1),
         first=_first(model),
         last=_last(model),
     )
@@ -119,9 +126,11 @@ def _wide_op(node: NodeProto, _context: Context) -> Verdict | None:
 
 
 def _wide_constant(node: NodeProto, context: Context) -> Verdict | None:
+    if context.base == "fp32":
+        return None
     for name in node.input:
-        if name in context.wide_constants:
-            return "fp32", f"{name} reaches {context.wide_constants[name]:.4g}, FP16 ends at 65504"
+        if (found := context.constants.get(name, 0.0)) > FP16_MAX:
+            return "fp32", f"{name} reaches {found:.4g}, FP16 ends at 65504"
     return None
 
 
@@ -142,7 +151,7 @@ def _narrow(node: NodeProto, context: Context) -> Verdict | None:
         return None
     maxima = context.maxima or {}
     for name in (*node.input, *node.output):
-        found = maxima.get(name, context.largest_weights.get(name, 0.0))
+        found = maxima.get(name, context.constants[name] if name in context.weights else 0.0)
         if 0 < found < _FP16_NARROW:
             return "fp32", f"{name} reaches only {found:.2g}, FP16's steps are 6e-08"
     return None
@@ -302,7 +311,7 @@ def _weighted(node: NodeProto, context: Context) -> bool:
 
 def _range_fault(node: NodeProto, context: Context) -> str:
     """Why a weighted node's first input or its weights cannot be quantized, "" where they can."""
-    weight = context.largest_weights.get(node.input[1], 0.0)
+    weight = context.constants.get(node.input[1], 0.0)
     if 0 < weight < context.narrowest:
         return _too_small(node.input[1], weight, context)
     return tensor_fault(node.input[0], context)
@@ -356,26 +365,11 @@ def _last(model: ModelProto) -> frozenset[str]:
     return frozenset(found)
 
 
-def _wide_constants(model: ModelProto) -> dict[str, float]:
-    """Constants that FP16 cannot hold, with their largest absolute value."""
+def _largest(model: ModelProto) -> dict[str, float]:
+    """Largest absolute value of each float constant."""
     found = {}
     for tensor in model.graph.initializer:
         if tensor.data_type == edit.FLOAT and math.prod(tensor.dims):
-            values = edit.array(tensor)
-            largest = float(max(values.max(), -values.min()))
-            if largest > FP16_MAX:
-                found[tensor.name] = largest
-    return found
-
-
-def _largest_weights(model: ModelProto) -> dict[str, float]:
-    """Float constants of two axes or more, with their largest absolute value.
-
-    A bias may be as small as it likes: it is added to what is larger.
-    """
-    found = {}
-    for tensor in model.graph.initializer:
-        if tensor.data_type == edit.FLOAT and len(tensor.dims) > 1 and math.prod(tensor.dims):
             values = edit.array(tensor)
             found[tensor.name] = float(max(values.max(), -values.min()))
     return found

@@ -89,8 +89,7 @@ def statistics_step(
         "policy": dataclasses.asdict(recipe.precision),
         "placement": code_digest("cnnx.graph.placement"),
     }
-    place = steps.store.place("statistics", inputs)
-    partial = place.with_name(f".{place.name}.partial")
+    partial = steps.store.partial("statistics", inputs)
 
     def fill(folder: Path, progress: Progress) -> None:
         from cnnx.graph.load import load_model

@@ -79,8 +79,7 @@ def damage_step(
         "onnx": installed_version("onnx"),
         "onnxruntime": installed_version("onnxruntime"),
     }
-    place = steps.store.place("damage", inputs)
-    journal = place.with_name(f".{place.name}.partial")
+    journal = steps.store.partial("damage", inputs)
 
     def fill(folder: Path, progress: Progress) -> None:
         total = len(layers) + 3

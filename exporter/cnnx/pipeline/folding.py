@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cnnx.agreement import Likeness, compare
+from cnnx.agreement import Likeness
 from cnnx.data.crops import Crops
 from cnnx.environment import installed_version
 from cnnx.errors import UsageError
 from cnnx.pipeline.calibrating import calibration_step, statistics_step
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.results import Fold, Folds
-from cnnx.pipeline.steps import MODEL, graph_logits, graph_step, read_calibration, refuse_nonfinite
+from cnnx.pipeline.steps import read_calibration
+from cnnx.pipeline.trials import compare_ranges
 from cnnx.quant.folds import spreads, still_moves
 from cnnx.recipe import Recipe
 from cnnx.store import Entry, code_digest
@@ -103,21 +103,7 @@ def folds_step(
     ranges = [calibration_step(inner, statistics, crops, method=method) for crops, statistics in sets]
 
     def fill(folder: Path, progress: Progress) -> None:
-        def run(number: int, model: Path) -> NDArray[np.float32]:
-            before, total = number * len(selection), (1 + len(sets)) * len(selection)
-            return graph_logits(
-                model,
-                selection.pixels,
-                recipe.preprocessing,
-                progress=lambda done, _: progress(before + done, total),
-            )
-
-        original = run(0, graph.folder / MODEL)
-        refuse_nonfinite(original, recipe)
-        found = []
-        for number, entry in enumerate(ranges, start=1):
-            typed = graph_step(inner, graph, entry, recipe, precision="int8", scales="fp16")
-            found.append(compare(original, run(number, typed.folder / MODEL)))
+        found = compare_ranges(inner, graph, ranges, selection, recipe, scales="fp16", progress=progress)
         text = json.dumps([dataclasses.asdict(likeness) for likeness in found], indent=1)
         (folder / _FILE).write_text(text + "\n", encoding="utf-8")
 

@@ -65,8 +65,7 @@ def repair_step(
         "onnx": installed_version("onnx"),
         "onnxruntime": installed_version("onnxruntime"),
     }
-    place = steps.store.place("repair", inputs)
-    journal = place.with_name(f".{place.name}.partial")
+    journal = steps.store.partial("repair", inputs)
 
     def fill(folder: Path, progress: Progress) -> None:
         trials = Trials(

@@ -6,16 +6,13 @@ import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cnnx.agreement import Likeness, compare
+from cnnx.agreement import Likeness
 from cnnx.data.crops import Crops
 from cnnx.environment import installed_version
 from cnnx.pipeline.calibrating import calibration_step
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.results import Candidate
-from cnnx.pipeline.steps import MODEL, graph_logits, graph_step
+from cnnx.pipeline.trials import compare_ranges
 from cnnx.recipe import Recipe, Scales
 from cnnx.store import Entry, code_digest
 
@@ -64,22 +61,10 @@ def choose_method(
     }
 
     def fill(folder: Path, progress: Progress) -> None:
-        def run(number: int, model: Path) -> NDArray[np.float32]:
-            before, total = number * len(selection), (1 + len(CANDIDATES)) * len(selection)
-            return graph_logits(
-                model,
-                selection.pixels,
-                recipe.preprocessing,
-                progress=lambda done, _: progress(before + done, total),
-            )
-
-        original = run(0, graph.folder / MODEL)
-        found = []
-        for number, method in enumerate(CANDIDATES, start=1):
-            inner = Steps(store=steps.store)
-            ranges = calibration_step(inner, statistics, calibration, method=method)
-            typed = graph_step(inner, graph, ranges, recipe, precision="int8", scales=scales)
-            found.append(Candidate(method, compare(original, run(number, typed.folder / MODEL))))
+        inner = Steps(store=steps.store)
+        ranges = [calibration_step(inner, statistics, calibration, method=method) for method in CANDIDATES]
+        likenesses = compare_ranges(inner, graph, ranges, selection, recipe, scales=scales, progress=progress)
+        found = [Candidate(*each) for each in zip(CANDIDATES, likenesses, strict=True)]
         found.sort(key=lambda candidate: candidate.likeness.divergence)
         text = json.dumps([dataclasses.asdict(candidate) for candidate in found], indent=1)
         (folder / _FILE).write_text(text + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The network with only some of its layers in INT8: how like its FP32 graph it is, on held-out pictures."""
+"""How like its FP32 graph a network is on held-out pictures: by several ranges, with some layers in INT8."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.agreement import Likeness, compare
-from cnnx.pipeline.steps import MODEL, graph_logits, type_graph
+from cnnx.data.crops import Crops
+from cnnx.pipeline.progress import Progress, Steps
+from cnnx.pipeline.steps import MODEL, graph_logits, graph_step, refuse_nonfinite, type_graph
 from cnnx.quant.calibration import Calibration
 from cnnx.recipe import LayerOverride, Recipe, Scales
 from cnnx.store import Entry, atomic_file
@@ -69,6 +71,41 @@ class Trials:
             folder = Path(scratch)
             type_graph(folder, self._graph, self._calibration, tried, precision="int8", scales=self._scales)
             return graph_logits(folder / MODEL, self._pixels, self._recipe.preprocessing)
+
+
+def compare_ranges(
+    steps: Steps,
+    graph: Entry,
+    ranges: Sequence[Entry],
+    selection: Crops,
+    recipe: Recipe,
+    *,
+    scales: Scales,
+    progress: Progress,
+) -> list[Likeness]:
+    """How like its FP32 graph the network is when quantized by each of these ranges.
+
+    Raises:
+        InputRefused: a logit of the FP32 graph is not finite.
+    """
+    total = (1 + len(ranges)) * len(selection)
+
+    def logits(number: int, model: Path) -> NDArray[np.float32]:
+        before = number * len(selection)
+        return graph_logits(
+            model,
+            selection.pixels,
+            recipe.preprocessing,
+            progress=lambda done, _: progress(before + done, total),
+        )
+
+    original = logits(0, graph.folder / MODEL)
+    refuse_nonfinite(original, recipe)
+    found = []
+    for number, entry in enumerate(ranges, start=1):
+        typed = graph_step(steps, graph, entry, recipe, precision="int8", scales=scales)
+        found.append(compare(original, logits(number, typed.folder / MODEL)))
+    return found
 
 
 def read_journal(file: Path) -> dict[frozenset[str], Likeness]:
