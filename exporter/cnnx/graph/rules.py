@@ -151,7 +151,8 @@ def _narrow(node: NodeProto, context: Context) -> Verdict | None:
         return None
     maxima = context.maxima or {}
     for name in (*node.input, *node.output):
-        found = maxima.get(name, context.constants[name] if name in context.weights else 0.0)
+        weight = context.constants.get(name, 0.0) if name in context.weights else 0.0
+        found = maxima.get(name, weight)
         if 0 < found < _FP16_NARROW:
             return "fp32", f"{name} reaches only {found:.2g}, FP16's steps are 6e-08"
     return None
