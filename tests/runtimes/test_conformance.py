@@ -57,6 +57,7 @@ def test_runs_any_number_of_pictures_as_the_reference_does(case, images):
 
 def test_says_who_and_where_it_is(case, runtime):
     session, _ = case
+    assert session.device == runtime.device()
     assert session.runtime == runtime.name
     assert session.runtime_version == runtime.version()
     assert len(session.device) > 3

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import pytest
@@ -7,10 +9,12 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from cnnx import runtimes
-from cnnx.errors import GraphError, UsageError
+from cnnx.environment import Gpu
+from cnnx.errors import EnvironmentLacks, GraphError, UsageError
 from cnnx.runtimes import BuildRequest
+from cnnx.runtimes.ort import OrtRuntime
 
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 ORT = runtimes.get("ort")
 
 
@@ -71,6 +75,56 @@ def test_a_float16_input_is_given_float16(tmp_path):
     session = ORT.open(one_node(tmp_path / "half.onnx", "Relu", dtype=TensorProto.FLOAT16))
     ones = np.ones((2, 3, 4, 4), np.float32)
     np.testing.assert_array_equal(session.run(ones)["y"], ones)
+
+
+class Cuda:
+    """onnxruntime-gpu as its documentation has it: `get_available_providers` names what the wheel was built
+    with, and a session whose CUDA provider does not load goes on without it (CUDA Execution Provider,
+    "Build": a provider that is available need not be usable)."""
+
+    __version__ = "1.24.0"
+    SessionOptions = staticmethod(lambda: onnxruntime.SessionOptions())
+
+    def __init__(self, *, loads: bool) -> None:
+        self.loads, self.asked, self.preloaded = loads, [], False
+
+    def get_available_providers(self):
+        return ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def preload_dlls(self):
+        self.preloaded = True
+
+    def InferenceSession(self, file, options, *, providers):  # noqa: N802
+        self.asked = providers
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        used = ["CUDAExecutionProvider"] * self.loads + ["CPUExecutionProvider"]
+        return SimpleNamespace(
+            run=session.run,
+            get_inputs=session.get_inputs,
+            get_outputs=session.get_outputs,
+            get_providers=lambda: used,
+        )
+
+
+def test_a_visible_gpu_is_used_without_tf32_and_named(net, images, monkeypatch):
+    cuda = Cuda(loads=True)
+    runtime = OrtRuntime(lambda: cuda, lambda: Gpu("A GPU"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    session = runtime.open(net("fp32", batch="N"))
+    assert session.device == runtime.device() == "A GPU"
+    (name, options), fallback = cuda.asked
+    assert (name, options["use_tf32"], fallback) == ("CUDAExecutionProvider", 0, "CPUExecutionProvider")
+    assert cuda.preloaded and session.run(images)["logits"].shape == (5, 10)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert runtime.open(net("fp32")).device.startswith("CPU: ")
+    assert cuda.asked == ["CPUExecutionProvider"]
+
+
+def test_a_gpu_that_onnx_runtime_cannot_use_is_not_passed_over_in_silence(net, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(EnvironmentLacks, match="does not load") as caught:
+        OrtRuntime(lambda: Cuda(loads=False), lambda: Gpu("A GPU")).open(net("fp32"))
+    assert "CUDA_VISIBLE_DEVICES=" in caught.value.mend
 
 
 def future(path):

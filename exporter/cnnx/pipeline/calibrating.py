@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from cnnx.data.crops import Crops
 from cnnx.data.normalize import normalize
-from cnnx.environment import installed_version
 from cnnx.errors import BundleError
-from cnnx.pipeline.original import open_here
+from cnnx.pipeline.original import open_here, ran_by
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps import MODEL, PARITY_IMAGES, RANGES, check_parity, graph_logits
 from cnnx.quant.calibration import calibration_of
@@ -140,8 +139,7 @@ def _observed_from(graph: Entry, crops: Crops, recipe: Recipe) -> dict[str, Any]
         "code": code_digest(
             "cnnx.graph.observe", "cnnx.quant.observation", "cnnx.runtimes.ort", "cnnx.data.normalize"
         ),
-        "onnx": installed_version("onnx"),
-        "onnxruntime": installed_version("onnxruntime"),
+        **ran_by(),
     }
 
 

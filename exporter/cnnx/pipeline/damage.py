@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.agreement import Likeness, compare
-from cnnx.environment import installed_version
+from cnnx.pipeline.original import ran_by
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps import MODEL, observed_maxima
 from cnnx.pipeline.trials import Trials
@@ -76,8 +76,7 @@ def damage_step(
         "layers": layers,
         "scales": scales,
         "code": code_digest("cnnx.pipeline.damage"),
-        "onnx": installed_version("onnx"),
-        "onnxruntime": installed_version("onnxruntime"),
+        **ran_by(),
     }
     journal = steps.store.partial("damage", inputs)
 

@@ -292,10 +292,8 @@ def open_subject(bundle: Bundle, target: str) -> OpenSubject:
                 where=bundle.path,
             )
             file = bundle.engine_file(engine)
-            device = gpu.name if gpu else "GPU"
-            subject = _subject(
-                manifest, "engine", engine.digest, f"{engine.runtime} {engine.runtime_version}", device
-            )
+            version = f"{engine.runtime} {engine.runtime_version}"
+            subject = _subject(manifest, "engine", engine.digest, version, runtime.device())
             return OpenSubject(subject, partial(runtime.open, file))
     if target not in ("auto", "ort"):
         runtime = runtimes.get(target)
@@ -307,9 +305,7 @@ def open_subject(bundle: Bundle, target: str) -> OpenSubject:
     ort = runtimes.get("ort")
     if reason := ort.cannot_run():
         raise reason
-    subject = _subject(
-        manifest, "graph", manifest.files["model.onnx"], f"ort {ort.version()}", f"CPU: {environment.cpu}"
-    )
+    subject = _subject(manifest, "graph", manifest.files["model.onnx"], f"ort {ort.version()}", ort.device())
     return OpenSubject(subject, lambda: ort.open(bundle.model))
 
 
@@ -392,7 +388,8 @@ def _open_and_run(subject: OpenSubject, images: NDArray[np.float32]) -> runtimes
 
 
 def _remark(subject: Subject) -> str:
-    return CPU_REMARK if subject.precision == "int8" and subject.artefact == "graph" else ""
+    on_cpu = subject.artefact == "graph" and subject.device.startswith("CPU: ")
+    return CPU_REMARK if subject.precision == "int8" and on_cpu else ""
 
 
 def keep(

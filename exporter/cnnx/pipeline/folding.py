@@ -11,9 +11,9 @@ import numpy as np
 
 from cnnx.agreement import Likeness
 from cnnx.data.crops import Crops
-from cnnx.environment import installed_version
 from cnnx.errors import UsageError
 from cnnx.pipeline.calibrating import calibration_step, statistics_step
+from cnnx.pipeline.original import ran_by
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.results import Fold, Folds
 from cnnx.pipeline.steps import read_calibration
@@ -96,8 +96,7 @@ def folds_step(
         "policy": dataclasses.asdict(recipe.precision),
         "method": method,
         "code": code_digest("cnnx.pipeline.folding"),
-        "onnx": installed_version("onnx"),
-        "onnxruntime": installed_version("onnxruntime"),
+        **ran_by(),
     }
     inner = Steps(store=steps.store)
     ranges = [calibration_step(inner, statistics, crops, method=method) for crops, statistics in sets]

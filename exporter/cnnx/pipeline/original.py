@@ -336,3 +336,12 @@ def open_here(name: str, file: Path) -> runtimes.Session:
     if reason := runtime.cannot_run():
         raise reason
     return runtime.open(file)
+
+
+def ran_by() -> dict[str, str | None]:
+    """What results of ONNX graphs depend on besides graph and pictures: a part of their steps' keys."""
+    return {
+        "onnx": installed_version("onnx"),
+        "onnxruntime": installed_version("onnxruntime"),
+        "device": runtimes.get("ort").device(),
+    }

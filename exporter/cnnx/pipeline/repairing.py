@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cnnx.agreement import Likeness
 from cnnx.data.crops import Crops
-from cnnx.environment import installed_version
+from cnnx.pipeline.original import ran_by
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps import read_calibration
 from cnnx.pipeline.trials import Trials
@@ -62,8 +62,7 @@ def repair_step(
         "scales": scales,
         "most": most,
         "code": code_digest("cnnx.pipeline.repairing"),
-        "onnx": installed_version("onnx"),
-        "onnxruntime": installed_version("onnxruntime"),
+        **ran_by(),
     }
     journal = steps.store.partial("repair", inputs)
 

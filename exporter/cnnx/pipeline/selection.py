@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cnnx.agreement import Likeness
 from cnnx.data.crops import Crops
-from cnnx.environment import installed_version
 from cnnx.pipeline.calibrating import calibration_step
+from cnnx.pipeline.original import ran_by
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.results import Candidate
 from cnnx.pipeline.trials import compare_ranges
@@ -56,8 +56,7 @@ def choose_method(
         "scales": scales,
         "candidates": CANDIDATES,
         "code": code_digest("cnnx.pipeline.selection"),
-        "onnx": installed_version("onnx"),
-        "onnxruntime": installed_version("onnxruntime"),
+        **ran_by(),
     }
 
     def fill(folder: Path, progress: Progress) -> None:

@@ -22,7 +22,7 @@ from cnnx.data.images import ImageSet
 from cnnx.data.normalize import normalize
 from cnnx.environment import installed_version
 from cnnx.errors import BuildFailed, InputRefused
-from cnnx.pipeline.original import Batch, Original, open_here
+from cnnx.pipeline.original import Batch, Original, open_here, ran_by
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.quant.calibration import Calibration
 from cnnx.recipe import Precision, Preprocessing, Recipe, Scales
@@ -99,7 +99,7 @@ def reference_step(steps: Steps, original: Original, graph: Entry, crops: Crops,
         "crops": crops.list_digest,
         "preprocessing": dataclasses.asdict(recipe.preprocessing),
         "code": code_digest("cnnx.runtimes.eager", "cnnx.runtimes.ort", "cnnx.data.normalize"),
-        "onnxruntime": installed_version("onnxruntime"),
+        **ran_by(),
     }
 
     def fill(folder: Path, progress: Progress) -> None:

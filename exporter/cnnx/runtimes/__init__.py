@@ -97,6 +97,14 @@ class Runtime(Protocol):
         """Why it cannot *run* a network here (no GPU, no driver), or None. Implies `missing`."""
         ...
 
+    def device(self) -> str:
+        """Where `open` puts a network: the GPU's name, or "CPU: " and its model.
+
+        Raises:
+            EnvironmentLacks: it cannot run here.
+        """
+        ...
+
     def check_capabilities(self, capabilities: Sequence[int]) -> None:
         """Refuse GPU architectures it does not build for, before any work is done for them.
 

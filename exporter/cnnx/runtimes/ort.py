@@ -1,17 +1,18 @@
-"""ONNX Runtime on the CPU: runs ONNX graphs as they are written, builds nothing."""
+"""ONNX Runtime, on CUDA where that is installed and a GPU is visible, else on the CPU; builds nothing."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnx.environment import cpu_model, installed_version, usable_cores
+from cnnx.environment import Gpu, cpu_model, detect_gpu, installed_version, usable_cores
 from cnnx.errors import CnnxError, EnvironmentLacks, GraphError, MissingExtra, UsageError
 from cnnx.runtimes import BuildRequest, BuiltEngine
 from cnnx.runtimes.batches import check_images, run_in_batches
@@ -22,13 +23,31 @@ if TYPE_CHECKING:
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 # Errors come as exceptions; logged as well, they would stand on the user's terminal.
 _FATAL_ONLY = 4
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+# TF32 has FP16's ten bits of mantissa: an FP32 graph would not be run as it is written.
+_CUDA_OPTIONS = {"device_id": 0, "use_tf32": 0}
 
 
 class OrtRuntime:
-    """ONNX Runtime's CPU provider. It computes FP16 graphs in FP32: it cannot show overflow."""
+    """ONNX Runtime. Its CPU provider computes FP16 graphs in FP32: it cannot show overflow.
+
+    CUDA is taken where onnxruntime-gpu is installed and a GPU is visible; an empty CUDA_VISIBLE_DEVICES, as
+    for every program that uses CUDA, hides it.
+
+    Args:
+        bindings: gives the module onnxruntime; tests give an imitation.
+        find_gpu: the GPU that a graph would run on.
+    """
 
     name = "ort"
     engine_suffix: str | None = None
+
+    def __init__(
+        self,
+        bindings: Callable[[], Any] | None = None,
+        find_gpu: Callable[[], Gpu | None] = detect_gpu,
+    ) -> None:
+        self._bindings, self._find_gpu = bindings or _import, find_gpu
 
     def missing(self) -> CnnxError | None:
         """`MissingExtra` without onnxruntime."""
@@ -62,16 +81,28 @@ class OrtRuntime:
         raise UsageError("ONNX Runtime builds no engine: it runs the graph as it is", where=onnx_file)
 
     def open(self, file: Path) -> OrtSession:
-        """Open an ONNX graph on all physical cores this process may use.
+        """Open an ONNX graph on the GPU, or on all physical cores this process may use.
 
         Raises:
             MissingExtra: onnxruntime is not installed.
-            EnvironmentLacks: it is installed and does not load.
+            EnvironmentLacks: it is installed and does not load, or CUDA is there and cannot be used.
             GraphError: ONNX Runtime refuses the graph.
         """
         if reason := self.missing():
             raise reason
-        return OrtSession(file)
+        return OrtSession(file, self._bindings(), device=self.device())
+
+    def device(self) -> str:
+        """Where `open` puts a graph: the GPU's name, or "CPU: " and its model.
+
+        Raises:
+            EnvironmentLacks: onnxruntime is installed and does not load.
+        """
+        # NVML lists a GPU that CUDA_VISIBLE_DEVICES hides from CUDA.
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
+        with_cuda = self.missing() is None and _CUDA in self._bindings().get_available_providers()
+        gpu = self._find_gpu() if with_cuda and not hidden else None
+        return gpu.name if gpu else f"CPU: {cpu_model() or 'unknown model'}"
 
 
 class OrtSession:
@@ -79,11 +110,10 @@ class OrtSession:
 
     runtime = "ort"
 
-    def __init__(self, file: Path) -> None:
-        ort = _import()
+    def __init__(self, file: Path, ort: Any, *, device: str) -> None:
         self.runtime_version: str = ort.__version__
-        self.device = f"CPU: {cpu_model() or 'unknown model'}"
-        self._session: Any = _load(ort, file)
+        self.device = device
+        self._session: Any = _load(ort, file, on_gpu=not device.startswith("CPU: "))
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in _DTYPES:
             raise GraphError(
@@ -135,14 +165,24 @@ def _import() -> Any:
     return onnxruntime
 
 
-def _load(ort: Any, file: Path) -> onnxruntime.InferenceSession:
+def _load(ort: Any, file: Path, *, on_gpu: bool) -> onnxruntime.InferenceSession:
     if not file.is_file():
         raise GraphError("there is no such file", where=file)
+    providers: list[Any] = [(_CUDA, _CUDA_OPTIONS), _CPU] if on_gpu else [_CPU]
+    if on_gpu and hasattr(ort, "preload_dlls"):  # CUDA's and cuDNN's wheels are on no search path
+        ort.preload_dlls()
     try:
         # By path: handing over bytes would hold the weights twice while it loads.
-        return ort.InferenceSession(str(file), _options(ort), providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(file), _options(ort), providers=providers)
     except Exception as error:  # as in OrtSession._run
         raise GraphError(f"ONNX Runtime refuses the graph: {_sentence(error)}", where=file) from error
+    # Where CUDA's libraries do not load it goes on with the CPU and logs that: a figure would be mislabelled.
+    if on_gpu and session.get_providers()[0] != _CUDA:
+        raise EnvironmentLacks(
+            "ONNX Runtime is built for CUDA, a GPU is here, and its CUDA provider does not load",
+            mend="install the CUDA and cuDNN that it wants, or set CUDA_VISIBLE_DEVICES= for the CPU",
+        )
+    return session
 
 
 def _options(ort: Any) -> onnxruntime.SessionOptions:

@@ -79,6 +79,12 @@ class RtxRuntime:
         """Version of the bindings."""
         return installed_version("tensorrt_rtx")
 
+    def device(self) -> str:
+        """Name of the first GPU."""
+        if reason := self.cannot_run():
+            raise reason
+        return _cuda().device_name()
+
     def check_capabilities(self, capabilities: Sequence[int]) -> None:
         """Refuse an architecture that TensorRT for RTX does not know.
 
