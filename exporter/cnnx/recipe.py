@@ -68,7 +68,7 @@ class WeightsSpec:
         licence: terms it is published under, as far as its publisher states them.
         top1: published top-1 accuracy in percent; 0 when none is published.
         top5: published top-5 accuracy in percent; 0 when none is published.
-        protocol: how pictures were cropped for these figures.
+        protocol: the set of pictures, where not ImageNet's, and how they were cropped for these figures.
         training_only: shell patterns of tensors that only training needs (auxiliary heads); they are
             dropped, from a checkpoint of the user's own too.
         rename: regular expression -> replacement, for names that the definition has changed since.
@@ -93,7 +93,7 @@ class PublishedAccuracy:
 
     Attributes:
         source: who reports it, and where.
-        protocol: crops a picture and networks in the vote, such as "centre crop", "10 crops".
+        protocol: set of pictures where not ImageNet's, crops, networks in the vote, such as "10 crops".
         top1: accuracy in percent; 0 when it is not reported.
         top5: likewise.
     """

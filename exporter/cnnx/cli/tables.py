@@ -348,7 +348,8 @@ def _print_warnings(out: Console, manifest: Manifest, *, verbose: bool) -> None:
     if not manifest.warnings:
         return
     if not verbose:
-        out.print(f"{len(manifest.warnings)} remarks of the linter (--verbose shows them)")
+        count = len(manifest.warnings)
+        out.print(f"{count} remark{'s' * (count > 1)} of the linter (--verbose shows them)")
         return
     table = titled("Remarks of the linter", "rule", "node", "remark", "mend")
     for warning in manifest.warnings:

@@ -156,7 +156,7 @@ def export(
         judged=judged,
         measurements=measurements,
         unchanged=before is not None,
-        notes=(*_notes(job, parts), *_advice(job, validation)),
+        notes=(*_notes(job, parts), *_no_engine(target, job), *_advice(job, validation)),
         candidates=parts.candidates,
         repair=found,
         int8_share=parts.described["int8_share"] if job.precision == "int8" else None,
@@ -250,10 +250,15 @@ def _notes(job: Job, parts: Parts) -> tuple[str, ...]:
         )
     if job.precision == "int8" and parts.calibration:
         notes += few_ranges(parts.calibration)
-    if job.runtime.engine_suffix is None:
-        notes.append("No engine was built: name a builder and a GPU (--target rtx --sm 86).")
     notes += remarks(parts.calibration, parts.selection, parts.validation)
     return tuple(notes)
+
+
+def _no_engine(target: str, job: Job) -> tuple[str, ...]:
+    """Said to who left the target open, not to who asked for the graph alone."""
+    if target != "auto" or job.runtime.engine_suffix is not None:
+        return ()
+    return ("No engine was built: name a builder and a GPU (--target rtx --sm 86).",)
 
 
 def _advice(job: Job, validation: Validation) -> tuple[str, ...]:
