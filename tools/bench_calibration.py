@@ -32,7 +32,7 @@ from cnnx.graph.load import load_model, save_model
 from cnnx.graph.placement import plan_layers, tensors_to_calibrate
 from cnnx.quant.calibration import calibration_of
 from cnnx.quant.methods import METHODS
-from cnnx.quant.observation import Observation, observe
+from cnnx.quant.observation import Observation, Seen, observe
 from cnnx.recipe import Recipe, read_recipe
 from cnnx.runtimes import get
 
@@ -66,9 +66,9 @@ def observed(graph: Path, recipe: Recipe, pixels: NDArray[np.uint8], *, sampled:
         session = get("ort").open(Path(folder) / "observed.onnx")
     seen = Observation(watched.channels, watched.samples)
 
-    def watch(batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def watch(batch: NDArray[np.float32]) -> Seen:
         outputs = session.run(batch)
-        return outputs[observing.MAXIMA], outputs[observing.SAMPLE]
+        return Seen(outputs[observing.MAXIMA], outputs[observing.MEANS], outputs[observing.SAMPLE])
 
     batches = (normalize(pixels[i : i + 1], recipe.preprocessing) for i in range(len(pixels)))
     observe(watch, batches, seen, progress=lambda _: None)

@@ -13,7 +13,7 @@ from onnx import ModelProto
 
 from cnnx.errors import GraphError
 from cnnx.graph import edit
-from cnnx.graph.observe import MAXIMA, SAMPLE, SAMPLED, observed_model
+from cnnx.graph.observe import MAXIMA, MEANS, SAMPLE, SAMPLED, observed_model
 
 
 def with_all_outputs(model: ModelProto) -> ModelProto:
@@ -41,7 +41,7 @@ def test_maxima_are_those_of_the_tensors_channels(name: str, batch: int) -> None
         "input",
         *(output for node in model.graph.node for output in node.output),
     )
-    assert set(found) == {"logits", MAXIMA} and not observed.samples
+    assert set(found) == {"logits", MAXIMA, MEANS} and not observed.samples
     cut_off = {node.input[0] for node in model.graph.node if node.op_type == "Relu"}
     readers = edit.wiring(model.graph)
     for tensor, place in observed.channels.items():
@@ -49,6 +49,8 @@ def test_maxima_are_those_of_the_tensors_channels(name: str, batch: int) -> None
         if tensor in cut_off and readers.only_consumer(tensor) is not None:
             seen = np.maximum(seen, 0)
         np.testing.assert_array_equal(found[MAXIMA][place], channels_of(seen), err_msg=tensor)
+        mean = seen.reshape(len(seen), seen.shape[1], -1).mean(axis=(0, 2))
+        np.testing.assert_allclose(found[MEANS][place], mean, atol=1e-5 * np.abs(seen).max(), err_msg=tensor)
     np.testing.assert_allclose(found["logits"], run(model, x)["logits"], atol=1e-5)
     assert model.SerializeToString() == before
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cnnx.errors import BundleError, UsageError
 from cnnx.quant.calibration import Calibration, calibration_of
 from cnnx.quant.methods import METHODS
-from cnnx.quant.observation import Observation
+from cnnx.quant.observation import Observation, Seen
 
 Floats = NDArray[np.float32]
 
@@ -23,7 +23,8 @@ def seen(values: Floats) -> Observation:
     samples = {name: slice(i * values.size, (i + 1) * values.size) for i, name in enumerate(("relu", "dead"))}
     made = Observation(places, samples)
     maxima = np.array([np.abs(each).max() for each in tensors.values()], np.float32)
-    made.take(maxima, np.concatenate([tensors["relu"], tensors["dead"]]), 1)
+    means = np.array([each.mean() for each in tensors.values()], np.float32)
+    made.take(Seen(maxima, means, np.concatenate([tensors["relu"], tensors["dead"]])), 1)
     return made
 
 
@@ -38,6 +39,7 @@ def test_a_range_says_what_it_clips(method: str) -> None:
     found = calibration_of(seen(values), method=method, images_digest="d1")
     relu = np.maximum(values, 0)
     assert found.images == 1 and set(found.ranges) == {"relu", "dead"}
+    assert found.means == {"relu": (pytest.approx(relu.mean(), rel=1e-5),), "dead": (0.0,)}
     assert found.maxima == {"input": np.abs(values).max(), "relu": relu.max(), "dead": 0.0}
     assert 2 < found.ranges["relu"].amax <= found.ranges["relu"].maximum == relu.max()
     assert found.ranges["relu"].zeros_share == np.mean(relu == 0)
@@ -52,6 +54,7 @@ def test_tensors_with_values_that_are_not_finite_get_no_range(method: str) -> No
     values[:7] = np.inf
     found = calibration_of(seen(values), method=method, images_digest="d1")
     assert found.ranges["relu"].amax == 0 and found.nonfinite == {"input": 1, "relu": 1}
+    assert set(found.means) == {"dead"}
     assert Calibration.from_json(found.to_json()) == found
 
 
@@ -65,6 +68,7 @@ def test_json_is_the_same_for_the_same_and_exact() -> None:
     shuffled = Calibration(
         found.method, found.images, found.images_digest,
         ranges=dict(reversed(found.ranges.items())), maxima=dict(reversed(found.maxima.items())),
+        means=dict(reversed(found.means.items())),
     )  # fmt: skip
     assert shuffled.to_json() == found.to_json()
     assert Calibration.from_json(found.to_json()) == found
@@ -74,7 +78,7 @@ def test_json_is_the_same_for_the_same_and_exact() -> None:
 def broken(change: str) -> str:
     data = json.loads(run().to_json())
     if change == "schema":
-        data["schema"] = 2
+        data["schema"] = 3
     elif change == "missing":
         del data["maxima"]
     elif change == "unknown":
@@ -93,4 +97,4 @@ def test_what_is_not_a_calibration_is_refused(change: str) -> None:
     with pytest.raises(BundleError) as refusal:
         Calibration.from_json(broken(change), where="here/calibration.json")
     assert refusal.value.where == "here/calibration.json"
-    assert ("schema 2" in refusal.value.what) == (change == "schema")
+    assert ("schema 3" in refusal.value.what) == (change == "schema")

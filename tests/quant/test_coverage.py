@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 
 from cnnx.quant.coverage import coverage
-from cnnx.quant.observation import Observation
+from cnnx.quant.observation import Observation, Seen
 
 
 def observed(values, channels):
     """One tensor whose sample is `values`, its channels that large."""
     seen = Observation({"x": slice(0, len(channels))}, {"x": slice(0, len(values))})
-    seen.take(np.array(channels, np.float32), np.array(values, np.float32), 1)
+    maxima = np.array(channels, np.float32)
+    seen.take(Seen(maxima, np.zeros_like(maxima), np.array(values, np.float32)), 1)
     return seen
 
 

@@ -12,18 +12,19 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cnnx.errors import BundleError, GraphError, ImageError
-from cnnx.quant.observation import Observation, observe
+from cnnx.quant.observation import Observation, Seen, observe
 
 Floats = NDArray[np.float32]
 CHANNELS = {"input": slice(0, 3), "pre": slice(3, 6), "relu": slice(3, 6)}
 SAMPLES = {"input": slice(0, 150), "relu": slice(150, 300)}
 
 
-def watch(batch: Floats) -> tuple[Floats, Floats]:
+def watch(batch: Floats) -> Seen:
     """Watches its input and a ReLU of it, and samples both."""
     both = [batch, np.maximum(batch, 0)]
     maxima = np.concatenate([np.abs(x).max(axis=(0, 2, 3)) for x in both])
-    return maxima, np.concatenate([x.reshape(-1)[:150] for x in both])
+    means = np.concatenate([x.mean(axis=(0, 2, 3)) for x in both])
+    return Seen(maxima, means, np.concatenate([x.reshape(-1)[:150] for x in both]))
 
 
 def pictures(count: int, seed: int = 0) -> list[Floats]:
@@ -54,6 +55,7 @@ def test_every_picture_counts_once() -> None:
         "input": np.abs(whole).max(), "pre": whole.max(), "relu": whole.max()
     }  # fmt: skip
     np.testing.assert_array_equal(found.channel_maxima("relu"), whole.max(axis=(0, 2, 3)))
+    np.testing.assert_allclose(found.means("input"), whole.mean(axis=(0, 2, 3)), atol=1e-7)
     relu = found.statistics("relu")
     assert relu.count == 40 * 150 and relu.maximum == whole.max()
     sample = np.concatenate([np.maximum(x, 0).reshape(-1)[:150] for x in batches])
@@ -112,6 +114,7 @@ def test_damaged_files_are_refused(tmp_path: Path, damage: str) -> None:
 
 def test_refusals() -> None:
     with pytest.raises(GraphError, match="were announced"):
-        Observation(CHANNELS, SAMPLES).take(np.zeros(5, np.float32), np.zeros(300, np.float32), 1)
+        five = np.zeros(5, np.float32)
+        Observation(CHANNELS, SAMPLES).take(Seen(five, five, np.zeros(300, np.float32)), 1)
     with pytest.raises(ImageError, match="empty"):
         seen([])

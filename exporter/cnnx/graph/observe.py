@@ -1,4 +1,4 @@
-"""A graph that reports, beside its logits, how large its activations became, and a sample of their values."""
+"""A graph that reports, beside its logits, how large activations became, their means, and a sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cnnx.errors import GraphError
 from cnnx.graph import edit
 from cnnx.graph.edit import ValueType
 
-MAXIMA, SAMPLE = "cnnx.maxima", "cnnx.sample"
+MAXIMA, MEANS, SAMPLE = "cnnx.maxima", "cnnx.means", "cnnx.sample"
 
 SAMPLED = 4096
 """Values of one tensor that leave the graph with each batch, at most."""
@@ -27,8 +27,9 @@ class ObservedModel:
     """A graph that watches itself.
 
     Attributes:
-        model: has the output `MAXIMA`, float32, beside its own, and `SAMPLE` where something is sampled.
-        channels: each float activation, the input first, then in graph order -> where in `MAXIMA` its
+        model: has the outputs `MAXIMA` and `MEANS`, float32, beside its own, and `SAMPLE` where something
+            is sampled.
+        channels: each float activation, the input first, then in graph order -> where in either its
             channels stand (one, where it has no axis of channels). A tensor that only a ReLU reads has
             the places of what the ReLU gives: the rest is cut off, whatever the precision.
         samples: each sampled activation -> where in `SAMPLE` its values stand.
@@ -40,7 +41,7 @@ class ObservedModel:
 
 
 def observed_model(model: ModelProto, *, sampled: Sequence[str] = ()) -> ObservedModel:
-    """A new model that also gives the largest absolute value of every channel of every float activation.
+    """A new model that also gives the largest absolute value and the mean of each channel of its activations.
 
     The maxima are exact and taken inside the graph: a few thousand numbers leave it instead of every
     activation. A NaN or an infinity anywhere in a channel makes its maximum non-finite. Of the sampled
@@ -89,12 +90,12 @@ class _Writer:
         self._floats: dict[str, str] = {}
         self._watched = 0
         self._places: dict[str, slice] = {}
-        self._parts: dict[str, list[str]] = {"ReduceMax": [], "ReduceMin": [], "ReduceL1": []}
+        self._parts: dict[str, list[str]] = {"ReduceMax": [], "ReduceMin": [], "ReduceMean": []}
         self._sampled: list[str] = []
         self._sampled_values = 0
 
     def maxima_of(self, tensor: str) -> slice:
-        """Watch every channel of a tensor; where they stand in `MAXIMA`."""
+        """Watch every channel of a tensor; where they stand."""
         # Runtimes fuse a ReLU into the layer before, unless that layer's own output is looked at (1.29 times
         # ResNet-50's time, 1.17 so).
         reader = self._graph.only_consumer(tensor)
@@ -133,15 +134,17 @@ class _Writer:
 
     def finish(self) -> ModelProto:
         """The graph with its outputs."""
-        high, low, total = (
-            self._add("Concat", parts, f"cnnx.{op}", axis=0) for op, parts in self._parts.items()
+        high, low = (
+            self._add("Concat", self._parts[op], f"cnnx.{op}", axis=0) for op in ("ReduceMax", "ReduceMin")
         )
-        # ONNX Runtime's ReduceMax passes over NaN, a sum does not: 0 * sum is added, which is 0 or NaN.
+        mean = self._add("Concat", self._parts["ReduceMean"], MEANS, axis=0)
+        # ONNX Runtime's ReduceMax passes over NaN, a mean does not: 0 * mean is added, which is 0 or NaN.
         zero = self._names.fresh("cnnx.zero")
         self._observed.graph.initializer.append(edit.tensor_from_array(zero, np.zeros((), np.float32)))
         either = self._add("Max", [high, self._add("Neg", [low], "cnnx.lowest")], "cnnx.largest")
-        nothing = self._add("Mul", [total, zero], "cnnx.nothing")
+        nothing = self._add("Mul", [mean, zero], "cnnx.nothing")
         self._put_out(self._add("Add", [either, nothing], MAXIMA), self._watched)
+        self._put_out(mean, self._watched)
         if self._sampled:
             self._put_out(self._add("Concat", self._sampled, SAMPLE, axis=0), self._sampled_values)
         return self._observed

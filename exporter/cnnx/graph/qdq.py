@@ -18,6 +18,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from cnnx.errors import GraphError
 from cnnx.graph import edit
+from cnnx.graph.correction import mean_output_error
 from cnnx.graph.placement import LayerPlan, quantized_uses
 from cnnx.graph.rules import SCALE_FLOORS
 from cnnx.recipe import Scales
@@ -75,7 +76,12 @@ def quantize_weight(
 
 
 def insert_qdq(
-    model: ModelProto, plan: Sequence[LayerPlan], *, ranges: Mapping[str, float], scales: Scales
+    model: ModelProto,
+    plan: Sequence[LayerPlan],
+    *,
+    ranges: Mapping[str, float],
+    scales: Scales,
+    means: Mapping[str, Sequence[float]] | None = None,
 ) -> ModelProto:
     """A new FP32 graph in which the plan's INT8 layers read through Q/DQ.
 
@@ -88,6 +94,8 @@ def insert_qdq(
         ranges: activation -> largest absolute value to represent, for each of `tensors_to_calibrate`.
         scales: type the scales will be written in. They are written as FP32 here, with values that this
             type holds; `cnnx.graph.fp16.type_fp16` gives them their type.
+        means: activation -> mean of each channel. Where that of a layer's input is known, its bias takes up
+            what rounding the weights adds to its output on average.
 
     Raises:
         GraphError: the graph is quantized already, or a range is missing, not positive or too large.
@@ -96,7 +104,7 @@ def insert_qdq(
     uses = quantized_uses(model, plan)
     if not uses:
         return _copy(model)
-    writer = _Writer(model, scales)
+    writer = _Writer(model, scales, means or {})
     int8 = {layer.node for layer in plan if layer.precision == "int8"}
     for value in edit.data_inputs(model.graph):
         writer.quantize_activation(value.name, uses, ranges)
@@ -126,14 +134,16 @@ def _refuse_quantized(model: ModelProto) -> None:
 class _Writer:
     """Builds the quantized graph node by node; what has been quantized once is used again."""
 
-    def __init__(self, model: ModelProto, scales: Scales) -> None:
+    def __init__(self, model: ModelProto, scales: Scales, means: Mapping[str, Sequence[float]]) -> None:
         self._source = model
         self._scales = scales
+        self._means = means
         self._constants = edit.initializers(model.graph)
         self._names = edit.Names(model.graph)
         self._result = edit.shell(model)
         self._added: dict[str, TensorProto] = {}
         self._dequantized: dict[str, str] = {}
+        self._quantized: dict[str, tuple[str, str]] = {}
 
     def quantize_activation(
         self, tensor: str, uses: Mapping[str, tuple[str, ...]], ranges: Mapping[str, float]
@@ -154,6 +164,7 @@ class _Writer:
         wired.CopyFrom(node)
         if quantized:
             wired.input[1] = self._quantize_weight(node)
+            self._correct_bias(node, wired)
         for place, tensor in enumerate(node.input):
             if node.name in uses.get(tensor, ()):
                 wired.input[place] = self._dequantized[tensor]
@@ -197,7 +208,28 @@ class _Writer:
             zeros = self._shared(f"cnnx.zero_points.{len(scale)}", np.zeros(len(scale), np.int8))
             inputs = [self._constant(f"{name}.int8", values), self._constant(f"{name}.scale", scale), zeros]
             self._dequantized[key] = self._append("DequantizeLinear", inputs, key, axis=axis)
+            self._quantized[self._dequantized[key]] = (inputs[0], inputs[1])
         return self._dequantized[key]
+
+    def _correct_bias(self, node: NodeProto, wired: NodeProto) -> None:
+        """Add to a layer's bias what its quantized weights lack on average."""
+        mean = self._means.get(node.input[0])
+        bias = node.input[2] if len(node.input) > 2 else ""
+        if mean is None or (bias and bias not in self._constants):
+            return
+        integers, scale = (self._added[name] for name in self._quantized[wired.input[1]])
+        shift = mean_output_error(
+            node,
+            edit.array(self._constants[node.input[1]]),
+            quantized=edit.array(integers),
+            scale=edit.array(scale),
+            mean=np.asarray(mean, np.float32),
+        )
+        if shift is None:
+            return
+        values = edit.array(self._constants[bias]) + shift if bias else shift
+        del wired.input[2:]
+        wired.input.append(self._constant(f"{bias or node.name}.corrected", values.astype(np.float32)))
 
     def _append(self, op: str, inputs: Sequence[str], stem: str, *, axis: int | None = None) -> str:
         output = self._names.fresh(stem)

@@ -19,7 +19,7 @@ from cnnx.pipeline.original import open_here, ran_by
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps import MODEL, PARITY_IMAGES, RANGES, check_parity, graph_logits
 from cnnx.quant.calibration import calibration_of
-from cnnx.quant.observation import Observation, observe
+from cnnx.quant.observation import Observation, Seen, observe
 from cnnx.recipe import Precision, Recipe, Scales
 from cnnx.store import Entry, atomic_file, code_digest, digest_of_file
 
@@ -161,7 +161,7 @@ def _observed(
         partial: where to save what was seen so far, and to go on from.
     """
     from cnnx.graph.load import input_shape, save_model
-    from cnnx.graph.observe import MAXIMA, SAMPLE, observed_model
+    from cnnx.graph.observe import MAXIMA, MEANS, SAMPLE, observed_model
 
     observed = observed_model(model, sampled=sampled)
     scratch = folder / "observed.onnx"
@@ -177,10 +177,10 @@ def _observed(
     scratch.unlink()
     saved = time.monotonic()
 
-    def watch(batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def watch(batch: NDArray[np.float32]) -> Seen:
         # A graph of fixed batch reads the last pictures several times where they are too few.
         outputs = session.run(batch[np.arange(size) % len(batch)])
-        return outputs[MAXIMA], outputs.get(SAMPLE, np.empty(0, np.float32))
+        return Seen(outputs[MAXIMA], outputs[MEANS], outputs.get(SAMPLE, np.empty(0, np.float32)))
 
     def note(done: int) -> None:
         nonlocal saved

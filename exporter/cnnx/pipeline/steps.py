@@ -242,7 +242,7 @@ def type_graph(
     plan = plan_layers(model, precision=precision, policy=recipe.precision, maxima=maxima, scales=scales)
     if precision == "int8" and observed:
         ranges = {name: tensor.amax for name, tensor in observed.ranges.items()}
-        model = insert_qdq(model, plan, ranges=ranges, scales=scales)
+        model = insert_qdq(model, plan, ranges=ranges, scales=scales, means=observed.means)
     if precision == "fp16" or (precision == "int8" and scales == "fp16"):
         model = type_fp16(model, plan)
     findings = lint(model)

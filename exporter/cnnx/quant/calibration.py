@@ -13,8 +13,8 @@ from cnnx.quant.histogram import TensorStatistics
 from cnnx.quant.methods import METHODS, check_method
 from cnnx.quant.observation import Observation
 
-SCHEMA = 1
-"""Counts up when a field changes its meaning. 1: first."""
+SCHEMA = 2
+"""Counts up when a field changes its meaning. 1: first; 2: means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ class Calibration:
         images_digest: hash of the list of pictures.
         ranges: tensor -> range, for the tensors that were to be calibrated.
         maxima: tensor -> largest finite |x|, for every watched tensor, exactly: FP16's safety hangs on it.
+        means: tensor -> mean of each channel, for the tensors that were to be calibrated; none of those whose
+            values were not finite or beyond FP16.
         nonfinite: tensor -> batches in which it had NaN or infinite values; only tensors that had some.
     """
 
@@ -54,13 +56,15 @@ class Calibration:
     images_digest: str
     ranges: dict[str, TensorRange] = field(default_factory=dict)
     maxima: dict[str, float] = field(default_factory=dict)
+    means: dict[str, tuple[float, ...]] = field(default_factory=dict)
     nonfinite: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The same text for the same calibration, whatever the order of its tables; floats are exact."""
-        return (
-            json.dumps({"schema": SCHEMA, **asdict(self)}, sort_keys=True, indent=1, allow_nan=False) + "\n"
-        )
+        # A line a tensor: networks have 100,000 channels.
+        means = {name: " ".join(map(repr, values)) for name, values in self.means.items()}
+        data = {"schema": SCHEMA, **asdict(self), "means": means}
+        return json.dumps(data, sort_keys=True, indent=1, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, where: Path | str = "calibration.json") -> Calibration:
@@ -107,8 +111,18 @@ def calibration_of(observation: Observation, *, method: str, images_digest: str)
             for name in observation.sampled
         },
         maxima=observation.maxima(),
+        means={
+            name: tuple(map(_short, found.tolist()))
+            for name in observation.sampled
+            if (found := observation.means(name)) is not None
+        },
         nonfinite=nonfinite,
     )
+
+
+def _short(value: float) -> float:
+    """Six digits: more than a mean over pictures has to say."""
+    return float(f"{value:.6g}")
 
 
 def _range(statistics: TensorStatistics, method: str, *, usable: bool) -> TensorRange:
@@ -133,6 +147,7 @@ _KINDS: dict[str, Any] = {
     "images_digest": str,
     "ranges": dict,
     "maxima": dict,
+    "means": dict,
     "nonfinite": dict,
 }
 
@@ -141,6 +156,7 @@ def _from_data(data: Mapping[str, Any]) -> Calibration:
     plain = dict(_checked(Calibration, data))
     plain["ranges"] = {name: TensorRange(**_checked(TensorRange, r)) for name, r in data["ranges"].items()}
     plain["maxima"] = {name: float(value) for name, value in data["maxima"].items()}
+    plain["means"] = {name: tuple(map(float, row.split())) for name, row in data["means"].items()}
     plain["nonfinite"] = {name: int(value) for name, value in data["nonfinite"].items()}
     return Calibration(**plain)
 

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +19,30 @@ from numpy.typing import NDArray
 from cnnx.errors import BundleError, GraphError, ImageError
 from cnnx.quant.histogram import TensorStatistics
 
-Watch = Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32]]]
-"""Runs one batch (N, C, H, W); gives the maxima of all channels, and all sampled values in a row."""
 
+class Seen(NamedTuple):
+    """What one batch showed: largest |x| and mean of every watched channel, all sampled values in a row."""
+
+    maxima: NDArray[np.float32]
+    means: NDArray[np.float32]
+    sample: NDArray[np.float32]
+
+
+Watch = Callable[[NDArray[np.float32]], Seen]
+"""Runs one batch (N, C, H, W)."""
+
+# Means are added up in steps of 2**-28, as integers: their sum is then the same in any order. What is beyond
+# FP16 has no INT8 with FP16 scales, and no mean; so 200,000 pictures fit.
+_STEPS, _LARGEST = 2.0**28, 65504.0
 _AT_ONCE = 16  # samples wait for so many batches: adding to 40,960 bins takes longer than 4,096 values do
 _DAMAGE = (OSError, ValueError, KeyError, IndexError, TypeError, EOFError)
 
 
 class Observation:
-    """Largest |x| of every channel of every watched tensor, and a histogram of each sampled one.
+    """Largest |x| and mean of every channel of every watched tensor, and a histogram of each sampled one.
 
     Args:
-        channels: watched tensor -> places of its channels among the maxima; tensors may share places.
+        channels: watched tensor -> places of its channels among maxima and means; tensors may share places.
         samples: sampled tensor -> places of its values in the sample. Each is watched, too.
 
     Attributes:
@@ -44,26 +56,30 @@ class Observation:
         places = max((place.stop for place in channels.values()), default=0)
         self._highest = np.zeros(places, np.float32)
         self._bad = np.zeros(places, np.int64)
+        self._sums = np.zeros(places, np.int64)
         self._histograms = {name: TensorStatistics() for name in samples}
         self._pending: list[NDArray[np.float32]] = []
 
-    def take(self, maxima: NDArray[np.float32], sample: NDArray[np.float32], images: int) -> None:
+    def take(self, seen: Seen, images: int) -> None:
         """Take in one batch.
 
         Raises:
             GraphError: these are not as many numbers as were announced.
         """
         expected = max((place.stop for place in self._samples.values()), default=0)
-        if maxima.shape != self._highest.shape or sample.shape != (expected,):
+        announced = (self._highest.shape, self._highest.shape, (expected,))
+        if (shapes := tuple(values.shape for values in seen)) != announced:
             raise GraphError(
-                f"the observed graph gives maxima of shape {maxima.shape} and a sample of shape "
-                f"{sample.shape}, {self._highest.shape} and {(expected,)} were announced"
+                f"the observed graph gives maxima, means and a sample of shapes {shapes}, {announced} were "
+                "announced"
             )
-        finite = np.isfinite(maxima)
+        finite = np.isfinite(seen.maxima)
         self._bad += ~finite
-        np.maximum(self._highest, np.where(finite, maxima, 0), out=self._highest)
+        np.maximum(self._highest, np.where(finite, seen.maxima, 0), out=self._highest)
+        bounded = np.clip(np.where(finite, seen.means, 0), -_LARGEST, _LARGEST)
+        self._sums += np.rint(bounded.astype(np.float64) * (_STEPS * images)).astype(np.int64)
         self.images += images
-        self._pending.append(sample)
+        self._pending.append(seen.sample)
         if len(self._pending) == _AT_ONCE:
             self._count()
 
@@ -81,6 +97,7 @@ class Observation:
         other._count()
         self.images += other.images
         self._bad += other._bad
+        self._sums += other._sums
         np.maximum(self._highest, other._highest, out=self._highest)
         for name, histogram in self._histograms.items():
             histogram.merge(other._histograms[name])
@@ -88,6 +105,13 @@ class Observation:
     def channel_maxima(self, tensor: str) -> NDArray[np.float32]:
         """Largest finite |x| of each channel."""
         return self._highest[self._channels[tensor]]
+
+    def means(self, tensor: str) -> NDArray[np.float32] | None:
+        """Mean of each channel; None where values were not finite, or beyond FP16."""
+        place = self._channels[tensor]
+        if self._bad[place].any() or self._highest[place].max(initial=0) > _LARGEST or not self.images:
+            return None
+        return (self._sums[place] / (_STEPS * self.images)).astype(np.float32)
 
     def maxima(self) -> dict[str, float]:
         """Largest finite |x| of every watched tensor."""
@@ -134,6 +158,7 @@ class Observation:
                 images=np.array(self.images, np.int64),
                 highest=self._highest,
                 bad=self._bad,
+                sums=self._sums,
                 **stacked,
             )
 
@@ -149,9 +174,10 @@ class Observation:
                 arrays: dict[str, NDArray[Any]] = dict(saved)
             layout = json.loads(arrays["layout"].tobytes())
             made = cls(*({name: slice(*place) for name, place in places.items()} for places in layout))
-            if arrays["highest"].shape != made._highest.shape or arrays["bad"].shape != made._bad.shape:
-                raise ValueError("the maxima are not as many as the channels")
-            made._highest, made._bad, made.images = arrays["highest"], arrays["bad"], int(arrays["images"])
+            made._highest, made._bad, made._sums = (
+                _of_shape(arrays[key], made._highest.shape) for key in ("highest", "bad", "sums")
+            )
+            made.images = int(arrays["images"])
             for number, name in enumerate(made._samples):
                 of_one = {key: arrays[f"histogram_{key}"][number] for key in ("counts", "totals")}
                 made._histograms[name] = TensorStatistics.from_arrays(of_one)
@@ -159,6 +185,12 @@ class Observation:
             what = f"these statistics cannot be read: {error}"
             raise BundleError(what, where=file, mend="calibrate again") from None
         return made
+
+
+def _of_shape(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    if values.shape != shape:
+        raise ValueError(f"figures of shape {values.shape} for channels of shape {shape}")
+    return values
 
 
 def observe(
@@ -183,8 +215,7 @@ def observe(
         ImageError: there was no picture.
     """
     for batch in batches:
-        maxima, sample = watch(batch)
-        observation.take(maxima, sample, len(batch))
+        observation.take(watch(batch), len(batch))
         progress(observation.images)
     if observation.images == 0:
         raise ImageError("the calibration set is empty", mend="give at least one picture; 512 is usual")

@@ -1,0 +1,103 @@
+"""Bias correction: rounded weights shift no channel on average."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from graphs import Sketch, images, run
+from numpy.typing import NDArray
+from onnx import ModelProto, numpy_helper
+
+from cnnx.graph.correction import mean_output_error
+from cnnx.graph.lint import lint
+from cnnx.graph.placement import plan_layers, tensors_to_calibrate
+from cnnx.graph.qdq import insert_qdq, quantize_weight
+from cnnx.recipe import PrecisionPolicy
+
+Floats = NDArray[np.float32]
+POLICY = PrecisionPolicy(small_layers="int8", reason="test")
+
+
+def network(*, group: int, biased: bool, trans_b: int) -> ModelProto:
+    """A 1x1 convolution, which has no edges, and a Gemm, both behind a ReLU."""
+    s = Sketch(seed=3)
+    x = s.node("Relu", [s.conv("input", "stem", 3, 16)], "relu")
+    x = s.node("Relu", [s.conv(x, "conv", 16, 32, kernel=1, group=group)], "relu2")
+    model = s.classify(s.node("GlobalAveragePool", [x], "gap"), 32)
+    for node in model.graph.node:
+        if node.name == "conv" and not biased:
+            del node.input[2]
+        if node.op_type == "Gemm" and not trans_b:
+            weight = next(each for each in model.graph.initializer if each.name == node.input[1])
+            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).T.copy(), weight.name))
+            next(each for each in node.attribute if each.name == "transB").i = 0
+    return model
+
+
+def channel_means(model: ModelProto, tensors: list[str], x: Floats) -> dict[str, Floats]:
+    wide = ModelProto()
+    wide.CopyFrom(model)
+    given = {value.name for value in model.graph.output}
+    for name in tensors:
+        if name not in given and name != "input":
+            wide.graph.output.add(name=name)
+    found = {**run(wide, x), "input": x}
+    return {n: found[n].reshape(len(x), found[n].shape[1], -1).mean(axis=(0, 2)) for n in tensors}
+
+
+@pytest.mark.parametrize("group, trans_b", [(1, 1), (4, 1), (1, 0), (2, 0)])
+def test_the_shift_is_what_rounded_weights_lack_on_average(group: int, trans_b: int) -> None:
+    model, x = network(group=group, biased=True, trans_b=trans_b), images(16)
+    constants = {each.name: each for each in model.graph.initializer}
+    for node in model.graph.node:
+        if node.name not in ("conv", "fc"):
+            continue
+        weight = numpy_helper.to_array(constants[node.input[1]])
+        axis = 0 if node.name == "conv" or trans_b else 1
+        integers, scale = quantize_weight(weight, axis=axis, scales="fp16")
+        spread = scale.reshape([-1 if place == axis else 1 for place in range(weight.ndim)])
+        rounded = ModelProto()
+        rounded.CopyFrom(model)
+        place = [each.name for each in model.graph.initializer].index(node.input[1])
+        rounded.graph.initializer[place].CopyFrom(numpy_helper.from_array(integers * spread, node.input[1]))
+        before, after = (
+            channel_means(each, list(node.output), x)[node.output[0]] for each in (model, rounded)
+        )
+        mean = channel_means(model, [node.input[0]], x)[node.input[0]]
+        found = mean_output_error(node, weight, quantized=integers, scale=scale, mean=mean)
+        assert np.abs(before - after).max() > 1e-4
+        np.testing.assert_allclose(found, before - after, atol=2e-6)
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_biases_take_up_the_shift_where_means_are_known(biased: bool) -> None:
+    model = network(group=1, biased=biased, trans_b=1)
+    plan = plan_layers(model, precision="int8", policy=POLICY, maxima=None, scales="fp32")
+    read = list(tensors_to_calibrate(model, plan))
+    means = {name: tuple(map(float, mean)) for name, mean in channel_means(model, read, images(8)).items()}
+    plain, corrected = (
+        insert_qdq(model, plan, ranges=dict.fromkeys(read, 8.0), scales="fp32", means=given)
+        for given in (None, means)
+    )
+    biases = [
+        {
+            node.name: numpy_helper.to_array(constants[node.input[2]]) if len(node.input) > 2 else 0
+            for node in graph.graph.node
+            if node.op_type in ("Conv", "Gemm")
+        }
+        for graph in (plain, corrected)
+        for constants in [{each.name: each for each in graph.graph.initializer}]
+    ]
+    assert all(0 < np.abs(biases[1][name] - biases[0][name]).max() < 0.1 for name in ("stem", "conv", "fc"))
+    assert len(corrected.graph.initializer) == len(plain.graph.initializer) + (not biased)
+    assert not [finding for finding in lint(corrected) if finding.severity == "error"]
+
+
+def test_means_that_are_not_the_channels_read_are_left_alone() -> None:
+    model = network(group=1, biased=True, trans_b=1)
+    plan = plan_layers(model, precision="int8", policy=POLICY, maxima=None, scales="fp32")
+    ranges = dict.fromkeys(tensors_to_calibrate(model, plan), 40.0)
+    wrong = dict.fromkeys(ranges, (1.0, 2.0))
+    assert insert_qdq(model, plan, ranges=ranges, scales="fp32", means=wrong) == insert_qdq(
+        model, plan, ranges=ranges, scales="fp32"
+    )
