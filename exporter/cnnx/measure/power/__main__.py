@@ -1,0 +1,37 @@
+"""The sampler's process: python -m cnnx.measure.power SENSOR RATE_HZ ROOT FILE, until standard input ends."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import sys
+from pathlib import Path
+
+from cnnx.errors import EnvironmentLacks
+from cnnx.measure.power.finding import open_sensor
+from cnnx.measure.power.sampler import sample
+
+
+def main(arguments: list[str]) -> int:
+    """Sample until the parent closes our standard input, on purpose or because it died.
+
+    Returns:
+        exit code 4: the sensor is unsupported, and standard error says why.
+    """
+    name, rate_hz, root, file = arguments
+    try:
+        sensor = open_sensor(name, Path(root))
+    except EnvironmentLacks as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    with Path(file).open("w", buffering=1) as out, contextlib.closing(sensor):
+        sample(sensor, out.write, rate_hz=float(rate_hz), wait=_stdin_ends)
+    return 0
+
+
+def _stdin_ends(seconds: float) -> bool:
+    return bool(select.select([sys.stdin], [], [], seconds)[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
