@@ -1,22 +1,41 @@
 """Power and energy: sensors, a sampler in a process of its own, and energy per inference."""
 
 from cnnx.measure.power.boards import BOARDS, Board, board_of, total_of
+from cnnx.measure.power.cost import SamplerCost, sampler_cost
+from cnnx.measure.power.driving import Driven, Span
+from cnnx.measure.power.energy import EnergyMeasurement, EnergyPerInference, Plan, measure_energy
 from cnnx.measure.power.finding import find_sensors, open_sensor
+from cnnx.measure.power.replay import Replay
+from cnnx.measure.power.sampler import Sampler, SamplerProcess, sample
 from cnnx.measure.power.sensors import PolledSensor, Sample, Sensor, SensorInfo, Unsupported
 from cnnx.measure.power.tegrastats import cross_check, parse_line
+from cnnx.measure.power.trace import Trace
 
 __all__ = [
     "BOARDS",
     "Board",
+    "Driven",
+    "EnergyMeasurement",
+    "EnergyPerInference",
+    "Plan",
     "PolledSensor",
+    "Replay",
     "Sample",
+    "Sampler",
+    "SamplerCost",
+    "SamplerProcess",
     "Sensor",
     "SensorInfo",
+    "Span",
+    "Trace",
     "Unsupported",
     "board_of",
     "cross_check",
     "find_sensors",
+    "measure_energy",
     "open_sensor",
     "parse_line",
+    "sample",
+    "sampler_cost",
     "total_of",
 ]

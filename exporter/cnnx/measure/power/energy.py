@@ -1,0 +1,299 @@
+"""Energy per inference, measured in a pass of its own: idle, warm-up, load, idle again."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cnnx.errors import EnvironmentLacks, UsageError
+from cnnx.measure.power.driving import Driven, Load, Sleep, Span, drive
+from cnnx.measure.power.sampler import Sampler
+from cnnx.measure.power.sensors import Clock, monotonic_ns
+from cnnx.measure.power.trace import Trace
+from cnnx.measure.samples import WarmUpEnd
+from cnnx.stats import Interval, bootstrap_means, percentile_interval
+
+_LEAST_LOAD_S = 30.0
+_LEAST_IDLE_S = 5.0
+# Warm: two successive stretches of 10 s whose mean powers are within 2 % of each other.
+_STRETCH_NS = 10_000_000_000
+_STEADY = 0.02
+# Bootstrap: means of 1 s, four neighbours together. NVML averages over 1 s; fans and clocks take seconds.
+_WINDOW_NS = 1_000_000_000
+_BLOCK = 4
+# How long samples may take to reach the file after they were taken.
+_PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long each part of a measurement takes.
+
+    Attributes:
+        load_s: of the load that counts, 30 or more.
+        idle_s: of rest before and after, each 5 or more.
+        rate: calls of the load a second, such as a camera's 30; None: back to back.
+        warmup_s: patience for the plateau.
+        settle_s: between load and the rest after it, in which caches, clocks and averaging sensors
+            come down; a sensor's own window is added.
+
+    Raises:
+        UsageError: a time too short, or a rate that is not positive.
+    """
+
+    load_s: float = 30.0
+    idle_s: float = 10.0
+    rate: float | None = None
+    warmup_s: float = 120.0
+    settle_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.load_s < _LEAST_LOAD_S or self.idle_s < _LEAST_IDLE_S:
+            raise UsageError(
+                f"energy needs a load of {_LEAST_LOAD_S:g} s or more and rests of {_LEAST_IDLE_S:g} s or more"
+            )
+        if self.rate is not None and self.rate <= 0:
+            raise UsageError(f"a rate is positive, not {self.rate}")
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyPerInference:
+    """Energy of one inference on some rails. Intervals are 95 %; see `EnergyMeasurement.energy`.
+
+    Attributes:
+        rails: added up.
+        covers: what they stand for.
+        gross_mj: all energy while the load ran, by its inferences.
+        gross: its interval.
+        net_mj: without what the machine takes at rest in the same time.
+        net: its interval.
+        power_mw: mean while the load ran.
+        idle_before_mw: mean at rest before.
+        idle_after_mw: mean at rest after; warmer, so usually more.
+        basis: how the intervals came about and what is not in them.
+    """
+
+    rails: tuple[str, ...]
+    covers: str
+    gross_mj: float
+    gross: Interval
+    net_mj: float
+    net: Interval
+    power_mw: float
+    idle_before_mw: float
+    idle_after_mw: float
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyMeasurement:
+    """What was measured. Raw samples are kept; energies are derived from them.
+
+    Attributes:
+        trace: of the sensor, from before the first rest to after the last.
+        idle_before: rest before the load.
+        warmup: load that does not count.
+        warmup_ended: "steady", or "time limit": no plateau was reached, so the figures are doubtful.
+        load: what counts.
+        idle_after: rest after it.
+        rate: calls a second that were asked for; None: back to back.
+    """
+
+    trace: Trace
+    idle_before: Span
+    warmup: Span
+    warmup_ended: WarmUpEnd
+    load: Driven
+    idle_after: Span
+    rate: float | None
+
+    def energy(self, rails: Sequence[str] | None = None) -> EnergyPerInference | None:
+        """Energy per inference.
+
+        The interval of gross energy is a circular block bootstrap of the load's powers (means of 1 s,
+        four neighbours together), widened on both sides by what the sensor states: its relative
+        uncertainty and half a step a rail. Net energy takes off the mean of both rests, which are
+        bootstrapped too, and is widened by half their difference (the drift) instead of the step: an
+        offset is in load and rest alike.
+
+        Args:
+            rails: names; None: those of the sensor's total.
+
+        Returns:
+            None where no rails are given and the board has no total; `trace.sensor.total.covers` says why.
+
+        Raises:
+            UsageError: a rail that the sensor lacks.
+        """
+        total = self.trace.sensor.total
+        chosen = tuple(rails) if rails is not None else total.rails
+        if not chosen:
+            return None
+        names = {rail.name: rail.covers for rail in self.trace.sensor.rails}
+        covers = total.covers if chosen == total.rails else "; ".join(names.get(one, one) for one in chosen)
+        return _per_inference(self, chosen, covers)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data: raw samples and the spans they belong to."""
+        spans = {
+            name: dataclasses.asdict(getattr(self, name))
+            for name in ("idle_before", "warmup", "load", "idle_after")
+        }
+        return {"trace": self.trace.as_dict(), **spans, "warmup_ended": self.warmup_ended, "rate": self.rate}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> EnergyMeasurement:
+        """What `as_dict` described."""
+        load = data["load"]
+        return EnergyMeasurement(
+            trace=Trace.from_dict(data["trace"]),
+            idle_before=Span(**data["idle_before"]),
+            warmup=Span(**data["warmup"]),
+            warmup_ended=data["warmup_ended"],
+            load=Driven(**{**load, "span": Span(**load["span"])}),
+            idle_after=Span(**data["idle_after"]),
+            rate=data["rate"],
+        )
+
+
+def measure_energy(
+    load: Load,
+    sampler: Sampler,
+    *,
+    plan: Plan | None = None,
+    clock: Clock = monotonic_ns,
+    sleep: Sleep = time.sleep,
+) -> EnergyMeasurement:
+    """Measure what a load takes; it should not be timed for latency meanwhile.
+
+    Args:
+        load: runs once, waits for the result, returns how many inferences that was.
+        sampler: of the sensor; entered and left here.
+        plan: how long each part takes.
+        clock: nanoseconds, that of the sampler's stamps.
+        sleep: waits that many seconds; may wait longer.
+
+    Raises:
+        EnvironmentLacks: the sampler died, or its samples do not reach over the measurement.
+        UsageError: the load does not say how many inferences it did.
+    """
+    plan = plan or Plan()
+    with sampler:
+        settle_s = plan.settle_s + sampler.trace().sensor.window_ns / 1e9
+        sleep(settle_s)
+        before = _rest(plan, sampler, clock, sleep)
+        warmup, ended = _warm_up(load, plan, sampler, clock, sleep)
+        driven = drive(
+            load, seconds=plan.load_s, rate=plan.rate, check=sampler.check, clock=clock, sleep=sleep
+        )
+        sleep(settle_s)
+        after = _rest(plan, sampler, clock, sleep)
+        trace = _reaching(sampler, after.end_ns, sleep)
+    return EnergyMeasurement(trace, before, warmup, ended, driven, after, plan.rate)
+
+
+def _rest(plan: Plan, sampler: Sampler, clock: Clock, sleep: Sleep) -> Span:
+    start = clock()
+    sleep(plan.idle_s)
+    sampler.check()
+    return Span(start, clock())
+
+
+def _warm_up(load: Load, plan: Plan, sampler: Sampler, clock: Clock, sleep: Sleep) -> tuple[Span, WarmUpEnd]:
+    start = clock()
+    ended: WarmUpEnd = "time limit"
+    while clock() - start < plan.warmup_s * 1e9:
+        drive(load, seconds=1.0, rate=plan.rate, check=sampler.check, clock=clock, sleep=sleep)
+        if _is_steady(sampler.trace(), start):
+            ended = "steady"
+            break
+    return Span(start, clock()), ended
+
+
+def _is_steady(trace: Trace, since_ns: int) -> bool:
+    end = trace.samples[-1].stamp_ns
+    if end - 2 * _STRETCH_NS < since_ns:
+        return False
+    # Where there is no total, all rails together still tell when a board is warm.
+    rails = trace.sensor.total.rails or tuple(rail.name for rail in trace.sensor.rails)
+    try:
+        earlier, later = trace.powers_mw(rails, end - 2 * _STRETCH_NS, end, window_ns=_STRETCH_NS)
+    except UsageError:  # readings at the end failed: see again in a second
+        return False
+    return abs(later - earlier) <= _STEADY * abs(earlier)
+
+
+def _reaching(sampler: Sampler, end_ns: int, sleep: Sleep) -> Trace:
+    """The trace, once it reaches over the measurement."""
+    for _ in range(int(_PATIENCE_S / 0.1)):
+        trace = sampler.trace()
+        if trace.samples and trace.samples[-1].stamp_ns > end_ns:
+            return trace
+        sleep(0.1)
+    raise EnvironmentLacks(
+        f"the power sampler hangs: no sample in the last {_PATIENCE_S:g} s",
+        mend="measure again; if it stays so, the sensor's driver may hang",
+    )
+
+
+def _per_inference(measured: EnergyMeasurement, rails: tuple[str, ...], covers: str) -> EnergyPerInference:
+    trace, span = measured.trace, measured.load.span
+    each_s = span.seconds / measured.load.inferences  # mW times this is mJ an inference
+    power = trace.power_mw(rails, span.start_ns, span.end_ns)
+    before, after = (
+        trace.power_mw(rails, rest.start_ns, rest.end_ns)
+        for rest in (measured.idle_before, measured.idle_after)
+    )
+    net_power = power - (before + after) / 2
+    loads, rests = (
+        _deviations(trace, rails, span),
+        _deviations(trace, rails, measured.idle_before, measured.idle_after),
+    )
+    stated = trace.sensor.uncertainty
+    relative, step = stated.relative or 0.0, (stated.resolution_mw or 0.0) * len(rails) / 2
+    drift = abs(after - before) / 2
+    gross = _widened(power, loads, relative * abs(power) + step)
+    net = _widened(
+        net_power, [a - b for a, b in zip(loads, rests, strict=True)], relative * abs(net_power) + drift
+    )
+    return EnergyPerInference(
+        rails=rails,
+        covers=covers,
+        gross_mj=power * each_s,
+        gross=Interval(gross.low * each_s, gross.high * each_s),
+        net_mj=net_power * each_s,
+        net=Interval(net.low * each_s, net.high * each_s),
+        power_mw=power,
+        idle_before_mw=before,
+        idle_after_mw=after,
+        basis=_basis(trace),
+    )
+
+
+def _deviations(trace: Trace, rails: tuple[str, ...], *spans: Span) -> list[float]:
+    """Bootstrap draws of the mean power over spans, less that mean; spans of rest count alike."""
+    draws: list[Sequence[float]] = []
+    for number, span in enumerate(spans):
+        powers = trace.powers_mw(rails, span.start_ns, span.end_ns, window_ns=_WINDOW_NS)
+        mean = sum(powers) / len(powers)
+        means = bootstrap_means(powers, block=_BLOCK, seed=len(spans) * 10 + number)
+        draws.append([one - mean for one in means])
+    return [sum(of) / len(spans) for of in zip(*draws, strict=True)]
+
+
+def _widened(value: float, deviations: Sequence[float], by: float) -> Interval:
+    middle = percentile_interval(deviations)
+    return Interval(value + middle.low - by, value + middle.high + by)
+
+
+def _basis(trace: Trace) -> str:
+    stated = trace.sensor.uncertainty
+    sensor = (
+        "the sensor's calibration is not in it"
+        if stated.relative is None
+        else f"widened by the sensor's {stated.relative:.0%}"
+    )
+    return f"block bootstrap of 1 s means; net widened by idle drift; {sensor} ({stated.basis})"

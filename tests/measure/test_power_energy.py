@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import bisect
+import json
+from collections.abc import Callable
+
+import pytest
+
+from cnnx.errors import EnvironmentLacks, UsageError
+from cnnx.measure.power import (
+    EnergyMeasurement,
+    Plan,
+    Replay,
+    SamplerCost,
+    SensorInfo,
+    measure_energy,
+    sampler_cost,
+)
+from cnnx.measure.power.sensors import Quantity, Rail, Total, Uncertainty
+
+SECOND = 1_000_000_000
+MS = 1_000_000
+
+
+class Machine:
+    """A machine with a clock of its own: work takes time and power, rest takes power.
+
+    Args:
+        work_ms: of one call of the load.
+        work_mw: power meanwhile, given seconds since the first call.
+        idle_mw: power at rest, given seconds since the start.
+    """
+
+    def __init__(
+        self,
+        *,
+        work_ms: float = 10,
+        work_mw: Callable[[float], float] = lambda _: 9000.0,
+        idle_mw: Callable[[float], float] = lambda _: 3000.0,
+    ) -> None:
+        self.now = 0
+        self.work_ns, self.work_mw, self.idle_mw = int(work_ms * MS), work_mw, idle_mw
+        self.starts: list[int] = []
+
+    def clock(self) -> int:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += int(seconds * SECOND) + 1
+
+    def load(self) -> int:
+        self.starts.append(self.now)
+        self.now += self.work_ns
+        return 2
+
+    def power(self, stamp: int) -> float:
+        last = bisect.bisect_right(self.starts, stamp) - 1
+        if last >= 0 and stamp < self.starts[last] + self.work_ns:
+            return self.work_mw((stamp - self.starts[0]) / SECOND)
+        return self.idle_mw(stamp / SECOND)
+
+    def counter(self, stamp: int) -> float:
+        """Energy since the start, in mJ; for constant powers."""
+        done = bisect.bisect_right(self.starts, stamp)
+        busy = done * self.work_ns
+        if done and stamp < self.starts[done - 1] + self.work_ns:
+            busy -= self.starts[done - 1] + self.work_ns - stamp
+        return (busy * self.work_mw(0) + (stamp - busy) * self.idle_mw(0)) / SECOND
+
+
+def info(
+    *,
+    quantity: Quantity = "power_mw",
+    total: tuple[str, ...] = ("VDD_IN",),
+    relative: float | None = None,
+    window_ns: int = 0,
+) -> SensorInfo:
+    return SensorInfo(
+        name="test",
+        quantity=quantity,
+        rails=(Rail("VDD_IN", "module input"), Rail("VDD_SOC", "SoC")),
+        total=Total(total, "module input" if total else "no total on this board: a test"),
+        rate_hz=None,
+        window_ns=window_ns,
+        uncertainty=Uncertainty(relative, None, "a test"),
+    )
+
+
+def measured(machine: Machine, sensor: SensorInfo | None = None, **plan: float | None) -> EnergyMeasurement:
+    sensor = sensor or info()
+    read = machine.power if sensor.quantity == "power_mw" else machine.counter
+    replay = Replay(sensor, lambda stamp: (read(stamp), 100.0), clock=machine.clock)
+    return measure_energy(machine.load, replay, plan=Plan(**plan), clock=machine.clock, sleep=machine.sleep)
+
+
+@pytest.mark.parametrize("quantity", ["power_mw", "energy_mj"])
+def test_back_to_back_energy_is_what_the_machine_took(quantity):
+    """9 W for 10 ms for two inferences: 45 mJ each, 30 of them above the 3 W of rest."""
+    result = measured(Machine(), info(quantity=quantity))
+    energy = result.energy()
+    assert result.warmup_ended == "steady"
+    assert (energy.rails, energy.covers) == (("VDD_IN",), "module input")
+    assert energy.gross_mj == pytest.approx(45, rel=0.01)
+    assert energy.net_mj == pytest.approx(30, rel=0.01)
+    assert result.load.span.seconds >= 30
+    assert result.load.inferences == 2 * result.load.calls
+    assert energy.gross.low <= energy.gross_mj <= energy.gross.high
+    assert EnergyMeasurement.from_dict(json.loads(json.dumps(result.as_dict()))) == result
+
+
+@pytest.mark.parametrize("quantity", ["power_mw", "energy_mj"])
+def test_at_a_cameras_rate_rest_between_frames_counts_as_gross_and_not_as_net(quantity):
+    """30 frames a second of 10 ms each: 3 W + 30 % of 6 W = 4.8 W, 80 mJ an inference, 30 mJ net."""
+    result = measured(Machine(), info(quantity=quantity), rate=30)
+    energy = result.energy()
+    assert result.load.calls == pytest.approx(900, abs=1)
+    assert result.load.dropped == 0
+    assert energy.gross_mj == pytest.approx(80, rel=0.01)
+    assert energy.net_mj == pytest.approx(30, rel=0.01)
+
+
+def test_a_load_slower_than_the_camera_drops_frames():
+    result = measured(Machine(work_ms=40), rate=30)
+    # Each call takes more than one period of 33 ms, so every other frame is lost.
+    assert result.load.dropped == result.load.calls == pytest.approx(450, abs=1)
+
+
+def test_the_load_counts_only_once_it_is_warm():
+    """Power climbs from 6 to 9 W within 40 s, as leakage does with temperature."""
+    result = measured(Machine(work_mw=lambda s: 6000 + 3000 * min(1.0, s / 40)))
+    assert result.warmup_ended == "steady"
+    assert 40 <= result.warmup.seconds <= 62
+    assert result.energy().gross_mj == pytest.approx(45, rel=0.01)
+
+
+def test_a_load_that_never_settles_says_so():
+    result = measured(Machine(work_mw=lambda s: 6000 + 40 * s), warmup_s=60.0)
+    assert result.warmup_ended == "time limit"
+
+
+def test_drift_of_rest_and_the_sensors_uncertainty_widen_the_interval():
+    steady = measured(Machine()).energy()
+    # Rest takes 3 W before and 4 W after: net is 5.5 W +- 0.5 W.
+    drifted = measured(Machine(idle_mw=lambda s: 3000.0 if s < 20 else 4000.0)).energy()
+    assert steady.net.high - steady.net.low < 0.01 * steady.net_mj
+    assert (drifted.idle_before_mw, drifted.idle_after_mw) == (pytest.approx(3000), pytest.approx(4000))
+    assert drifted.net_mj == pytest.approx(27.5, rel=0.01)
+    assert drifted.net.low == pytest.approx(25, rel=0.02)
+    assert drifted.net.high == pytest.approx(30, rel=0.02)
+    stated = measured(Machine(), info(relative=0.05)).energy()
+    assert stated.gross.low == pytest.approx(45 * 0.95, rel=0.01)
+    assert stated.gross.high == pytest.approx(45 * 1.05, rel=0.01)
+    assert "widened by the sensor's 5%" in stated.basis
+    assert "calibration is not in it" in steady.basis
+
+
+def test_a_load_whose_power_wanders_has_a_wider_interval():
+    wandering = measured(Machine(work_mw=lambda s: 9000 + 90 * (int(s) % 3 - 1))).energy()
+    assert 0.001 < (wandering.gross.high - wandering.gross.low) / wandering.gross_mj < 0.02
+
+
+def test_without_a_total_there_is_no_energy_but_that_of_named_rails():
+    result = measured(Machine(), info(total=()))
+    assert result.energy() is None
+    assert result.trace.sensor.total.covers == "no total on this board: a test"
+    named = result.energy(["VDD_SOC"])
+    assert named.covers == "SoC" and named.power_mw == pytest.approx(100)
+    with pytest.raises(UsageError, match="cannot tell"):
+        result.energy(["VDD_CPU"])
+
+
+def test_a_sensor_that_averages_is_waited_for():
+    result = measured(Machine(), info(window_ns=SECOND))
+    assert (result.idle_after.start_ns - result.load.span.end_ns) / SECOND >= 3
+
+
+@pytest.mark.parametrize("seconds", [1, 20, 55, 75])
+def test_a_sampler_that_dies_ends_the_measurement(seconds):
+    machine = Machine()
+    replay = Replay(info(), lambda _: (1.0, 1.0), clock=machine.clock, dies_ns=seconds * SECOND)
+    with pytest.raises(EnvironmentLacks, match="ended while it should measure"):
+        measure_energy(machine.load, replay, clock=machine.clock, sleep=machine.sleep)
+
+
+def test_a_sampler_that_hangs_is_an_error():
+    machine = Machine()
+    stopped = Replay(info(), lambda _: (1.0, 1.0), clock=lambda: min(machine.now, 60 * SECOND))
+    with pytest.raises(EnvironmentLacks, match="hangs"):
+        measure_energy(machine.load, stopped, clock=machine.clock, sleep=machine.sleep)
+
+
+@pytest.mark.parametrize(
+    "plan", [{"load_s": 29}, {"idle_s": 4}, {"rate": 0}, {"rate": -1}], ids=lambda plan: str(*plan)
+)
+def test_measurements_too_short_to_mean_anything_are_refused(plan):
+    with pytest.raises(UsageError):
+        Plan(**plan)
+
+
+@pytest.mark.parametrize("done", [0, -1, None, 1.5])
+def test_a_load_that_does_not_say_what_it_did_is_refused(done):
+    machine = Machine()
+    machine.load = lambda: done
+    with pytest.raises(UsageError, match="how many inferences"):
+        measured(machine)
+
+
+def test_the_samplers_cost_is_measured_in_alternating_turns():
+    """Work takes 5 % longer while the sampler runs, and all of it 1 % longer each turn."""
+    machine, running, order = Machine(), list[int](), list[bool]()
+
+    class Costly(Replay):
+        def __enter__(self) -> Costly:
+            running.append(1)
+            super().__enter__()
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            running.pop()
+
+    def run() -> None:
+        order.append(bool(running))
+        machine.now += int(MS * 1.01 ** (len(order) // 22) * (1.05 if running else 1.0))
+
+    cost = sampler_cost(
+        run, lambda: Costly(info(), lambda _: (1.0, 1.0), clock=machine.clock), runs=10, clock=machine.clock
+    )
+    assert cost.ratio == pytest.approx(1.05, abs=0.001)
+    assert cost.interval.low <= cost.ratio <= cost.interval.high
+    sides = [order[i] for i in range(0, len(order), 11)]
+    assert sides == [False, True, True, False] * 5
+    assert SamplerCost.from_dict(json.loads(json.dumps(cost.as_dict()))) == cost
+    with pytest.raises(UsageError):
+        sampler_cost(run, lambda: Costly(info(), lambda _: (1.0,), clock=machine.clock), turns=1)
