@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import json
 from collections.abc import Callable
 
@@ -123,6 +124,7 @@ def test_a_load_slower_than_the_camera_drops_frames():
     result = measured(Machine(work_ms=40), rate=30)
     # Each call takes more than one period of 33 ms, so every other frame is lost.
     assert result.load.dropped == result.load.calls == pytest.approx(450, abs=1)
+    assert result.doubts == (f"{result.load.dropped} frames dropped: the load is slower than the rate",)
 
 
 def test_the_load_counts_only_once_it_is_warm():
@@ -136,6 +138,22 @@ def test_the_load_counts_only_once_it_is_warm():
 def test_a_load_that_never_settles_says_so():
     result = measured(Machine(work_mw=lambda s: 6000 + 40 * s), warmup_s=60.0)
     assert result.warmup_ended == "time limit"
+    assert result.doubts == ("no plateau: the load had not settled when the measurement began",)
+
+
+def test_missing_samples_and_failed_readings_are_told():
+    machine = Machine()
+    result = measured(machine)
+    assert result.doubts == ()
+    start = result.load.span.start_ns
+    samples = [one for one in result.trace.samples if not 5 < (one.stamp_ns - start) / SECOND < 8]
+    samples[7] = dataclasses.replace(samples[7], values=(None, 1.0))
+    torn = dataclasses.replace(result, trace=dataclasses.replace(result.trace, samples=tuple(samples)))
+    gap, failed = torn.doubts
+    assert gap.startswith("1 gaps between samples under load, the longest 3.0")
+    assert failed == f"readings that failed: 1 of VDD_IN (of {len(samples)})"
+    slow = dataclasses.replace(result.trace, samples=result.trace.samples[::6])
+    assert "power was sampled at 7.8 Hz, less than 10" in dataclasses.replace(result, trace=slow).doubts
 
 
 def test_drift_of_rest_and_the_sensors_uncertainty_widen_the_interval():

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cnnx.measure.power.tegrastats import RailPower, cross_check, mean_power_mw, parse_line
+from cnnx.measure.power import Unsupported
+from cnnx.measure.power.tegrastats import RailPower, cross_check, during, mean_power_mw, parse_line
 
 # One line of each release, in its format; values are invented.
 NANO = (
@@ -140,3 +143,30 @@ def test_a_cross_check_compares_means_of_the_rails_that_both_have():
     assert cross_check({"VDD_IN": 12000.0, "VDD_SOC": 0.0, "OTHER": 5.0}, lines) == {
         "VDD_IN": pytest.approx(1 / 30)
     }
+
+
+def test_lines_are_taken_while_work_is_done(tmp_path):
+    program = tmp_path / "tegrastats"
+    program.write_text(f"""#!/bin/sh
+cat <<'END'
+{THOR_IDLE}{ORIN_NANO_6}END
+printf 'RAM 61'
+touch '{tmp_path}/printed'
+exec sleep 600
+""")
+    program.chmod(0o755)
+
+    def work() -> str:
+        while not (tmp_path / "printed").exists():
+            time.sleep(0.01)
+        return "done"
+
+    result, lines = during(work, program=[str(program)])
+    assert result == "done"
+    assert lines == [parse_line(THOR_IDLE), parse_line(ORIN_NANO_6), parse_line("")]
+
+
+def test_without_the_program_work_is_done_all_the_same(tmp_path):
+    absent = during(lambda: 7, program=[str(tmp_path / "tegrastats")])
+    assert absent == (7, Unsupported("tegrastats", f"{tmp_path}/tegrastats: No such file or directory"))
+    assert during(lambda: 7, program=["true"]) == (7, Unsupported("tegrastats", "true printed nothing"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from cnnx.errors import EnvironmentLacks, UsageError
 from cnnx.measure.power.driving import Driven, Load, Sleep, Span, drive
-from cnnx.measure.power.sampler import Sampler
+from cnnx.measure.power.sampler import LEAST_HZ, Sampler
 from cnnx.measure.power.sensors import Clock, monotonic_ns
 from cnnx.measure.power.trace import Trace
 from cnnx.measure.samples import WarmUpEnd
@@ -135,6 +135,26 @@ class EnergyMeasurement:
         names = {rail.name: rail.covers for rail in self.trace.sensor.rails}
         covers = total.covers if chosen == total.rails else "; ".join(names.get(one, one) for one in chosen)
         return _per_inference(self, chosen, covers)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What speaks against the figures, in plain words; empty: nothing known."""
+        trace, span = self.trace, self.load.span
+        gaps = [
+            (after - before) / 1e9
+            for before, after in trace.gaps_ns
+            if before < span.end_ns and after > span.start_ns
+        ]
+        rate = trace.achieved_hz or 0.0
+        failed = ", ".join(f"{count} of {rail}" for rail, count in trace.failed.items())
+        doubts = {
+            "no plateau: the load had not settled when the measurement began": self.warmup_ended != "steady",
+            f"power was sampled at {rate:.1f} Hz, less than {LEAST_HZ:g}": rate < LEAST_HZ,
+            f"{len(gaps)} gaps between samples under load, the longest {max(gaps, default=0):.2f} s": gaps,
+            f"readings that failed: {failed} (of {len(trace.samples)})": failed,
+            f"{self.load.dropped} frames dropped: the load is slower than the rate": self.load.dropped,
+        }
+        return tuple(words for words, holds in doubts.items() if holds)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data: raw samples and the spans they belong to."""

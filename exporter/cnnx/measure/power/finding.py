@@ -31,11 +31,13 @@ def open_sensor(name: str, root: Path = Path("/"), *, nvml: Any = None) -> Polle
         EnvironmentLacks: it is not supported here, with the reason.
     """
     found = find_sensors(root, nvml=nvml)
-    for sensor in found:
-        if isinstance(sensor, PolledSensor) and sensor.info.name == name:
-            return sensor
+    there = {one.info.name: one for one in found if isinstance(one, PolledSensor)}
+    wanted = there.pop(name, None)
+    for other in there.values():
+        other.close()
+    if wanted is not None:
+        return wanted
     reasons = [one.reason for one in found if isinstance(one, Unsupported) and one.sensor == name]
-    there = [one.info.name for one in found if isinstance(one, PolledSensor)]
     reason = reasons[0] if reasons else "cnnx knows none of that name"
     raise EnvironmentLacks(
         f"the power sensor {name} is unsupported here: {reason}",

@@ -119,13 +119,15 @@ class _Counter:
         self._range = integer(read, zone / "max_energy_range_uj")
         self._last: int | None = None
         self._rounds_uj = 0
+        self._lost = False
 
     def __call__(self) -> float | None:
         now = integer(self._read, self._zone / "energy_uj")
-        if now is None:
+        if now is None or self._lost:
             return None
         if self._last is not None and now < self._last:
             if self._range is None:
+                self._lost = True  # how much went by is not known, and nothing later makes up for it
                 return None
             self._rounds_uj += self._range + 1
         self._last = now

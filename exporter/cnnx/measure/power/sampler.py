@@ -133,7 +133,7 @@ class SamplerProcess:
     ) -> None:
         process = self._process
         if process is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 process.communicate(timeout=None if process.poll() is not None else self._patience_s)
             if process.poll() is None:
                 process.kill()

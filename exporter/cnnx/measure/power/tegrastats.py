@@ -9,8 +9,15 @@ from __future__ import annotations
 import itertools
 import re
 import statistics
-from collections.abc import Iterable, Mapping
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+from cnnx.measure.power.sensors import Unsupported
+
+T = TypeVar("T")
 
 # A sensor that is switched off (such as an idle core's) prints this.
 _OFF_C = -256.0
@@ -80,6 +87,35 @@ def parse_line(text: str) -> Line:
         gpu_percent=_percent(tokens, "GR3D_FREQ"),
         memory_percent=_percent(tokens, "EMC_FREQ"),
     )
+
+
+def during(
+    run: Callable[[], T], *, program: Sequence[str] = ("tegrastats", "--interval", "100")
+) -> tuple[T, list[Line] | Unsupported]:
+    """Do something while tegrastats runs beside it.
+
+    Args:
+        run: the work, such as a load in its plateau.
+        program: the command line; it prints until it is stopped.
+
+    Returns:
+        what `run` returned, and the lines printed meanwhile, or why there are none.
+    """
+    # A file, not a pipe: a full pipe would stop the program until somebody reads.
+    with tempfile.TemporaryFile("w+") as printed:
+        try:
+            process = subprocess.Popen(program, stdin=subprocess.DEVNULL, stdout=printed)
+        except OSError as error:
+            return run(), Unsupported("tegrastats", f"{program[0]}: {error.strerror}")
+        try:
+            result = run()
+        finally:
+            process.terminate()
+            process.wait()
+        printed.seek(0)
+        text = printed.read()
+    lines = [parse_line(line) for line in text.splitlines(keepends=True)]
+    return result, lines or Unsupported("tegrastats", f"{program[0]} printed nothing")
 
 
 def mean_power_mw(lines: Iterable[Line]) -> dict[str, float]:
