@@ -87,6 +87,13 @@ def test_averages_and_maxima_are_apart():
     assert parse_line(THOR).rails["VDD_GPU"] == RailPower(-305, 8560, 37900)
 
 
+@pytest.mark.parametrize(
+    "values", ["2763mW/28", "2763/2846mW", "2763mW/2846mW/9", "2763mW", "mW/mW", "1/2/3/4"]
+)
+def test_values_that_are_damaged_within_a_whole_line_are_left_out(values):
+    assert parse_line(f"RAM 1/2MB VDD_IN {values} VDD_SOC 5mW/6mW\n").rails == {"VDD_SOC": RailPower(5, 6)}
+
+
 def test_temperatures_are_no_rails_and_a_sensor_that_is_off_has_none():
     xavier = parse_line(AGX_XAVIER)
     assert xavier.temperatures_c["GPU"] == 29 and xavier.rails["GPU"].power_mw == 1210

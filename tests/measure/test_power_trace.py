@@ -69,6 +69,16 @@ def test_a_replayed_trace_gives_its_known_energy(rate_hz, span):
     assert Trace.from_dict(json.loads(json.dumps(trace.as_dict()))) == trace
 
 
+def test_a_ramp_is_integrated_exactly_between_any_borders():
+    """1 W more each second: t^2 / 2 joules."""
+    trace = Trace(info("VDD_IN"), 10.0, tuple(Sample(i * SECOND // 10, (100.0 * i,)) for i in range(51)))
+    for start, end in ((0, 5), (0.25, 0.27), (1.03, 4.99)):
+        joules = (end**2 - start**2) / 2
+        assert trace.energy_mj(["VDD_IN"], int(start * SECOND), int(end * SECOND)) == pytest.approx(
+            joules * 1000
+        )
+
+
 def test_counters_are_subtracted_and_interpolated():
     samples = tuple(Sample(i * SECOND, (100.0 + 7 * i,)) for i in range(5))
     trace = Trace(info("package-0", quantity="energy_mj"), 1.0, samples)

@@ -1,4 +1,4 @@
-"""What running a network costs: latency and memory."""
+"""What running a network costs: latency and memory; power and energy in `cnnx.measure.power`."""
 
 from cnnx.measure.latency import measure_latency, measure_side_by_side
 from cnnx.measure.memory import MemoryUse, peak_memory

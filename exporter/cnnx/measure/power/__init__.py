@@ -3,8 +3,9 @@
 from cnnx.measure.power.boards import BOARDS, Board, board_of, total_of
 from cnnx.measure.power.cost import SamplerCost, sampler_cost
 from cnnx.measure.power.driving import Driven, Span
-from cnnx.measure.power.energy import EnergyMeasurement, EnergyPerInference, Plan, measure_energy
+from cnnx.measure.power.energy import EnergyMeasurement, EnergyPerInference
 from cnnx.measure.power.finding import find_sensors, open_sensor
+from cnnx.measure.power.measuring import Plan, measure_energy
 from cnnx.measure.power.replay import Replay
 from cnnx.measure.power.sampler import Sampler, SamplerProcess, sample
 from cnnx.measure.power.sensors import PolledSensor, Sample, Sensor, SensorInfo, Unsupported

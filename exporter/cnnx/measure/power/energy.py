@@ -1,62 +1,21 @@
-"""Energy per inference, measured in a pass of its own: idle, warm-up, load, idle again."""
+"""What an energy measurement recorded, and the energy per inference that follows from it."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cnnx.errors import EnvironmentLacks, UsageError
-from cnnx.measure.power.driving import Driven, Load, Sleep, Span, drive
-from cnnx.measure.power.sampler import LEAST_HZ, Sampler
-from cnnx.measure.power.sensors import Clock, monotonic_ns
+from cnnx.measure.power.driving import Driven, Span
+from cnnx.measure.power.sampler import LEAST_HZ
 from cnnx.measure.power.trace import Trace
 from cnnx.measure.samples import WarmUpEnd
 from cnnx.stats import Interval, bootstrap_means, percentile_interval
 
-_LEAST_LOAD_S = 30.0
-_LEAST_IDLE_S = 5.0
-# Warm: two successive stretches of 10 s whose mean powers are within 2 % of each other.
-_STRETCH_NS = 10_000_000_000
-_STEADY = 0.02
 # Bootstrap: means of 1 s, four neighbours together. NVML averages over 1 s; fans and clocks take seconds.
 _WINDOW_NS = 1_000_000_000
 _BLOCK = 4
-# How long samples may take to reach the file after they were taken.
-_PATIENCE_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How long each part of a measurement takes.
-
-    Attributes:
-        load_s: of the load that counts, 30 or more.
-        idle_s: of rest before and after, each 5 or more.
-        rate: calls of the load a second, such as a camera's 30; None: back to back.
-        warmup_s: patience for the plateau.
-        settle_s: between load and the rest after it, in which caches, clocks and averaging sensors
-            come down; a sensor's own window is added.
-
-    Raises:
-        UsageError: a time too short, or a rate that is not positive.
-    """
-
-    load_s: float = 30.0
-    idle_s: float = 10.0
-    rate: float | None = None
-    warmup_s: float = 120.0
-    settle_s: float = 2.0
-
-    def __post_init__(self) -> None:
-        if self.load_s < _LEAST_LOAD_S or self.idle_s < _LEAST_IDLE_S:
-            raise UsageError(
-                f"energy needs a load of {_LEAST_LOAD_S:g} s or more and rests of {_LEAST_IDLE_S:g} s or more"
-            )
-        if self.rate is not None and self.rate <= 0:
-            raise UsageError(f"a rate is positive, not {self.rate}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,86 +136,6 @@ class EnergyMeasurement:
             idle_after=Span(**data["idle_after"]),
             rate=data["rate"],
         )
-
-
-def measure_energy(
-    load: Load,
-    sampler: Sampler,
-    *,
-    plan: Plan | None = None,
-    clock: Clock = monotonic_ns,
-    sleep: Sleep = time.sleep,
-) -> EnergyMeasurement:
-    """Measure what a load takes; it should not be timed for latency meanwhile.
-
-    Args:
-        load: runs once, waits for the result, returns how many inferences that was.
-        sampler: of the sensor; entered and left here.
-        plan: how long each part takes.
-        clock: nanoseconds, that of the sampler's stamps.
-        sleep: waits that many seconds; may wait longer.
-
-    Raises:
-        EnvironmentLacks: the sampler died, or its samples do not reach over the measurement.
-        UsageError: the load does not say how many inferences it did.
-    """
-    plan = plan or Plan()
-    with sampler:
-        settle_s = plan.settle_s + sampler.trace().sensor.window_ns / 1e9
-        sleep(settle_s)
-        before = _rest(plan, sampler, clock, sleep)
-        warmup, ended = _warm_up(load, plan, sampler, clock, sleep)
-        driven = drive(
-            load, seconds=plan.load_s, rate=plan.rate, check=sampler.check, clock=clock, sleep=sleep
-        )
-        sleep(settle_s)
-        after = _rest(plan, sampler, clock, sleep)
-        trace = _reaching(sampler, after.end_ns, sleep)
-    return EnergyMeasurement(trace, before, warmup, ended, driven, after, plan.rate)
-
-
-def _rest(plan: Plan, sampler: Sampler, clock: Clock, sleep: Sleep) -> Span:
-    start = clock()
-    sleep(plan.idle_s)
-    sampler.check()
-    return Span(start, clock())
-
-
-def _warm_up(load: Load, plan: Plan, sampler: Sampler, clock: Clock, sleep: Sleep) -> tuple[Span, WarmUpEnd]:
-    start = clock()
-    ended: WarmUpEnd = "time limit"
-    while clock() - start < plan.warmup_s * 1e9:
-        drive(load, seconds=1.0, rate=plan.rate, check=sampler.check, clock=clock, sleep=sleep)
-        if _is_steady(sampler.trace(), start):
-            ended = "steady"
-            break
-    return Span(start, clock()), ended
-
-
-def _is_steady(trace: Trace, since_ns: int) -> bool:
-    end = trace.samples[-1].stamp_ns
-    if end - 2 * _STRETCH_NS < since_ns:
-        return False
-    # Where there is no total, all rails together still tell when a board is warm.
-    rails = trace.sensor.total.rails or tuple(rail.name for rail in trace.sensor.rails)
-    try:
-        earlier, later = trace.powers_mw(rails, end - 2 * _STRETCH_NS, end, window_ns=_STRETCH_NS)
-    except UsageError:  # readings at the end failed: see again in a second
-        return False
-    return abs(later - earlier) <= _STEADY * abs(earlier)
-
-
-def _reaching(sampler: Sampler, end_ns: int, sleep: Sleep) -> Trace:
-    """The trace, once it reaches over the measurement."""
-    for _ in range(int(_PATIENCE_S / 0.1)):
-        trace = sampler.trace()
-        if trace.samples and trace.samples[-1].stamp_ns > end_ns:
-            return trace
-        sleep(0.1)
-    raise EnvironmentLacks(
-        f"the power sampler hangs: no sample in the last {_PATIENCE_S:g} s",
-        mend="measure again; if it stays so, the sensor's driver may hang",
-    )
 
 
 def _per_inference(measured: EnergyMeasurement, rails: tuple[str, ...], covers: str) -> EnergyPerInference:
