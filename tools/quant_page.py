@@ -15,6 +15,7 @@ from cells import table as markdown
 from cnnx.stats import Verdict
 from quant_records import (
     JUDGED,
+    LARGE,
     MOST_WORSE,
     OURS,
     PEERS,
@@ -26,6 +27,7 @@ from quant_records import (
     gap_to_best,
     ratio_to_plain,
     sqnr,
+    time_of,
 )
 
 PAGE, PICTURE = "quantization.md", "quantization.svg"
@@ -79,9 +81,10 @@ peer, which may be another.
 
 ## What it costs
 
-Seconds of wall time, once the packages are imported, from the FP32 graph and the pictures to the INT8 graph,
-the better of two runs where one took less than a minute; in brackets, over plain inference of as many
-pictures. Then the peak of the process's memory in MiB, imports included.
+Seconds, once the packages are imported, from the FP32 graph and the pictures to the INT8 graph, the better
+of two runs where one took less than a minute; in brackets, over plain inference of as many pictures. Of
+{large} it is the clock's time, with nothing else on the machine; of the others the processor's, for
+other work ran beside them. Then the peak of the process's memory in MiB, imports included.
 
 {costs}
 
@@ -124,6 +127,7 @@ def page(found: dict[str, Cells]) -> str:
         rates=markdown(("network", *JUDGED), rates_rows(small)),
         sqnr=markdown(("network", *JUDGED), sqnr_rows(small)),
         picture=PICTURE,
+        large=" and ".join(LARGE),
         most=100 * MOST_WORSE,
         paired=markdown(
             ("network", "best peer", *(f"{way}{what}" for way in OURS for what in ("", ", verdict", ", dB"))),
@@ -253,7 +257,7 @@ def cost_rows(found: dict[str, Cells]) -> Iterator[list[str]]:
             ratio = ratio_to_plain(cells, way)
             over = "" if ratio is None or way == "plain" else f" ({ratio:.1f})"
             few = _fewer(cells, way)
-            row.append(f"{record['seconds']:.1f}{over}, {record['peak_bytes'] / 2**20:,.0f}{few}")
+            row.append(f"{time_of(record):.1f}{over}, {record['peak_bytes'] / 2**20:,.0f}{few}")
         yield row
 
 

@@ -107,10 +107,15 @@ def best_sqnr(cells: Cells) -> float | None:
     return max((value for peer in PEERS if (value := sqnr(cells, peer)) is not None), default=None)
 
 
+def time_of(record: Record) -> float:
+    """Seconds: of the clock for large networks, which run with nothing beside them, else of the processor."""
+    return float(record["cpu_seconds" if record["images"] else "seconds"])
+
+
 def ratio_to_plain(cells: Cells, way: str) -> float | None:
     """Time over plain inference of as many pictures."""
     plain, record = cells.get("plain", {}), cells[way]
     if "seconds" not in plain:
         return None
-    each = plain["seconds"] / plain["calibration_images"]
-    return float(record["seconds"] / (each * record["calibration_images"]))
+    each = time_of(plain) / plain["calibration_images"]
+    return time_of(record) / (each * record["calibration_images"])
