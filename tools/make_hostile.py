@@ -14,7 +14,7 @@ In two ways a channel is multiplied where it is made and divided where it is rea
 In a third, it is shifted:
 
 - branches: in each block of LeViT, whose sums have no ReLU behind them, the first branch adds a constant to
-  every channel, up to 32 times as large as all it carried; the second branch takes it away. The two sides of
+  every channel, up to 8 times as large as all it carried; the second branch takes it away. The two sides of
   a sum have very different ranges, and no scaling of channels can bring them together.
 """
 
@@ -56,7 +56,7 @@ Maxima = Mapping[str, NDArray[np.float64]]
 TOLERANCE = 1e-4  # of the largest logit
 PICTURES = 256
 BEYOND_FP16 = 2e5
-BRANCH_SHIFT = 32.0
+BRANCH_SHIFT = 8.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,24 @@ from cnnx.graph.channels import channels_of
 from cnnx.recipe import read_recipe
 
 
+def made_of(name: str) -> Any:
+    """What a twin's maker did, as its weights say."""
+    file = weights.locate(read_recipe(name), "pretrained", progress=lambda *_: None).file
+    assert file is not None
+    with safe_open(file, "pt") as content:
+        return json.loads(content.metadata()["made"])
+
+
+def shifted_layers(name: str) -> set[str]:
+    """Layers that a twin's maker shifted constants into, or out of."""
+    norms = {layer for place in made_of(name)["shifted"] for layer in place["layers"]}
+    return {f"{each.removesuffix('.bn')}.linear" for each in norms}
+
+
 def scaled_layers(name: str) -> set[str]:
     """Layers that a twin's maker scaled: they make the scaled channels, or read them."""
     recipe = read_recipe(name)
-    file = weights.locate(recipe, "pretrained", progress=lambda *_: None).file
-    assert file is not None
-    with safe_open(file, "pt") as content:
-        rescaled = json.loads(content.metadata()["made"])["rescaled"]
-    scaled = {layer for place in rescaled for layer in place["layers"]}
+    scaled = {layer for place in made_of(name)["rescaled"] for layer in place["layers"]}
     spec = recipe.model
     network = models.build(spec.definition, classes=spec.classes, arguments=spec.arguments)
     graph = make_hostile.graph_of(network, recipe.input.shape)
