@@ -1,0 +1,104 @@
+"""The engine inspector's JSON, in the forms of TensorRT 10 and 11.
+
+written/*.json are ours: fields, words and names follow NVIDIA's page "Migrating IEngineInspector Usage from
+TensorRT 10.x to 11.x" and TensorRT issues #2418, #4020 (Cask kernels, 8.5 and 10) and #4397 (Myelin, 10).
+The 11 form of a layer's tensors ("Datatype", "Format") is as TensorRT for RTX 1.7.1 logs it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnnx.runtimes.inspector import parse_kernels
+from cnnx.runtimes.kernels import types_of
+
+WRITTEN = Path(__file__).parent / "written"
+FORMS = {form: (WRITTEN / f"inspector-{form}.json").read_text() for form in ("10", "11")}
+
+
+def read(text):
+    return types_of(parse_kernels(text))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_both_forms_give_the_types_of_the_kernels_that_multiply(form):
+    found = read(FORMS[form])
+    assert {node: found[node] for node in ("conv1", "conv2", "fc")} == {
+        "conv1": "fp16",
+        "conv2": "int8",
+        "fc": "int8",
+    }
+
+
+def test_what_only_moves_data_for_a_layer_does_not_speak_for_it():
+    """ "Reformatting CopyNode for Input Tensor 0 to cast_in + conv1 + relu1" has conv1 among its names."""
+    only_the_copy = {"Layers": json.loads(FORMS["10"])["Layers"][:1]}
+    assert read(json.dumps(only_the_copy)) == {}
+
+
+def test_a_fused_name_stands_for_its_nodes_where_there_is_no_metadata():
+    text = json.dumps(json.loads(FORMS["10"]), ensure_ascii=False)
+    bare = json.loads(text)
+    for layer in bare["Layers"]:
+        layer.pop("Metadata")
+    found = read(json.dumps(bare))
+    assert (found["conv1"], found["conv2"], found["fc"]) == ("fp16", "int8", "int8")
+
+
+def test_a_node_inside_a_foreign_node_is_not_found():
+    """Only the ends of the range are named: the rest would be a guess, and so would the ends."""
+    layer = {
+        "Name": "{ForeignNode[conv1...fc]}",
+        "LayerType": "Myelin",
+        "Inputs": [{"Format/Datatype": "Half"}],
+    }
+    assert set(read(json.dumps({"Layers": [layer]}))).isdisjoint({"conv1", "conv2", "fc"})
+
+
+@pytest.mark.parametrize(
+    "words, kind",
+    [
+        ("Row major linear FP32", "fp32"),
+        ("Float", "fp32"),
+        ("Half", "fp16"),
+        ("Channel major FP16 format where channel % 8 == 0", "fp16"),
+        ("Thirty-two wide channel vectorized row major Int8 format.", "int8"),
+        ("BFloat16", "bf16"),
+    ],
+)
+def test_the_words_for_types(words, kind):
+    layer = {"Name": "conv1", "LayerType": "CaskConvolution", "Inputs": [{"Format/Datatype": words}]}
+    assert read(json.dumps({"Layers": [layer]})) == {"conv1": kind}
+
+
+def test_a_type_that_depends_on_the_shape_is_not_known():
+    """So it stands where no context with a shape was given; another input's type must not stand in."""
+    inputs = [{"Format/Datatype": "N/A due to dynamic shapes"}, {"Format/Datatype": "Half"}]
+    assert (
+        read(json.dumps({"Layers": [{"Name": "conv1", "LayerType": "CaskConvolution", "Inputs": inputs}]}))
+        == {}
+    )
+
+
+def test_int8_data_beside_other_weights_is_not_int8():
+    text = FORMS["10"].replace('"Type": "Int8",\n    "Count": 2304', '"Type": "Half",\n    "Count": 2304')
+    assert text != FORMS["10"]
+    assert read(text)["conv2"] == "int8 data, fp16 weights"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"Layers": 3}', '{"Layers": ["conv1 + relu1"]}', '{"Layers": [{}]}', "Layers: x"],
+)
+def test_what_cannot_be_read_is_not_found(text):
+    assert read(text) == {}
+
+
+@given(st.text(max_size=80), st.integers(0, len(FORMS["10"])))
+def test_no_text_is_too_damaged(junk, at):
+    read(FORMS["10"][:at] + junk + FORMS["10"][at:])
