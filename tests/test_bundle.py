@@ -156,6 +156,59 @@ def test_an_engine_for_another_machine_is_refused_naming_both_sides(whole, versi
     assert all(side in caught.value.what for side in said) and "cnnx build" in caught.value.mend
 
 
+def engine_reaching(whole, reach, **more):
+    [engine] = Bundle.open(whole).engines()
+    gpu = {"gpu": {"name": "NVIDIA A10"}}
+    return dataclasses.replace(engine, reach=reach, environment=gpu, **more)
+
+
+@pytest.mark.parametrize(
+    "reach, capability, gpu, said",
+    [
+        ("compute_capability", 86, "NVIDIA A40", None),
+        ("compute_capability", None, None, None),
+        ("gpu", 86, "NVIDIA A10", None),
+        ("gpu", 86, None, None),
+        ("gpu", 86, "NVIDIA A40", ("NVIDIA A10", "NVIDIA A40")),
+        ("gpu", 89, "NVIDIA A10", ("sm86", "sm89")),
+        ("ampere_plus", 120, "NVIDIA RTX 5090", None),
+        ("ampere_plus", 75, "Tesla T4", ("sm86", "sm75")),
+    ],
+)
+def test_which_gpus_an_engine_reaches(whole, reach, capability, gpu, said):
+    here = {"runtime_version": "1.7.1", "compute_capability": capability, "gpu": gpu, "where": whole}
+    engine = engine_reaching(whole, reach)
+    if said is None:
+        engine.check(**here)
+        return
+    with pytest.raises(BundleError) as caught:
+        engine.check(**here)
+    assert all(side in caught.value.what for side in said) and "cnnx build" in caught.value.mend
+
+
+def test_a_version_compatible_engine_goes_to_another_release(whole):
+    here = {"runtime_version": "1.8.0", "compute_capability": 86, "where": whole}
+    engine_reaching(whole, "gpu", version_compatible=True).check(**here)
+    with pytest.raises(BundleError, match=r"1\.7\.1.*1\.8\.0"):
+        engine_reaching(whole, "gpu").check(**here)
+
+
+def test_an_engine_written_before_reach_was_known_is_read(tmp_path):
+    made = make(tmp_path / "b")
+    (tmp_path / "plan").write_bytes(b"plan")
+    made.add_engine(engine_of(made, tmp_path / "plan"), tmp_path / "plan")
+    [file] = made.path.glob("engines/*/engine.json")
+    data = json.loads(file.read_text())
+    data.pop("seal")
+    later = ("reach", "version_compatible", "timing_cache", "remarks")
+    bundles._write_sealed(file, {key: value for key, value in data.items() if key not in later})
+    [engine] = made.engines()
+    assert (engine.reach, engine.version_compatible, engine.timing_cache) == ("compute_capability", False, "")
+    bundles._write_sealed(file, {**data, "strange": 1})
+    with pytest.raises(BundleError, match="strange"):
+        made.engines()
+
+
 def test_the_self_test_keeps_as_many_images_as_32_mib_hold(tmp_path):
     n = 300
     crops = np.random.default_rng(0).integers(0, 255, (n, 224, 224, 3), dtype=np.uint8)

@@ -10,7 +10,9 @@ HEAVY = (
     "PIL",
     "safetensors",
     "pynvml",
+    "tensorrt",
     "tensorrt_rtx_bindings",
+    "pycuda",
 )
 
 
@@ -41,4 +43,4 @@ def test_help_and_the_package_itself_import_nothing_heavy():
 
 def test_list_needs_no_runtime():
     program = "import sys; sys.argv = ['cnnx', 'list']; from cnnx.cli import main; main()"
-    assert {"torch", "onnxruntime", "tensorrt_rtx_bindings"}.isdisjoint(imported(program))
+    assert {"torch", "onnxruntime", "tensorrt", "tensorrt_rtx_bindings"}.isdisjoint(imported(program))

@@ -19,7 +19,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ SCHEMA = 1
 REFERENCE_BYTES = 32 * 2**20
 MODEL, CALIBRATION, REFERENCE, LABELS = "model.onnx", "calibration.json", "reference.npz", "labels.txt"
 _MANIFEST, _ENGINE = "manifest.json", "engine.json"
+# Came into engine.json with TensorRT; engines of before are still read.
+_LATER = frozenset({"reach", "version_compatible", "timing_cache", "remarks"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,11 @@ class Engine:
         graph_digest: SHA-256 of the graph it was compiled from.
         layer_types: type in which each weighted layer's data arrives, as the build reported it.
         environment: of the machine that built it.
+        reach: GPUs that run it: "compute_capability" (all of the target's), "gpu" (the model that built it
+            alone) or "ampere_plus".
+        version_compatible: whether other releases than the one that built it may run it.
+        timing_cache: SHA-256 of the timing cache that the build left; empty: none was kept.
+        remarks: what the build said beside success.
     """
 
     identity: str
@@ -153,28 +160,56 @@ class Engine:
     graph_digest: str
     layer_types: Mapping[str, str]
     environment: Mapping[str, Any]
+    reach: str = "compute_capability"
+    version_compatible: bool = False
+    timing_cache: str = ""
+    remarks: Sequence[str] = ()
     schema: int = SCHEMA
 
-    def check(self, *, runtime_version: str | None, compute_capability: int | None, where: Path) -> None:
+    def check(
+        self,
+        *,
+        runtime_version: str | None,
+        compute_capability: int | None,
+        gpu: str | None = None,
+        where: Path,
+    ) -> None:
         """Refuse an engine that this machine cannot run, before anything of it is loaded.
+
+        Args:
+            runtime_version: installed here.
+            compute_capability: of the GPU here; None: not known, then not compared.
+            gpu: name of the GPU here; None likewise.
+            where: the bundle.
 
         Raises:
             BundleError: it names both sides and the command that mends it.
         """
         mend = f"build it here: cnnx build {where}"
-        if runtime_version != self.runtime_version:
+        if runtime_version != self.runtime_version and not self.version_compatible:
             raise BundleError(
                 f"the engine was built by {self.runtime} {self.runtime_version}, here is {runtime_version}",
                 where=where / "engines" / self.identity,
                 mend=mend,
             )
-        here = f"sm{compute_capability}"
-        if self.target and compute_capability is not None and here != self.target:
+        if compute_capability is not None and not self._reaches(compute_capability):
             raise BundleError(
-                f"the engine was built for {self.target}, this GPU is {here}",
+                f"the engine was built for {self.target}, this GPU is sm{compute_capability}",
                 where=where / "engines" / self.identity,
                 mend=mend,
             )
+        built_on = (self.environment.get("gpu") or {}).get("name")
+        if self.reach == "gpu" and None not in (gpu, built_on) and gpu != built_on:
+            raise BundleError(
+                f"the engine was built on {built_on} and runs on that model alone, this GPU is {gpu}",
+                where=where / "engines" / self.identity,
+                mend=mend,
+            )
+
+    def _reaches(self, compute_capability: int) -> bool:
+        if self.reach == "ampere_plus":
+            return compute_capability >= 80
+        return self.target in ("", f"sm{compute_capability}")
 
 
 class Bundle:
@@ -232,7 +267,7 @@ class Bundle:
         found = []
         for file in sorted(self.path.glob(f"engines/*/{_ENGINE}")):
             data = _read_sealed(file, bundle=self.path)
-            found.append(_from_dict(Engine, data, where=file))
+            found.append(_from_dict(Engine, data, where=file, later=_LATER))
         return tuple(found)
 
     def engine_file(self, engine: Engine) -> Path:
@@ -347,10 +382,12 @@ def _check_file(file: Path, digest: str, *, bundle: Path) -> None:
         )
 
 
-def _from_dict(cls: type[Any], data: Mapping[str, Any], *, where: Path) -> Any:
+def _from_dict(
+    cls: type[Any], data: Mapping[str, Any], *, where: Path, later: frozenset[str] = frozenset()
+) -> Any:
+    """Build a dataclass from plain data that has its fields; `later` ones may be absent."""
     names = {f.name for f in dataclasses.fields(cls)}
-    if set(data) != names:
-        odd = ", ".join(sorted(names ^ set(data)))
+    if odd := ", ".join(sorted((set(data) - names) | (names - set(data) - later))):
         raise BundleError(f"{where.name} has other fields than schema {SCHEMA} has: {odd}", where=where)
     return cls(**data)
 

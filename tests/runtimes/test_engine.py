@@ -1,71 +1,22 @@
 """The engine session without a GPU: on bindings and a CUDA runtime whose device memory is host memory.
 
-The fakes do what NVIDIA's references say of the calls used ("CUDA Runtime API", memory and stream
-management; "TensorRT Python API", ICudaEngine and IExecutionContext): copies and kernels are queued on a
-stream and nothing has happened before it is synchronized; a shape outside the profile is refused with
-False; a plan that cannot be read gives None. tests/gpu runs the real ones.
+The bindings do what NVIDIA's "TensorRT Python API" says of ICudaEngine and IExecutionContext: kernels are
+queued on a stream; a shape outside the profile is refused with False; a plan that cannot be read gives None.
+For CUDA see host_cuda.py. tests/gpu runs the real ones.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
 import types
 
 import numpy as np
 import pytest
+from host_cuda import HostCuda
 
-from cnnx import runtimes
 from cnnx.errors import BundleError, EnvironmentLacks, ImageError, UsageError
-from cnnx.runtimes.cudart import CudaRuntime
 from cnnx.runtimes.engine import EngineSession
-
-
-class HostCuda(CudaRuntime):
-    """Keeps account of what is allocated; `room` bytes are all there is."""
-
-    def __init__(self, room: int = 1 << 20) -> None:
-        self.held: dict[int, object] = {}
-        self.room = room
-        self.queue: list = []
-
-    def device_name(self) -> str:
-        return "host"
-
-    def call(self, function, *arguments):
-        does = {
-            "cudaMalloc": self._allocate,
-            "cudaHostAlloc": self._allocate,
-            "cudaStreamCreate": lambda pointer: self._allocate(pointer, 1),
-            "cudaFree": self._free,
-            "cudaFreeHost": self._free,
-            "cudaStreamDestroy": self._free,
-            "cudaMemcpyAsync": self._copy,
-            "cudaStreamSynchronize": self._synchronize,
-        }
-        does[function](*arguments)
-
-    def _allocate(self, pointer, nbytes, *_):
-        if nbytes > self.room:
-            raise EnvironmentLacks("cudaMalloc failed: out of memory")
-        self.room -= nbytes
-        memory = ctypes.create_string_buffer(b"\xff" * nbytes, nbytes)
-        pointer._obj.value = ctypes.addressof(memory)
-        self.held[pointer._obj.value] = memory
-
-    def _free(self, pointer):
-        self.room += len(self.held.pop(pointer.value))
-
-    def _copy(self, to, source, nbytes, kind, stream):
-        assert stream.value in self.held
-        target, origin = to.value, source.value
-        self.queue.append(lambda: ctypes.memmove(target, origin, nbytes))
-
-    def _synchronize(self, stream):
-        for work in self.queue:
-            work()
-        self.queue.clear()
 
 
 class Log:
@@ -81,7 +32,7 @@ def bindings(cuda: HostCuda, *, batch: tuple[int, int] | None, dtype=np.float32)
 
     class Context:
         def __init__(self):
-            self.addresses, self.size = {}, -1
+            self.addresses, self.size, self.ran = {}, -1, 0
 
         def set_input_shape(self, name, shape):
             low, high = batch or (2, 2)
@@ -105,7 +56,9 @@ def bindings(cuda: HostCuda, *, batch: tuple[int, int] | None, dtype=np.float32)
                 return np.frombuffer(memory, kind).reshape(shape)
 
             assert stream_handle in cuda.held
-            cuda.queue.append(lambda: np.copyto(view("logits", dtype), view("input", np.float32).sum(axis=2)))
+            self.ran += 1
+            logits, images = view("logits", dtype), view("input", np.float32)
+            cuda.enqueue(lambda: np.copyto(logits, images.sum(axis=2)))
             return True
 
     class Engine:
@@ -131,6 +84,8 @@ def bindings(cuda: HostCuda, *, batch: tuple[int, int] | None, dtype=np.float32)
             return Context()
 
     class Runtime:
+        engine_host_code_allowed = False
+
         def __init__(self, log):
             pass
 
@@ -145,9 +100,10 @@ def bindings(cuda: HostCuda, *, batch: tuple[int, int] | None, dtype=np.float32)
 def opened(tmp_path):
     (tmp_path / "model.engine").write_bytes(b"good")
 
-    def open_(cuda, **how):
+    def open_(cuda, *, cuda_graph=False, **how):
         trt = bindings(cuda, **how)
-        return EngineSession(tmp_path / "model.engine", trt, cuda=cuda, log=Log(), runtime="rtx")
+        engine = tmp_path / "model.engine"
+        return EngineSession(engine, trt, cuda=cuda, log=Log(), runtime="rtx", cuda_graph=cuda_graph)
 
     return open_
 
@@ -175,6 +131,78 @@ def test_any_number_of_pictures(opened, batch, dtype):
         session.run(images)
 
 
+def test_a_cuda_graph_runs_what_the_engine_runs_and_is_captured_anew_for_each_batch(opened):
+    """Captured once a batch size, after a run that warms up; nothing is left of it at the end."""
+    cuda = HostCuda()
+    session = opened(cuda, batch=(1, 4), cuda_graph=True)
+    images = np.random.default_rng(0).integers(-9, 9, (4, 3, 4)).astype(np.float32)
+    executed = []
+    for count in (4, 4, 4, 2, 2, 4):
+        found = session.run(images[:count])["logits"]
+        np.testing.assert_array_equal(found, images[:count].sum(axis=2))
+        executed.append(session._context.ran)
+    # Each capture takes two: the run that warms up and the one that is recorded.
+    assert executed == [2, 2, 2, 4, 4, 6]
+    assert cuda.launches == 6
+    session.close()
+    assert not cuda.held
+
+
+def test_what_cannot_be_captured_is_said_and_leaves_the_stream_free(opened):
+    cuda = HostCuda()
+    session = opened(cuda, batch=None, cuda_graph=True)
+    execute, calls = session._context.execute_async_v3, []
+
+    def once(handle):
+        calls.append(handle)
+        return len(calls) != 2 and execute(handle)
+
+    session._context.execute_async_v3 = once
+    with pytest.raises(EnvironmentLacks, match="did not run"):
+        session.run(np.zeros((2, 3, 4), np.float32))
+    assert cuda.captured is None
+    session.run(np.zeros((2, 3, 4), np.float32))
+
+
+def test_a_graph_without_a_library_that_has_graphs(opened):
+    cuda = HostCuda()
+    cuda.captures = False
+    with pytest.raises(EnvironmentLacks, match="pycuda has none"):
+        opened(cuda, batch=None, cuda_graph=True)
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_the_parts_of_a_run_are_timed_apart(opened, cuda_graph):
+    """On this device each thing queued takes a microsecond, events among them."""
+    cuda = HostCuda()
+    session = opened(cuda, batch=(1, 4), cuda_graph=cuda_graph)
+    images = np.ones((3, 3, 4), np.float32)
+    times = [session.timed_run(images) for _ in range(3)]
+    held = dict(cuda.held)
+    times.append(session.timed_run(images))
+    assert cuda.held == held  # events are made once
+    for found in times:
+        # From one event to the next: the event itself and one copy or kernel.
+        assert (found.h2d_ns, found.compute_ns, found.d2h_ns) == pytest.approx((2000, 2000, 2000), abs=2)
+        assert found.latency_ns == found.h2d_ns + found.compute_ns + found.d2h_ns
+        assert found.enqueue_ns > 0
+    np.testing.assert_array_equal(session.run(images)["logits"], images.sum(axis=2))
+    session.close()
+    assert not cuda.held
+
+
+def test_a_timed_run_is_one_batch(opened):
+    ranged, fixed = opened(HostCuda(), batch=(1, 4)), opened(HostCuda(), batch=None)
+    for session, count in ((ranged, 5), (fixed, 1), (fixed, 3)):
+        with pytest.raises(UsageError, match="not one batch"):
+            session.timed_run(np.zeros((count, 3, 4), np.float32))
+    with pytest.raises(ImageError):
+        fixed.timed_run(np.zeros((2, 3, 5), np.float32))
+    fixed.close()
+    with pytest.raises(UsageError, match="closed"):
+        fixed.timed_run(np.zeros((2, 3, 4), np.float32))
+
+
 def test_pictures_and_batches_that_do_not_fit(opened):
     session = opened(HostCuda(), batch=(2, 4))
     with pytest.raises(ImageError):
@@ -195,23 +223,3 @@ def test_an_engine_that_is_not_taken(opened, tmp_path):
     (tmp_path / "model.engine").write_bytes(b"bad")
     with pytest.raises(BundleError, match="does not take the engine: the log"):
         opened(HostCuda(), batch=None)
-
-
-def test_the_calls_exist_in_the_real_bindings():
-    if reason := runtimes.get("rtx").missing():
-        pytest.skip(str(reason))
-    from cnnx.runtimes import rtx
-
-    rtx._library()
-    trt = importlib.import_module("tensorrt_rtx_bindings")
-    fake = bindings(HostCuda(), batch=None)
-    engine = fake.Runtime(None).deserialize_cuda_engine(b"good")
-    for real, imitation in (
-        (trt.Runtime, fake.Runtime),
-        (trt.ICudaEngine, type(engine)),
-        (trt.IExecutionContext, type(engine.create_execution_context())),
-    ):
-        used = {name for name in vars(imitation) if not name.startswith("_")}
-        assert used <= set(dir(real))
-    assert trt.nptype(trt.DataType.HALF) is np.float16
-    assert trt.TensorIOMode.INPUT

@@ -22,7 +22,7 @@ class Scales(str, enum.Enum):
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/json.md) instead of tables.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show every layer, warning and flipped image.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Let errors through with their traceback.")]
-Target = Annotated[str, typer.Option(help="auto, rtx (TensorRT for RTX) or ort (ONNX Runtime).")]
+Target = Annotated[str, typer.Option(help="auto, tensorrt, rtx (TensorRT for RTX) or ort (ONNX Runtime).")]
 Sm = Annotated[
     list[int] | None,
     typer.Option("--sm", help="GPU architecture to build for, such as 86; may be given several times."),

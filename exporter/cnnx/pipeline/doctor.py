@@ -36,7 +36,8 @@ def doctor() -> Diagnosis:
         runtime = runtimes.get(name)
         abilities.append(_ability(f"run and validate with {name}", runtime.cannot_run()))
         if runtime.engine_suffix is not None:
-            abilities.append(_ability(f"build engines with {name}", runtime.missing()))
+            lacking = runtime.missing() if runtime.builds_without_gpu else runtime.cannot_run()
+            abilities.append(_ability(f"build engines with {name}", lacking))
     return Diagnosis(detect().as_dict(), tuple(abilities))
 
 

@@ -19,14 +19,11 @@ from cnnx.errors import UsageError
 from cnnx.pipeline import original as originals
 from cnnx.pipeline.finished import (
     Effort,
-    OpenSubject,
     build_into,
-    choose_runtime,
     judge_session,
     keep,
     latest_validation,
     measure,
-    open_subject,
 )
 from cnnx.pipeline.options import check_calibrator, with_options
 from cnnx.pipeline.original import Batch
@@ -35,6 +32,7 @@ from cnnx.pipeline.pictures import few_ranges, remarks
 from cnnx.pipeline.progress import Listener, Steps, silent
 from cnnx.pipeline.publish import class_names, publish
 from cnnx.pipeline.results import ExportResult, Measurement
+from cnnx.pipeline.running import OpenSubject, choose_runtime, open_subject
 from cnnx.pipeline.steps import MODEL as STEP_MODEL
 from cnnx.pipeline.steps import NOTES
 from cnnx.recipe import Precision, Scales

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from cnnx.agreement import Validation, judge, validation_from_dict
 from cnnx.bundle import Bundle, Engine, Manifest
 from cnnx.data.normalize import normalize
 from cnnx.environment import detect
-from cnnx.errors import BundleError, MissingExtra, UsageError
+from cnnx.errors import BundleError, UsageError
 from cnnx.graph.inspect import Layer, expected_types, layers
 from cnnx.graph.load import load_model
 from cnnx.measure.latency import measure_side_by_side
@@ -26,10 +26,11 @@ from cnnx.measure.memory import peak_memory
 from cnnx.measure.samples import samples_needed
 from cnnx.pipeline.progress import Listener, Progress, Steps, silent
 from cnnx.pipeline.results import BenchResult, BuildResult, Measurement, ValidateResult
+from cnnx.pipeline.running import OpenSubject, choose_runtime, open_subject
 from cnnx.pipeline.steps import BUILT, engine_step, logits_of
 from cnnx.recipe import Preprocessing, Recipe, recipe_from_dict
 from cnnx.record import Record, Subject
-from cnnx.store import digest_of_file
+from cnnx.store import cache_folder, digest_of_file
 
 CPU_REMARK = (
     "A Q/DQ graph runs unfused on the CPU, with every rounding simulated: its latency here predicts "
@@ -200,27 +201,6 @@ def latest_validation(bundle: Bundle, records: Sequence[Record]) -> tuple[Record
     return None
 
 
-def choose_runtime(target: str, sm: Sequence[int]) -> runtimes.Runtime:
-    """The runtime a target stands for here. "auto": RTX where it can build, else ONNX Runtime.
-
-    Raises:
-        EnvironmentLacks: a named runtime is absent.
-    """
-    if target != "auto":
-        runtime = runtimes.get(target)
-        if reason := runtime.missing():
-            raise reason
-        runtime.check_capabilities(sm)
-        return runtime
-    rtx = runtimes.get("rtx")
-    if rtx.missing() is None and (sm or rtx.cannot_run() is None):
-        rtx.check_capabilities(sm)
-        return rtx
-    if sm:
-        raise MissingExtra("tensorrt_rtx_bindings", "rtx", purpose="building an engine for a named GPU")
-    return runtimes.get("ort")
-
-
 def build_into(
     bundle: Bundle, runtime: runtimes.Runtime, sm: Sequence[int], steps: Steps
 ) -> tuple[Engine, ...]:
@@ -232,6 +212,7 @@ def build_into(
         expected=expected_types(load_model(bundle.model)),
         batch=(low, high, high),
         compute_capabilities=tuple(sm),
+        options=runtimes.BuildOptions(timing_cache_folder=str(cache_folder() / "timing-caches")),
     )
     entry = engine_step(steps, bundle.model, runtime=runtime, request=request)
     environment = detect().as_dict()
@@ -263,54 +244,6 @@ def _is_intact(bundle: Bundle, engine: Engine) -> bool:
     except BundleError:
         return False
     return True
-
-
-@dataclass(frozen=True, slots=True)
-class OpenSubject:
-    """Something of a bundle that runs here, and how to open it."""
-
-    subject: Subject
-    opener: Callable[[], runtimes.Session]
-
-
-def open_subject(bundle: Bundle, target: str) -> OpenSubject:
-    """What of a bundle can run here: for "auto" an engine if one can, else the graph on ONNX Runtime.
-
-    Raises:
-        EnvironmentLacks: a named runtime cannot run here.
-        BundleError: no engine of that runtime, or it was built for another machine.
-    """
-    manifest = bundle.manifest
-    environment = detect()
-    for engine in bundle.engines():
-        runtime = runtimes.get(engine.runtime)
-        if target in ("auto", engine.runtime) and runtime.cannot_run() is None:
-            gpu = environment.gpu
-            engine.check(
-                runtime_version=runtime.version(),
-                compute_capability=gpu.compute_capability if gpu else None,
-                where=bundle.path,
-            )
-            file = bundle.engine_file(engine)
-            version = f"{engine.runtime} {engine.runtime_version}"
-            subject = _subject(manifest, "engine", engine.digest, version, runtime.device())
-            return OpenSubject(subject, partial(runtime.open, file))
-    if target not in ("auto", "ort"):
-        runtime = runtimes.get(target)
-        raise runtime.cannot_run() or UsageError(
-            f"the bundle holds no {target} engine",
-            where=bundle.path,
-            mend=f"cnnx build {bundle.path} --target {target}",
-        )
-    ort = runtimes.get("ort")
-    if reason := ort.cannot_run():
-        raise reason
-    subject = _subject(manifest, "graph", manifest.files["model.onnx"], f"ort {ort.version()}", ort.device())
-    return OpenSubject(subject, lambda: ort.open(bundle.model))
-
-
-def _subject(manifest: Manifest, artefact: Any, digest: str, runtime: str, device: str) -> Subject:
-    return Subject(manifest.recipe["name"], artefact, digest, manifest.precision, runtime, device)
 
 
 def judge_session(

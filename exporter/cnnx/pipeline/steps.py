@@ -20,7 +20,7 @@ from cnnx.agreement import run_logits
 from cnnx.data.crops import Crops, fingerprint, write_crops
 from cnnx.data.images import ImageSet
 from cnnx.data.normalize import normalize
-from cnnx.environment import installed_version
+from cnnx.environment import detect_gpu, installed_version
 from cnnx.errors import BuildFailed, InputRefused
 from cnnx.pipeline.original import Batch, Original, open_here, ran_by
 from cnnx.pipeline.progress import Progress, Steps
@@ -278,11 +278,16 @@ def engine_step(
     Raises:
         BuildFailed: the builder refused, or the asked precision was not reached.
     """
+    asked = dataclasses.asdict(request)
+    asked["options"].pop("timing_cache_folder")
+    gpu = None if request.compute_capabilities else detect_gpu()
     inputs = {
         "graph": digest_of_file(model),
         "runtime": runtime.name,
         "version": runtime.version(),
-        "request": dataclasses.asdict(request),
+        "request": asked,
+        # Built for the GPU that is here, not for a named one: a cache may be shared by several machines.
+        "gpu": [gpu.name, gpu.compute_capability] if gpu else None,
         "code": code_digest(runtimes.NAMES[runtime.name]),
     }
 
@@ -297,6 +302,10 @@ def engine_step(
                 "runtime_version": built.runtime_version,
                 "target": built.target,
                 "layer_types": built.layer_types,
+                "reach": built.reach,
+                "version_compatible": built.version_compatible,
+                "timing_cache": built.timing_cache,
+                "remarks": built.remarks,
             }
             (place / BUILT).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 

@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,54 @@ from cnnx.errors import CnnxError, UsageError
 NAMES = {
     "ort": "cnnx.runtimes.ort",
     "rtx": "cnnx.runtimes.rtx",
+    "tensorrt": "cnnx.runtimes.trt",
 }
+
+HardwareCompatibility = Literal["none", "same_compute_capability", "ampere_plus"]
+Reach = Literal["compute_capability", "gpu", "ampere_plus"]
+"""GPUs that run an engine: all of its compute capability, those of its model alone, or Ampere and newer."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How TensorRT builds, each with what it costs. The usual build sets none; other runtimes refuse them.
+
+    Attributes:
+        workspace_bytes: cap on the memory that a layer's kernels may use for themselves; None: all that the
+            GPU has. Too low, and fast kernels are skipped; without one, a Jetson can run out of memory.
+        timing_cache_folder: where measured kernels are remembered, one file for each GPU and release: builds
+            get much faster and repeat the same choices. None: everything is measured again. It does not
+            change what is asked, so it is no part of an engine's cache key.
+        optimization_level: 0 to 5, None: TensorRT's own (3). Higher tries more kernels: slower builds,
+            sometimes faster engines.
+        hardware_compatibility: "none": runs on this GPU model alone, fastest. "same_compute_capability":
+            on all GPUs of this compute capability, where the release has it. "ampere_plus": on Ampere and
+            newer desktop and datacentre GPUs; gives up kernels, and is not for Jetson.
+        version_compatible: also runs under later minor and major releases. Larger, often slower, and brings
+            CPU code along that is only run where it is allowed.
+        dla_core: build for this core of the deep learning accelerator of a Jetson Orin, with the GPU for
+            layers that it cannot do. FP16 only; saves power and leaves the GPU free, mostly not faster.
+    """
+
+    workspace_bytes: int | None = None
+    timing_cache_folder: str | None = None
+    optimization_level: int | None = None
+    hardware_compatibility: HardwareCompatibility = "none"
+    version_compatible: bool = False
+    dla_core: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no release takes.
+
+        Raises:
+            UsageError: a number out of its range.
+        """
+        if self.workspace_bytes is not None and self.workspace_bytes < 1:
+            raise UsageError(f"a workspace of {self.workspace_bytes} bytes makes no sense", mend="give MiB")
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+            raise UsageError(f"optimization level {self.optimization_level} is not in 0 to 5")
+        if self.dla_core is not None and self.dla_core < 0:
+            raise UsageError(f"DLA core {self.dla_core} is below 0", mend="an Orin has the cores 0 and 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +80,26 @@ class BuildRequest:
             ("int8", "fp16", "fp32"); compared with what was built.
         batch: smallest, best and largest batch of the optimization profile.
         compute_capabilities: SM versions such as 86, for builders that cross-build; empty: this device.
+        options: how TensorRT builds.
     """
 
     precision: str
     expected: dict[str, str]
     batch: tuple[int, int, int] = (1, 1, 1)
     compute_capabilities: tuple[int, ...] = ()
+    options: BuildOptions = BuildOptions()
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltEngine:
-    """One engine file and what is known of it. `identity` names its folder under engines/."""
+    """One engine file and what is known of it. `identity` names its folder under engines/.
+
+    Attributes:
+        reach: which GPUs run it.
+        version_compatible: whether other releases than the one that built it do.
+        timing_cache: SHA-256 of the timing cache as the build left it; empty: none was kept.
+        remarks: what the build has to say beside success, a sentence each.
+    """
 
     identity: str
     file_name: str
@@ -52,6 +108,33 @@ class BuiltEngine:
     runtime_version: str = ""
     target: str = ""
     layer_types: dict[str, str] = field(default_factory=dict)
+    reach: Reach = "compute_capability"
+    version_compatible: bool = False
+    timing_cache: str = ""
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunTimes:
+    """Where the time of one batch went, in nanoseconds.
+
+    Attributes:
+        enqueue_ns: the host's, queueing the kernels. Where it exceeds `compute_ns`, or nearly, the GPU
+            waited for the host, and the wait is in `compute_ns`.
+        h2d_ns: the GPU's, by CUDA events: input to the device.
+        compute_ns: likewise, kernels.
+        d2h_ns: likewise, outputs to the host.
+    """
+
+    enqueue_ns: int
+    h2d_ns: int
+    compute_ns: int
+    d2h_ns: int
+
+    @property
+    def latency_ns(self) -> int:
+        """Copies and kernels, the GPU's view of one batch (trtexec's "Latency")."""
+        return self.h2d_ns + self.compute_ns + self.d2h_ns
 
 
 class Session(Protocol):
@@ -78,12 +161,22 @@ class Session(Protocol):
         ...
 
 
+class TimedSession(Session, Protocol):
+    """A session that can tell where the time of a batch goes."""
+
+    def timed_run(self, images: NDArray[np.float32]) -> RunTimes:
+        """Run one batch, its parts timed; see `engine.EngineSession`."""
+        ...
+
+
 class Runtime(Protocol):
     """A vendor's runtime: says whether it is here, builds where it builds, opens where it runs."""
 
     name: str
     engine_suffix: str | None
     """Ending of the files it builds, such as ".engine"; None where it runs ONNX as it is."""
+    builds_without_gpu: bool
+    """Whether it builds for a GPU that is not here, by its compute capability."""
 
     def version(self) -> str | None:
         """Version of what is installed; None where nothing is."""

@@ -6,8 +6,12 @@ same since CUDA 8.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_void_p
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_uint, c_ulonglong, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,9 @@ from numpy.typing import DTypeLike, NDArray
 from cnnx.errors import EnvironmentLacks
 
 _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
+_OUT_OF_MEMORY = 2
+# cudaStreamCaptureModeThreadLocal: calls of other threads stay free to do what a capture forbids.
+_THREAD_LOCAL = 1
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 # cudaDeviceProp starts with char name[256]; the rest differs between releases and is under 2 KiB in all.
 _NAME_BYTES, _PROPERTIES_BYTES = 256, 8192
@@ -33,18 +40,37 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cudaStreamCreate": (POINTER(c_void_p),),
     "cudaStreamSynchronize": (c_void_p,),
     "cudaStreamDestroy": (c_void_p,),
+    "cudaStreamBeginCapture": (c_void_p, c_int),
+    "cudaStreamEndCapture": (c_void_p, POINTER(c_void_p)),
+    # Not cudaGraphInstantiate, whose signature CUDA 12 changed under the same name; this one is there, and
+    # the same, since CUDA 11.4.
+    "cudaGraphInstantiateWithFlags": (POINTER(c_void_p), c_void_p, c_ulonglong),
+    "cudaGraphLaunch": (c_void_p, c_void_p),
+    "cudaGraphDestroy": (c_void_p,),
+    "cudaGraphExecDestroy": (c_void_p,),
+    "cudaEventCreate": (POINTER(c_void_p),),
+    "cudaEventRecord": (c_void_p, c_void_p),
+    "cudaEventElapsedTime": (POINTER(c_float), c_void_p, c_void_p),
+    "cudaEventDestroy": (c_void_p,),
 }
+# Newest first. CUDA 13 for TensorRT 10.13 and later on Jetson, 12 for JetPack 6.
+_SONAMES = ("libcudart.so.13", "libcudart.so.12", "libcudart.so")
+# Where NVIDIA's wheels put it (cuda-runtime-cu12; CUDA 13's), under the namespace package "nvidia".
+_IN_WHEELS = ("cu13/lib", "cuda_runtime/lib")
 
 
 class CudaRuntime:
-    """A loaded libcudart. Loading works without a driver; every call but `why_not` needs one.
+    """A loaded libcudart; satisfies `device.Cuda`. Loading works without a driver.
 
     Args:
-        library: path of libcudart; it is loaded for all (RTLD_GLOBAL), as libraries after it need it.
+        library: path of libcudart, or a bare name for the system's loader to find; it is loaded for all
+            (RTLD_GLOBAL), as libraries after it need it.
 
     Raises:
         EnvironmentLacks: the library does not load, or (from any call) CUDA reports an error.
     """
+
+    captures = True
 
     def __init__(self, library: Path) -> None:
         try:
@@ -80,8 +106,31 @@ class CudaRuntime:
         """Call a function of the library by name and check what it returns."""
         if code := getattr(self._library, function)(*arguments):
             raise EnvironmentLacks(
-                f"{function} failed: {self._words(code)}", mend="see the driver's log: dmesg"
+                f"{function} failed: {self._words(code)}",
+                mend="free GPU memory (other programs), or run a smaller batch"
+                if code == _OUT_OF_MEMORY
+                else "see the driver's log: dmesg",
             )
+
+    def stream(self) -> Stream:
+        """A new stream."""
+        return Stream(self)
+
+    def buffer(self, elements: int, dtype: DTypeLike) -> Buffer:
+        """A new buffer."""
+        return Buffer(self, elements=elements, dtype=dtype)
+
+    def event(self) -> Event:
+        """A new event that keeps time."""
+        return Event(self)
+
+    def capture(self, stream: Stream, work: Callable[[], None]) -> Graph:
+        """Capture what `work` queues on the stream, instead of running it.
+
+        Raises:
+            EnvironmentLacks: it does something that cannot be captured, such as allocating memory.
+        """
+        return Graph(self, stream, work)
 
     def _words(self, code: int) -> str:
         words: bytes = self._library.cudaGetErrorString(code)
@@ -110,14 +159,7 @@ class Stream:
 
 
 class Buffer:
-    """Device memory and a page-locked copy on the host, of one size, allocated once.
-
-    Page-locked because copies from pageable memory go through a staging buffer and wait for it.
-
-    Attributes:
-        host: flat array over the page-locked memory.
-        address: of the device memory.
-    """
+    """`device.Buffer`: cudaMalloc and cudaHostAlloc."""
 
     def __init__(self, cuda: CudaRuntime, *, elements: int, dtype: DTypeLike) -> None:
         self._cuda = cuda
@@ -150,3 +192,94 @@ class Buffer:
 
     def _copy(self, to: c_void_p, source: c_void_p, elements: int, kind: int, stream: Stream) -> None:
         self._cuda.call("cudaMemcpyAsync", to, source, elements * self._item, kind, c_void_p(stream.handle))
+
+
+class Event:
+    """`device.Event`: a cudaEvent_t with timing."""
+
+    def __init__(self, cuda: CudaRuntime) -> None:
+        self._cuda, self._handle = cuda, c_void_p()
+        cuda.call("cudaEventCreate", byref(self._handle))
+
+    def record(self, stream: Stream) -> None:
+        """Queue the mark."""
+        self._cuda.call("cudaEventRecord", self._handle, c_void_p(stream.handle))
+
+    def ns_since(self, earlier: Event) -> int:
+        """Nanoseconds from an earlier event; CUDA counts in milliseconds, as a float."""
+        milliseconds = c_float()
+        self._cuda.call("cudaEventElapsedTime", byref(milliseconds), earlier._handle, self._handle)
+        return round(1e6 * milliseconds.value)
+
+    def free(self) -> None:
+        """Destroy the event."""
+        self._cuda.call("cudaEventDestroy", self._handle)
+
+
+class Graph:
+    """`device.Graph`: stream capture, instantiated (CUDA Runtime API, graph and stream management)."""
+
+    def __init__(self, cuda: CudaRuntime, stream: Stream, work: Callable[[], None]) -> None:
+        self._cuda, self._executable, captured = cuda, c_void_p(), c_void_p()
+        cuda.call("cudaStreamBeginCapture", c_void_p(stream.handle), _THREAD_LOCAL)
+        try:
+            work()
+        except BaseException:
+            # Ended in any case: a stream left capturing takes no other work. Ending a broken capture fails.
+            with contextlib.suppress(EnvironmentLacks):
+                cuda.call("cudaStreamEndCapture", c_void_p(stream.handle), byref(captured))
+            raise
+        cuda.call("cudaStreamEndCapture", c_void_p(stream.handle), byref(captured))
+        try:
+            cuda.call("cudaGraphInstantiateWithFlags", byref(self._executable), captured, 0)
+        finally:
+            cuda.call("cudaGraphDestroy", captured)
+
+    def launch(self, stream: Stream) -> None:
+        """Queue all of it."""
+        self._cuda.call("cudaGraphLaunch", self._executable, c_void_p(stream.handle))
+
+    def free(self) -> None:
+        """Destroy the graph."""
+        self._cuda.call("cudaGraphExecDestroy", self._executable)
+
+
+def load_cudart() -> CudaRuntime:
+    """The CUDA runtime of this machine: NVIDIA's wheels, the loader's path, CUDA_HOME, /usr/local/cuda.
+
+    Which release it is does not matter to TensorRT: every release works in the same primary context.
+
+    Raises:
+        EnvironmentLacks: none is found, or none loads.
+    """
+    refused = []
+    for candidate in _candidates():
+        found = _loaded(candidate)
+        if isinstance(found, CudaRuntime):
+            return found
+        refused.append(found.what)
+    raise EnvironmentLacks(
+        f"no CUDA runtime (libcudart) was found: {refused[0]}",
+        mend="install CUDA's runtime library and let the loader find it (LD_LIBRARY_PATH), or set CUDA_HOME; "
+        "with pycuda none is needed",
+    )
+
+
+def _loaded(library: Path) -> CudaRuntime | EnvironmentLacks:
+    try:
+        return CudaRuntime(library)
+    except EnvironmentLacks as error:
+        return error
+
+
+def _candidates() -> Iterator[Path]:
+    try:
+        spec = importlib.util.find_spec("nvidia")
+    except (ImportError, ValueError):
+        spec = None
+    for root in (spec.submodule_search_locations if spec else None) or []:
+        for folder in _IN_WHEELS:
+            yield from sorted(Path(root, folder).glob("libcudart.so.*"))
+    yield from map(Path, _SONAMES)
+    for home in filter(None, (os.environ.get("CUDA_HOME"), "/usr/local/cuda")):
+        yield from sorted(Path(home).glob("lib64/libcudart.so"))

@@ -6,6 +6,8 @@ The calls used are the same in TensorRT 10.3 to 11 and in TensorRT for RTX (NVID
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.errors import BundleError, EnvironmentLacks, UsageError
+from cnnx.runtimes import RunTimes
 from cnnx.runtimes.batches import check_images, run_in_batches
-from cnnx.runtimes.cudart import Buffer, CudaRuntime, Stream
+from cnnx.runtimes.device import Buffer, Cuda, Event, Graph
 
 
 class Log(Protocol):
@@ -32,37 +35,54 @@ class Log(Protocol):
 class EngineSession:
     """An engine on the first GPU: memory allocated once, copies and kernels on one stream.
 
-    Satisfies `cnnx.runtimes.Session`. `run` includes the copies to and from the device.
+    Satisfies `cnnx.runtimes.TimedSession`. `run` includes the copies to and from the device.
 
     Args:
         file: the engine. It is native code: its hash has been checked against a trusted manifest.
         trt: the bindings' module.
-        cuda: the CUDA runtime that the bindings use.
+        cuda: CUDA, in the context that the bindings use.
         log: passed to TensorRT, and asked when it fails.
         runtime: name in `cnnx.runtimes.NAMES`.
+        cuda_graph: launch the kernels as one CUDA graph. It is captured after a run has warmed the engine
+            up, and anew whenever the batch changes: a graph holds the shapes it was captured with.
+        host_code: let the engine run code on the CPU, which version compatible engines bring along: only
+            for an engine built here, or trusted like a program.
 
     Raises:
         BundleError: the engine is damaged, of another release, or for another GPU.
-        EnvironmentLacks: CUDA reports an error, such as too little memory.
+        EnvironmentLacks: CUDA reports an error, such as too little memory; or no CUDA graphs.
     """
 
-    def __init__(self, file: Path, trt: Any, *, cuda: CudaRuntime, log: Log, runtime: str) -> None:
+    def __init__(
+        self,
+        file: Path,
+        trt: Any,
+        *,
+        cuda: Cuda,
+        log: Log,
+        runtime: str,
+        cuda_graph: bool = False,
+        host_code: bool = False,
+    ) -> None:
+        if cuda_graph and not cuda.captures:
+            raise EnvironmentLacks(
+                "CUDA graphs were asked, pycuda has none", mend="run without one, or with the CUDA runtime"
+            )
         self.runtime, self.runtime_version = runtime, str(trt.__version__)
         self.device = cuda.device_name()
-        self._cuda, self._log = cuda, log
+        self._cuda, self._log, self._cuda_graph = cuda, log, cuda_graph
         log.clear()
         self._trt_runtime: Any = trt.Runtime(log)
+        self._trt_runtime.engine_host_code_allowed = host_code
         self._engine: Any = self._trt_runtime.deserialize_cuda_engine(file.read_bytes())
         self._context: Any = self._engine.create_execution_context() if self._engine is not None else None
         if self._context is None:
-            raise BundleError(
-                f"{runtime} does not take the engine: {log.said()}",
-                where=file,
-                mend="build it again with this release and for this GPU",
-            )
+            raise _not_taken(runtime, log.said(), file)
         self._describe(trt)
-        self._stream = Stream(cuda)
+        self._graph: Graph | None = None
         self._buffers: dict[str, Buffer] = {}
+        self._events: list[Event] = []
+        self._stream = cuda.stream()
         try:
             self._allocate()
         except EnvironmentLacks:
@@ -79,15 +99,55 @@ class EngineSession:
             ImageError: the pictures do not fit the input.
             EnvironmentLacks: CUDA or TensorRT reports an error.
         """
-        if self._context is None:
-            raise UsageError("the session is closed")
-        check_images(images, ("N", *self._shape[1:]))
+        self._check(images)
         return run_in_batches(self._run, images, size=self._shape[0], fixed=self._fixed)
+
+    def timed_run(self, images: NDArray[np.float32]) -> RunTimes:
+        """Run one batch and time its parts; the outputs are copied to the host and left there.
+
+        Filling the page-locked memory comes before, a graph's capture too: neither is in the times.
+
+        Args:
+            images: (N, C, H, W), normalised; N within the engine's range of batches.
+
+        Raises:
+            ImageError: the pictures do not fit the input.
+            UsageError: they are not one batch of this engine.
+            EnvironmentLacks: CUDA or TensorRT reports an error.
+        """
+        self._check(images)
+        if len(images) > self._shape[0] or (self._fixed and len(images) != self._shape[0]):
+            raise UsageError(
+                f"{len(images)} pictures are not one batch of this engine", mend=f"give it {self._shape[0]}"
+            )
+        self._prepare(images)
+        if not self._events:
+            self._events = [self._cuda.event() for _ in range(4)]
+        start, uploaded, computed, done = self._events
+        start.record(self._stream)
+        self._upload(images.size)
+        uploaded.record(self._stream)
+        before = time.perf_counter_ns()
+        self._enqueue()
+        enqueue_ns = time.perf_counter_ns() - before
+        computed.record(self._stream)
+        self._download()
+        done.record(self._stream)
+        self._stream.synchronize()
+        return RunTimes(
+            enqueue_ns=enqueue_ns,
+            h2d_ns=uploaded.ns_since(start),
+            compute_ns=computed.ns_since(uploaded),
+            d2h_ns=done.ns_since(computed),
+        )
 
     def close(self) -> None:
         """Free the memory on the device and the engine."""
         if self._context is None:
             return
+        self._drop_graph()
+        for event in self._events:
+            event.free()
         for buffer in self._buffers.values():
             buffer.free()
         self._stream.free()
@@ -116,7 +176,7 @@ class EngineSession:
         self._set_batch(self._shape[0])
         for name in self._names:
             elements = math.prod(self._context.get_tensor_shape(name))
-            self._buffers[name] = Buffer(self._cuda, elements=elements, dtype=self._dtypes[name])
+            self._buffers[name] = self._cuda.buffer(elements, self._dtypes[name])
             self._context.set_tensor_address(name, self._buffers[name].address)
 
     def _set_batch(self, size: int) -> None:
@@ -125,23 +185,68 @@ class EngineSession:
                 f"the engine does not take a batch of {size}: {self._log.said()}",
                 mend="keep to the range of batches it was built for",
             )
+        self._drop_graph()
         self._batch = size
+        self._shapes = {name: tuple(self._context.get_tensor_shape(name)) for name in self.output_names}
 
-    def _run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    def _check(self, images: NDArray[np.float32]) -> None:
+        if self._context is None:
+            raise UsageError("the session is closed")
+        check_images(images, ("N", *self._shape[1:]))
+
+    def _prepare(self, images: NDArray[np.float32]) -> None:
+        """Set the batch, fill the host's memory, and capture the graph where one is wanted and missing."""
         if len(images) != self._batch:
             self._set_batch(len(images))
-        source = self._buffers[self._input]
-        source.host[: images.size] = images.reshape(-1)
-        source.upload(images.size, self._stream)
+        self._buffers[self._input].host[: images.size] = images.reshape(-1)
+        if self._cuda_graph and self._graph is None:
+            # The first run after a change of shapes updates the context, which a capture must not record
+            # (TensorRT's guide, "CUDA Graphs"). It runs on whatever the device's memory holds.
+            self._execute()
+            self._stream.synchronize()
+            self._graph = self._cuda.capture(self._stream, self._execute)
+
+    def _run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        self._prepare(images)
+        self._upload(images.size)
+        self._enqueue()
+        self._download()
+        self._stream.synchronize()
+        return {name: self._read(name, shape) for name, shape in self._shapes.items()}
+
+    def _upload(self, elements: int) -> None:
+        self._buffers[self._input].upload(elements, self._stream)
+
+    def _enqueue(self) -> None:
+        if self._graph is None:
+            self._execute()
+        else:
+            self._graph.launch(self._stream)
+
+    def _execute(self) -> None:
         if not self._context.execute_async_v3(self._stream.handle):
             raise EnvironmentLacks(f"{self.runtime} did not run: {self._log.said()}")
-        shapes = {name: tuple(self._context.get_tensor_shape(name)) for name in self.output_names}
-        for name, shape in shapes.items():
-            self._buffers[name].download(math.prod(shape), self._stream)
-        self._stream.synchronize()
-        return {name: self._read(name, shape) for name, shape in shapes.items()}
 
-    def _read(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def _download(self) -> None:
+        for name, shape in self._shapes.items():
+            self._buffers[name].download(math.prod(shape), self._stream)
+
+    def _drop_graph(self) -> None:
+        if self._graph is not None:
+            self._graph.free()
+            self._graph = None
+
+    def _read(self, name: str, shape: Sequence[int]) -> NDArray[np.float32]:
         """A copy, as the next run overwrites the buffer; FP16 widened."""
         values = self._buffers[name].host[: math.prod(shape)].reshape(shape)
         return values.astype(np.float32) if values.dtype == np.float16 else values.copy()
+
+
+def _not_taken(runtime: str, said: str, file: Path) -> BundleError:
+    return BundleError(
+        f"{runtime} does not take the engine: {said}",
+        where=file,
+        mend="it uses a plugin, and cnnx loads none: build it from a graph of standard operators"
+        if "plugin" in said.lower()
+        else "build it again with this release and for this GPU",
+    )

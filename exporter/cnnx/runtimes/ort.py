@@ -41,6 +41,7 @@ class OrtRuntime:
 
     name = "ort"
     engine_suffix: str | None = None
+    builds_without_gpu = False
 
     def __init__(
         self,

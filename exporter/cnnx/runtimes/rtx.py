@@ -8,6 +8,7 @@ given, not how TensorRT fuses it, and its engines do not run on Jetson.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -24,7 +25,7 @@ from cnnx.errors import (
     MissingExtra,
     UsageError,
 )
-from cnnx.runtimes import BuildRequest, BuiltEngine
+from cnnx.runtimes import BuildOptions, BuildRequest, BuiltEngine
 from cnnx.runtimes.build_log import layer_types
 from cnnx.runtimes.cudart import CudaRuntime
 from cnnx.runtimes.engine import EngineSession
@@ -40,6 +41,7 @@ class RtxRuntime:
 
     name = "rtx"
     engine_suffix: str | None = ".engine"
+    builds_without_gpu = True
 
     def missing(self) -> CnnxError | None:
         """`MissingExtra` without the wheels, `EnvironmentLacks` where the two are of different releases."""
@@ -99,22 +101,30 @@ class RtxRuntime:
         Raises:
             MissingExtra, EnvironmentLacks: TensorRT for RTX is not, or not properly, installed.
             GraphError: the file is no graph with one input and one dynamic dimension at most.
-            UsageError: a compute capability that it does not know, or none named and no GPU here.
+            UsageError: a compute capability that it does not know, or none named and no GPU here; or
+                options, of which it has none.
             BuildFailed: the parser or builder refused, or a layer is not of the type expected.
         """
         if reason := self.missing():
             raise reason
         if not onnx_file.is_file():
             raise GraphError("there is no such file", where=onnx_file)
+        # A timing cache is no part of what is asked: RTX keeps none.
+        if dataclasses.replace(request.options, timing_cache_folder=None) != BuildOptions():
+            raise UsageError("TensorRT for RTX takes no options of TensorRT's builder", mend="leave them out")
         capabilities = request.compute_capabilities or (self._current(),)
         self.check_capabilities(capabilities)
         network = ParsedNetwork(onnx_file, _library(), product=_PURPOSE)
         return [_built(network, onnx_file, capability, request) for capability in capabilities]
 
-    def open(self, file: Path) -> EngineSession:
+    def open(self, file: Path, *, cuda_graph: bool = False) -> EngineSession:
         """Open an engine on the first GPU.
 
         Engines are native code: the caller has checked the file's hash against a manifest it trusts.
+
+        Args:
+            file: the engine.
+            cuda_graph: launch its kernels as one CUDA graph.
 
         Raises:
             EnvironmentLacks: no driver or GPU.
@@ -123,7 +133,9 @@ class RtxRuntime:
         if reason := self.cannot_run():
             raise reason
         library = _library()
-        return EngineSession(file, library.trt, cuda=_cuda(), log=library.log, runtime=self.name)
+        return EngineSession(
+            file, library.trt, cuda=_cuda(), log=library.log, runtime=self.name, cuda_graph=cuda_graph
+        )
 
     def _current(self) -> int:
         if self.cannot_run() is not None:

@@ -1,0 +1,123 @@
+"""Which runtime a target stands for here, and what of a bundle this machine can run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cnnx import runtimes
+from cnnx.bundle import Bundle, Engine, Manifest
+from cnnx.environment import Environment, Gpu, detect
+from cnnx.errors import BundleError, MissingExtra, UsageError
+from cnnx.record import Subject
+
+
+def choose_runtime(target: str, sm: Sequence[int]) -> runtimes.Runtime:
+    """The runtime a target stands for here.
+
+    "auto": TensorRT where it and a GPU are, else RTX where it can build, else ONNX Runtime. A GPU that is
+    named and not here is RTX's alone to build for.
+
+    Raises:
+        EnvironmentLacks: a named runtime is absent.
+    """
+    if target != "auto":
+        runtime = runtimes.get(target)
+        if reason := runtime.missing():
+            raise reason
+        runtime.check_capabilities(sm)
+        return runtime
+    tensorrt = runtimes.get("tensorrt")
+    if not sm and tensorrt.cannot_run() is None:
+        return tensorrt
+    rtx = runtimes.get("rtx")
+    if rtx.missing() is None and (sm or rtx.cannot_run() is None):
+        rtx.check_capabilities(sm)
+        return rtx
+    if sm:
+        raise MissingExtra("tensorrt_rtx_bindings", "rtx", purpose="building an engine for a named GPU")
+    return runtimes.get("ort")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSubject:
+    """Something of a bundle that runs here, and how to open it."""
+
+    subject: Subject
+    opener: Callable[[], runtimes.Session]
+
+
+def open_subject(bundle: Bundle, target: str) -> OpenSubject:
+    """What of a bundle can run here: for "auto" an engine if one can, else the graph on ONNX Runtime.
+
+    Raises:
+        EnvironmentLacks: a named runtime cannot run here.
+        BundleError: no engine of that runtime, or it was built for another machine.
+    """
+    manifest = bundle.manifest
+    environment = detect()
+    if (found := _engine_that_runs(bundle, target, environment)) is not None:
+        engine, runtime = found
+        device = environment.gpu.name if environment.gpu else "GPU"
+        subject = _subject(
+            manifest, "engine", engine.digest, f"{engine.runtime} {engine.runtime_version}", device
+        )
+        return OpenSubject(subject, partial(runtime.open, bundle.engine_file(engine)))
+    if target not in ("auto", "ort"):
+        runtime = runtimes.get(target)
+        raise runtime.cannot_run() or UsageError(
+            f"the bundle holds no {target} engine",
+            where=bundle.path,
+            mend=f"cnnx build {bundle.path} --target {target}",
+        )
+    ort = runtimes.get("ort")
+    if reason := ort.cannot_run():
+        raise reason
+    subject = _subject(
+        manifest, "graph", manifest.files["model.onnx"], f"ort {ort.version()}", f"CPU: {environment.cpu}"
+    )
+    return OpenSubject(subject, lambda: ort.open(bundle.model))
+
+
+def _engine_that_runs(
+    bundle: Bundle, target: str, environment: Environment
+) -> tuple[Engine, runtimes.Runtime] | None:
+    """The first engine that this machine can run, TensorRT's before RTX's; None where there is none at all.
+
+    Raises:
+        BundleError: there are engines of runtimes that run here, and none was built for this machine.
+    """
+    gpu, refusal = environment.gpu, None
+    for engine in sorted(bundle.engines(), key=lambda engine: engine.runtime != "tensorrt"):
+        runtime = runtimes.get(engine.runtime)
+        if target not in ("auto", engine.runtime) or runtime.cannot_run() is not None:
+            continue
+        refusal_of_this = _refusal(engine, runtime, gpu, where=bundle.path)
+        if refusal_of_this is None:
+            return engine, runtime
+        refusal = refusal or refusal_of_this
+    if refusal is not None:
+        raise refusal
+    return None
+
+
+def _refusal(
+    engine: Engine, runtime: runtimes.Runtime, gpu: Gpu | None, *, where: Path
+) -> BundleError | None:
+    try:
+        engine.check(
+            runtime_version=runtime.version(),
+            compute_capability=gpu.compute_capability if gpu else None,
+            gpu=gpu.name if gpu else None,
+            where=where,
+        )
+    except BundleError as error:
+        return error
+    return None
+
+
+def _subject(manifest: Manifest, artefact: Any, digest: str, runtime: str, device: str) -> Subject:
+    return Subject(manifest.recipe["name"], artefact, digest, manifest.precision, runtime, device)
