@@ -114,8 +114,8 @@ class RtxRuntime:
             raise UsageError("TensorRT for RTX takes no options of TensorRT's builder", mend="leave them out")
         capabilities = request.compute_capabilities or (self._current(),)
         self.check_capabilities(capabilities)
-        network = ParsedNetwork(onnx_file, _library(), product=_PURPOSE)
-        return [_built(network, onnx_file, capability, request) for capability in capabilities]
+        parsed = ParsedNetwork(onnx_file, _library(), product=_PURPOSE)
+        return [_built(parsed, onnx_file, capability, request) for capability in capabilities]
 
     def open(self, file: Path, *, cuda_graph: bool = False) -> EngineSession:
         """Open an engine on the first GPU.
@@ -200,13 +200,13 @@ def _library_release() -> str | None:
         return None
 
 
-def _built(network: ParsedNetwork, file: Path, capability: int, request: BuildRequest) -> BuiltEngine:
+def _built(parsed: ParsedNetwork, file: Path, capability: int, request: BuildRequest) -> BuiltEngine:
     """The engine for one compute capability."""
     library = _library()
-    config = network.config(request.batch)
+    config = parsed.config(request.batch)
     config.num_compute_capabilities = 1
     config.set_compute_capability(known_capabilities(library.trt)[capability], 0)
-    plan = network.serialize(config)
+    plan = parsed.serialize(config)
     found = layer_types(library.log.layers)
     check_precision(found, request, file=file, target=f"SM {capability}")
     version = installed_version("tensorrt_rtx") or ""

@@ -65,12 +65,12 @@ def build_engine(file: Path, request: BuildRequest, *, library: Library, place: 
     parsed = ParsedNetwork(file, library, product="TensorRT")
     config = parsed.config(request.batch)
     remarks = [*_configure(library.trt, parsed, config, options=options, level=level)]
-    cache = _timing_cache(options, place)
-    if cache and (remark := cache.give_to(config)):
+    timings = _timing_cache(options, place)
+    if timings and (remark := timings.give_to(config)):
         remarks.append(remark)
     plan = parsed.serialize(config)
     remarks += filter(None, [library.log.skipped_tactics()])
-    digest = cache.keep(config) if cache else ""
+    digest = timings.keep(config) if timings else ""
     found = types_of(parse_kernels(_inspected(plan, parsed, request, library=library)))
     remarks += _judge(found, request, file=file, target=f"SM {place.compute_capability}")
     return BuiltEngine(
@@ -157,11 +157,11 @@ def _inspected(plan: bytes, parsed: ParsedNetwork, request: BuildRequest, *, lib
     """
     trt, log = library.trt, library.log
     log.clear()
-    runtime = trt.Runtime(log)
-    runtime.engine_host_code_allowed = request.options.version_compatible
+    trt_runtime = trt.Runtime(log)
+    trt_runtime.engine_host_code_allowed = request.options.version_compatible
     if request.options.dla_core is not None:
-        runtime.DLA_core = request.options.dla_core
-    engine = runtime.deserialize_cuda_engine(plan)
+        trt_runtime.DLA_core = request.options.dla_core
+    engine = trt_runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise BuildFailed(
             f"TensorRT does not load the engine that it built: {log.said()}",
