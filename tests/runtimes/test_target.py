@@ -1,0 +1,78 @@
+"""Targets: what "auto" stands for, and a bundle the whole way through TensorRT, over imitated bindings."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from imitated_trt import ImitatedBindings
+
+import cnnx
+from cnnx import runtimes
+from cnnx.errors import BundleError, MissingExtra
+from cnnx.pipeline.running import choose_runtime
+from cnnx.runtimes import trt
+from cnnx.runtimes.trt import TrtRuntime
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture
+def tensorrt(monkeypatch):
+    """A machine that has TensorRT and a GPU."""
+    runtime = TrtRuntime(ImitatedBindings("11.4.0.106"))
+    monkeypatch.setattr(trt, "RUNTIME", runtime)
+    return runtime
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    images = {"validation_data": "digits", "validation_images": 8}
+    return cnnx.export("lenet5", precision="fp16", out=tmp_path / "b", **images).bundle
+
+
+def test_auto_takes_tensorrt_where_it_and_a_gpu_are(tensorrt, monkeypatch):
+    assert choose_runtime("auto", ()) is tensorrt is choose_runtime("tensorrt", ())
+    if runtimes.get("rtx").missing() is None:
+        assert choose_runtime("auto", (86,)).name == "rtx"
+    monkeypatch.setattr(tensorrt._bindings.device, "why_not", lambda: "no CUDA-capable device is detected")
+    assert choose_runtime("auto", ()).name != "tensorrt"
+
+
+@pytest.mark.skipif(trt.RUNTIME.missing() is None, reason="TensorRT is installed here")
+def test_asked_for_and_absent_it_says_what_brings_it():
+    with pytest.raises(type(trt.RUNTIME.missing())) as caught:
+        choose_runtime("tensorrt", ())
+    assert caught.value.exit_code == 4
+    if isinstance(caught.value, MissingExtra):
+        assert "cnnx[tensorrt]" in caught.value.mend
+
+
+def test_a_bundle_is_built_and_validated(tensorrt, bundle):
+    result = cnnx.build(bundle.path, target="tensorrt")
+    (engine,) = result.engines
+    assert (engine.runtime, engine.runtime_version, engine.reach) == ("tensorrt", "11.4.0.106", "gpu")
+    assert len(engine.timing_cache) == 64
+    said = json.loads((bundle.path / "engines" / engine.identity / "engine.json").read_text())
+    assert (said["timing_cache"], said["remarks"]) == (engine.timing_cache, [])
+    validation = cnnx.validate(bundle.path).validation
+    assert (validation.subject.artefact, validation.subject.digest) == ("engine", engine.digest)
+    assert validation.subject.runtime == "tensorrt 11.4.0.106"
+    # Nothing is built again, though the timing cache went on.
+    assert cnnx.build(bundle.path, target="auto").engines[0].digest == engine.digest
+
+
+def test_an_engine_of_another_release_is_refused_naming_both(tensorrt, bundle, monkeypatch):
+    cnnx.build(bundle.path, target="tensorrt")
+    monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(ImitatedBindings("10.3.0")))
+    with pytest.raises(BundleError, match=r"11\.4\.0\.106, here is 10\.3\.0"):
+        cnnx.validate(bundle.path)
+    # One built here is found beside it.
+    cnnx.build(bundle.path, target="tensorrt")
+    assert cnnx.validate(bundle.path).validation.subject.runtime == "tensorrt 10.3.0"
+
+
+def test_doctor_says_that_tensorrt_builds_only_where_it_runs():
+    abilities = {ability.what: ability for ability in cnnx.doctor().abilities}
+    build, run = abilities["build engines with tensorrt"], abilities["run and validate with tensorrt"]
+    assert (build.able, build.reason) == (run.able, run.reason)
