@@ -191,6 +191,11 @@ def test_a_version_compatible_engine_goes_to_another_release(whole):
     engine_reaching(whole, "gpu", version_compatible=True).check(**here)
     with pytest.raises(BundleError, match=r"1\.7\.1.*1\.8\.0"):
         engine_reaching(whole, "gpu").check(**here)
+    for earlier in ("1.7.0", "1.6.10", None, "nonsense"):
+        with pytest.raises(BundleError, match=f"here is {earlier}"):
+            engine_reaching(whole, "gpu", version_compatible=True).check(
+                **{**here, "runtime_version": earlier}
+            )
 
 
 def test_an_engine_written_before_reach_was_known_is_read(tmp_path):

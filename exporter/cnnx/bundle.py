@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from packaging.version import InvalidVersion, Version
 
 from cnnx.errors import BundleError
 from cnnx.recipe import Precision, Scales
@@ -145,7 +146,7 @@ class Engine:
         environment: of the machine that built it.
         reach: GPUs that run it: "compute_capability" (all of the target's), "gpu" (the model that built it
             alone) or "ampere_plus".
-        version_compatible: whether other releases than the one that built it may run it.
+        version_compatible: whether later releases than the one that built it may run it.
         timing_cache: SHA-256 of the timing cache that the build left; empty: none was kept.
         remarks: what the build said beside success.
     """
@@ -186,7 +187,7 @@ class Engine:
             BundleError: it names both sides and the command that mends it.
         """
         mend = f"build it here: cnnx build {where}"
-        if runtime_version != self.runtime_version and not self.version_compatible:
+        if not self._runs_on(runtime_version):
             raise BundleError(
                 f"the engine was built by {self.runtime} {self.runtime_version}, here is {runtime_version}",
                 where=where / "engines" / self.identity,
@@ -205,6 +206,15 @@ class Engine:
                 where=where / "engines" / self.identity,
                 mend=mend,
             )
+
+    def _runs_on(self, version: str | None) -> bool:
+        """The release that built it; where it is version compatible, later ones too, never earlier ones."""
+        if version == self.runtime_version:
+            return True
+        try:
+            return self.version_compatible and Version(version or "") >= Version(self.runtime_version)
+        except InvalidVersion:
+            return False
 
     def _reaches(self, compute_capability: int) -> bool:
         if self.reach == "ampere_plus":

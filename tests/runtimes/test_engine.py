@@ -158,7 +158,7 @@ def test_what_cannot_be_captured_is_said_and_leaves_the_stream_free(opened):
         return len(calls) != 2 and execute(handle)
 
     session._context.execute_async_v3 = once
-    with pytest.raises(EnvironmentLacks, match="did not run"):
+    with pytest.raises(EnvironmentLacks, match=r"cannot be captured.*did not run"):
         session.run(np.zeros((2, 3, 4), np.float32))
     assert cuda.captured is None
     session.run(np.zeros((2, 3, 4), np.float32))
@@ -209,6 +209,14 @@ def test_pictures_and_batches_that_do_not_fit(opened):
         session.run(np.zeros((2, 3, 5), np.float32))
     with pytest.raises(UsageError, match="batch of 1: the log"):
         session.run(np.zeros((1, 3, 4), np.float32))
+
+
+def test_an_engine_that_wants_a_plugin(opened, tmp_path, monkeypatch):
+    (tmp_path / "model.engine").write_bytes(b"bad")
+    monkeypatch.setattr(Log, "said", lambda _: "IPluginCreator not found in Plugin Registry")
+    with pytest.raises(BundleError, match="IPluginCreator") as caught:
+        opened(HostCuda(), batch=None)
+    assert "plugin" in caught.value.mend
 
 
 def test_too_little_memory_leaves_none_held(opened):

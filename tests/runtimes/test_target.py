@@ -6,9 +6,11 @@ import json
 
 import pytest
 from imitated_trt import ImitatedBindings
+from typer.testing import CliRunner
 
 import cnnx
 from cnnx import runtimes
+from cnnx.cli.app import app
 from cnnx.errors import BundleError, MissingExtra
 from cnnx.pipeline.running import choose_runtime
 from cnnx.runtimes import trt
@@ -70,6 +72,15 @@ def test_an_engine_of_another_release_is_refused_naming_both(tensorrt, bundle, m
     # One built here is found beside it.
     cnnx.build(bundle.path, target="tensorrt")
     assert cnnx.validate(bundle.path).validation.subject.runtime == "tensorrt 10.3.0"
+
+
+def test_what_a_build_remarks_is_shown(bundle, monkeypatch):
+    says = [("WARNING", "Skipping tactic 3 due to insufficient memory on requested size of 448 detected.")]
+    monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(ImitatedBindings("10.3.2", says=says)))
+    done = CliRunner().invoke(
+        app, ["build", str(bundle.path), "--target", "tensorrt"], env={"COLUMNS": "200"}
+    )
+    assert done.exit_code == 0 and "1 tactic was skipped for lack of memory" in done.stdout
 
 
 def test_doctor_says_that_tensorrt_builds_only_where_it_runs():

@@ -276,10 +276,10 @@ def build(
 
     with command(as_json=as_json, debug=debug) as ui:
         import cnnx
-        from cnnx.cli.tables import engine_table
+        from cnnx.cli.tables import print_engines
 
         result = cnnx.build(bundle, target=target, sm=sm or (), listener=ui.listen)
-        ui.show(result, command="build", render=lambda out, _: out.print(engine_table(result.engines)))
+        ui.show(result, command="build", render=lambda out, _: print_engines(out, result.engines))
 
 
 @app.command()

@@ -155,7 +155,7 @@ def print_export(out: Console, result: ExportResult, *, verbose: bool) -> None:
     if result.measurements:
         print_measurements(out, result.measurements)
     if result.engines:
-        out.print(engine_table(result.engines))
+        print_engines(out, result.engines)
     out.print(_summary(result, manifest))
     for note in (*result.over_budget, *result.notes):
         out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
@@ -290,6 +290,14 @@ def print_measurements(out: Console, measurements: Sequence[Measurement]) -> Non
         out.print(escape(remark))
 
 
+def print_engines(out: Console, engines: Sequence[Engine]) -> None:
+    """Engines of a bundle, and what their builds remarked."""
+    out.print(engine_table(engines))
+    for engine in engines:
+        for remark in engine.remarks:
+            out.print(f"[yellow]{escape(engine.identity)}:[/] {escape(remark)}", soft_wrap=True)
+
+
 def engine_table(engines: Sequence[Engine]) -> Table:
     """Engines of a bundle."""
     table = titled("Engines", "identity", "file", "precision", "layers in INT8", "SHA-256")
@@ -322,7 +330,7 @@ def print_inspection(out: Console, inspection: Inspection, *, verbose: bool) -> 
         facts.add_row(f"[bold]{name}[/]", escape(value))
     out.print(Group(facts, _layer_table(inspection.layers, manifest)))
     if inspection.engines:
-        out.print(engine_table(inspection.engines))
+        print_engines(out, inspection.engines)
     _print_warnings(out, manifest, verbose=verbose)
 
 

@@ -77,8 +77,15 @@ class CudaRuntime:
             self._library = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
         except OSError as error:
             raise EnvironmentLacks(f"the CUDA runtime does not load: {error}", where=library.name) from error
-        for name, arguments in _SIGNATURES.items():
-            getattr(self._library, name).argtypes = arguments
+        try:
+            for name, arguments in _SIGNATURES.items():
+                getattr(self._library, name).argtypes = arguments
+        except AttributeError as error:
+            raise EnvironmentLacks(
+                f"the CUDA runtime is too old or not one: {error}",
+                where=library.name,
+                mend="CUDA 11.4 or newer",
+            ) from error
         self._library.cudaGetErrorString.restype = c_char_p
 
     def why_not(self) -> str | None:
@@ -247,17 +254,23 @@ class Graph:
 def load_cudart() -> CudaRuntime:
     """The CUDA runtime of this machine: NVIDIA's wheels, the loader's path, CUDA_HOME, /usr/local/cuda.
 
-    Which release it is does not matter to TensorRT: every release works in the same primary context.
+    It need not be the one that TensorRT brings: every release works in the same primary context. But one
+    that is newer than the driver works with none, so the first that finds a GPU is taken.
 
     Raises:
         EnvironmentLacks: none is found, or none loads.
     """
-    refused = []
+    first, refused = None, []
     for candidate in _candidates():
         found = _loaded(candidate)
-        if isinstance(found, CudaRuntime):
+        if isinstance(found, EnvironmentLacks):
+            refused.append(found.what)
+            continue
+        if found.why_not() is None:
             return found
-        refused.append(found.what)
+        first = first or found
+    if first is not None:
+        return first
     raise EnvironmentLacks(
         f"no CUDA runtime (libcudart) was found: {refused[0]}",
         mend="install CUDA's runtime library and let the loader find it (LD_LIBRARY_PATH), or set CUDA_HOME; "

@@ -204,7 +204,15 @@ class EngineSession:
             # (TensorRT's guide, "CUDA Graphs"). It runs on whatever the device's memory holds.
             self._execute()
             self._stream.synchronize()
-            self._graph = self._cuda.capture(self._stream, self._execute)
+            self._graph = self._captured()
+
+    def _captured(self) -> Graph:
+        try:
+            return self._cuda.capture(self._stream, self._execute)
+        except EnvironmentLacks as refusal:
+            raise EnvironmentLacks(
+                f"the engine cannot be captured as a CUDA graph: {refusal.what}", mend="run it without one"
+            ) from refusal
 
     def _run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         self._prepare(images)

@@ -83,9 +83,8 @@ def make_log(trt: Any) -> Any:
                 return ""
             wanted, free = self._largest
             largest = f" (the largest wanted {wanted} MB of {free} MB free)" if wanted else ""
-            return (
-                f"{self.skipped} tactics were skipped for lack of memory{largest}: the engine may be slower"
-            )
+            were = "tactic was" if self.skipped == 1 else "tactics were"
+            return f"{self.skipped} {were} skipped for lack of memory{largest}: the engine may be slower"
 
         def _count(self, message: str) -> None:
             self.skipped += len(_SKIPPED.findall(message))

@@ -154,6 +154,7 @@ class TrtRuntime:
             tensorrt=self.version() or "",
             board=machine.board,
             jetpack=machine.jetpack,
+            jetson=machine.l4t is not None,
         )
 
 

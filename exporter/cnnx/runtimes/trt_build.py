@@ -34,7 +34,8 @@ class Place:
         compute_capability: such as 87.
         tensorrt: version.
         board: as the device tree names it; None where there is none.
-        jetpack: version; None off Jetson.
+        jetpack: version; None where it is not known, and off Jetson.
+        jetson: whether this is one.
     """
 
     gpu: str
@@ -42,6 +43,7 @@ class Place:
     tensorrt: str
     board: str | None = None
     jetpack: str | None = None
+    jetson: bool = False
 
 
 def build_engine(file: Path, request: BuildRequest, *, library: Library, place: Place) -> BuiltEngine:
@@ -105,17 +107,15 @@ def _compatibility_level(trt: Any, options: BuildOptions, place: Place) -> Any:
     """The member of HardwareCompatibilityLevel asked for; None for the usual one."""
     if options.hardware_compatibility == "none":
         return None
-    if options.hardware_compatibility == "ampere_plus":
-        if place.jetpack is not None:
-            raise UsageError(
-                "hardware compatibility with Ampere and newer leaves Jetson out",
-                mend="leave it out and build on each device",
-            )
-        if place.compute_capability < 80:
-            raise UsageError(
-                f"hardware compatibility starts at Ampere (SM 80), this GPU is SM {place.compute_capability}",
-                mend="leave it out",
-            )
+    if place.jetson:  # NVIDIA's page "Hardware Compatibility": not supported on JetPack
+        raise UsageError(
+            "TensorRT has no hardware compatibility on Jetson", mend="leave it out and build on each device"
+        )
+    if options.hardware_compatibility == "ampere_plus" and place.compute_capability < 80:
+        raise UsageError(
+            f"hardware compatibility starts at Ampere (SM 80), this GPU is SM {place.compute_capability}",
+            mend="leave it out",
+        )
     # SAME_COMPUTE_CAPABILITY is not in 10.3: asked of the release, not of its number.
     level = trt.HardwareCompatibilityLevel.__members__.get(options.hardware_compatibility.upper())
     if level is None:
