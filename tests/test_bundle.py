@@ -186,6 +186,16 @@ def test_which_gpus_an_engine_reaches(whole, reach, capability, gpu, said):
     assert all(side in caught.value.what for side in said) and "cnnx build" in caught.value.mend
 
 
+def test_an_engine_of_another_jetson_is_refused_though_its_gpu_has_the_same_name(whole):
+    [engine] = Bundle.open(whole).engines()
+    made_on = {"gpu": {"name": "Orin (nvgpu)"}, "board": "NVIDIA Jetson AGX Orin Developer Kit"}
+    engine = dataclasses.replace(engine, reach="gpu", environment=made_on)
+    here = {"runtime_version": "1.7.1", "compute_capability": 86, "gpu": "Orin (nvgpu)", "where": whole}
+    engine.check(board=made_on["board"], **here)
+    with pytest.raises(BundleError, match=r"AGX Orin.*Orin NX"):
+        engine.check(board="NVIDIA Jetson Orin NX Developer Kit", **here)
+
+
 def test_a_version_compatible_engine_goes_to_another_release(whole):
     here = {"runtime_version": "1.8.0", "compute_capability": 86, "where": whole}
     engine_reaching(whole, "gpu", version_compatible=True).check(**here)

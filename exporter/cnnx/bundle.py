@@ -173,6 +173,7 @@ class Engine:
         runtime_version: str | None,
         compute_capability: int | None,
         gpu: str | None = None,
+        board: str | None = None,
         where: Path,
     ) -> None:
         """Refuse an engine that this machine cannot run, before anything of it is loaded.
@@ -181,6 +182,8 @@ class Engine:
             runtime_version: installed here.
             compute_capability: of the GPU here; None: not known, then not compared.
             gpu: name of the GPU here; None likewise.
+            board: of a Jetson, as the device tree names it; None likewise. GPUs of one name differ in size
+                between boards.
             where: the bundle.
 
         Raises:
@@ -199,13 +202,16 @@ class Engine:
                 where=where / "engines" / self.identity,
                 mend=mend,
             )
-        built_on = (self.environment.get("gpu") or {}).get("name")
-        if self.reach == "gpu" and None not in (gpu, built_on) and gpu != built_on:
-            raise BundleError(
-                f"the engine was built on {built_on} and runs on that model alone, this GPU is {gpu}",
-                where=where / "engines" / self.identity,
-                mend=mend,
-            )
+        if self.reach != "gpu":
+            return
+        built_on = ((self.environment.get("gpu") or {}).get("name"), self.environment.get("board"))
+        for built, here in zip(built_on, (gpu, board), strict=True):
+            if None not in (built, here) and built != here:
+                raise BundleError(
+                    f"the engine was built on {built} and runs on that model alone, here is {here}",
+                    where=where / "engines" / self.identity,
+                    mend=mend,
+                )
 
     def _runs_on(self, version: str | None) -> bool:
         """The release that built it; where it is version compatible, later ones too, never earlier ones."""

@@ -50,6 +50,19 @@ def test_a_fused_name_stands_for_its_nodes_where_there_is_no_metadata():
     assert (found["conv1"], found["conv2"], found["fc"]) == ("fp16", "int8", "int8")
 
 
+@pytest.mark.parametrize("between", ["", "\\u001e", "\\u001f", "\x1e", "\x1f"])
+def test_nodes_in_the_metadata_are_parted_in_every_way_seen(between):
+    """Joined, escaped, or with raw control characters, which strict JSON does not allow."""
+    text = (
+        '{"Layers": [{"Name": "k", "LayerType": "gemm", "Inputs": [{"Format/Datatype": "Int8"}], '
+        f'"Metadata": "[ONNX Layer: a[0] x]{between}[ONNX Layer: /b/Conv]"}}]}}'
+    )
+    assert {node: kind for node, kind in read(text).items() if node != "k"} == {
+        "a[0] x": "int8",
+        "/b/Conv": "int8",
+    }
+
+
 def test_a_node_inside_a_foreign_node_is_not_found():
     """Only the ends of the range are named: the rest would be a guess, and so would the ends."""
     layer = {

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import cnnx
 from cnnx import runtimes
 from cnnx.cli.app import app
-from cnnx.errors import BundleError, MissingExtra
+from cnnx.errors import BundleError, EnvironmentLacks, MissingExtra
 from cnnx.pipeline.running import choose_runtime
 from cnnx.runtimes import trt
 from cnnx.runtimes.trt import TrtRuntime
@@ -39,6 +39,8 @@ def test_auto_takes_tensorrt_where_it_and_a_gpu_are(tensorrt, monkeypatch):
         assert choose_runtime("auto", (86,)).name == "rtx"
     monkeypatch.setattr(tensorrt._bindings.device, "why_not", lambda: "no CUDA-capable device is detected")
     assert choose_runtime("auto", ()).name != "tensorrt"
+    with pytest.raises(EnvironmentLacks, match="no CUDA-capable device"):
+        choose_runtime("tensorrt", ())  # before anything is exported, as it builds where it runs
 
 
 @pytest.mark.skipif(trt.RUNTIME.missing() is None, reason="TensorRT is installed here")

@@ -249,7 +249,7 @@ def test_a_dla_build_lists_what_the_gpu_does_and_what_cannot_be_seen(net):
     made, config = bindings.library.trt, bindings.config
     assert (config.default_device_type, config.DLA_core) == (made.DeviceType.DLA, 1)
     assert made.BuilderFlag.GPU_FALLBACK in config.flags
-    assert built.identity.endswith("-dla1")
+    assert built.identity == "tensorrt-10.3.0-sm87-nvidia-jetson-agx-orin-developer-kit-dla1"
     assert built.layer_types == {"fc": "fp16"}
     fallback, unseen = built.remarks
     assert "2 of" in fallback and "flat; fc" in fallback

@@ -49,7 +49,7 @@ HOLDS = {
     "profile": "IOptimizationProfile",
     "trt_runtime": "Runtime",
 }
-RETURNS = {"get_timing_cache": "ITimingCache"}
+RETURNS = {"get_timing_cache": "ITimingCache", "create_engine_inspector": "EngineInspector"}
 
 
 class Api:

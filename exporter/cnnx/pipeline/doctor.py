@@ -8,6 +8,7 @@ from typing import Any
 from cnnx import runtimes
 from cnnx.environment import detect, installed_version
 from cnnx.errors import CnnxError, MissingExtra
+from cnnx.pipeline.running import cannot_build
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,7 @@ def doctor() -> Diagnosis:
         runtime = runtimes.get(name)
         abilities.append(_ability(f"run and validate with {name}", runtime.cannot_run()))
         if runtime.engine_suffix is not None:
-            lacking = runtime.missing() if runtime.builds_without_gpu else runtime.cannot_run()
-            abilities.append(_ability(f"build engines with {name}", lacking))
+            abilities.append(_ability(f"build engines with {name}", cannot_build(runtime)))
     return Diagnosis(detect().as_dict(), tuple(abilities))
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from cnnx import runtimes
 from cnnx.bundle import Bundle, Engine, Manifest
-from cnnx.environment import Environment, Gpu, detect
-from cnnx.errors import BundleError, MissingExtra, UsageError
+from cnnx.environment import Environment, detect
+from cnnx.errors import BundleError, CnnxError, MissingExtra, UsageError
 from cnnx.record import Subject
 
 
@@ -22,11 +22,11 @@ def choose_runtime(target: str, sm: Sequence[int]) -> runtimes.Runtime:
     named and not here is RTX's alone to build for.
 
     Raises:
-        EnvironmentLacks: a named runtime is absent.
+        EnvironmentLacks: a named runtime is absent, or builds on a GPU and there is none.
     """
     if target != "auto":
         runtime = runtimes.get(target)
-        if reason := runtime.missing():
+        if reason := cannot_build(runtime):
             raise reason
         runtime.check_capabilities(sm)
         return runtime
@@ -40,6 +40,11 @@ def choose_runtime(target: str, sm: Sequence[int]) -> runtimes.Runtime:
     if sm:
         raise MissingExtra("tensorrt_rtx_bindings", "rtx", purpose="building an engine for a named GPU")
     return runtimes.get("ort")
+
+
+def cannot_build(runtime: runtimes.Runtime) -> CnnxError | None:
+    """Why a runtime can build nothing here, or None. One that builds on the GPU it is for needs that GPU."""
+    return runtime.missing() if runtime.builds_without_gpu else runtime.cannot_run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +95,12 @@ def _engine_that_runs(
     Raises:
         BundleError: there are engines of runtimes that run here, and none was built for this machine.
     """
-    gpu, refusal = environment.gpu, None
+    refusal = None
     for engine in sorted(bundle.engines(), key=lambda engine: engine.runtime != "tensorrt"):
         runtime = runtimes.get(engine.runtime)
         if target not in ("auto", engine.runtime) or runtime.cannot_run() is not None:
             continue
-        refusal_of_this = _refusal(engine, runtime, gpu, where=bundle.path)
+        refusal_of_this = _refusal(engine, runtime, environment, where=bundle.path)
         if refusal_of_this is None:
             return engine, runtime
         refusal = refusal or refusal_of_this
@@ -105,13 +110,14 @@ def _engine_that_runs(
 
 
 def _refusal(
-    engine: Engine, runtime: runtimes.Runtime, gpu: Gpu | None, *, where: Path
+    engine: Engine, runtime: runtimes.Runtime, here: Environment, *, where: Path
 ) -> BundleError | None:
     try:
         engine.check(
             runtime_version=runtime.version(),
-            compute_capability=gpu.compute_capability if gpu else None,
-            gpu=gpu.name if gpu else None,
+            compute_capability=here.gpu.compute_capability if here.gpu else None,
+            gpu=here.gpu.name if here.gpu else None,
+            board=here.board,
             where=where,
         )
     except BundleError as error:

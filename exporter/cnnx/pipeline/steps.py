@@ -20,7 +20,7 @@ from cnnx.agreement import run_logits
 from cnnx.data.crops import Crops, fingerprint, write_crops
 from cnnx.data.images import ImageSet
 from cnnx.data.normalize import normalize
-from cnnx.environment import detect_gpu, installed_version
+from cnnx.environment import detect, installed_version
 from cnnx.errors import BuildFailed, InputRefused
 from cnnx.pipeline.original import Batch, Original, open_here, ran_by
 from cnnx.pipeline.progress import Progress, Steps
@@ -280,14 +280,14 @@ def engine_step(
     """
     asked = dataclasses.asdict(request)
     asked["options"].pop("timing_cache_folder")
-    gpu = None if request.compute_capabilities else detect_gpu()
+    here = None if request.compute_capabilities else detect()
     inputs = {
         "graph": digest_of_file(model),
         "runtime": runtime.name,
         "version": runtime.version(),
         "request": asked,
         # Built for the GPU that is here, not for a named one: a cache may be shared by several machines.
-        "gpu": [gpu.name, gpu.compute_capability] if gpu else None,
+        "device": [here.board, here.gpu.name, here.gpu.compute_capability] if here and here.gpu else None,
         "code": code_digest(runtimes.NAMES[runtime.name]),
     }
 

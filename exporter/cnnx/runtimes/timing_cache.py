@@ -19,12 +19,12 @@ class TimingCache:
 
     Args:
         folder: where the files lie; made when the cache is kept.
-        gpu: name of the GPU.
+        device: the GPU, or the Jetson that it is in.
         version: of TensorRT.
     """
 
-    def __init__(self, folder: Path, *, gpu: str, version: str) -> None:
-        self.file = folder / f"{slug(gpu)}-{slug(version)}.timing"
+    def __init__(self, folder: Path, *, device: str, version: str) -> None:
+        self.file = folder / f"{slug(device)}-{slug(version)}.timing"
 
     def give_to(self, config: Any) -> str | None:
         """Let a configuration use the cache; an absent one starts empty.
@@ -44,12 +44,15 @@ class TimingCache:
         """Write what the cache holds after a build.
 
         Returns:
-            Its SHA-256, in hex.
+            Its SHA-256, in hex; empty where the builder holds none.
 
         Raises:
             WriteFailed: it cannot be written.
         """
-        data = bytes(config.get_timing_cache().serialize())
+        cache = config.get_timing_cache()
+        if cache is None:
+            return ""
+        data = bytes(cache.serialize())
         with atomic_file(self.file) as draft:
             draft.write_bytes(data)
         return hashlib.sha256(data).hexdigest()

@@ -45,6 +45,11 @@ class Place:
     jetpack: str | None = None
     jetson: bool = False
 
+    @property
+    def device(self) -> str:
+        """What an engine is tied to: an AGX Orin's GPU and an Orin NX's have one name and differ in size."""
+        return self.board if self.jetson and self.board else self.gpu
+
 
 def build_engine(file: Path, request: BuildRequest, *, library: Library, place: Place) -> BuiltEngine:
     """Build one engine and compare its layers with what was asked.
@@ -93,7 +98,7 @@ def build_engine(file: Path, request: BuildRequest, *, library: Library, place: 
 def _identity(options: BuildOptions, place: Place) -> str:
     """Folder name under engines/: what an engine is of and for, and how it differs from the usual one."""
     release = ".".join(map(str, release_of(place.tensorrt)))
-    parts = ["tensorrt", release, f"sm{place.compute_capability}", slug(place.gpu)]
+    parts = ["tensorrt", release, f"sm{place.compute_capability}", slug(place.device)]
     if options.hardware_compatibility != "none":
         parts.append(options.hardware_compatibility.replace("_", "-"))
     if options.version_compatible:
@@ -146,7 +151,7 @@ def _configure(
 def _timing_cache(options: BuildOptions, place: Place) -> TimingCache | None:
     if options.timing_cache_folder is None:
         return None
-    return TimingCache(Path(options.timing_cache_folder), gpu=place.gpu, version=place.tensorrt)
+    return TimingCache(Path(options.timing_cache_folder), device=place.device, version=place.tensorrt)
 
 
 def _inspected(plan: bytes, parsed: ParsedNetwork, request: BuildRequest, *, library: Library) -> str:
