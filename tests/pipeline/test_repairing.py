@@ -18,14 +18,14 @@ pytest.importorskip("torch", reason="exports need PyTorch")
 from hostile import Counting, scaled_layers, shifted_layers
 
 
-def export(name: str, out: Path, *, equalize: bool = False, **options: Any) -> Any:
+def export(name: str, out: Path, *, equalize: bool = False, images: int = 512, **options: Any) -> Any:
     return cnnx.export(
         name,
         precision="int8",
         equalize=equalize,
         target="ort",
         calibration_images=128,
-        validation_images=512,
+        validation_images=images,
         out=out,
         **options,
     )
@@ -70,9 +70,9 @@ def test_a_hostile_twin_is_repaired_at_the_layers_that_were_scaled(name: str, tm
 def test_sums_of_very_different_ranges_are_repaired_where_constants_were_shifted(tmp_path: Path) -> None:
     """No scaling undoes them: channels are equalized here, as usual, and INT8 fails all the same."""
     name = "small-levit-branches"
-    before = export(name, tmp_path / "before", equalize=True)
+    before = export(name, tmp_path / "before", equalize=True, images=2048)
     assert before.validation.verdict is Verdict.FAILED
-    result = export(name, tmp_path / "after", equalize=True, repair=True)
+    result = export(name, tmp_path / "after", equalize=True, images=2048, repair=True)
     assert result.validation.verdict is not Verdict.FAILED and result.repair.after.passes
     put_back = {each.layer for each in result.repair.put_back}
     assert put_back and put_back <= shifted_layers(name) and len(put_back) <= 0.5 * len(shifted_layers(name))

@@ -66,10 +66,8 @@ def open_subject(bundle: Bundle, target: str) -> OpenSubject:
     environment = detect()
     if (found := _engine_that_runs(bundle, target, environment)) is not None:
         engine, runtime = found
-        device = environment.gpu.name if environment.gpu else "GPU"
-        subject = _subject(
-            manifest, "engine", engine.digest, f"{engine.runtime} {engine.runtime_version}", device
-        )
+        version = f"{engine.runtime} {engine.runtime_version}"
+        subject = _subject(manifest, "engine", engine.digest, version, runtime.device())
         return OpenSubject(subject, partial(runtime.open, bundle.engine_file(engine)))
     if target not in ("auto", "ort"):
         runtime = runtimes.get(target)
@@ -81,9 +79,7 @@ def open_subject(bundle: Bundle, target: str) -> OpenSubject:
     ort = runtimes.get("ort")
     if reason := ort.cannot_run():
         raise reason
-    subject = _subject(
-        manifest, "graph", manifest.files["model.onnx"], f"ort {ort.version()}", f"CPU: {environment.cpu}"
-    )
+    subject = _subject(manifest, "graph", manifest.files["model.onnx"], f"ort {ort.version()}", ort.device())
     return OpenSubject(subject, lambda: ort.open(bundle.model))
 
 

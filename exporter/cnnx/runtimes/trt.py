@@ -87,6 +87,12 @@ class TrtRuntime:
         """Version of what is installed."""
         return self._bindings.version()
 
+    def device(self) -> str:
+        """Name of the first GPU."""
+        if reason := self.cannot_run():
+            raise reason
+        return self._bindings.cuda("auto").device_name()
+
     def check_capabilities(self, capabilities: Sequence[int]) -> None:
         """Refuse any: TensorRT builds for the GPU that is here.
 
