@@ -11,6 +11,8 @@ import pytest
 import cnnx.environment as environment
 from cnnx.environment import Environment, Gpu, cpu_model, detect, installed_version, usable_cores
 from cnnx.errors import BundleError
+from cnnx.installed import Installed, find_cuda
+from tests.measure.machines import ORIN_NVML, DesktopNvml, orin_nx_jetpack_6, wheels
 
 ORIN = {
     "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, "
@@ -172,3 +174,40 @@ def test_nvml_that_answers_half(monkeypatch, driver, gpu):
     monkeypatch.setitem(__import__("sys").modules, "pynvml", nvml)
     assert environment.detect_gpu() == gpu
     assert nvml.running == 0
+
+
+def test_tensorrt_and_cuda_of_jetpack_are_the_systems(tmp_path):
+    orin_nx_jetpack_6(tmp_path)
+    # JetPack's Python module has metadata of a distribution "tensorrt", in the system's folder.
+    found = detect(tmp_path, nvml=DesktopNvml(**ORIN_NVML), wheels=wheels(system=("tensorrt 10.3.0",)))
+    version = "10.3.0.30-1+cuda12.5"
+    assert found.tensorrt == tuple(
+        Installed(name, version, "system") for name in ("libnvinfer10", "python3-libnvinfer")
+    )
+    assert found.cuda == (Installed("/usr/local/cuda", "12.6.11", "system"),)
+    assert (found.jetpack, found.power_mode) == ("6.2", "2 15W")
+    assert found.gpu == Gpu("Orin (nvgpu)", 87, "595.78", None, cuda="13.2")
+    assert Environment.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+
+
+def test_a_desktop_has_them_by_wheels(tmp_path):
+    have = wheels("tensorrt-cu12 10.9.0", "tensorrt-cu12-libs 10.9.0", "nvidia-cuda-runtime-cu12 12.8.90")
+    found = detect(tmp_path, nvml=DesktopNvml(), wheels=have)
+    assert {one.name: one.source for one in (*found.tensorrt, *found.cuda)} == dict.fromkeys(
+        ("tensorrt-cu12", "tensorrt-cu12-libs", "nvidia-cuda-runtime-cu12"), "wheel"
+    )
+    assert found.gpu.memory_bytes == 6 << 30
+    nothing = detect(tmp_path, nvml=DesktopNvml(driver=False), wheels=wheels())
+    assert (nothing.cuda, nothing.tensorrt, nothing.gpu) == ((), (), None)
+
+
+def test_cuda_of_before_it_had_a_json_file(tmp_path):
+    tree(tmp_path, {"usr/local/cuda/version.txt": "CUDA Version 10.2.300\n"})
+    assert find_cuda(tmp_path, wheels()) == (Installed("/usr/local/cuda", "10.2.300", "system"),)
+    tree(tmp_path, {"usr/local/cuda/version.json": "{torn"})
+    assert find_cuda(tmp_path, wheels())[0].version == "10.2.300"
+
+
+def test_a_description_of_before_cuda_was_looked_for_can_be_read():
+    said = {key: value for key, value in detect().as_dict().items() if key not in ("cuda", "tensorrt")}
+    assert Environment.from_dict(said).tensorrt == ()

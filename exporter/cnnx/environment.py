@@ -7,17 +7,17 @@ is run. What cannot be found out is None, never a guess.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cnnx.errors import BundleError
+from cnnx.installed import Installed, Wheels, find_cuda, find_tensorrt, find_wheel, system_packages
 
 # One thing, several distributions: the first that is installed counts.
 _DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
@@ -48,12 +48,14 @@ class Gpu:
         compute_capability: SM version such as 86.
         driver: version of the kernel driver.
         memory_bytes: all of it; None where it shares the CPU's.
+        cuda: newest CUDA that the driver serves, such as "13.0".
     """
 
     name: str
     compute_capability: int | None = None
     driver: str | None = None
     memory_bytes: int | None = None
+    cuda: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class Environment:
         jetpack: version of JetPack.
         python: version of the interpreter.
         packages: installed version of each package a result may depend on; None: not installed.
+        cuda: CUDA runtimes, the system's and wheels'.
+        tensorrt: parts of TensorRT, the system's and wheels'.
     """
 
     system: str
@@ -90,6 +94,8 @@ class Environment:
     gpu: Gpu | None
     python: str
     packages: Mapping[str, str | None]
+    cuda: tuple[Installed, ...] = ()
+    tensorrt: tuple[Installed, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
@@ -104,17 +110,25 @@ class Environment:
         """
         try:
             gpu = data["gpu"]
-            return Environment(**{**data, "gpu": Gpu(**gpu) if gpu is not None else None})
+            # Descriptions of before these two were looked for do not have them.
+            parts = {key: _installed(data.get(key, ())) for key in ("cuda", "tensorrt")}
+            return Environment(**{**data, **parts, "gpu": Gpu(**gpu) if gpu is not None else None})
         except (KeyError, TypeError) as error:
             raise BundleError(f"the description of an environment is damaged: {error}") from None
 
 
-def detect(root: Path = Path("/")) -> Environment:
+def _installed(listed: Sequence[Mapping[str, Any]]) -> tuple[Installed, ...]:
+    return tuple(Installed(**one) for one in listed)
+
+
+def detect(root: Path = Path("/"), *, nvml: Any = None, wheels: Wheels = find_wheel) -> Environment:
     """Describe this machine.
 
     Args:
         root: where its file system starts; tests give a tree of their own. What does not come from
-            files (kernel, Python, packages, GPU) is this machine's in any case.
+            files (kernel, Python, packages) is this machine's in any case.
+        nvml: a module with pynvml's functions; None: pynvml.
+        wheels: finds the Python distributions of CUDA and TensorRT.
     """
     l4t = _l4t(root)
     return Environment(
@@ -129,26 +143,21 @@ def detect(root: Path = Path("/")) -> Environment:
         power_mode=_power_mode(root),
         l4t=l4t,
         jetpack=_jetpack(root, l4t),
-        gpu=detect_gpu(),
+        gpu=detect_gpu(nvml),
         python=platform.python_version(),
         packages={
             name: installed_version(name)
             for name in ("cnnx", "numpy", "torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx")
         },
+        cuda=find_cuda(root, wheels),
+        tensorrt=find_tensorrt(root, wheels),
     )
 
 
 def installed_version(name: str) -> str | None:
     """Version of an installed package, from its metadata: nothing is imported."""
-    versions = map(_version_of, _DISTRIBUTIONS.get(name, (name,)))
-    return next((version for version in versions if version is not None), None)
-
-
-def _version_of(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    found = map(find_wheel, _DISTRIBUTIONS.get(name, (name,)))
+    return next((wheel.version for wheel in found if wheel is not None), None)
 
 
 def cpu_model(root: Path = Path("/")) -> str | None:
@@ -176,59 +185,76 @@ def usable_cores(root: Path = Path("/")) -> int:
     return max(1, min(len(cores), limit))
 
 
-def detect_gpu() -> Gpu | None:
+def detect_gpu(nvml: Any = None) -> Gpu | None:
     """The first GPU by NVML, or None without a driver.
 
     NVML starts on Jetson Orin and then refuses nearly every question, so each is asked apart.
-    """
-    import pynvml
 
-    with _nvml() as running:
-        if not running:
+    Args:
+        nvml: a module with pynvml's functions; None: pynvml.
+    """
+    with first_gpu(nvml) as gpu:
+        name = gpu.ask("nvmlDeviceGetName") if gpu else None
+        if gpu is None or name is None:
             return None
-        try:
-            handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-            name = pynvml.nvmlDeviceGetName(handle)
-        except pynvml.NVMLError:
-            return None
-        capability = _ask(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
-        memory = _ask(pynvml.nvmlDeviceGetMemoryInfo, handle)
+        capability = gpu.ask("nvmlDeviceGetCudaComputeCapability")
+        memory = gpu.ask("nvmlDeviceGetMemoryInfo")
+        cuda = gpu.ask_system("nvmlSystemGetCudaDriverVersion")
         return Gpu(
-            name=_decoded(name),
+            name=name,
             compute_capability=capability[0] * 10 + capability[1] if capability else None,
-            driver=_decoded(_ask(pynvml.nvmlSystemGetDriverVersion)),
+            driver=gpu.ask_system("nvmlSystemGetDriverVersion"),
             memory_bytes=int(memory.total) if memory else None,
+            # 13020 is 13.2: NVML_CUDA_DRIVER_VERSION_MAJOR and _MINOR of nvml.h.
+            cuda=f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else None,
         )
 
 
-@contextmanager
-def _nvml() -> Iterator[bool]:
-    """NVML for the length of a with block; False where it does not start."""
-    import pynvml
+class NvmlGpu:
+    """A GPU that NVML lists; questions go by the names of its functions."""
 
+    def __init__(self, nvml: Any, handle: Any) -> None:
+        self._nvml, self._handle = nvml, handle
+
+    def ask(self, function: str, *arguments: Any) -> Any:
+        """What a function says of the GPU; None where it is refused, or unknown to this pynvml."""
+        return self.ask_system(function, self._handle, *arguments)
+
+    def ask_system(self, function: str, *arguments: Any) -> Any:
+        """What a function says that takes no GPU; None as above."""
+        question = getattr(self._nvml, function, None)
+        if question is None:
+            return None
+        try:
+            answer = question(*arguments)
+        except self._nvml.NVMLError:
+            return None
+        # Old releases of pynvml answer in bytes.
+        return answer.decode() if isinstance(answer, bytes) else answer
+
+
+@contextmanager
+def first_gpu(nvml: Any = None) -> Iterator[NvmlGpu | None]:
+    """The first GPU for the length of a with block; None where NVML does not start or lists none.
+
+    Args:
+        nvml: a module with pynvml's functions; None: pynvml.
+    """
+    if nvml is None:
+        import pynvml as nvml
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        yield False
+        nvml.nvmlInit()
+    except nvml.NVMLError:
+        yield None
         return
     try:
-        yield True
+        try:
+            handle = nvml.nvmlDeviceGetHandleByIndex(0)
+        except nvml.NVMLError:
+            handle = None
+        yield None if handle is None else NvmlGpu(nvml, handle)
     finally:
-        pynvml.nvmlShutdown()
-
-
-def _ask(question: Any, *arguments: Any) -> Any:
-    import pynvml
-
-    try:
-        return question(*arguments)
-    except pynvml.NVMLError:
-        return None
-
-
-def _decoded(value: Any) -> Any:
-    """Old releases of pynvml answer in bytes."""
-    return value.decode() if isinstance(value, bytes) else value
+        nvml.nvmlShutdown()
 
 
 def _l4t(root: Path) -> str | None:
@@ -241,12 +267,9 @@ def _l4t(root: Path) -> str | None:
 
 
 def _jetpack(root: Path, l4t: str | None) -> str | None:
-    installed = re.search(
-        r"^Package: nvidia-jetpack\n(?:(?!\n\n)[\s\S])*?^Version: ([\d.]+)",
-        _text(root / "var/lib/dpkg/status"),
-        re.MULTILINE,
-    )
-    return installed[1] if installed else _JETPACK_OF_L4T.get(l4t or "")
+    installed = system_packages(root, re.compile("nvidia-jetpack")).get("nvidia-jetpack", "")
+    number = re.match(r"[\d.]+", installed)
+    return number[0] if number else _JETPACK_OF_L4T.get(l4t or "")
 
 
 def _power_mode(root: Path) -> str | None:

@@ -5,6 +5,7 @@ from cnnx.measure.power.cost import SamplerCost, sampler_cost
 from cnnx.measure.power.driving import Driven, Span
 from cnnx.measure.power.energy import EnergyMeasurement, EnergyPerInference
 from cnnx.measure.power.finding import find_sensors, open_sensor
+from cnnx.measure.power.live import power_now
 from cnnx.measure.power.measuring import Plan, measure_energy
 from cnnx.measure.power.replay import Replay
 from cnnx.measure.power.sampler import Sampler, SamplerProcess, sample
@@ -36,6 +37,7 @@ __all__ = [
     "measure_energy",
     "open_sensor",
     "parse_line",
+    "power_now",
     "sample",
     "sampler_cost",
     "total_of",

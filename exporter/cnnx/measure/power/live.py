@@ -1,0 +1,29 @@
+"""Power at this moment, of any sensor: what `cnnx doctor` shows that a sensor lives by."""
+
+from __future__ import annotations
+
+import time
+
+from cnnx.measure.power.driving import Sleep
+from cnnx.measure.power.sensors import Sensor
+
+# Counters of energy move every millisecond (RAPL) to 100 ms (NVML): over this span any has moved.
+_COUNTER_SPAN_S = 0.3
+
+
+def power_now(sensor: Sensor, *, sleep: Sleep = time.sleep) -> tuple[float | None, ...]:
+    """One value a rail, in mW; of a counter of energy, the mean of 0.3 s. None: not read.
+
+    Args:
+        sleep: waits that many seconds.
+    """
+    first = sensor.read()
+    if sensor.info.quantity == "power_mw":
+        return first.values
+    sleep(_COUNTER_SPAN_S)
+    second = sensor.read()
+    span_ns = second.stamp_ns - first.stamp_ns
+    return tuple(
+        None if before is None or after is None or span_ns <= 0 else (after - before) * 1e9 / span_ns
+        for before, after in zip(first.values, second.values, strict=True)
+    )
