@@ -241,7 +241,9 @@ def first_gpu(nvml: Any = None) -> Iterator[NvmlGpu | None]:
         nvml: a module with pynvml's functions; None: pynvml.
     """
     if nvml is None:
-        import pynvml as nvml
+        import pynvml
+
+        nvml = pynvml
     try:
         nvml.nvmlInit()
     except nvml.NVMLError:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from cnnx.cli.app import app
 from cnnx.recipe import read_recipe, recipe_names
-from cnnx.runtimes import get
+from cnnx.runtimes import NAMES, get
 
 
 @pytest.fixture(scope="session")
@@ -237,7 +237,11 @@ def test_doctor_says_what_can_be_done_and_what_the_rest_would_take(shown):
     table = rows(out)
     assert table["run and validate with ort"] == ["yes"] and "python" in out
     cannot = [what for what, can in table.items() if can == ["no"]]
-    assert all(f"{what}: " in out for what in cannot) and out.count("mend: ") == len(cannot)
+    wrong = json.loads(shown("doctor", "--json"))["result"]["wrong_combinations"]
+    assert all(f"{what}: " in out for what in cannot)
+    assert out.count("mend: ") == len(cannot) + len(wrong)
+    for name in NAMES:
+        assert f"run and validate with {name}" in table
 
 
 def test_version_is_that_of_the_package(shown):

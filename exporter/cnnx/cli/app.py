@@ -417,7 +417,7 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
 
     with command(as_json=as_json, debug=debug) as ui:
         import cnnx
-        from cnnx.cli.tables import print_diagnosis
+        from cnnx.cli.doctor import print_diagnosis
 
         diagnosis = cnnx.doctor()
         ui.show(diagnosis, command="doctor", render=lambda out, _: print_diagnosis(out, diagnosis))

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from cnnx.agreement import Flip, Validation
     from cnnx.bundle import Engine, Manifest
     from cnnx.graph.inspect import Layer
-    from cnnx.pipeline.doctor import Diagnosis
     from cnnx.pipeline.finished import Inspection
     from cnnx.pipeline.results import Candidate, ExportResult, Measurement
     from cnnx.pipeline.zoo import Architecture, Network
@@ -363,21 +362,3 @@ def _print_warnings(out: Console, manifest: Manifest, *, verbose: bool) -> None:
     for warning in manifest.warnings:
         table.add_row(*(escape(warning[key]) for key in ("rule", "node", "message", "mend")))
     out.print(table)
-
-
-def print_diagnosis(out: Console, diagnosis: Diagnosis) -> None:
-    """`cnnx doctor`: one screen."""
-    facts = Table.grid(padding=(0, 2))
-    for name, value in diagnosis.environment.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
-        if value not in (None, ""):
-            facts.add_row(f"[bold]{name}[/]", escape(str(value)))
-    table = titled("What cnnx can do here", "what", "can")
-    for ability in diagnosis.abilities:
-        table.add_row(ability.what, "[green]yes[/]" if ability.able else "[yellow]no[/]")
-    out.print(Group(facts, table))
-    for ability in diagnosis.abilities:
-        if not ability.able:
-            out.print(f"[yellow]{escape(ability.what)}:[/] {escape(ability.reason)}")
-            out.print(f"  mend:  {escape(ability.mend)}")

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cnnx import runtimes
-from cnnx.environment import detect, installed_version
-from cnnx.errors import CnnxError, MissingExtra
+from cnnx.environment import Environment, detect, installed_version
+from cnnx.errors import CnnxError, EnvironmentLacks, MissingExtra
+from cnnx.installed import Wheels, find_wheel
+from cnnx.measure.power import PolledSensor, Unsupported, find_sensors, power_now
+from cnnx.measure.power.driving import Sleep
+from cnnx.measure.state import MachineState, read_state
+from cnnx.pipeline.combinations import Combination, wrong_combinations
 from cnnx.pipeline.running import cannot_build
+
+_ROOT = Path("/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,26 +34,129 @@ class Ability:
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """The machine and the abilities of cnnx on it."""
+class RailReading:
+    """A rail's power just now, in mW; None: it was not read this time."""
 
-    environment: dict[str, Any]
+    rail: str
+    covers: str
+    power_mw: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SensorReading:
+    """A power sensor, and that it lives.
+
+    Attributes:
+        sensor: its name.
+        reason: why it is unsupported here; empty where it is supported.
+        rails: each with a reading; empty where it is unsupported.
+        total_mw: of the rails that make the whole; None: no total, or one of them was not read.
+        total_covers: what the total stands for, or why there is none.
+    """
+
+    sensor: str
+    reason: str
+    rails: tuple[RailReading, ...] = ()
+    total_mw: float | None = None
+    total_covers: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What there is.
+
+    Attributes:
+        environment: the machine and its installation.
+        state: clocks, temperatures and throttling at the moment.
+        sensors: of power, best first.
+        wrong_combinations: of packages.
+        abilities: what cnnx does.
+    """
+
+    environment: Environment
+    state: MachineState
+    sensors: tuple[SensorReading, ...]
+    wrong_combinations: tuple[Combination, ...]
     abilities: tuple[Ability, ...]
 
 
-def doctor() -> Diagnosis:
-    """Look at this machine. Never raises for what is absent: that is what it reports."""
+def doctor(
+    *, root: Path = _ROOT, nvml: Any = None, wheels: Wheels = find_wheel, sleep: Sleep = time.sleep
+) -> Diagnosis:
+    """Look at this machine. Never raises for what is absent: that is what it reports.
+
+    Args:
+        root: where the file system starts; tests give a tree of their own.
+        nvml: a module with pynvml's functions; None: pynvml.
+        wheels: finds Python distributions.
+        sleep: waits between two readings of a counter of energy.
+    """
+    environment = detect(root, nvml=nvml, wheels=wheels)
+    found = find_sensors(root, nvml=nvml)
+    with contextlib.ExitStack() as stack:
+        for sensor in found:
+            if isinstance(sensor, PolledSensor):
+                stack.callback(sensor.close)
+        sensors = tuple(_reading(sensor, sleep) for sensor in found)
+    return Diagnosis(
+        environment,
+        read_state(root, nvml=nvml),
+        sensors,
+        wrong_combinations(environment, wheels),
+        tuple(_abilities(sensors, root)),
+    )
+
+
+def _reading(sensor: PolledSensor | Unsupported, sleep: Sleep) -> SensorReading:
+    if isinstance(sensor, Unsupported):
+        return SensorReading(sensor.sensor, sensor.reason)
+    info = sensor.info
+    powers = dict(zip((rail.name for rail in info.rails), power_now(sensor, sleep=sleep), strict=True))
+    parts = [powers[name] for name in info.total.rails]
+    known = [part for part in parts if part is not None]
+    return SensorReading(
+        info.name,
+        "",
+        tuple(RailReading(rail.name, rail.covers, powers[rail.name]) for rail in info.rails),
+        sum(known) if parts and len(known) == len(parts) else None,
+        info.total.covers,
+    )
+
+
+def _abilities(sensors: Sequence[SensorReading], root: Path) -> Iterator[Ability]:
     torch = None if installed_version("torch") else MissingExtra("torch", "export", purpose="exporting")
-    abilities = [_ability("export a network from its PyTorch definition", torch)]
+    yield _ability("export a network from its PyTorch definition", torch)
     for name in runtimes.NAMES:
         runtime = runtimes.get(name)
-        abilities.append(_ability(f"run and validate with {name}", runtime.cannot_run()))
+        yield _ability(f"run and validate with {name}", runtime.cannot_run())
         if runtime.engine_suffix is not None:
-            abilities.append(_ability(f"build engines with {name}", cannot_build(runtime)))
-    return Diagnosis(detect().as_dict(), tuple(abilities))
+            yield _ability(f"build engines with {name}", cannot_build(runtime))
+    yield _ability("measure power and energy", _no_power(sensors, root))
+    yield _ability("write HTML reports and pictures", _no_pictures())
 
 
 def _ability(what: str, lacking: CnnxError | None) -> Ability:
     if lacking is None:
         return Ability(what, able=True)
     return Ability(what, able=False, reason=lacking.what, mend=lacking.mend or "")
+
+
+def _no_power(sensors: Sequence[SensorReading], root: Path) -> CnnxError | None:
+    if any(not sensor.reason for sensor in sensors):
+        return None
+    if any((root / "sys/class/powercap").glob("intel-rapl:*")):
+        return EnvironmentLacks(
+            "the CPU's energy counters are there and only root may read them",
+            mend="sudo --preserve-env cnnx bench BUNDLE --power",
+        )
+    return EnvironmentLacks(
+        "no power sensor here can be read: see the reasons above",
+        mend="run on a Jetson, or where NVML or RAPL tells power: cnnx bench BUNDLE --power",
+    )
+
+
+def _no_pictures() -> CnnxError | None:
+    for package in ("jinja2", "matplotlib"):
+        if importlib.util.find_spec(package) is None:
+            return MissingExtra(package, "report", purpose="an HTML report")
+    return None

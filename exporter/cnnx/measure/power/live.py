@@ -12,7 +12,9 @@ _COUNTER_SPAN_S = 0.3
 
 
 def power_now(sensor: Sensor, *, sleep: Sleep = time.sleep) -> tuple[float | None, ...]:
-    """One value a rail, in mW; of a counter of energy, the mean of 0.3 s. None: not read.
+    """One value a rail, in mW; of a counter of energy, the mean of 0.3 s.
+
+    None: not read, or the counter stood still, as it does where nothing feeds it.
 
     Args:
         sleep: waits that many seconds.
@@ -24,6 +26,8 @@ def power_now(sensor: Sensor, *, sleep: Sleep = time.sleep) -> tuple[float | Non
     second = sensor.read()
     span_ns = second.stamp_ns - first.stamp_ns
     return tuple(
-        None if before is None or after is None or span_ns <= 0 else (after - before) * 1e9 / span_ns
+        None
+        if before is None or after is None or span_ns <= 0 or after == before
+        else (after - before) * 1e9 / span_ns
         for before, after in zip(first.values, second.values, strict=True)
     )
