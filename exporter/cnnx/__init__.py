@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from cnnx.bundle import Bundle as Bundle
     from cnnx.bundle import Manifest as Manifest
     from cnnx.errors import CnnxError as CnnxError
+    from cnnx.pipeline.benching import bench as bench
     from cnnx.pipeline.calibrate import calibrate as calibrate
     from cnnx.pipeline.diagnosing import diagnose as diagnose
     from cnnx.pipeline.doctor import doctor as doctor
+    from cnnx.pipeline.energy import PowerPass as PowerPass
     from cnnx.pipeline.export import export as export
-    from cnnx.pipeline.finished import bench as bench
     from cnnx.pipeline.finished import build as build
     from cnnx.pipeline.finished import inspect as inspect
     from cnnx.pipeline.finished import load as load
@@ -39,9 +40,10 @@ _HOMES = {
     "CnnxError": "cnnx.errors",
     "Event": "cnnx.pipeline.progress",
     "Manifest": "cnnx.bundle",
+    "PowerPass": "cnnx.pipeline.energy",
     "Recipe": "cnnx.recipe",
     "Verdict": "cnnx.stats",
-    "bench": "cnnx.pipeline.finished",
+    "bench": "cnnx.pipeline.benching",
     "build": "cnnx.pipeline.finished",
     "calibrate": "cnnx.pipeline.calibrate",
     "diagnose": "cnnx.pipeline.diagnosing",

@@ -69,11 +69,14 @@ class Subject:
         )
 
 
+RecordKind = Literal["validation", "benchmark", "diagnosis", "energy"]
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One run: judged, measured or diagnosed. `result` is the plain form of what came out."""
 
-    kind: Literal["validation", "benchmark", "diagnosis"]
+    kind: RecordKind
     subject: Subject
     environment: Mapping[str, Any]
     result: Mapping[str, Any]

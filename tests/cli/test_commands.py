@@ -224,6 +224,19 @@ def test_bench_shows_latency_and_memory_and_keeps_every_sample(shown, lenet5):
     assert rows(out)["graph int8"][0] not in ("", "-")
 
 
+def test_bench_says_what_power_options_need(cnnx_command, lenet5):
+    for option in (["--rate", "30"], ["--sensor", "ina"]):
+        code, _, said = cnnx_command("bench", lenet5, *option)
+        assert code == 2 and "give --power" in said
+    for rate in ("0", "nan", "inf", "-3"):
+        code, _, said = cnnx_command("bench", lenet5, "--power", "--rate", rate)
+        assert code == 2 and "positive" in said
+    before = set((lenet5 / "runs").iterdir())
+    code, _, said = cnnx_command("bench", lenet5, "--power", "--sensor", "no-such-sensor")
+    assert code == 4 and "no-such-sensor" in said and "ina: " in said
+    assert set((lenet5 / "runs").iterdir()) == before  # refused before anything was measured
+
+
 def test_build_shows_the_engine_and_inspect_finds_it(shown, lenet5):
     if reason := get("rtx").missing():
         pytest.skip(str(reason))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from cnnx.pipeline.energy import PowerPass
     from cnnx.recipe import Precision
 
 
@@ -44,6 +45,16 @@ Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A recipe's name, a recipe file, or an ONNX file.")
 ]
 Weights = Annotated[str, typer.Option(help="pretrained, standin (seeded random), or a checkpoint.")]
+Power = Annotated[
+    bool, typer.Option("--power", help="Then measure energy too, apart from latency; takes 1 to 3 minutes.")
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(help="With --power: runs a second, such as a camera's 30; without, back to back."),
+]
+Sensor = Annotated[
+    str | None, typer.Option(help="With --power: the sensor to read, by its name in cnnx doctor.")
+]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
 
 
@@ -67,6 +78,21 @@ def batch_of(text: str) -> tuple[int, int]:
         return int(low), int(high or low)
     except ValueError:
         raise UsageError(f"--batch {text!r} is no size", mend="--batch 4, or --batch 1..8") from None
+
+
+def power_pass(*, power: bool, rate: float | None, sensor: str | None) -> PowerPass | None:
+    """What --power, --rate and --sensor ask for; None without --power."""
+    from cnnx.errors import UsageError
+
+    if not power:
+        for option, value in (("--rate", rate), ("--sensor", sensor)):
+            if value is not None:
+                raise UsageError(f"{option} says how energy is measured, and it is not", mend="give --power")
+        return None
+    from cnnx.measure.power import Plan
+    from cnnx.pipeline.energy import PowerPass
+
+    return PowerPass(plan=Plan(rate=rate), sensor=sensor)
 
 
 def check_report(path: Path | None) -> None:

@@ -95,7 +95,7 @@ def measure_side_by_side(
         raise UsageError("a measurement needs a session, a batch of at least 1 and at least one picture")
     if max_seconds <= 0 or min_samples < 1:
         raise UsageError("max_seconds and min_samples must be positive")
-    batches = _batches(images, batch)
+    batches = batches_of(images, batch)
     goal = _Goal(min_ns=int(min_seconds * 1e9), min_samples=min_samples)
     deadline = clock() + int(max_seconds * 1e9)
     patience = int(max_seconds * 1e9 * _WARMUP_SHARE / len(sessions))
@@ -189,8 +189,13 @@ def _is_steady(taken: list[int]) -> bool:
     return abs(statistics.median(taken[-_WINDOW:]) - before) <= _STEADY * before
 
 
-def _batches(images: NDArray[np.float32], batch: int) -> list[NDArray[np.float32]]:
-    """Contiguous batches, prepared beforehand: views where the pool is large enough."""
+def batches_of(images: NDArray[np.float32], batch: int) -> list[NDArray[np.float32]]:
+    """Contiguous batches, prepared beforehand: views where the pool is large enough.
+
+    Args:
+        images: (M, C, H, W) with M at least 1; repeated where M is less than a batch, the rest of M left out.
+        batch: pictures in each.
+    """
     if len(images) < batch:
         images = np.resize(images, (batch, *images.shape[1:]))
     images = np.ascontiguousarray(images)

@@ -17,13 +17,12 @@ from cnnx.bundle import (
 )
 from cnnx.errors import UsageError
 from cnnx.pipeline import original as originals
+from cnnx.pipeline.benching import Effort, measure
 from cnnx.pipeline.finished import (
-    Effort,
     build_into,
     judge_session,
     keep,
     latest_validation,
-    measure,
 )
 from cnnx.pipeline.options import check_calibrator, with_options
 from cnnx.pipeline.original import Batch

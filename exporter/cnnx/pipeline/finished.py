@@ -1,14 +1,12 @@
-"""The verbs on a finished bundle: build, validate, bench, inspect. None of them needs PyTorch."""
+"""The verbs on a finished bundle: build, validate, inspect, load. None of them needs PyTorch."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,39 +14,17 @@ from numpy.typing import NDArray
 from cnnx import runtimes
 from cnnx.agreement import Validation, judge, validation_from_dict
 from cnnx.bundle import Bundle, Engine, Manifest
-from cnnx.data.normalize import normalize
 from cnnx.environment import detect
 from cnnx.errors import BundleError, UsageError
 from cnnx.graph.inspect import Layer, expected_types, layers
 from cnnx.graph.load import load_model
-from cnnx.measure.latency import measure_side_by_side
-from cnnx.measure.memory import peak_memory
-from cnnx.measure.samples import samples_needed
 from cnnx.pipeline.progress import Listener, Progress, Steps, silent
-from cnnx.pipeline.results import BenchResult, BuildResult, Measurement, ValidateResult
+from cnnx.pipeline.results import BuildResult, ValidateResult
 from cnnx.pipeline.running import OpenSubject, choose_runtime, open_subject
 from cnnx.pipeline.steps import BUILT, engine_step, logits_of
-from cnnx.recipe import Preprocessing, Recipe, recipe_from_dict
-from cnnx.record import Record, Subject
+from cnnx.recipe import Recipe, recipe_from_dict
+from cnnx.record import Record, RecordKind, Subject
 from cnnx.store import cache_folder, digest_of_file
-
-CPU_REMARK = (
-    "A Q/DQ graph runs unfused on the CPU, with every rounding simulated: its latency here predicts "
-    "nothing for a GPU."
-)
-
-
-# Pictures that latency is measured on, in turn: more would only fill memory.
-_POOL = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How long to measure: both minimums, unless `max_seconds` ends it."""
-
-    min_seconds: float
-    min_samples: int
-    max_seconds: float
 
 
 def build(
@@ -113,45 +89,6 @@ def validate(
     )
     record = keep(opened, "validation", validation.subject, validation.as_dict())
     return ValidateResult(opened, validation, record, tuple(steps.times))
-
-
-def bench(
-    bundle: str | Path,
-    *,
-    target: str = "auto",
-    batch: int = 1,
-    seconds: float = 3.0,
-    listener: Listener = silent,
-) -> BenchResult:
-    """Measure latency and host memory of what runs here, on the self-test's pictures.
-
-    Args:
-        bundle: its folder.
-        target: "auto" or a runtime's name.
-        batch: pictures a run.
-        seconds: the least time to measure for.
-        listener: told of progress.
-    """
-    opened = Bundle.open(Path(bundle))
-    steps = Steps(listener)
-    low, high = opened.manifest.batch
-    if not low <= batch <= high:
-        raise UsageError(
-            f"the graph takes batches of {low} to {high}, not {batch}", mend="export it with --batch"
-        )
-    if not 0 < seconds < math.inf:
-        raise UsageError(f"measuring for {seconds} seconds makes no sense", mend="--seconds 3")
-    measurements = measure(
-        [open_subject(opened, target)],
-        pixels=opened.reference().crops,
-        preprocessing=_recipe(opened.manifest).preprocessing,
-        batch=batch,
-        effort=Effort(seconds, min_samples=samples_needed(0.99), max_seconds=max(60.0, 3 * seconds)),
-        steps=steps,
-    )
-    for measurement in measurements:
-        keep(opened, "benchmark", measurement.subject, measurement.as_dict())
-    return BenchResult(opened, measurements, tuple(steps.times))
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +195,7 @@ def judge_session(
 ) -> Validation:
     """Run crops through a subject and judge its logits against the original's."""
     manifest = bundle.manifest
-    recipe = _recipe(manifest)
+    recipe = recipe_of(manifest)
 
     def work(progress: Progress) -> Validation:
         session = subject.opener()
@@ -278,56 +215,9 @@ def judge_session(
     return steps.run("validation", work)
 
 
-def measure(
-    subjects: Sequence[OpenSubject],
-    *,
-    pixels: NDArray[np.uint8],
-    preprocessing: Preprocessing,
-    batch: int,
-    effort: Effort,
-    steps: Steps,
-) -> tuple[Measurement, ...]:
-    """The memory each subject takes when it is opened and run, then latencies in alternating rounds."""
-
-    def work(progress: Progress) -> tuple[Measurement, ...]:
-        pool = normalize(pixels[: max(batch, _POOL)], preprocessing)
-        sessions, memory = {}, []
-        for index, subject in enumerate(subjects):
-            sessions[str(index)], used = peak_memory(partial(_open_and_run, subject, pool[:batch]))
-            memory.append(used)
-        latencies = measure_side_by_side(
-            sessions,
-            pool,
-            batch=batch,
-            min_seconds=effort.min_seconds,
-            min_samples=effort.min_samples,
-            max_seconds=effort.max_seconds,
-            progress=lambda share: progress(round(share * 100), 100),
-        )
-        for session in sessions.values():
-            session.close()
-        return tuple(
-            Measurement(subject.subject, latency, used, _remark(subject.subject))
-            for subject, latency, used in zip(subjects, latencies.values(), memory, strict=True)
-        )
-
-    return steps.run("latency and memory", work)
-
-
-def _open_and_run(subject: OpenSubject, images: NDArray[np.float32]) -> runtimes.Session:
-    session = subject.opener()
-    session.run(images)
-    return session
-
-
-def _remark(subject: Subject) -> str:
-    on_cpu = subject.artefact == "graph" and subject.device.startswith("CPU: ")
-    return CPU_REMARK if subject.precision == "int8" and on_cpu else ""
-
-
 def keep(
     bundle: Bundle,
-    kind: Literal["validation", "benchmark", "diagnosis"],
+    kind: RecordKind,
     subject: Subject,
     result: dict[str, Any],
 ) -> Record:
@@ -337,7 +227,8 @@ def keep(
     return record
 
 
-def _recipe(manifest: Manifest) -> Recipe:
+def recipe_of(manifest: Manifest) -> Recipe:
+    """The recipe that a bundle was made with."""
     return recipe_from_dict(manifest.recipe, where=Path("manifest.json"))
 
 

@@ -13,6 +13,7 @@ from cnnx.agreement import Likeness, Validation
 from cnnx.bundle import Bundle, Engine
 from cnnx.measure.memory import MemoryUse
 from cnnx.measure.samples import Latency
+from cnnx.pipeline.energy_use import EnergyUse
 from cnnx.pipeline.progress import StepTime
 from cnnx.quant.coverage import Coverage
 from cnnx.quant.folds import Spread
@@ -81,11 +82,12 @@ class ValidateResult:
 
 @dataclass(frozen=True, slots=True)
 class BenchResult:
-    """Measurements, side by side in one run."""
+    """Measurements, side by side in one run; `energy` is None unless it was asked for."""
 
     bundle: Bundle
     measurements: tuple[Measurement, ...]
     steps: tuple[StepTime, ...]
+    energy: EnergyUse | None = None
 
 
 @dataclass(frozen=True, slots=True)

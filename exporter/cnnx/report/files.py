@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -51,7 +51,7 @@ def csv_from_records(records: Sequence[Record]) -> str:
 
 
 def markdown_from_records(records: Sequence[Record]) -> str:
-    """Verdicts and measurements as two tables."""
+    """Verdicts and measurements as two tables; energy, where it was measured, as a third."""
     lines = ["# Verdicts", "", "| date | subject | rate | value | 95 % interval | threshold | verdict |"]
     lines.append("|---|---|---|---:|---|---:|---|")
     for record in (r for r in records if r.kind == "validation"):
@@ -72,7 +72,35 @@ def markdown_from_records(records: Sequence[Record]) -> str:
         times = [_scaled(row[key], 1e-6, 3) for key in ("p50_ns", "p90_ns", "p99_ns")]
         rest = (_scaled(row["images_per_second"], 1, 1), _scaled(row["added_bytes"], 2**-20, 0))
         lines.append(_line(row["date"][:19], subject, str(row["batch"]), *times, *rest))
-    return "\n".join(lines) + "\n"
+    used = [record for record in records if record.kind == "energy"]
+    return "\n".join([*lines, *(_energy_lines(used) if used else ())]) + "\n"
+
+
+def _energy_lines(records: Sequence[Record]) -> list[str]:
+    """The total's energy a picture, or each rail's where there is no total; then what speaks against it."""
+    lines = ["", "# Energy of a picture", ""]
+    lines.append(
+        "| date | subject | sensor | of | gross mJ | 95 % interval | net mJ | 95 % interval | mW | at rest |"
+    )
+    lines.append("|---|---|---|---|---:|---|---:|---|---:|---:|")
+    remarks: list[str] = []
+    for record in records:
+        result = record.result
+        head = (record.date[:19], str(record.subject), result["sensor"])
+        told = [result["total"]] if result["total"] else result["rails"]
+        lines += [_line(*head, *energy_cells(energy)) for energy in told]
+        remarks += [text for text in (result["no_total"], result["remark"], *result["doubts"]) if text]
+    return [*lines, *(line for remark in dict.fromkeys(remarks) for line in ("", remark))]
+
+
+def energy_cells(energy: Mapping[str, Any]) -> tuple[str, ...]:
+    """What it is of, gross and net with their intervals in mJ, power under load and at rest in mW."""
+    cells = [energy["covers"]]
+    for side in ("gross", "net"):
+        bounds = energy[side]
+        cells += [f"{energy[f'{side}_mj']:.4g}", f"{bounds['low']:.4g} .. {bounds['high']:.4g}"]
+    rest = (energy["idle_before_mw"] + energy["idle_after_mw"]) / 2
+    return (*cells, f"{energy['power_mw']:.0f}", f"{rest:.0f}")
 
 
 def _line(*cells: str) -> str:

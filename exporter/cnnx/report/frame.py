@@ -17,8 +17,11 @@ RATES = {
 }
 """Name of a gate -> its column; `_low` and `_high` columns hold the interval."""
 
-_TEXT = ("date", "kind", "network", "precision", "artefact", "digest", "runtime", "device", "verdict")
+_SUBJECT = ("network", "precision", "artefact", "digest", "runtime", "device")
+_TEXT = ("date", "kind", *_SUBJECT, "verdict", "sensor", "covers")
 _COUNTS = ("images", "flips", "samples", "batch", "p50_ns", "p90_ns", "p99_ns", "peak_bytes", "added_bytes")
+_ENERGY = ("gross_mj", "gross_mj_low", "gross_mj_high", "net_mj", "net_mj_low", "net_mj_high")
+_POWER = ("power_mw", "idle_before_mw", "idle_after_mw")
 _NUMBERS = (
     *(f"{column}{bound}" for column in RATES.values() for bound in ("", "_low", "_high")),
     "accuracy_original",
@@ -27,6 +30,9 @@ _NUMBERS = (
     "mean_ns",
     "coefficient_of_variation",
     "images_per_second",
+    *_ENERGY,
+    *_POWER,
+    "rate",
 )
 SCHEMA: dict[str, Any] = {
     **dict.fromkeys(_TEXT, pl.String),
@@ -38,6 +44,8 @@ SCHEMA: dict[str, Any] = {
 def frame_from_records(records: Iterable[Record]) -> pl.DataFrame:
     """One row a verdict or measurement, in their order. What a record does not hold is null, never 0.
 
+    A picture's energy is that of the board's total; where there is none it is null, and `covers` says why.
+
     A diagnosis has figures for each layer, not one row of them: it is left out.
 
     Runs of any device, runtime and version stand side by side; none are averaged.
@@ -48,9 +56,9 @@ def frame_from_records(records: Iterable[Record]) -> pl.DataFrame:
 
 def _row(record: Record) -> dict[str, Any]:
     subject, result = record.subject, record.result
-    found = {name: getattr(subject, name) for name in _TEXT if hasattr(subject, name)}
+    found = {name: getattr(subject, name) for name in _SUBJECT}
     found |= {"date": record.date, "kind": record.kind}
-    found |= _judged(result) if record.kind == "validation" else _measured(result)
+    found |= _READERS[record.kind](result)
     return {column: found.get(column) for column in SCHEMA}
 
 
@@ -70,3 +78,17 @@ def _measured(result: Mapping[str, Any]) -> dict[str, Any]:
     latency, memory = result["latency"], result["memory"]
     counts = {"samples": len(latency["samples_ns"]), "batch": latency["batch"]}
     return {**result["figures"], **counts, **{k: memory[k] for k in ("peak_bytes", "added_bytes")}}
+
+
+def _used(result: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: result[name] for name in ("batch", "rate", "sensor")}
+    total = result["total"]
+    if total is None:
+        return {**found, "covers": result["no_total"]}
+    found |= {name: total[name] for name in ("covers", "gross_mj", "net_mj", *_POWER)}
+    for side in ("gross", "net"):
+        found[f"{side}_mj_low"], found[f"{side}_mj_high"] = total[side]["low"], total[side]["high"]
+    return found
+
+
+_READERS = {"validation": _judged, "benchmark": _measured, "energy": _used}

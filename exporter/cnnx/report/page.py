@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from cnnx.errors import MissingExtra
 from cnnx.record import Record
 from cnnx.report.damage import draw_damage
+from cnnx.report.files import energy_cells
+from cnnx.report.power import draw_power
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,12 +53,27 @@ th { border-bottom: 2px solid #999 } td { border-bottom: 1px solid #ddd } .numbe
 {% endfor %}
 {% if latencies %}<h2>Latency</h2>{{ latencies }}
 {% for remark in remarks %}<p>{{ remark }}</p>{% endfor %}{% endif %}
+{% if energies %}<h2>Energy of a picture</h2>
+{% for record, rows, picture in energies %}
+<h3>{{ record.subject }}</h3>
+<p>{{ record.date[:19] }}, {{ record.result.sensor }}: {{ record.result.why }};
+{% if record.result.rate %}{{ record.result.rate }} runs a second{% else %}back to back{% endif %},
+batch {{ record.result.batch }}{% if record.result.no_total %}; {{ record.result.no_total }}{% endif %}</p>
+{{ picture }}
+<table><tr><th>of</th><th>gross mJ</th><th>95 % interval</th><th>net mJ</th><th>95 % interval</th><th>mW</th>
+<th>mW at rest</th></tr>
+{% for cells in rows %}<tr>{% for cell in cells %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+{% for doubt in record.result.doubts %}<p>Doubtful: {{ doubt }}</p>{% endfor %}
+{% endfor %}{% endif %}
 </body></html>
 """
 
 
 def page_from_records(records: Sequence[Record]) -> str:
     """The page: a picture and a table a verdict, a picture a diagnosis, the samples of every measurement.
+
+    Energy has its power over time, and a table.
 
     Raises:
         MissingExtra: jinja2 or matplotlib is absent.
@@ -70,6 +87,7 @@ def page_from_records(records: Sequence[Record]) -> str:
     mpl.use("svg")
     verdicts = [record for record in records if record.kind == "validation"]
     measured = [record for record in records if record.kind == "benchmark"]
+    used = [record for record in records if record.kind == "energy"]
     diagnosed = [record for record in records if record.kind == "diagnosis"]
     page = jinja2.Environment(autoescape=True).from_string(_PAGE)
     return page.render(
@@ -78,8 +96,20 @@ def page_from_records(records: Sequence[Record]) -> str:
         ],
         diagnoses=[(record, markupsafe.Markup(_damage(record))) for record in diagnosed],
         latencies=markupsafe.Markup(_draw(_latencies, measured)) if measured else "",
+        energies=[
+            (record, energy_rows(record), markupsafe.Markup(_inline(draw_power(record.result))))
+            for record in used
+        ],
         remarks=list(dict.fromkeys(r.result["remark"] for r in measured if r.result["remark"])),
     )
+
+
+def energy_rows(record: Record) -> list[tuple[str, ...]]:
+    """Of the total, where there is one, and of every rail."""
+    result = record.result
+    total = [result["total"]] if result["total"] else []
+    rails = [rail for rail in result["rails"] if not total or rail["rails"] != total[0]["rails"]]
+    return [energy_cells(energy) for energy in (*total, *rails)]
 
 
 def _damage(record: Record) -> str:

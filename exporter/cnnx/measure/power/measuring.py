@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cnnx.errors import EnvironmentLacks, UsageError
@@ -17,6 +19,7 @@ _LEAST_LOAD_S = 30.0
 _LEAST_IDLE_S = 5.0
 # Warm: two successive stretches of 10 s whose mean powers are within 2 % of each other.
 _STRETCH_NS = 10_000_000_000
+_LEAST_WARMUP_S = 2 * _STRETCH_NS / 1e9
 _STEADY = 0.02
 # How long samples may take to reach the file after they were taken.
 _PATIENCE_S = 5.0
@@ -49,8 +52,8 @@ class Plan:
             raise UsageError(
                 f"energy needs a load of {_LEAST_LOAD_S:g} s or more and rests of {_LEAST_IDLE_S:g} s or more"
             )
-        if self.rate is not None and self.rate <= 0:
-            raise UsageError(f"a rate is positive, not {self.rate}")
+        if self.rate is not None and not 0 < self.rate < math.inf:
+            raise UsageError(f"a rate is positive and finite, not {self.rate}")
 
 
 def measure_energy(
@@ -60,6 +63,7 @@ def measure_energy(
     plan: Plan | None = None,
     clock: Clock = monotonic_ns,
     sleep: Sleep = time.sleep,
+    progress: Callable[[float], None] = lambda _share: None,
 ) -> EnergyMeasurement:
     """Measure what a load takes; it should not be timed for latency meanwhile.
 
@@ -69,6 +73,7 @@ def measure_energy(
         plan: how long each part takes.
         clock: nanoseconds, that of the sampler's stamps.
         sleep: waits that many seconds; may wait longer.
+        progress: told the share done, 0..1, about once a second under load and not at rest.
 
     Raises:
         EnvironmentLacks: the sampler died, or its samples do not reach over the measurement.
@@ -77,31 +82,63 @@ def measure_energy(
     plan = plan or Plan()
     with sampler:
         settle_s = plan.settle_s + sampler.trace().sensor.window_ns / 1e9
+        told = _Told(2 * (settle_s + plan.idle_s) + _LEAST_WARMUP_S + plan.load_s, sampler, clock, progress)
+        told.part(settle_s + plan.idle_s)
         sleep(settle_s)
-        before = _rest(plan, sampler, clock, sleep)
-        warmup, ended = _warm_up(load, plan, sampler, clock, sleep)
-        driven = drive(
-            load, seconds=plan.load_s, rate=plan.rate, check=sampler.check, clock=clock, sleep=sleep
-        )
+        before = _rest(plan, told, clock, sleep)
+        told.part(_LEAST_WARMUP_S)
+        warmup, ended = _warm_up(load, plan, told, clock, sleep)
+        told.part(plan.load_s)
+        driven = drive(load, seconds=plan.load_s, rate=plan.rate, check=told.check, clock=clock, sleep=sleep)
+        told.part(settle_s + plan.idle_s)
         sleep(settle_s)
-        after = _rest(plan, sampler, clock, sleep)
+        after = _rest(plan, told, clock, sleep)
         trace = _reaching(sampler, after.end_ns, sleep)
     return EnergyMeasurement(trace, before, warmup, ended, driven, after, plan.rate)
 
 
-def _rest(plan: Plan, sampler: Sampler, clock: Clock, sleep: Sleep) -> Span:
+class _Told:
+    """Looks after the sampler, and tells how far a measurement of several parts is.
+
+    Args:
+        seconds: of all parts together, a warm-up as short as it can be.
+    """
+
+    def __init__(
+        self, seconds: float, sampler: Sampler, clock: Clock, progress: Callable[[float], None]
+    ) -> None:
+        self.sampler, self._clock, self._progress = sampler, clock, progress
+        self._all, self._done, self._part = seconds, 0.0, 0.0
+        self._start = clock()
+
+    def part(self, seconds: float) -> None:
+        """A part begins that should take so long; those before it are over."""
+        self._done += self._part
+        self._part, self._start = seconds, self._clock()
+        self._progress(min(1.0, self._done / self._all))
+
+    def check(self) -> None:
+        """Raise EnvironmentLacks if nothing is sampled any more; else tell."""
+        self.sampler.check()
+        elapsed = (self._clock() - self._start) / 1e9
+        self._progress(min(1.0, (self._done + min(elapsed, self._part)) / self._all))
+
+
+def _rest(plan: Plan, told: _Told, clock: Clock, sleep: Sleep) -> Span:
+    """In one piece: waking up in between, to tell of progress, would be no rest."""
     start = clock()
     sleep(plan.idle_s)
-    sampler.check()
+    told.check()
     return Span(start, clock())
 
 
-def _warm_up(load: Load, plan: Plan, sampler: Sampler, clock: Clock, sleep: Sleep) -> tuple[Span, WarmUpEnd]:
+def _warm_up(load: Load, plan: Plan, told: _Told, clock: Clock, sleep: Sleep) -> tuple[Span, WarmUpEnd]:
     start = clock()
     ended: WarmUpEnd = "time limit"
     while clock() - start < plan.warmup_s * 1e9:
-        drive(load, seconds=1.0, rate=plan.rate, check=sampler.check, clock=clock, sleep=sleep)
-        if _is_steady(sampler.trace(), start):
+        drive(load, seconds=1.0, rate=plan.rate, check=told.check, clock=clock, sleep=sleep)
+        told.check()
+        if _is_steady(told.sampler.trace(), start):
             ended = "steady"
             break
     return Span(start, clock()), ended

@@ -1,0 +1,195 @@
+"""The energy pass: which sensor sees what runs, and what a picture takes by it."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnx.errors import EnvironmentLacks
+from cnnx.measure.latency import batches_of
+from cnnx.measure.power import (
+    EnergyMeasurement,
+    Plan,
+    PolledSensor,
+    Sampler,
+    SamplerProcess,
+    SensorInfo,
+    Unsupported,
+    find_sensors,
+    measure_energy,
+    sampler_cost,
+)
+from cnnx.measure.power.driving import Sleep
+from cnnx.measure.power.sensors import Clock, monotonic_ns
+from cnnx.measure.state import read_state
+from cnnx.pipeline.energy_use import EnergyUse, total_and_rails
+from cnnx.pipeline.progress import Progress, Steps
+from cnnx.record import Subject
+from cnnx.runtimes import Session
+
+# Kinds of sensors that see a network on the CPU, and one on the GPU, best first; with the reason.
+_ON_CPU = {
+    "ina": "the board's monitors see all that it runs on",
+    "rapl": "it runs on the CPU, whose packages RAPL counts",
+}
+_ON_GPU = {
+    "ina": "the board's monitors see all that it runs on",
+    "nvml": "it runs on the GPU, whose board NVML sees",
+}
+_SEES = {"ina": "the board", "rapl": "the CPU alone", "nvml": "the GPU alone"}
+# A side of a turn, when the sampler's cost is measured: long enough for samples to fall into it.
+_TURN_NS = 500_000_000
+_FEWEST_RUNS, _MOST_RUNS = 10, 500
+
+
+@dataclass(frozen=True, slots=True)
+class PowerPass:
+    """How energy is measured, after latency and apart from it.
+
+    Attributes:
+        plan: how long its parts take, and the rate.
+        sensor: name of the one to read; None: the best that sees where the network runs.
+        sampler: makes one to take in place of a process that reads the sensor, for rehearsals and tests.
+        clock: that of the sampler's stamps.
+        sleep: waits that many seconds.
+    """
+
+    plan: Plan = field(default_factory=Plan)
+    sensor: str | None = None
+    sampler: Callable[[], Sampler] | None = None
+    clock: Clock = monotonic_ns
+    sleep: Sleep = time.sleep
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A sampler to make, as often as wanted, and why of this sensor."""
+
+    sampler: Callable[[], Sampler]
+    why: str
+
+
+def choose_sampler(power: PowerPass, device: str, *, root: Path = Path("/")) -> Chosen:
+    """What will be sampled for a network on a device. Takes a moment: ask before minutes are spent.
+
+    Args:
+        power: may name a sensor, or bring a sampler of its own.
+        device: where the network runs, as `Subject.device` has it.
+        root: where the file system starts.
+
+    Raises:
+        EnvironmentLacks: no sensor that fits, with the reason for each.
+    """
+    if power.sampler is not None:
+        return Chosen(power.sampler, "the caller brought its sampler")
+    found = find_sensors(root)
+    for sensor in found:
+        if isinstance(sensor, PolledSensor):
+            sensor.close()
+    infos = [one.info if isinstance(one, PolledSensor) else one for one in found]
+    name, why = choose_sensor(infos, device, named=power.sensor)
+    return Chosen(lambda: SamplerProcess(name, root=root), why)
+
+
+def choose_sensor(
+    found: Sequence[SensorInfo | Unsupported], device: str, *, named: str | None = None
+) -> tuple[str, str]:
+    """Name of the sensor to read, and why: the one named, else the best that sees the device.
+
+    One that has a total counts before one that has none.
+
+    Raises:
+        EnvironmentLacks: there is none, or not the one named; with the reason for each.
+    """
+    fitting = _ON_CPU if device.startswith("CPU: ") else _ON_GPU
+    there = {one.name: one for one in found if isinstance(one, SensorInfo)}
+    if named is not None and named in there:
+        sees = "" if _kind(named) in fitting else f", though it sees {_SEES[_kind(named)]}"
+        return named, f"it was named{sees}"
+    seeing = [name for kind in fitting for name in there if _kind(name) == kind]
+    if named is not None or not seeing:
+        raise _no_sensor(found, device, named)
+    name = next((name for name in seeing if there[name].total.rails), seeing[0])
+    return name, fitting[_kind(name)]
+
+
+def _no_sensor(found: Sequence[SensorInfo | Unsupported], device: str, named: str | None) -> EnvironmentLacks:
+    reasons = [
+        f"{one.sensor}: {one.reason}"
+        if isinstance(one, Unsupported)
+        else f"{one.name}: is there and sees {_SEES[_kind(one.name)]}"
+        for one in found
+    ]
+    what = "no power sensor here sees" if named is None else f"the power sensor {named} is not here for"
+    return EnvironmentLacks(
+        f"{what} a network on {device}",
+        where="; ".join(reasons),
+        mend="cnnx doctor says what each sensor would take; without --power latency and memory are measured",
+    )
+
+
+def _kind(sensor: str) -> str:
+    return sensor.split("-")[0]
+
+
+def measure_use(
+    subject: Subject,
+    opener: Callable[[], Session],
+    images: NDArray[np.float32],
+    *,
+    batch: int,
+    power: PowerPass,
+    chosen: Chosen,
+    run_ns: float,
+    remark: str,
+    steps: Steps,
+) -> EnergyUse:
+    """Open a network, measure its energy on pictures in turn, then what sampling costs it.
+
+    Args:
+        images: (M, C, H, W), normalised; cycled through.
+        batch: pictures a run.
+        run_ns: how long a run takes, about.
+        remark: what the figures will not say.
+
+    Raises:
+        EnvironmentLacks: the sampler did not start, or died.
+    """
+    batches = itertools.cycle(batches_of(images, batch))
+    session = opener()
+
+    def load() -> int:
+        session.run(next(batches))
+        return batch
+
+    def energy(progress: Progress) -> EnergyMeasurement:
+        return measure_energy(
+            load,
+            chosen.sampler(),
+            plan=power.plan,
+            clock=power.clock,
+            sleep=power.sleep,
+            progress=lambda share: progress(round(share * 100), 100),
+        )
+
+    runs = round(min(max(_TURN_NS / run_ns, _FEWEST_RUNS), _MOST_RUNS))
+    try:
+        before = read_state()
+        measured = steps.run("energy", energy)
+        cost = steps.run(
+            "what sampling costs",
+            lambda _: sampler_cost(load, chosen.sampler, runs=runs, clock=power.clock),
+        )
+        after = read_state()
+    finally:
+        session.close()
+    total, no_total, rails = total_and_rails(measured)
+    return EnergyUse(
+        subject, batch, chosen.why, total, no_total, rails, measured, cost, before, after, remark
+    )

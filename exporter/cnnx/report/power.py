@@ -1,0 +1,66 @@
+"""Power over the time of an energy pass as a picture. Needs the extra `report`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from cnnx.errors import UsageError
+from cnnx.measure.power import EnergyMeasurement, SensorInfo
+
+_WINDOW_NS = 500_000_000
+# Okabe and Ito's palette.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def draw_power(result: Mapping[str, Any]) -> str:
+    """An SVG: means of half a second of the total, or of each rail where there is none; load is shaded.
+
+    Args:
+        result: of a record of energy.
+    """
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    import matplotlib.pyplot as plt
+
+    measured = EnergyMeasurement.from_dict(result["measured"])
+    figure, axes = plt.subplots(figsize=(8, 2.8), layout="constrained")
+    start = measured.idle_before.start_ns
+    for color, (name, powers) in zip(_COLORS, _series(measured).items(), strict=False):
+        seconds = [(place + 0.5) * _WINDOW_NS / 1e9 for place in range(len(powers))]
+        axes.plot(seconds, [power / 1000 for power in powers], color=color, label=name, linewidth=1)
+    span = measured.load.span
+    axes.axvspan(
+        (span.start_ns - start) / 1e9, (span.end_ns - start) / 1e9, color="#dddddd", label="load that counts"
+    )
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("watts")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def _series(measured: EnergyMeasurement) -> dict[str, tuple[float, ...]]:
+    """Powers of the total, else of each rail, from the first rest to the last."""
+    sensor = measured.trace.sensor
+    whole = {"total": sensor.total.rails} if sensor.total.rails else {}
+    return {name: _powers(measured, rails) for name, rails in (whole or _each(sensor)).items()}
+
+
+def _each(sensor: SensorInfo) -> dict[str, tuple[str, ...]]:
+    return {rail.name: (rail.name,) for rail in sensor.rails}
+
+
+def _powers(measured: EnergyMeasurement, rails: tuple[str, ...]) -> tuple[float, ...]:
+    """None at all where readings failed at the borders."""
+    start, end = measured.idle_before.start_ns, measured.idle_after.end_ns
+    try:
+        return measured.trace.powers_mw(rails, start, end, window_ns=_WINDOW_NS)
+    except UsageError:
+        return ()

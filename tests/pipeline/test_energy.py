@@ -1,0 +1,160 @@
+"""The whole energy pass on a real network, with readings and time that are made up."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+
+import pytest
+from rich.console import Console
+from tests.cli.conftest import tiny_bundle  # noqa: F401
+from tests.measure.machines import orin_nx_jetpack_6
+
+import cnnx
+from cnnx.cli.energy import print_energy
+from cnnx.errors import EnvironmentLacks
+from cnnx.measure.power import Plan, Replay, SensorInfo, Unsupported
+from cnnx.measure.power.sensors import Rail, Total, Uncertainty
+from cnnx.pipeline.energy import choose_sampler, choose_sensor
+from cnnx.pipeline.results import plain
+from cnnx.record import read_record
+
+
+class Ticking:
+    """A clock that goes on by itself: each look at it takes 10 ms, so a run between two looks does too.
+
+    The machine takes 3 W while it sleeps for long, and 8 W else.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.rests: list[tuple[int, int]] = []
+
+    def __call__(self) -> int:
+        self.now += 10_000_000
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        start = self.now
+        self.now += int(seconds * 1e9)
+        if seconds >= 1:
+            self.rests.append((start, self.now))
+
+    def power(self, stamp: int) -> tuple[float, float]:
+        return 3000.0 if any(start <= stamp <= end for start, end in self.rests) else 8000.0, 500.0
+
+
+def info(name: str, *, total: bool = True) -> SensorInfo:
+    rails = (Rail("VDD_IN", "module input"), Rail("VDD_SOC", "SoC, part of VDD_IN"))
+    whole = Total(("VDD_IN",), "module input") if total else Total((), "no total on this board: a test")
+    return SensorInfo(name, "power_mw", rails, whole, None, 0, Uncertainty(None, None, "a test"))
+
+
+def rehearsal(*, total: bool = True, rate: float | None = None) -> cnnx.PowerPass:
+    clock = Ticking()
+    return cnnx.PowerPass(
+        plan=Plan(rate=rate),
+        sampler=lambda: Replay(info("ina", total=total), clock.power, clock=lambda: clock.now),
+        clock=clock,
+        sleep=clock.sleep,
+    )
+
+
+@pytest.fixture
+def bundle(tiny_bundle, tmp_path):  # noqa: F811
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def screen(use) -> str:
+    out = io.StringIO()
+    print_energy(Console(file=out, width=80), use)
+    return out.getvalue()
+
+
+def test_energy_is_measured_shown_kept_and_reported(bundle, tmp_path):
+    told = []
+    result = cnnx.bench(bundle, target="ort", seconds=0.05, power=rehearsal(), listener=told.append)
+    use = result.energy
+    runs = use.measured.load
+    assert runs.inferences == runs.calls > 1000 and runs.span.seconds >= 30
+    each = runs.span.seconds / runs.inferences
+    assert use.total.power_mw == pytest.approx(8000, rel=0.01)
+    assert use.total.gross_mj == pytest.approx(8000 * each, rel=0.01)
+    assert use.total.idle_before_mw == pytest.approx(3000, rel=0.01)
+    assert use.total.net_mj == pytest.approx(5000 * each, rel=0.02)
+    assert use.total.net.low <= use.total.net_mj <= use.total.net.high < use.total.gross_mj
+    assert (use.sensor, use.no_total, use.remark != "") == ("ina", "", True)
+    shares = [event.done for event in told if event.step == "energy" and event.total]
+    assert shares == sorted(shares) and shares[0] == 0 and len(set(shares)) > 20
+
+    [file] = bundle.glob("runs/*-energy-*.json")
+    kept = read_record(file)
+    assert kept.kind == "energy" and kept.result == json.loads(json.dumps(plain(use)))
+    assert len(kept.result["measured"]["trace"]["samples"]) > 1000
+    shown = screen(use)
+    for words in ("gross", "net", f"{use.total.gross_mj:.2f}", "8,000", "47.0 Hz", "module input", "VDD_SOC"):
+        assert words in shown
+
+    cnnx.write_report(bundle, tmp_path / "r.md")
+    assert "# Energy of a picture" in (tmp_path / "r.md").read_text()
+    cnnx.write_report(bundle, tmp_path / "r.json")
+    row = next(row for row in json.loads((tmp_path / "r.json").read_text()) if row["kind"] == "energy")
+    assert row["gross_mj"] == use.total.gross_mj and row["net_mj_low"] == use.total.net.low
+    assert (row["sensor"], row["covers"], row["p50_ns"]) == ("ina", "module input", None)
+    pytest.importorskip("matplotlib", reason="HTML reports need the extra report")
+    cnnx.write_report(bundle, tmp_path / "r.html")
+    assert "load that counts" in (tmp_path / "r.html").read_text()
+
+
+def test_a_board_without_a_total_shows_its_rails_and_a_rate_its_drops(bundle, tmp_path):
+    use = cnnx.bench(bundle, target="ort", seconds=0.05, power=rehearsal(total=False, rate=100)).energy
+    assert use.total is None and [rail.rails for rail in use.rails] == [("VDD_IN",), ("VDD_SOC",)]
+    assert use.rails[1].power_mw == pytest.approx(500)
+    shown = screen(use)
+    assert "no total on this board" in shown and "at 100 runs a second" in shown and "dropped" in shown
+    cnnx.write_report(bundle, tmp_path / "r.md")
+    text = (tmp_path / "r.md").read_text()
+    assert "no total on this board" in text and "SoC, part of VDD_IN" in text
+    assert cnnx.inspect(bundle).records[-1].result["total"] is None
+
+
+CPU, GPU = "CPU: AMD EPYC", "NVIDIA RTX A2000"
+
+
+def test_the_sensor_is_one_that_sees_where_the_network_runs():
+    nvml, rapl, absent = info("nvml-instant"), info("rapl"), Unsupported("ina", "no INA3221")
+    assert choose_sensor([absent, nvml, rapl], CPU)[0] == "rapl"
+    assert choose_sensor([absent, nvml, rapl], GPU)[0] == "nvml-instant"
+    for device in (CPU, GPU):
+        assert choose_sensor([info("ina"), nvml, rapl], device)[0] == "ina"
+    # A total counts more than the order; without any, rails are better than nothing.
+    assert choose_sensor([info("ina", total=False), nvml], GPU)[0] == "nvml-instant"
+    assert choose_sensor([info("ina", total=False), nvml], CPU)[0] == "ina"
+    name, why = choose_sensor([nvml, rapl], CPU, named="nvml-instant")
+    assert name == "nvml-instant" and "sees the GPU alone" in why
+
+
+def test_no_sensor_that_fits_is_an_error_with_each_ones_reason():
+    found = [Unsupported("ina", "no INA3221"), info("nvml-instant"), Unsupported("rapl", "root alone")]
+    with pytest.raises(EnvironmentLacks) as caught:
+        choose_sensor(found, CPU)
+    for words in ("ina: no INA3221", "rapl: root alone", "nvml-instant: is there and sees the GPU alone"):
+        assert words in str(caught.value)
+    with pytest.raises(EnvironmentLacks, match="nvml-energy is not here"):
+        choose_sensor(found, GPU, named="nvml-energy")
+
+
+def test_a_machine_without_sensors_refuses_before_it_measures(bundle, tmp_path):
+    with pytest.raises(EnvironmentLacks, match="no power sensor here"):
+        choose_sampler(cnnx.PowerPass(), CPU, root=tmp_path)
+
+
+def test_a_jetsons_monitors_are_sampled_by_a_process(tmp_path):
+    orin_nx_jetpack_6(tmp_path)
+    chosen = choose_sampler(cnnx.PowerPass(), "Orin (nvgpu)", root=tmp_path)
+    assert "board's monitors" in chosen.why
+    with chosen.sampler() as sampler:
+        trace = sampler.trace()
+    assert trace.sensor.name == "ina" and trace.sensor.total.rails == ("VDD_IN",)
