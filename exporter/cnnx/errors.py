@@ -85,9 +85,10 @@ class EnvironmentLacks(CnnxError):
 
 
 class MissingExtra(EnvironmentLacks):
-    """A Python package is absent that one of cnnx's extras brings."""
+    """A Python package is absent that one of cnnx's extras brings; `extra` is its name."""
 
     def __init__(self, package: str, extra: str, *, purpose: str) -> None:
+        self.extra = extra
         super().__init__(
             f"{purpose} needs the package {package}, which is not installed",
             mend=f"pip install 'cnnx[{extra}]'",

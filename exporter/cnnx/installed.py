@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from packaging.requirements import Requirement
+
 # Names of NVIDIA's wheels since TensorRT 8.6; those without a suffix take the newest CUDA.
 TENSORRT_WHEELS = tuple(
     f"tensorrt{cuda}{part}" for cuda in ("", "-cu13", "-cu12") for part in ("", "-bindings", "-libs")
@@ -52,6 +54,21 @@ def find_wheel(name: str) -> Installed | None:
     folder = Path(str(found.locate_file("")))
     of_system = folder.name == "dist-packages" and folder.is_relative_to("/usr/lib")
     return Installed(name, found.version, "system" if of_system else "wheel")
+
+
+def extra_brings_anything(extra: str, machine: str) -> bool:
+    """Whether one of cnnx's extras installs a package on an architecture; True where that is not known.
+
+    Args:
+        extra: its name, such as "rtx".
+        machine: such as "aarch64".
+    """
+    try:
+        needs = [Requirement(line) for line in importlib.metadata.requires("cnnx") or ()]
+    except importlib.metadata.PackageNotFoundError:  # run from its sources
+        return True
+    markers = [need.marker for need in needs if need.marker and "extra" in str(need.marker)]
+    return any(marker.evaluate({"extra": extra, "platform_machine": machine}) for marker in markers)
 
 
 def system_packages(root: Path, names: re.Pattern[str]) -> Mapping[str, str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 
@@ -10,10 +11,11 @@ from tests.measure.machines import ORIN_NVML, DesktopNvml, orin_nx_jetpack_6, th
 import cnnx
 from cnnx.cli.doctor import print_diagnosis
 from cnnx.environment import detect
+from cnnx.errors import MissingExtra
 from cnnx.measure.power import PolledSensor, Sample, SensorInfo, power_now
 from cnnx.measure.power.sensors import Rail, Total, Uncertainty
 from cnnx.pipeline.combinations import wrong_combinations
-from cnnx.pipeline.doctor import Diagnosis
+from cnnx.pipeline.doctor import Diagnosis, ability
 from cnnx.pipeline.results import plain
 
 
@@ -125,3 +127,14 @@ def test_a_counter_of_energy_is_read_twice_and_one_that_stands_still_not_taken_f
     sensor = PolledSensor(info, [lambda: now[0] / 1e9 * 500, lambda: 7.0], clock=lambda: now[0])
     assert power_now(sensor, sleep=lambda seconds: now.append(now.pop() + int(seconds * 1e9))) == (500, None)
     assert isinstance(sensor.read(), Sample)
+
+
+def test_an_extra_that_has_nothing_for_a_jetson_is_not_advised_there(tmp_path):
+    orin_nx_jetpack_6(tmp_path)
+    here = detect(tmp_path, nvml=DesktopNvml(driver=False), wheels=wheels())
+    jetson, desktop = (dataclasses.replace(here, machine=name) for name in ("aarch64", "x86_64"))
+    lacking = MissingExtra("tensorrt", "tensorrt", purpose="building")
+    assert ability("build", lacking, jetson).mend == "sudo apt install nvidia-jetpack"
+    assert ability("build", lacking, desktop).mend == "pip install 'cnnx[tensorrt]'"
+    assert "pip" not in ability("build", MissingExtra("x", "rtx", purpose="it"), jetson).mend
+    assert "pip" in ability("draw", MissingExtra("x", "report", purpose="it"), jetson).mend

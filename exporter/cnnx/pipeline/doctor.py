@@ -13,7 +13,7 @@ from typing import Any
 from cnnx import runtimes
 from cnnx.environment import Environment, detect, installed_version
 from cnnx.errors import CnnxError, EnvironmentLacks, MissingExtra
-from cnnx.installed import Wheels, find_wheel
+from cnnx.installed import Wheels, extra_brings_anything, find_wheel
 from cnnx.measure.power import PolledSensor, Unsupported, find_sensors, power_now
 from cnnx.measure.power.driving import Sleep
 from cnnx.measure.state import MachineState, read_state
@@ -103,7 +103,7 @@ def doctor(
         read_state(root, nvml=nvml),
         sensors,
         wrong_combinations(environment, wheels),
-        tuple(_abilities(sensors, root)),
+        tuple(_abilities(sensors, root, environment)),
     )
 
 
@@ -123,22 +123,36 @@ def _reading(sensor: PolledSensor | Unsupported, sleep: Sleep) -> SensorReading:
     )
 
 
-def _abilities(sensors: Sequence[SensorReading], root: Path) -> Iterator[Ability]:
+def _abilities(sensors: Sequence[SensorReading], root: Path, environment: Environment) -> Iterator[Ability]:
     torch = None if installed_version("torch") else MissingExtra("torch", "export", purpose="exporting")
-    yield _ability("export a network from its PyTorch definition", torch)
+    lacking: dict[str, CnnxError | None] = {"export a network from its PyTorch definition": torch}
     for name in runtimes.NAMES:
         runtime = runtimes.get(name)
-        yield _ability(f"run and validate with {name}", runtime.cannot_run())
+        lacking[f"run and validate with {name}"] = runtime.cannot_run()
         if runtime.engine_suffix is not None:
-            yield _ability(f"build engines with {name}", cannot_build(runtime))
-    yield _ability("measure power and energy", _no_power(sensors, root))
-    yield _ability("write HTML reports and pictures", _no_pictures())
+            lacking[f"build engines with {name}"] = cannot_build(runtime)
+    lacking["measure power and energy"] = _no_power(sensors, root)
+    lacking["write HTML reports and pictures"] = _no_pictures()
+    for what, reason in lacking.items():
+        yield ability(what, reason, environment)
 
 
-def _ability(what: str, lacking: CnnxError | None) -> Ability:
+def ability(what: str, lacking: CnnxError | None, environment: Environment) -> Ability:
+    """One ability; never mended by an extra that has nothing for this machine.
+
+    JetPack brings its own TensorRT, which pip must not touch.
+    """
     if lacking is None:
         return Ability(what, able=True)
-    return Ability(what, able=False, reason=lacking.what, mend=lacking.mend or "")
+    if not isinstance(lacking, MissingExtra) or extra_brings_anything(lacking.extra, environment.machine):
+        return Ability(what, able=False, reason=lacking.what, mend=lacking.mend or "")
+    by_jetpack = environment.l4t is not None and lacking.extra == "tensorrt"
+    return Ability(
+        what,
+        able=False,
+        reason=f"{lacking.what}, nor is there one for {environment.machine}",
+        mend="sudo apt install nvidia-jetpack" if by_jetpack else "do this on an x86-64 machine",
+    )
 
 
 def _no_power(sensors: Sequence[SensorReading], root: Path) -> CnnxError | None:
