@@ -44,7 +44,7 @@ def find_wheel(name: str) -> Installed | None:
     """The Python distribution of a name, by its metadata.
 
     JetPack's python3-libnvinfer leaves metadata of a distribution "tensorrt" as well. Debian keeps what
-    dpkg installs in /usr/lib/python3*/dist-packages and pip out of it (Debian Python Policy, 2.6), so
+    dpkg installs in /usr/lib/python3*/dist-packages and pip out of it (Debian Python Policy), so
     what lies there is the system's.
     """
     try:

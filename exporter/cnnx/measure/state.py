@@ -133,13 +133,13 @@ def _devfreq(root: Path) -> Frequency | None:
 
 
 def _clock(gpu: NvmlGpu, kind: int) -> Frequency | None:
-    """NVML tells no lower bound."""
+    """Without a lower bound: NVML has one for each performance state, none of all."""
     return _range(gpu.ask("nvmlDeviceGetClockInfo", kind), None, gpu.ask("nvmlDeviceGetMaxClockInfo", kind))
 
 
 def _throttling(gpu: NvmlGpu) -> tuple[str, ...] | None:
     bits = gpu.ask("nvmlDeviceGetCurrentClocksEventReasons")
-    if bits is None:  # a driver or pynvml of before the name changed (CUDA 12.2)
+    if bits is None:  # a driver or pynvml of before the name changed
         bits = gpu.ask("nvmlDeviceGetCurrentClocksThrottleReasons")
     if bits is None:
         return None

@@ -7,7 +7,7 @@ import time
 from cnnx.measure.power.driving import Sleep
 from cnnx.measure.power.sensors import Sensor
 
-# Counters of energy move every millisecond (RAPL) to 100 ms (NVML): over this span any has moved.
+# RAPL's counters move every millisecond, NVML's more slowly: over a shorter span its difference may be 0.
 _COUNTER_SPAN_S = 0.3
 
 
