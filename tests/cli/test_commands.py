@@ -199,7 +199,7 @@ def test_inspect_shows_every_layers_precision_with_its_reason(shown, exported):
 
 def test_inspect_shows_the_linters_remarks_when_asked(shown, exported):
     remarks = json.loads((exported[0] / "manifest.json").read_text())["warnings"]
-    assert remarks and f"{len(remarks)} remarks" in shown("inspect", exported[0])
+    assert remarks and f"{len(remarks)} remark" in shown("inspect", exported[0])
     table = shown("inspect", exported[0], "--verbose")
     assert all(remark["rule"] in table and remark["node"] in table for remark in remarks)
 
