@@ -29,7 +29,7 @@ from cnnx.data.normalize import normalize
 from cnnx.data.sets import open_images
 from cnnx.graph import observe as observing
 from cnnx.graph.load import load_model, save_model
-from cnnx.graph.placement import plan_layers, tensors_to_calibrate
+from cnnx.graph.placement import plan_layers, tensors_to_observe
 from cnnx.quant.calibration import calibration_of
 from cnnx.quant.methods import METHODS
 from cnnx.quant.observation import Observation, Seen, observe
@@ -59,7 +59,7 @@ def observed(graph: Path, recipe: Recipe, pixels: NDArray[np.uint8], *, sampled:
     observing.SAMPLED = sampled
     model = load_model(graph)
     plan = plan_layers(model, precision="int8", policy=recipe.precision, maxima=None)
-    watched = observing.observed_model(model, sampled=tensors_to_calibrate(model, plan))
+    watched = observing.observed_model(model, sampled=tensors_to_observe(model, plan))
     with tempfile.TemporaryDirectory() as folder:
         save_model(watched.model, Path(folder) / "observed.onnx")
         del model

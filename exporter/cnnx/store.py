@@ -159,7 +159,15 @@ def _sweep(folder: Path) -> None:
     for draft in folder.glob(".*.draft"):
         with contextlib.suppress(OSError):
             if time.time() - draft.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(draft, ignore_errors=True)
+                _remove(draft)
+
+
+def _remove(draft: Path) -> None:
+    """A folder or a file."""
+    if draft.is_dir():
+        shutil.rmtree(draft, ignore_errors=True)
+    else:
+        draft.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -264,8 +272,9 @@ class Store:
             if entry.is_dir() and entry.stat().st_mtime < horizon:
                 freed += sum(file.stat().st_size for file in entry.rglob("*") if file.is_file())
                 shutil.rmtree(entry, ignore_errors=True)
-        for partial in self.root.glob("*/.*.partial"):  # of steps that were stopped and never gone on with
-            if partial.stat().st_mtime < horizon:
-                freed += partial.stat().st_size
-                partial.unlink(missing_ok=True)
+        # What steps that were stopped have left, and drafts of such files.
+        for left in (*self.root.glob("*/.*.partial"), *self.root.glob("*/.*.draft")):
+            if left.is_file() and left.stat().st_mtime < horizon:
+                freed += left.stat().st_size
+                left.unlink(missing_ok=True)
         return freed

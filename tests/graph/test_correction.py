@@ -88,9 +88,27 @@ def test_biases_take_up_the_shift_where_means_are_known(biased: bool) -> None:
         for graph in (plain, corrected)
         for constants in [{each.name: each for each in graph.graph.initializer}]
     ]
-    assert all(0 < np.abs(biases[1][name] - biases[0][name]).max() < 0.1 for name in ("stem", "conv", "fc"))
+    weights = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    for node in (each for each in model.graph.node if each.op_type in ("Conv", "Gemm")):
+        weight = weights[node.input[1]]
+        integers, scale = quantize_weight(weight, axis=0, scales="fp32")
+        mean = np.array(means[node.input[0]], np.float32)
+        shift = mean_output_error(node, weight, quantized=integers, scale=scale, mean=mean)
+        assert np.abs(shift).max() > 1e-4
+        np.testing.assert_allclose(biases[1][node.name] - biases[0][node.name], shift, atol=1e-6)
     assert len(corrected.graph.initializer) == len(plain.graph.initializer) + (not biased)
     assert not [finding for finding in lint(corrected) if finding.severity == "error"]
+
+
+def test_a_bias_that_would_leave_fp16_stays_as_it_is() -> None:
+    model = network(group=1, biased=True, trans_b=1)
+    bias = next(each for each in model.graph.initializer if each.name == "conv.bias")
+    bias.CopyFrom(numpy_helper.from_array(np.full(32, 65503, np.float32), bias.name))
+    plan = plan_layers(model, precision="int8", policy=POLICY, maxima=None, scales="fp16")
+    ranges = dict.fromkeys(tensors_to_calibrate(model, plan), 40.0)
+    means = {"relu": (2e4,) * 16}
+    found = insert_qdq(model, plan, ranges=ranges, scales="fp16", means=means)
+    assert found == insert_qdq(model, plan, ranges=ranges, scales="fp16")
 
 
 def test_means_that_are_not_the_channels_read_are_left_alone() -> None:

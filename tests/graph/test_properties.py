@@ -16,9 +16,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from cnnx.graph.fp16 import type_fp16
 from cnnx.graph.lint import lint
-from cnnx.graph.placement import LayerPlan, plan_layers, tensors_to_calibrate
+from cnnx.graph.placement import LayerPlan, plan_layers, tensors_to_calibrate, tensors_to_observe
 from cnnx.graph.qdq import insert_qdq
-from cnnx.recipe import PrecisionPolicy, Scales
+from cnnx.recipe import LayerOverride, PrecisionPolicy, Scales
 
 KINDS = {"fp16": np.float16, "fp32": np.float32}
 POLICY = PrecisionPolicy(small_layers="int8", reason="test")
@@ -41,9 +41,13 @@ def networks(draw: st.DrawFn) -> ModelProto:
                 numpy_helper.to_array(s.constants[-2]) * np.float32(scale), f"{name}.weight"
             )
         )
-        kind = draw(st.sampled_from(["plain", "residual", "fork", "pool"]))
+        kind = draw(st.sampled_from(["plain", "residual", "projection", "fork", "pool"]))
         if kind == "residual" and outputs == channels:
             made = s.node("Add", [made, x], f"{name}.add")
+        if kind == "projection":
+            made = s.node(
+                "Add", [made, s.conv(x, f"{name}.side", channels, outputs, kernel=1)], f"{name}.add"
+            )
         if kind == "fork":
             other = s.conv(x, f"{name}.side", channels, 4, kernel=1)
             made, outputs = s.node("Concat", [made, other], f"{name}.concat", axis=1), outputs + 4
@@ -162,3 +166,21 @@ def test_the_order_of_nodes_means_nothing(model: ModelProto, seed: int, scales: 
         return {layer.node: layer for layer in plan}, tensors, ranges, written
 
     assert facts(other) == facts(model)
+
+
+@few
+@given(model=networks(), data=st.data())
+def test_whatever_returns_to_fp16_only_what_was_observed_is_quantized(
+    model: ModelProto, data: st.DataObject
+) -> None:
+    """As repair does it, and pictures that leave a layer without a range."""
+    plan = plan_layers(model, precision="int8", policy=POLICY, maxima=None)
+    int8 = [layer.node for layer in plan if layer.precision == "int8"]
+    out = data.draw(st.sets(st.sampled_from(int8))) if int8 else set()
+    policy = PrecisionPolicy(
+        small_layers="int8",
+        reason="test",
+        overrides=tuple(LayerOverride(name, "fp16", "test") for name in sorted(out)),
+    )
+    less = plan_layers(model, precision="int8", policy=policy, maxima=None)
+    assert set(tensors_to_calibrate(model, less)) <= set(tensors_to_observe(model, plan))

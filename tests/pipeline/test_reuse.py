@@ -64,11 +64,23 @@ def test_one_changed_picture_redoes_only_what_depends_on_it(pictures, tmp_path):
     assert reused(after) == {"validation pictures", "ONNX graph", "original's logits"}
 
 
-def test_an_edit_to_our_own_quantization_code_redoes_it(pictures, tmp_path, monkeypatch):
+LOGITS, PASS = "original's logits", "calibration pictures through the graph"
+
+
+@pytest.mark.parametrize(
+    ("edited", "kept", "redone"),
+    [
+        # A method only reads what the pictures showed.
+        ("quant/methods.py", {"ONNX graph", LOGITS, PASS}, {"ranges (entropy)", "int8 graph"}),
+        # Decoded anew, pictures are others, whatever their files.
+        ("data/crops.py", {"ONNX graph"}, {"validation pictures", LOGITS, PASS, "int8 graph"}),
+    ],
+)
+def test_an_edit_to_our_own_code_redoes_what_follows(edited, kept, redone, pictures, tmp_path, monkeypatch):
     export(tmp_path / "b", pictures)
     package = tmp_path / "cnnx"
     shutil.copytree(store._PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    with (package / "quant" / "methods.py").open("a") as file:
+    with (package / edited).open("a") as file:
         file.write("# edited\n")
     monkeypatch.setattr(store, "_PACKAGE", package)
     store.code_digest.cache_clear()
@@ -76,9 +88,7 @@ def test_an_edit_to_our_own_quantization_code_redoes_it(pictures, tmp_path, monk
         after = export(tmp_path / "b", pictures)
     finally:
         store.code_digest.cache_clear()
-    assert "ONNX graph" in reused(after) and "original's logits" in reused(after)
-    assert "calibration pictures through the graph" in reused(after)  # a method only reads what they showed
-    assert reused(after).isdisjoint({"ranges (entropy)", "int8 graph"})
+    assert kept <= reused(after) and reused(after).isdisjoint(redone)
     assert after.validation.verdict is Verdict.PASSED
 
 

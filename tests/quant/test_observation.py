@@ -75,6 +75,11 @@ def test_two_halves_are_the_whole(tmp_path_factory: pytest.TempPathFactory, cut:
     assert content(one, folder) == whole
 
 
+def test_statistics_of_different_networks_are_not_merged() -> None:
+    with pytest.raises(GraphError, match="different networks"):
+        Observation(CHANNELS, SAMPLES).merge(Observation(CHANNELS, {"relu": slice(0, 300)}))
+
+
 def test_what_was_saved_is_gone_on_with(tmp_path: Path) -> None:
     batches = pictures(40)
     seen(batches[:21]).save(tmp_path / "part")

@@ -117,6 +117,14 @@ class Crops:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def key(self) -> str:
+        """For the keys of steps: which pictures, and by which code and options they were decoded.
+
+        The folder is the store's, whose name says the latter.
+        """
+        return f"{self.folder.name} {self.list_digest}"
+
     def only(self, places: NDArray[np.intp]) -> Crops:
         """Some of these pictures, as a set of their own."""
         labels = None if self.labels is None else self.labels[places]

@@ -77,6 +77,16 @@ def tensors_to_calibrate(model: ModelProto, plan: Sequence[LayerPlan]) -> tuple[
     return tuple(quantized_uses(model, plan))
 
 
+def tensors_to_observe(model: ModelProto, plan: Sequence[LayerPlan]) -> tuple[str, ...]:
+    """Activations that Q/DQ may come to carry once some of the plan's INT8 layers are in another type.
+
+    Beside those of `tensors_to_calibrate`, both sides of each sum of two convolutions (a block with a
+    projection): either may turn out to be the shortcut.
+    """
+    sides = (side for branches in _fusable(model, plan).values() if len(branches) > 1 for side in branches)
+    return tuple(dict.fromkeys((*tensors_to_calibrate(model, plan), *sides)))
+
+
 def quantized_uses(model: ModelProto, plan: Sequence[LayerPlan]) -> dict[str, tuple[str, ...]]:
     """Activation -> names of the nodes that read it through Q/DQ.
 
@@ -147,14 +157,25 @@ def _with_residuals(
 
 
 def _shortcuts(model: ModelProto, plan: Sequence[LayerPlan]) -> dict[str, str]:
-    """Add -> the one of its inputs that is the shortcut, where the other comes from an INT8 convolution.
+    """Add -> the one of its inputs that is the shortcut, where the other can be fused with it.
 
-    That convolution must feed the Add directly and nothing else, as TensorRT fuses the two then. Where
-    both inputs are such convolutions (a block with a projection), the one with fewer layers behind it is
-    the shortcut.
+    Where both can (a block with a projection), the one with fewer layers behind it is the shortcut.
+    """
+    depths, inputs = _depths(model), {node.name: node.input for node in model.graph.node}
+    found = {}
+    for add, branches in _fusable(model, plan).items():
+        main = max(branches, key=lambda tensor: depths[tensor])
+        found[add] = next(tensor for tensor in inputs[add] if tensor != main)
+    return found
+
+
+def _fusable(model: ModelProto, plan: Sequence[LayerPlan]) -> dict[str, list[str]]:
+    """Add -> those of its inputs that come from an INT8 convolution; Adds with none are left out.
+
+    The convolution must feed the Add directly and nothing else, as TensorRT fuses the two then.
     """
     int8 = {layer.node for layer in plan if layer.precision == "int8"}
-    graph, types, depths = edit.wiring(model.graph), edit.value_types(model), _depths(model)
+    graph, types = edit.wiring(model.graph), edit.value_types(model)
 
     def fusable(tensor: str, add: NodeProto) -> bool:
         conv = graph.producers.get(tensor)
@@ -167,10 +188,8 @@ def _shortcuts(model: ModelProto, plan: Sequence[LayerPlan]) -> dict[str, str]:
     for node in model.graph.node:
         if node.op_type != "Add" or not _joins_feature_maps(node, graph, types):
             continue
-        branches = [tensor for tensor in node.input if fusable(tensor, node)]
-        if branches:
-            main = max(branches, key=lambda tensor: depths[tensor])
-            found[node.name] = next(tensor for tensor in node.input if tensor != main)
+        if branches := [tensor for tensor in node.input if fusable(tensor, node)]:
+            found[node.name] = branches
     return found
 
 

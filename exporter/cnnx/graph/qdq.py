@@ -27,6 +27,7 @@ LEVELS = 127  # -128 is left unused, so that the range is symmetric
 
 _TYPES: dict[str, type[np.floating[Any]]] = {"fp16": np.float16, "fp32": np.float32}
 
+_FP16_MAX = float(np.finfo(np.float16).max)
 # Largest slice of weights that is quantized at a time, in elements: bounds the copies made on the way.
 _SLICE = 1 << 22
 
@@ -228,6 +229,8 @@ class _Writer:
         if shift is None:
             return
         values = edit.array(self._constants[bias]) + shift if bias else shift
+        if self._scales == "fp16" and np.abs(values).max(initial=0) > _FP16_MAX:
+            return
         del wired.input[2:]
         wired.input.append(self._constant(f"{bias or node.name}.corrected", values.astype(np.float32)))
 

@@ -92,7 +92,7 @@ def statistics_step(
 
     def fill(folder: Path, progress: Progress) -> None:
         from cnnx.graph.load import load_model
-        from cnnx.graph.placement import plan_layers, tensors_to_calibrate
+        from cnnx.graph.placement import plan_layers, tensors_to_observe
 
         if parts:
             _merged(parts).save(folder / STATISTICS)
@@ -105,7 +105,7 @@ def statistics_step(
             plan = plan_layers(
                 model, precision=precision, policy=recipe.precision, maxima=None, scales=scales
             )
-            tensors.update(dict.fromkeys(tensors_to_calibrate(model, plan)))
+            tensors.update(dict.fromkeys(tensors_to_observe(model, plan)))
         seen = _observed(
             model,
             crops.pixels,
@@ -132,7 +132,7 @@ def _observed_from(graph: Entry, crops: Crops, recipe: Recipe) -> dict[str, Any]
     """What `_observed` depends on."""
     return {
         "graph": graph.key,
-        "crops": crops.list_digest,
+        "crops": crops.key,
         "preprocessing": dataclasses.asdict(recipe.preprocessing),
         # Of this file itself, not of all it imports: a new method needs no new pass over the pictures.
         "here": digest_of_file(Path(__file__)),
@@ -178,7 +178,8 @@ def _observed(
     saved = time.monotonic()
 
     def watch(batch: NDArray[np.float32]) -> Seen:
-        # A graph of fixed batch reads the last pictures several times where they are too few.
+        # Where too few are left for a graph of fixed batch, it reads some of them twice, and they count
+        # twice: fewer pictures than a batch has.
         outputs = session.run(batch[np.arange(size) % len(batch)])
         return Seen(outputs[MAXIMA], outputs[MEANS], outputs.get(SAMPLE, np.empty(0, np.float32)))
 

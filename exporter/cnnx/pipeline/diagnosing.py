@@ -1,4 +1,4 @@
-"""`cnnx diagnose`: which layers of an INT8 bundle do the damage, on pictures that nothing was chosen by."""
+"""`cnnx diagnose`: which INT8 layers do the damage, on pictures that neither calibrate nor validate."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _findings(
         remade.calibration,
         pixels,
         remade.recipe,
-        pictures=crops.list_digest,
+        pictures=crops.key,
         layers=names,
         scales=manifest.scales,
     )

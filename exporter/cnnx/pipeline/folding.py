@@ -1,4 +1,7 @@
-"""The calibration set in parts: what each, taken alone, would have made of the network."""
+"""The calibration set in parts: what the ranges of each would have made of the network.
+
+Channels are equalized once, by the first pictures of the whole set: folds differ by their ranges alone.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +95,7 @@ def folds_step(
     inputs = {
         "statistics": [statistics.key for _, statistics in sets],
         "graph": graph.key,
-        "selection": selection.list_digest,
+        "selection": selection.key,
         "policy": dataclasses.asdict(recipe.precision),
         "method": method,
         "code": code_digest("cnnx.pipeline.folding"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,7 +117,8 @@ def _selection(steps: Steps, recipe: Recipe, validation: Crops | None, count: in
     """Pictures that choose; of a set without such pictures of its own at most a quarter."""
     images = _images(recipe, recipe.calibration.data, "selection", None)
     # A folder that also validates: those pictures are spoken for.
-    same = recipe.calibration.data == recipe.validation.data and recipe.calibration.data not in BUILT_IN
+    data = recipe.calibration.data
+    same = data not in BUILT_IN and os.path.realpath(data) == os.path.realpath(recipe.validation.data)
     available = len(images) - (len(validation) if validation and same else 0)
     if available < 2:
         raise UsageError(

@@ -33,14 +33,15 @@ def read_findings(findings: Findings, *, recipe: Recipe, calibration: Calibratio
     if not ranking:
         return (*said, "No layer does any damage alone.")
     culprits = _culprits(ranking)
-    said += [_ranking(ranking, culprits), _sum(findings)]
+    layers = len(findings.layers)
+    said += [_ranking(layers, culprits), _sum(findings)]
     images = max(findings.images, REPAIR_IMAGES)
     if would_pass(findings.whole, recipe.acceptance.int8, images=images):
-        return (*said, "Its rates of agreement would clear the gates: nothing has to be mended.")
+        return (*said, "On these pictures its rates of agreement would clear the gates.")
     coverages = {each.tensor: each for each in findings.tensors}
     explained = [(each, coverages[each.tensor]) for each in culprits[:_EXPLAINED]]
     said += _causes(explained)
-    return (*said, *_advice(ranking, culprits, explained, recipe=recipe, calibration=calibration))
+    return (*said, *_advice(layers, culprits, explained, recipe=recipe, calibration=calibration))
 
 
 def _overall(findings: Findings) -> str:
@@ -63,19 +64,19 @@ def _culprits(ranking: Sequence[LayerDamage]) -> list[LayerDamage]:
     return found
 
 
-def _ranking(ranking: Sequence[LayerDamage], culprits: Sequence[LayerDamage]) -> str:
+def _ranking(layers: int, culprits: Sequence[LayerDamage]) -> str:
     share = sum(each.share for each in culprits)
     names = ", ".join(each.layer for each in culprits[:_EXPLAINED])
     more = f" and {len(culprits) - _EXPLAINED} more" if len(culprits) > _EXPLAINED else ""
-    spread = ", spread over the network" if _is_spread(ranking, culprits) else ""
+    spread = ", spread over the network" if _is_spread(layers, culprits) else ""
     return (
-        f"{len(culprits)} of {len(ranking)} layers make {share:.0%} of the damage that layers do alone"
+        f"{len(culprits)} of {layers} layers make {share:.0%} of the damage that layers do alone"
         f"{spread}: {names}{more}."
     )
 
 
-def _is_spread(ranking: Sequence[LayerDamage], culprits: Sequence[LayerDamage]) -> bool:
-    return len(ranking) > 2 and len(culprits) >= _SPREAD * len(ranking)
+def _is_spread(layers: int, culprits: Sequence[LayerDamage]) -> bool:
+    return layers > 2 and len(culprits) >= _SPREAD * layers
 
 
 def _sum(findings: Findings) -> str:
@@ -83,8 +84,10 @@ def _sum(findings: Findings) -> str:
     floor = findings.floor.divergence
     alone = sum(each.likeness.divergence - floor for each in findings.layers)
     whole = findings.whole.divergence - floor
-    if not (math.isfinite(alone) and math.isfinite(whole) and alone > 0):
+    if not (math.isfinite(alone) and math.isfinite(whole)):
         return "Some logits are not finite: what layers do alone cannot be summed."
+    if alone <= 0:
+        return "What layers do alone is within what the other type does without INT8."
     figures = f"{_nats(alone)} in sum, {_nats(whole)} together"
     if whole > _ADDS_UP * alone:
         return f"Together they do more than in sum ({figures}): what one breaks, others enlarge."
@@ -101,6 +104,8 @@ def _causes(explained: Sequence[tuple[LayerDamage, Coverage]]) -> list[str]:
         kind = "range" if _range_signs(tensor) else "resolution"
         if signs:
             said.append(f"{layer.layer} lacks {kind}: {'; '.join(signs)}.")
+        elif not math.isfinite(layer.likeness.divergence):
+            said.append(f"{layer.layer} alone in INT8 makes logits that are not finite.")
         else:
             sound.append(layer.layer)
     if sound:
@@ -133,7 +138,7 @@ def _resolution_signs(layer: LayerDamage, tensor: Coverage) -> list[str]:
 
 
 def _advice(
-    ranking: Sequence[LayerDamage],
+    layers: int,
     culprits: Sequence[LayerDamage],
     explained: Sequence[tuple[LayerDamage, Coverage]],
     *,
@@ -153,9 +158,9 @@ def _advice(
         advice.append(f"Try --method auto: {calibration.method} chose these ranges.")
     if calibration.images < _FEW_PICTURES:
         advice.append(f"Give more calibration pictures: ranges are of {calibration.images}, 512 are usual.")
-    if len(culprits) <= max(1, _FEW_LAYERS * len(ranking)):
+    if len(culprits) <= max(1, _FEW_LAYERS * layers):
         advice.append("--repair should cost little: few layers have to return to FP16.")
-    elif _is_spread(ranking, culprits):
+    elif _is_spread(layers, culprits):
         advice.append("--repair would have to return much of the network to FP16.")
     return advice
 

@@ -55,7 +55,7 @@ def repair_step(
     inputs = {
         "graph": graph.key,
         "ranges": ranges.key,
-        "selection": selection.list_digest,
+        "selection": selection.key,
         "policy": dataclasses.asdict(recipe.precision),
         "acceptance": dataclasses.asdict(recipe.acceptance.int8),
         "validation": validation_images,

@@ -135,7 +135,7 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Folds:
-    """What disjoint parts of the calibration set, taken alone, would have made of the network.
+    """What the ranges of disjoint parts of the calibration set would have made of the network.
 
     Attributes:
         method: how ranges were chosen.

@@ -51,7 +51,7 @@ def choose_method(
     inputs = {
         "statistics": statistics.key,
         "graph": graph.key,
-        "selection": selection.list_digest,
+        "selection": selection.key,
         "policy": dataclasses.asdict(recipe.precision),
         "scales": scales,
         "candidates": CANDIDATES,

@@ -96,7 +96,7 @@ def reference_step(steps: Steps, original: Original, graph: Entry, crops: Crops,
     """
     inputs = {
         "original": graph.key,
-        "crops": crops.list_digest,
+        "crops": crops.key,
         "preprocessing": dataclasses.asdict(recipe.preprocessing),
         "code": code_digest("cnnx.runtimes.eager", "cnnx.runtimes.ort", "cnnx.data.normalize"),
         **ran_by(),

@@ -64,7 +64,7 @@ def percentile(share: float) -> Callable[[TensorStatistics], float]:
 def mean_squared_error(statistics: TensorStatistics) -> float:
     """The range with the least mean squared error of rounding to 127 steps and clipping.
 
-    Of 48 ranges, spaced evenly on a logarithmic scale over the three octaves below the maximum, and 32 more
+    Of 48 ranges, spaced evenly on a logarithmic scale over the three octaves below the maximum, and 33
     around the best of those.
 
     Returns:

@@ -92,7 +92,13 @@ class Observation:
                 self._histograms[name].update(waiting[:, place])
 
     def merge(self, other: Observation) -> None:
-        """Add what another saw of the same network. Any split of the pictures gives the same."""
+        """Add what another saw of the same network. Any split of the pictures gives the same.
+
+        Raises:
+            GraphError: it watched other tensors.
+        """
+        if (self._channels, self._samples) != (other._channels, other._samples):
+            raise GraphError("statistics of different networks cannot be merged")
         self._count()
         other._count()
         self.images += other.images
