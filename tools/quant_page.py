@@ -286,7 +286,8 @@ def tensorrt_rows(found: dict[str, Cells]) -> Iterator[list[str]]:
         if not graphs:
             continue
         shares = [record["int8_share"] for record in graphs if record["int8_share"] is not None]
-        said = Counter(record["rtx"] for record in graphs if record["rtx"] != "built")
+        refused = (each["rtx"] for each in graphs if each["rtx"] != "built")
+        said = Counter(what for what in refused if not what.startswith("not tried"))
         yield [
             way,
             str(len(graphs)),
