@@ -1,14 +1,23 @@
 """What running a network costs: latency and memory; power and energy in `cnnx.measure.power`."""
 
+from cnnx.measure.bootstrap import block_bootstrap
+from cnnx.measure.comparing import Comparison, compare
 from cnnx.measure.latency import measure_latency, measure_side_by_side
 from cnnx.measure.memory import MemoryUse, peak_memory
-from cnnx.measure.samples import Latency, samples_needed
+from cnnx.measure.samples import Latency, Parts, samples_needed
 from cnnx.measure.state import MachineState, read_state
+from cnnx.measure.validity import Validity, judge_validity
 
 __all__ = [
+    "Comparison",
     "Latency",
     "MachineState",
     "MemoryUse",
+    "Parts",
+    "Validity",
+    "block_bootstrap",
+    "compare",
+    "judge_validity",
     "measure_latency",
     "measure_side_by_side",
     "peak_memory",

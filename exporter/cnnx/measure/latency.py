@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.errors import UsageError
-from cnnx.measure.samples import Latency, WarmUpEnd
-from cnnx.runtimes import Session
+from cnnx.measure.samples import Latency, Parts, WarmUpEnd
+from cnnx.runtimes import RunTimes, Session
 
 Clock = Callable[[], int]
 Progress = Callable[[float], None]
@@ -33,6 +33,10 @@ _TURN = 10
 
 def _unheard(_share: float) -> None:
     """Progress that nobody wants."""
+
+
+def _unwatched() -> None:
+    """A look at the machine that nobody takes."""
 
 
 def measure_latency(
@@ -85,11 +89,16 @@ def measure_side_by_side(
     max_seconds: float = 60.0,
     progress: Progress = _unheard,
     clock: Clock = time.perf_counter_ns,
+    look: Callable[[], None] = _unwatched,
 ) -> dict[str, Latency]:
     """Measure several sessions in alternating turns, so that what drifts on the machine hits all alike.
 
     The order of turns reverses each round (A B, B A, ...). Arguments are those of `measure_latency`, for
-    each session; `max_seconds` is for all of them together.
+    each session; `max_seconds` is for all of them together. Sessions that tell where the time of a batch
+    goes (`cnnx.runtimes.TimedSession`) are asked that in every run.
+
+    Args:
+        look: called twice, when all are warm and when the last run has ended: clocks at rest say nothing.
     """
     if batch < 1 or len(images) < 1 or not sessions:
         raise UsageError("a measurement needs a session, a batch of at least 1 and at least one picture")
@@ -103,7 +112,9 @@ def measure_side_by_side(
         series = {name: _Series(session, batches, clock) for name, session in sessions.items()}
         for one in series.values():
             one.warm_up(patience)
+        look()
         _take_turns(list(series.values()), goal, deadline, clock=clock, progress=progress)
+        look()
     return {name: one.latency(batch, goal) for name, one in series.items()}
 
 
@@ -138,9 +149,12 @@ class _Series:
     """The runs of one session."""
 
     def __init__(self, session: Session, batches: Sequence[NDArray[np.float32]], clock: Clock) -> None:
-        self._session, self._batches, self._clock = session, itertools.cycle(batches), clock
+        self._batches, self._clock = itertools.cycle(batches), clock
+        self._run: Callable[[NDArray[np.float32]], object] = getattr(session, "timed_run", session.run)
         self._uncounted = 0
         self._ended: WarmUpEnd = "time limit"
+        self._told: RunTimes | None = None
+        self._parts: list[RunTimes] = []
         self.samples: list[int] = []
 
     def warm_up(self, patience_ns: int) -> None:
@@ -160,6 +174,8 @@ class _Series:
             self._uncounted += 1
         for _ in range(_TURN):
             self.samples.append(self._timed())
+            if self._told is not None:
+                self._parts.append(self._told)
             if self._clock() >= deadline:
                 return
 
@@ -171,13 +187,16 @@ class _Series:
             warmup=self._uncounted,
             warmup_ended=self._ended,
             complete=goal.share(self.samples) >= 1,
+            turn=_TURN,
+            parts=Parts.of(self._parts) if self._parts else None,
         )
 
     def _timed(self) -> int:
         images = next(self._batches)
         start = self._clock()
-        outputs = self._session.run(images)
+        outputs = self._run(images)
         end = self._clock()
+        self._told = outputs if isinstance(outputs, RunTimes) else None
         del outputs  # freed outside the time taken, as a caller that keeps them would
         return end - start
 

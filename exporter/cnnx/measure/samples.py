@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from cnnx.errors import UsageError
+from cnnx.runtimes import RunTimes
 
 WarmUpEnd = Literal["steady", "time limit"]
 
@@ -18,15 +20,46 @@ _CONFIDENCE = 0.99
 
 
 @dataclass(frozen=True, slots=True)
+class Parts:
+    """Where the time of every counted run went, in the order measured; see `cnnx.runtimes.RunTimes`.
+
+    Attributes:
+        enqueue_ns: the host's, queueing the kernels.
+        h2d_ns: the GPU's, input to the device.
+        compute_ns: the GPU's, kernels.
+        d2h_ns: the GPU's, outputs to the host.
+    """
+
+    enqueue_ns: tuple[int, ...]
+    h2d_ns: tuple[int, ...]
+    compute_ns: tuple[int, ...]
+    d2h_ns: tuple[int, ...]
+
+    @property
+    def latency_ns(self) -> tuple[int, ...]:
+        """With transfers: H2D + compute + D2H of each run, trtexec's "Latency"."""
+        return tuple(map(sum, zip(self.h2d_ns, self.compute_ns, self.d2h_ns, strict=True)))
+
+    @staticmethod
+    def of(runs: Iterable[RunTimes]) -> Parts:
+        """Run by run -> part by part."""
+        runs = tuple(runs)
+        return Parts(*(tuple(getattr(run, f.name) for run in runs) for f in dataclasses.fields(Parts)))
+
+
+@dataclass(frozen=True, slots=True)
 class Latency:
     """Measured latencies of one network at one batch size.
 
     Attributes:
-        samples_ns: every run counted, in the order measured.
+        samples_ns: every run counted, in the order measured, end to end by the host's clock: pictures in
+            host memory to outputs there. The next run begins when the last has ended.
         batch: pictures a run.
         warmup: runs before and between that are not counted.
         warmup_ended: "steady", or "time limit": the network had not settled, so the figures are doubtful.
         complete: the minimum time and number of samples were reached before the time limit.
+        turn: runs in a row before another session had its turn.
+        parts: where the time went; None: the session does not tell.
     """
 
     samples_ns: tuple[int, ...]
@@ -34,6 +67,8 @@ class Latency:
     warmup: int
     warmup_ended: WarmUpEnd
     complete: bool
+    turn: int = 10
+    parts: Parts | None = None
 
     @property
     def p50_ns(self) -> int | None:
@@ -58,7 +93,23 @@ class Latency:
     @property
     def coefficient_of_variation(self) -> float | None:
         """Standard deviation over mean; trtexec advises locked clocks above 0.025. None for one sample."""
-        return statistics.stdev(self.samples_ns) / self.mean_ns if len(self.samples_ns) > 1 else None
+        return variation(self.samples_ns)
+
+    @property
+    def series(self) -> dict[str, tuple[int, ...]]:
+        """What figures are given of, by name: with and without transfers where the session tells them."""
+        if self.parts is None:
+            return {"end to end": self.samples_ns}
+        return {
+            "with transfers": self.parts.latency_ns,
+            "GPU compute": self.parts.compute_ns,
+            "end to end": self.samples_ns,
+        }
+
+    @property
+    def steady_ns(self) -> tuple[int, ...]:
+        """What variation is judged by and networks are compared by: GPU compute where that is known."""
+        return self.parts.compute_ns if self.parts else self.samples_ns
 
     @property
     def throughput(self) -> float:
@@ -72,9 +123,7 @@ class Latency:
             None where there are too few samples for the percentile to mean anything: fewer than
             `samples_needed(share)`, such as 64 for 0.9 and 662 for 0.99.
         """
-        if len(self.samples_ns) < samples_needed(share):
-            return None
-        return sorted(self.samples_ns)[math.ceil(share * len(self.samples_ns)) - 1]
+        return percentile_of(self.samples_ns, share)
 
     def percentile_bound_ns(self, share: float) -> int | None:
         """What the true percentile does not exceed, at 99 % confidence, if runs are independent.
@@ -83,10 +132,7 @@ class Latency:
         would still be improbable (1 %), the t - 1 slowest are left out and the slowest other counts.
         (MLPerf inference rules, "Early Stopping".)
         """
-        n = len(self.samples_ns)
-        if n < samples_needed(share):
-            return None
-        return sorted(self.samples_ns, reverse=True)[_improbable(n, 1 - share) - 1]
+        return bound_of(self.samples_ns, share)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data: the raw samples and how they came about."""
@@ -96,12 +142,38 @@ class Latency:
             "warmup": self.warmup,
             "warmup_ended": self.warmup_ended,
             "complete": self.complete,
+            "turn": self.turn,
+            "parts": {name: list(times) for name, times in dataclasses.asdict(self.parts).items()}
+            if self.parts
+            else None,
         }
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Latency:
         """What `as_dict` described."""
-        return Latency(**{**data, "samples_ns": tuple(data["samples_ns"])})
+        told = data.get("parts")
+        parts = Parts(**{name: tuple(times) for name, times in told.items()}) if told else None
+        return Latency(**{**data, "samples_ns": tuple(data["samples_ns"]), "parts": parts})
+
+
+def percentile_of(samples: Sequence[int], share: float) -> int | None:
+    """Nearest rank; None where there are fewer than `samples_needed(share)`."""
+    if len(samples) < samples_needed(share):
+        return None
+    return sorted(samples)[math.ceil(share * len(samples)) - 1]
+
+
+def bound_of(samples: Sequence[int], share: float) -> int | None:
+    """See `Latency.percentile_bound_ns`."""
+    if len(samples) < samples_needed(share):
+        return None
+    return sorted(samples, reverse=True)[_improbable(len(samples), 1 - share) - 1]
+
+
+def variation(samples: Sequence[int]) -> float | None:
+    """Coefficient of variation: standard deviation over mean; None for one sample, or all zero."""
+    mean = statistics.fmean(samples)
+    return statistics.stdev(samples) / mean if len(samples) > 1 and mean > 0 else None
 
 
 def samples_needed(share: float) -> int:

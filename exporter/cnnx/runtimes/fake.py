@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.errors import UsageError
+from cnnx.runtimes import RunTimes
 
 
 @dataclass(slots=True)
@@ -72,3 +73,34 @@ class FakeSession:
     def close(self) -> None:
         """Running afterwards is an error."""
         self._closed = True
+
+
+class FakeTimedSession(FakeSession):
+    """One that also tells where the time of a batch went; satisfies `cnnx.runtimes.TimedSession`.
+
+    Args:
+        runs: what each timed run tells; used up, it starts again. Its latency is what it takes of the clock.
+    """
+
+    def __init__(
+        self,
+        logits: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+        *,
+        runs: Iterable[RunTimes],
+        clock: FakeClock | None = None,
+    ) -> None:
+        super().__init__(logits, clock=clock)
+        self._runs = itertools.cycle(runs)
+
+    def timed_run(self, images: NDArray[np.float32]) -> RunTimes:
+        """Move the clock by the run's latency and tell its parts.
+
+        Raises:
+            UsageError: the session is closed.
+        """
+        if self._closed:
+            raise UsageError("the session is closed")
+        self.batches.append(len(images))
+        times = next(self._runs)
+        self._clock.now_ns += times.latency_ns
+        return times

@@ -1,0 +1,179 @@
+"""Whether a measurement on a device may be believed: a pure function of what was recorded."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cnnx.measure.samples import Latency, Parts, variation
+from cnnx.measure.state import MachineState
+
+# trtexec (TensorRT's samples/common/sampleReporting.cpp) warns at these.
+_ENQUEUE_SHARE = 0.8
+_UNSTEADY = 0.025
+# nvbench discards samples taken below three quarters of the clock it expects.
+_FALLEN = 0.75
+# What NVML names when the hardware or the driver holds the clock down under load: SwPowerCap 0x4, HwSlowdown
+# 0x8, SwThermal 0x20, HwThermal 0x40, PowerBrake 0x80. A clock that was set, or rests, is no throttling.
+_THROTTLING = {
+    "software power cap": "raise the power limit or the power mode, or measure at lower clocks",
+    "hardware slowdown": "look to power supply and cooling",
+    "software thermal slowdown": "cool the device, or let it rest before",
+    "hardware thermal slowdown": "cool the device, or let it rest before",
+    "hardware power brake": "look to the power supply",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that speaks against a measurement.
+
+    Attributes:
+        rule: its short name.
+        reason: what was seen, with the figure.
+        mend: what helps.
+    """
+
+    rule: str
+    reason: str
+    mend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """The verdict on a measurement.
+
+    Attributes:
+        findings: what makes it invalid; empty: it is valid.
+        remarks: what a reader should know that does not make it invalid. On a CPU everything is one: a
+            desktop or laptop is never quiet enough for the rules made for GPUs.
+    """
+
+    findings: tuple[Finding, ...]
+    remarks: tuple[Finding, ...]
+
+    @property
+    def valid(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+
+        def plain(findings: tuple[Finding, ...]) -> list[dict[str, str]]:
+            return [{"rule": f.rule, "reason": f.reason, "mend": f.mend} for f in findings]
+
+        return {
+            "valid": self.valid,
+            "findings": plain(self.findings),
+            "remarks": plain(self.remarks),
+        }
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Validity:
+        """What `as_dict` described."""
+        return Validity(*(tuple(Finding(**f) for f in data[name]) for name in ("findings", "remarks")))
+
+
+def judge_validity(
+    latency: Latency,
+    *,
+    on_gpu: bool,
+    before: MachineState | None = None,
+    after: MachineState | None = None,
+    cuda_graph: bool = False,
+) -> Validity:
+    """Judge a measurement by trtexec's rules, by NVML's reasons and by the clock.
+
+    Args:
+        latency: raw samples, with parts where the session told them.
+        on_gpu: it ran on a GPU.
+        before: the machine when the network was warm; None: not known.
+        after: the machine right after the last run; None likewise.
+        cuda_graph: the kernels went to the GPU as one graph.
+    """
+    found = [*_settled(latency), *_unsteady(latency, before)]
+    if not on_gpu:
+        return Validity((), tuple(found))
+    if latency.parts is not None:
+        found += [*_enqueue_bound(latency.parts, cuda_graph), *_transfer_bound(latency.parts)]
+    found += [*_throttled(before, after), *_fell(before, after)]
+    return Validity(tuple(found), tuple(_below_most(after)))
+
+
+def _settled(latency: Latency) -> Iterator[Finding]:
+    if latency.warmup_ended != "steady":
+        yield Finding("warm-up", "the network had not settled when warm-up ended", "give it more --seconds")
+    if not latency.complete:
+        reason = f"{len(latency.samples_ns)} samples at the time limit are fewer than was asked"
+        yield Finding("cut short", reason, "give it more --seconds, or ask for a lower --percentile")
+
+
+def _unsteady(latency: Latency, state: MachineState | None) -> Iterator[Finding]:
+    found = variation(latency.steady_ns)
+    if found is None or found <= _UNSTEADY:
+        return
+    what = "GPU compute" if latency.parts else "latency"
+    jetson = state is not None and state.gpu is not None and state.gpu.least_mhz is not None
+    lock = "sudo jetson_clocks" if jetson else "sudo nvidia-smi --lock-gpu-clocks=base"
+    mend = f"lock the clocks ({lock})" if latency.parts else "close other programs, lock the clocks"
+    yield Finding("unsteady", f"{what} varies by {found:.1%}, more than {_UNSTEADY:.1%}", mend)
+
+
+def _enqueue_bound(parts: Parts, cuda_graph: bool) -> Iterator[Finding]:
+    enqueue, compute = statistics.median(parts.enqueue_ns), statistics.median(parts.compute_ns)
+    if enqueue > _ENQUEUE_SHARE * compute:
+        yield Finding(
+            "enqueue-bound",
+            f"queueing takes {enqueue / 1e6:.3f} ms, computing {compute / 1e6:.3f}: the GPU waits",
+            "measure a larger --batch: the network is too small to fill the GPU"
+            if cuda_graph
+            else "measure with --cuda-graph, or a larger --batch",
+        )
+
+
+def _transfer_bound(parts: Parts) -> Iterator[Finding]:
+    compute = statistics.median(parts.compute_ns)
+    for name, times in (("to the device", parts.h2d_ns), ("to the host", parts.d2h_ns)):
+        copying = statistics.median(times)
+        if copying >= compute:
+            yield Finding(
+                "transfer-bound",
+                f"copying {name} takes {copying / 1e6:.3f} ms, computing {compute / 1e6:.3f}",
+                "take GPU compute for the network's figure; keep data on the device where speed counts",
+            )
+
+
+def _throttled(*states: MachineState | None) -> Iterator[Finding]:
+    seen = dict.fromkeys(reason for state in states if state for reason in state.throttling or ())
+    for reason in seen:
+        if reason in _THROTTLING:
+            yield Finding("throttled", f"the GPU's clock was held down: {reason}", _THROTTLING[reason])
+
+
+def _fell(before: MachineState | None, after: MachineState | None) -> Iterator[Finding]:
+    first, last = _clock(before), _clock(after)
+    if first is not None and last is not None and last < _FALLEN * first:
+        yield Finding(
+            "clock fell",
+            f"the GPU's clock fell from {first:.0f} to {last:.0f} MHz meanwhile",
+            "lock the clocks, and see to cooling and power",
+        )
+
+
+def _below_most(state: MachineState | None) -> Iterator[Finding]:
+    """No fault, as clocks are locked below their most for steadiness; but figures hold for that clock."""
+    now = _clock(state)
+    most = state.gpu.most_mhz if state and state.gpu else None
+    if now is not None and most is not None and now < _FALLEN * most:
+        yield Finding(
+            "clock",
+            f"the GPU ran at {now:.0f} of at most {most:.0f} MHz: the figures hold for that clock",
+            "raise it if it was not meant",
+        )
+
+
+def _clock(state: MachineState | None) -> float | None:
+    return state.gpu.now_mhz if state and state.gpu else None

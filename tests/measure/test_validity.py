@@ -1,0 +1,144 @@
+"""Verdicts on made-up measurements; the thresholds are trtexec's and nvbench's."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from cnnx.measure import (
+    Latency,
+    MachineState,
+    Parts,
+    block_bootstrap,
+    compare,
+    judge_validity,
+    measure_side_by_side,
+)
+from cnnx.measure.state import Frequency
+from cnnx.measure.validity import Validity
+from cnnx.runtimes import RunTimes
+from cnnx.runtimes.fake import FakeClock, FakeSession, FakeTimedSession
+
+US = 1000
+POOL = np.zeros((6, 1, 2, 2), np.float32)
+GOOD = RunTimes(enqueue_ns=100 * US, h2d_ns=20 * US, compute_ns=500 * US, d2h_ns=5 * US)
+
+
+def state(mhz=1500.0, *, throttling=()):
+    return MachineState(None, Frequency(mhz, None, 1600.0), None, {}, throttling)
+
+
+def latency(*runs, **changes):
+    ends = tuple(run.latency_ns + 50 * US for run in runs)
+    return dataclasses.replace(Latency(ends, 1, 20, "steady", True, parts=Parts.of(runs)), **changes)
+
+
+def rules(measured, **options):
+    return [found.rule for found in judge_validity(measured, on_gpu=True, **options).findings]
+
+
+@pytest.mark.parametrize(
+    ("measured", "options", "expected"),
+    [
+        (latency(*[GOOD] * 20), {"before": state(), "after": state()}, []),
+        (latency(*[dataclasses.replace(GOOD, enqueue_ns=400 * US)] * 20), {}, []),
+        (latency(*[dataclasses.replace(GOOD, enqueue_ns=401 * US)] * 20), {}, ["enqueue-bound"]),
+        (latency(*[dataclasses.replace(GOOD, h2d_ns=500 * US)] * 20), {}, ["transfer-bound"]),
+        (latency(*[dataclasses.replace(GOOD, d2h_ns=500 * US)] * 20), {}, ["transfer-bound"]),
+        (
+            latency(*[GOOD, dataclasses.replace(GOOD, compute_ns=530 * US)] * 20),
+            {},
+            ["unsteady"],
+        ),
+        (latency(*[GOOD] * 20, warmup_ended="time limit"), {}, ["warm-up"]),
+        (latency(*[GOOD] * 20, complete=False), {}, ["cut short"]),
+        (latency(*[GOOD] * 20), {"before": state(), "after": state(1100.0)}, ["clock fell"]),
+        (
+            latency(*[GOOD] * 20),
+            {"after": state(throttling=("GPU idle", "software power cap"))},
+            ["throttled"],
+        ),
+        (latency(*[GOOD] * 20), {"after": state(throttling=("application clocks setting",))}, []),
+    ],
+)
+def test_each_rule_by_its_threshold(measured, options, expected):
+    assert rules(measured, **options) == expected
+
+
+def test_on_a_cpu_nothing_is_invalid_and_the_variation_is_remarked():
+    noisy = Latency((900_000, 1_100_000) * 50, 1, 20, "time limit", True)
+    verdict = judge_validity(noisy, on_gpu=False, before=state(), after=state(10.0))
+    assert verdict.valid and [found.rule for found in verdict.remarks] == ["warm-up", "unsteady"]
+    assert Validity.from_dict(verdict.as_dict()) == verdict
+
+
+def test_a_clock_locked_low_is_remarked_and_valid():
+    verdict = judge_validity(latency(*[GOOD] * 20), on_gpu=True, before=state(900.0), after=state(900.0))
+    assert verdict.valid and "900 of at most 1600 MHz" in verdict.remarks[0].reason
+
+
+def test_timed_sessions_are_asked_for_parts_and_looked_at_when_warm_and_at_the_end():
+    clock, looks = FakeClock(), []
+    sessions = {
+        name: FakeTimedSession(lambda x: x, runs=[run], clock=clock)
+        for name, run in (("a", GOOD), ("b", dataclasses.replace(GOOD, compute_ns=250 * US)))
+    }
+    found = measure_side_by_side(
+        sessions,
+        POOL,
+        batch=2,
+        min_samples=200,
+        min_seconds=0,
+        clock=clock,
+        look=lambda: looks.append(clock.now_ns),
+    )
+    a = found["a"]
+    assert len(a.samples_ns) == len(a.parts.compute_ns) == 200 and len(looks) == 2 and looks[0] > 0
+    assert list(a.series) == ["with transfers", "GPU compute", "end to end"]
+    assert set(a.series["with transfers"]) == {525 * US} and set(a.steady_ns) == {500 * US}
+    assert Latency.from_dict(a.as_dict()) == a
+    faster = compare(found["b"], a)
+    assert faster.ratio == pytest.approx(0.5) and faster.outcome == "faster" and faster.rounds == 20
+
+
+def test_a_difference_within_the_noise_is_not_shown_and_a_drift_that_hits_both_drops_out():
+    def measured(factor, seed):
+        random = np.random.default_rng(seed)
+        drift = (1 + 0.5 * np.sin(np.arange(600) / 60)) * (1 + 0.02 * random.normal(size=600))
+        times = (int(value) for value in 1e6 * factor * drift)
+        return Latency(tuple(times), 1, 0, "steady", True)
+
+    same = compare(measured(1.0, 1), measured(1.0, 2))
+    assert same.outcome == "no difference shown" and same.interval.low < 1 < same.interval.high
+    assert compare(measured(0.97, 1), measured(1.0, 2)).outcome == "faster"
+    assert compare(measured(1.03, 1), measured(1.0, 2)).outcome == "slower"
+    assert compare(Latency((1,) * 90, 1, 0, "steady", True), measured(1.0, 2)) is None
+
+
+def test_the_interval_covers_the_mean_of_a_series_with_memory_where_independence_would_not():
+    """AR(1) with coefficient 0.8: the mean's standard error is 3 times that of independent values."""
+    random, covered, narrow = np.random.default_rng(0), 0, 0
+    for _ in range(60):
+        noise, values = random.normal(size=600), [0.0]
+        for shock in noise:
+            values.append(0.8 * values[-1] + shock)
+        series = np.array(values[101:])
+        found = block_bootstrap([*series])
+        covered += found.mean.low <= 0 <= found.mean.high
+        narrow += abs(series.mean()) <= 1.96 * series.std() / np.sqrt(len(series))
+    assert found.block > 5 and covered >= 48 and narrow < 45
+    alone = block_bootstrap([*random.normal(size=600)])
+    assert alone.block <= 4 and alone.median.low < alone.median.high
+    constant = block_bootstrap([5.0] * 20)
+    assert constant.block == 1 and (constant.mean.low, constant.median.high) == (5.0, 5.0)
+    assert block_bootstrap([1.0] * 9) is None
+
+
+def test_a_session_without_parts_has_none():
+    clock = FakeClock()
+    session = FakeSession(lambda x: x, latencies_ns=itertools.repeat(US * 900, 1), clock=clock)
+    found = measure_side_by_side({"": session}, POOL, batch=1, min_samples=20, min_seconds=0, clock=clock)
+    assert found[""].parts is None and list(found[""].series) == ["end to end"]
