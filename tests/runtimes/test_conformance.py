@@ -126,3 +126,16 @@ def test_importing_the_module_needs_no_vendor(name):
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(UsageError, match=", ".join(runtimes.NAMES)):
         runtimes.get("openvino")
+
+
+def test_times_layers_in_a_session_apart(runtime, net, images, tmp_path):
+    if reason := runtime.cannot_run():
+        pytest.skip(str(reason))
+    file = net("fp32", batch="N")
+    if runtime.engine_suffix is not None:
+        (built,) = runtime.build(file, BuildRequest("fp32", EXPECTED, batch=BATCHES["N"]))
+        file = tmp_path / built.file_name
+        file.write_bytes(built.plan)
+    layers = runtime.layer_times(file, images[:2], runs=3)
+    assert layers and all(layer.mean_ns >= 0 and layer.name for layer in layers)
+    assert "compute" in {layer.kind for layer in layers}

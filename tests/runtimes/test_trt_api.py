@@ -27,6 +27,7 @@ RTX = [name for name in LISTINGS if name.startswith("tensorrt_rtx")]
 MODULES = {
     "network": [*TENSORRT, *RTX],
     "engine": [*TENSORRT, *RTX],
+    "profiler": [*TENSORRT, *RTX],
     "trt": TENSORRT,
     "trt_build": TENSORRT,
     "dla": TENSORRT,

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.errors import CnnxError, UsageError
+from cnnx.runtimes.layer_times import LayerTime
 
 NAMES = {
     "ort": "cnnx.runtimes.ort",
@@ -217,6 +218,18 @@ class Runtime(Protocol):
 
     def open(self, file: Path) -> Session:
         """Open a built engine, or the ONNX file where `engine_suffix` is None."""
+        ...
+
+    def layer_times(
+        self, file: Path, images: NDArray[np.float32], *, runs: int = 50
+    ) -> tuple[LayerTime, ...]:
+        """Time what `open` opens layer by layer, in a session of its own: profiling slows runs.
+
+        Args:
+            file: as for `open`.
+            images: (N, C, H, W), normalised, one batch.
+            runs: that count, after some to warm up.
+        """
         ...
 
 

@@ -18,6 +18,10 @@ from cnnx.errors import BundleError, EnvironmentLacks, UsageError
 from cnnx.runtimes import RunTimes
 from cnnx.runtimes.batches import check_images, run_in_batches
 from cnnx.runtimes.device import Buffer, Cuda, Event, Graph
+from cnnx.runtimes.layer_times import LayerTime
+from cnnx.runtimes.profiler import make_profiler
+
+_WARMING_RUNS = 5
 
 
 class Log(Protocol):
@@ -70,6 +74,7 @@ class EngineSession:
             )
         self.runtime, self.runtime_version = runtime, str(trt.__version__)
         self.device = cuda.device_name()
+        self._trt = trt
         self._cuda, self._log, self._cuda_graph = cuda, log, cuda_graph
         log.clear()
         self._trt_runtime: Any = trt.Runtime(log)
@@ -140,6 +145,38 @@ class EngineSession:
             compute_ns=computed.ns_since(uploaded),
             d2h_ns=done.ns_since(computed),
         )
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Device memory that the context takes for activations, as the engine tells it."""
+        return int(self._engine.device_memory_size_v2)
+
+    @property
+    def io_bytes(self) -> int:
+        """Device memory of inputs and outputs at the largest batch; the host page-locks as much again."""
+        return sum(int(buffer.host.nbytes) for buffer in self._buffers.values())
+
+    def layer_times(self, images: NDArray[np.float32], *, runs: int) -> tuple[LayerTime, ...]:
+        """Time one batch layer by layer. From then on every run is profiled: close the session afterwards.
+
+        Args:
+            images: (N, C, H, W), normalised; N within the engine's range of batches.
+            runs: that count, after a few to warm up.
+
+        Raises:
+            EnvironmentLacks: CUDA or TensorRT reports an error.
+        """
+        self._check(images)
+        self._prepare(images)
+        self._upload(images.size)
+        self._context.profiler = profiler = make_profiler(self._trt)
+        for run in range(_WARMING_RUNS + runs):
+            if run == _WARMING_RUNS:
+                profiler.clear()
+            self._execute()
+            self._stream.synchronize()
+        layers: tuple[LayerTime, ...] = profiler.layers(runs)
+        return layers
 
     def close(self) -> None:
         """Free the memory on the device and the engine."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
+import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +19,14 @@ from cnnx.environment import Gpu, cpu_model, detect_gpu, installed_version, usab
 from cnnx.errors import CnnxError, EnvironmentLacks, GraphError, MissingExtra, UsageError
 from cnnx.runtimes import BuildRequest, BuiltEngine
 from cnnx.runtimes.batches import check_images, run_in_batches
+from cnnx.runtimes.layer_times import LayerTime, kind_of_operator
 
 if TYPE_CHECKING:
     import onnxruntime
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_KERNEL = "_kernel_time"
+_WARMING_RUNS = 5
 # Errors come as exceptions; logged as well, they would stand on the user's terminal.
 _FATAL_ONLY = 4
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -93,6 +99,27 @@ class OrtRuntime:
             raise reason
         return OrtSession(file, self._bindings(), device=self.device())
 
+    def layer_times(
+        self, file: Path, images: NDArray[np.float32], *, runs: int = 50
+    ) -> tuple[LayerTime, ...]:
+        """Time a graph node by node, as ONNX Runtime's optimizer left it, by its profiler (microseconds).
+
+        Args:
+            file: the graph.
+            images: (N, C, H, W), normalised, one batch.
+            runs: that count, after a few to warm up.
+
+        Raises:
+            MissingExtra, EnvironmentLacks, GraphError: as `open`.
+        """
+        if reason := self.missing():
+            raise reason
+        with tempfile.TemporaryDirectory(prefix="cnnx-") as folder:
+            session = OrtSession(file, self._bindings(), device=self.device(), profile=Path(folder) / "p")
+            for _ in range(_WARMING_RUNS + runs):
+                session.run(images)
+            return _layer_times(session.end_profiling(), runs)
+
     def device(self) -> str:
         """Where `open` puts a graph: the GPU's name, or "CPU: " and its model.
 
@@ -111,10 +138,10 @@ class OrtSession:
 
     runtime = "ort"
 
-    def __init__(self, file: Path, ort: Any, *, device: str) -> None:
+    def __init__(self, file: Path, ort: Any, *, device: str, profile: Path | None = None) -> None:
         self.runtime_version: str = ort.__version__
         self.device = device
-        self._session: Any = _load(ort, file, on_gpu=not device.startswith("CPU: "))
+        self._session: Any = _load(ort, file, on_gpu=not device.startswith("CPU: "), profile=profile)
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in _DTYPES:
             raise GraphError(
@@ -141,6 +168,12 @@ class OrtSession:
         fixed = isinstance(shape[0], int)
         return run_in_batches(self._run, images, size=shape[0] if fixed else len(images), fixed=fixed)
 
+    def end_profiling(self) -> Path:
+        """Close the session; gives the file with the events of its runs."""
+        file = Path(self._session.end_profiling())
+        self.close()
+        return file
+
     def close(self) -> None:
         """Free the graph and its thread pool."""
         self._session = None
@@ -166,7 +199,20 @@ def _import() -> Any:
     return onnxruntime
 
 
-def _load(ort: Any, file: Path, *, on_gpu: bool) -> onnxruntime.InferenceSession:
+def _layer_times(events: Path, runs: int) -> tuple[LayerTime, ...]:
+    """Means of each node's last runs, from events {"cat": "Node", "name": "conv1_kernel_time", "dur": 12}."""
+    times: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for event in json.loads(events.read_text(encoding="utf-8")):
+        name = event.get("name", "")
+        if event.get("cat") == "Node" and name.endswith(_KERNEL):
+            times[name[: -len(_KERNEL)], event["args"]["op_name"]].append(event["dur"])
+    return tuple(
+        LayerTime(name, op, kind_of_operator(op), 1000 * sum(taken[-runs:]) / runs)
+        for (name, op), taken in times.items()
+    )
+
+
+def _load(ort: Any, file: Path, *, on_gpu: bool, profile: Path | None = None) -> onnxruntime.InferenceSession:
     if not file.is_file():
         raise GraphError("there is no such file", where=file)
     providers: list[Any] = [(_CUDA, _CUDA_OPTIONS), _CPU] if on_gpu else [_CPU]
@@ -174,7 +220,10 @@ def _load(ort: Any, file: Path, *, on_gpu: bool) -> onnxruntime.InferenceSession
         ort.preload_dlls()
     try:
         # By path: handing over bytes would hold the weights twice while it loads.
-        session = ort.InferenceSession(str(file), _options(ort), providers=providers)
+        options = _options(ort)
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
+        session = ort.InferenceSession(str(file), options, providers=providers)
     except Exception as error:  # as in OrtSession._run
         raise GraphError(f"ONNX Runtime refuses the graph: {_sentence(error)}", where=file) from error
     # Where CUDA's libraries do not load it goes on with the CPU and logs that: a figure would be mislabelled.

@@ -17,6 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cnnx.environment import installed_version
 from cnnx.errors import (
     CnnxError,
@@ -29,6 +32,7 @@ from cnnx.runtimes import BuildOptions, BuildRequest, BuiltEngine
 from cnnx.runtimes.build_log import layer_types
 from cnnx.runtimes.cudart import CudaRuntime
 from cnnx.runtimes.engine import EngineSession
+from cnnx.runtimes.layer_times import LayerTime
 from cnnx.runtimes.network import Library, ParsedNetwork, check_precision, make_log, release_of
 
 _BINDINGS = "tensorrt_rtx_bindings"
@@ -136,6 +140,25 @@ class RtxRuntime:
         return EngineSession(
             file, library.trt, cuda=_cuda(), log=library.log, runtime=self.name, cuda_graph=cuda_graph
         )
+
+    def layer_times(
+        self, file: Path, images: NDArray[np.float32], *, runs: int = 50
+    ) -> tuple[LayerTime, ...]:
+        """Time an engine layer by layer, by TensorRT's IProfiler.
+
+        Args:
+            file: the engine.
+            images: (N, C, H, W), normalised, one batch.
+            runs: that count, after a few to warm up.
+
+        Raises:
+            EnvironmentLacks, BundleError: as `open`.
+        """
+        session = self.open(file)
+        try:
+            return session.layer_times(images, runs=runs)
+        finally:
+            session.close()
 
     def _current(self) -> int:
         if self.cannot_run() is not None:

@@ -323,6 +323,9 @@ class IOptimizationProfile:
     def set_shape(self, input, min, opt, max): ...
     def set_shape_input(self, input, min, opt, max): ...
 
+class IProfiler:
+    def report_layer_time(self, layer_name, ms): ...
+
 class ITensor:
     allowed_formats: object
     dtype: object

@@ -1,0 +1,70 @@
+"""Time layer by layer, and how much of it only changes how data is written down."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cnnx.runtimes.kernels import FUSED
+
+LayerKind = Literal["compute", "cast", "reformat", "quantize"]
+
+# ONNX Runtime's operators; ReorderInput and ReorderOutput go into and out of its blocked layout.
+_OPERATORS: dict[str, LayerKind] = {
+    "Cast": "cast",
+    "QuantizeLinear": "quantize",
+    "DequantizeLinear": "quantize",
+    "Transpose": "reformat",
+    "ReorderInput": "reformat",
+    "ReorderOutput": "reformat",
+}
+# TensorRT's names: "Reformatting CopyNode for Input Tensor 0 to conv1", "input_QuantizeLinear", "Cast_7".
+_NAMES: tuple[tuple[LayerKind, re.Pattern[str]], ...] = (
+    ("reformat", re.compile(r"reformat", re.IGNORECASE)),
+    ("quantize", re.compile(r"quantize", re.IGNORECASE)),
+    ("cast", re.compile(r"(?:^|[_/])cast", re.IGNORECASE)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTime:
+    """A layer as the runtime runs it, which may be several of the graph's in one.
+
+    Attributes:
+        name: the runtime's.
+        op: its operator; empty where the runtime tells none.
+        kind: "compute", or what it only does to data: "cast", "reformat" (layout), "quantize" (Q and DQ).
+        mean_ns: over the runs.
+    """
+
+    name: str
+    op: str
+    kind: LayerKind
+    mean_ns: float
+
+
+def kind_of_operator(op: str) -> LayerKind:
+    """By ONNX's or ONNX Runtime's operator."""
+    return _OPERATORS.get(op, "compute")
+
+
+def kind_of_name(name: str) -> LayerKind:
+    """By TensorRT's name. What several nodes became computes if one of them does."""
+    kinds = [_kind(part) for part in name.split(FUSED)]
+    return "compute" if "compute" in kinds else kinds[0]
+
+
+def shares(layers: Iterable[LayerTime]) -> dict[LayerKind, float]:
+    """Share of the time by kind, 0..1; empty where nothing took time."""
+    layers = tuple(layers)
+    total = sum(layer.mean_ns for layer in layers)
+    kinds: Sequence[LayerKind] = ("compute", "cast", "reformat", "quantize")
+    if not total:
+        return {}
+    return {kind: sum(layer.mean_ns for layer in layers if layer.kind == kind) / total for kind in kinds}
+
+
+def _kind(name: str) -> LayerKind:
+    return next((kind for kind, words in _NAMES if words.search(name)), "compute")

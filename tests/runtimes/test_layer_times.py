@@ -1,0 +1,28 @@
+"""What kind of work a layer's name or operator stands for."""
+
+import pytest
+
+from cnnx.runtimes.layer_times import LayerTime, kind_of_name, kind_of_operator, shares
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("Reformatting CopyNode for Input Tensor 0 to conv1", "reformat"),
+        ("input_QuantizeLinear", "quantize"),
+        ("conv1.weight_DequantizeLinear + conv1 + relu1", "compute"),
+        ("/features/Cast_7", "cast"),
+        ("cast_out + input_QuantizeLinear", "cast"),
+        ("broadcast_add", "compute"),
+        ("conv1 + relu1", "compute"),
+    ],
+)
+def test_names_of_tensorrt(name, kind):
+    assert kind_of_name(name) == kind
+
+
+def test_shares_add_up():
+    ops = {"Conv": 60.0, "Cast": 10.0, "QuantizeLinear": 15.0, "DequantizeLinear": 5.0, "ReorderInput": 10.0}
+    found = shares(LayerTime(op, op, kind_of_operator(op), time) for op, time in ops.items())
+    assert found == {"compute": 0.6, "cast": 0.1, "reformat": 0.1, "quantize": 0.2}
+    assert shares(()) == {}
