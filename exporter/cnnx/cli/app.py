@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cnnx.cli.bench import bench_command
 from cnnx.cli.options import (
     BundlePath,
     CalibrationData,
@@ -15,11 +16,8 @@ from cnnx.cli.options import (
     Equalize,
     Json,
     Model,
-    Power,
-    Rate,
     Report,
     Scales,
-    Sensor,
     Sm,
     Target,
     Trust,
@@ -27,7 +25,6 @@ from cnnx.cli.options import (
     Weights,
     batch_of,
     check_report,
-    power_pass,
     precision_of,
     write_report,
 )
@@ -316,44 +313,7 @@ def validate(
         raise typer.Exit(result.validation.verdict.exit_code)
 
 
-@app.command()
-def bench(
-    bundle: BundlePath,
-    target: Target = "auto",
-    batch: Annotated[int, typer.Option(help="Pictures a run.")] = 1,
-    seconds: Annotated[float, typer.Option(help="The least time to measure for.")] = 3.0,
-    power: Power = False,
-    rate: Rate = None,
-    sensor: Sensor = None,
-    report: Report = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Measure latency and memory of what runs here, energy too if asked; the samples go to its runs/."""
-    from cnnx.cli.ui import command
-
-    with command(as_json=as_json, debug=debug) as ui:
-        import cnnx
-        from cnnx.cli.energy import print_energy
-        from cnnx.cli.tables import print_measurements
-
-        check_report(report)
-        result = cnnx.bench(
-            bundle,
-            target=target,
-            batch=batch,
-            seconds=seconds,
-            power=power_pass(power=power, rate=rate, sensor=sensor),
-            listener=ui.listen,
-        )
-        write_report(bundle, report)
-
-        def render(out: Console, _: bool) -> None:
-            print_measurements(out, result.measurements)
-            if result.energy:
-                print_energy(out, result.energy)
-
-        ui.show(result, command="bench", render=render)
+app.command("bench")(bench_command)
 
 
 @app.command("inspect")

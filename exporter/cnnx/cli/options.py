@@ -80,6 +80,19 @@ def batch_of(text: str) -> tuple[int, int]:
         raise UsageError(f"--batch {text!r} is no size", mend="--batch 4, or --batch 1..8") from None
 
 
+def sizes_of(text: str) -> list[int]:
+    """Sizes of "1,2,4,8"."""
+    from cnnx.errors import UsageError
+
+    try:
+        sizes = [int(size) for size in text.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or min(sizes) < 1:
+        raise UsageError(f"--batch {text!r} is no list of sizes", mend="--batch 1,2,4,8")
+    return sizes
+
+
 def power_pass(*, power: bool, rate: float | None, sensor: str | None) -> PowerPass | None:
     """What --power, --rate and --sensor ask for; None without --power."""
     from cnnx.errors import UsageError
@@ -103,7 +116,7 @@ def check_report(path: Path | None) -> None:
         writer_for(path)
 
 
-def write_report(bundle: Path, path: Path | None) -> None:
+def write_report(bundle: Path | list[Path], path: Path | None) -> None:
     """Write it, where one was asked for."""
     if path is not None:
         import cnnx

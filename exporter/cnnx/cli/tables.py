@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cnnx.cli.columns import titled
+from cnnx.cli.measurements import prediction, print_measurements
 from cnnx.stats import Verdict
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from cnnx.bundle import Engine, Manifest
     from cnnx.graph.inspect import Layer
     from cnnx.pipeline.finished import Inspection
-    from cnnx.pipeline.results import Candidate, ExportResult, Measurement
+    from cnnx.pipeline.results import Candidate, ExportResult
     from cnnx.pipeline.zoo import Architecture, Network
     from cnnx.quant.repair import Repair
     from cnnx.record import LayerRow
@@ -263,32 +264,6 @@ def _print_flips(out: Console, flips: Sequence[Flip], labels: Sequence[str], *, 
         out.print(f"and {len(flips) - len(shown)} more (--verbose shows all)")
 
 
-def print_measurements(out: Console, measurements: Sequence[Measurement]) -> None:
-    """Latency and memory, one row a subject."""
-    columns = ("p50 ms", "p90 ms", "p99 ms", "mean ms", "CoV %", "images/s", "memory MiB")
-    subject = measurements[0].subject
-    title = f"Latency at batch {measurements[0].latency.batch} on {subject.runtime}, {subject.device}"
-    table = titled(title, "what", *columns, right=columns)
-    for measured in measurements:
-        latency, added = measured.latency, measured.memory.added_bytes
-        times = (latency.p50_ns, latency.p90_ns, latency.p99_ns, latency.mean_ns)
-        variation = latency.coefficient_of_variation
-        table.add_row(
-            f"{measured.subject.artefact} {measured.subject.precision}",
-            *("-" if time is None else f"{time / 1e6:.3f}" for time in times),
-            "-" if variation is None else f"{variation * 100:.1f}",
-            f"{latency.throughput:.1f}",
-            "unsupported" if added is None else f"{added / _MIB:.0f}",
-        )
-    out.print(table)
-    samples = ", ".join(str(len(measured.latency.samples_ns)) for measured in measurements)
-    out.print(
-        f"{samples} samples; - where they are too few for the figure. Memory: what opening and running added."
-    )
-    for remark in dict.fromkeys(measured.remark for measured in measurements if measured.remark):
-        out.print(escape(remark))
-
-
 def print_engines(out: Console, engines: Sequence[Engine]) -> None:
     """Engines of a bundle, and what their builds remarked."""
     out.print(engine_table(engines))
@@ -321,6 +296,10 @@ def print_inspection(out: Console, inspection: Inspection, *, verbose: bool) -> 
         **{
             role: f"{listed.images} pictures of {listed.name}: {listed.source}"
             for role, listed in manifest.images.items()
+        },
+        **{
+            f"memory at batch {batch}": prediction(predicted)
+            for batch, predicted in inspection.predicted.items()
         },
         "made by": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
         "hashes": "all intact",

@@ -91,8 +91,8 @@ def block_length(series: NDArray[np.float64]) -> int:
     variance = float(covariances[0] + 2 * np.sum(window * covariances[lags]))
     if variance <= 0:
         return 1
-    length = (2 * spread**2 / (4 / 3 * variance**2)) ** (1 / 3) * n ** (1 / 3)
-    return max(1, min(math.ceil(length), math.ceil(3 * math.sqrt(n)), n // 3))
+    length = math.ceil(float(1.5 * spread**2 / variance**2 * n) ** (1 / 3))
+    return max(1, min(int(length), math.ceil(3 * math.sqrt(n)), n // 3))
 
 
 def _reach(correlations: NDArray[np.float64], n: int) -> int:

@@ -81,7 +81,7 @@ def measure_latency(
 
 def measure_side_by_side(
     sessions: Mapping[str, Session],
-    images: NDArray[np.float32],
+    images: NDArray[np.float32] | Mapping[str, NDArray[np.float32]],
     *,
     batch: int,
     min_seconds: float = 3.0,
@@ -98,18 +98,23 @@ def measure_side_by_side(
     goes (`cnnx.runtimes.TimedSession`) are asked that in every run.
 
     Args:
+        sessions: by names of their own.
+        images: for all of them, or for each by its name.
         look: called twice, when all are warm and when the last run has ended: clocks at rest say nothing.
     """
-    if batch < 1 or len(images) < 1 or not sessions:
+    pools = images if isinstance(images, Mapping) else dict.fromkeys(sessions, images)
+    if batch < 1 or not sessions or min(map(len, pools.values())) < 1:
         raise UsageError("a measurement needs a session, a batch of at least 1 and at least one picture")
     if max_seconds <= 0 or min_samples < 1:
         raise UsageError("max_seconds and min_samples must be positive")
-    batches = batches_of(images, batch)
     goal = _Goal(min_ns=int(min_seconds * 1e9), min_samples=min_samples)
     deadline = clock() + int(max_seconds * 1e9)
     patience = int(max_seconds * 1e9 * _WARMUP_SHARE / len(sessions))
     with _no_garbage_collection():
-        series = {name: _Series(session, batches, clock) for name, session in sessions.items()}
+        series = {
+            name: _Series(session, batches_of(pools[name], batch), clock)
+            for name, session in sessions.items()
+        }
         for one in series.values():
             one.warm_up(patience)
         look()

@@ -1,99 +1,160 @@
-"""Measuring what of a finished bundle runs here: latency, memory, and in a pass of its own energy."""
+"""`bench`: finished bundles side by side, over batches; in a pass of its own energy."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnx import runtimes
 from cnnx.bundle import Bundle
 from cnnx.data.normalize import normalize
 from cnnx.errors import UsageError
-from cnnx.measure.latency import measure_side_by_side
-from cnnx.measure.memory import peak_memory
 from cnnx.measure.samples import samples_needed
 from cnnx.pipeline.energy import Chosen, PowerPass, choose_sampler, measure_use
 from cnnx.pipeline.energy_use import EnergyUse
 from cnnx.pipeline.finished import keep, recipe_of
-from cnnx.pipeline.progress import Listener, Progress, Steps, silent
-from cnnx.pipeline.results import BenchResult, Measurement
+from cnnx.pipeline.measurements import Measurement, Unmeasured, advice_of
+from cnnx.pipeline.measuring import POOL, Effort, measure_pools
+from cnnx.pipeline.progress import Listener, Steps, silent
+from cnnx.pipeline.results import BenchResult
 from cnnx.pipeline.running import OpenSubject, open_subject
-from cnnx.recipe import Preprocessing
-from cnnx.record import Subject
 
-CPU_REMARK = (
-    "A Q/DQ graph runs unfused on the CPU, with every rounding simulated: its latency here predicts "
-    "nothing for a GPU."
-)
-
-
-# Pictures that latency is measured on, in turn: more would only fill memory.
-_POOL = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How long to measure: both minimums, unless `max_seconds` ends it."""
-
-    min_seconds: float
-    min_samples: int
-    max_seconds: float
+# Samples by which a ratio of two networks gets an interval: ten turns of ten.
+_TO_COMPARE = 100
 
 
 def bench(
-    bundle: str | Path,
+    bundle: str | Path | Sequence[str | Path],
     *,
     target: str = "auto",
-    batch: int = 1,
+    batch: int | Sequence[int] = 1,
     seconds: float = 3.0,
+    percentile: float = 99.0,
+    cuda_graph: bool | None = None,
+    layers: bool = False,
     power: PowerPass | None = None,
     listener: Listener = silent,
 ) -> BenchResult:
-    """Measure latency and host memory of what runs here, on the self-test's pictures; energy if asked.
+    """Measure latency and memory of what runs here, on the self-test's pictures; energy if asked.
+
+    Several bundles take turns, so that what drifts on the machine hits all alike: FP16 and INT8 of one
+    network can be compared. Each measurement is kept as a record in its bundle's runs/.
 
     Args:
-        bundle: its folder.
+        bundle: a bundle's folder, or several.
         target: "auto" or a runtime's name.
-        batch: pictures a run.
-        seconds: the least time to measure for.
+        batch: pictures a run, or several sizes to measure one after another.
+        seconds: the least time to measure each for; as many samples as the percentile needs are taken.
+        percentile: to be told, in percent; more samples for a higher one.
+        cuda_graph: launch an engine's kernels as one CUDA graph; None: where that is possible.
+        layers: time layers, too, in a session of their own.
         power: how to measure energy, in a pass of its own after latency; None: not.
         listener: told of progress.
 
     Raises:
+        UsageError: options that make no sense, or no bundle takes any of the batches.
         EnvironmentLacks: energy is asked for and no sensor sees the device; told before anything is measured.
     """
-    opened = Bundle.open(Path(bundle))
+    paths = [bundle] if isinstance(bundle, (str, Path)) else list(bundle)
+    batches = [batch] if isinstance(batch, int) else list(dict.fromkeys(batch))
+    _check(paths, batches, seconds=seconds, percentile=percentile, power=power)
     steps = Steps(listener)
-    low, high = opened.manifest.batch
-    if not low <= batch <= high:
-        raise UsageError(
-            f"the graph takes batches of {low} to {high}, not {batch}", mend="export it with --batch"
-        )
-    if not 0 < seconds < math.inf:
-        raise UsageError(f"measuring for {seconds} seconds makes no sense", mend="--seconds 3")
-    subject = open_subject(opened, target)
-    chosen = choose_sampler(power, subject.subject.device) if power else None
-    measurements = measure(
-        [subject],
-        pixels=opened.reference().crops,
-        preprocessing=recipe_of(opened.manifest).preprocessing,
-        batch=batch,
-        effort=Effort(seconds, min_samples=samples_needed(0.99), max_seconds=max(60.0, 3 * seconds)),
-        steps=steps,
+    bundles = [Bundle.open(Path(path)) for path in paths]
+    subjects = [open_subject(opened, target) for opened in bundles]
+    _check_ranges(bundles, batches)
+    chosen = choose_sampler(power, subjects[0].subject.device) if power else None
+    effort = Effort(
+        seconds,
+        min_samples=max(samples_needed(percentile / 100), _TO_COMPARE if len(bundles) > 1 else 1),
+        max_seconds=max(60.0, 3 * seconds) * len(bundles),
+        percentile=percentile,
+        cuda_graph=cuda_graph,
+        layers=layers,
     )
-    for measurement in measurements:
-        keep(opened, "benchmark", measurement.subject, measurement.as_dict())
+    measured: list[Measurement] = []
+    unmeasured: list[Unmeasured] = []
+    for size in batches:
+        found, failed = _at(size, bundles, subjects, effort, steps)
+        measured += found
+        unmeasured += failed
+    if not measured:
+        raise unmeasured[0].error
     energy = None
     if power and chosen:
-        energy = _energy(opened, subject, measurements[0], power=power, chosen=chosen, steps=steps)
-        keep(opened, "energy", energy.subject, energy.as_dict())
-    return BenchResult(opened, measurements, tuple(steps.times), energy)
+        energy = _energy(bundles[0], subjects[0], measured[0], power=power, chosen=chosen, steps=steps)
+        keep(bundles[0], "energy", energy.subject, energy.as_dict())
+    return BenchResult(
+        tuple(bundles), tuple(measured), tuple(unmeasured), advice_of(measured), tuple(steps.times), energy
+    )
+
+
+def _at(
+    size: int, bundles: Sequence[Bundle], subjects: Sequence[OpenSubject], effort: Effort, steps: Steps
+) -> tuple[tuple[Measurement, ...], tuple[Unmeasured, ...]]:
+    """One batch: those that take it side by side, the others as rows with their reason."""
+    refused = {place: error for place, one in enumerate(bundles) if (error := _out_of_range(one, size))}
+    taking = [place for place in range(len(bundles)) if place not in refused]
+    rows = tuple(Unmeasured(subjects[place].subject, size, error) for place, error in refused.items())
+    if not taking:
+        return (), rows
+    found, failed = measure_pools(
+        [subjects[place] for place in taking],
+        [pool_of(bundles[place], size) for place in taking],
+        batch=size,
+        effort=effort,
+        steps=steps,
+    )
+    homes = {one.subject: home for one, home in zip(subjects, bundles, strict=True)}
+    for measured in found:
+        keep(homes[measured.subject], "benchmark", measured.subject, measured.as_dict())
+    return found, (*rows, *failed)
+
+
+def _check(
+    paths: Sequence[str | Path],
+    batches: Sequence[int],
+    *,
+    seconds: float,
+    percentile: float,
+    power: PowerPass | None,
+) -> None:
+    if not paths or not batches:
+        raise UsageError("a benchmark needs a bundle and a batch", mend="cnnx bench BUNDLE --batch 1")
+    if len({Path(path).resolve() for path in paths}) < len(paths):
+        raise UsageError("a bundle is named twice", mend="name each once")
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"measuring for {seconds} seconds makes no sense", mend="--seconds 3")
+    if not 50 <= percentile < 100:
+        raise UsageError(f"--percentile is in percent, from 50 to below 100, not {percentile:g}")
+    if power and len(paths) * len(batches) > 1:
+        raise UsageError(
+            "energy is measured of one bundle at one batch at a time", mend="give one, or leave --power out"
+        )
+
+
+def _check_ranges(bundles: Sequence[Bundle], batches: Sequence[int]) -> None:
+    """Refuse what would come to nothing but rows of reasons."""
+    errors = [_out_of_range(one, size) for one in bundles for size in batches]
+    if all(errors) and errors[0]:
+        raise errors[0]
+
+
+def _out_of_range(bundle: Bundle, size: int) -> UsageError | None:
+    low, high = bundle.manifest.batch
+    if low <= size <= high:
+        return None
+    return UsageError(
+        f"the graph takes batches of {low} to {high}, not {size}", mend="export it with --batch"
+    )
+
+
+def pool_of(bundle: Bundle, size: int) -> NDArray[np.float32]:
+    """Pictures to measure on, normalised, (M, C, H, W)."""
+    pixels = bundle.reference().crops[: max(size, POOL)]
+    return normalize(pixels, recipe_of(bundle.manifest).preprocessing)
 
 
 def _energy(
@@ -106,11 +167,10 @@ def _energy(
     steps: Steps,
 ) -> EnergyUse:
     batch = measured.latency.batch
-    pixels = bundle.reference().crops[: max(batch, _POOL)]
     return measure_use(
         subject.subject,
         subject.opener,
-        normalize(pixels, recipe_of(bundle.manifest).preprocessing),
+        pool_of(bundle, batch),
         batch=batch,
         power=power,
         chosen=chosen,
@@ -118,50 +178,3 @@ def _energy(
         remark=measured.remark,
         steps=steps,
     )
-
-
-def measure(
-    subjects: Sequence[OpenSubject],
-    *,
-    pixels: NDArray[np.uint8],
-    preprocessing: Preprocessing,
-    batch: int,
-    effort: Effort,
-    steps: Steps,
-) -> tuple[Measurement, ...]:
-    """The memory each subject takes when it is opened and run, then latencies in alternating rounds."""
-
-    def work(progress: Progress) -> tuple[Measurement, ...]:
-        pool = normalize(pixels[: max(batch, _POOL)], preprocessing)
-        sessions, memory = {}, []
-        for index, subject in enumerate(subjects):
-            sessions[str(index)], used = peak_memory(partial(_open_and_run, subject, pool[:batch]))
-            memory.append(used)
-        latencies = measure_side_by_side(
-            sessions,
-            pool,
-            batch=batch,
-            min_seconds=effort.min_seconds,
-            min_samples=effort.min_samples,
-            max_seconds=effort.max_seconds,
-            progress=lambda share: progress(round(share * 100), 100),
-        )
-        for session in sessions.values():
-            session.close()
-        return tuple(
-            Measurement(subject.subject, latency, used, _remark(subject.subject))
-            for subject, latency, used in zip(subjects, latencies.values(), memory, strict=True)
-        )
-
-    return steps.run("latency and memory", work)
-
-
-def _open_and_run(subject: OpenSubject, images: NDArray[np.float32]) -> runtimes.Session:
-    session = subject.opener()
-    session.run(images)
-    return session
-
-
-def _remark(subject: Subject) -> str:
-    on_cpu = subject.artefact == "graph" and subject.device.startswith("CPU: ")
-    return CPU_REMARK if subject.precision == "int8" and on_cpu else ""

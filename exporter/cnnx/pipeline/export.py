@@ -17,20 +17,21 @@ from cnnx.bundle import (
 )
 from cnnx.errors import UsageError
 from cnnx.pipeline import original as originals
-from cnnx.pipeline.benching import Effort, measure
 from cnnx.pipeline.finished import (
     build_into,
     judge_session,
     keep,
     latest_validation,
 )
+from cnnx.pipeline.measurements import Measurement
+from cnnx.pipeline.measuring import Effort, measure
 from cnnx.pipeline.options import check_calibrator, with_options
 from cnnx.pipeline.original import Batch
 from cnnx.pipeline.parts import Job, Parts, make_parts, repaired
 from cnnx.pipeline.pictures import few_ranges, remarks
 from cnnx.pipeline.progress import Listener, Steps, silent
 from cnnx.pipeline.publish import class_names, publish
-from cnnx.pipeline.results import ExportResult, Measurement
+from cnnx.pipeline.results import ExportResult
 from cnnx.pipeline.running import OpenSubject, choose_runtime, open_subject
 from cnnx.pipeline.steps import MODEL as STEP_MODEL
 from cnnx.pipeline.steps import NOTES
@@ -230,7 +231,7 @@ def _original_graph(bundle: Bundle, parts: Parts, beside: Subject) -> OpenSubjec
     file = parts.graph.folder / STEP_MODEL
     digest = bundle.manifest.weights["digest"]
     subject = dataclasses.replace(beside, artefact="original", precision="fp32", digest=digest)
-    return OpenSubject(subject, lambda: originals.open_here("ort", file))
+    return OpenSubject(subject, lambda: originals.open_here("ort", file), "ort", file)
 
 
 def _notes(job: Job, parts: Parts) -> tuple[str, ...]:

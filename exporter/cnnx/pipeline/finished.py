@@ -18,6 +18,8 @@ from cnnx.environment import detect
 from cnnx.errors import BundleError, UsageError
 from cnnx.graph.inspect import Layer, expected_types, layers
 from cnnx.graph.load import load_model
+from cnnx.pipeline.measurements import Prediction
+from cnnx.pipeline.predicting import predict_graph
 from cnnx.pipeline.progress import Listener, Progress, Steps, silent
 from cnnx.pipeline.results import BuildResult, ValidateResult
 from cnnx.pipeline.running import OpenSubject, choose_runtime, open_subject
@@ -100,6 +102,7 @@ class Inspection:
         engines: built engines, hashes checked.
         records: every verdict and measurement, oldest first.
         verdict: of the latest validation of this graph, in words.
+        predicted: memory that the graph will take at the smallest and at the largest batch, by batch.
     """
 
     bundle: Bundle
@@ -107,6 +110,7 @@ class Inspection:
     engines: tuple[Engine, ...]
     records: tuple[Record, ...]
     verdict: str
+    predicted: dict[int, Prediction]
 
 
 def inspect(bundle: str | Path) -> Inspection:
@@ -126,7 +130,8 @@ def inspect(bundle: str | Path) -> Inspection:
         if latest
         else "not validated yet"
     )
-    return Inspection(opened, layers(load_model(opened.model)), engines, records, verdict)
+    predicted = {batch: predict_graph(opened.model, batch) for batch in opened.manifest.batch}
+    return Inspection(opened, layers(load_model(opened.model)), engines, records, verdict, predicted)
 
 
 def latest_validation(bundle: Bundle, records: Sequence[Record]) -> tuple[Record, Validation] | None:

@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from cnnx.bundle import Bundle
+from cnnx.record import Record
 from cnnx.report.files import write_records
 
 
-def write_report(bundle: str | Path, path: str | Path) -> None:
-    """Write what was judged, measured and diagnosed of a bundle: .html, .md, .xml (JUnit), .json or .csv.
+def write_report(bundle: str | Path | Sequence[str | Path], path: str | Path) -> None:
+    """Write what was judged, measured and diagnosed of bundles: .html, .md, .xml (JUnit), .json or .csv.
 
-    The newest verdict, measurement and diagnosis of each subject count: what was judged again is not
-    reported twice, and records of earlier contents of the bundle are left out.
+    The newest verdict, measurement (of each batch, with and without a CUDA graph) and diagnosis of each
+    subject count: what was judged again is not reported twice, and records of earlier contents of the
+    bundle are left out.
+
+    Args:
+        bundle: a bundle's folder, or several.
+        path: of the report.
 
     Raises:
         UsageError: a suffix that means no format.
-        BundleError: the bundle is not whole.
+        BundleError: a bundle is not whole.
         MissingExtra: HTML is asked for and what draws it is absent.
     """
-    opened = Bundle.open(Path(bundle), verify=False)
+    paths = [bundle] if isinstance(bundle, (str, Path)) else bundle
+    records = [record for each in paths for record in _newest(Bundle.open(Path(each), verify=False))]
+    write_records(sorted(records, key=lambda record: record.date), Path(path))
+
+
+def _newest(bundle: Bundle) -> Iterable[Record]:
     present = {
-        opened.manifest.files["model.onnx"],
-        opened.manifest.weights["digest"],
-        *(engine.digest for engine in opened.engines()),
+        bundle.manifest.files["model.onnx"],
+        bundle.manifest.weights["digest"],
+        *(engine.digest for engine in bundle.engines()),
     }
-    records = [record for record in opened.records() if record.subject.digest in present]
-    newest = {(record.kind, record.subject): record for record in records}
-    write_records(sorted(newest.values(), key=lambda record: record.date), Path(path))
+    records = [record for record in bundle.records() if record.subject.digest in present]
+    return {(record.kind, record.subject, *_conditions(record)): record for record in records}.values()
+
+
+def _conditions(record: Record) -> tuple[Any, ...]:
+    """What tells measurements of one subject apart."""
+    if record.kind != "benchmark":
+        return ()
+    return record.result["latency"]["batch"], record.result.get("conditions", {}).get("cuda_graph")

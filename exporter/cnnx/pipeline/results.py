@@ -11,54 +11,17 @@ from typing import Any
 
 from cnnx.agreement import Likeness, Validation
 from cnnx.bundle import Bundle, Engine
-from cnnx.measure.memory import MemoryUse
-from cnnx.measure.samples import Latency
 from cnnx.pipeline.energy_use import EnergyUse
+from cnnx.pipeline.measurements import Advice, Measurement, Unmeasured
 from cnnx.pipeline.progress import StepTime
 from cnnx.quant.coverage import Coverage
 from cnnx.quant.folds import Spread
 from cnnx.quant.repair import Repair
-from cnnx.record import Record, Subject
+from cnnx.record import Record
 from cnnx.stats import Verdict
 
 JSON_SCHEMA = 1
 """Of every object `--json` prints; described in docs/json.md."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """Latency and host memory of one subject on one device.
-
-    Attributes:
-        subject: what was measured.
-        latency: raw samples and what follows from them.
-        memory: of this process, while the subject was opened and run once.
-        remark: what the figures do not say.
-    """
-
-    subject: Subject
-    latency: Latency
-    memory: MemoryUse
-    remark: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data: raw samples, and for readers the figures derived from them."""
-        latency = self.latency
-        figures = {
-            "p50_ns": latency.p50_ns,
-            "p90_ns": latency.p90_ns,
-            "p99_ns": latency.p99_ns,
-            "mean_ns": latency.mean_ns,
-            "coefficient_of_variation": latency.coefficient_of_variation,
-            "images_per_second": latency.throughput,
-        }
-        return {
-            "subject": dataclasses.asdict(self.subject),
-            "figures": figures,
-            "latency": latency.as_dict(),
-            "memory": {**dataclasses.asdict(self.memory), "added_bytes": self.memory.added_bytes},
-            "remark": self.remark,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +45,27 @@ class ValidateResult:
 
 @dataclass(frozen=True, slots=True)
 class BenchResult:
-    """Measurements, side by side in one run; `energy` is None unless it was asked for."""
+    """Measurements, side by side in one run.
 
-    bundle: Bundle
+    Attributes:
+        bundles: in the order given.
+        measurements: batch by batch.
+        unmeasured: what was asked and could not be measured, with the reason.
+        advice: INT8 against FP16, where both were measured on a GPU.
+        energy: None unless it was asked for.
+    """
+
+    bundles: tuple[Bundle, ...]
     measurements: tuple[Measurement, ...]
+    unmeasured: tuple[Unmeasured, ...]
+    advice: tuple[Advice, ...]
     steps: tuple[StepTime, ...]
     energy: EnergyUse | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """6 where a measurement is invalid: its figures decide nothing."""
+        return 0 if all(measured.validity.valid for measured in self.measurements) else 6
 
 
 @dataclass(frozen=True, slots=True)

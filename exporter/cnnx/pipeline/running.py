@@ -49,10 +49,21 @@ def cannot_build(runtime: runtimes.Runtime) -> CnnxError | None:
 
 @dataclass(frozen=True, slots=True)
 class OpenSubject:
-    """Something of a bundle that runs here, and how to open it."""
+    """Something of a bundle that runs here, and how to open it.
+
+    Attributes:
+        subject: what it is.
+        opener: opens it.
+        runtime: name of what opens it.
+        file: that is opened, its hash checked.
+        graph_opener: opens it as a CUDA graph; None where there is no such thing.
+    """
 
     subject: Subject
     opener: Callable[[], runtimes.Session]
+    runtime: str
+    file: Path
+    graph_opener: Callable[[], runtimes.Session] | None = None
 
 
 def open_subject(bundle: Bundle, target: str) -> OpenSubject:
@@ -68,7 +79,11 @@ def open_subject(bundle: Bundle, target: str) -> OpenSubject:
         engine, runtime = found
         version = f"{engine.runtime} {engine.runtime_version}"
         subject = _subject(manifest, "engine", engine.digest, version, runtime.device())
-        return OpenSubject(subject, partial(runtime.open, bundle.engine_file(engine)))
+        file = bundle.engine_file(engine)
+        opens: Any = runtime.open
+        return OpenSubject(
+            subject, partial(runtime.open, file), runtime.name, file, partial(opens, file, cuda_graph=True)
+        )
     if target not in ("auto", "ort"):
         runtime = runtimes.get(target)
         raise runtime.cannot_run() or UsageError(
@@ -80,7 +95,7 @@ def open_subject(bundle: Bundle, target: str) -> OpenSubject:
     if reason := ort.cannot_run():
         raise reason
     subject = _subject(manifest, "graph", manifest.files["model.onnx"], f"ort {ort.version()}", ort.device())
-    return OpenSubject(subject, lambda: ort.open(bundle.model))
+    return OpenSubject(subject, lambda: ort.open(bundle.model), ort.name, bundle.model)
 
 
 def _engine_that_runs(

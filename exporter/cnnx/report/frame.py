@@ -18,8 +18,10 @@ RATES = {
 """Name of a gate -> its column; `_low` and `_high` columns hold the interval."""
 
 _SUBJECT = ("network", "precision", "artefact", "digest", "runtime", "device")
-_TEXT = ("date", "kind", *_SUBJECT, "verdict", "sensor", "covers")
+_TEXT = ("date", "kind", *_SUBJECT, "verdict", "sensor", "covers", "of")
+_FLAGS = ("cuda_graph", "valid")
 _COUNTS = ("images", "flips", "samples", "batch", "p50_ns", "p90_ns", "p99_ns", "peak_bytes", "added_bytes")
+_MEMORY = ("libraries_bytes", "gpu_bytes", "shared_bytes", "scratch_bytes", "io_bytes")
 _ENERGY = ("gross_mj", "gross_mj_low", "gross_mj_high", "net_mj", "net_mj_low", "net_mj_high")
 _POWER = ("power_mw", "idle_before_mw", "idle_after_mw")
 _NUMBERS = (
@@ -36,7 +38,8 @@ _NUMBERS = (
 )
 SCHEMA: dict[str, Any] = {
     **dict.fromkeys(_TEXT, pl.String),
-    **dict.fromkeys(_COUNTS, pl.Int64),
+    **dict.fromkeys(_FLAGS, pl.Boolean),
+    **dict.fromkeys((*_COUNTS, *_MEMORY), pl.Int64),
     **dict.fromkeys(_NUMBERS, pl.Float64),
 }
 
@@ -75,9 +78,13 @@ def _judged(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _measured(result: Mapping[str, Any]) -> dict[str, Any]:
-    latency, memory = result["latency"], result["memory"]
+    latency = result["latency"]
     counts = {"samples": len(latency["samples_ns"]), "batch": latency["batch"]}
-    return {**result["figures"], **counts, **{k: memory[k] for k in ("peak_bytes", "added_bytes")}}
+    flags = {
+        "cuda_graph": result.get("conditions", {}).get("cuda_graph"),
+        "valid": result.get("validity", {}).get("valid"),
+    }
+    return {**result["figures"], **counts, **flags, **result["memory"]}
 
 
 def _used(result: Mapping[str, Any]) -> dict[str, Any]:

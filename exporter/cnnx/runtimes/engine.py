@@ -175,7 +175,7 @@ class EngineSession:
                 profiler.clear()
             self._execute()
             self._stream.synchronize()
-        layers: tuple[LayerTime, ...] = profiler.layers(runs)
+        layers: tuple[LayerTime, ...] = profiler.layers()
         return layers
 
     def close(self) -> None:

@@ -36,13 +36,13 @@ class LayerTime:
         name: the runtime's.
         op: its operator; empty where the runtime tells none.
         kind: "compute", or what it only does to data: "cast", "reformat" (layout), "quantize" (Q and DQ).
-        mean_ns: over the runs.
+        median_ns: over the runs.
     """
 
     name: str
     op: str
     kind: LayerKind
-    mean_ns: float
+    median_ns: float
 
 
 def kind_of_operator(op: str) -> LayerKind:
@@ -59,11 +59,11 @@ def kind_of_name(name: str) -> LayerKind:
 def shares(layers: Iterable[LayerTime]) -> dict[LayerKind, float]:
     """Share of the time by kind, 0..1; empty where nothing took time."""
     layers = tuple(layers)
-    total = sum(layer.mean_ns for layer in layers)
+    total = sum(layer.median_ns for layer in layers)
     kinds: Sequence[LayerKind] = ("compute", "cast", "reformat", "quantize")
     if not total:
         return {}
-    return {kind: sum(layer.mean_ns for layer in layers if layer.kind == kind) / total for kind in kinds}
+    return {kind: sum(layer.median_ns for layer in layers if layer.kind == kind) / total for kind in kinds}
 
 
 def _kind(name: str) -> LayerKind:

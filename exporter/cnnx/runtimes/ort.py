@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import statistics
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -200,14 +201,17 @@ def _import() -> Any:
 
 
 def _layer_times(events: Path, runs: int) -> tuple[LayerTime, ...]:
-    """Means of each node's last runs, from events {"cat": "Node", "name": "conv1_kernel_time", "dur": 12}."""
+    """Medians of each node's last runs, from events such as
+
+    {"cat": "Node", "name": "conv1_kernel_time", "dur": 12, "args": {"op_name": "Conv"}}.
+    """
     times: dict[tuple[str, str], list[int]] = defaultdict(list)
     for event in json.loads(events.read_text(encoding="utf-8")):
         name = event.get("name", "")
         if event.get("cat") == "Node" and name.endswith(_KERNEL):
             times[name[: -len(_KERNEL)], event["args"]["op_name"]].append(event["dur"])
     return tuple(
-        LayerTime(name, op, kind_of_operator(op), 1000 * sum(taken[-runs:]) / runs)
+        LayerTime(name, op, kind_of_operator(op), 1000 * statistics.median(taken[-runs:]))
         for (name, op), taken in times.items()
     )
 

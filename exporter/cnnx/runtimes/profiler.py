@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from typing import Any
 
@@ -12,7 +13,7 @@ def make_profiler(trt: Any) -> Any:
     """An IProfiler to set as `context.profiler`, before the first run.
 
     TensorRT then times each layer of every run by events and reports it when the run has ended ("IProfiler",
-    TensorRT's Python API): runs get slower, so latency is measured without it. `layers()` gives the means.
+    TensorRT's Python API): runs get slower, so latency is measured without it. `layers()` gives the medians.
     """
 
     class Profiler(trt.IProfiler):  # type: ignore[misc]
@@ -26,9 +27,9 @@ def make_profiler(trt: Any) -> Any:
         def clear(self) -> None:
             self._times: dict[str, list[float]] = defaultdict(list)
 
-        def layers(self, runs: int) -> tuple[LayerTime, ...]:
+        def layers(self) -> tuple[LayerTime, ...]:
             return tuple(
-                LayerTime(name, "", kind_of_name(name), sum(times) / runs)
+                LayerTime(name, "", kind_of_name(name), statistics.median(times))
                 for name, times in self._times.items()
             )
 

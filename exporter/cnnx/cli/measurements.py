@@ -1,0 +1,185 @@
+"""Latency, memory, validity and layers as tables."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cnnx.cli.columns import titled
+
+if TYPE_CHECKING:
+    from cnnx.measure.figures import Figures
+    from cnnx.pipeline.measurements import LayerProfile, Measurement, Prediction, Unmeasured
+    from cnnx.pipeline.results import BenchResult
+    from cnnx.record import Subject
+
+_MIB = 2**20
+_UNKNOWN = "not known"
+_LAYERS_SHOWN = 10
+
+
+def print_bench(out: Console, result: BenchResult, *, verbose: bool) -> None:
+    """`cnnx bench`: figures, memory, verdicts, layers, and what could not be measured."""
+    print_measurements(out, result.measurements)
+    if result.unmeasured:
+        out.print(_unmeasured_table(result.unmeasured))
+    for measured in result.measurements:
+        if measured.layers:
+            title = f"Slowest layers of {measured.subject.network} {_name(measured)}, batch "
+            _print_layers(out, measured.layers, title + str(measured.latency.batch), verbose=verbose)
+    for advice in result.advice:
+        color = "green" if advice.recommended == "int8" else "yellow"
+        out.print(f"[{color}]{escape(str(advice))}[/]", soft_wrap=True)
+
+
+def print_measurements(out: Console, measurements: Sequence[Measurement]) -> None:
+    """Latency, one table a batch; memory; then what speaks against the figures."""
+    several = len({measured.subject.network for measured in measurements}) > 1
+    for _, group in itertools.groupby(measurements, lambda measured: measured.latency.batch):
+        together = list(group)
+        out.print(_latency_table(together, several=several))
+        samples = ", ".join(str(len(measured.latency.samples_ns)) for measured in together)
+        out.print(f"{samples} samples; - where they are too few for the figure. {_conditions(together)}")
+    out.print(_memory_table(measurements, several=several))
+    out.print("Memory: each opened and run once in a process of its own; predicted without libraries.")
+    for measured in measurements:
+        for line in _verdict(measured):
+            out.print(line, soft_wrap=True)
+    for remark in dict.fromkeys(measured.remark for measured in measurements if measured.remark):
+        out.print(escape(remark))
+
+
+def prediction(predicted: Prediction) -> str:
+    """Predicted memory in words."""
+    parts = {
+        "weights": predicted.weights_bytes,
+        "activations": predicted.scratch_bytes,
+        "I/O": predicted.io_bytes,
+    }
+    said = ", ".join(f"{name} {_mib(value, 2)}" for name, value in parts.items())
+    return f"{said} MiB; libraries and workspace come on top"
+
+
+def _latency_table(together: Sequence[Measurement], *, several: bool) -> Table:
+    first = together[0]
+    subject, asked = first.subject, first.conditions.percentile
+    last = f"p{asked:g} ms"
+    columns = ("p50 ms", "95 % interval", "p90 ms", last, "mean ms", "CoV %", "images/s")
+    title = f"Latency at batch {first.latency.batch} on {subject.runtime}, {subject.device}"
+    told = any(measured.latency.parts for measured in together)
+    table = titled(title, "what", *(("of",) if told else ()), *columns, right=columns)
+    for measured in together:
+        name = f"{measured.subject.network} {_name(measured)}" if several else _name(measured)
+        throughput = f"{measured.latency.throughput:.1f}"
+        for place, (series, figures) in enumerate(measured.figures().items()):
+            head = (name if place == 0 else "", *((series,) if told else ()))
+            table.add_row(*head, *_times(figures), throughput if series == "end to end" else "")
+    return table
+
+
+def _times(figures: Figures) -> tuple[str, ...]:
+    interval = figures.p50_interval
+    return (
+        _ms(figures.p50_ns),
+        f"{_ms(interval.low)} .. {_ms(interval.high)}" if interval else "-",
+        _ms(figures.p90_ns),
+        _ms(figures.percentile_ns),
+        _ms(figures.mean_ns),
+        "-" if figures.coefficient_of_variation is None else f"{figures.coefficient_of_variation * 100:.1f}",
+    )
+
+
+def _conditions(together: Sequence[Measurement]) -> str:
+    first = together[0].conditions
+    graphs = {measured.conditions.cuda_graph for measured in together} - {None}
+    said = [f"At least {first.min_seconds:g} s each"]
+    if first.side_by_side > 1:
+        said.append(f"{first.side_by_side} in alternating turns")
+    if graphs:
+        said.append(
+            "CUDA graph on"
+            if graphs == {True}
+            else "CUDA graph off"
+            if graphs == {False}
+            else "CUDA graph mixed"
+        )
+    return ", ".join(said) + "."
+
+
+def _memory_table(measurements: Sequence[Measurement], *, several: bool) -> Table:
+    gpu = any(measured.memory.gpu_bytes is not None for measured in measurements)
+    shared = any(measured.memory.shared_bytes is not None for measured in measurements)
+    measured_columns = [
+        "host peak",
+        "libraries",
+        *(["GPU process"] if gpu else []),
+        *(["CPU and GPU"] if shared else []),
+    ]
+    columns = ("weights", "activations", "I/O", "predicted", *measured_columns)
+    table = titled("Memory, MiB", "what", "batch", *columns, right=("batch", *columns))
+    for measured in measurements:
+        name = f"{measured.subject.network} {_name(measured)}" if several else _name(measured)
+        told, found = measured.predicted, measured.memory
+        cells = [told.weights_bytes, told.scratch_bytes, told.io_bytes, told.total_bytes]
+        table.add_row(
+            name,
+            str(measured.latency.batch),
+            *(_mib(value, 2) for value in cells),
+            *(_mib(value, 0) for value in (found.host.added_bytes, found.libraries_bytes)),
+            *([_mib(found.gpu_bytes, 0)] if gpu else []),
+            *([_mib(found.shared_bytes, 0)] if shared else []),
+        )
+    return table
+
+
+def _verdict(measured: Measurement) -> Iterator[str]:
+    name = f"{measured.subject.network} {_name(measured)}, batch {measured.latency.batch}"
+    validity = measured.validity
+    if not measured.subject.device.startswith("CPU: ") and validity.valid:
+        yield f"[green]valid:[/] {escape(name)}"
+    for color, word, findings in (
+        ("red", "invalid", validity.findings),
+        ("yellow", "remark", validity.remarks),
+    ):
+        for finding in findings:
+            yield f"[{color}]{word}:[/] {escape(name)}: {escape(finding.reason)}; {escape(finding.mend)}"
+
+
+def _unmeasured_table(rows: Sequence[Unmeasured]) -> Table:
+    table = titled("Not measured", "what", "batch", "reason", "mend", right=("batch",))
+    for row in rows:
+        what = f"{row.subject.network} {row.subject.artefact} {row.subject.precision}"
+        table.add_row(what, str(row.batch), escape(row.error.what), escape(row.error.mend or ""))
+    return table
+
+
+def _print_layers(out: Console, profile: LayerProfile, title: str, *, verbose: bool) -> None:
+    ordered = sorted(profile.layers, key=lambda layer: layer.median_ns, reverse=True)
+    shown = ordered if verbose else ordered[:_LAYERS_SHOWN]
+    total = sum(layer.median_ns for layer in ordered)
+    table = titled(title, "layer", "op", "kind", "ms", "%", right=("ms", "%"))
+    for layer in shown:
+        share = f"{layer.median_ns / total:.1%}"[:-1] if total else "-"
+        table.add_row(escape(layer.name), layer.op, layer.kind, _ms(layer.median_ns), share)
+    out.print(table)
+    said = ", ".join(f"{kind} {share:.1%}" for kind, share in profile.as_dict()["shares"].items())
+    more = f"{len(ordered) - len(shown)} more (--verbose); " if len(shown) < len(ordered) else ""
+    out.print(f"{more}medians of {profile.runs} runs, profiled apart: {said}")
+
+
+def _name(measured: Measurement) -> str:
+    subject: Subject = measured.subject
+    return f"{subject.artefact} {subject.precision}"
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value / 1e6:.3f}"
+
+
+def _mib(value: int | None, digits: int) -> str:
+    return _UNKNOWN if value is None else f"{value / _MIB:.{digits}f}"

@@ -1,0 +1,79 @@
+"""Memory that a graph will take, before anything loads it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from onnx import ModelProto, helper
+
+from cnnx.graph.edit import ValueType, value_types, wiring
+
+# Their outputs are their inputs under another name or shape: runtimes copy nothing.
+_VIEWS = frozenset({"Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+
+
+@dataclass(frozen=True, slots=True)
+class GraphMemory:
+    """What a graph asks for at one batch, in bytes.
+
+    Attributes:
+        weights_bytes: constants as they are stored.
+        scratch_bytes: the most that is alive at once of what nodes hand on to each other.
+        io_bytes: inputs and outputs.
+    """
+
+    weights_bytes: int
+    scratch_bytes: int
+    io_bytes: int
+
+
+def predict_memory(model: ModelProto, batch: int) -> GraphMemory:
+    """Predict a graph's memory: nodes one after another, each tensor freed after its last reader.
+
+    A runtime that fuses nodes takes less; its libraries, its copies of weights in other layouts and its
+    kernels' workspace come on top. Tensors whose shape inference does not know count as nothing.
+
+    Args:
+        model: with a dynamic or a fixed batch as its first dimension.
+        batch: pictures a run, where the batch is dynamic.
+    """
+    types, wires = value_types(model), wiring(model.graph)
+    weights = sum(_bytes(ValueType(t.data_type, tuple(t.dims)), 1) for t in model.graph.initializer)
+    constant = set(wires.initializers)
+    ends = {value.name for value in (*model.graph.input, *model.graph.output)} - constant
+    held: dict[str, str] = {}  # a view -> the tensor whose memory it is
+    readers: Counter[str] = Counter()
+    for node in model.graph.node:
+        if constant.issuperset(filter(None, node.input)):
+            constant.update(node.output)  # folded when the graph is loaded
+        elif node.op_type in _VIEWS:
+            held[node.output[0]] = held.get(node.input[0], node.input[0])
+        readers.update(held.get(name, name) for name in node.input if name)
+
+    def size(name: str) -> int:
+        counts = name in types and name not in ends and name not in held and name not in constant
+        return _bytes(types[name], batch) if counts else 0
+
+    alive = most = 0
+    for node in model.graph.node:
+        alive += sum(size(name) for name in node.output)
+        most = max(most, alive)
+        unread = [name for name in node.output if name not in held and not readers[name]]
+        for name in (held.get(name, name) for name in node.input if name):
+            readers[name] -= 1
+            if not readers[name]:
+                unread.append(name)
+        alive -= sum(size(name) for name in unread)
+    return GraphMemory(weights, most, sum(_bytes(types[name], batch) for name in ends if name in types))
+
+
+def _bytes(kind: ValueType, batch: int) -> int:
+    """A first dimension that is no number is the batch."""
+    shape = kind.shape or ()
+    lengths = [batch if axis == 0 and not isinstance(n, int) else n for axis, n in enumerate(shape)]
+    if not all(isinstance(n, int) for n in lengths):
+        return 0
+    known = [n for n in lengths if isinstance(n, int)]
+    return math.prod(known) * int(helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize)

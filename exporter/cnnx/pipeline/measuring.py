@@ -1,0 +1,277 @@
+"""One batch measured: memory in processes apart, latency in alternating turns, and whether to believe it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnx import runtimes
+from cnnx.data.normalize import normalize
+from cnnx.errors import CnnxError, EnvironmentLacks, UsageError
+from cnnx.measure.footprint import Footprint, measure_footprint
+from cnnx.measure.latency import Progress as Share
+from cnnx.measure.latency import measure_side_by_side
+from cnnx.measure.state import MachineState, read_state
+from cnnx.measure.validity import judge_validity
+from cnnx.pipeline.measurements import (
+    Conditions,
+    LayerProfile,
+    Measurement,
+    Prediction,
+    Unmeasured,
+)
+from cnnx.pipeline.predicting import predict_graph
+from cnnx.pipeline.progress import Progress, Steps
+from cnnx.pipeline.running import OpenSubject
+from cnnx.recipe import Preprocessing
+from cnnx.record import Subject
+
+CPU_REMARK = (
+    "A Q/DQ graph runs unfused on the CPU, with every rounding simulated: its latency here predicts "
+    "nothing for a GPU."
+)
+# Pictures that latency is measured on, in turn: more would only fill memory.
+POOL = 32
+_LAYER_RUNS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long to measure: both minimums, unless `max_seconds` ends it.
+
+    Attributes:
+        min_seconds: sum of samples of each subject.
+        min_samples: of each subject.
+        max_seconds: for all of them together.
+        percentile: to be told, in percent.
+        cuda_graph: launch an engine's kernels as one CUDA graph; None: where that is possible.
+        layers: time layers, too, in a session of their own.
+    """
+
+    min_seconds: float
+    min_samples: int
+    max_seconds: float
+    percentile: float = 99.0
+    cuda_graph: bool | None = None
+    layers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    subject: OpenSubject
+    session: runtimes.Session
+    cuda_graph: bool | None
+    remark: str
+
+
+def measure(
+    subjects: Sequence[OpenSubject],
+    *,
+    pixels: NDArray[np.uint8],
+    preprocessing: Preprocessing,
+    batch: int,
+    effort: Effort,
+    steps: Steps,
+) -> tuple[Measurement, ...]:
+    """As `measure_pools`, of subjects that take the same pictures; the first failure is raised."""
+    pool = normalize(pixels[: max(batch, POOL)], preprocessing)
+    measured, failed = measure_pools(
+        subjects, [pool] * len(subjects), batch=batch, effort=effort, steps=steps
+    )
+    if failed:
+        raise failed[0].error
+    return measured
+
+
+def measure_pools(
+    subjects: Sequence[OpenSubject],
+    pools: Sequence[NDArray[np.float32]],
+    *,
+    batch: int,
+    effort: Effort,
+    steps: Steps,
+) -> tuple[tuple[Measurement, ...], tuple[Unmeasured, ...]]:
+    """The memory each subject takes, then latencies side by side.
+
+    Args:
+        subjects: what runs.
+        pools: normalised pictures for each, (M, C, H, W).
+        batch: pictures a run.
+        effort: how long.
+        steps: told of progress.
+
+    Returns:
+        measurements, and subjects that could not be opened or run.
+    """
+
+    def work(progress: Progress) -> tuple[tuple[Measurement, ...], tuple[Unmeasured, ...]]:
+        opened, failed = _open_all(subjects, pools, batch, effort.cuda_graph)
+        try:
+            measured = _measured(
+                opened,
+                pools=[pools[place] for place in opened],
+                batch=batch,
+                effort=effort,
+                progress=lambda share: progress(round(share * 100), 100),
+            )
+        finally:
+            for one in opened.values():
+                one.session.close()
+        return measured, failed
+
+    measured, failed = steps.run("latency and memory", work)
+    if effort.layers:
+        measured = tuple(
+            dataclasses.replace(one, layers=_layers(subjects, pools, one, steps)) for one in measured
+        )
+    return measured, failed
+
+
+def _open_all(
+    subjects: Sequence[OpenSubject],
+    pools: Sequence[NDArray[np.float32]],
+    batch: int,
+    cuda_graph: bool | None,
+) -> tuple[dict[int, _Opened], tuple[Unmeasured, ...]]:
+    tried = [
+        _try_open(subject, batch_from(pool, batch), cuda_graph)
+        for subject, pool in zip(subjects, pools, strict=True)
+    ]
+    opened = {place: one for place, one in enumerate(tried) if isinstance(one, _Opened)}
+    return opened, tuple(one for one in tried if isinstance(one, Unmeasured))
+
+
+def _try_open(
+    subject: OpenSubject, images: NDArray[np.float32], cuda_graph: bool | None
+) -> _Opened | Unmeasured:
+    try:
+        return _open(subject, images, cuda_graph)
+    except CnnxError as error:
+        return Unmeasured(subject.subject, len(images), error)
+
+
+def _open(subject: OpenSubject, images: NDArray[np.float32], cuda_graph: bool | None) -> _Opened:
+    """Open and run once: a CUDA graph that cannot be captured shows only then."""
+    if subject.graph_opener is None:
+        if cuda_graph:
+            raise UsageError(
+                f"CUDA graphs are of TensorRT's engines, here {subject.subject.runtime} runs the graph",
+                mend="build an engine first (cnnx build), or leave --cuda-graph out",
+            )
+        return _Opened(subject, _run_once(subject.opener, images), None, "")
+    if cuda_graph is False:
+        return _Opened(subject, _run_once(subject.opener, images), False, "")
+    try:
+        return _Opened(subject, _run_once(subject.graph_opener, images), True, "")
+    except EnvironmentLacks as error:
+        if cuda_graph:
+            raise
+        remark = f"Measured without a CUDA graph: {error.what}."
+        return _Opened(subject, _run_once(subject.opener, images), False, remark)
+
+
+def _run_once(opener: Callable[[], Any], images: NDArray[np.float32]) -> runtimes.Session:
+    session: runtimes.Session = opener()
+    try:
+        getattr(session, "timed_run", session.run)(images)
+    except CnnxError:
+        session.close()
+        raise
+    return session
+
+
+def _measured(
+    opened: dict[int, _Opened],
+    *,
+    pools: Sequence[NDArray[np.float32]],
+    batch: int,
+    effort: Effort,
+    progress: Share,
+) -> tuple[Measurement, ...]:
+    if not opened:
+        return ()
+    footprints = [
+        _footprint(one, batch_from(pool, batch)) for one, pool in zip(opened.values(), pools, strict=True)
+    ]
+    states: list[MachineState] = []
+    latencies = measure_side_by_side(
+        {str(place): one.session for place, one in opened.items()},
+        {str(place): pool for place, pool in zip(opened, pools, strict=True)},
+        batch=batch,
+        min_seconds=effort.min_seconds,
+        min_samples=effort.min_samples,
+        max_seconds=effort.max_seconds,
+        progress=progress,
+        look=lambda: states.append(read_state()),
+    )
+    before, after = states
+    found = []
+    for one, latency, footprint in zip(opened.values(), latencies.values(), footprints, strict=True):
+        device = one.subject.subject.device
+        found.append(
+            Measurement(
+                subject=one.subject.subject,
+                latency=latency,
+                memory=footprint,
+                remark=" ".join(filter(None, (_remark(one.subject.subject), one.remark))),
+                conditions=Conditions(
+                    cuda_graph=one.cuda_graph,
+                    percentile=effort.percentile,
+                    min_seconds=effort.min_seconds,
+                    side_by_side=len(opened),
+                ),
+                predicted=_prediction(one.subject, batch, footprint),
+                validity=judge_validity(
+                    latency,
+                    on_gpu=not device.startswith("CPU: "),
+                    before=before,
+                    after=after,
+                    cuda_graph=bool(one.cuda_graph),
+                ),
+                state_before=before,
+                state_after=after,
+            )
+        )
+    return tuple(found)
+
+
+def _footprint(one: _Opened, images: NDArray[np.float32]) -> Footprint:
+    return measure_footprint(
+        one.subject.runtime, one.subject.file, images.shape, cuda_graph=bool(one.cuda_graph)
+    )
+
+
+def _prediction(subject: OpenSubject, batch: int, footprint: Footprint) -> Prediction:
+    """By the engine itself, else by the graph."""
+    if subject.subject.artefact == "engine":
+        size = subject.file.stat().st_size
+        return Prediction("engine", size, footprint.scratch_bytes, footprint.io_bytes)
+    return predict_graph(subject.file, batch)
+
+
+def _layers(
+    subjects: Sequence[OpenSubject],
+    pools: Sequence[NDArray[np.float32]],
+    measured: Measurement,
+    steps: Steps,
+) -> LayerProfile:
+    place = next(i for i, one in enumerate(subjects) if one.subject == measured.subject)
+    subject, images = subjects[place], batch_from(pools[place], measured.latency.batch)
+    runtime = runtimes.get(subject.runtime)
+    found = steps.run("layers", lambda _: runtime.layer_times(subject.file, images, runs=_LAYER_RUNS))
+    return LayerProfile(_LAYER_RUNS, found)
+
+
+def batch_from(pool: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
+    """One batch of a pool, repeated where it is too small."""
+    return pool[:batch] if len(pool) >= batch else np.resize(pool, (batch, *pool.shape[1:]))
+
+
+def _remark(subject: Subject) -> str:
+    on_cpu = subject.artefact == "graph" and subject.device.startswith("CPU: ")
+    return CPU_REMARK if subject.precision == "int8" and on_cpu else ""

@@ -1,0 +1,137 @@
+"""`bench` on real networks by ONNX Runtime, and on TensorRT's imitation; no time is tested."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import onnx
+import pytest
+from imitated_trt import ImitatedBindings
+from tests.cli.conftest import DIGITS, cnnx_command, tiny_graph  # noqa: F401
+from typer.testing import CliRunner
+
+import cnnx
+from cnnx.cli.app import app
+from cnnx.errors import UsageError
+from cnnx.pipeline.results import plain
+from cnnx.record import read_record
+from cnnx.runtimes import trt
+from cnnx.runtimes.trt import TrtRuntime
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, cache):
+    """FP16 and INT8 of one network, for batches 1 to 4."""
+    folder = tmp_path_factory.mktemp("made")
+    model = tiny_graph()
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    onnx.save(model, folder / "tiny.onnx")
+    for precision in ("fp16", "int8"):
+        out = str(folder / precision)
+        command = ["export", str(folder / "tiny.onnx"), f"--{precision}", "--batch", "1..4", "--out", out]
+        done = CliRunner().invoke(app, [*command, *DIGITS, "--validation-images", "16", "--target", "ort"])
+        assert done.exit_code in (0, 6), done.output  # 16 pictures decide nothing
+    return folder
+
+
+@pytest.fixture
+def bundles(made, tmp_path):
+    shutil.copytree(made, tmp_path / "b")
+    return [tmp_path / "b" / "fp16", tmp_path / "b" / "int8"]
+
+
+def test_bundles_take_turns_over_batches_and_what_does_not_fit_is_a_row(bundles, cnnx_command, tmp_path):  # noqa: F811
+    code, out, _ = cnnx_command(
+        "bench", *bundles, "--batch", "2,8", "--seconds", "0.02", "--percentile", "90", "--layers",
+        "--target", "ort", "--report", tmp_path / "r.json", "--json",
+    )  # fmt: skip
+    result = json.loads(out)["result"]
+    fp16, int8 = result["measurements"]
+    assert code == 0 and [m["subject"]["precision"] for m in (fp16, int8)] == ["fp16", "int8"]
+    assert [(row["batch"], row["reason"][:11]) for row in result["unmeasured"]] == [(8, "the graph t")] * 2
+    assert int8["conditions"] == {
+        "cuda_graph": None, "percentile": 90.0, "min_seconds": 0.02, "side_by_side": 2
+    }  # fmt: skip
+    figures = int8["figures"]
+    assert figures["of"] == "end to end" and figures["p50_interval"]["low"] <= figures["p50_ns"]
+    assert figures["percentile_ns"] == figures["p90_ns"] and figures["block"] >= 1
+    assert len(fp16["latency"]["samples_ns"]) == len(int8["latency"]["samples_ns"]) >= 100
+    assert int8["validity"]["valid"] and not int8["validity"]["findings"]
+    shares = int8["layers"]["shares"]
+    assert sum(shares.values()) == pytest.approx(1) and shares["quantize"] > 0 and result["advice"] == []
+    # Weights: 16 x 25 + 10 x 3136 values, in two bytes and in one; biases and scales on top.
+    weights = {m["subject"]["precision"]: m["predicted"]["weights_bytes"] for m in (fp16, int8)}
+    assert 63520 <= weights["fp16"] < 64000 and 31760 <= weights["int8"] < 32200
+    assert fp16["predicted"]["io_bytes"] == 2 * 4 * (32 * 32 + 10)
+    assert fp16["memory"]["added_bytes"] > 0 and fp16["memory"]["libraries_bytes"] > 2**20
+    assert fp16["memory"]["gpu_bytes"] is None and fp16["state_after"]["throttling"] is None
+
+    [record] = [file for file in bundles[1].glob("runs/*-benchmark-*") if read_record(file).result == int8]
+    rows = json.loads((tmp_path / "r.json").read_text())
+    kept = [(row["precision"], row["batch"], row["valid"]) for row in rows if row["batch"] == 2]
+    assert kept == [("fp16", 2, True), ("int8", 2, True)] and record.exists()
+
+
+def test_engines_tell_parts_are_judged_and_compared(bundles, monkeypatch, cnnx_command):  # noqa: F811
+    """The imitation's kernels take a microsecond and Python queues them: enqueue-bound, and said so."""
+    monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(ImitatedBindings("11.4.0.106")))
+    for bundle in bundles:
+        cnnx.build(bundle, target="tensorrt")
+    result = cnnx.bench(bundles, batch=[2], seconds=0.01, percentile=90, layers=True)
+    assert result.exit_code == 6
+    for measured in result.measurements:
+        assert measured.conditions.cuda_graph and measured.subject.artefact == "engine"
+        assert list(measured.figures()) == ["with transfers", "GPU compute", "end to end"]
+        assert measured.as_dict()["figures"]["of"] == "with transfers"
+        [rule] = [f for f in measured.validity.findings if f.rule == "enqueue-bound"]
+        assert "larger --batch" in rule.mend
+        assert measured.predicted.source == "engine" and "compute" in {x.kind for x in measured.layers.layers}
+    [advice] = result.advice
+    assert advice.recommended == "fp16" and advice.comparison.outcome == "no difference shown"
+    assert "take FP16" in str(advice) and plain(result)["advice"][0]["recommended"] == "fp16"
+
+    code, out, _ = cnnx_command("bench", *bundles, "--seconds", "0.01", "--no-cuda-graph")
+    assert code == 6 and "CUDA graph off" in out and "GPU compute" in out and "take FP16" in out
+    assert "invalid: tiny engine int8, batch 1: queueing takes" in " ".join(out.split())
+
+
+def test_without_capture_an_engine_is_measured_plainly_unless_graphs_were_asked(bundles, monkeypatch):
+    imitation = ImitatedBindings("10.3.0")
+    imitation.device.captures = False
+    monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(imitation))
+    cnnx.build(bundles[0], target="tensorrt")
+    [measured] = cnnx.bench(bundles[0], seconds=0.01, percentile=50).measurements
+    assert measured.conditions.cuda_graph is False and "without a CUDA graph" in measured.remark
+    with pytest.raises(cnnx.CnnxError, match="CUDA graphs were asked"):
+        cnnx.bench(bundles[0], seconds=0.01, percentile=50, cuda_graph=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--batch", "1,x"], "no list of sizes"),
+        (["--batch", "16"], "batches of 1 to 4"),
+        (["--percentile", "100"], "in percent"),
+        (["--cuda-graph"], "CUDA graphs are of TensorRT"),
+        (["--batch", "1,2", "--power"], "one bundle at one batch"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(bundles, cnnx_command, arguments, word):  # noqa: F811
+    code, _, said = cnnx_command("bench", bundles[0], "--target", "ort", "--seconds", "0.01", *arguments)
+    assert code == 2 and word in " ".join(said.split())
+
+
+def test_the_same_bundle_twice_is_refused(bundles):
+    with pytest.raises(UsageError, match="twice"):
+        cnnx.bench([bundles[0], bundles[0]])
+
+
+def test_inspect_foretells_memory(bundles, cnnx_command):  # noqa: F811
+    code, out, _ = cnnx_command("inspect", bundles[0], "--json")
+    predicted = json.loads(out)["result"]["predicted"]
+    assert code == 0 and predicted["4"]["io_bytes"] == 4 * predicted["1"]["io_bytes"]
+    # The convolution's output of 16 x 14 x 14 FP16 values, and its activation, both alive at once.
+    assert predicted["1"]["scratch_bytes"] >= 2 * 2 * 16 * 14 * 14
+    assert "memory at batch 4" in cnnx_command("inspect", bundles[0])[1]
