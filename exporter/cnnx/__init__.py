@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from cnnx.pipeline.finished import validate as validate
     from cnnx.pipeline.progress import Event as Event
     from cnnx.pipeline.reporting import write_report as write_report
+    from cnnx.pipeline.survey import SurveyPlan as SurveyPlan
+    from cnnx.pipeline.survey import survey as survey
     from cnnx.pipeline.zoo import list_networks as list_networks
     from cnnx.pipeline.zoo import show as show
     from cnnx.recipe import Recipe as Recipe
@@ -42,6 +44,7 @@ _HOMES = {
     "Manifest": "cnnx.bundle",
     "PowerPass": "cnnx.pipeline.energy",
     "Recipe": "cnnx.recipe",
+    "SurveyPlan": "cnnx.pipeline.survey",
     "Verdict": "cnnx.stats",
     "bench": "cnnx.pipeline.benching",
     "build": "cnnx.pipeline.finished",
@@ -53,6 +56,7 @@ _HOMES = {
     "list_networks": "cnnx.pipeline.zoo",
     "load": "cnnx.pipeline.finished",
     "show": "cnnx.pipeline.zoo",
+    "survey": "cnnx.pipeline.survey",
     "validate": "cnnx.pipeline.finished",
     "write_report": "cnnx.pipeline.reporting",
 }

@@ -28,6 +28,7 @@ from cnnx.cli.options import (
     precision_of,
     write_report,
 )
+from cnnx.cli.survey import survey_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -314,6 +315,7 @@ def validate(
 
 
 app.command("bench")(bench_command)
+app.command("survey")(survey_command)
 
 
 @app.command("inspect")

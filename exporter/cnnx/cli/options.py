@@ -80,7 +80,7 @@ def batch_of(text: str) -> tuple[int, int]:
         raise UsageError(f"--batch {text!r} is no size", mend="--batch 4, or --batch 1..8") from None
 
 
-def sizes_of(text: str) -> list[int]:
+def sizes_of(text: str, *, option: str = "--batch") -> list[int]:
     """Sizes of "1,2,4,8"."""
     from cnnx.errors import UsageError
 
@@ -89,7 +89,7 @@ def sizes_of(text: str) -> list[int]:
     except ValueError:
         sizes = []
     if not sizes or min(sizes) < 1:
-        raise UsageError(f"--batch {text!r} is no list of sizes", mend="--batch 1,2,4,8")
+        raise UsageError(f"{option} {text!r} is no list of sizes", mend=f"{option} 1,2,4,8")
     return sizes
 
 

@@ -13,7 +13,7 @@ from cnnx.bundle import Bundle
 from cnnx.data.normalize import normalize
 from cnnx.errors import UsageError
 from cnnx.measure.samples import samples_needed
-from cnnx.pipeline.energy import Chosen, PowerPass, choose_sampler, measure_use
+from cnnx.pipeline.energy import PowerPass, choose_sampler, measure_use
 from cnnx.pipeline.energy_use import EnergyUse
 from cnnx.pipeline.finished import keep, recipe_of
 from cnnx.pipeline.measurements import Measurement, Unmeasured, advice_of
@@ -65,7 +65,8 @@ def bench(
     bundles = [Bundle.open(Path(path)) for path in paths]
     subjects = [open_subject(opened, target) for opened in bundles]
     _check_ranges(bundles, batches)
-    chosen = choose_sampler(power, subjects[0].subject.device) if power else None
+    if power:
+        choose_sampler(power, subjects[0].subject.device)  # refused before minutes are spent
     effort = Effort(
         seconds,
         min_samples=max(samples_needed(percentile / 100), _TO_COMPARE if len(bundles) > 1 else 1),
@@ -82,10 +83,7 @@ def bench(
         unmeasured += failed
     if not measured:
         raise unmeasured[0].error
-    energy = None
-    if power and chosen:
-        energy = _energy(bundles[0], subjects[0], measured[0], power=power, chosen=chosen, steps=steps)
-        keep(bundles[0], "energy", energy.subject, energy.as_dict())
+    energy = energy_of(bundles[0], subjects[0], measured[0], power=power, steps=steps) if power else None
     return BenchResult(
         tuple(bundles), tuple(measured), tuple(unmeasured), advice_of(measured), tuple(steps.times), energy
     )
@@ -157,24 +155,25 @@ def pool_of(bundle: Bundle, size: int) -> NDArray[np.float32]:
     return normalize(pixels, recipe_of(bundle.manifest).preprocessing)
 
 
-def _energy(
-    bundle: Bundle,
-    subject: OpenSubject,
-    measured: Measurement,
-    *,
-    power: PowerPass,
-    chosen: Chosen,
-    steps: Steps,
+def energy_of(
+    bundle: Bundle, subject: OpenSubject, measured: Measurement, *, power: PowerPass, steps: Steps
 ) -> EnergyUse:
+    """Measure the energy of what latency was measured of, and keep the record.
+
+    Raises:
+        EnvironmentLacks: no sensor sees the device, or it stopped.
+    """
     batch = measured.latency.batch
-    return measure_use(
+    use = measure_use(
         subject.subject,
         subject.opener,
         pool_of(bundle, batch),
         batch=batch,
         power=power,
-        chosen=chosen,
+        chosen=choose_sampler(power, subject.subject.device),
         run_ns=measured.latency.mean_ns,
         remark=measured.remark,
         steps=steps,
     )
+    keep(bundle, "energy", use.subject, use.as_dict())
+    return use
