@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cnnx.pipeline.finished import load as load
     from cnnx.pipeline.finished import validate as validate
     from cnnx.pipeline.progress import Event as Event
+    from cnnx.pipeline.proof import prove as prove
     from cnnx.pipeline.reporting import write_report as write_report
     from cnnx.pipeline.survey import SurveyPlan as SurveyPlan
     from cnnx.pipeline.survey import survey as survey
@@ -55,6 +56,7 @@ _HOMES = {
     "inspect": "cnnx.pipeline.finished",
     "list_networks": "cnnx.pipeline.zoo",
     "load": "cnnx.pipeline.finished",
+    "prove": "cnnx.pipeline.proof",
     "show": "cnnx.pipeline.zoo",
     "survey": "cnnx.pipeline.survey",
     "validate": "cnnx.pipeline.finished",

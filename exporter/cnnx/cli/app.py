@@ -394,13 +394,42 @@ def diagnose(
 
 
 @app.command()
-def doctor(as_json: Json = False, debug: Debug = False) -> None:
+def doctor(
+    proof: Annotated[
+        Path | None,
+        typer.Option(help="Build, validate and measure three networks, and write records to this .tar.gz."),
+    ] = None,
+    bundle: Annotated[
+        list[Path] | None,
+        typer.Option(help="With --proof: finished bundles to take, which needs no PyTorch; several times."),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="With --proof: where its work lies, so that a stopped one goes on.")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
     """Say what this machine has, what cnnx can do on it, and what each missing thing would take."""
     from cnnx.cli.ui import command
+    from cnnx.errors import UsageError
 
     with command(as_json=as_json, debug=debug) as ui:
         import cnnx
         from cnnx.cli.doctor import print_diagnosis
 
-        diagnosis = cnnx.doctor()
-        ui.show(diagnosis, command="doctor", render=lambda out, _: print_diagnosis(out, diagnosis))
+        if proof is None:
+            if bundle or folder:
+                raise UsageError("--bundle and --folder are for a proof", mend="give --proof proof.tar.gz")
+            diagnosis = cnnx.doctor()
+            ui.show(diagnosis, command="doctor", render=lambda out, _: print_diagnosis(out, diagnosis))
+            return
+        from cnnx.cli.survey import print_rows
+
+        result = cnnx.prove(proof, bundles=bundle or (), folder=folder, listener=ui.listen)
+
+        def render(out: Console, _: bool) -> None:
+            print_diagnosis(out, result.diagnosis)
+            print_rows(out, result.rows)
+            out.print(f"records: {result.archive}, ready to be sent back", soft_wrap=True)
+
+        ui.show(result, command="doctor", render=render)

@@ -1,0 +1,56 @@
+"""The proof of a device and the page that is made of such archives."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+
+import pytest
+from tests.cli.conftest import tiny_bundle  # noqa: F401
+
+import cnnx
+import devices_page
+from cnnx.errors import UsageError
+from cnnx.pipeline.survey import SurveyPlan
+
+
+def test_the_archive_holds_records_and_the_page_what_was_seen(tiny_bundle, tmp_path):  # noqa: F811
+    plan = SurveyPlan(target="ort", seconds=0.01, percentile=50)
+    proof = cnnx.prove(tmp_path / "p.tar.gz", bundles=[tiny_bundle], batches=(1, 2), plan=plan)
+    assert [row["status"] for row in proof.rows] == ["done", "failed"]
+    with tarfile.open(tmp_path / "p.tar.gz") as tar:
+        names = tar.getnames()
+        said = json.loads(tar.extractfile("proof.json").read())
+    assert {"proof.json", "survey.md"} < set(names)
+    assert any(name.startswith("runs/bundle/") and "-benchmark-" in name for name in names)
+    assert not any(name.endswith((".onnx", ".npz", ".engine")) for name in names)
+    assert said["diagnosis"]["environment"]["machine"] and said["rows"] == list(proof.rows)
+    assert str(tmp_path) not in json.dumps(said)
+
+    nothing = devices_page.page([])
+    assert nothing.count(devices_page.NEVER) == nothing.count("\n| ") - 4  # but the heads of four tables
+    orin = json.loads(json.dumps(devices_page.read_proof(tmp_path / "p.tar.gz")))
+    orin["date"] = "2027-01-02T03:04:05+00:00"
+    environment = orin["diagnosis"]["environment"]
+    environment |= {"board": "NVIDIA Jetson Orin NX", "l4t": "36.4.3", "jetpack": "6.2"}
+    orin["diagnosis"]["sensors"] = [{"sensor": "ina", "reason": ""}, {"sensor": "rapl", "reason": "no"}]
+    orin["rows"][0]["subject"]["runtime"] = "tensorrt 10.3.0"
+    text = devices_page.page([orin])
+    for seen in ("Jetson Orin NX", "INA3221 and INA238 of Jetson boards", "TensorRT 10.3", "JetPack 6.2"):
+        assert f"| {seen} | 2027-01-02 |" in text
+    for unseen in ("Jetson Orin Nano", "Jetson Nano", "TensorRT 10.16", "TensorRT 11.4", "RAPL of x86 CPUs"):
+        assert f"| {unseen} | {devices_page.NEVER} |" in text
+    assert "| NVIDIA Jetson Orin NX | tensorrt 10.3.0 | tiny | int8 | 1 |" in text
+    assert "failed: the graph takes batches of 1 to 1, not 2" in text
+
+
+def test_what_is_no_archive_or_no_bundle_is_refused_before_any_work(tmp_path):
+    for archive, bundles, word in (("p.zip", [], "tar.gz"), ("p.tar.gz", [tmp_path], "no bundle")):
+        with pytest.raises(UsageError, match=word):
+            cnnx.prove(tmp_path / archive, bundles=bundles)
+
+
+def test_the_page_is_what_the_archives_give():
+    archives = sorted(devices_page.ARCHIVES.glob("*.tar.gz"))
+    text = devices_page.page([devices_page.read_proof(file) for file in archives])
+    assert devices_page.PAGE.read_text() == text

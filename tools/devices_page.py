@@ -1,0 +1,150 @@
+"""docs/devices.md: what cnnx has run on, from the archives that owners of devices sent back.
+
+python tools/devices_page.py [--archives FOLDER] [--check]
+
+Archives are made by `cnnx doctor --proof FILE.tar.gz` and lie in docs/devices/. What no archive shows has a
+row that says so. With --check the page is compared, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cells import table
+from cnnx.measure.power.boards import BOARDS
+from cnnx.pipeline.proof import SCHEMA
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "devices.md"
+ARCHIVES = ROOT / "docs" / "devices"
+NEVER = "never run on hardware"
+# Each kind of sensor that cnnx reads, and the releases of TensorRT whose names tests hold it to.
+SENSORS = {
+    "ina": "INA3221 and INA238 of Jetson boards",
+    "nvml": "NVML of NVIDIA cards",
+    "rapl": "RAPL of x86 CPUs",
+}
+TENSORRT = ("10.3", "10.16", "11.4")
+JETPACK = ("6.1", "6.2", "7.0", "7.1", "7.2")
+
+_HEAD = """# Devices
+
+What cnnx has run on, made by tools/devices_page.py from archives that owners of devices sent back. Yours
+counts:
+
+```
+cnnx doctor --proof proof.tar.gz
+```
+
+It builds, validates and measures LeNet-5, ResNet-20 and ResNet-50 in FP16 and INT8 and writes records, no
+engine and no picture, into one archive. On a device without PyTorch give it finished bundles:
+[jetson.md](jetson.md). A board is seen where doctor ran, a sensor where it answered, a release of TensorRT
+where it built and ran an engine.
+"""
+
+
+def read_proof(archive: Path) -> dict[str, Any]:
+    """proof.json of an archive; nothing is unpacked."""
+    with tarfile.open(archive, "r:gz") as tar:
+        file = tar.extractfile("proof.json")
+        if file is None:
+            raise SystemExit(f"{archive} holds no proof.json")
+        proof: dict[str, Any] = json.loads(file.read())
+    if proof["schema"] != SCHEMA:
+        raise SystemExit(f"{archive} has schema {proof['schema']}, this tool reads {SCHEMA}")
+    return proof
+
+
+def page(proofs: Sequence[Mapping[str, Any]]) -> str:
+    """The whole page."""
+    parts = [_HEAD]
+    environments = [proof["diagnosis"]["environment"] for proof in proofs]
+    names = [f"Jetson {name.removeprefix('Jetson ')}" for board in BOARDS for name in board.name.split(", ")]
+    boards = {
+        name: [p for p, e in zip(proofs, environments, strict=True) if name in (e["board"] or "")]
+        for name in names
+    }
+    cards = sorted({e["gpu"]["name"] for e in environments if e["gpu"] and not e["l4t"]})
+    for card in cards or ["NVIDIA cards"]:
+        boards[card] = [
+            p for p, e in zip(proofs, environments, strict=True) if e["gpu"] and e["gpu"]["name"] == card
+        ]
+    parts.append(_section("Boards and cards", "board", boards))
+    sensors = {what: [p for p in proofs if _reads(p, kind)] for kind, what in SENSORS.items()}
+    parts.append(_section("Power sensors", "sensor", sensors))
+    releases = {
+        f"TensorRT {release}": [p for p in proofs if _ran_on(p, f"tensorrt {release}.")]
+        for release in TENSORRT
+    }
+    releases["TensorRT for RTX"] = [p for p in proofs if _ran_on(p, "rtx ")]
+    parts.append(_section("TensorRT", "release", releases))
+    jetpacks = {
+        f"JetPack {release}": [
+            p
+            for p, e in zip(proofs, environments, strict=True)
+            if e["jetpack"] and f"{e['jetpack']}.".startswith(f"{release}.")
+        ]
+        for release in JETPACK
+    }
+    parts.append(_section("JetPack", "release", jetpacks))
+    if proofs:
+        parts.append(_figures(proofs))
+    return "\n".join(parts)
+
+
+def _section(title: str, what: str, seen: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    rows = [
+        (name, ", ".join(sorted({p["date"][:10] for p in found})) or NEVER) for name, found in seen.items()
+    ]
+    return f"## {title}\n\n{table((what, 'seen'), rows, left=(0, 1))}\n"
+
+
+def _reads(proof: Mapping[str, Any], kind: str) -> bool:
+    sensors = proof["diagnosis"]["sensors"]
+    return any(s["sensor"].split("-")[0] == kind and not s["reason"] for s in sensors)
+
+
+def _ran_on(proof: Mapping[str, Any], runtime: str) -> bool:
+    done = [row for row in proof["rows"] if row["status"] == "done"]
+    return any(f"{row['subject']['runtime']}.".startswith(runtime) for row in done)
+
+
+def _figures(proofs: Iterable[Mapping[str, Any]]) -> str:
+    columns = ("device", "runtime", "network", "precision", "batch", "verdict", "p50 ms", "images/s", "valid")
+    rows = []
+    for proof in proofs:
+        board = proof["diagnosis"]["environment"]["board"]
+        for row in proof["rows"]:
+            head = (row["model"], row["precision"], str(row["batch"]), row["verdict"] or "-")
+            if row["status"] != "done":
+                rows.append((board or "-", "-", *head, "-", "-", f"failed: {row['reason']}"))
+                continue
+            p50 = "-" if row["p50_ns"] is None else f"{row['p50_ns'] / 1e6:.3f}"
+            valid = "yes" if row["valid"] else "; ".join(row["findings"])
+            subject = row["subject"]
+            rate = f"{row['images_per_second']:.1f}"
+            rows.append((board or subject["device"], subject["runtime"], *head, p50, rate, valid))
+    rows = [tuple(cell.replace("|", "\\|") for cell in row) for row in rows]
+    return f"## Figures\n\n{table(columns, rows, left=(0, 1, 2, 3, 5, 8))}\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--archives", type=Path, default=ARCHIVES, help="folder of the archives")
+    parser.add_argument("--check", action="store_true", help="fail where the page is not what they give")
+    options = parser.parse_args()
+    text = page([read_proof(file) for file in sorted(options.archives.glob("*.tar.gz"))])
+    if options.check:
+        return int(PAGE.read_text(encoding="utf-8") != text)
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
