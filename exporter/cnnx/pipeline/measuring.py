@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cnnx import runtimes
 from cnnx.data.normalize import normalize
 from cnnx.errors import CnnxError, EnvironmentLacks, UsageError
-from cnnx.measure.footprint import Footprint, measure_footprint
+from cnnx.measure.footprint import UNKNOWN, Footprint, measure_footprint
 from cnnx.measure.latency import Progress as Share
 from cnnx.measure.latency import measure_side_by_side
 from cnnx.measure.state import MachineState, read_state
@@ -110,11 +110,17 @@ def measure_pools(
     """
 
     def work(progress: Progress) -> tuple[tuple[Measurement, ...], tuple[Unmeasured, ...]]:
+        # Before any is opened here: a small board has no memory for a network twice.
+        footprints = [
+            _footprint(subject, batch_from(pool, batch), effort.cuda_graph)
+            for subject, pool in zip(subjects, pools, strict=True)
+        ]
         opened, failed = _open_all(subjects, pools, batch, effort.cuda_graph)
         try:
             measured = _measured(
                 opened,
                 pools=[pools[place] for place in opened],
+                footprints=[footprints[place] for place in opened],
                 batch=batch,
                 effort=effort,
                 progress=lambda share: progress(round(share * 100), 100),
@@ -189,15 +195,13 @@ def _measured(
     opened: dict[int, _Opened],
     *,
     pools: Sequence[NDArray[np.float32]],
+    footprints: Sequence[Footprint],
     batch: int,
     effort: Effort,
     progress: Share,
 ) -> tuple[Measurement, ...]:
     if not opened:
         return ()
-    footprints = [
-        _footprint(one, batch_from(pool, batch)) for one, pool in zip(opened.values(), pools, strict=True)
-    ]
     states: list[MachineState] = []
     latencies = measure_side_by_side(
         {str(place): one.session for place, one in opened.items()},
@@ -240,10 +244,13 @@ def _measured(
     return tuple(found)
 
 
-def _footprint(one: _Opened, images: NDArray[np.float32]) -> Footprint:
-    return measure_footprint(
-        one.subject.runtime, one.subject.file, images.shape, cuda_graph=bool(one.cuda_graph)
-    )
+def _footprint(subject: OpenSubject, images: NDArray[np.float32], cuda_graph: bool | None) -> Footprint:
+    """As a CUDA graph where it will be measured as one; plainly where that cannot be."""
+    wanted = subject.graph_opener is not None and cuda_graph is not False
+    found = measure_footprint(subject.runtime, subject.file, images.shape, cuda_graph=wanted)
+    if found == UNKNOWN and wanted and not cuda_graph:
+        return measure_footprint(subject.runtime, subject.file, images.shape)
+    return found
 
 
 def _prediction(subject: OpenSubject, batch: int, footprint: Footprint) -> Prediction:

@@ -1,4 +1,4 @@
-"""What one machine can do, as one archive to send back: doctor, then three networks built, judged, measured."""
+"""What one machine can do, as one archive to send back: doctor, and networks built, judged, measured."""
 
 from __future__ import annotations
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cnnx.bundle import Bundle, is_bundle
 from cnnx.errors import CnnxError, UsageError
@@ -200,19 +202,9 @@ def _network(
         cells = [_row(name, precision, batch) for batch in left]
         for row in cells:
             journal.write({**row, "status": "running"})
-        made = _attempt(
-            lambda precision=precision: _bundle(  # type: ignore[misc]
-                name,
-                precision,
-                sources[precision],
-                (min(batches), max(batches)),
-                journal.folder,
-                plan,
-                listener,
-            ),
-            cells,
-            journal,
-        )
+        wanted = (min(batches), max(batches))
+        work = partial(_bundle, name, precision, sources[precision], wanted, journal.folder, plan, listener)
+        made = _attempt(work, cells, journal)
         if made is not None:
             bundles[precision] = made
     for batch in batches:
@@ -223,11 +215,19 @@ def _network(
         ]
         if cells:
             places = [bundles[row["precision"]][0] for row in cells]
-            _attempt(
-                lambda cells=cells, places=places: _measure(cells, places, journal, plan, listener),  # type: ignore[misc]
-                cells,
-                journal,
-            )
+            _side_by_side(cells, places, journal, plan, listener)
+
+
+def _side_by_side(
+    cells: Sequence[Row], places: Sequence[Path], journal: _Journal, plan: SurveyPlan, listener: Listener
+) -> None:
+    """Together where that works; else each alone, so that one's failure is not the other's."""
+    if len(cells) > 1:
+        with contextlib.suppress(CnnxError):
+            _measure(cells, places, journal, plan, listener)
+            return
+    for cell, place in zip(cells, places, strict=True):
+        _attempt(partial(_measure, [cell], [place], journal, plan, listener), [cell], journal)
 
 
 def _row(name: str, precision: str, batch: int) -> Row:
@@ -257,7 +257,7 @@ def _attempt(work: Callable[[], Any], cells: Iterable[Row], journal: _Journal) -
 
 def _bundle(
     name: str,
-    precision: Precision,
+    precision: str,
     source: str | Path,
     batch: tuple[int, int],
     folder: Path,
@@ -275,7 +275,7 @@ def _bundle(
     place = folder / "bundles" / f"{name}-{precision}"
     result = export(
         source,
-        precision=precision,
+        precision=cast("Precision", precision),
         target=plan.target,
         weights=plan.weights,
         out=place,

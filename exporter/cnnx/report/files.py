@@ -72,8 +72,19 @@ def markdown_from_records(records: Sequence[Record]) -> str:
         times = [_scaled(row[key], 1e-6, 3) for key in ("p50_ns", "p90_ns", "p99_ns")]
         rest = (_scaled(row["images_per_second"], 1, 1), _scaled(row["added_bytes"], 2**-20, 0))
         lines.append(_line(row["date"][:19], subject, str(row["batch"]), *times, *rest))
+    lines += [line for text in invalid(records) for line in ("", text)]
     used = [record for record in records if record.kind == "energy"]
     return "\n".join([*lines, *(_energy_lines(used) if used else ())]) + "\n"
+
+
+def invalid(records: Sequence[Record]) -> list[str]:
+    """A sentence for each thing that makes a measurement invalid."""
+    return [
+        f"Invalid: {record.subject}, batch {record.result['latency']['batch']}: {finding['reason']}"
+        for record in records
+        if record.kind == "benchmark"
+        for finding in record.result.get("validity", {}).get("findings", ())
+    ]
 
 
 def _energy_lines(records: Sequence[Record]) -> list[str]:

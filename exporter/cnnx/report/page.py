@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cnnx.errors import MissingExtra
 from cnnx.record import Record
 from cnnx.report.damage import draw_damage
-from cnnx.report.files import energy_cells
+from cnnx.report.files import energy_cells, invalid
 from cnnx.report.power import draw_power
 
 if TYPE_CHECKING:
@@ -100,7 +100,9 @@ def page_from_records(records: Sequence[Record]) -> str:
             (record, energy_rows(record), markupsafe.Markup(_inline(draw_power(record.result))))
             for record in used
         ],
-        remarks=list(dict.fromkeys(r.result["remark"] for r in measured if r.result["remark"])),
+        remarks=list(
+            dict.fromkeys([*invalid(measured), *(r.result["remark"] for r in measured if r.result["remark"])])
+        ),
     )
 
 

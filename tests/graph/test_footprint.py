@@ -1,0 +1,40 @@
+"""Memory foretold from a graph, held to sums done by hand."""
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+from tests.cli.conftest import tiny_graph
+
+from cnnx.graph.footprint import GraphMemory, predict_memory
+
+MAP = 4 * 16 * 14 * 14  # bytes of the convolution's output, a picture
+
+
+def test_a_chain_holds_two_maps_at_once_and_views_hold_none():
+    model = tiny_graph()
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    weights = 4 * (16 * 25 + 16 + 10 * 3136 + 10)
+    assert predict_memory(model, 3) == GraphMemory(weights, 3 * 2 * MAP, 3 * 4 * (32 * 32 + 10))
+
+
+def test_a_shortcut_stays_alive_and_what_is_constant_is_folded():
+    """Of input -> a -> b -> c, c = b + a: a, b and c at once. The scale is a constant's square."""
+    names = ["scale"]
+    nodes = [
+        helper.make_node("Mul", ["scale", "scale"], ["squared"]),
+        helper.make_node("Mul", ["input", "squared"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Add", ["b", "a"], ["c"]),
+        helper.make_node("GlobalAveragePool", ["c"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "shortcut",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 8, 4, 4])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 8])],
+        [numpy_helper.from_array(np.ones((1, 8, 1, 1), np.float32), names[0])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
+    assert predict_memory(model, 2).scratch_bytes == 3 * 2 * 4 * 8 * 16
+    assert predict_memory(model, 2).weights_bytes == 32

@@ -1,0 +1,73 @@
+"""Memory of a network in a process of its own, and what each machine tells of its GPU's."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import onnx
+
+from cnnx.measure.footprint import UNKNOWN, Footprint, GpuMemory, gpu_memory, measure_footprint
+from cnnx.measure.memory import MemoryUse
+from tests.cli.conftest import tiny_graph
+from tests.measure.power_trees import write
+
+
+class Refusal(Exception):
+    pass
+
+
+def nvml(*, used=None, compute=(), graphics=()):
+    """NVML as on a card; without `used` as on Jetson Orin: it starts and refuses."""
+
+    def ask(value):
+        def answer(*_):
+            if used is None:
+                raise Refusal
+            return value
+
+        return answer
+
+    def listed(pairs):
+        return ask([SimpleNamespace(pid=pid, usedGpuMemory=memory) for pid, memory in pairs])
+
+    return SimpleNamespace(
+        NVMLError=Refusal,
+        nvmlInit=lambda: None,
+        nvmlShutdown=lambda: None,
+        nvmlDeviceGetHandleByIndex=lambda _: "gpu",
+        nvmlDeviceGetMemoryInfo=ask(SimpleNamespace(used=used)),
+        nvmlDeviceGetComputeRunningProcesses=listed(compute),
+        nvmlDeviceGetGraphicsRunningProcesses=listed(graphics),
+    )
+
+
+def test_a_card_tells_of_the_process_once_though_it_is_in_two_lists(tmp_path):
+    card = nvml(used=900, compute=[(7, 300), (8, 100)], graphics=[(7, 300)])
+    assert gpu_memory(tmp_path, nvml=card, pid=7) == GpuMemory(300, 900, None, None)
+    assert gpu_memory(tmp_path, nvml=card, pid=9).process is None
+    # In a container NVML lists no memory: not known, and not 0.
+    assert gpu_memory(tmp_path, nvml=nvml(used=900, compute=[(7, None)]), pid=7).process is None
+
+
+def test_a_jetson_tells_by_memavailable_and_for_root_by_nvmap(tmp_path):
+    write(
+        tmp_path,
+        {
+            "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3",
+            "proc/meminfo": "MemTotal: 8000 kB\nMemAvailable:    6000 kB",
+            "sys/kernel/debug/nvmap/iovmm/maps": "CLIENT   PROCESS  PID  SIZE\n"
+            "user     python3   7   2048K\n               00000007 4K\nuser     python3  77      4K",
+        },
+    )
+    found = gpu_memory(tmp_path, nvml=nvml(), pid=7)
+    assert found == GpuMemory(None, None, 6000 * 1024, 2048 * 1024)
+
+
+def test_a_process_of_its_own_sees_a_network_that_this_one_would_not(tmp_path):
+    onnx.save(tiny_graph(), tmp_path / "tiny.onnx")
+    found = measure_footprint("ort", tmp_path / "tiny.onnx", (1, 1, 32, 32))
+    assert found.libraries_bytes > 2**20 and found.host.before_bytes > found.libraries_bytes
+    assert found.host.peak_bytes is None or found.host.added_bytes > 2**16
+    assert Footprint.from_dict(found.as_dict()) == found
+    assert measure_footprint("ort", tmp_path / "absent.onnx", (1, 1, 32, 32)) == UNKNOWN
+    assert UNKNOWN.as_dict()["added_bytes"] is None and UNKNOWN.host == MemoryUse(None, None, None)
