@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     from cnnx.pipeline.zoo import list_networks as list_networks
     from cnnx.pipeline.zoo import show as show
     from cnnx.recipe import Recipe as Recipe
+    from cnnx.runtimes import BuildOptions as BuildOptions
     from cnnx.stats import Verdict as Verdict
 
 _HOMES = {
+    "BuildOptions": "cnnx.runtimes",
     "Bundle": "cnnx.bundle",
     "CnnxError": "cnnx.errors",
     "Event": "cnnx.pipeline.progress",

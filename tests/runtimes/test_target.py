@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from imitated_trt import ImitatedBindings
@@ -74,6 +75,31 @@ def test_an_engine_of_another_release_is_refused_naming_both(tensorrt, bundle, m
     # One built here is found beside it.
     cnnx.build(bundle.path, target="tensorrt")
     assert cnnx.validate(bundle.path).validation.subject.runtime == "tensorrt 10.3.0"
+
+
+def test_options_of_the_builder_go_from_the_command_to_the_engine(tensorrt, bundle):
+    options = ["--workspace", "64", "--optimization-level", "2", "--version-compatible", "--json"]
+    done = CliRunner().invoke(app, ["build", str(bundle.path), "--target", "tensorrt", *options])
+    assert done.exit_code == 0
+    (engine,) = json.loads(done.stdout)["result"]["engines"]
+    assert engine["identity"].endswith("-version-compatible") and engine["version_compatible"]
+    made, config = tensorrt._bindings.library.trt, tensorrt._bindings.config
+    assert config.limits == {made.MemoryPoolType.WORKSPACE: 64 << 20}
+    assert config.builder_optimization_level == 2
+    for other in bundle.path.glob("engines/*"):
+        if other.name != engine["identity"]:
+            shutil.rmtree(other)
+    # The imitation, as TensorRT does, refuses such an engine unless its code may run.
+    assert cnnx.validate(bundle.path).validation.subject.digest == engine["digest"]
+
+
+def test_options_of_tensorrt_are_refused_by_others(bundle):
+    for target, says in (("rtx", "takes no options"), ("ort", "builds no engine")):
+        if runtimes.get(target).missing() is not None:
+            continue
+        gpu = ["--sm", "86"] if target == "rtx" else []
+        done = CliRunner().invoke(app, ["build", str(bundle.path), "--target", target, "--dla", "0", *gpu])
+        assert done.exit_code == 2 and says in " ".join(done.stderr.split())
 
 
 def test_what_a_build_remarks_is_shown(bundle, monkeypatch):

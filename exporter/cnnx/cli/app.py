@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cnnx.cli.bench import bench_command
+from cnnx.cli.build import build_command
 from cnnx.cli.options import (
     BundlePath,
     CalibrationData,
@@ -265,23 +266,7 @@ def calibrate(
         )
 
 
-@app.command()
-def build(
-    bundle: BundlePath,
-    target: Target = "auto",
-    sm: Sm = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Build engines from a bundle's graph and keep them in the bundle."""
-    from cnnx.cli.ui import command
-
-    with command(as_json=as_json, debug=debug) as ui:
-        import cnnx
-        from cnnx.cli.tables import print_engines
-
-        result = cnnx.build(bundle, target=target, sm=sm or (), listener=ui.listen)
-        ui.show(result, command="build", render=lambda out, _: print_engines(out, result.engines))
+app.command("build")(build_command)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ def build(
     *,
     target: str = "auto",
     sm: Sequence[int] = (),
+    options: runtimes.BuildOptions | None = None,
     listener: Listener = silent,
 ) -> BuildResult:
     """Build engines from a bundle's graph and keep them in the bundle.
@@ -42,6 +44,8 @@ def build(
         bundle: its folder.
         target: "auto" or a runtime's name.
         sm: GPU architectures to build for, such as 86; none: this machine's GPU.
+        options: of TensorRT's builder; None: the usual ones. A timing cache is kept beside the steps' cache
+            unless they name another place.
         listener: told of progress.
 
     Raises:
@@ -58,7 +62,7 @@ def build(
             f"{runtime.name} runs the bundle's graph as it is and builds no engine",
             mend="name a builder and a GPU: --target rtx --sm 86",
         )
-    engines = build_into(opened, runtime, sm, steps)
+    engines = build_into(opened, runtime, sm, steps, options=options)
     return BuildResult(opened, engines, tuple(steps.times))
 
 
@@ -144,17 +148,24 @@ def latest_validation(bundle: Bundle, records: Sequence[Record]) -> tuple[Record
 
 
 def build_into(
-    bundle: Bundle, runtime: runtimes.Runtime, sm: Sequence[int], steps: Steps
+    bundle: Bundle,
+    runtime: runtimes.Runtime,
+    sm: Sequence[int],
+    steps: Steps,
+    *,
+    options: runtimes.BuildOptions | None = None,
 ) -> tuple[Engine, ...]:
     """Build a bundle's graph with a runtime and keep the engines in the bundle."""
     manifest = bundle.manifest
     low, high = manifest.batch
+    asked = options or runtimes.BuildOptions()
+    caches = asked.timing_cache_folder or str(cache_folder() / "timing-caches")
     request = runtimes.BuildRequest(
         precision=manifest.precision,
         expected=expected_types(load_model(bundle.model)),
         batch=(low, high, high),
         compute_capabilities=tuple(sm),
-        options=runtimes.BuildOptions(timing_cache_folder=str(cache_folder() / "timing-caches")),
+        options=dataclasses.replace(asked, timing_cache_folder=caches),
     )
     entry = engine_step(steps, bundle.model, runtime=runtime, request=request)
     environment = detect().as_dict()

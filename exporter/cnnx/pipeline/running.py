@@ -80,10 +80,12 @@ def open_subject(bundle: Bundle, target: str) -> OpenSubject:
         version = f"{engine.runtime} {engine.runtime_version}"
         subject = _subject(manifest, "engine", engine.digest, version, runtime.device())
         file = bundle.engine_file(engine)
-        opens: Any = runtime.open
-        return OpenSubject(
-            subject, partial(runtime.open, file), runtime.name, file, partial(opens, file, cuda_graph=True)
-        )
+        opens: Any = partial(runtime.open, file)
+        if engine.version_compatible:
+            # It brings code for the CPU along. Every plan is native code (TensorRT's guide, Security), its
+            # hash is checked like any other's: this asks for no more trust.
+            opens = partial(opens, host_code=True)
+        return OpenSubject(subject, opens, runtime.name, file, partial(opens, cuda_graph=True))
     if target not in ("auto", "ort"):
         runtime = runtimes.get(target)
         raise runtime.cannot_run() or UsageError(
