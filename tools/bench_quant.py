@@ -57,7 +57,7 @@ CELLS = ROOT / "tools" / "quant_cells.py"
 # PyTorch is capped as in pyproject.toml: later ones may come with CUDA.
 MODELOPT = ("nvidia-modelopt[onnx]==0.47.0", "torch>=2.10,<2.14")
 CALIBRATION_IMAGES, VALIDATION_IMAGES = 512, 10_000
-LARGE_IMAGES, LARGE_ENTROPY_IMAGES = 64, 32
+LARGE_ENTROPY_IMAGES = 32
 _LONG = 60.0  # seconds from which a cell is timed once, not twice
 _CAPABILITY = 86
 
@@ -90,7 +90,7 @@ def prepare(name: str, *, images: int, large: bool) -> Ground:
     validation = None if large else pictures("validation", images)
     apart = [] if validation is None else [validation]
     selection = pictures("selection", SELECTION_IMAGES, *apart)
-    count = LARGE_IMAGES if large else CALIBRATION_IMAGES
+    count = LARGE[name] if large else CALIBRATION_IMAGES
     calibration = pictures("calibration", count, *apart, selection)
     logits = None
     if validation is not None:
