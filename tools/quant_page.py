@@ -79,6 +79,10 @@ peer, which may be another.
 
 {losses}
 
+Where a peer's max has the better signal-to-noise ratio, few large activations carry much of the largest
+logits: clipping them costs decibels and can win agreement. cnnx chooses by what class probabilities lose
+([decisions](decisions.md)).
+
 ## What it costs
 
 Seconds, once the packages are imported, from the FP32 graph and the pictures to the INT8 graph, the better
@@ -87,6 +91,10 @@ of two runs where one took less than a minute; in brackets, over plain inference
 other work ran beside them. Then the peak of the process's memory in MiB, imports included.
 
 {costs}
+
+cnnx runs the first 64 pictures twice, once to equalize channels and once for ranges by every method, and
+holds the graphs that it makes against each other: of few pictures and a large network that is slower than one
+pass for MinMax. `auto` then tries each method on 128 further pictures.
 
 Over all networks (imports: the process's memory before the work began):
 
@@ -308,13 +316,25 @@ def failures(found: dict[str, Cells]) -> str:
         for way, record in cells.items()
         if "failed" in record
     ]
-    absent = [f"{name} {way}" for name, cells in found.items() for way in WAYS if way not in cells]
+    absent = [
+        f"{way} on {_of_all(names, found)}"
+        for way in WAYS
+        if (names := [name for name, cells in found.items() if way not in cells])
+    ]
     text = ""
     if rows:
         text += f"\n## What failed\n\n{markdown(('network', 'way', 'reason'), rows, left=(0, 1, 2))}\n"
     if absent:
-        text += f"\nNot run yet: {', '.join(absent)}.\n"
+        text += f"\nNot run yet: {'; '.join(absent)}.\n"
     return text
+
+
+def _of_all(names: Sequence[str], every: Iterable[str]) -> str:
+    """Some of the networks, by those that are not among them where these are fewer."""
+    others = [name for name in every if name not in names]
+    if len(others) < len(names):
+        return f"all but {', '.join(others)}" if others else "all"
+    return ", ".join(names)
 
 
 def draw(small: dict[str, Cells], file: Path) -> None:
