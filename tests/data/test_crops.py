@@ -134,6 +134,22 @@ def test_what_is_written_is_what_the_set_holds(twenty: Path, tmp_path: Path) -> 
     assert (again.ids, again.list_digest, again.source) == (crops.ids, crops.list_digest, crops.source)
 
 
+def test_a_key_tells_the_same_pictures_decoded_otherwise(twenty: Path, tmp_path: Path) -> None:
+    first, again = (written(opened(twenty), tmp_path / name) for name in ("a", "b"))
+    coarse = write_crops(
+        opened(twenty),
+        replace(SMALL, resize=30),
+        shape=SHAPE,
+        count=1000,
+        folder=tmp_path / "c",
+        progress=lambda done, wanted: None,
+    )
+    assert first.list_digest == coarse.list_digest
+    assert first.key == again.key != coarse.key
+    some = np.array([1, 2])
+    assert first.only(some).key == again.only(some).key not in (first.key, coarse.only(some).key)
+
+
 def test_the_list_digest_is_that_of_sha256sum(tmp_path: Path) -> None:
     root = tmp_path / "set"
     for index in range(5):

@@ -25,10 +25,10 @@ from cnnx.data.images import ImageItem, ImageSet, name_bytes, printable
 from cnnx.data.parallel import in_order
 from cnnx.errors import ImageError
 from cnnx.recipe import Preprocessing
-from cnnx.store import writing
+from cnnx.store import digest_of_file, writing
 
 PIXELS, FACTS = "crops.npy", "crops.json"
-SCHEMA = 2
+SCHEMA = 3
 MAX_SKIPPED_SHARE = 0.1
 
 _ALWAYS_FORGIVEN = 2  # so that one bad file among a few does not stop a first try
@@ -56,6 +56,7 @@ class Crops:
         skipped: pictures that were tried and could not be used.
         excluded: how many were left out because another set holds them.
         list_digest: SHA-256 of the lines "digest  id label" (no label: "digest  id", as sha256sum prints).
+        pixels_digest: SHA-256 of the file of pixels; of some of a set's pictures, that of the whole.
         name: the set's name.
         source: who made the pictures and under which terms.
         class_names: the name of each label, where known.
@@ -71,6 +72,7 @@ class Crops:
     skipped: tuple[Skipped, ...]
     excluded: int
     list_digest: str
+    pixels_digest: str
     name: str
     source: str
     class_names: tuple[str, ...] | None
@@ -107,6 +109,7 @@ class Crops:
             skipped=tuple(Skipped(**each) for each in facts["skipped"]),
             excluded=facts["excluded"],
             list_digest=facts["list_digest"],
+            pixels_digest=facts["pixels_digest"],
             name=facts["name"],
             source=facts["source"],
             class_names=None if names is None else tuple(names),
@@ -119,11 +122,8 @@ class Crops:
 
     @property
     def key(self) -> str:
-        """For the keys of steps: which pictures, and by which code and options they were decoded.
-
-        The folder is the store's, whose name says the latter.
-        """
-        return f"{self.folder.name} {self.list_digest}"
+        """For the keys of steps: which pictures, and what decoding made of them."""
+        return f"{self.list_digest} {self.pixels_digest}"
 
     def only(self, places: NDArray[np.intp]) -> Crops:
         """Some of these pictures, as a set of their own."""
@@ -194,6 +194,7 @@ def write_crops(
             _write_header(file, (len(tally.kept), *shape[1:], shape[0]))
         tally.judge(images, max_skipped_share)
         facts = {"schema": SCHEMA, **_facts(images), **tally.facts()}
+        facts["pixels_digest"] = digest_of_file(folder / PIXELS)
         facts["note"] = images.note or tally.note()
         (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return Crops.open(folder)
