@@ -1,21 +1,10 @@
 import math
-import random
-import statistics
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnx.stats import (
-    Interval,
-    Paired,
-    Verdict,
-    bootstrap_means,
-    images_to_decide,
-    percentile_interval,
-    wilson,
-    worst,
-)
+from cnnx.stats import Interval, Paired, Verdict, images_to_decide, wilson, worst
 
 rates = st.floats(0, 1)
 counts = st.integers(1, 100_000)
@@ -88,23 +77,3 @@ def test_the_accuracy_margin_has_a_width_even_when_nobody_disagrees():
     assert margin.low < margin.high
     assert margin.against(0) is Verdict.PASSED
     assert Paired(600, 180, 0, 20).margin(0.99).against(0) is Verdict.FAILED
-
-
-def test_block_bootstrap_of_dependent_values_is_wider_than_of_shuffled_ones():
-    """An AR(1) series with coefficient 0.8: the mean's deviation is 3 times that of independent values."""
-    draw, values = random.Random(5), [0.0]
-    for _ in range(599):
-        values.append(0.8 * values[-1] + draw.gauss(0, 1))
-    alone, together = (bootstrap_means(values, block=block, resamples=800) for block in (1, 30))
-    assert 2 < statistics.stdev(together) / statistics.stdev(alone) < 4
-    assert statistics.fmean(together) == pytest.approx(statistics.fmean(values), abs=0.1)
-    # Independent values: the interval is the textbook one.
-    interval = percentile_interval(alone)
-    half = 1.96 * statistics.pstdev(values) / math.sqrt(600)
-    assert (interval.high - interval.low) / 2 == pytest.approx(half, rel=0.15)
-
-
-def test_bootstrap_of_one_value_or_equal_ones_has_no_width():
-    assert set(bootstrap_means([4.0], block=5, resamples=3)) == {4.0}
-    assert set(bootstrap_means([2.0] * 7, block=3, resamples=9)) == {2.0}
-    assert bootstrap_means([1.0, 2.0, 5.0], block=2) == bootstrap_means([1.0, 2.0, 5.0], block=2)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import enum
-import itertools
 import math
-import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -136,35 +134,3 @@ class Paired:
         square = sum((count + 0.5) * value * value for count, value in cells) / total
         half = _Z95 * math.sqrt(max(0.0, square - mean * mean) / total)
         return Interval(mean - half, mean + half)
-
-
-def bootstrap_means(
-    values: Sequence[float], *, block: int, resamples: int = 2000, seed: int = 0
-) -> tuple[float, ...]:
-    """Means of resampled series, for values that depend on their neighbours in time.
-
-    Circular block bootstrap (D. N. Politis and J. P. Romano, "A circular block-resampling procedure for
-    stationary data", 1992): blocks of neighbours are drawn with replacement, the end joined to the start.
-
-    Args:
-        values: in order of time, at equal distances; at least one.
-        block: neighbours drawn together; longer than their dependence reaches.
-        resamples: series drawn.
-        seed: of the draws: the same values give the same means.
-    """
-    n = len(values)
-    block = max(1, min(block, n))
-    sums = list(itertools.accumulate([*values, *values], initial=0.0))
-    lengths = [block] * (n // block) + ([n % block] if n % block else [])
-    draw = random.Random(seed)
-    return tuple(
-        sum(sums[start + length] - sums[start] for length in lengths for start in (draw.randrange(n),)) / n
-        for _ in range(resamples)
-    )
-
-
-def percentile_interval(draws: Sequence[float]) -> Interval:
-    """What the middle 95 % of bootstrap draws lie between."""
-    ordered = sorted(draws)
-    last = len(ordered) - 1
-    return Interval(ordered[math.floor(0.025 * last)], ordered[math.ceil(0.975 * last)])

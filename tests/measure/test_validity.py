@@ -12,7 +12,6 @@ from cnnx.measure import (
     Latency,
     MachineState,
     Parts,
-    block_bootstrap,
     compare,
     judge_validity,
     measure_side_by_side,
@@ -116,25 +115,6 @@ def test_a_difference_within_the_noise_is_not_shown_and_a_drift_that_hits_both_d
     assert compare(measured(0.97, 1), measured(1.0, 2)).outcome == "faster"
     assert compare(measured(1.03, 1), measured(1.0, 2)).outcome == "slower"
     assert compare(Latency((1,) * 90, 1, 0, "steady", True), measured(1.0, 2)) is None
-
-
-def test_the_interval_covers_the_mean_of_a_series_with_memory_where_independence_would_not():
-    """AR(1) with coefficient 0.8: the mean's standard error is 3 times that of independent values."""
-    random, covered, narrow = np.random.default_rng(0), 0, 0
-    for _ in range(60):
-        noise, values = random.normal(size=600), [0.0]
-        for shock in noise:
-            values.append(0.8 * values[-1] + shock)
-        series = np.array(values[101:])
-        found = block_bootstrap([*series])
-        covered += found.mean.low <= 0 <= found.mean.high
-        narrow += abs(series.mean()) <= 1.96 * series.std() / np.sqrt(len(series))
-    assert found.block > 5 and covered >= 48 and narrow < 45
-    alone = block_bootstrap([*random.normal(size=600)])
-    assert alone.block <= 4 and alone.median.low < alone.median.high
-    constant = block_bootstrap([5.0] * 20)
-    assert constant.block == 1 and (constant.mean.low, constant.median.high) == (5.0, 5.0)
-    assert block_bootstrap([1.0] * 9) is None
 
 
 def test_a_session_without_parts_has_none():

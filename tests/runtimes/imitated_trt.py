@@ -71,7 +71,7 @@ class ImitatedBindings:
         self.release, self.here, self.device = release, here or machine(), HostCuda()
         self.behaviour = Behaviour(**behaviour)
         trt = module(release, self.device, self.behaviour)
-        self.library = Library(trt, make_log(trt))
+        self.loaded = Library(trt, make_log(trt))
 
     def version(self):
         return self.release
@@ -80,7 +80,7 @@ class ImitatedBindings:
         return None
 
     def load(self):
-        return self.library
+        return self.loaded
 
     def cuda(self, by):
         return self.device
@@ -91,7 +91,7 @@ class ImitatedBindings:
     @property
     def config(self):
         """The configuration of the last build."""
-        return self.library.trt.configs[-1]
+        return self.loaded.trt.configs[-1]
 
 
 def module(release: str, cuda: HostCuda, behaviour: Behaviour) -> Any:
@@ -119,7 +119,7 @@ def module(release: str, cuda: HostCuda, behaviour: Behaviour) -> Any:
 
     class IProfiler:
         def report_layer_time(self, layer_name, ms):
-            raise NotImplementedError
+            raise NotImplementedError  # pure virtual: who profiles writes it
 
     class IBuilderConfig:
         __slots__ = (

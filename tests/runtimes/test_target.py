@@ -83,7 +83,7 @@ def test_options_of_the_builder_go_from_the_command_to_the_engine(tensorrt, bund
     assert done.exit_code == 0
     (engine,) = json.loads(done.stdout)["result"]["engines"]
     assert engine["identity"].endswith("-version-compatible") and engine["version_compatible"]
-    made, config = tensorrt._bindings.library.trt, tensorrt._bindings.config
+    made, config = tensorrt._bindings.loaded.trt, tensorrt._bindings.config
     assert config.limits == {made.MemoryPoolType.WORKSPACE: 64 << 20}
     assert config.builder_optimization_level == 2
     for other in bundle.path.glob("engines/*"):
@@ -91,6 +91,8 @@ def test_options_of_the_builder_go_from_the_command_to_the_engine(tensorrt, bund
             shutil.rmtree(other)
     # The imitation, as TensorRT does, refuses such an engine unless its code may run.
     assert cnnx.validate(bundle.path).validation.subject.digest == engine["digest"]
+    measured = cnnx.bench(bundle.path, seconds=0.01, percentile=50, layers=True).measurements[0]
+    assert measured.subject.digest == engine["digest"] and measured.layers is not None
 
 
 def test_options_of_tensorrt_are_refused_by_others(bundle):

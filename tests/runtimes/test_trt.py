@@ -43,7 +43,7 @@ def test_every_layer_is_of_the_type_the_graph_gives_it(net, release, precision, 
     assert (built.identity, built.target) == (f"tensorrt-{short}-sm87-host", "sm87")
     assert (built.runtime_version, built.reach, built.remarks) == (release, "gpu", ())
     config = bindings.config
-    assert bindings.library.trt.BuilderFlag.TF32 not in config.flags
+    assert bindings.loaded.trt.BuilderFlag.TF32 not in config.flags
     assert (config.limits, config.cache) == ({}, None)
     assert len(config.profiles) == (batch == "N")
 
@@ -69,7 +69,7 @@ def test_every_option_reaches_the_configuration(net, tmp_path):
         "timing_cache_folder": str(tmp_path),
     }
     built = build(bindings, net("fp16"), request("fp16", **options))
-    made, config = bindings.library.trt, bindings.config
+    made, config = bindings.loaded.trt, bindings.config
     assert config.limits == {made.MemoryPoolType.WORKSPACE: 1 << 28}
     assert config.builder_optimization_level == 5
     assert config.hardware_compatibility_level == made.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY
@@ -246,7 +246,7 @@ def test_where_there_is_a_dla(board, jetpack, release, there):
 def test_a_dla_build_lists_what_the_gpu_does_and_what_cannot_be_seen(net):
     bindings = ImitatedBindings(here=machine(**JETSON), cannot=("fc", "flat"))
     built = build(bindings, net("fp16"), request("fp16", dla_core=1))
-    made, config = bindings.library.trt, bindings.config
+    made, config = bindings.loaded.trt, bindings.config
     assert (config.default_device_type, config.DLA_core) == (made.DeviceType.DLA, 1)
     assert made.BuilderFlag.GPU_FALLBACK in config.flags
     assert built.identity == "tensorrt-10.3.0-sm87-nvidia-jetson-agx-orin-developer-kit-dla1"
@@ -270,7 +270,7 @@ def test_dla_builds_that_are_refused_before_any_work(net, precision, batch, here
     bindings = ImitatedBindings(here=machine(**here))
     with pytest.raises(UsageError, match=words):
         build(bindings, net(precision), request(precision, batch=batch, dla_core=0))
-    assert bindings.library.trt.configs == []
+    assert bindings.loaded.trt.configs == []
 
 
 def test_a_dla_core_that_is_not_there(net):

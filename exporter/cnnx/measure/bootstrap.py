@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,22 +45,42 @@ def block_bootstrap(values: Sequence[float], *, seed: int = 0) -> Intervals | No
     Returns:
         None for fewer than ten values.
     """
-    n = len(values)
-    if n < 10:
+    if len(values) < 10:
         return None
     series = np.asarray(values, np.float64)
     block = block_length(series)
-    generator = np.random.default_rng(seed)
-    blocks = math.ceil(n / block)
-    means, medians = [], []
-    for drawn in range(0, _RESAMPLES, max(1, _AT_ONCE // n)):
-        count = min(max(1, _AT_ONCE // n), _RESAMPLES - drawn)
-        starts = generator.integers(0, n, (count, blocks, 1))
-        places = ((starts + np.arange(block)) % n).reshape(count, -1)[:, :n]
-        draws = series[places]
-        means.append(draws.mean(axis=1))
-        medians.append(np.median(draws, axis=1))
-    return Intervals(_middle(means), _middle(medians), block)
+    figures = [(each.mean(axis=1), np.median(each, axis=1)) for each in _draws(series, block, seed)]
+    means, medians = map(np.concatenate, zip(*figures, strict=True))
+    return Intervals(middle(means), middle(medians), block)
+
+
+def resampled_means(values: Sequence[float], *, block: int, seed: int = 0) -> NDArray[np.float64]:
+    """Means of the 1,000 series that `block_bootstrap` draws, in blocks of a given length.
+
+    Args:
+        values: in order of time; at least one.
+        block: neighbours drawn together; longer than their dependence reaches.
+        seed: of the draws.
+    """
+    series = np.asarray(values, np.float64)
+    draws = _draws(series, max(1, min(block, len(series))), seed)
+    return np.concatenate([each.mean(axis=1) for each in draws])
+
+
+def middle(draws: NDArray[np.float64]) -> Interval:
+    """What the middle 95 % of bootstrap draws lie between."""
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Interval(float(low), float(high))
+
+
+def _draws(series: NDArray[np.float64], block: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """The drawn series, (count, n) at a time."""
+    n, generator = len(series), np.random.default_rng(seed)
+    at_once = max(1, _AT_ONCE // n)
+    for drawn in range(0, _RESAMPLES, at_once):
+        starts = generator.integers(0, n, (min(at_once, _RESAMPLES - drawn), math.ceil(n / block), 1))
+        places = ((starts + np.arange(block)) % n).reshape(len(starts), -1)[:, :n]
+        yield series[places]
 
 
 def block_length(series: NDArray[np.float64]) -> int:
@@ -110,8 +130,3 @@ def _autocovariances(series: NDArray[np.float64], longest: int) -> NDArray[np.fl
     n = len(series)
     found = [float(centred[: n - lag] @ centred[lag:]) / n for lag in range(longest + 1)]
     return np.asarray(found)
-
-
-def _middle(parts: Sequence[NDArray[np.float64]]) -> Interval:
-    low, high = np.quantile(np.concatenate(parts), [0.025, 0.975])
-    return Interval(float(low), float(high))

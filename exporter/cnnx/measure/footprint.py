@@ -11,7 +11,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,8 @@ import numpy as np
 
 from cnnx import runtimes
 from cnnx.environment import first_gpu
-from cnnx.measure.memory import MemoryUse, peak_memory
+from cnnx.measure.memory import MemoryUse, peak_memory, resident_bytes
+from cnnx.measure.processes import own_python
 
 _ROOT = Path("/")
 _TIME_LIMIT_S = 600
@@ -88,7 +88,7 @@ UNKNOWN = Footprint(MemoryUse(None, None, None))
 
 
 def measure_footprint(
-    runtime: str, file: Path, shape: tuple[int, ...], *, cuda_graph: bool = False
+    runtime: str, file: Path, shape: tuple[int, ...], *, cuda_graph: bool = False, host_code: bool = False
 ) -> Footprint:
     """Open and run a network once in a process of its own.
 
@@ -96,21 +96,22 @@ def measure_footprint(
         runtime: its name in `cnnx.runtimes.NAMES`.
         file: what the runtime opens: the caller has checked its hash.
         shape: of one batch, (N, C, H, W).
-        cuda_graph: run it as a CUDA graph.
+        cuda_graph: as for `Runtime.open`.
+        host_code: likewise.
 
     Returns:
         all unknown where that process fails, as where memory does not suffice for a second copy.
     """
-    request = {"runtime": runtime, "file": str(file), "shape": shape, "cuda_graph": cuda_graph}
-    package = Path(__file__).resolve().parents[2]
-    path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
+    how = {"cuda_graph": cuda_graph, "host_code": host_code}
+    request = {"runtime": runtime, "file": str(file), "shape": shape, "how": how}
+    command, environment = own_python("cnnx.measure", json.dumps(request))
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "cnnx.measure", json.dumps(request)],
+            command,
             capture_output=True,
             text=True,
             timeout=_TIME_LIMIT_S,
-            env={**os.environ, "PYTHONPATH": path},
+            env=environment,
             check=True,
         )
         return Footprint.from_dict(json.loads(done.stdout))
@@ -121,13 +122,12 @@ def measure_footprint(
 def footprint_here(request: Mapping[str, Any]) -> Footprint:
     """Do what `measure_footprint` asks, in this process, which should not have done anything else."""
     images = np.zeros(request["shape"], np.float32)
-    start, before = _resident(), gpu_memory()
-    runtime: Any = runtimes.get(request["runtime"])
+    start, before = resident_bytes(), gpu_memory()
+    runtime = runtimes.get(request["runtime"])
     runtime.device()  # loads libraries, and CUDA's context where it is a GPU
 
     def work() -> runtimes.Session:
-        options = {"cuda_graph": True} if request["cuda_graph"] else {}
-        session: runtimes.Session = runtime.open(Path(request["file"]), **options)
+        session = runtime.open(Path(request["file"]), **request["how"])
         getattr(session, "timed_run", session.run)(images)
         return session
 
@@ -182,10 +182,6 @@ def _of_gpu(before: GpuMemory, after: GpuMemory) -> int | None:
 def _difference(more: int | None, less: int | None) -> int | None:
     """None where nothing can be said: below nothing, others gave memory back meanwhile."""
     return more - less if more is not None and less is not None and more > less else None
-
-
-def _resident() -> int | None:
-    return _found(Path("/proc/self/status"), r"^VmRSS:\s*(\d+) kB")
 
 
 def _found(file: Path, pattern: str) -> int | None:

@@ -80,6 +80,11 @@ def _reset_peak(proc: Path) -> bool:
     return mark is not None and now is not None and mark <= now * 1.05 + (1 << 20)
 
 
+def resident_bytes(proc: Path = _PROC) -> int | None:
+    """What this process holds now; None: not known."""
+    return _status(proc, "VmRSS")
+
+
 def _status(proc: Path, key: str) -> int | None:
     try:
         text = (proc / "status").read_text()

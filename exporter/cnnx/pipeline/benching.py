@@ -166,7 +166,7 @@ def energy_of(
     batch = measured.latency.batch
     use = measure_use(
         subject.subject,
-        subject.opener,
+        subject.open,
         pool_of(bundle, batch),
         batch=batch,
         power=power,

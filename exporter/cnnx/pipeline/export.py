@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from cnnx import runtimes
 from cnnx.agreement import Validation
 from cnnx.bundle import (
     Bundle,
@@ -231,7 +232,7 @@ def _original_graph(bundle: Bundle, parts: Parts, beside: Subject) -> OpenSubjec
     file = parts.graph.folder / STEP_MODEL
     digest = bundle.manifest.weights["digest"]
     subject = dataclasses.replace(beside, artefact="original", precision="fp32", digest=digest)
-    return OpenSubject(subject, lambda: originals.open_here("ort", file), "ort", file)
+    return OpenSubject(subject, runtimes.get("ort"), file)
 
 
 def _notes(job: Job, parts: Parts) -> tuple[str, ...]:

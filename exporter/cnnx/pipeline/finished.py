@@ -214,7 +214,7 @@ def judge_session(
     recipe = recipe_of(manifest)
 
     def work(progress: Progress) -> Validation:
-        session = subject.opener()
+        session = subject.open()
         logits = logits_of(session, pixels, recipe.preprocessing, progress=progress)
         session.close()
         return judge(
@@ -254,4 +254,4 @@ def load(bundle: str | Path, *, target: str = "auto") -> runtimes.Session:
     Returns:
         A session; `run` takes (N, C, H, W) float32, preprocessed as the manifest says.
     """
-    return open_subject(Bundle.open(Path(bundle)), target).opener()
+    return open_subject(Bundle.open(Path(bundle)), target).open()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cnnx import runtimes
 from cnnx.data.normalize import normalize
-from cnnx.errors import CnnxError, EnvironmentLacks, UsageError
+from cnnx.errors import CnnxError, EnvironmentLacks
 from cnnx.measure.footprint import UNKNOWN, Footprint, measure_footprint
 from cnnx.measure.latency import Progress as Share
 from cnnx.measure.latency import measure_side_by_side
@@ -163,26 +163,21 @@ def _try_open(
 
 def _open(subject: OpenSubject, images: NDArray[np.float32], cuda_graph: bool | None) -> _Opened:
     """Open and run once: a CUDA graph that cannot be captured shows only then."""
-    if subject.graph_opener is None:
-        if cuda_graph:
-            raise UsageError(
-                f"CUDA graphs are of TensorRT's engines, here {subject.subject.runtime} runs the graph",
-                mend="build an engine first (cnnx build), or leave --cuda-graph out",
-            )
-        return _Opened(subject, _run_once(subject.opener, images), None, "")
+    if not subject.captures:
+        return _Opened(subject, _run_once(subject, images, bool(cuda_graph)), None, "")
     if cuda_graph is False:
-        return _Opened(subject, _run_once(subject.opener, images), False, "")
+        return _Opened(subject, _run_once(subject, images, False), False, "")
     try:
-        return _Opened(subject, _run_once(subject.graph_opener, images), True, "")
+        return _Opened(subject, _run_once(subject, images, True), True, "")
     except EnvironmentLacks as error:
         if cuda_graph:
             raise
         remark = f"Measured without a CUDA graph: {error.what}."
-        return _Opened(subject, _run_once(subject.opener, images), False, remark)
+        return _Opened(subject, _run_once(subject, images, False), False, remark)
 
 
-def _run_once(opener: Callable[[], Any], images: NDArray[np.float32]) -> runtimes.Session:
-    session: runtimes.Session = opener()
+def _run_once(subject: OpenSubject, images: NDArray[np.float32], cuda_graph: bool) -> runtimes.Session:
+    session = subject.open(cuda_graph=cuda_graph)
     try:
         getattr(session, "timed_run", session.run)(images)
     except CnnxError:
@@ -246,11 +241,12 @@ def _measured(
 
 def _footprint(subject: OpenSubject, images: NDArray[np.float32], cuda_graph: bool | None) -> Footprint:
     """As a CUDA graph where it will be measured as one; plainly where that cannot be."""
-    wanted = subject.graph_opener is not None and cuda_graph is not False
-    found = measure_footprint(subject.runtime, subject.file, images.shape, cuda_graph=wanted)
-    if found == UNKNOWN and wanted and not cuda_graph:
-        return measure_footprint(subject.runtime, subject.file, images.shape)
-    return found
+    wanted = subject.captures and cuda_graph is not False
+    measured = partial(
+        measure_footprint, subject.runtime.name, subject.file, images.shape, host_code=subject.host_code
+    )
+    found = measured(cuda_graph=wanted)
+    return measured() if found == UNKNOWN and wanted and not cuda_graph else found
 
 
 def _prediction(subject: OpenSubject, batch: int, footprint: Footprint) -> Prediction:
@@ -269,8 +265,8 @@ def _layers(
 ) -> LayerProfile:
     place = next(i for i, one in enumerate(subjects) if one.subject == measured.subject)
     subject, images = subjects[place], batch_from(pools[place], measured.latency.batch)
-    runtime = runtimes.get(subject.runtime)
-    found = steps.run("layers", lambda _: runtime.layer_times(subject.file, images, runs=_LAYER_RUNS))
+    times = partial(subject.runtime.layer_times, subject.file, images, host_code=subject.host_code)
+    found = steps.run("layers", lambda _: times(runs=_LAYER_RUNS))
     return LayerProfile(_LAYER_RUNS, found)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +52,26 @@ class OpenSubject:
 
     Attributes:
         subject: what it is.
-        opener: opens it.
-        runtime: name of what opens it.
+        runtime: what opens it.
         file: that is opened, its hash checked.
-        graph_opener: opens it as a CUDA graph; None where there is no such thing.
+        host_code: it brings code for the CPU along, as version compatible engines do. Every plan is native
+            code (TensorRT's guide, Security), and its hash is checked like any other's: this asks for no
+            more trust.
     """
 
     subject: Subject
-    opener: Callable[[], runtimes.Session]
-    runtime: str
+    runtime: runtimes.Runtime
     file: Path
-    graph_opener: Callable[[], runtimes.Session] | None = None
+    host_code: bool = False
+
+    @property
+    def captures(self) -> bool:
+        """Whether it may run as one CUDA graph."""
+        return self.subject.artefact == "engine"
+
+    def open(self, *, cuda_graph: bool = False) -> runtimes.Session:
+        """Open it; see `cnnx.runtimes.Runtime.open`."""
+        return self.runtime.open(self.file, cuda_graph=cuda_graph, host_code=self.host_code)
 
 
 def open_subject(bundle: Bundle, target: str) -> OpenSubject:
@@ -80,12 +88,7 @@ def open_subject(bundle: Bundle, target: str) -> OpenSubject:
         version = f"{engine.runtime} {engine.runtime_version}"
         subject = _subject(manifest, "engine", engine.digest, version, runtime.device())
         file = bundle.engine_file(engine)
-        opens: Any = partial(runtime.open, file)
-        if engine.version_compatible:
-            # It brings code for the CPU along. Every plan is native code (TensorRT's guide, Security), its
-            # hash is checked like any other's: this asks for no more trust.
-            opens = partial(opens, host_code=True)
-        return OpenSubject(subject, opens, runtime.name, file, partial(opens, cuda_graph=True))
+        return OpenSubject(subject, runtime, file, host_code=engine.version_compatible)
     if target not in ("auto", "ort"):
         runtime = runtimes.get(target)
         raise runtime.cannot_run() or UsageError(
@@ -97,7 +100,7 @@ def open_subject(bundle: Bundle, target: str) -> OpenSubject:
     if reason := ort.cannot_run():
         raise reason
     subject = _subject(manifest, "graph", manifest.files["model.onnx"], f"ort {ort.version()}", ort.device())
-    return OpenSubject(subject, lambda: ort.open(bundle.model), ort.name, bundle.model)
+    return OpenSubject(subject, ort, bundle.model)
 
 
 def _engine_that_runs(

@@ -216,12 +216,21 @@ class Runtime(Protocol):
         """
         ...
 
-    def open(self, file: Path) -> Session:
-        """Open a built engine, or the ONNX file where `engine_suffix` is None."""
+    def open(self, file: Path, *, cuda_graph: bool = False, host_code: bool = False) -> Session:
+        """Open a built engine, or the ONNX file where `engine_suffix` is None.
+
+        Args:
+            file: what is opened: the caller has checked its hash.
+            cuda_graph: launch an engine's kernels as one CUDA graph.
+            host_code: let a version compatible engine run the CPU code it brings along.
+
+        Raises:
+            UsageError: a CUDA graph is asked of what has none.
+        """
         ...
 
     def layer_times(
-        self, file: Path, images: NDArray[np.float32], *, runs: int = 50
+        self, file: Path, images: NDArray[np.float32], *, runs: int = 50, host_code: bool = False
     ) -> tuple[LayerTime, ...]:
         """Time what `open` opens layer by layer, in a session of its own: profiling slows runs.
 
@@ -229,6 +238,7 @@ class Runtime(Protocol):
             file: as for `open`.
             images: (N, C, H, W), normalised, one batch.
             runs: that count, after some to warm up.
+            host_code: as for `open`.
         """
         ...
 

@@ -5,8 +5,10 @@ The calls used are the same in TensorRT 10.3 to 11 and in TensorRT for RTX (NVID
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -285,6 +287,23 @@ class EngineSession:
         """A copy, as the next run overwrites the buffer; FP16 widened."""
         values = self._buffers[name].host[: math.prod(shape)].reshape(shape)
         return values.astype(np.float32) if values.dtype == np.float16 else values.copy()
+
+
+class EngineRuntime(ABC):
+    """What runtimes whose engines are `EngineSession`s have in common."""
+
+    engine_suffix: str | None = ".engine"
+
+    @abstractmethod
+    def open(self, file: Path, *, cuda_graph: bool = False, host_code: bool = False) -> EngineSession:
+        """See `cnnx.runtimes.Runtime`."""
+
+    def layer_times(
+        self, file: Path, images: NDArray[np.float32], *, runs: int = 50, host_code: bool = False
+    ) -> tuple[LayerTime, ...]:
+        """Time an engine layer by layer, by TensorRT's IProfiler; see `cnnx.runtimes.Runtime`."""
+        with contextlib.closing(self.open(file, host_code=host_code)) as session:
+            return session.layer_times(images, runs=runs)
 
 
 def _not_taken(runtime: str, said: str, file: Path) -> BundleError:

@@ -88,20 +88,32 @@ class OrtRuntime:
         """
         raise UsageError("ONNX Runtime builds no engine: it runs the graph as it is", where=onnx_file)
 
-    def open(self, file: Path) -> OrtSession:
+    def open(self, file: Path, *, cuda_graph: bool = False, host_code: bool = False) -> OrtSession:  # noqa: ARG002
         """Open an ONNX graph on the GPU, or on all physical cores this process may use.
 
         Raises:
+            UsageError: a CUDA graph is asked.
             MissingExtra: onnxruntime is not installed.
             EnvironmentLacks: it is installed and does not load, or CUDA is there and cannot be used.
             GraphError: ONNX Runtime refuses the graph.
         """
+        if cuda_graph:
+            raise UsageError(
+                "CUDA graphs are of TensorRT's engines, ONNX Runtime runs the graph as it is",
+                where=file,
+                mend="build an engine first (cnnx build), or leave --cuda-graph out",
+            )
         if reason := self.missing():
             raise reason
         return OrtSession(file, self._bindings(), device=self.device())
 
     def layer_times(
-        self, file: Path, images: NDArray[np.float32], *, runs: int = 50
+        self,
+        file: Path,
+        images: NDArray[np.float32],
+        *,
+        runs: int = 50,
+        host_code: bool = False,  # noqa: ARG002
     ) -> tuple[LayerTime, ...]:
         """Time a graph node by node, as ONNX Runtime's optimizer left it, by its profiler (microseconds).
 
@@ -109,6 +121,7 @@ class OrtRuntime:
             file: the graph.
             images: (N, C, H, W), normalised, one batch.
             runs: that count, after a few to warm up.
+            host_code: is an engine's alone.
 
         Raises:
             MissingExtra, EnvironmentLacks, GraphError: as `open`.

@@ -17,9 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cnnx.environment import installed_version
 from cnnx.errors import (
     CnnxError,
@@ -31,8 +28,7 @@ from cnnx.errors import (
 from cnnx.runtimes import BuildOptions, BuildRequest, BuiltEngine
 from cnnx.runtimes.build_log import layer_types
 from cnnx.runtimes.cudart import CudaRuntime
-from cnnx.runtimes.engine import EngineSession
-from cnnx.runtimes.layer_times import LayerTime
+from cnnx.runtimes.engine import EngineRuntime, EngineSession
 from cnnx.runtimes.network import Library, ParsedNetwork, check_precision, make_log, release_of
 
 _BINDINGS = "tensorrt_rtx_bindings"
@@ -40,11 +36,10 @@ _LIBRARIES = "onnxruntime_ep_nv_tensorrt_rtx"
 _PURPOSE = "TensorRT for RTX"
 
 
-class RtxRuntime:
+class RtxRuntime(EngineRuntime):
     """TensorRT for RTX, by NVIDIA's wheels for Linux x86-64."""
 
     name = "rtx"
-    engine_suffix: str | None = ".engine"
     builds_without_gpu = True
 
     def missing(self) -> CnnxError | None:
@@ -121,7 +116,7 @@ class RtxRuntime:
         parsed = ParsedNetwork(onnx_file, _library(), product=_PURPOSE)
         return [_built(parsed, onnx_file, capability, request) for capability in capabilities]
 
-    def open(self, file: Path, *, cuda_graph: bool = False) -> EngineSession:
+    def open(self, file: Path, *, cuda_graph: bool = False, host_code: bool = False) -> EngineSession:
         """Open an engine on the first GPU.
 
         Engines are native code: the caller has checked the file's hash against a manifest it trusts.
@@ -129,6 +124,7 @@ class RtxRuntime:
         Args:
             file: the engine.
             cuda_graph: launch its kernels as one CUDA graph.
+            host_code: let it run the CPU code it brings along, if any.
 
         Raises:
             EnvironmentLacks: no driver or GPU.
@@ -138,27 +134,14 @@ class RtxRuntime:
             raise reason
         library = _library()
         return EngineSession(
-            file, library.trt, cuda=_cuda(), log=library.log, runtime=self.name, cuda_graph=cuda_graph
+            file,
+            library.trt,
+            cuda=_cuda(),
+            log=library.log,
+            runtime=self.name,
+            cuda_graph=cuda_graph,
+            host_code=host_code,
         )
-
-    def layer_times(
-        self, file: Path, images: NDArray[np.float32], *, runs: int = 50
-    ) -> tuple[LayerTime, ...]:
-        """Time an engine layer by layer, by TensorRT's IProfiler.
-
-        Args:
-            file: the engine.
-            images: (N, C, H, W), normalised, one batch.
-            runs: that count, after a few to warm up.
-
-        Raises:
-            EnvironmentLacks, BundleError: as `open`.
-        """
-        session = self.open(file)
-        try:
-            return session.layer_times(images, runs=runs)
-        finally:
-            session.close()
 
     def _current(self) -> int:
         if self.cannot_run() is not None:

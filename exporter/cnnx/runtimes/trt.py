@@ -12,15 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cnnx.environment import Environment, detect, installed_version
 from cnnx.errors import CnnxError, EnvironmentLacks, GraphError, MissingExtra, UsageError
 from cnnx.runtimes import BuildRequest, BuiltEngine, cuda, cudart
 from cnnx.runtimes.device import Cuda
-from cnnx.runtimes.engine import EngineSession
-from cnnx.runtimes.layer_times import LayerTime
+from cnnx.runtimes.engine import EngineRuntime, EngineSession
 from cnnx.runtimes.network import Library, make_log, release_of
 from cnnx.runtimes.trt_build import Place, build_engine
 
@@ -54,7 +50,7 @@ class Bindings(Protocol):
         ...
 
 
-class TrtRuntime:
+class TrtRuntime(EngineRuntime):
     """TensorRT.
 
     Args:
@@ -62,7 +58,6 @@ class TrtRuntime:
     """
 
     name = "tensorrt"
-    engine_suffix: str | None = ".engine"
     builds_without_gpu = False
 
     def __init__(self, bindings: Bindings | None = None) -> None:
@@ -155,25 +150,6 @@ class TrtRuntime:
             cuda_graph=cuda_graph,
             host_code=host_code,
         )
-
-    def layer_times(
-        self, file: Path, images: NDArray[np.float32], *, runs: int = 50
-    ) -> tuple[LayerTime, ...]:
-        """Time an engine layer by layer, by TensorRT's IProfiler.
-
-        Args:
-            file: the engine.
-            images: (N, C, H, W), normalised, one batch.
-            runs: that count, after a few to warm up.
-
-        Raises:
-            EnvironmentLacks, BundleError: as `open`.
-        """
-        session = self.open(file)
-        try:
-            return session.layer_times(images, runs=runs)
-        finally:
-            session.close()
 
     def _place(self) -> Place:
         device, machine = self._bindings.cuda("auto"), self._bindings.environment()

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnnx.errors import UsageError
+from cnnx.measure.bootstrap import middle, resampled_means
 from cnnx.measure.power.sampler import Sampler
 from cnnx.measure.power.sensors import Clock
-from cnnx.stats import Interval, bootstrap_means, percentile_interval
+from cnnx.stats import Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class SamplerCost:
     @property
     def interval(self) -> Interval:
         """Of the ratio, 95 %: bootstrap over turns, each of which has both sides."""
-        drawn = percentile_interval(bootstrap_means(self._logarithms(), block=1))
+        drawn = middle(resampled_means(self._logarithms(), block=1))
         return Interval(math.exp(drawn.low), math.exp(drawn.high))
 
     def as_dict(self) -> dict[str, Any]:

@@ -7,11 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnx.measure.bootstrap import middle, resampled_means
 from cnnx.measure.power.driving import Driven, Span
 from cnnx.measure.power.sampler import LEAST_HZ
 from cnnx.measure.power.trace import Trace
 from cnnx.measure.samples import WarmUpEnd
-from cnnx.stats import Interval, bootstrap_means, percentile_interval
+from cnnx.stats import Interval
 
 # Bootstrap: means of 1 s, four neighbours together. NVML averages over 1 s; fans and clocks take seconds.
 _WINDOW_NS = 1_000_000_000
@@ -155,9 +159,7 @@ def _per_inference(measured: EnergyMeasurement, rails: tuple[str, ...], covers: 
     relative, step = stated.relative or 0.0, (stated.resolution_mw or 0.0) * len(rails) / 2
     drift = abs(after - before) / 2
     gross = _widened(power, loads, relative * abs(power) + step)
-    net = _widened(
-        net_power, [a - b for a, b in zip(loads, rests, strict=True)], relative * abs(net_power) + drift
-    )
+    net = _widened(net_power, loads - rests, relative * abs(net_power) + drift)
     return EnergyPerInference(
         rails=rails,
         covers=covers,
@@ -172,20 +174,19 @@ def _per_inference(measured: EnergyMeasurement, rails: tuple[str, ...], covers: 
     )
 
 
-def _deviations(trace: Trace, rails: tuple[str, ...], *spans: Span) -> list[float]:
+def _deviations(trace: Trace, rails: tuple[str, ...], *spans: Span) -> NDArray[np.float64]:
     """Bootstrap draws of the mean power over spans, less that mean; spans of rest count alike."""
-    draws: list[Sequence[float]] = []
+    draws = []
     for number, span in enumerate(spans):
         powers = trace.powers_mw(rails, span.start_ns, span.end_ns, window_ns=_WINDOW_NS)
-        mean = sum(powers) / len(powers)
-        means = bootstrap_means(powers, block=_BLOCK, seed=len(spans) * 10 + number)
-        draws.append([one - mean for one in means])
-    return [sum(of) / len(spans) for of in zip(*draws, strict=True)]
+        means = resampled_means(powers, block=_BLOCK, seed=len(spans) * 10 + number)
+        draws.append(means - np.mean(powers))
+    return np.asarray(np.mean(draws, axis=0))
 
 
-def _widened(value: float, deviations: Sequence[float], by: float) -> Interval:
-    middle = percentile_interval(deviations)
-    return Interval(value + middle.low - by, value + middle.high + by)
+def _widened(value: float, deviations: NDArray[np.float64], by: float) -> Interval:
+    found = middle(deviations)
+    return Interval(value + found.low - by, value + found.high + by)
 
 
 def _basis(trace: Trace) -> str:

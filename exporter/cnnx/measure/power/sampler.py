@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +19,7 @@ from typing import Protocol
 from cnnx.errors import EnvironmentLacks, UsageError
 from cnnx.measure.power.sensors import Clock, Sample, Sensor, SensorInfo, monotonic_ns
 from cnnx.measure.power.trace import Trace
+from cnnx.measure.processes import own_python
 
 LEAST_HZ = 10.0
 # Coprime to the rates of cameras and displays: within a second samples fall on all phases of a frame. At
@@ -108,18 +107,15 @@ class SamplerProcess:
 
     def __enter__(self) -> SamplerProcess:
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="cnnx-power-")))
-        package = Path(__file__).resolve().parents[3]
-        path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
+        where = (self._sensor, str(self._rate_hz), str(self._root), str(self._folder / "samples"))
+        command, environment = own_python("cnnx.measure.power", *where)
         errors = self._stack.enter_context((self._folder / "errors").open("wb"))
         self._process = subprocess.Popen(
-            [
-                *[sys.executable, "-m", "cnnx.measure.power"],
-                *[self._sensor, str(self._rate_hz), str(self._root), str(self._folder / "samples")],
-            ],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=errors,
-            env={**os.environ, "PYTHONPATH": path},
+            env=environment,
         )
         try:
             self._wait_for_a_sample()

@@ -1,0 +1,50 @@
+"""Intervals of series whose neighbours resemble each other."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from cnnx.measure.bootstrap import block_bootstrap, middle, resampled_means
+
+
+def remembering(noise: np.ndarray) -> np.ndarray:
+    """AR(1) with coefficient 0.8: the mean's standard error is 3 times that of independent values."""
+    values = [0.0]
+    for shock in noise:
+        values.append(0.8 * values[-1] + shock)
+    return np.array(values)
+
+
+def test_the_interval_covers_the_mean_of_a_series_with_memory_where_independence_would_not():
+    random, covered, narrow = np.random.default_rng(0), 0, 0
+    for _ in range(60):
+        series = remembering(random.normal(size=600))[101:]
+        found = block_bootstrap([*series])
+        covered += found.mean.low <= 0 <= found.mean.high
+        narrow += abs(series.mean()) <= 1.96 * series.std() / np.sqrt(len(series))
+    assert found.block > 5 and covered >= 48 and narrow < 45
+    alone = block_bootstrap([*random.normal(size=600)])
+    assert alone.block <= 4 and alone.median.low < alone.median.high
+    constant = block_bootstrap([5.0] * 20)
+    assert constant.block == 1 and (constant.mean.low, constant.median.high) == (5.0, 5.0)
+    assert block_bootstrap([1.0] * 9) is None
+
+
+def test_means_drawn_in_blocks_scatter_as_the_series_remembers():
+    values = remembering(np.random.default_rng(5).normal(size=599))
+    alone, together = (resampled_means(values, block=block) for block in (1, 30))
+    assert 2 < together.std() / alone.std() < 4
+    assert together.mean() == pytest.approx(values.mean(), abs=0.1)
+    # Independent values: the interval is the textbook one.
+    interval = middle(alone)
+    half = 1.96 * values.std() / math.sqrt(600)
+    assert (interval.high - interval.low) / 2 == pytest.approx(half, rel=0.15)
+
+
+def test_means_of_one_value_or_equal_ones_have_no_width():
+    assert set(resampled_means([4.0], block=5)) == {4.0}
+    assert set(resampled_means([2.0] * 7, block=3)) == {2.0}
+    np.testing.assert_array_equal(*(resampled_means([1.0, 2.0, 5.0], block=2) for _ in range(2)))
