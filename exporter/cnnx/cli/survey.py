@@ -75,15 +75,22 @@ def survey_command(
 
 
 def print_rows(out: Console, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A survey's cells, and what INT8 gained."""
+    """A survey's cells without the columns that nothing is known for; remarks below; what INT8 gained."""
     from rich.markup import escape
 
     from cnnx.cli.columns import titled
     from cnnx.report.survey import COLUMNS, cells_of
 
-    table = titled("Survey", *COLUMNS, right=("batch", "p50 ms", "p99 ms", "images/s", "GPU MiB", "mJ"))
-    for row in rows:
-        table.add_row(*map(escape, cells_of(row)))
+    cells = [dict(zip(COLUMNS, cells_of(row), strict=True)) for row in rows]
+    *names, remark = COLUMNS
+    known = [name for name in names if any(cell[name] != "-" for cell in cells)]
+    table = titled("Survey", *known, right=("batch", "p50 ms", "p99 ms", "images/s", "GPU MiB", "mJ"))
+    for cell in cells:
+        table.add_row(*(escape(cell[name]) for name in known))
     out.print(table)
+    for cell in cells:
+        if cell[remark]:
+            where = f"{cell['network']} {cell['precision']}, batch {cell['batch']}"
+            out.print(escape(f"{where}: {cell[remark]}"), soft_wrap=True)
     for advice in dict.fromkeys(row["advice"] for row in rows if row.get("advice")):
         out.print(escape(advice), soft_wrap=True)
