@@ -38,7 +38,7 @@ REFERENCE_BYTES = 32 * 2**20
 MODEL, CALIBRATION, REFERENCE, LABELS = "model.onnx", "calibration.json", "reference.npz", "labels.txt"
 _MANIFEST, _ENGINE = "manifest.json", "engine.json"
 # Came into engine.json with TensorRT; engines of before are still read.
-_LATER = frozenset({"reach", "version_compatible", "timing_cache", "remarks"})
+_LATER = frozenset({"reach", "version_compatible", "dla_core", "timing_cache", "remarks"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +147,7 @@ class Engine:
         reach: GPUs that run it: "compute_capability" (all of the target's), "gpu" (the model that built it
             alone) or "ampere_plus".
         version_compatible: whether later releases than the one that built it may run it.
+        dla_core: of the DLA that it was built for; None: for the GPU alone.
         timing_cache: SHA-256 of the timing cache that the build left; empty: none was kept.
         remarks: what the build said beside success.
     """
@@ -163,6 +164,7 @@ class Engine:
     environment: Mapping[str, Any]
     reach: str = "compute_capability"
     version_compatible: bool = False
+    dla_core: int | None = None
     timing_cache: str = ""
     remarks: Sequence[str] = ()
     schema: int = SCHEMA

@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 from cnnx import runtimes
 from cnnx.errors import BundleError
-from cnnx.runtimes import BuildOptions, BuildRequest
+from cnnx.runtimes import BuildOptions, BuildRequest, RunOptions, trt
 
 TRT = runtimes.get("tensorrt")
 REASON = TRT.cannot_run()
@@ -74,7 +74,7 @@ def test_any_number_of_pictures_agrees_with_the_reference(made, cuda_graph):
     assert set(built.layer_types.values()) == {built.layer_types["conv0"]}
     images = np.random.default_rng(1).standard_normal((11, 16, 32, 32)).astype(np.float32)
     expected = ReferenceEvaluator(onnx.load(graph)).run(None, {"input": images})[0]
-    session = TRT.open(engine, cuda_graph=cuda_graph)
+    session = TRT.open(engine, RunOptions(cuda_graph=cuda_graph))
     try:
         for count in (8, 2, 11, 8):
             found = session.run(images[:count])["features"]
@@ -87,7 +87,7 @@ def test_any_number_of_pictures_agrees_with_the_reference(made, cuda_graph):
 def test_the_times_of_a_run_are_sound(made):
     _, engine, _, _ = made
     images = np.zeros((8, 16, 32, 32), np.float32)
-    session = TRT.open(engine, cuda_graph=True)
+    session = TRT.open(engine, RunOptions(cuda_graph=True))
     try:
         times = [session.timed_run(images) for _ in range(50)][-1]
     finally:
@@ -115,7 +115,7 @@ def test_pycuda_gives_the_same(made):
     images = np.random.default_rng(1).standard_normal((3, 16, 32, 32)).astype(np.float32)
     outcomes = []
     for by in ("cudart", "pycuda"):
-        session = TRT.open(engine, cuda_by=by)
+        session = trt.TrtRuntime(trt.Installed(by)).open(engine)
         outcomes.append(session.run(images)["features"])
         session.close()
     np.testing.assert_array_equal(*outcomes)

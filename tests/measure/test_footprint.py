@@ -8,6 +8,7 @@ import onnx
 
 from cnnx.measure.footprint import UNKNOWN, Footprint, GpuMemory, gpu_memory, measure_footprint
 from cnnx.measure.memory import MemoryUse
+from cnnx.runtimes import USUAL
 from tests.cli.conftest import tiny_graph
 from tests.measure.power_trees import write
 
@@ -65,9 +66,9 @@ def test_a_jetson_tells_by_memavailable_and_for_root_by_nvmap(tmp_path):
 
 def test_a_process_of_its_own_sees_a_network_that_this_one_would_not(tmp_path):
     onnx.save(tiny_graph(), tmp_path / "tiny.onnx")
-    found = measure_footprint("ort", tmp_path / "tiny.onnx", (1, 1, 32, 32))
+    found = measure_footprint("ort", tmp_path / "tiny.onnx", (1, 1, 32, 32), USUAL)
     assert found.libraries_bytes > 2**20 and found.host.before_bytes > found.libraries_bytes
     assert found.host.peak_bytes is None or found.host.added_bytes > 2**16
     assert Footprint.from_dict(found.as_dict()) == found
-    assert measure_footprint("ort", tmp_path / "absent.onnx", (1, 1, 32, 32)) == UNKNOWN
+    assert measure_footprint("ort", tmp_path / "absent.onnx", (1, 1, 32, 32), USUAL) == UNKNOWN
     assert UNKNOWN.as_dict()["added_bytes"] is None and UNKNOWN.host == MemoryUse(None, None, None)

@@ -22,6 +22,7 @@ from cnnx.runtimes import RunTimes
 from cnnx.runtimes.fake import FakeClock, FakeSession, FakeTimedSession
 
 US = 1000
+SECOND = 10**9
 POOL = np.zeros((6, 1, 2, 2), np.float32)
 GOOD = RunTimes(enqueue_ns=100 * US, h2d_ns=20 * US, compute_ns=500 * US, d2h_ns=5 * US)
 
@@ -42,7 +43,7 @@ def rules(measured, **options):
 @pytest.mark.parametrize(
     ("measured", "options", "expected"),
     [
-        (latency(*[GOOD] * 20), {"before": state(), "after": state()}, []),
+        (latency(*[GOOD] * 20), {"states": [state(), state()]}, []),
         (latency(*[dataclasses.replace(GOOD, enqueue_ns=400 * US)] * 20), {}, []),
         (latency(*[dataclasses.replace(GOOD, enqueue_ns=401 * US)] * 20), {}, ["enqueue-bound"]),
         (latency(*[dataclasses.replace(GOOD, h2d_ns=500 * US)] * 20), {}, ["transfer-bound"]),
@@ -54,13 +55,13 @@ def rules(measured, **options):
         ),
         (latency(*[GOOD] * 20, warmup_ended="time limit"), {}, ["warm-up"]),
         (latency(*[GOOD] * 20, complete=False), {}, ["cut short"]),
-        (latency(*[GOOD] * 20), {"before": state(), "after": state(1100.0)}, ["clock fell"]),
+        (latency(*[GOOD] * 20), {"states": [state(), state(1100.0), state()]}, ["clock fell"]),
         (
             latency(*[GOOD] * 20),
-            {"after": state(throttling=("GPU idle", "software power cap"))},
+            {"states": [state(), state(throttling=("GPU idle", "software power cap")), state()]},
             ["throttled"],
         ),
-        (latency(*[GOOD] * 20), {"after": state(throttling=("application clocks setting",))}, []),
+        (latency(*[GOOD] * 20), {"states": [state(throttling=("application clocks setting",))]}, []),
     ],
 )
 def test_each_rule_by_its_threshold(measured, options, expected):
@@ -69,17 +70,17 @@ def test_each_rule_by_its_threshold(measured, options, expected):
 
 def test_on_a_cpu_nothing_is_invalid_and_the_variation_is_remarked():
     noisy = Latency((900_000, 1_100_000) * 50, 1, 20, "time limit", True)
-    verdict = judge_validity(noisy, on_gpu=False, before=state(), after=state(10.0))
+    verdict = judge_validity(noisy, on_gpu=False, states=[state(), state(10.0)])
     assert verdict.valid and [found.rule for found in verdict.remarks] == ["warm-up", "unsteady"]
     assert Validity.from_dict(verdict.as_dict()) == verdict
 
 
 def test_a_clock_locked_low_is_remarked_and_valid():
-    verdict = judge_validity(latency(*[GOOD] * 20), on_gpu=True, before=state(900.0), after=state(900.0))
+    verdict = judge_validity(latency(*[GOOD] * 20), on_gpu=True, states=[state(900.0)] * 2)
     assert verdict.valid and "900 of at most 1600 MHz" in verdict.remarks[0].reason
 
 
-def test_timed_sessions_are_asked_for_parts_and_looked_at_when_warm_and_at_the_end():
+def test_timed_sessions_are_asked_for_parts_and_looked_at_from_warm_to_the_end():
     clock, looks = FakeClock(), []
     sessions = {
         name: FakeTimedSession(lambda x: x, runs=[run], clock=clock)
@@ -96,11 +97,26 @@ def test_timed_sessions_are_asked_for_parts_and_looked_at_when_warm_and_at_the_e
     )
     a = found["a"]
     assert len(a.samples_ns) == len(a.parts.compute_ns) == 200 and len(looks) == 2 and looks[0] > 0
+    assert looks[1] - looks[0] < SECOND
     assert list(a.series) == ["with transfers", "GPU compute", "end to end"]
     assert set(a.series["with transfers"]) == {525 * US} and set(a.steady_ns) == {500 * US}
     assert Latency.from_dict(a.as_dict()) == a
     faster = compare(found["b"], a)
     assert faster.ratio == pytest.approx(0.5) and faster.outcome == "faster" and faster.rounds == 20
+
+
+def test_the_machine_is_looked_at_every_second_and_the_run_after_that_is_not_counted():
+    clock, looks = FakeClock(), []
+
+    def look():
+        looks.append(clock.now_ns)
+        clock.now_ns += 3_000 * US
+
+    session = FakeSession(lambda x: x, latencies_ns=[1_000 * US], clock=clock)
+    found = measure_side_by_side({"": session}, POOL, batch=1, min_seconds=3.5, clock=clock, look=look)
+    between = np.diff(looks)
+    assert len(looks) == 5 and all(SECOND <= gap < 1.05 * SECOND for gap in between[:3])
+    assert set(found[""].samples_ns) == {1_000 * US} and found[""].warmup >= 4
 
 
 def test_a_difference_within_the_noise_is_not_shown_and_a_drift_that_hits_both_drops_out():

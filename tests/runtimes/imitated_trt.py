@@ -82,7 +82,7 @@ class ImitatedBindings:
     def load(self):
         return self.loaded
 
-    def cuda(self, by):
+    def cuda(self):
         return self.device
 
     def environment(self):
@@ -96,7 +96,7 @@ class ImitatedBindings:
 
 def module(release: str, cuda: HostCuda, behaviour: Behaviour) -> Any:
     """The bindings' module of a release."""
-    trt = types.SimpleNamespace(__version__=release, configs=[])
+    trt = types.SimpleNamespace(__version__=release, configs=[], cores=[])
     old = release.startswith("10.3")
     levels = ("NONE", "AMPERE_PLUS") if old else ("NONE", "AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY")
     for name, members in {
@@ -287,6 +287,7 @@ def module(release: str, cuda: HostCuda, behaviour: Behaviour) -> Any:
             if plan["release"] != release and not plan["portable"]:
                 self._log.log(ILogger.ERROR, f"Version tag does not match: {plan['release']}, {release}")
                 return None
+            trt.cores.append(self.DLA_core)
             return ICudaEngine(plan)
 
     class ICudaEngine:

@@ -16,7 +16,7 @@ import pytest
 from imitated_trt import ImitatedBindings
 
 from cnnx.errors import EnvironmentLacks, MissingExtra
-from cnnx.runtimes import BuildOptions, BuildRequest, cuda, cudart, device
+from cnnx.runtimes import BuildOptions, BuildRequest, RunOptions, cuda, cudart, device
 from cnnx.runtimes.cuda import PycudaRuntime
 from cnnx.runtimes.trt import TrtRuntime
 
@@ -136,7 +136,7 @@ class WithPycuda(ImitatedBindings):
         self.pycuda = PycudaRuntime(driver)
         self.device.held, self.device.enqueue = driver.held, driver.enqueue
 
-    def cuda(self, by):
+    def cuda(self):
         return self.pycuda
 
 
@@ -170,7 +170,7 @@ def test_an_engine_runs_in_the_primary_context(built, tmp_path, images):
 def test_graphs_are_not_to_be_had(built, tmp_path):
     runtime = TrtRuntime(built(Driver()))
     with pytest.raises(EnvironmentLacks, match="pycuda has none"):
-        runtime.open(tmp_path / "model.engine", cuda_graph=True)
+        runtime.open(tmp_path / "model.engine", RunOptions(cuda_graph=True))
     with pytest.raises(EnvironmentLacks, match="no CUDA graphs"):
         PycudaRuntime(Driver()).capture(None, lambda: None)
 

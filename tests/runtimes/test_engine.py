@@ -16,6 +16,7 @@ import pytest
 from host_cuda import HostCuda
 
 from cnnx.errors import BundleError, EnvironmentLacks, ImageError, UsageError
+from cnnx.runtimes import RunOptions
 from cnnx.runtimes.engine import EngineSession
 
 
@@ -103,7 +104,9 @@ def opened(tmp_path):
     def open_(cuda, *, cuda_graph=False, **how):
         trt = bindings(cuda, **how)
         engine = tmp_path / "model.engine"
-        return EngineSession(engine, trt, cuda=cuda, log=Log(), runtime="rtx", cuda_graph=cuda_graph)
+        return EngineSession(
+            engine, trt, cuda=cuda, log=Log(), runtime="rtx", options=RunOptions(cuda_graph=cuda_graph)
+        )
 
     return open_
 

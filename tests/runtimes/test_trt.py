@@ -12,7 +12,7 @@ from imitated_trt import ORIN, ImitatedBindings, machine
 
 from cnnx.environment import detect
 from cnnx.errors import BuildFailed, BundleError, EnvironmentLacks, GraphError, MissingExtra, UsageError
-from cnnx.runtimes import BuildOptions, BuildRequest, trt
+from cnnx.runtimes import USUAL, BuildOptions, BuildRequest, RunOptions, trt
 from cnnx.runtimes.dla import why_no_dla
 from cnnx.runtimes.trt import TrtRuntime
 
@@ -187,9 +187,9 @@ def test_a_missing_driver_is_said_in_cudas_words(net):
             act()
 
 
-def opened(tmp_path, built, bindings, **how):
+def opened(tmp_path, built, bindings, options=USUAL):
     (tmp_path / "model.engine").write_bytes(built.plan)
-    return TrtRuntime(bindings).open(tmp_path / "model.engine", **how)
+    return TrtRuntime(bindings).open(tmp_path / "model.engine", options)
 
 
 def test_an_engine_of_another_release_is_refused_by_tensorrt_too(net, tmp_path):
@@ -203,7 +203,7 @@ def test_code_that_an_engine_brings_along_runs_only_where_allowed(net, tmp_path,
     later = ImitatedBindings("11.4.0.106")
     with pytest.raises(BundleError, match="host code"):
         opened(tmp_path, built, later)
-    session = opened(tmp_path, built, later, host_code=True)
+    session = opened(tmp_path, built, later, RunOptions(host_code=True))
     assert session.run(images[:1])["logits"].shape == (1, 10)
     session.close()
 
@@ -212,7 +212,7 @@ def test_code_that_an_engine_brings_along_runs_only_where_allowed(net, tmp_path,
 def test_a_session_times_its_runs(net, tmp_path, images, cuda_graph):
     bindings = ImitatedBindings()
     built = build(bindings, net("fp16", batch="N"), request("fp16", batch=(1, 2, 4)))
-    session = opened(tmp_path, built, bindings, cuda_graph=cuda_graph)
+    session = opened(tmp_path, built, bindings, RunOptions(cuda_graph=cuda_graph))
     assert session.timed_run(images[:3]).latency_ns > 0
     assert bindings.device.launches == cuda_graph
     assert np.isfinite(session.run(images)["logits"]).all()
@@ -243,7 +243,7 @@ def test_where_there_is_a_dla(board, jetpack, release, there):
     assert (why_no_dla(board, jetpack, release) is None) == there
 
 
-def test_a_dla_build_lists_what_the_gpu_does_and_what_cannot_be_seen(net):
+def test_a_dla_build_lists_what_the_gpu_does_and_what_cannot_be_seen(net, tmp_path):
     bindings = ImitatedBindings(here=machine(**JETSON), cannot=("fc", "flat"))
     built = build(bindings, net("fp16"), request("fp16", dla_core=1))
     made, config = bindings.loaded.trt, bindings.config
@@ -254,6 +254,8 @@ def test_a_dla_build_lists_what_the_gpu_does_and_what_cannot_be_seen(net):
     fallback, unseen = built.remarks
     assert "2 of" in fallback and "flat; fc" in fallback
     assert "2 layers run inside the DLA" in unseen and "conv1; conv2" in unseen
+    opened(tmp_path, built, bindings, RunOptions(dla_core=built.dla_core)).close()
+    assert made.cores == [1, 1]  # when inspected and when opened
 
 
 @pytest.mark.parametrize(

@@ -112,11 +112,13 @@ def _conditions(together: Sequence[Measurement]) -> str:
 
 
 def _memory_table(measurements: Sequence[Measurement], *, several: bool) -> Table:
+    context = any(measured.memory.context_bytes is not None for measured in measurements)
     gpu = any(measured.memory.gpu_bytes is not None for measured in measurements)
     shared = any(measured.memory.shared_bytes is not None for measured in measurements)
     measured_columns = [
         "host peak",
         "libraries",
+        *(["CUDA context"] if context else []),
         *(["GPU process"] if gpu else []),
         *(["CPU and GPU"] if shared else []),
     ]
@@ -131,6 +133,7 @@ def _memory_table(measurements: Sequence[Measurement], *, several: bool) -> Tabl
             str(measured.latency.batch),
             *(_mib(value, 2) for value in cells),
             *(_mib(value, 0) for value in (found.host.added_bytes, found.libraries_bytes)),
+            *([_mib(found.context_bytes, 0)] if context else []),
             *([_mib(found.gpu_bytes, 0)] if gpu else []),
             *([_mib(found.shared_bytes, 0)] if shared else []),
         )

@@ -55,6 +55,8 @@ class Footprint:
         host: of the process, once libraries (and CUDA's context) were there, while the network was opened
             and run.
         libraries_bytes: the host's, that the runtime's libraries and CUDA's context took before.
+        context_bytes: the GPU's, of CUDA's context and the libraries' code before any network was there; None
+            for ONNX Runtime, which makes its context with the session.
         gpu_bytes: the GPU's, of the whole process with CUDA's context: by NVML's list of processes, by
             nvmap, else by what the device had more in use afterwards.
         shared_bytes: on Jetson, by how much MemAvailable fell: CPU and GPU together, and whatever else
@@ -65,6 +67,7 @@ class Footprint:
 
     host: MemoryUse
     libraries_bytes: int | None = None
+    context_bytes: int | None = None
     gpu_bytes: int | None = None
     shared_bytes: int | None = None
     scratch_bytes: int | None = None
@@ -88,7 +91,7 @@ UNKNOWN = Footprint(MemoryUse(None, None, None))
 
 
 def measure_footprint(
-    runtime: str, file: Path, shape: tuple[int, ...], *, cuda_graph: bool = False, host_code: bool = False
+    runtime: str, file: Path, shape: tuple[int, ...], options: runtimes.RunOptions
 ) -> Footprint:
     """Open and run a network once in a process of its own.
 
@@ -96,14 +99,13 @@ def measure_footprint(
         runtime: its name in `cnnx.runtimes.NAMES`.
         file: what the runtime opens: the caller has checked its hash.
         shape: of one batch, (N, C, H, W).
-        cuda_graph: as for `Runtime.open`.
-        host_code: likewise.
+        options: as for `Runtime.open`.
 
     Returns:
         all unknown where that process fails, as where memory does not suffice for a second copy.
     """
-    how = {"cuda_graph": cuda_graph, "host_code": host_code}
-    request = {"runtime": runtime, "file": str(file), "shape": shape, "how": how}
+    how = dataclasses.asdict(options)
+    request = {"runtime": runtime, "file": str(file), "shape": shape, "options": how}
     command, environment = own_python("cnnx.measure", json.dumps(request))
     try:
         done = subprocess.run(
@@ -124,10 +126,11 @@ def footprint_here(request: Mapping[str, Any]) -> Footprint:
     images = np.zeros(request["shape"], np.float32)
     start, before = resident_bytes(), gpu_memory()
     runtime = runtimes.get(request["runtime"])
-    runtime.device()  # loads libraries, and CUDA's context where it is a GPU
+    runtime.load()
+    loaded = gpu_memory()
 
     def work() -> runtimes.Session:
-        session = runtime.open(Path(request["file"]), **request["how"])
+        session = runtime.open(Path(request["file"]), runtimes.RunOptions(**request["options"]))
         getattr(session, "timed_run", session.run)(images)
         return session
 
@@ -135,10 +138,11 @@ def footprint_here(request: Mapping[str, Any]) -> Footprint:
     after = gpu_memory()
     told = {name: getattr(session, name, None) for name in ("scratch_bytes", "io_bytes")}
     session.close()
-    loaded = host.before_bytes
+    then = host.before_bytes
     return Footprint(
         host=host,
-        libraries_bytes=None if start is None or loaded is None else loaded - start,
+        libraries_bytes=None if start is None or then is None else then - start,
+        context_bytes=_of_gpu(before, loaded),
         gpu_bytes=_of_gpu(before, after),
         shared_bytes=_difference(before.available, after.available),
         **told,

@@ -25,6 +25,7 @@ Progress = Callable[[float], None]
 # within the first 0.2 s (trtexec's warm-up); it gives up after a quarter of the time allowed.
 _WINDOW = 10
 _STEADY = 0.02
+_LOOK_NS = 1_000_000_000
 _WARMUP_NS = 200_000_000
 _WARMUP_SHARE = 0.25
 # Runs in a row when sessions take turns. The first of them is not counted: caches hold the other's weights.
@@ -100,7 +101,9 @@ def measure_side_by_side(
     Args:
         sessions: by names of their own.
         images: for all of them, or for each by its name.
-        look: called twice, when all are warm and when the last run has ended: clocks at rest say nothing.
+        look: called when all are warm, between turns about once a second, and when the last run has ended:
+            clocks at rest say nothing, and what throttles may do so only in between. It may take time: the
+            run after it is not counted.
     """
     pools = images if isinstance(images, Mapping) else dict.fromkeys(sessions, images)
     if batch < 1 or not sessions or min(map(len, pools.values())) < 1:
@@ -118,7 +121,7 @@ def measure_side_by_side(
         for one in series.values():
             one.warm_up(patience)
         look()
-        _take_turns(list(series.values()), goal, deadline, clock=clock, progress=progress)
+        _take_turns(list(series.values()), goal, deadline, clock=clock, progress=progress, look=look)
         look()
     return {name: one.latency(batch, goal) for name, one in series.items()}
 
@@ -135,18 +138,29 @@ class _Goal:
 
 
 def _take_turns(
-    series: list[_Series], goal: _Goal, deadline: int, *, clock: Clock, progress: Progress
+    series: list[_Series],
+    goal: _Goal,
+    deadline: int,
+    *,
+    clock: Clock,
+    progress: Progress,
+    look: Callable[[], None],
 ) -> None:
-    alone = len(series) == 1
+    disturbed = alone = len(series) == 1
+    looked = clock()
     while True:
         share = min(goal.share(one.samples) for one in series)
         progress(share)
         if share >= 1:
             return
         for one in series:
-            one.turn(deadline, settle=not alone)
+            one.turn(deadline, settle=disturbed or not alone)
+            disturbed = False
         if clock() >= deadline:
             return
+        if clock() - looked >= _LOOK_NS:
+            look()
+            looked, disturbed = clock(), True
         series = series[::-1]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,8 +81,7 @@ def judge_validity(
     latency: Latency,
     *,
     on_gpu: bool,
-    before: MachineState | None = None,
-    after: MachineState | None = None,
+    states: Sequence[MachineState] = (),
     cuda_graph: bool = False,
 ) -> Validity:
     """Judge a measurement by trtexec's rules, by NVML's reasons and by the clock.
@@ -90,17 +89,16 @@ def judge_validity(
     Args:
         latency: raw samples, with parts where the session told them.
         on_gpu: it ran on a GPU.
-        before: the machine when the network was warm; None: not known.
-        after: the machine right after the last run; None likewise.
+        states: the machine from when the network was warm until right after the last run; empty: not known.
         cuda_graph: the kernels went to the GPU as one graph.
     """
-    found = [*_settled(latency), *_unsteady(latency, before)]
+    found = [*_settled(latency), *_unsteady(latency, states)]
     if not on_gpu:
         return Validity((), tuple(found))
     if latency.parts is not None:
         found += [*_enqueue_bound(latency.parts, cuda_graph), *_transfer_bound(latency.parts)]
-    found += [*_throttled(before, after), *_fell(before, after)]
-    return Validity(tuple(found), tuple(_below_most(after)))
+    found += [*_throttled(states), *_fell(states)]
+    return Validity(tuple(found), tuple(_below_most(states)))
 
 
 def _settled(latency: Latency) -> Iterator[Finding]:
@@ -111,12 +109,12 @@ def _settled(latency: Latency) -> Iterator[Finding]:
         yield Finding("cut short", reason, "give it more --seconds, or ask for a lower --percentile")
 
 
-def _unsteady(latency: Latency, state: MachineState | None) -> Iterator[Finding]:
+def _unsteady(latency: Latency, states: Sequence[MachineState]) -> Iterator[Finding]:
     found = variation(latency.steady_ns)
     if found is None or found <= _UNSTEADY:
         return
     what = "GPU compute" if latency.parts else "latency"
-    jetson = state is not None and state.gpu is not None and state.gpu.least_mhz is not None
+    jetson = any(state.gpu is not None and state.gpu.least_mhz is not None for state in states)
     lock = "sudo jetson_clocks" if jetson else "sudo nvidia-smi --lock-gpu-clocks=base"
     mend = f"lock the clocks ({lock})" if latency.parts else "close other programs, lock the clocks"
     yield Finding("unsteady", f"{what} varies by {found:.1%}, more than {_UNSTEADY:.1%}", mend)
@@ -146,34 +144,30 @@ def _transfer_bound(parts: Parts) -> Iterator[Finding]:
             )
 
 
-def _throttled(*states: MachineState | None) -> Iterator[Finding]:
-    seen = dict.fromkeys(reason for state in states if state for reason in state.throttling or ())
+def _throttled(states: Sequence[MachineState]) -> Iterator[Finding]:
+    seen = dict.fromkeys(reason for state in states for reason in state.throttling or ())
     for reason in seen:
         if reason in _THROTTLING:
             yield Finding("throttled", f"the GPU's clock was held down: {reason}", _THROTTLING[reason])
 
 
-def _fell(before: MachineState | None, after: MachineState | None) -> Iterator[Finding]:
-    first, last = _clock(before), _clock(after)
-    if first is not None and last is not None and last < _FALLEN * first:
+def _fell(states: Sequence[MachineState]) -> Iterator[Finding]:
+    clocks = [state.gpu.now_mhz for state in states if state.gpu and state.gpu.now_mhz is not None]
+    if clocks and min(clocks) < _FALLEN * clocks[0]:
         yield Finding(
             "clock fell",
-            f"the GPU's clock fell from {first:.0f} to {last:.0f} MHz meanwhile",
+            f"the GPU's clock fell from {clocks[0]:.0f} to {min(clocks):.0f} MHz meanwhile",
             "lock the clocks, and see to cooling and power",
         )
 
 
-def _below_most(state: MachineState | None) -> Iterator[Finding]:
+def _below_most(states: Sequence[MachineState]) -> Iterator[Finding]:
     """No fault, as clocks are locked below their most for steadiness; but figures hold for that clock."""
-    now = _clock(state)
-    most = state.gpu.most_mhz if state and state.gpu else None
+    gpu = states[-1].gpu if states else None
+    now, most = (gpu.now_mhz, gpu.most_mhz) if gpu else (None, None)
     if now is not None and most is not None and now < _FALLEN * most:
         yield Finding(
             "clock",
             f"the GPU ran at {now:.0f} of at most {most:.0f} MHz: the figures hold for that clock",
             "raise it if it was not meant",
         )
-
-
-def _clock(state: MachineState | None) -> float | None:
-    return state.gpu.now_mhz if state and state.gpu else None

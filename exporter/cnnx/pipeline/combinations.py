@@ -8,6 +8,7 @@ from cnnx import runtimes
 from cnnx.environment import Environment
 from cnnx.errors import EnvironmentLacks, MissingExtra
 from cnnx.installed import TENSORRT_WHEELS, Installed, Wheels
+from cnnx.runtimes.network import release_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,8 @@ def _without_libraries(environment: Environment, suffix: str) -> Combination | N
     if bindings is None or libraries in wheels or environment.l4t is not None:
         return None
     # Without a wheel of them the bindings take the system's libraries, if they are of their release.
-    release = ".".join(bindings.version.split(".")[:3])
-    if any(one.version.startswith(f"{release}.") for one in _libraries_of_system(environment)):
+    release = release_of(bindings.version)
+    if any(release_of(one.version) == release for one in _libraries_of_system(environment)):
         return None
     return Combination(
         f"{_listed([bindings])} without {libraries}",

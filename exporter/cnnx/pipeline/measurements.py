@@ -87,8 +87,8 @@ class Measurement:
         conditions: how it was measured.
         predicted: memory as it was foretold.
         validity: whether the latency may be believed.
-        state_before: clocks, temperatures and throttling when all were warm.
-        state_after: the same, right after the last run.
+        states: clocks, temperatures and throttling when all were warm, about every second, and right after
+            the last run.
         layers: time by layers; None unless asked for.
     """
 
@@ -99,8 +99,7 @@ class Measurement:
     conditions: Conditions
     predicted: Prediction
     validity: Validity
-    state_before: MachineState
-    state_after: MachineState
+    states: tuple[MachineState, ...]
     layers: LayerProfile | None = None
 
     def figures(self) -> dict[str, Figures]:
@@ -121,8 +120,7 @@ class Measurement:
             "predicted": dataclasses.asdict(self.predicted),
             "conditions": dataclasses.asdict(self.conditions),
             "validity": self.validity.as_dict(),
-            "state_before": self.state_before.as_dict(),
-            "state_after": self.state_after.as_dict(),
+            "states": [state.as_dict() for state in self.states],
             "layers": self.layers.as_dict() if self.layers else None,
             "remark": self.remark,
         }

@@ -208,7 +208,6 @@ def _measured(
         progress=progress,
         look=lambda: states.append(read_state()),
     )
-    before, after = states
     found = []
     for one, latency, footprint in zip(opened.values(), latencies.values(), footprints, strict=True):
         device = one.subject.subject.device
@@ -228,12 +227,10 @@ def _measured(
                 validity=judge_validity(
                     latency,
                     on_gpu=not device.startswith("CPU: "),
-                    before=before,
-                    after=after,
+                    states=states,
                     cuda_graph=bool(one.cuda_graph),
                 ),
-                state_before=before,
-                state_after=after,
+                states=tuple(states),
             )
         )
     return tuple(found)
@@ -242,11 +239,9 @@ def _measured(
 def _footprint(subject: OpenSubject, images: NDArray[np.float32], cuda_graph: bool | None) -> Footprint:
     """As a CUDA graph where it will be measured as one; plainly where that cannot be."""
     wanted = subject.captures and cuda_graph is not False
-    measured = partial(
-        measure_footprint, subject.runtime.name, subject.file, images.shape, host_code=subject.host_code
-    )
-    found = measured(cuda_graph=wanted)
-    return measured() if found == UNKNOWN and wanted and not cuda_graph else found
+    measured = partial(measure_footprint, subject.runtime.name, subject.file, images.shape)
+    found = measured(subject.wanted(cuda_graph=wanted))
+    return measured(subject.options) if found == UNKNOWN and wanted and not cuda_graph else found
 
 
 def _prediction(subject: OpenSubject, batch: int, footprint: Footprint) -> Prediction:
@@ -265,7 +260,7 @@ def _layers(
 ) -> LayerProfile:
     place = next(i for i, one in enumerate(subjects) if one.subject == measured.subject)
     subject, images = subjects[place], batch_from(pools[place], measured.latency.batch)
-    times = partial(subject.runtime.layer_times, subject.file, images, host_code=subject.host_code)
+    times = partial(subject.runtime.layer_times, subject.file, images, options=subject.options)
     found = steps.run("layers", lambda _: times(runs=_LAYER_RUNS))
     return LayerProfile(_LAYER_RUNS, found)
 

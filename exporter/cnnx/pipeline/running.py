@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,24 +55,26 @@ class OpenSubject:
         subject: what it is.
         runtime: what opens it.
         file: that is opened, its hash checked.
-        host_code: it brings code for the CPU along, as version compatible engines do. Every plan is native
-            code (TensorRT's guide, Security), and its hash is checked like any other's: this asks for no
-            more trust.
+        options: how it must be opened, whatever is wanted of it.
     """
 
     subject: Subject
     runtime: runtimes.Runtime
     file: Path
-    host_code: bool = False
+    options: runtimes.RunOptions = runtimes.USUAL
 
     @property
     def captures(self) -> bool:
         """Whether it may run as one CUDA graph."""
         return self.subject.artefact == "engine"
 
+    def wanted(self, *, cuda_graph: bool) -> runtimes.RunOptions:
+        """Its options, with or without a CUDA graph."""
+        return dataclasses.replace(self.options, cuda_graph=cuda_graph)
+
     def open(self, *, cuda_graph: bool = False) -> runtimes.Session:
         """Open it; see `cnnx.runtimes.Runtime.open`."""
-        return self.runtime.open(self.file, cuda_graph=cuda_graph, host_code=self.host_code)
+        return self.runtime.open(self.file, self.wanted(cuda_graph=cuda_graph))
 
 
 def open_subject(bundle: Bundle, target: str) -> OpenSubject:
@@ -88,7 +91,8 @@ def open_subject(bundle: Bundle, target: str) -> OpenSubject:
         version = f"{engine.runtime} {engine.runtime_version}"
         subject = _subject(manifest, "engine", engine.digest, version, runtime.device())
         file = bundle.engine_file(engine)
-        return OpenSubject(subject, runtime, file, host_code=engine.version_compatible)
+        options = runtimes.RunOptions(host_code=engine.version_compatible, dla_core=engine.dla_core)
+        return OpenSubject(subject, runtime, file, options)
     if target not in ("auto", "ort"):
         runtime = runtimes.get(target)
         raise runtime.cannot_run() or UsageError(

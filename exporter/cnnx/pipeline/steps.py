@@ -304,6 +304,7 @@ def engine_step(
                 "layer_types": built.layer_types,
                 "reach": built.reach,
                 "version_compatible": built.version_compatible,
+                "dla_core": built.dla_core,
                 "timing_cache": built.timing_cache,
                 "remarks": built.remarks,
             }

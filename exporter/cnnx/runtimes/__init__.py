@@ -72,6 +72,28 @@ class BuildOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How something is opened: what follows from how it was built, and what is wanted of it.
+
+    Attributes:
+        cuda_graph: launch an engine's kernels as one CUDA graph. It is captured after a run has warmed the
+            engine up, and anew whenever the batch changes: a graph holds the shapes it was captured with.
+        host_code: let a version compatible engine run the CPU code it brings along. Every plan is native code
+            (TensorRT's guide, Security), and its hash is checked like any other's: this asks for no more
+            trust.
+        dla_core: the DLA core to run on, for an engine that was built for one.
+    """
+
+    cuda_graph: bool = False
+    host_code: bool = False
+    dla_core: int | None = None
+
+
+USUAL = RunOptions()
+"""Of an engine built without options, or a graph."""
+
+
+@dataclass(frozen=True, slots=True)
 class BuildRequest:
     """What an engine is asked to be.
 
@@ -98,6 +120,7 @@ class BuiltEngine:
     Attributes:
         reach: which GPUs run it.
         version_compatible: whether other releases than the one that built it do.
+        dla_core: that it was built for; None: for the GPU alone.
         timing_cache: SHA-256 of the timing cache as the build left it; empty: none was kept.
         remarks: what the build has to say beside success, a sentence each.
     """
@@ -111,6 +134,7 @@ class BuiltEngine:
     layer_types: dict[str, str] = field(default_factory=dict)
     reach: Reach = "compute_capability"
     version_compatible: bool = False
+    dla_core: int | None = None
     timing_cache: str = ""
     remarks: tuple[str, ...] = ()
 
@@ -199,6 +223,14 @@ class Runtime(Protocol):
         """
         ...
 
+    def load(self) -> None:
+        """Load what the first network of a process takes beside itself: libraries, CUDA's context.
+
+        Raises:
+            EnvironmentLacks: it cannot run here.
+        """
+        ...
+
     def check_capabilities(self, capabilities: Sequence[int]) -> None:
         """Refuse GPU architectures it does not build for, before any work is done for them.
 
@@ -216,13 +248,12 @@ class Runtime(Protocol):
         """
         ...
 
-    def open(self, file: Path, *, cuda_graph: bool = False, host_code: bool = False) -> Session:
+    def open(self, file: Path, options: RunOptions = USUAL) -> Session:
         """Open a built engine, or the ONNX file where `engine_suffix` is None.
 
         Args:
             file: what is opened: the caller has checked its hash.
-            cuda_graph: launch an engine's kernels as one CUDA graph.
-            host_code: let a version compatible engine run the CPU code it brings along.
+            options: how; all but `cuda_graph` say nothing of an ONNX file.
 
         Raises:
             UsageError: a CUDA graph is asked of what has none.
@@ -230,7 +261,7 @@ class Runtime(Protocol):
         ...
 
     def layer_times(
-        self, file: Path, images: NDArray[np.float32], *, runs: int = 50, host_code: bool = False
+        self, file: Path, images: NDArray[np.float32], *, runs: int = 50, options: RunOptions = USUAL
     ) -> tuple[LayerTime, ...]:
         """Time what `open` opens layer by layer, in a session of its own: profiling slows runs.
 
@@ -238,7 +269,7 @@ class Runtime(Protocol):
             file: as for `open`.
             images: (N, C, H, W), normalised, one batch.
             runs: that count, after some to warm up.
-            host_code: as for `open`.
+            options: as for `open`.
         """
         ...
 

@@ -16,11 +16,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnx.errors import BundleError, EnvironmentLacks, UsageError
-from cnnx.runtimes import RunTimes
+from cnnx.errors import BundleError, CnnxError, EnvironmentLacks, UsageError
+from cnnx.runtimes import USUAL, RunOptions, RunTimes
 from cnnx.runtimes.batches import check_images, run_in_batches
 from cnnx.runtimes.device import Buffer, Cuda, Event, Graph
 from cnnx.runtimes.layer_times import LayerTime
+from cnnx.runtimes.network import Library
 from cnnx.runtimes.profiler import make_profiler
 
 _WARMING_RUNS = 5
@@ -49,10 +50,7 @@ class EngineSession:
         cuda: CUDA, in the context that the bindings use.
         log: passed to TensorRT, and asked when it fails.
         runtime: name in `cnnx.runtimes.NAMES`.
-        cuda_graph: launch the kernels as one CUDA graph. It is captured after a run has warmed the engine
-            up, and anew whenever the batch changes: a graph holds the shapes it was captured with.
-        host_code: let the engine run code on the CPU, which version compatible engines bring along: only
-            for an engine built here, or trusted like a program.
+        options: how it is opened.
 
     Raises:
         BundleError: the engine is damaged, of another release, or for another GPU.
@@ -67,20 +65,18 @@ class EngineSession:
         cuda: Cuda,
         log: Log,
         runtime: str,
-        cuda_graph: bool = False,
-        host_code: bool = False,
+        options: RunOptions = USUAL,
     ) -> None:
-        if cuda_graph and not cuda.captures:
+        if options.cuda_graph and not cuda.captures:
             raise EnvironmentLacks(
                 "CUDA graphs were asked, pycuda has none", mend="run without one, or with the CUDA runtime"
             )
         self.runtime, self.runtime_version = runtime, str(trt.__version__)
         self.device = cuda.device_name()
         self._trt = trt
-        self._cuda, self._log, self._cuda_graph = cuda, log, cuda_graph
+        self._cuda, self._log, self._cuda_graph = cuda, log, options.cuda_graph
         log.clear()
-        self._trt_runtime: Any = trt.Runtime(log)
-        self._trt_runtime.engine_host_code_allowed = host_code
+        self._trt_runtime: Any = make_trt_runtime(trt, log, options)
         self._engine: Any = self._trt_runtime.deserialize_cuda_engine(file.read_bytes())
         self._context: Any = self._engine.create_execution_context() if self._engine is not None else None
         if self._context is None:
@@ -292,18 +288,93 @@ class EngineSession:
 class EngineRuntime(ABC):
     """What runtimes whose engines are `EngineSession`s have in common."""
 
+    name: str
     engine_suffix: str | None = ".engine"
+    product: str
+    """As NVIDIA calls it."""
+    without_gpu: str
+    """What to do where there is none."""
 
     @abstractmethod
-    def open(self, file: Path, *, cuda_graph: bool = False, host_code: bool = False) -> EngineSession:
+    def missing(self) -> CnnxError | None:
         """See `cnnx.runtimes.Runtime`."""
 
+    @abstractmethod
+    def library(self) -> Library:
+        """The bindings' module and its logger; after `missing` had nothing to say.
+
+        Raises:
+            EnvironmentLacks: they do not load.
+        """
+
+    @abstractmethod
+    def cuda(self) -> Cuda:
+        """CUDA, in the context that the bindings use.
+
+        Raises:
+            EnvironmentLacks: it does not load.
+        """
+
+    def cannot_run(self) -> CnnxError | None:
+        """`EnvironmentLacks` without a GPU or its driver, in CUDA's own words."""
+        if reason := self.missing():
+            return reason
+        try:
+            reason_of_cuda = self.cuda().why_not()
+        except EnvironmentLacks as error:
+            return error
+        if reason_of_cuda is None:
+            return None
+        return EnvironmentLacks(f"{self.product} cannot run here: {reason_of_cuda}", mend=self.without_gpu)
+
+    def device(self) -> str:
+        """Name of the first GPU."""
+        return self._running_cuda().device_name()
+
+    def load(self) -> None:
+        """Load the libraries, and make CUDA's context: a stream is the least that needs one."""
+        cuda = self._running_cuda()
+        self.library()
+        cuda.stream().free()
+
+    def open(self, file: Path, options: RunOptions = USUAL) -> EngineSession:
+        """Open an engine on the first GPU.
+
+        Engines are native code: the caller has checked the file's hash against a manifest it trusts.
+
+        Args:
+            file: the engine.
+            options: how.
+
+        Raises:
+            MissingExtra, EnvironmentLacks: the libraries, a driver or a GPU is missing, or memory is short.
+            BundleError: the engine is damaged, of another release, or for another GPU.
+        """
+        cuda, library = self._running_cuda(), self.library()
+        return EngineSession(
+            file, library.trt, cuda=cuda, log=library.log, runtime=self.name, options=options
+        )
+
     def layer_times(
-        self, file: Path, images: NDArray[np.float32], *, runs: int = 50, host_code: bool = False
+        self, file: Path, images: NDArray[np.float32], *, runs: int = 50, options: RunOptions = USUAL
     ) -> tuple[LayerTime, ...]:
         """Time an engine layer by layer, by TensorRT's IProfiler; see `cnnx.runtimes.Runtime`."""
-        with contextlib.closing(self.open(file, host_code=host_code)) as session:
+        with contextlib.closing(self.open(file, options)) as session:
             return session.layer_times(images, runs=runs)
+
+    def _running_cuda(self) -> Cuda:
+        if reason := self.cannot_run():
+            raise reason
+        return self.cuda()
+
+
+def make_trt_runtime(trt: Any, log: Log, options: RunOptions) -> Any:
+    """A trt.Runtime that takes engines opened like this: both options must stand before one is read."""
+    trt_runtime = trt.Runtime(log)
+    trt_runtime.engine_host_code_allowed = options.host_code
+    if options.dla_core is not None:
+        trt_runtime.DLA_core = options.dla_core
+    return trt_runtime
 
 
 def _not_taken(runtime: str, said: str, file: Path) -> BundleError:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cnnx.environment import Gpu, cpu_model, detect_gpu, installed_version, usable_cores
 from cnnx.errors import CnnxError, EnvironmentLacks, GraphError, MissingExtra, UsageError
-from cnnx.runtimes import BuildRequest, BuiltEngine
+from cnnx.runtimes import USUAL, BuildRequest, BuiltEngine, RunOptions
 from cnnx.runtimes.batches import check_images, run_in_batches
 from cnnx.runtimes.layer_times import LayerTime, kind_of_operator
 
@@ -67,6 +67,10 @@ class OrtRuntime:
         """A CPU is always there."""
         return self.missing()
 
+    def load(self) -> None:
+        """Load onnxruntime. CUDA's context is made with a session, and cannot be told apart from it."""
+        self._bindings()
+
     def version(self) -> str | None:
         """Version of what is installed."""
         return installed_version("onnxruntime")
@@ -88,7 +92,7 @@ class OrtRuntime:
         """
         raise UsageError("ONNX Runtime builds no engine: it runs the graph as it is", where=onnx_file)
 
-    def open(self, file: Path, *, cuda_graph: bool = False, host_code: bool = False) -> OrtSession:  # noqa: ARG002
+    def open(self, file: Path, options: RunOptions = USUAL) -> OrtSession:
         """Open an ONNX graph on the GPU, or on all physical cores this process may use.
 
         Raises:
@@ -97,7 +101,7 @@ class OrtRuntime:
             EnvironmentLacks: it is installed and does not load, or CUDA is there and cannot be used.
             GraphError: ONNX Runtime refuses the graph.
         """
-        if cuda_graph:
+        if options.cuda_graph:
             raise UsageError(
                 "CUDA graphs are of TensorRT's engines, ONNX Runtime runs the graph as it is",
                 where=file,
@@ -113,7 +117,7 @@ class OrtRuntime:
         images: NDArray[np.float32],
         *,
         runs: int = 50,
-        host_code: bool = False,  # noqa: ARG002
+        options: RunOptions = USUAL,  # noqa: ARG002
     ) -> tuple[LayerTime, ...]:
         """Time a graph node by node, as ONNX Runtime's optimizer left it, by its profiler (microseconds).
 
@@ -121,7 +125,7 @@ class OrtRuntime:
             file: the graph.
             images: (N, C, H, W), normalised, one batch.
             runs: that count, after a few to warm up.
-            host_code: is an engine's alone.
+            options: say nothing of a graph.
 
         Raises:
             MissingExtra, EnvironmentLacks, GraphError: as `open`.

@@ -28,12 +28,11 @@ from cnnx.errors import (
 from cnnx.runtimes import BuildOptions, BuildRequest, BuiltEngine
 from cnnx.runtimes.build_log import layer_types
 from cnnx.runtimes.cudart import CudaRuntime
-from cnnx.runtimes.engine import EngineRuntime, EngineSession
+from cnnx.runtimes.engine import EngineRuntime
 from cnnx.runtimes.network import Library, ParsedNetwork, check_precision, make_log, release_of
 
 _BINDINGS = "tensorrt_rtx_bindings"
 _LIBRARIES = "onnxruntime_ep_nv_tensorrt_rtx"
-_PURPOSE = "TensorRT for RTX"
 
 
 class RtxRuntime(EngineRuntime):
@@ -41,12 +40,14 @@ class RtxRuntime(EngineRuntime):
 
     name = "rtx"
     builds_without_gpu = True
+    product = "TensorRT for RTX"
+    without_gpu = "run on a machine with an RTX GPU; building for one works here (--sm 86)"
 
     def missing(self) -> CnnxError | None:
         """`MissingExtra` without the wheels, `EnvironmentLacks` where the two are of different releases."""
         for package in (_BINDINGS, _LIBRARIES):
             if importlib.util.find_spec(package) is None:
-                return MissingExtra(package, "rtx", purpose=_PURPOSE)
+                return MissingExtra(package, "rtx", purpose=self.product)
         bindings, library = self.version(), _library_release()
         if release_of(bindings) != release_of(library):
             return EnvironmentLacks(
@@ -56,30 +57,17 @@ class RtxRuntime(EngineRuntime):
             )
         return None
 
-    def cannot_run(self) -> CnnxError | None:
-        """`EnvironmentLacks` without a GPU or its driver."""
-        if reason := self.missing():
-            return reason
-        try:
-            reason_of_cuda = _cuda().why_not()
-        except EnvironmentLacks as error:
-            return error
-        if reason_of_cuda is None:
-            return None
-        return EnvironmentLacks(
-            f"TensorRT for RTX cannot run here: {reason_of_cuda}",
-            mend="run on a machine with an RTX GPU; building for one works here (--sm 86)",
-        )
+    def library(self) -> Library:
+        """See `EngineRuntime`."""
+        return _library()
+
+    def cuda(self) -> CudaRuntime:
+        """The CUDA runtime that the wheels bring along."""
+        return _cuda()
 
     def version(self) -> str | None:
         """Version of the bindings."""
         return installed_version("tensorrt_rtx")
-
-    def device(self) -> str:
-        """Name of the first GPU."""
-        if reason := self.cannot_run():
-            raise reason
-        return _cuda().device_name()
 
     def check_capabilities(self, capabilities: Sequence[int]) -> None:
         """Refuse an architecture that TensorRT for RTX does not know.
@@ -89,7 +77,7 @@ class RtxRuntime(EngineRuntime):
         """
         if not capabilities:
             return
-        known = known_capabilities(_library().trt)
+        known = known_capabilities(self.library().trt)
         for capability in capabilities:
             if capability not in known:
                 raise _unknown(capability, known)
@@ -113,35 +101,8 @@ class RtxRuntime(EngineRuntime):
             raise UsageError("TensorRT for RTX takes no options of TensorRT's builder", mend="leave them out")
         capabilities = request.compute_capabilities or (self._current(),)
         self.check_capabilities(capabilities)
-        parsed = ParsedNetwork(onnx_file, _library(), product=_PURPOSE)
+        parsed = ParsedNetwork(onnx_file, self.library(), product=self.product)
         return [_built(parsed, onnx_file, capability, request) for capability in capabilities]
-
-    def open(self, file: Path, *, cuda_graph: bool = False, host_code: bool = False) -> EngineSession:
-        """Open an engine on the first GPU.
-
-        Engines are native code: the caller has checked the file's hash against a manifest it trusts.
-
-        Args:
-            file: the engine.
-            cuda_graph: launch its kernels as one CUDA graph.
-            host_code: let it run the CPU code it brings along, if any.
-
-        Raises:
-            EnvironmentLacks: no driver or GPU.
-            BundleError: the engine is damaged, of another release, or for another GPU.
-        """
-        if reason := self.cannot_run():
-            raise reason
-        library = _library()
-        return EngineSession(
-            file,
-            library.trt,
-            cuda=_cuda(),
-            log=library.log,
-            runtime=self.name,
-            cuda_graph=cuda_graph,
-            host_code=host_code,
-        )
 
     def _current(self) -> int:
         if self.cannot_run() is not None:
@@ -149,7 +110,7 @@ class RtxRuntime(EngineRuntime):
                 "no GPU here says which compute capability to build for",
                 mend="name one: --sm 86 for RTX 30xx",
             )
-        return _cuda().compute_capability()
+        return self.cuda().compute_capability()
 
 
 def known_capabilities(trt: Any) -> dict[int, Any]:

@@ -16,7 +16,7 @@ from cnnx.environment import Environment, detect, installed_version
 from cnnx.errors import CnnxError, EnvironmentLacks, GraphError, MissingExtra, UsageError
 from cnnx.runtimes import BuildRequest, BuiltEngine, cuda, cudart
 from cnnx.runtimes.device import Cuda
-from cnnx.runtimes.engine import EngineRuntime, EngineSession
+from cnnx.runtimes.engine import EngineRuntime
 from cnnx.runtimes.network import Library, make_log, release_of
 from cnnx.runtimes.trt_build import Place, build_engine
 
@@ -41,8 +41,8 @@ class Bindings(Protocol):
         """The module and its logger."""
         ...
 
-    def cuda(self, by: CudaBy) -> Cuda:
-        """CUDA, by that library."""
+    def cuda(self) -> Cuda:
+        """CUDA, by whichever library."""
         ...
 
     def environment(self) -> Environment:
@@ -59,6 +59,8 @@ class TrtRuntime(EngineRuntime):
 
     name = "tensorrt"
     builds_without_gpu = False
+    product = "TensorRT"
+    without_gpu = "run where an NVIDIA GPU and its driver are (nvidia-smi shows both)"
 
     def __init__(self, bindings: Bindings | None = None) -> None:
         self._bindings = bindings or Installed()
@@ -67,30 +69,17 @@ class TrtRuntime(EngineRuntime):
         """Absent, too old, or bindings without their libraries; on Jetson the mend is JetPack's."""
         return self._bindings.lacking()
 
-    def cannot_run(self) -> CnnxError | None:
-        """`EnvironmentLacks` without a GPU or its driver, in CUDA's own words."""
-        if reason := self.missing():
-            return reason
-        try:
-            reason_of_cuda = self._bindings.cuda("auto").why_not()
-        except EnvironmentLacks as error:
-            return error
-        if reason_of_cuda is None:
-            return None
-        return EnvironmentLacks(
-            f"TensorRT cannot run here: {reason_of_cuda}",
-            mend="run where an NVIDIA GPU and its driver are (nvidia-smi shows both)",
-        )
+    def library(self) -> Library:
+        """See `EngineRuntime`."""
+        return self._bindings.load()
+
+    def cuda(self) -> Cuda:
+        """See `EngineRuntime`."""
+        return self._bindings.cuda()
 
     def version(self) -> str | None:
         """Version of what is installed."""
         return self._bindings.version()
-
-    def device(self) -> str:
-        """Name of the first GPU."""
-        if reason := self.cannot_run():
-            raise reason
-        return self._bindings.cuda("auto").device_name()
 
     def check_capabilities(self, capabilities: Sequence[int]) -> None:
         """Refuse any: TensorRT builds for the GPU that is here.
@@ -118,41 +107,10 @@ class TrtRuntime(EngineRuntime):
         self.check_capabilities(request.compute_capabilities)
         if not onnx_file.is_file():
             raise GraphError("there is no such file", where=onnx_file)
-        return [build_engine(onnx_file, request, library=self._bindings.load(), place=self._place())]
-
-    def open(
-        self, file: Path, *, cuda_graph: bool = False, cuda_by: CudaBy = "auto", host_code: bool = False
-    ) -> EngineSession:
-        """Open an engine on the first GPU.
-
-        Engines are native code: the caller has checked the file's hash against a manifest it trusts.
-
-        Args:
-            file: the engine.
-            cuda_graph: launch its kernels as one CUDA graph.
-            cuda_by: which library speaks to CUDA.
-            host_code: let a version compatible engine run the CPU code it brings along.
-
-        Raises:
-            EnvironmentLacks: no driver or GPU, or too little memory.
-            MissingExtra: pycuda was asked and is absent.
-            BundleError: the engine is damaged, of another release, or for another GPU.
-        """
-        if reason := self.cannot_run():
-            raise reason
-        library = self._bindings.load()
-        return EngineSession(
-            file,
-            library.trt,
-            cuda=self._bindings.cuda(cuda_by),
-            log=library.log,
-            runtime=self.name,
-            cuda_graph=cuda_graph,
-            host_code=host_code,
-        )
+        return [build_engine(onnx_file, request, library=self.library(), place=self._place())]
 
     def _place(self) -> Place:
-        device, machine = self._bindings.cuda("auto"), self._bindings.environment()
+        device, machine = self.cuda(), self._bindings.environment()
         return Place(
             gpu=device.device_name(),
             compute_capability=device.compute_capability(),
@@ -164,7 +122,14 @@ class TrtRuntime(EngineRuntime):
 
 
 class Installed:
-    """TensorRT as this machine has it; satisfies `Bindings`."""
+    """TensorRT as this machine has it; satisfies `Bindings`.
+
+    Args:
+        cuda_by: which library speaks to CUDA.
+    """
+
+    def __init__(self, cuda_by: CudaBy = "auto") -> None:
+        self._cuda_by = cuda_by
 
     def version(self) -> str | None:
         """By the package's metadata; where a package has another name, by the module itself."""
@@ -203,14 +168,14 @@ class Installed:
         """
         return _load()
 
-    def cuda(self, by: CudaBy) -> Cuda:
+    def cuda(self) -> Cuda:
         """The CUDA runtime, or pycuda.
 
         Raises:
             MissingExtra: pycuda was asked and is absent.
             EnvironmentLacks: the library does not load.
         """
-        return _cuda(by)
+        return _cuda(self._cuda_by)
 
     def environment(self) -> Environment:
         """This machine."""

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from cnnx.errors import BuildFailed, UsageError
-from cnnx.runtimes import BuildOptions, BuildRequest, BuiltEngine, Reach
+from cnnx.runtimes import BuildOptions, BuildRequest, BuiltEngine, Reach, RunOptions
 from cnnx.runtimes.dla import check_dla, use_dla
+from cnnx.runtimes.engine import make_trt_runtime
 from cnnx.runtimes.inspector import parse_kernels
 from cnnx.runtimes.kernels import types_of
 from cnnx.runtimes.network import Library, ParsedNetwork, check_precision, listed, release_of
@@ -90,6 +91,7 @@ def build_engine(file: Path, request: BuildRequest, *, library: Library, place: 
         layer_types={node: found[node] for node in request.expected if node in found},
         reach=_REACH[options.hardware_compatibility],
         version_compatible=options.version_compatible,
+        dla_core=options.dla_core,
         timing_cache=digest,
         remarks=tuple(remarks),
     )
@@ -162,10 +164,8 @@ def _inspected(plan: bytes, parsed: ParsedNetwork, request: BuildRequest, *, lib
     """
     trt, log = library.trt, library.log
     log.clear()
-    trt_runtime = trt.Runtime(log)
-    trt_runtime.engine_host_code_allowed = request.options.version_compatible
-    if request.options.dla_core is not None:
-        trt_runtime.DLA_core = request.options.dla_core
+    how = RunOptions(host_code=request.options.version_compatible, dla_core=request.options.dla_core)
+    trt_runtime = make_trt_runtime(trt, log, how)
     engine = trt_runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise BuildFailed(
