@@ -70,11 +70,27 @@ def test_of_equals_the_costly_layer_stays_in_int8() -> None:
     assert [each.layer for each in found.put_back] == ["cheap"]
 
 
-def test_what_only_harms_together_is_found_by_ranking_anew() -> None:
+def test_a_wrong_network_that_seems_to_get_worse_leads_no_one_astray() -> None:
+    """Beyond some distance all is noise, as with logits that are wholly wrong."""
+    damages = {f"layer{i:02}": 1.0 if i < 7 else 1e-4 for i in range(32)}
+    inner = sum_of(damages, 0.5)
+
+    def attempt(int8: frozenset[str]) -> Outcome:
+        outcome = inner(int8)
+        return Outcome(
+            7 + (len(int8) * 7919 % 13) / 4 if outcome.distance > 2 else outcome.distance, outcome.passes
+        )
+
+    found = repair(list(damages), attempt, costs=dict.fromkeys(damages, 1), most=60)
+    assert [each.layer for each in found.put_back] == [f"layer{i:02}" for i in range(7)]
+    assert found.tried < 1 + 32 + 7 + 8
+
+
+def test_what_only_harms_together_is_found() -> None:
     damages = {f"layer{i:02}": 0.02 - i / 10_000 for i in range(30)}
     damages |= {"a": 0.0, "b": 0.0}  # the first two by name: alone they do nothing
     found = repair(
-        list(damages), sum_of(damages, 1.0, together=5.0), costs=dict.fromkeys(damages, 1), most=400
+        list(damages), sum_of(damages, 1.0, together=5.0), costs=dict.fromkeys(damages, 1), most=110
     )
     assert found.after.passes and len(found.put_back) == 1 and found.put_back[0].layer in "ab"
 

@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-# Less than this share of the distance gone: the ranking has lost its way.
-_STALLED = 0.1
-
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -68,10 +65,9 @@ class _Exhausted(Exception):
 def repair(layers: Sequence[str], attempt: Try, *, costs: Mapping[str, int], most: int) -> Repair:
     """Search for the cheapest layers to put back.
 
-    Layers are ranked by the distance that each makes alone. As many of the worst are put back as it takes,
-    doubling their number; where that hardly helps, the others are ranked anew, by what each one's return
-    would help the network as it then is. Then, the costliest first, layers return to INT8 until none
-    can alone.
+    Layers are ranked by the distance that each makes alone, and the shortest start of that ranking is put
+    back without which the rest passes. Then, the costliest first, layers return to INT8 until none can
+    alone: harm that is done together, or was ranked too high, is sorted out there.
 
     Args:
         layers: those in INT8.
@@ -115,21 +111,31 @@ def repair(layers: Sequence[str], attempt: Try, *, costs: Mapping[str, int], mos
 
 
 def _grow(
-    back: set[str], whole: frozenset[str], ranking: list[str], tried: Callable[[Iterable[str]], Outcome]
+    back: set[str], whole: frozenset[str], ranking: Sequence[str], tried: Callable[[Iterable[str]], Outcome]
 ) -> None:
-    """Put back the first layers of a ranking, so many that the rest passes; none where nothing does."""
-    last, step = tried(whole).distance, 1
-    while ranking:
-        more = set(ranking[:step])
-        ranking = ranking[step:]
-        outcome = tried(whole - back - more)
-        back |= more
-        if outcome.passes:
+    """Put back the shortest start of a ranking without which the rest passes; none where nothing does.
+
+    Distances say nothing on the way: a network that is wholly wrong can hardly get worse, or better. So only
+    whether it passes is asked, by exponential search (Bentley and Yao, 1976): few trials for few layers.
+    """
+    fails, start = 0, 1
+    while True:
+        passes = tried(whole.difference(ranking[:start])).passes
+        back.update(ranking[:start])
+        if passes:
+            break
+        if start >= len(ranking):
+            back.clear()
             return
-        if outcome.distance > (1 - _STALLED) * last:
-            ranking.sort(key=lambda layer: tried(whole - back - {layer}).distance)
-        last, step = outcome.distance, len(back)
-    back.clear()
+        fails, start = start, 2 * start
+    start = len(back)
+    while start - fails > 1:
+        middle = (fails + start) // 2
+        if tried(whole.difference(ranking[:middle])).passes:
+            start = middle
+            back.difference_update(ranking[middle:])
+        else:
+            fails = middle
 
 
 def _shrink(
