@@ -10,55 +10,15 @@ import pytest
 from rich.console import Console
 from tests.cli.conftest import tiny_bundle  # noqa: F401
 from tests.measure.machines import orin_nx_jetpack_6
+from tests.measure.rehearsal import info, rehearsal
 
 import cnnx
 from cnnx.cli.energy import print_energy
 from cnnx.errors import EnvironmentLacks
-from cnnx.measure.power import Plan, Replay, SensorInfo, Unsupported
-from cnnx.measure.power.sensors import Rail, Total, Uncertainty
+from cnnx.measure.power import Unsupported
 from cnnx.pipeline.energy import choose_sampler, choose_sensor
 from cnnx.pipeline.results import plain
 from cnnx.record import read_record
-
-
-class Ticking:
-    """A clock that goes on by itself: each look at it takes 10 ms, so a run between two looks does too.
-
-    The machine takes 3 W while it sleeps for long, and 8 W else.
-    """
-
-    def __init__(self) -> None:
-        self.now = 0
-        self.rests: list[tuple[int, int]] = []
-
-    def __call__(self) -> int:
-        self.now += 10_000_000
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        start = self.now
-        self.now += int(seconds * 1e9)
-        if seconds >= 1:
-            self.rests.append((start, self.now))
-
-    def power(self, stamp: int) -> tuple[float, float]:
-        return 3000.0 if any(start <= stamp <= end for start, end in self.rests) else 8000.0, 500.0
-
-
-def info(name: str, *, total: bool = True) -> SensorInfo:
-    rails = (Rail("VDD_IN", "module input"), Rail("VDD_SOC", "SoC, part of VDD_IN"))
-    whole = Total(("VDD_IN",), "module input") if total else Total((), "no total on this board: a test")
-    return SensorInfo(name, "power_mw", rails, whole, None, 0, Uncertainty(None, None, "a test"))
-
-
-def rehearsal(*, total: bool = True, rate: float | None = None) -> cnnx.PowerPass:
-    clock = Ticking()
-    return cnnx.PowerPass(
-        plan=Plan(rate=rate),
-        sampler=lambda: Replay(info("ina", total=total), clock.power, clock=lambda: clock.now),
-        clock=clock,
-        sleep=clock.sleep,
-    )
 
 
 @pytest.fixture

@@ -9,11 +9,13 @@ import onnx
 import pytest
 from imitated_trt import ImitatedBindings
 from tests.cli.conftest import DIGITS, cnnx_command, tiny_graph  # noqa: F401
+from tests.measure.rehearsal import rehearsal
 from typer.testing import CliRunner
 
 import cnnx
 from cnnx.cli.app import app
 from cnnx.errors import UsageError
+from cnnx.pipeline import energy
 from cnnx.pipeline.results import plain
 from cnnx.record import read_record
 from cnnx.runtimes import trt
@@ -110,6 +112,19 @@ def test_without_capture_an_engine_is_measured_plainly_unless_graphs_were_asked(
     assert measured.conditions.cuda_graph is False and "without a CUDA graph" in measured.remark
     with pytest.raises(cnnx.CnnxError, match="CUDA graphs were asked"):
         cnnx.bench(bundles[0], seconds=0.01, percentile=50, cuda_graph=True)
+
+
+@pytest.mark.parametrize("cuda_graph", [True, False])
+def test_energy_is_of_the_runs_that_latency_is_of(bundles, monkeypatch, cuda_graph):
+    imitation = ImitatedBindings("11.4.0.106")
+    monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(imitation))
+    monkeypatch.setattr(energy, "_TURN_NS", 0)
+    cnnx.build(bundles[0], target="tensorrt")
+    power = rehearsal(tick_ms=200)
+    use = cnnx.bench(bundles[0], seconds=0.01, percentile=50, cuda_graph=cuda_graph, power=power).energy
+    assert use.cuda_graph is cuda_graph and use.as_dict()["cuda_graph"] is cuda_graph
+    launches = imitation.device.launches
+    assert launches > use.measured.load.calls if cuda_graph else launches == 0
 
 
 @pytest.mark.parametrize(

@@ -158,17 +158,17 @@ def pool_of(bundle: Bundle, size: int) -> NDArray[np.float32]:
 def energy_of(
     bundle: Bundle, subject: OpenSubject, measured: Measurement, *, power: PowerPass, steps: Steps
 ) -> EnergyUse:
-    """Measure the energy of what latency was measured of, and keep the record.
+    """Measure the energy of what latency was measured of, in the same way, and keep the record.
 
     Raises:
         EnvironmentLacks: no sensor sees the device, or it stopped.
     """
     batch = measured.latency.batch
     use = measure_use(
-        subject.subject,
-        subject.open,
+        subject,
         pool_of(bundle, batch),
         batch=batch,
+        cuda_graph=measured.conditions.cuda_graph,
         power=power,
         chosen=choose_sampler(power, subject.subject.device),
         run_ns=measured.latency.mean_ns,

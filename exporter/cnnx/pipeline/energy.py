@@ -30,8 +30,7 @@ from cnnx.measure.power.sensors import Clock, monotonic_ns
 from cnnx.measure.state import read_state
 from cnnx.pipeline.energy_use import EnergyUse, total_and_rails
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.record import Subject
-from cnnx.runtimes import Session
+from cnnx.pipeline.running import OpenSubject
 
 # Kinds of sensors that see a network on the CPU, and one on the GPU, best first; with the reason.
 _ON_CPU = {
@@ -139,11 +138,11 @@ def _kind(sensor: str) -> str:
 
 
 def measure_use(
-    subject: Subject,
-    opener: Callable[[], Session],
+    subject: OpenSubject,
     images: NDArray[np.float32],
     *,
     batch: int,
+    cuda_graph: bool | None,
     power: PowerPass,
     chosen: Chosen,
     run_ns: float,
@@ -155,6 +154,7 @@ def measure_use(
     Args:
         images: (M, C, H, W), normalised; cycled through.
         batch: pictures a run.
+        cuda_graph: launch an engine's kernels as one CUDA graph; None: there is no such thing here.
         run_ns: how long a run takes, about.
         remark: what the figures will not say.
 
@@ -162,7 +162,7 @@ def measure_use(
         EnvironmentLacks: the sampler did not start, or died.
     """
     batches = itertools.cycle(batches_of(images, batch))
-    session = opener()
+    session = subject.open(cuda_graph=bool(cuda_graph))
 
     def load() -> int:
         session.run(next(batches))
@@ -191,5 +191,16 @@ def measure_use(
         session.close()
     total, no_total, rails = total_and_rails(measured)
     return EnergyUse(
-        subject, batch, chosen.why, total, no_total, rails, measured, cost, before, after, remark
+        subject=subject.subject,
+        batch=batch,
+        cuda_graph=cuda_graph,
+        why=chosen.why,
+        total=total,
+        no_total=no_total,
+        rails=rails,
+        measured=measured,
+        cost=cost,
+        state_before=before,
+        state_after=after,
+        remark=remark,
     )

@@ -20,6 +20,7 @@ class EnergyUse:
     Attributes:
         subject: what ran.
         batch: pictures a run.
+        cuda_graph: the kernels went to the GPU as one CUDA graph; None: there is no such thing here.
         why: this sensor was read.
         total: of the rails that make the whole; None where there is no total.
         no_total: why there is none; empty where there is one.
@@ -33,6 +34,7 @@ class EnergyUse:
 
     subject: Subject
     batch: int
+    cuda_graph: bool | None
     why: str
     total: EnergyPerInference | None
     no_total: str
@@ -59,6 +61,7 @@ class EnergyUse:
         return {
             "subject": dataclasses.asdict(self.subject),
             "batch": self.batch,
+            "cuda_graph": self.cuda_graph,
             "rate": self.measured.rate,
             "sensor": self.sensor,
             "why": self.why,

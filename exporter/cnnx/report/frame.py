@@ -89,6 +89,7 @@ def _measured(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _used(result: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: result[name] for name in ("batch", "rate", "sensor")}
+    found["cuda_graph"] = result.get("cuda_graph")
     total = result["total"]
     if total is None:
         return {**found, "covers": result["no_total"]}

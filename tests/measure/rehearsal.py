@@ -1,0 +1,47 @@
+"""A machine whose power, and whose time, are made up: an energy pass on it takes seconds, not minutes."""
+
+from __future__ import annotations
+
+import cnnx
+from cnnx.measure.power import Plan, Replay, SensorInfo
+from cnnx.measure.power.sensors import Rail, Total, Uncertainty
+
+
+class Ticking:
+    """A clock that goes on by itself: each look at it takes 10 ms, so a run between two looks does too.
+
+    The machine takes 3 W while it sleeps for long, and 8 W else.
+    """
+
+    def __init__(self, tick_ms: int = 10) -> None:
+        self.now, self._tick = 0, tick_ms * 1_000_000
+        self.rests: list[tuple[int, int]] = []
+
+    def __call__(self) -> int:
+        self.now += self._tick
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        start = self.now
+        self.now += int(seconds * 1e9)
+        if seconds >= 1:
+            self.rests.append((start, self.now))
+
+    def power(self, stamp: int) -> tuple[float, float]:
+        return 3000.0 if any(start <= stamp <= end for start, end in self.rests) else 8000.0, 500.0
+
+
+def info(name: str, *, total: bool = True) -> SensorInfo:
+    rails = (Rail("VDD_IN", "module input"), Rail("VDD_SOC", "SoC, part of VDD_IN"))
+    whole = Total(("VDD_IN",), "module input") if total else Total((), "no total on this board: a test")
+    return SensorInfo(name, "power_mw", rails, whole, None, 0, Uncertainty(None, None, "a test"))
+
+
+def rehearsal(*, total: bool = True, rate: float | None = None, tick_ms: int = 10) -> cnnx.PowerPass:
+    clock = Ticking(tick_ms)
+    return cnnx.PowerPass(
+        plan=Plan(rate=rate),
+        sampler=lambda: Replay(info("ina", total=total), clock.power, clock=lambda: clock.now),
+        clock=clock,
+        sleep=clock.sleep,
+    )
