@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shutil
@@ -118,3 +119,22 @@ def test_a_jetsons_monitors_are_sampled_by_a_process(tmp_path):
     with chosen.sampler() as sampler:
         trace = sampler.trace()
     assert trace.sensor.name == "ina" and trace.sensor.total.rails == ("VDD_IN",)
+
+
+def test_a_report_has_the_newest_energy_of_each_batch_and_rate(bundle, tmp_path):
+    """Of a record that is there, copies that differ in what tells measurements apart."""
+    cnnx.bench(bundle, target="ort", seconds=0.05, power=rehearsal())
+    [file] = bundle.glob("runs/*-energy-*.json")
+    record = read_record(file)
+    for number, other in enumerate([{}, {"batch": 8}, {"rate": 30.0}, {"sensor": "rapl"}]):
+        date = f"2099-01-02T03:04:0{number}.000000+00:00"
+        kept = dataclasses.replace(record, date=date, result={**record.result, **other})
+        (bundle / "runs" / kept.file_name).write_text(json.dumps(kept.as_dict()))
+    cnnx.write_report(bundle, tmp_path / "r.json")
+    rows = [row for row in json.loads((tmp_path / "r.json").read_text()) if row["kind"] == "energy"]
+    assert [(row["batch"], row["rate"], row["sensor"]) for row in rows] == [
+        (1, None, "ina"), (8, None, "ina"), (1, 30, "ina"), (1, None, "rapl"),
+    ]  # fmt: skip
+    cnnx.write_report(bundle, tmp_path / "r.md")
+    text = (tmp_path / "r.md").read_text()
+    assert "| 8 | back to back | ina |" in text and "| 1 | 30 a second | ina |" in text

@@ -14,9 +14,9 @@ from cnnx.report.files import write_records
 def write_report(bundle: str | Path | Sequence[str | Path], path: str | Path) -> None:
     """Write what was judged, measured and diagnosed of bundles: .html, .md, .xml (JUnit), .json or .csv.
 
-    The newest verdict, measurement (of each batch, with and without a CUDA graph) and diagnosis of each
-    subject count: what was judged again is not reported twice, and records of earlier contents of the
-    bundle are left out.
+    The newest verdict, measurement (of each batch, with and without a CUDA graph), energy (likewise, of each
+    rate and sensor) and diagnosis of each subject count: what was judged again is not reported twice, and
+    records of earlier contents of the bundle are left out.
 
     Args:
         bundle: a bundle's folder, or several.
@@ -44,6 +44,9 @@ def _newest(bundle: Bundle) -> Iterable[Record]:
 
 def _conditions(record: Record) -> tuple[Any, ...]:
     """What tells measurements of one subject apart."""
-    if record.kind != "benchmark":
-        return ()
-    return record.result["latency"]["batch"], record.result.get("conditions", {}).get("cuda_graph")
+    result = record.result
+    if record.kind == "benchmark":
+        return result["latency"]["batch"], result.get("conditions", {}).get("cuda_graph")
+    if record.kind == "energy":
+        return result["batch"], result.get("cuda_graph"), result["rate"], result["sensor"]
+    return ()

@@ -91,17 +91,26 @@ def _energy_lines(records: Sequence[Record]) -> list[str]:
     """The total's energy a picture, or each rail's where there is no total; then what speaks against it."""
     lines = ["", "# Energy of a picture", ""]
     lines.append(
-        "| date | subject | sensor | of | gross mJ | 95 % interval | net mJ | 95 % interval | mW | at rest |"
+        "| date | subject | batch | runs | sensor | of | gross mJ | 95 % interval | net mJ | 95 % interval "
+        "| mW | at rest |"
     )
-    lines.append("|---|---|---|---|---:|---|---:|---|---:|---:|")
+    lines.append("|---|---|---:|---|---|---|---:|---|---:|---|---:|---:|")
     remarks: list[str] = []
     for record in records:
         result = record.result
-        head = (record.date[:19], str(record.subject), result["sensor"])
+        head = (record.date[:19], str(record.subject), str(result["batch"]), pace(result), result["sensor"])
         told = [result["total"]] if result["total"] else result["rails"]
         lines += [_line(*head, *energy_cells(energy)) for energy in told]
-        remarks += [text for text in (result["no_total"], result["remark"], *result["doubts"]) if text]
+        remarks += [text for text in (result["no_total"], result["remark"]) if text]
+        name = f"{record.subject}, batch {result['batch']}"
+        remarks += [f"Doubtful: {name}: {doubt}" for doubt in result["doubts"]]
     return [*lines, *(line for remark in dict.fromkeys(remarks) for line in ("", remark))]
+
+
+def pace(result: Mapping[str, Any]) -> str:
+    """How runs followed each other while energy was measured."""
+    rate = "back to back" if result["rate"] is None else f"{result['rate']:g} a second"
+    return f"{rate}, CUDA graph" if result.get("cuda_graph") else rate
 
 
 def energy_cells(energy: Mapping[str, Any]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cnnx.errors import MissingExtra
 from cnnx.record import Record
 from cnnx.report.damage import draw_damage
-from cnnx.report.files import energy_cells, invalid
+from cnnx.report.files import energy_cells, invalid, pace
 from cnnx.report.power import draw_power
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ th { border-bottom: 2px solid #999 } td { border-bottom: 1px solid #ddd } .numbe
 {% for record, rows, picture in energies %}
 <h3>{{ record.subject }}</h3>
 <p>{{ record.date[:19] }}, {{ record.result.sensor }}: {{ record.result.why }};
-{% if record.result.rate %}{{ record.result.rate }} runs a second{% else %}back to back{% endif %},
-batch {{ record.result.batch }}{% if record.result.no_total %}; {{ record.result.no_total }}{% endif %}</p>
+runs {{ pace(record.result) }}, batch {{ record.result.batch }}
+{%- if record.result.no_total %}; {{ record.result.no_total }}{% endif %}</p>
 {{ picture }}
 <table><tr><th>of</th><th>gross mJ</th><th>95 % interval</th><th>net mJ</th><th>95 % interval</th><th>mW</th>
 <th>mW at rest</th></tr>
@@ -100,6 +100,7 @@ def page_from_records(records: Sequence[Record]) -> str:
             (record, energy_rows(record), markupsafe.Markup(_inline(draw_power(record.result))))
             for record in used
         ],
+        pace=pace,
         remarks=list(
             dict.fromkeys([*invalid(measured), *(r.result["remark"] for r in measured if r.result["remark"])])
         ),
