@@ -276,6 +276,6 @@ def test_json_is_one_object_and_nothing_else(cnnx_command, exported, lenet5, com
     code, out, said = cnnx_command(command, *arguments, "--json")
     data = json.loads(out)
     assert (code, said) == (0, "") and set(data) == {"schema", "command", "result"}
-    assert data["schema"] == 1 and data["command"] == command and data["result"]
+    assert data["schema"] == 2 and data["command"] == command and data["result"]
     if command == "export":
         assert data["result"]["unchanged"] and data["result"]["validation"]["verdict"] == "passed"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+
 import cnnx
-from cnnx.measure.power import Plan, Replay, SensorInfo
+from cnnx.measure.power import Plan, Replay, Sampler, SensorInfo
 from cnnx.measure.power.sensors import Rail, Total, Uncertainty
 
 
@@ -45,3 +48,17 @@ def rehearsal(*, total: bool = True, rate: float | None = None, tick_ms: int = 1
         clock=clock,
         sleep=clock.sleep,
     )
+
+
+def failing(
+    fails: Callable[[str], bool], power: cnnx.PowerPass, error: Exception
+) -> tuple[cnnx.PowerPass, Callable[[cnnx.Event], None]]:
+    """A pass whose sampler does not start in some steps, and the listener that tells it the step."""
+    steps: list[str] = []
+
+    def sampler() -> Sampler:
+        if fails(steps[-1]):
+            raise error
+        return power.sampler()
+
+    return dataclasses.replace(power, sampler=sampler), lambda event: steps.append(event.step)

@@ -37,7 +37,8 @@ def screen(use) -> str:
 def test_energy_is_measured_shown_kept_and_reported(bundle, tmp_path):
     told = []
     result = cnnx.bench(bundle, target="ort", seconds=0.05, power=rehearsal(), listener=told.append)
-    use = result.energy
+    [use] = result.energy
+    assert result.energy_unmeasured == result.energy_ratios == ()
     runs = use.measured.load
     assert runs.inferences == runs.calls > 1000 and runs.span.seconds >= 30
     each = runs.span.seconds / runs.inferences
@@ -70,7 +71,7 @@ def test_energy_is_measured_shown_kept_and_reported(bundle, tmp_path):
 
 
 def test_a_board_without_a_total_shows_its_rails_and_a_rate_its_drops(bundle, tmp_path):
-    use = cnnx.bench(bundle, target="ort", seconds=0.05, power=rehearsal(total=False, rate=100)).energy
+    [use] = cnnx.bench(bundle, target="ort", seconds=0.05, power=rehearsal(total=False, rate=100)).energy
     assert use.total is None and [rail.rails for rail in use.rails] == [("VDD_IN",), ("VDD_SOC",)]
     assert use.rails[1].power_mw == pytest.approx(500)
     shown = screen(use)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import shutil
 
 import onnx
 import pytest
 from imitated_trt import ImitatedBindings
+from rich.console import Console
 from tests.cli.conftest import DIGITS, cnnx_command, tiny_graph  # noqa: F401
-from tests.measure.rehearsal import rehearsal
+from tests.measure.rehearsal import failing, rehearsal
 from typer.testing import CliRunner
 
 import cnnx
 from cnnx.cli.app import app
-from cnnx.errors import UsageError
+from cnnx.cli.energy import print_energies
+from cnnx.errors import EnvironmentLacks, UsageError
 from cnnx.pipeline import energy
 from cnnx.pipeline.results import plain
 from cnnx.record import read_record
 from cnnx.runtimes import trt
 from cnnx.runtimes.trt import TrtRuntime
+
+DEAD = EnvironmentLacks("the power sampler ended")
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +120,67 @@ def test_without_capture_an_engine_is_measured_plainly_unless_graphs_were_asked(
         cnnx.bench(bundles[0], seconds=0.01, percentile=50, cuda_graph=True)
 
 
+def screen(result) -> str:
+    out = io.StringIO()
+    print_energies(Console(file=out, width=200), result)
+    return out.getvalue()
+
+
+def test_energy_is_measured_of_every_bundle_at_every_batch_one_after_another(bundles, tmp_path):
+    told = []
+    power, options = rehearsal(tick_ms=100), {"target": "ort", "seconds": 0.01, "percentile": 50}
+    result = cnnx.bench(bundles, batch=[1, 2, 8], power=power, listener=told.append, **options)
+    asked = [(use.subject.precision, use.batch) for use in result.energy]
+    assert asked == [("fp16", 1), ("fp16", 2), ("int8", 1), ("int8", 2)] and not result.energy_unmeasured
+    spans = [(use.measured.idle_before.start_ns, use.measured.idle_after.end_ns) for use in result.energy]
+    assert all(end < start for (_, end), (start, _) in itertools.pairwise(spans))
+    # Each look at the clock takes 100 ms, at any batch: two pictures share what one takes alone.
+    one, two, *_ = (use.total.gross_mj for use in result.energy)
+    assert one / two == pytest.approx(2, rel=0.1)
+    notes = [event.step for event in told if event.note]
+    assert notes == [
+        "Energy after latency: 4 passes of 74 to 174 s each, one after another, by how soon the load is "
+        "warm: 5 to 12 minutes in all."
+    ]
+    assert "energy 2 of 4: fp16, batch 2" in [event.step for event in told]
+    assert told.index(next(event for event in told if event.note)) == 0
+    assert len(list(bundles[0].glob("runs/*-energy-*"))) == len(list(bundles[1].glob("runs/*-energy-*"))) == 2
+
+    [ratio, other] = result.energy_ratios
+    fp16, int8 = result.energy[0].total, result.energy[2].total
+    assert (ratio.network, ratio.batch, other.batch) == ("tiny", 1, 2)
+    assert ratio.gross.value == pytest.approx(int8.gross_mj / fp16.gross_mj)
+    assert ratio.net.low == pytest.approx(int8.net.low / fp16.net.high)
+    assert ratio.net.low <= ratio.net.value <= ratio.net.high == pytest.approx(int8.net.high / fp16.net.low)
+    said = plain(result)
+    assert [use["batch"] for use in said["energy"]] == [1, 2, 1, 2] and said["energy_unmeasured"] == []
+    assert said["energy_ratios"][0]["gross"]["value"] == ratio.gross.value
+
+    shown = screen(result)
+    assert shown.count("graph fp16") == shown.count("graph int8") == 4  # two rows and two remarks each
+    assert shown.count("module input") == 1 and "tiny, batch 2: INT8's energy of a picture is" in shown
+    cnnx.write_report(bundles, tmp_path / "r.json")
+    rows = [row for row in json.loads((tmp_path / "r.json").read_text()) if row["kind"] == "energy"]
+    assert [(row["precision"], row["batch"]) for row in rows] == asked
+
+
+def test_a_pass_that_fails_is_a_row_and_the_others_stand(bundles, cnnx_command):  # noqa: F811
+    options = {"target": "ort", "seconds": 0.01, "percentile": 50}
+    power, listener = failing(lambda step: "int8" in step, rehearsal(tick_ms=100), DEAD)
+    result = cnnx.bench(bundles, power=power, listener=listener, **options)
+    [use], [row] = result.energy, result.energy_unmeasured
+    assert (use.subject.precision, row.subject.precision, row.batch) == ("fp16", "int8", 1)
+    assert len(result.measurements) == 2 and result.exit_code == 0 and result.energy_ratios == ()
+    shown = screen(result)
+    assert "Energy not measured" in shown and "sampler ended" in shown and "graph fp16" in shown
+    assert plain(result)["energy_unmeasured"][0]["reason"].startswith("the power sampler ended")
+
+    power, listener = failing(lambda step: step == "energy", rehearsal(tick_ms=100), DEAD)
+    alone = cnnx.bench(bundles[0], power=power, listener=listener, **options)
+    assert alone.measurements and alone.energy == () and alone.exit_code == 4
+    assert "sampler ended" in screen(alone)
+
+
 @pytest.mark.parametrize("cuda_graph", [True, False])
 def test_energy_is_of_the_runs_that_latency_is_of(bundles, monkeypatch, cuda_graph):
     imitation = ImitatedBindings("11.4.0.106")
@@ -121,7 +188,7 @@ def test_energy_is_of_the_runs_that_latency_is_of(bundles, monkeypatch, cuda_gra
     monkeypatch.setattr(energy, "_TURN_NS", 0)
     cnnx.build(bundles[0], target="tensorrt")
     power = rehearsal(tick_ms=200)
-    use = cnnx.bench(bundles[0], seconds=0.01, percentile=50, cuda_graph=cuda_graph, power=power).energy
+    [use] = cnnx.bench(bundles[0], seconds=0.01, percentile=50, cuda_graph=cuda_graph, power=power).energy
     assert use.cuda_graph is cuda_graph and use.as_dict()["cuda_graph"] is cuda_graph
     launches = imitation.device.launches
     assert launches > use.measured.load.calls if cuda_graph else launches == 0
@@ -134,7 +201,6 @@ def test_energy_is_of_the_runs_that_latency_is_of(bundles, monkeypatch, cuda_gra
         (["--batch", "16"], "batches of 1 to 4"),
         (["--percentile", "100"], "in percent"),
         (["--cuda-graph"], "CUDA graphs are of TensorRT"),
-        (["--batch", "1,2", "--power"], "one bundle at one batch"),
     ],
 )
 def test_what_makes_no_sense_is_refused(bundles, cnnx_command, arguments, word):  # noqa: F811

@@ -61,7 +61,7 @@ def bench_command(
 
     with command(as_json=as_json, verbose=verbose, debug=debug) as ui:
         import cnnx
-        from cnnx.cli.energy import print_energy
+        from cnnx.cli.energy import print_energies
         from cnnx.cli.measurements import print_bench
 
         check_report(report)
@@ -80,8 +80,7 @@ def bench_command(
 
         def render(out: Console, verbose: bool) -> None:
             print_bench(out, result, verbose=verbose)
-            if result.energy:
-                print_energy(out, result.energy)
+            print_energies(out, result)
 
         ui.show(result, command="bench", render=render)
         raise typer.Exit(result.exit_code)

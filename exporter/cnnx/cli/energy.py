@@ -1,9 +1,9 @@
-"""Energy of `cnnx bench --power` as a table."""
+"""Energy of `cnnx bench --power` as a table: of one pass by rails, of several a row each."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -11,12 +11,30 @@ from rich.markup import escape
 from rich.table import Table
 
 from cnnx.cli.columns import titled
+from cnnx.cli.measurements import graph_words, unmeasured_table
 
 if TYPE_CHECKING:
     from cnnx.measure.power import EnergyPerInference
     from cnnx.pipeline.energy_use import EnergyUse
+    from cnnx.pipeline.results import BenchResult
 
 _COLUMNS = ("mJ", "95 % interval", "mW", "at rest")
+_SEVERAL = ("gross mJ", "95 % interval", "net mJ", "95 % interval", "mW", "at rest")
+
+
+def print_energies(out: Console, result: BenchResult) -> None:
+    """All passes of a benchmark, those that failed with their reason, and INT8 beside FP16."""
+    uses, without = result.energy, result.energy_unmeasured
+    if len(uses) == 1 and not without:
+        print_energy(out, uses[0])
+    elif uses:
+        _print_several(out, uses)
+    if without:
+        out.print(unmeasured_table("Energy not measured", without))
+    for ratio in result.energy_ratios:
+        out.print(escape(str(ratio)), soft_wrap=True)
+    if result.energy_ratios:
+        out.print("In brackets the ends of both 95 % intervals divided, wider than an interval of the ratio.")
 
 
 def print_energy(out: Console, use: EnergyUse) -> None:
@@ -25,38 +43,85 @@ def print_energy(out: Console, use: EnergyUse) -> None:
     What a latency's figures do not say is said beside them, and holds here too.
     """
     out.print(_table(use))
-    out.print(f"read: {escape(use.sensor)}, because {escape(use.why)}", soft_wrap=True)
-    for energy in [use.total] if use.total else use.rails:
-        out.print(f"{escape(_name(energy, use))}: {escape(energy.covers)}", soft_wrap=True)
-    if use.no_total:
-        out.print(f"[yellow]{escape(use.no_total)}[/]", soft_wrap=True)
-    basis = use.total or next(iter(use.rails), None)
-    if basis:
-        out.print(f"intervals: {escape(basis.basis)}", soft_wrap=True)
+    for line in dict.fromkeys(_read(use)):
+        out.print(line, soft_wrap=True)
     for line in _sampling(use):
         out.print(escape(line), soft_wrap=True)
     for doubt in use.measured.doubts:
         out.print(f"[yellow]doubtful:[/] {escape(doubt)}", soft_wrap=True)
 
 
+def _print_several(out: Console, uses: Sequence[EnergyUse]) -> None:
+    """The totals, or rails where there is no total, as one table; what they share is said once."""
+    several = len({use.subject.network for use in uses}) > 1
+    names = [f"{use.subject.artefact} {use.subject.precision}" for use in uses]
+    if several:
+        names = [f"{use.subject.network} {name}" for use, name in zip(uses, names, strict=True)]
+    rails = any(use.total is None for use in uses)
+    columns = ("what", "batch", *(("rail",) if rails else ()), *_SEVERAL)
+    table = titled(f"Energy of a picture, {_pace(uses)}", *columns, right=("batch", *_SEVERAL))
+    for name, use in zip(names, uses, strict=True):
+        for place, energy in enumerate([use.total] if use.total else use.rails):
+            gross, net = _amounts(energy)
+            head = (name, str(use.batch)) if place == 0 else ("", "")
+            rail = (escape(_name(energy, use)),) if rails else ()
+            table.add_row(*head, *rail, *gross, *net, _fixed(energy.power_mw, 0), _fixed(_rest_mw(energy), 0))
+    out.print(table)
+    for line in dict.fromkeys(line for use in uses for line in _read(use)):
+        out.print(line, soft_wrap=True)
+    for name, use in zip(names, uses, strict=True):
+        out.print(f"{escape(name)}, batch {use.batch}: {escape('; '.join(_sampling(use)))}", soft_wrap=True)
+        for doubt in use.measured.doubts:
+            out.print(
+                f"[yellow]doubtful:[/] {escape(name)}, batch {use.batch}: {escape(doubt)}", soft_wrap=True
+            )
+
+
+def _read(use: EnergyUse) -> Iterator[str]:
+    """What was read, what that covers, and how the intervals came about."""
+    yield f"read: {escape(use.sensor)}, because {escape(use.why)}"
+    for energy in [use.total] if use.total else use.rails:
+        yield f"{escape(_name(energy, use))}: {escape(energy.covers)}"
+    if use.no_total:
+        yield f"[yellow]{escape(use.no_total)}[/]"
+    basis = use.total or next(iter(use.rails), None)
+    if basis:
+        yield f"intervals: {escape(basis.basis)}"
+
+
 def _table(use: EnergyUse) -> Table:
-    rate = use.measured.rate
-    pace = "back to back" if rate is None else f"at {rate:g} runs a second"
-    table = titled(f"Energy of a picture at batch {use.batch}, {pace}", "rail", "", *_COLUMNS, right=_COLUMNS)
+    title = f"Energy of a picture at batch {use.batch}, {_pace([use])}"
+    table = titled(title, "rail", "", *_COLUMNS, right=_COLUMNS)
     listed = [use.total] if use.total else []
     listed += [rail for rail in use.rails if use.total is None or rail.rails != use.total.rails]
     for energy in listed:
-        rest = (energy.idle_before_mw + energy.idle_after_mw) / 2
-        digits = _digits(energy.gross_mj)
-        gross, net = (
-            (_fixed(mean, digits), f"{_fixed(bounds.low, digits)} .. {_fixed(bounds.high, digits)}")
-            for mean, bounds in ((energy.gross_mj, energy.gross), (energy.net_mj, energy.net))
-        )
+        rest, (gross, net) = _rest_mw(energy), _amounts(energy)
         table.add_row(
             escape(_name(energy, use)), "gross", *gross, _fixed(energy.power_mw, 0), _fixed(rest, 0)
         )
         table.add_row("", "net", *net, _fixed(energy.power_mw - rest, 0), "")
     return table
+
+
+def _pace(uses: Sequence[EnergyUse]) -> str:
+    """How runs followed each other: passes of one benchmark differ in CUDA graphs at most."""
+    rate = uses[0].measured.rate
+    words = "back to back" if rate is None else f"at {rate:g} runs a second"
+    return ", ".join(filter(None, (words, graph_words(use.cuda_graph for use in uses))))
+
+
+def _amounts(energy: EnergyPerInference) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Gross and net, each with its interval, in mJ."""
+    digits = _digits(energy.gross_mj)
+    gross, net = (
+        (_fixed(mean, digits), f"{_fixed(bounds.low, digits)} .. {_fixed(bounds.high, digits)}")
+        for mean, bounds in ((energy.gross_mj, energy.gross), (energy.net_mj, energy.net))
+    )
+    return gross, net
+
+
+def _rest_mw(energy: EnergyPerInference) -> float:
+    return (energy.idle_before_mw + energy.idle_after_mw) / 2
 
 
 def _name(energy: EnergyPerInference, use: EnergyUse) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -27,7 +27,7 @@ def print_bench(out: Console, result: BenchResult, *, verbose: bool) -> None:
     """`cnnx bench`: figures, memory, verdicts, layers, and what could not be measured."""
     print_measurements(out, result.measurements)
     if result.unmeasured:
-        out.print(_unmeasured_table(result.unmeasured))
+        out.print(unmeasured_table("Not measured", result.unmeasured))
     for measured in result.measurements:
         if measured.layers:
             title = f"Slowest layers of {measured.subject.network} {_name(measured)}, batch "
@@ -96,19 +96,21 @@ def _times(figures: Figures) -> tuple[str, ...]:
 
 def _conditions(together: Sequence[Measurement]) -> str:
     first = together[0].conditions
-    graphs = {measured.conditions.cuda_graph for measured in together} - {None}
+    graphs = graph_words(measured.conditions.cuda_graph for measured in together)
     said = [f"At least {first.min_seconds:g} s each"]
     if first.side_by_side > 1:
         said.append(f"{first.side_by_side} in alternating turns")
     if graphs:
-        said.append(
-            "CUDA graph on"
-            if graphs == {True}
-            else "CUDA graph off"
-            if graphs == {False}
-            else "CUDA graph mixed"
-        )
+        said.append(graphs)
     return ", ".join(said) + "."
+
+
+def graph_words(flags: Iterable[bool | None]) -> str:
+    """Whether kernels went as CUDA graphs; empty where there is no such thing."""
+    found = set(flags) - {None}
+    if len(found) > 1:
+        return "CUDA graph mixed"
+    return f"CUDA graph {'on' if found.pop() else 'off'}" if found else ""
 
 
 def _memory_table(measurements: Sequence[Measurement], *, several: bool) -> Table:
@@ -153,8 +155,9 @@ def _verdict(measured: Measurement) -> Iterator[str]:
             yield f"[{color}]{word}:[/] {escape(name)}: {escape(finding.reason)}; {escape(finding.mend)}"
 
 
-def _unmeasured_table(rows: Sequence[Unmeasured]) -> Table:
-    table = titled("Not measured", "what", "batch", "reason", "mend", right=("batch",))
+def unmeasured_table(title: str, rows: Sequence[Unmeasured]) -> Table:
+    """A row and its reason for each."""
+    table = titled(title, "what", "batch", "reason", "mend", right=("batch",))
     for row in rows:
         what = f"{row.subject.network} {row.subject.artefact} {row.subject.precision}"
         table.add_row(what, str(row.batch), escape(row.error.what), escape(row.error.mend or ""))

@@ -46,7 +46,10 @@ Model = Annotated[
 ]
 Weights = Annotated[str, typer.Option(help="pretrained, standin (seeded random), or a checkpoint.")]
 Power = Annotated[
-    bool, typer.Option("--power", help="Then measure energy too, apart from latency; takes 1 to 3 minutes.")
+    bool,
+    typer.Option(
+        "--power", help="Then measure energy too, apart from latency; 1 to 3 minutes a measurement."
+    ),
 ]
 Rate = Annotated[
     float | None,

@@ -43,6 +43,9 @@ class Ui:
         """Show where a step stands; a line stays for each that took noticeable time."""
         if self._as_json:
             return
+        if event.note:
+            self._err.print(escape(event.step), soft_wrap=True)
+            return
         if self._progress is None:
             self._progress = Progress(
                 SpinnerColumn(),

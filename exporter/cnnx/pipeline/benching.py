@@ -1,4 +1,4 @@
-"""`bench`: finished bundles side by side, over batches; in a pass of its own energy."""
+"""`bench`: finished bundles side by side, over batches; energy in a pass of its own for each."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from cnnx.bundle import Bundle
 from cnnx.data.normalize import normalize
-from cnnx.errors import UsageError
+from cnnx.errors import CnnxError, EnvironmentLacks, UsageError
 from cnnx.measure.samples import samples_needed
-from cnnx.pipeline.energy import PowerPass, choose_sampler, measure_use
-from cnnx.pipeline.energy_use import EnergyUse
+from cnnx.pipeline.energy import Chosen, PowerPass, choose_sampler, how_long, measure_use
+from cnnx.pipeline.energy_use import EnergyUse, ratios_of
 from cnnx.pipeline.finished import keep, recipe_of
 from cnnx.pipeline.measurements import Measurement, Unmeasured, advice_of
 from cnnx.pipeline.measuring import POOL, Effort, measure_pools
-from cnnx.pipeline.progress import Listener, Steps, silent
+from cnnx.pipeline.progress import Event, Listener, Steps, silent
 from cnnx.pipeline.results import BenchResult
 from cnnx.pipeline.running import OpenSubject, open_subject
 
@@ -51,22 +51,25 @@ def bench(
         percentile: to be told, in percent; more samples for a higher one.
         cuda_graph: launch an engine's kernels as one CUDA graph; None: where that is possible.
         layers: time layers, too, in a session of their own.
-        power: how to measure energy, in a pass of its own after latency; None: not.
+        power: how to measure energy, after latency, in a pass of its own for each bundle at each batch,
+            one after another; None: not. A pass that fails is a row with its reason.
         listener: told of progress.
 
     Raises:
         UsageError: options that make no sense, or no bundle takes any of the batches.
-        EnvironmentLacks: energy is asked for and no sensor sees the device; told before anything is measured.
+        EnvironmentLacks: energy is asked for and no sensor sees a device; told before anything is measured.
     """
     paths = [bundle] if isinstance(bundle, (str, Path)) else list(bundle)
     batches = [batch] if isinstance(batch, int) else list(dict.fromkeys(batch))
-    _check(paths, batches, seconds=seconds, percentile=percentile, power=power)
+    _check(paths, batches, seconds=seconds, percentile=percentile)
     steps = Steps(listener)
     bundles = [Bundle.open(Path(path)) for path in paths]
     subjects = [open_subject(opened, target) for opened in bundles]
     _check_ranges(bundles, batches)
     if power:
-        choose_sampler(power, subjects[0].subject.device)  # refused before minutes are spent
+        _check_sensors(power, subjects)
+        passes = sum(not _out_of_range(one, size) for one in bundles for size in batches)
+        listener(Event(f"Energy after latency: {how_long(power.plan, passes)}.", note=True))
     effort = Effort(
         seconds,
         min_samples=max(samples_needed(percentile / 100), _TO_COMPARE if len(bundles) > 1 else 1),
@@ -83,9 +86,16 @@ def bench(
         unmeasured += failed
     if not measured:
         raise unmeasured[0].error
-    energy = energy_of(bundles[0], subjects[0], measured[0], power=power, steps=steps) if power else None
+    uses, without = _energies(bundles, subjects, measured, power, steps) if power else ((), ())
     return BenchResult(
-        tuple(bundles), tuple(measured), tuple(unmeasured), advice_of(measured), tuple(steps.times), energy
+        bundles=tuple(bundles),
+        measurements=tuple(measured),
+        unmeasured=tuple(unmeasured),
+        advice=advice_of(measured),
+        steps=tuple(steps.times),
+        energy=uses,
+        energy_unmeasured=without,
+        energy_ratios=ratios_of(uses),
     )
 
 
@@ -117,7 +127,6 @@ def _check(
     *,
     seconds: float,
     percentile: float,
-    power: PowerPass | None,
 ) -> None:
     if not paths or not batches:
         raise UsageError("a benchmark needs a bundle and a batch", mend="cnnx bench BUNDLE --batch 1")
@@ -127,10 +136,6 @@ def _check(
         raise UsageError(f"measuring for {seconds} seconds makes no sense", mend="--seconds 3")
     if not 50 <= percentile < 100:
         raise UsageError(f"--percentile is in percent, from 50 to below 100, not {percentile:g}")
-    if power and len(paths) * len(batches) > 1:
-        raise UsageError(
-            "energy is measured of one bundle at one batch at a time", mend="give one, or leave --power out"
-        )
 
 
 def _check_ranges(bundles: Sequence[Bundle], batches: Sequence[int]) -> None:
@@ -138,6 +143,21 @@ def _check_ranges(bundles: Sequence[Bundle], batches: Sequence[int]) -> None:
     errors = [_out_of_range(one, size) for one in bundles for size in batches]
     if all(errors) and errors[0]:
         raise errors[0]
+
+
+def _check_sensors(power: PowerPass, subjects: Sequence[OpenSubject]) -> None:
+    """Refuse, before minutes are spent, where no sensor sees any of the devices."""
+    errors = [_unseen(power, device) for device in dict.fromkeys(one.subject.device for one in subjects)]
+    if all(errors) and errors[0]:
+        raise errors[0]
+
+
+def _unseen(power: PowerPass, device: str) -> EnvironmentLacks | None:
+    try:
+        choose_sampler(power, device)
+    except EnvironmentLacks as error:
+        return error
+    return None
 
 
 def _out_of_range(bundle: Bundle, size: int) -> UsageError | None:
@@ -155,13 +175,49 @@ def pool_of(bundle: Bundle, size: int) -> NDArray[np.float32]:
     return normalize(pixels, recipe_of(bundle.manifest).preprocessing)
 
 
+def _energies(
+    bundles: Sequence[Bundle],
+    subjects: Sequence[OpenSubject],
+    measured: Sequence[Measurement],
+    power: PowerPass,
+    steps: Steps,
+) -> tuple[tuple[EnergyUse, ...], tuple[Unmeasured, ...]]:
+    """One pass after another: two at a time would each count the other's energy. One that fails is a row."""
+    latencies = {(one.subject, one.latency.batch): one for one in measured}
+    passes = [
+        (bundle, subject, one)
+        for bundle, subject in zip(bundles, subjects, strict=True)
+        for one in latencies.values()
+        if one.subject == subject.subject
+    ]
+    uses: list[EnergyUse] = []
+    failed: list[Unmeasured] = []
+    for number, (bundle, subject, one) in enumerate(passes, start=1):
+        batch = one.latency.batch
+        which = f" {number} of {len(passes)}: {one.subject.precision}, batch {batch}"
+        title = f"energy{which if len(passes) > 1 else ''}"
+        try:
+            chosen = choose_sampler(power, one.subject.device)
+            uses.append(energy_of(bundle, subject, one, power=power, chosen=chosen, steps=steps, title=title))
+        except CnnxError as error:
+            failed.append(Unmeasured(one.subject, batch, error))
+    return tuple(uses), tuple(failed)
+
+
 def energy_of(
-    bundle: Bundle, subject: OpenSubject, measured: Measurement, *, power: PowerPass, steps: Steps
+    bundle: Bundle,
+    subject: OpenSubject,
+    measured: Measurement,
+    *,
+    power: PowerPass,
+    chosen: Chosen,
+    steps: Steps,
+    title: str = "energy",
 ) -> EnergyUse:
     """Measure the energy of what latency was measured of, in the same way, and keep the record.
 
     Raises:
-        EnvironmentLacks: no sensor sees the device, or it stopped.
+        EnvironmentLacks: the sensor stopped, or the network does not run.
     """
     batch = measured.latency.batch
     use = measure_use(
@@ -170,10 +226,11 @@ def energy_of(
         batch=batch,
         cuda_graph=measured.conditions.cuda_graph,
         power=power,
-        chosen=choose_sampler(power, subject.subject.device),
+        chosen=chosen,
         run_ns=measured.latency.mean_ns,
         remark=measured.remark,
         steps=steps,
+        title=title,
     )
     keep(bundle, "energy", use.subject, use.as_dict())
     return use

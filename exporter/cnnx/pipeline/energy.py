@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -137,6 +138,14 @@ def _kind(sensor: str) -> str:
     return sensor.split("-")[0]
 
 
+def how_long(plan: Plan, passes: int) -> str:
+    """A sentence on the time that passes will take, for who may not want to wait."""
+    least, most = plan.seconds
+    minutes = f"{math.ceil(passes * least / 60)} to {math.ceil(passes * most / 60)} minutes"
+    each = f"{least:.0f} to {most:.0f} s each" + (", one after another" if passes > 1 else "")
+    return f"{passes} pass{'es' * (passes > 1)} of {each}, by how soon the load is warm: {minutes} in all"
+
+
 def measure_use(
     subject: OpenSubject,
     images: NDArray[np.float32],
@@ -148,6 +157,7 @@ def measure_use(
     run_ns: float,
     remark: str,
     steps: Steps,
+    title: str,
 ) -> EnergyUse:
     """Open a network, measure its energy on pictures in turn, then what sampling costs it.
 
@@ -157,6 +167,7 @@ def measure_use(
         cuda_graph: launch an engine's kernels as one CUDA graph; None: there is no such thing here.
         run_ns: how long a run takes, about.
         remark: what the figures will not say.
+        title: of the step.
 
     Raises:
         EnvironmentLacks: the sampler did not start, or died.
@@ -181,7 +192,7 @@ def measure_use(
     runs = round(min(max(_TURN_NS / run_ns, _FEWEST_RUNS), _MOST_RUNS))
     try:
         before = read_state()
-        measured = steps.run("energy", energy)
+        measured = steps.run(title, energy)
         cost = steps.run(
             "what sampling costs",
             lambda _: sampler_cost(load, chosen.sampler, runs=runs, clock=power.clock),

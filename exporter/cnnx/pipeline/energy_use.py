@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from cnnx.errors import UsageError
 from cnnx.measure.power import EnergyMeasurement, EnergyPerInference, SamplerCost
 from cnnx.measure.state import MachineState
 from cnnx.record import Subject
+from cnnx.stats import Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,78 @@ class EnergyUse:
             "measured": self.measured.as_dict(),
             "cost": self.cost.as_dict(),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Quotient:
+    """One energy over another.
+
+    `low` and `high` are quotients of the ends of both 95 % intervals. They hold wherever both intervals do,
+    so in at least 90 of 100 cases, and are wider than an interval of the quotient itself would be: what is
+    off in both passes alike, as a sensor's calibration is, is in them twice.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} .. {self.high:.3f})"
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyRatio:
+    """INT8 beside FP16 of one network at one batch, measured on one device in the same way.
+
+    Attributes:
+        gross: INT8's energy of a picture over FP16's.
+        net: the same without what the machine takes at rest; None where FP16's may be 0.
+    """
+
+    network: str
+    batch: int
+    gross: Quotient
+    net: Quotient | None
+
+    def __str__(self) -> str:
+        net = f"{self.net} net of rest" if self.net else "net of rest not known: FP16's may be 0"
+        return (
+            f"{self.network}, batch {self.batch}: INT8's energy of a picture is {self.gross} of FP16's, {net}"
+        )
+
+
+def ratios_of(uses: Sequence[EnergyUse]) -> tuple[EnergyRatio, ...]:
+    """INT8 over FP16, wherever both have a total of the same rails, measured in the same way."""
+    found = []
+    for int8 in uses:
+        for fp16 in uses:
+            precisions = (int8.subject.precision, fp16.subject.precision)
+            if precisions != ("int8", "fp16") or _way(int8) != _way(fp16):
+                continue
+            if int8.total is None or fp16.total is None or int8.total.rails != fp16.total.rails:
+                continue
+            one, other = int8.total, fp16.total
+            gross = _quotient((one.gross_mj, one.gross), (other.gross_mj, other.gross))
+            net = _quotient((one.net_mj, one.net), (other.net_mj, other.net))
+            if gross is not None:
+                found.append(EnergyRatio(int8.subject.network, int8.batch, gross, net))
+    return tuple(found)
+
+
+def _way(use: EnergyUse) -> tuple[object, ...]:
+    """What must be the same for two energies to be held against each other."""
+    subject = use.subject
+    what = (subject.network, subject.artefact, subject.runtime, subject.device)
+    return (*what, use.batch, use.cuda_graph, use.measured.rate, use.sensor)
+
+
+def _quotient(one: tuple[float, Interval], other: tuple[float, Interval]) -> Quotient | None:
+    """None where the divisor's interval reaches down to 0."""
+    (value, over), (divisor, under) = one, other
+    if under.low <= 0:
+        return None
+    ends = [end / by for end in (over.low, over.high) for by in (under.low, under.high)]
+    return Quotient(value / divisor, min(ends), max(ends))
 
 
 def total_and_rails(

@@ -24,6 +24,7 @@ class Event:
         done: units finished, of `total`; both 0 where the length is not known.
         reused: the step was found finished in the cache.
         seconds: how long it took, once it is over; None while it runs.
+        note: nothing is being done: `step` is a sentence to be read before what follows.
     """
 
     step: str
@@ -31,6 +32,7 @@ class Event:
     total: int = 0
     reused: bool = False
     seconds: float | None = None
+    note: bool = False
 
 
 Listener = Callable[[Event], None]

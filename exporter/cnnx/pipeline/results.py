@@ -11,7 +11,7 @@ from typing import Any
 
 from cnnx.agreement import Likeness, Validation
 from cnnx.bundle import Bundle, Engine
-from cnnx.pipeline.energy_use import EnergyUse
+from cnnx.pipeline.energy_use import EnergyRatio, EnergyUse
 from cnnx.pipeline.measurements import Advice, Measurement, Unmeasured
 from cnnx.pipeline.progress import StepTime
 from cnnx.quant.coverage import Coverage
@@ -20,7 +20,7 @@ from cnnx.quant.repair import Repair
 from cnnx.record import Record
 from cnnx.stats import Verdict
 
-JSON_SCHEMA = 1
+JSON_SCHEMA = 2
 """Of every object `--json` prints; described in docs/json.md."""
 
 
@@ -52,7 +52,9 @@ class BenchResult:
         measurements: batch by batch.
         unmeasured: what was asked and could not be measured, with the reason.
         advice: INT8 against FP16, where both were measured on a GPU.
-        energy: None unless it was asked for.
+        energy: bundle by bundle, each over its batches; empty unless it was asked for.
+        energy_unmeasured: of what was measured, what has no energy, with the reason.
+        energy_ratios: INT8's over FP16's.
     """
 
     bundles: tuple[Bundle, ...]
@@ -60,11 +62,15 @@ class BenchResult:
     unmeasured: tuple[Unmeasured, ...]
     advice: tuple[Advice, ...]
     steps: tuple[StepTime, ...]
-    energy: EnergyUse | None = None
+    energy: tuple[EnergyUse, ...] = ()
+    energy_unmeasured: tuple[Unmeasured, ...] = ()
+    energy_ratios: tuple[EnergyRatio, ...] = ()
 
     @property
     def exit_code(self) -> int:
-        """6 where a measurement is invalid: its figures decide nothing."""
+        """6 where a measurement is invalid: its figures decide nothing. Energy of which nothing came: why."""
+        if self.energy_unmeasured and not self.energy:
+            return self.energy_unmeasured[0].error.exit_code
         return 0 if all(measured.validity.valid for measured in self.measurements) else 6
 
 

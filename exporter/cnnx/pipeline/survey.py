@@ -13,7 +13,7 @@ from typing import Any, cast
 from cnnx.bundle import Bundle, is_bundle
 from cnnx.errors import CnnxError, UsageError
 from cnnx.pipeline.benching import bench, energy_of
-from cnnx.pipeline.energy import PowerPass
+from cnnx.pipeline.energy import PowerPass, choose_sampler
 from cnnx.pipeline.finished import build, validate
 from cnnx.pipeline.measurements import Measurement
 from cnnx.pipeline.progress import Listener, Steps, silent
@@ -334,7 +334,8 @@ def _energy(place: Path, measured: Measurement, plan: SurveyPlan, listener: List
     bundle = Bundle.open(place)
     try:
         subject = open_subject(bundle, plan.target)
-        use = energy_of(bundle, subject, measured, power=plan.power, steps=Steps(listener))
+        chosen = choose_sampler(plan.power, subject.subject.device)
+        use = energy_of(bundle, subject, measured, power=plan.power, chosen=chosen, steps=Steps(listener))
     except CnnxError as error:
         return {"gross_mj": None, "net_mj": None, "no_energy": error.what}
     total = use.total

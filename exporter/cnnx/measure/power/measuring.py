@@ -55,6 +55,12 @@ class Plan:
         if self.rate is not None and not 0 < self.rate < math.inf:
             raise UsageError(f"a rate is positive and finite, not {self.rate}")
 
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """The least that a measurement lasts, and about the most; a sensor's own window comes on top."""
+        counted = 2 * (self.settle_s + self.idle_s) + self.load_s
+        return counted + min(_LEAST_WARMUP_S, self.warmup_s), counted + self.warmup_s
+
 
 def measure_energy(
     load: Load,
@@ -81,8 +87,9 @@ def measure_energy(
     """
     plan = plan or Plan()
     with sampler:
-        settle_s = plan.settle_s + sampler.trace().sensor.window_ns / 1e9
-        told = _Told(2 * (settle_s + plan.idle_s) + _LEAST_WARMUP_S + plan.load_s, sampler, clock, progress)
+        window_s = sampler.trace().sensor.window_ns / 1e9
+        settle_s = plan.settle_s + window_s
+        told = _Told(plan.seconds[0] + 2 * window_s, sampler, clock, progress)
         told.part(settle_s + plan.idle_s)
         sleep(settle_s)
         before = _rest(plan, told, clock, sleep)
