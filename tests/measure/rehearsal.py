@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import pytest
+
 import cnnx
-from cnnx.measure.power import Plan, Replay, Sampler, SensorInfo
+from cnnx.measure.power import Plan, Replay, Sampler, SensorInfo, Unsupported
 from cnnx.measure.power.sensors import Rail, Total, Uncertainty
+from cnnx.pipeline import energy
 
 
 class Ticking:
@@ -62,3 +65,9 @@ def failing(
         return power.sampler()
 
     return dataclasses.replace(power, sampler=sampler), lambda event: steps.append(event.step)
+
+
+def no_sensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose power nothing tells."""
+    absent = [Unsupported("ina", "no INA3221 here"), Unsupported("rapl", "root alone")]
+    monkeypatch.setattr(energy, "find_sensors", lambda root: absent)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from cnnx.recipe import Precision
 
+_FIGURES = ("batch", "p50 ms", "p99 ms", "images/s", "GPU MiB", "gross mJ", "net mJ")
+
 
 def survey_command(
     models: Annotated[
@@ -37,7 +39,9 @@ def survey_command(
     ] = None,
     power: Power = False,
     sensor: Sensor = None,
-    again: Annotated[bool, typer.Option("--again", help="Do failed cells once more.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Do failed cells once more, or whose energy failed.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -84,13 +88,16 @@ def print_rows(out: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     cells = [dict(zip(COLUMNS, cells_of(row), strict=True)) for row in rows]
     *names, remark = COLUMNS
     known = [name for name in names if any(cell[name] != "-" for cell in cells)]
-    table = titled("Survey", *known, right=("batch", "p50 ms", "p99 ms", "images/s", "GPU MiB", "mJ"))
+    table = titled("Survey", *known, right=_FIGURES)
     for cell in cells:
         table.add_row(*(escape(cell[name]) for name in known))
     out.print(table)
+    said: dict[str, list[str]] = {}  # what cells have in common, as a sensor that is not there, is said once
     for cell in cells:
         if cell[remark]:
             where = f"{cell['network']} {cell['precision']}, batch {cell['batch']}"
-            out.print(escape(f"{where}: {cell[remark]}"), soft_wrap=True)
+            said.setdefault(cell[remark], []).append(where)
+    for text, places in said.items():
+        out.print(escape(f"{'; '.join(places)}: {text}"), soft_wrap=True)
     for advice in dict.fromkeys(row["advice"] for row in rows if row.get("advice")):
         out.print(escape(advice), soft_wrap=True)

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from cnnx.bundle import Bundle, is_bundle
 from cnnx.errors import CnnxError, UsageError
 from cnnx.pipeline.benching import bench, energy_of
-from cnnx.pipeline.energy import PowerPass, choose_sampler
+from cnnx.pipeline.energy import PowerPass, choose_sampler, how_long
 from cnnx.pipeline.finished import build, validate
 from cnnx.pipeline.measurements import Measurement
-from cnnx.pipeline.progress import Listener, Steps, silent
+from cnnx.pipeline.progress import Event, Listener, Steps, silent
 from cnnx.pipeline.results import plain
 from cnnx.pipeline.running import choose_runtime, open_subject
 from cnnx.recipe import Precision
@@ -25,6 +25,7 @@ from cnnx.store import atomic_file
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 _ROWS = "rows"
+_DIED_IN_PASS = "the survey was stopped or died in the pass"
 _DIED = "the process died in this cell, for want of memory perhaps"
 
 Row = dict[str, Any]
@@ -40,7 +41,7 @@ class SurveyPlan:
         seconds: the least time to measure latency for.
         percentile: to be told, in percent.
         cuda_graph: launch an engine as one CUDA graph; None: where that is possible.
-        power: how to measure energy; None: not.
+        power: how to measure energy, a pass for each cell after its latency; None: not.
         images: calibration and validation pictures at most; None: the recipe's.
     """
 
@@ -90,6 +91,8 @@ def survey(
 
     Rows lie under `out`, one file a cell, written when the cell begins and when it ends. Cells that have
     ended are not done again, so a stopped survey goes on; one that was killed in a cell says so in its row.
+    A cell whose energy cannot be measured keeps its latency and says why; one without energy is done again
+    where that is asked for now.
     Records with raw samples are kept in the bundles under `out`. Report files: survey.md and survey.json.
 
     Args:
@@ -99,7 +102,7 @@ def survey(
         precisions: of the networks that are exported.
         batches: pictures a run.
         plan: what is done in each cell.
-        again: do failed cells once more.
+        again: do failed cells once more, and those whose energy failed or had no sensor.
         listener: told of progress.
 
     Raises:
@@ -107,10 +110,14 @@ def survey(
     """
     chosen = plan or SurveyPlan()
     _check(models, precisions, batches)
-    journal = _Journal(Path(out), again=again)
-    for name, finished in _networks(models, precisions).items():
+    journal = _Journal(Path(out), again=again, energy=chosen.power is not None)
+    networks = _networks(models, precisions)
+    if chosen.power and (passes := len(journal.open_cells(networks, batches))):
+        text = f"Energy, where a sensor sees the device: {how_long(chosen.power.plan, passes)}."
+        listener(Event(text, note=True))
+    for name, finished in networks.items():
         _network(name, finished, batches, journal=journal, plan=chosen, listener=listener)
-    rows = journal.rows(_networks(models, precisions), batches)
+    rows = journal.rows(networks, batches)
     write_survey(rows, Path(out))
     return SurveyResult(Path(out), rows)
 
@@ -139,19 +146,34 @@ def _networks(
     return found
 
 
+def _cells(networks: dict[str, dict[str, Any]], batches: Sequence[int]) -> list[tuple[str, str, int]]:
+    """Every network, precision and batch, in order."""
+    return [
+        (name, precision, batch)
+        for name, kinds in networks.items()
+        for precision in kinds
+        for batch in batches
+    ]
+
+
 class _Journal:
     """Rows on disk: a file a cell."""
 
-    def __init__(self, folder: Path, *, again: bool) -> None:
-        self.folder, self._again = folder, again
+    def __init__(self, folder: Path, *, again: bool, energy: bool) -> None:
+        self.folder, self._again, self._energy = folder, again, energy
         self._done: set[Path] = set()
 
     def is_over(self, name: str, precision: str, batch: int) -> bool:
         """Whether a cell needs nothing more."""
-        row = self._read(self._file(name, precision, batch))
+        file = self._file(name, precision, batch)
+        row = self._read(file)
         if row is None:
             return False
-        return row["status"] == "done" or not self._again or self._file(name, precision, batch) in self._done
+        asked = self._energy and row["status"] == "done"
+        if asked and "energy" not in row:
+            return False  # it was surveyed without
+        failed = row["status"] == "failed" or (asked and row["energy"] != "measured")
+        return not failed or not self._again or file in self._done
 
     def write(self, row: Row) -> None:
         """Write a row; one that says "running" stays if the process is killed."""
@@ -163,8 +185,14 @@ class _Journal:
 
     def rows(self, networks: dict[str, dict[str, Any]], batches: Sequence[int]) -> tuple[Row, ...]:
         """All cells asked for, in order."""
-        cells = [(n, p, b) for n, kinds in networks.items() for p in kinds for b in batches]
-        return tuple(row for cell in cells if (row := self._read(self._file(*cell))) is not None)
+        found = (self._read(self._file(*cell)) for cell in _cells(networks, batches))
+        return tuple(row for row in found if row is not None)
+
+    def open_cells(
+        self, networks: dict[str, dict[str, Any]], batches: Sequence[int]
+    ) -> list[tuple[str, str, int]]:
+        """Cells asked for that need something."""
+        return [cell for cell in _cells(networks, batches) if not self.is_over(*cell)]
 
     def _file(self, name: str, precision: str, batch: int) -> Path:
         return self.folder / _ROWS / f"{name}-{precision}-b{batch}.json"
@@ -223,7 +251,7 @@ def _side_by_side(
 ) -> None:
     """Together where that works; else each alone, so that one's failure is not the other's."""
     if len(cells) > 1:
-        with contextlib.suppress(CnnxError):
+        with contextlib.suppress(Exception):  # each alone will say what it was
             _measure(cells, places, journal, plan, listener)
             return
     for cell, place in zip(cells, places, strict=True):
@@ -246,13 +274,18 @@ def _attempt(work: Callable[[], Any], cells: Iterable[Row], journal: _Journal) -
     """What work gives; where it fails, each cell is a row with the reason."""
     try:
         return work()
-    except CnnxError as error:
-        what, mend = error.what, error.mend or ""
-    except Exception as error:  # a fault of cnnx, or of a library: the other cells are worth having
-        what, mend = f"{type(error).__name__}: {error}", "report this"
+    except Exception as error:  # a fault of cnnx, or of a library, too: the other cells are worth having
+        what, mend = _reason(error)
     for row in cells:
         journal.write({**row, "status": "failed", "reason": what, "mend": mend})
     return None
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    """What failed, and what mends it."""
+    if isinstance(error, CnnxError):
+        return error.what, error.mend or ""
+    return f"{type(error).__name__}: {error}", "report this"
 
 
 def _bundle(
@@ -303,16 +336,19 @@ def _measure(
     measured = {one.subject.precision: one for one in result.measurements}
     failed = {one.subject.precision: one for one in result.unmeasured}
     advice = "; ".join(map(str, result.advice))
+    done: list[tuple[Row, Path, Measurement]] = []
     for row, place in zip(cells, places, strict=True):
         precision = row["precision"]
         if precision in measured:
             found = {**row, **_figures(measured[precision]), "advice": advice}
-            if plan.power:
-                found |= _energy(place, measured[precision], plan, listener)
-            journal.write(found)
+            journal.write({**found, **(_no_energy("failed", _DIED_IN_PASS) if plan.power else {})})
+            done.append((found, place, measured[precision]))
         else:
             error = failed[precision].error
             journal.write({**row, "status": "failed", "reason": error.what, "mend": error.mend or ""})
+    if plan.power:
+        for found, place, one in done:
+            journal.write({**found, **_energy(place, one, plan.power, plan.target, listener)})
 
 
 def _figures(measured: Measurement) -> Row:
@@ -328,19 +364,35 @@ def _figures(measured: Measurement) -> Row:
     }
 
 
-def _energy(place: Path, measured: Measurement, plan: SurveyPlan, listener: Listener) -> Row:
-    """Of a picture; a sensor that fails is a reason, not the cell's end."""
-    assert plan.power is not None
-    bundle = Bundle.open(place)
+def _energy(place: Path, measured: Measurement, power: PowerPass, target: str, listener: Listener) -> Row:
+    """Of a picture; a sensor that is not there or fails is a reason, not the cell's end."""
     try:
-        subject = open_subject(bundle, plan.target)
-        chosen = choose_sampler(plan.power, subject.subject.device)
-        use = energy_of(bundle, subject, measured, power=plan.power, chosen=chosen, steps=Steps(listener))
+        chosen = choose_sampler(power, measured.subject.device)
     except CnnxError as error:
-        return {"gross_mj": None, "net_mj": None, "no_energy": error.what}
+        return _no_energy("unsupported", f"{error.what} ({error.where})" if error.where else error.what)
+    try:
+        bundle = Bundle.open(place)
+        subject = open_subject(bundle, target)
+        use = energy_of(bundle, subject, measured, power=power, chosen=chosen, steps=Steps(listener))
+    except Exception as error:  # as of a cell: its latency is worth having
+        return _no_energy("failed", _reason(error)[0])
     total = use.total
     return {
+        "energy": "measured",
+        "sensor": use.sensor,
         "gross_mj": total.gross_mj if total else None,
         "net_mj": total.net_mj if total else None,
         "no_energy": use.no_total,
+        "energy_doubts": list(use.measured.doubts),
+    }
+
+
+def _no_energy(how: Literal["unsupported", "failed"], why: str) -> Row:
+    return {
+        "energy": how,
+        "sensor": None,
+        "gross_mj": None,
+        "net_mj": None,
+        "no_energy": why,
+        "energy_doubts": [],
     }

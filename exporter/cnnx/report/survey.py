@@ -19,7 +19,8 @@ COLUMNS = (
     "images/s",
     "valid",
     "GPU MiB",
-    "mJ",
+    "gross mJ",
+    "net mJ",
     "remark",
 )
 
@@ -48,7 +49,7 @@ def cells_of(row: Mapping[str, Any]) -> tuple[str, ...]:
     """A row's cells, as `COLUMNS` names them; "-" is not known or not measured, never 0."""
     head = (row["model"], row["precision"], str(row["batch"]), row["verdict"] or "-")
     if row["status"] != "done":
-        return (*head, *["-"] * 6, f"failed: {row['reason']}")
+        return (*head, *["-"] * 7, f"failed: {row['reason']}")
     gpu = row["memory"]["gpu_bytes"]
     return (
         *head,
@@ -58,8 +59,18 @@ def cells_of(row: Mapping[str, Any]) -> tuple[str, ...]:
         "yes" if row["valid"] else "no",
         _scaled(gpu, 2**-20, 0),
         _scaled(row.get("gross_mj"), 1, 2),
-        "; ".join(row["findings"]),
+        _scaled(row.get("net_mj"), 1, 2),
+        "; ".join([*row["findings"], *_energy_remarks(row)]),
     )
+
+
+def _energy_remarks(row: Mapping[str, Any]) -> list[str]:
+    """Why there is no energy of a picture, or what speaks against it."""
+    how = row.get("energy")
+    if how in ("unsupported", "failed"):
+        return [f"energy {how}: {row['no_energy']}"]
+    doubts = [f"doubtful energy: {doubt}" for doubt in row.get("energy_doubts", ())]
+    return [*([row["no_energy"]] if row.get("no_energy") else []), *doubts]
 
 
 def _scaled(value: float | None, factor: float, digits: int) -> str:
