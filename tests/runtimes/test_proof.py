@@ -7,24 +7,27 @@ import tarfile
 
 import pytest
 from tests.cli.conftest import tiny_bundle  # noqa: F401
+from tests.measure.rehearsal import failing, no_sensors, rehearsal
 
 import cnnx
 import devices_page
 from cnnx.errors import UsageError
+from cnnx.pipeline import proof
 from cnnx.pipeline.survey import SurveyPlan
 
 
 def test_the_archive_holds_records_and_the_page_what_was_seen(tiny_bundle, tmp_path):  # noqa: F811
-    plan = SurveyPlan(target="ort", seconds=0.01, percentile=50)
-    proof = cnnx.prove(tmp_path / "p.tar.gz", bundles=[tiny_bundle], batches=(1, 2), plan=plan)
-    assert [row["status"] for row in proof.rows] == ["done", "failed"]
+    plan = SurveyPlan(target="ort", seconds=0.01, percentile=50, power=rehearsal(tick_ms=200))
+    made = cnnx.prove(tmp_path / "p.tar.gz", bundles=[tiny_bundle], batches=(1, 2), plan=plan)
+    assert [row["status"] for row in made.rows] == ["done", "failed"]
     with tarfile.open(tmp_path / "p.tar.gz") as tar:
         names = tar.getnames()
         said = json.loads(tar.extractfile("proof.json").read())
     assert {"proof.json", "survey.md"} < set(names)
-    assert any(name.startswith("runs/bundle/") and "-benchmark-" in name for name in names)
+    for kind in ("-benchmark-", "-energy-"):
+        assert any(name.startswith("runs/bundle/") and kind in name for name in names)
     assert not any(name.endswith((".onnx", ".npz", ".engine")) for name in names)
-    assert said["diagnosis"]["environment"]["machine"] and said["rows"] == list(proof.rows)
+    assert said["diagnosis"]["environment"]["machine"] and said["rows"] == list(made.rows)
     assert str(tmp_path) not in json.dumps(said)
 
     nothing = devices_page.page([])
@@ -33,7 +36,7 @@ def test_the_archive_holds_records_and_the_page_what_was_seen(tiny_bundle, tmp_p
     orin["date"] = "2027-01-02T03:04:05+00:00"
     environment = orin["diagnosis"]["environment"]
     environment |= {"board": "NVIDIA Jetson Orin NX", "l4t": "36.4.3", "jetpack": "6.2"}
-    orin["diagnosis"]["sensors"] = [{"sensor": "ina", "reason": ""}, {"sensor": "rapl", "reason": "no"}]
+    orin["diagnosis"]["sensors"] = [{"sensor": "ina", "reason": ""}, {"sensor": "rapl", "reason": ""}]
     orin["rows"][0]["subject"]["runtime"] = "tensorrt 10.3.0"
     text = devices_page.page([orin])
     for seen in ("Jetson Orin NX", "INA3221 and INA238 of Jetson boards", "TensorRT 10.3", "JetPack 6.2"):
@@ -41,7 +44,38 @@ def test_the_archive_holds_records_and_the_page_what_was_seen(tiny_bundle, tmp_p
     for unseen in ("Jetson Orin Nano", "Jetson Nano", "TensorRT 10.16", "TensorRT 11.4", "RAPL of x86 CPUs"):
         assert f"| {unseen} | {devices_page.NEVER} |" in text
     assert "| NVIDIA Jetson Orin NX | tensorrt 10.3.0 | tiny | int8 | 1 |" in text
+    assert f"| {made.rows[0]['gross_mj']:.2f} | {made.rows[0]['net_mj']:.2f} |" in text
     assert "failed: the graph takes batches of 1 to 1, not 2" in text
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The plan that a proof has by itself, with less time for latency."""
+    usual = proof.SurveyPlan
+    monkeypatch.setattr(
+        proof, "SurveyPlan", lambda **given: usual(target="ort", seconds=0.01, percentile=50, **given)
+    )
+
+
+def test_a_device_whose_power_nothing_tells_is_no_failure(tiny_bundle, tmp_path, monkeypatch, quick):  # noqa: F811
+    """Energy is asked for without saying so."""
+    no_sensors(monkeypatch)
+    [row] = cnnx.prove(tmp_path / "p.tar.gz", bundles=[tiny_bundle], batches=[1]).rows
+    assert (row["status"], row["energy"], row["gross_mj"]) == ("done", "unsupported", None)
+    assert "ina: no INA3221 here; rapl: root alone" in row["no_energy"]
+    seen = devices_page.page([devices_page.read_proof(tmp_path / "p.tar.gz")])
+    for sensor in devices_page.SENSORS.values():
+        assert f"| {sensor} | {devices_page.NEVER} |" in seen
+
+
+def test_a_sensor_that_fails_in_its_pass_is_not_seen_and_no_failure_either(tiny_bundle, tmp_path):  # noqa: F811
+    power, listener = failing(lambda step: step == "energy", rehearsal(), RuntimeError("the driver hangs"))
+    plan = SurveyPlan(target="ort", seconds=0.01, percentile=50, power=power)
+    archive = tmp_path / "p.tar.gz"
+    [row] = cnnx.prove(archive, bundles=[tiny_bundle], batches=[1], plan=plan, listener=listener).rows
+    assert (row["status"], row["energy"]) == ("done", "failed") and "driver hangs" in row["no_energy"]
+    seen = devices_page.page([devices_page.read_proof(archive)])
+    assert f"| INA3221 and INA238 of Jetson boards | {devices_page.NEVER} |" in seen
 
 
 def test_what_is_no_archive_or_no_bundle_is_refused_before_any_work(tmp_path):

@@ -382,7 +382,10 @@ def diagnose(
 def doctor(
     proof: Annotated[
         Path | None,
-        typer.Option(help="Build, validate and measure three networks, and write records to this .tar.gz."),
+        typer.Option(
+            help="Build, validate and measure three networks, with energy where a sensor tells it, and write "
+            "records to this .tar.gz."
+        ),
     ] = None,
     bundle: Annotated[
         list[Path] | None,

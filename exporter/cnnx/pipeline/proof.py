@@ -16,6 +16,7 @@ from typing import Any
 from cnnx.bundle import Bundle, is_bundle
 from cnnx.errors import UsageError
 from cnnx.pipeline.doctor import Diagnosis, doctor
+from cnnx.pipeline.energy import PowerPass
 from cnnx.pipeline.progress import Listener, silent
 from cnnx.pipeline.results import plain
 from cnnx.pipeline.survey import Row, SurveyPlan, survey
@@ -63,7 +64,8 @@ def prove(
         archive: a .tar.gz to write.
         bundles: finished bundles: no PyTorch is needed. None: `PROVEN` are exported here, in `PRECISIONS`.
         batches: pictures a run.
-        plan: how each cell is measured; None: 3 s each, without energy.
+        plan: how each cell is measured; None: 3 s each, then energy by a sensor that sees the device. Where
+            none does, rows say "unsupported" with each sensor's reason.
         folder: where bundles and rows go, so that a stopped proof goes on; None: a temporary one.
         listener: told of progress.
 
@@ -76,7 +78,7 @@ def prove(
         raise UsageError(f"an archive is called something.tar.gz, not {place.name!r}", mend="proof.tar.gz")
     if wrong := [bundle for bundle in bundles if not is_bundle(Path(bundle))]:
         raise UsageError(f"{wrong[0]} is no bundle", mend="cnnx export makes one")
-    chosen = plan or SurveyPlan()
+    chosen = plan or SurveyPlan(power=PowerPass())
     with tempfile.TemporaryDirectory(prefix="cnnx-proof-") as temporary:
         work = Path(folder or temporary)
         diagnosis = doctor()
