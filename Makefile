@@ -29,7 +29,7 @@ demo: .venv/demo.stamp  ## LeNet-5 in INT8 on handwritten digits, judged
 	$(BIN)/cnnx export lenet5 --int8
 
 test: .venv/test.stamp check build/wheels.stamp  ## every check and every test
-	CNNX_TENSORRT_WHEELS=build/wheels $(BIN)/python -m pytest
+	CNNX_TENSORRT_WHEELS=build/wheels $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 check: .venv/test.stamp  ## style, types, imports, sizes, generated help
 	$(BIN)/ruff check .

@@ -3,6 +3,11 @@ from pathlib import Path
 
 import pytest
 
+if (worker := os.environ.get("PYTEST_XDIST_WORKER")) is not None and hasattr(os, "sched_setaffinity"):
+    # One core each, before anything makes threads: pools as wide as the machine would wait for one another.
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):

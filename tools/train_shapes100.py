@@ -59,7 +59,7 @@ USUAL = {
     "resnet20": Settings(),
     "plain20": Settings(),
     "densenet22-12": Settings(pictures=256_000),
-    "small-vgg-bn": Settings(),
+    "small-vgg-bn": Settings(learning_rate=0.05),
     "small-googlenet-bn": Settings(),
     "small-mobilenet": Settings(pictures=307_200),
     "small-levit": Settings(pictures=768_000),
@@ -236,6 +236,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", help=f"of {', '.join(USUAL)}")
     parser.add_argument("--pictures", type=int, help="to train on, instead of what is usual for the network")
+    parser.add_argument("--seed", type=int, help="another run: where it ends shows how far runs differ")
     parser.add_argument("--bfloat16", action="store_true", help="matrix products in bfloat16")
     parser.add_argument("--threads", type=int, help="cores to use, instead of all")
     arguments = parser.parse_args()
@@ -249,7 +250,8 @@ def main() -> None:
             parser.error(f"--pictures takes {DRAWN_AT_ONCE} to {LENGTHS['train']}")
         recipe = read_recipe(name)
         whole = asked // DRAWN_AT_ONCE * DRAWN_AT_ONCE
-        settings = replace(USUAL[name], pictures=whole, bfloat16=arguments.bfloat16)
+        seed = USUAL[name].seed if arguments.seed is None else arguments.seed
+        settings = replace(USUAL[name], pictures=whole, seed=seed, bfloat16=arguments.bfloat16)
         finish(recipe, settings, train(recipe, settings, checkpoint=CHECKPOINTS / f"{name}.pt"))
 
 
