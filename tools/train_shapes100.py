@@ -59,7 +59,7 @@ USUAL = {
     "resnet20": Settings(),
     "plain20": Settings(),
     "densenet22-12": Settings(pictures=256_000),
-    "small-vgg-bn": Settings(learning_rate=0.05),
+    "small-vgg-bn": Settings(),
     "small-googlenet-bn": Settings(),
     "small-mobilenet": Settings(pictures=307_200),
     "small-levit": Settings(pictures=768_000),

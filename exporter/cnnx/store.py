@@ -102,6 +102,7 @@ def writing(place: Path) -> Iterator[None]:
             errno.EACCES: "permission was denied",
             errno.EPERM: "permission was denied",
             errno.ENOTDIR: "a file stands where a folder should be",
+            errno.EISDIR: "a folder stands where a file should be",
             errno.EEXIST: "a file stands where a folder should be",
         }
         if error.errno not in reasons:
@@ -190,6 +191,21 @@ def atomic_file(place: Path) -> Iterator[Path]:
             _sync(place.parent)
         finally:
             draft.unlink(missing_ok=True)
+
+
+def check_place(place: Path) -> None:
+    """Find out, before long work, whether a file can be written there; leaves none.
+
+    Raises:
+        WriteFailed: it cannot.
+    """
+    with writing(place):
+        _make_folder(place.parent)
+        if place.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place))
+        handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".draft", dir=place.parent)
+        os.close(handle)
+        Path(name).unlink()
 
 
 def _sync(path: Path) -> None:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import onnx
 
-from cnnx.measure.footprint import UNKNOWN, Footprint, GpuMemory, gpu_memory, measure_footprint
+from cnnx.measure.footprint import Footprint, GpuMemory, gpu_memory, measure_footprint
 from cnnx.measure.memory import MemoryUse
 from cnnx.runtimes import USUAL
 from tests.cli.conftest import tiny_graph
@@ -70,5 +70,6 @@ def test_a_process_of_its_own_sees_a_network_that_this_one_would_not(tmp_path):
     assert found.libraries_bytes > 2**20 and found.host.before_bytes > found.libraries_bytes
     assert found.host.peak_bytes is None or found.host.added_bytes > 2**16
     assert Footprint.from_dict(found.as_dict()) == found
-    assert measure_footprint("ort", tmp_path / "absent.onnx", (1, 1, 32, 32), USUAL) == UNKNOWN
-    assert UNKNOWN.as_dict()["added_bytes"] is None and UNKNOWN.host == MemoryUse(None, None, None)
+    unknown = measure_footprint("ort", tmp_path / "absent.onnx", (1, 1, 32, 32), USUAL)
+    assert unknown == Footprint(MemoryUse(None, None, None), failed=unknown.failed)
+    assert "absent.onnx" in unknown.failed and unknown.as_dict()["added_bytes"] is None

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from cnnx.agreement import judge
-from cnnx.errors import UsageError
+from cnnx.errors import UsageError, WriteFailed
 from cnnx.recipe import INT8_THRESHOLDS
 from cnnx.record import Record, Subject, read_record
-from cnnx.report.files import FORMATS, markdown_from_records, write_records
+from cnnx.report.files import FORMATS, check, markdown_from_records, write_records
 from cnnx.report.frame import SCHEMA, frame_from_records
 
 SUBJECT = Subject("<b>net|1</b>", "graph", "ab" * 32, "int8", "ort 1.2.3", "a CPU")
@@ -37,7 +37,7 @@ def verdict(images, *, wrong=0, **options):
 
 def benchmark():
     figures = {"p50_ns": 2_000_000, "p90_ns": 3_000_000, "p99_ns": None, "mean_ns": 2.1e6}
-    figures |= {"coefficient_of_variation": 0.1, "images_per_second": 476.2}
+    figures |= {"coefficient_of_variation": 0.1, "images_per_second": 476.2, "of": "end to end"}
     latency = {"samples_ns": [1_900_000, 2_000_000, 3_000_000], "batch": 1}
     memory = {"before_bytes": 1, "peak_bytes": None, "after_bytes": 3, "added_bytes": None}
     result = {"figures": figures, "latency": latency, "memory": memory, "remark": "says nothing"}
@@ -84,7 +84,7 @@ def test_markdown_is_two_tables_whose_cells_stay_apart():
     assert len(rows) == 4 * 3 + 1
     assert all("net\\|1" in row for row in rows)
     assert "| 0.5000 | 0.4601 .. 0.5399 | 0.95 | failed |" in rows[3]
-    assert rows[-1].endswith("| 1 | 2.000 | 3.000 | - | 476.2 | - |")
+    assert rows[-1].endswith("| 1 | - | end to end | 2.000 | 3.000 | - | 476.2 | - |")
 
 
 def test_html_is_one_page_with_its_pictures_and_escapes_names(tmp_path):
@@ -93,6 +93,18 @@ def test_html_is_one_page_with_its_pictures_and_escapes_names(tmp_path):
     text = (tmp_path / "r.html").read_text()
     assert text.count("<svg") == 5 and "&lt;b&gt;net|1" in text and "<b>net" not in text
     assert "<script" not in text and "<link" not in text and "src=" not in text
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(tmp_path):
+    check(tmp_path / "new" / "r.md")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "folder.md").mkdir()
+    (tmp_path / "r.doc").touch()
+    for place in (tmp_path / "folder.md", tmp_path / "r.doc" / "r.md"):
+        with pytest.raises(WriteFailed):
+            check(place)
+    with pytest.raises(UsageError, match=r"no report is called '.doc'"):
+        check(tmp_path / "r.doc")
 
 
 def test_json_and_csv_are_the_frame(tmp_path):

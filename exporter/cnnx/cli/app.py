@@ -215,10 +215,10 @@ def export(
             trust_recipe=trust_recipe,
             listener=ui.listen,
         )
-        write_report(result.bundle.path, report)
         ui.show(
             result, command="export", render=lambda out, verbose: print_export(out, result, verbose=verbose)
         )
+        write_report(result.bundle.path, report)
         raise typer.Exit(result.exit_code)
 
 
@@ -287,8 +287,6 @@ def validate(
 
         check_report(report)
         result = cnnx.validate(bundle, target=target, listener=ui.listen)
-        write_report(bundle, report)
-
         ui.show(
             result,
             command="validate",
@@ -296,6 +294,7 @@ def validate(
                 out, result.validation, result.bundle.labels, verbose=verbose
             ),
         )
+        write_report(bundle, report)
         raise typer.Exit(result.validation.verdict.exit_code)
 
 
@@ -370,12 +369,12 @@ def diagnose(
         )
         if picture is not None:
             write_picture(result.record.result, picture)
-        write_report(bundle, report)
         ui.show(
             result,
             command="diagnose",
             render=lambda out, verbose: print_findings(out, result, verbose=verbose),
         )
+        write_report(bundle, report)
 
 
 @app.command()

@@ -76,11 +76,11 @@ def bench_command(
             power=power_pass(power=power, rate=rate, sensor=sensor),
             listener=ui.listen,
         )
-        write_report(bundles, report)
 
         def render(out: Console, verbose: bool) -> None:
             print_bench(out, result, verbose=verbose)
             print_energies(out, result)
 
         ui.show(result, command="bench", render=render)
+        write_report(bundles, report)
         raise typer.Exit(result.exit_code)

@@ -112,11 +112,11 @@ def power_pass(*, power: bool, rate: float | None, sensor: str | None) -> PowerP
 
 
 def check_report(path: Path | None) -> None:
-    """Refuse an unknown format before the work, not after it."""
+    """Refuse before the work, not after it, what could not be written."""
     if path is not None:
-        from cnnx.report.files import writer_for
+        from cnnx.report.files import check
 
-        writer_for(path)
+        check(path)
 
 
 def write_report(bundle: Path | list[Path], path: Path | None) -> None:

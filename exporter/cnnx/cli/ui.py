@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ from cnnx.pipeline.results import JSON_SCHEMA, plain
 INTERNAL_ERROR = 70
 """EX_SOFTWARE of sysexits.h: a fault of cnnx itself."""
 
+_REDRAW_S = 0.25
 # What a path from outside causes. ENOENT is none of them: commands look before they read, so a file that
 # is suddenly absent is a fault of cnnx.
 _PATH_ERRORS = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO})
@@ -38,6 +40,7 @@ class Ui:
         self._out = Console(highlight=False, width=natural)
         self._err = Console(stderr=True, highlight=False)
         self._progress: Progress | None = None
+        self._drawn = 0.0
 
     def listen(self, event: Event) -> None:
         """Show where a step stands; a line stays for each that took noticeable time."""
@@ -46,21 +49,14 @@ class Ui:
         if event.note:
             self._err.print(escape(event.step), soft_wrap=True)
             return
-        if self._progress is None:
-            self._progress = Progress(
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                console=self._err,
-                transient=True,
-            )
-            self._progress.start()
-        bar = self._progress
+        bar = self._display(moving=not event.timed)
         if event.seconds is None:
             if not bar.tasks or bar.tasks[-1].description != event.step:
                 bar.add_task(event.step, total=None)
             bar.update(bar.tasks[-1].id, completed=event.done, total=event.total or None)
+            if event.timed and time.monotonic() - self._drawn > _REDRAW_S:
+                bar.refresh()
+                self._drawn = time.monotonic()
             return
         for task in list(bar.tasks):
             bar.remove_task(task.id)
@@ -71,6 +67,22 @@ class Ui:
         """Take the progress display away."""
         if self._progress:
             self._progress.stop()
+
+    def _display(self, *, moving: bool) -> Progress:
+        """The display, drawn anew by a thread of its own, or, beside what is timed, when there is news."""
+        if self._progress is None or self._progress.live.auto_refresh != moving:
+            self.stop()
+            self._progress = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                console=self._err,
+                transient=True,
+                auto_refresh=moving,
+            )
+            self._progress.start()
+        return self._progress
 
     def show(self, result: Any, *, command: str, render: Callable[[Console, bool], None]) -> None:
         """Print a result: one JSON object, or what `render` draws."""

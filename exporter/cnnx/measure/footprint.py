@@ -63,6 +63,7 @@ class Footprint:
             the system did meanwhile.
         scratch_bytes: activations of one context, as the engine tells it.
         io_bytes: inputs and outputs on the device, likewise.
+        failed: why the process that was to measure did not come to its end; nothing is known then.
     """
 
     host: MemoryUse
@@ -72,6 +73,7 @@ class Footprint:
     shared_bytes: int | None = None
     scratch_bytes: int | None = None
     io_bytes: int | None = None
+    failed: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, flat."""
@@ -86,10 +88,6 @@ class Footprint:
         return Footprint(host, **{name: data[name] for name in rest})
 
 
-UNKNOWN = Footprint(MemoryUse(None, None, None))
-"""Where the process did not come to its end."""
-
-
 def measure_footprint(
     runtime: str, file: Path, shape: tuple[int, ...], options: runtimes.RunOptions
 ) -> Footprint:
@@ -102,7 +100,7 @@ def measure_footprint(
         options: as for `Runtime.open`.
 
     Returns:
-        all unknown where that process fails, as where memory does not suffice for a second copy.
+        where that process fails, as where memory does not suffice for a second copy, all unknown and why.
     """
     how = dataclasses.asdict(options)
     request = {"runtime": runtime, "file": str(file), "shape": shape, "options": how}
@@ -117,8 +115,17 @@ def measure_footprint(
             check=True,
         )
         return Footprint.from_dict(json.loads(done.stdout))
-    except (subprocess.SubprocessError, OSError, ValueError, KeyError):
-        return UNKNOWN
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip().splitlines()
+        # A negative status is the signal that ended it: 9 from a kernel that is out of memory.
+        why = (
+            f"signal {-error.returncode}" if error.returncode < 0 else said[-1] if said else "no reason given"
+        )
+    except subprocess.TimeoutExpired:
+        why = f"it took longer than {_TIME_LIMIT_S} s"
+    except (OSError, ValueError, KeyError) as error:
+        why = f"its answer cannot be read: {error}"
+    return Footprint(MemoryUse(None, None, None), failed=why)
 
 
 def footprint_here(request: Mapping[str, Any]) -> Footprint:
@@ -136,7 +143,7 @@ def footprint_here(request: Mapping[str, Any]) -> Footprint:
 
     session, host = peak_memory(work)
     after = gpu_memory()
-    told = {name: getattr(session, name, None) for name in ("scratch_bytes", "io_bytes")}
+    scratch, io = (getattr(session, name, None) for name in ("scratch_bytes", "io_bytes"))
     session.close()
     then = host.before_bytes
     return Footprint(
@@ -145,7 +152,8 @@ def footprint_here(request: Mapping[str, Any]) -> Footprint:
         context_bytes=_of_gpu(before, loaded),
         gpu_bytes=_of_gpu(before, after),
         shared_bytes=_difference(before.available, after.available),
-        **told,
+        scratch_bytes=scratch,
+        io_bytes=io,
     )
 
 

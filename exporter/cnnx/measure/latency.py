@@ -102,8 +102,9 @@ def measure_side_by_side(
         sessions: by names of their own.
         images: for all of them, or for each by its name.
         look: called when all are warm, between turns about once a second, and when the last run has ended:
-            clocks at rest say nothing, and what throttles may do so only in between. It may take time: the
-            run after it is not counted.
+            clocks at rest say nothing, and what throttles may do so only in between.
+        progress: called before each round of turns. This and `look` may take time, as the first run of a
+            turn is not counted.
     """
     pools = images if isinstance(images, Mapping) else dict.fromkeys(sessions, images)
     if batch < 1 or not sessions or min(map(len, pools.values())) < 1:
@@ -146,7 +147,6 @@ def _take_turns(
     progress: Progress,
     look: Callable[[], None],
 ) -> None:
-    disturbed = alone = len(series) == 1
     looked = clock()
     while True:
         share = min(goal.share(one.samples) for one in series)
@@ -154,13 +154,12 @@ def _take_turns(
         if share >= 1:
             return
         for one in series:
-            one.turn(deadline, settle=disturbed or not alone)
-            disturbed = False
+            one.turn(deadline)
         if clock() >= deadline:
             return
         if clock() - looked >= _LOOK_NS:
             look()
-            looked, disturbed = clock(), True
+            looked = clock()
         series = series[::-1]
 
 
@@ -186,11 +185,10 @@ class _Series:
                 break
         self._uncounted += len(taken)
 
-    def turn(self, deadline: int, *, settle: bool) -> None:
-        """A few runs in a row, at least one; the first is not counted where another session ran before."""
-        if settle:
-            self._timed()
-            self._uncounted += 1
+    def turn(self, deadline: int) -> None:
+        """A few runs in a row, at least one; the first is not counted: something else ran before."""
+        self._timed()
+        self._uncounted += 1
         for _ in range(_TURN):
             self.samples.append(self._timed())
             if self._told is not None:

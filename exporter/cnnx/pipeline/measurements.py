@@ -150,19 +150,30 @@ class Advice:
 
     Attributes:
         comparison: INT8's time over FP16's, of GPU compute.
-        recommended: FP16, unless INT8 is faster.
+        undecided: why nothing is recommended: one of the two measurements is invalid; empty: both are valid.
     """
 
     network: str
     batch: int
     comparison: Comparison
+    undecided: str = ""
 
     @property
-    def recommended(self) -> Literal["fp16", "int8"]:
-        """FP16 where INT8 is not shown to be faster: it is more exact and needs no calibration."""
+    def recommended(self) -> Literal["fp16", "int8"] | None:
+        """FP16 where INT8 is not shown to be faster: it is more exact and needs no calibration.
+
+        None where that is undecided.
+        """
+        if self.undecided:
+            return None
         return "int8" if self.comparison.outcome == "faster" else "fp16"
 
     def __str__(self) -> str:
+        if self.undecided:
+            return (
+                f"{self.network}, batch {self.batch}: whether INT8 is faster is undecided, as "
+                f"{self.undecided}"
+            )
         ratio, interval = self.comparison.ratio, self.comparison.interval
         what = {
             "faster": "is faster than FP16",
@@ -182,6 +193,7 @@ class Advice:
             **dataclasses.asdict(self.comparison),
             "outcome": self.comparison.outcome,
             "recommended": self.recommended,
+            "undecided": self.undecided,
         }
 
 
@@ -196,8 +208,19 @@ def advice_of(measurements: Sequence[Measurement]) -> tuple[Advice, ...]:
             if (int8.subject.precision, fp16.subject.precision) == ("int8", "fp16") and _alike(int8, fp16):
                 comparison = compare(int8.latency, fp16.latency)
                 if comparison is not None:
-                    found.append(Advice(int8.subject.network, int8.latency.batch, comparison))
+                    undecided = _undecided(fp16, int8)
+                    found.append(Advice(int8.subject.network, int8.latency.batch, comparison, undecided))
     return tuple(found)
+
+
+def _undecided(*measured: Measurement) -> str:
+    """What makes one of them invalid, by its rules."""
+    return " and ".join(
+        f"the measurement of {one.subject.precision} is invalid "
+        f"({', '.join(finding.rule for finding in one.validity.findings)})"
+        for one in measured
+        if not one.validity.valid
+    )
 
 
 def _alike(one: Measurement, other: Measurement) -> bool:

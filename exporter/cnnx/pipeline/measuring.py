@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cnnx import runtimes
 from cnnx.data.normalize import normalize
 from cnnx.errors import CnnxError, EnvironmentLacks
-from cnnx.measure.footprint import UNKNOWN, Footprint, measure_footprint
+from cnnx.measure.footprint import Footprint, measure_footprint
 from cnnx.measure.latency import Progress as Share
 from cnnx.measure.latency import measure_side_by_side
 from cnnx.measure.state import MachineState, read_state
@@ -130,11 +130,9 @@ def measure_pools(
                 one.session.close()
         return measured, failed
 
-    measured, failed = steps.run("latency and memory", work)
+    measured, failed = steps.run("latency and memory", work, timed=True)
     if effort.layers:
-        measured = tuple(
-            dataclasses.replace(one, layers=_layers(subjects, pools, one, steps)) for one in measured
-        )
+        measured = tuple(_with_layers(subjects, pools, one, steps) for one in measured)
     return measured, failed
 
 
@@ -216,7 +214,9 @@ def _measured(
                 subject=one.subject.subject,
                 latency=latency,
                 memory=footprint,
-                remark=" ".join(filter(None, (_remark(one.subject.subject), one.remark))),
+                remark=" ".join(
+                    filter(None, (_remark(one.subject.subject), one.remark, _unknown(footprint)))
+                ),
                 conditions=Conditions(
                     cuda_graph=one.cuda_graph,
                     percentile=effort.percentile,
@@ -241,7 +241,7 @@ def _footprint(subject: OpenSubject, images: NDArray[np.float32], cuda_graph: bo
     wanted = subject.captures and cuda_graph is not False
     measured = partial(measure_footprint, subject.runtime.name, subject.file, images.shape)
     found = measured(subject.wanted(cuda_graph=wanted))
-    return measured(subject.options) if found == UNKNOWN and wanted and not cuda_graph else found
+    return measured(subject.options) if found.failed and wanted and not cuda_graph else found
 
 
 def _prediction(subject: OpenSubject, batch: int, footprint: Footprint) -> Prediction:
@@ -252,22 +252,31 @@ def _prediction(subject: OpenSubject, batch: int, footprint: Footprint) -> Predi
     return predict_graph(subject.file, batch)
 
 
-def _layers(
+def _with_layers(
     subjects: Sequence[OpenSubject],
     pools: Sequence[NDArray[np.float32]],
     measured: Measurement,
     steps: Steps,
-) -> LayerProfile:
+) -> Measurement:
+    """Layers that cannot be timed take nothing from the latency that was measured."""
     place = next(i for i, one in enumerate(subjects) if one.subject == measured.subject)
     subject, images = subjects[place], batch_from(pools[place], measured.latency.batch)
     times = partial(subject.runtime.layer_times, subject.file, images, options=subject.options)
-    found = steps.run("layers", lambda _: times(runs=_LAYER_RUNS))
-    return LayerProfile(_LAYER_RUNS, found)
+    try:
+        found = steps.run("layers", lambda _: times(runs=_LAYER_RUNS), timed=True)
+    except CnnxError as error:
+        remark = f"{measured.remark} Layers could not be timed: {error.what}.".lstrip()
+        return dataclasses.replace(measured, remark=remark)
+    return dataclasses.replace(measured, layers=LayerProfile(_LAYER_RUNS, found))
 
 
 def batch_from(pool: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
     """One batch of a pool, repeated where it is too small."""
     return pool[:batch] if len(pool) >= batch else np.resize(pool, (batch, *pool.shape[1:]))
+
+
+def _unknown(footprint: Footprint) -> str:
+    return f"Memory is not known, its process failed: {footprint.failed}." if footprint.failed else ""
 
 
 def _remark(subject: Subject) -> str:

@@ -25,6 +25,7 @@ class Event:
         reused: the step was found finished in the cache.
         seconds: how long it took, once it is over; None while it runs.
         note: nothing is being done: `step` is a sentence to be read before what follows.
+        timed: what is being done is timed: nothing may go on beside it, a display that moves by itself least.
     """
 
     step: str
@@ -33,6 +34,7 @@ class Event:
     reused: bool = False
     seconds: float | None = None
     note: bool = False
+    timed: bool = False
 
 
 Listener = Callable[[Event], None]
@@ -59,9 +61,9 @@ class Steps:
         self.times: list[StepTime] = []
         self._listener = listener
 
-    def run(self, title: str, work: Callable[[Progress], T]) -> T:
-        """Do a step whose result is never kept, such as a measurement."""
-        return self._timed(title, lambda progress: (work(progress), False))
+    def run(self, title: str, work: Callable[[Progress], T], *, timed: bool = False) -> T:
+        """Do a step whose result is never kept, such as a measurement; see `Event.timed`."""
+        return self._told(title, lambda progress: (work(progress), False), timed=timed)
 
     def make(
         self, title: str, kind: str, inputs: Mapping[str, Any], fill: Callable[[Path, Progress], None]
@@ -79,12 +81,12 @@ class Steps:
             entry = self.store.make(kind, inputs, lambda folder: fill(folder, progress))
             return entry, entry.reused
 
-        return self._timed(title, work)
+        return self._told(title, work, timed=False)
 
-    def _timed(self, title: str, work: Callable[[Progress], tuple[T, bool]]) -> T:
+    def _told(self, title: str, work: Callable[[Progress], tuple[T, bool]], *, timed: bool) -> T:
         started = time.perf_counter()
-        self._listener(Event(title))
-        result, reused = work(lambda done, total: self._listener(Event(title, done, total)))
+        self._listener(Event(title, timed=timed))
+        result, reused = work(lambda done, total: self._listener(Event(title, done, total, timed=timed)))
         seconds = time.perf_counter() - started
         self.times.append(StepTime(title, seconds, reused))
         self._listener(Event(title, reused=reused, seconds=seconds))

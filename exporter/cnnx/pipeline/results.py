@@ -68,7 +68,14 @@ class BenchResult:
 
     @property
     def exit_code(self) -> int:
-        """6 where a measurement is invalid: its figures decide nothing. Energy of which nothing came: why."""
+        """6 where a measurement is invalid: its figures decide nothing.
+
+        What was measured at no batch at all, or energy of which nothing came, gives the code of its reason.
+        """
+        measured = {one.subject for one in self.measurements}
+        for row in self.unmeasured:
+            if row.subject not in measured:
+                return row.error.exit_code
         if self.energy_unmeasured and not self.energy:
             return self.energy_unmeasured[0].error.exit_code
         return 0 if all(measured.validity.valid for measured in self.measurements) else 6

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from cnnx.errors import UsageError
+from cnnx.errors import MissingExtra, UsageError
 from cnnx.record import Record
 from cnnx.report.frame import frame_from_records
-from cnnx.store import atomic_file
+from cnnx.store import atomic_file, check_place
 
 
 def write_records(records: Sequence[Record], path: Path) -> None:
@@ -21,12 +22,27 @@ def write_records(records: Sequence[Record], path: Path) -> None:
         MissingExtra: HTML is asked for and what draws it is absent.
         WriteFailed: the file cannot be written.
     """
-    text = writer_for(path)(records)
+    text = _writer_for(path)(records)
     with atomic_file(path) as draft:
         draft.write_text(text, encoding="utf-8")
 
 
-def writer_for(path: Path) -> Callable[[Sequence[Record]], str]:
+def check(path: Path) -> None:
+    """Refuse what could not be written, before the work whose report it will be.
+
+    Raises:
+        UsageError: a suffix that means no format.
+        MissingExtra: HTML is asked for and what draws it is absent.
+        WriteFailed: no file can be written there.
+    """
+    if _writer_for(path) is html_from_records:
+        for name in ("jinja2", "matplotlib"):
+            if importlib.util.find_spec(name) is None:
+                raise MissingExtra(name, "report", purpose="an HTML report")
+    check_place(path)
+
+
+def _writer_for(path: Path) -> Callable[[Sequence[Record]], str]:
     """What makes a report of this suffix.
 
     Raises:
@@ -63,15 +79,16 @@ def markdown_from_records(records: Sequence[Record]) -> str:
         "",
         "# Measurements",
         "",
-        "| date | subject | batch | p50 ms | p90 ms | p99 ms | images/s | added MiB |",
+        "| date | subject | batch | CUDA graph | of | p50 ms | p90 ms | p99 ms | images/s | added MiB |",
     ]
-    lines.append("|---|---|---:|---:|---:|---:|---:|---:|")
+    lines.append("|---|---|---:|---|---|---:|---:|---:|---:|---:|")
     frame = frame_from_records(r for r in records if r.kind == "benchmark")
     subjects = [str(r.subject) for r in records if r.kind == "benchmark"]
     for subject, row in zip(subjects, frame.iter_rows(named=True), strict=True):
         times = [_scaled(row[key], 1e-6, 3) for key in ("p50_ns", "p90_ns", "p99_ns")]
         rest = (_scaled(row["images_per_second"], 1, 1), _scaled(row["added_bytes"], 2**-20, 0))
-        lines.append(_line(row["date"][:19], subject, str(row["batch"]), *times, *rest))
+        how = (str(row["batch"]), {True: "on", False: "off", None: "-"}[row["cuda_graph"]], row["of"])
+        lines.append(_line(row["date"][:19], subject, *how, *times, *rest))
     lines += [line for text in invalid(records) for line in ("", text)]
     used = [record for record in records if record.kind == "energy"]
     return "\n".join([*lines, *(_energy_lines(used) if used else ())]) + "\n"
@@ -110,7 +127,13 @@ def _energy_lines(records: Sequence[Record]) -> list[str]:
 def pace(result: Mapping[str, Any]) -> str:
     """How runs followed each other while energy was measured."""
     rate = "back to back" if result["rate"] is None else f"{result['rate']:g} a second"
-    return f"{rate}, CUDA graph" if result.get("cuda_graph") else rate
+    return rate + graph_words(result)
+
+
+def graph_words(result: Mapping[str, Any]) -> str:
+    """Whether it ran as one CUDA graph, to be added to what tells measurements apart."""
+    wanted = result.get("conditions", result).get("cuda_graph")
+    return ", CUDA graph" if wanted else ""
 
 
 def energy_cells(energy: Mapping[str, Any]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cnnx.errors import MissingExtra
 from cnnx.record import Record
 from cnnx.report.damage import draw_damage
-from cnnx.report.files import energy_cells, invalid, pace
+from cnnx.report.files import energy_cells, graph_words, invalid, pace
 from cnnx.report.power import draw_power
 
 if TYPE_CHECKING:
@@ -153,8 +153,17 @@ def _intervals(axes: Axes, gates: Sequence[Any]) -> None:
     axes.set_xlabel("rate: mark with its 95 % interval; black bar: threshold")
 
 
+def _series(record: Record) -> list[int]:
+    """The samples that a measurement's figures are of."""
+    latency = record.result["latency"]
+    if record.result["figures"]["of"] == "end to end":
+        return list(latency["samples_ns"])
+    parts = latency["parts"]
+    return [sum(times) for times in zip(parts["h2d_ns"], parts["compute_ns"], parts["d2h_ns"], strict=True)]
+
+
 def _latencies(axes: Axes, records: Sequence[Record]) -> None:
-    samples = [[ns / 1e6 for ns in record.result["latency"]["samples_ns"]] for record in records]
+    samples = [[ns / 1e6 for ns in _series(record)] for record in records]
     axes.boxplot(
         samples,
         positions=range(len(samples)),
@@ -164,8 +173,15 @@ def _latencies(axes: Axes, records: Sequence[Record]) -> None:
         medianprops={"color": "#D55E00", "linewidth": 2},
         flierprops={"marker": ".", "markersize": 3, "markeredgecolor": "#999999"},
     )
-    names = [f"{r.subject.artefact} {r.subject.precision}\n{r.subject.runtime}" for r in records]
+    names = [
+        f"{r.subject.network} {r.subject.precision}, batch {r.result['latency']['batch']}\n"
+        f"{r.subject.artefact} on {r.subject.runtime}{graph_words(r.result)}"
+        for r in records
+    ]
     axes.set_yticks(range(len(samples)), names)
-    axes.set_xlabel("milliseconds a batch: median, quartiles, 1st to 99th percentile, samples beyond")
+    what = " and ".join(dict.fromkeys(r.result["figures"]["of"] for r in records))
+    axes.set_xlabel(
+        f"milliseconds a batch, {what}: median, quartiles, 1st to 99th percentile, samples beyond"
+    )
     if max(map(max, samples)) > 20 * min(map(min, samples)):
         axes.set_xscale("log")
