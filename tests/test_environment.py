@@ -12,7 +12,9 @@ import cnnx.environment as environment
 from cnnx.environment import Environment, Gpu, cpu_model, detect, installed_version, usable_cores
 from cnnx.errors import BundleError
 from cnnx.installed import Installed, find_cuda
+from cnnx.libcuda import bus_id_by
 from tests.measure.machines import ORIN_NVML, DesktopNvml, orin_nx_jetpack_6, wheels
+from tests.measure.test_power_nvml import TwoGpus
 
 ORIN = {
     "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, "
@@ -174,6 +176,60 @@ def test_nvml_that_answers_half(monkeypatch, driver, gpu):
     monkeypatch.setitem(__import__("sys").modules, "pynvml", nvml)
     assert environment.detect_gpu() == gpu
     assert nvml.running == 0
+
+
+def test_the_gpu_described_is_the_one_that_cuda_takes(monkeypatch):
+    """An engine for SM 89 was refused for ever where a T400 stood before the RTX 4090 on the bus."""
+    monkeypatch.setattr(environment, "device_0_bus_id", lambda: "0000:02:00.0")
+    found = environment.detect_gpu(TwoGpus())
+    assert (found.name, found.compute_capability, found.remark) == ("NVIDIA GeForce RTX 4090", 89, "")
+
+
+@pytest.mark.parametrize("bus_id", [None, "0000:09:00.0"])
+def test_where_cuda_does_not_say_which_that_is_remarked(monkeypatch, bus_id):
+    monkeypatch.setattr(environment, "device_0_bus_id", lambda: bus_id)
+    found = environment.detect_gpu(TwoGpus())
+    assert found.name == "NVIDIA T400" and found.remark.startswith("2 GPUs are here, which of them CUDA uses")
+
+
+def test_a_single_gpu_is_not_asked_for(monkeypatch):
+    """libcuda takes time and memory to start."""
+
+    def never():
+        raise AssertionError
+
+    monkeypatch.setattr(environment, "device_0_bus_id", never)
+    assert environment.detect_gpu(DesktopNvml()).name == "NVIDIA RTX A2000"
+
+
+class Libcuda:
+    """The three functions, as ctypes gives them; `refuses`: the one that fails."""
+
+    def __init__(self, refuses: str = "") -> None:
+        def tell(name, size, device):
+            name.value = b"0000:02:00.0"
+
+        for function, act in {
+            "cuInit": lambda flags: None,
+            "cuDeviceGet": lambda device, ordinal: None,
+            "cuDeviceGetPCIBusId": tell,
+        }.items():
+            setattr(self, function, self._coded(act, 100 if function == refuses else 0))
+
+    @staticmethod
+    def _coded(act, code):
+        def call(*arguments):
+            act(*arguments)
+            return code
+
+        return call
+
+
+def test_libcuda_tells_where_device_0_is():
+    assert bus_id_by(Libcuda()) == "0000:02:00.0"
+    for refuses in ("cuInit", "cuDeviceGet", "cuDeviceGetPCIBusId"):
+        assert bus_id_by(Libcuda(refuses)) is None
+    assert bus_id_by(object()) is None
 
 
 def test_tensorrt_and_cuda_of_jetpack_are_the_systems(tmp_path):

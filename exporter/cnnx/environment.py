@@ -18,6 +18,7 @@ from typing import Any
 
 from cnnx.errors import BundleError
 from cnnx.installed import Installed, Wheels, find_cuda, find_tensorrt, find_wheel, system_packages
+from cnnx.libcuda import device_0_bus_id
 
 # One thing, several distributions: the first that is installed counts.
 _DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
@@ -42,13 +43,14 @@ _JETPACK_OF_L4T: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """The first GPU that NVML lists. On Jetson Orin NVML names it and knows little more.
+    """The GPU that CUDA takes, by NVML. On Jetson Orin NVML names it and knows little more.
 
     Attributes:
         compute_capability: SM version such as 86.
         driver: version of the kernel driver.
         memory_bytes: all of it; None where it shares the CPU's.
         cuda: newest CUDA that the driver serves, such as "13.0".
+        remark: why it may not be the one that CUDA takes; empty where it is.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Gpu:
     driver: str | None = None
     memory_bytes: int | None = None
     cuda: str | None = None
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +189,7 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def detect_gpu(nvml: Any = None) -> Gpu | None:
-    """The first GPU by NVML, or None without a driver.
+    """CUDA's first GPU by NVML, or None without a driver.
 
     NVML starts on Jetson Orin and then refuses nearly every question, so each is asked apart.
 
@@ -207,14 +210,22 @@ def detect_gpu(nvml: Any = None) -> Gpu | None:
             memory_bytes=int(memory.total) if memory else None,
             # 13020 is 13.2: NVML_CUDA_DRIVER_VERSION_MAJOR and _MINOR of nvml.h.
             cuda=f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else None,
+            remark=gpu.remark,
         )
 
 
 class NvmlGpu:
-    """A GPU that NVML lists; questions go by the names of its functions."""
+    """A GPU that NVML lists; questions go by the names of its functions.
 
-    def __init__(self, nvml: Any, handle: Any) -> None:
+    Args:
+        nvml: a module with pynvml's functions, started.
+        handle: of the GPU; None: of none, for questions to the system alone.
+        remark: why it may not be the one that CUDA takes.
+    """
+
+    def __init__(self, nvml: Any, handle: Any, remark: str = "") -> None:
         self._nvml, self._handle = nvml, handle
+        self.remark = remark
 
     def ask(self, function: str, *arguments: Any) -> Any:
         """What a function says of the GPU; None where it is refused, or unknown to this pynvml."""
@@ -235,7 +246,7 @@ class NvmlGpu:
 
 @contextmanager
 def first_gpu(nvml: Any = None) -> Iterator[NvmlGpu | None]:
-    """The first GPU for the length of a with block; None where NVML does not start or lists none.
+    """CUDA's first GPU for the length of a with block; None where NVML does not start or lists none.
 
     Args:
         nvml: a module with pynvml's functions; None: pynvml.
@@ -251,12 +262,36 @@ def first_gpu(nvml: Any = None) -> Iterator[NvmlGpu | None]:
         return
     try:
         try:
-            handle = nvml.nvmlDeviceGetHandleByIndex(0)
+            gpu = NvmlGpu(nvml, *cudas_handle(nvml))
         except nvml.NVMLError:
-            handle = None
-        yield None if handle is None else NvmlGpu(nvml, handle)
+            gpu = None
+        yield gpu
     finally:
         nvml.nvmlShutdown()
+
+
+def cudas_handle(nvml: Any) -> tuple[Any, str]:
+    """NVML's handle of the GPU that CUDA calls device 0; NVML's own first one may be another.
+
+    Args:
+        nvml: a module with pynvml's functions, started.
+
+    Returns:
+        The handle, and a remark where it may be the wrong one.
+
+    Raises:
+        nvml.NVMLError: NVML lists no GPU.
+    """
+    system = NvmlGpu(nvml, None)
+    count = system.ask_system("nvmlDeviceGetCount") or 1
+    if count == 1:
+        return nvml.nvmlDeviceGetHandleByIndex(0), ""
+    bus_id = device_0_bus_id()
+    handle = system.ask_system("nvmlDeviceGetHandleByPciBusId", bus_id) if bus_id else None
+    if handle is not None:
+        return handle, ""
+    remark = f"{count} GPUs are here, which of them CUDA uses could not be found out: this is NVML's first"
+    return nvml.nvmlDeviceGetHandleByIndex(0), remark
 
 
 def _l4t(root: Path) -> str | None:

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from cnnx import environment
 from cnnx.measure.power import PolledSensor, Unsupported
 from cnnx.measure.power.nvml import FIELD_AVERAGE, FIELD_INSTANT, NAMES, find_nvml
 
@@ -27,6 +28,7 @@ class FakeNvml:
         supported: False: a Jetson Orin, where NVML starts, lists one GPU and answers NotSupported to power
             and energy (JetPack 7.2.1, driver 595.78).
         fields: False: a driver that does not know the two fields yet.
+        gpus: False: a driver without any.
     """
 
     NVMLError = NVMLError
@@ -43,10 +45,11 @@ class FakeNvml:
         supported: bool = True,
         fields: bool = True,
         driver: bool = True,
+        gpus: bool = True,
     ) -> None:
         self.name, self.architecture, self.capability = name, architecture, capability
         self.power_mw, self.average_mw, self.energy_mj = power_mw, average_mw, energy_mj
-        self.supported, self.fields, self.driver = supported, fields, driver
+        self.supported, self.fields, self.driver, self.gpus = supported, fields, driver, gpus
         self.initialized = 0
 
     def nvmlInit(self) -> None:  # noqa: N802
@@ -58,7 +61,7 @@ class FakeNvml:
         self.initialized -= 1
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
-        if index:
+        if index or not self.gpus:
             raise NVMLError("Invalid Argument")
         return 7
 
@@ -92,6 +95,35 @@ class FakeNvml:
         if not self.supported or self.energy_mj is None:
             raise NVMLError("Not Supported")
         return self.energy_mj
+
+
+class TwoGpus(FakeNvml):
+    """A T400 before an RTX 4090, in NVML's order, which is the bus's; handles are bus ids."""
+
+    _GPUS: ClassVar = {
+        "0000:01:00.0": ("NVIDIA T400", (7, 5), 20_000),
+        "0000:02:00.0": ("NVIDIA GeForce RTX 4090", (8, 9), 300_000),
+    }
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return len(self._GPUS)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Any:  # noqa: N802
+        return list(self._GPUS)[index]
+
+    def nvmlDeviceGetHandleByPciBusId(self, bus_id: str) -> Any:  # noqa: N802
+        if bus_id not in self._GPUS:
+            raise NVMLError("Not Found")
+        return bus_id
+
+    def nvmlDeviceGetName(self, handle: Any) -> str:  # noqa: N802
+        return self._GPUS[handle][0]
+
+    def nvmlDeviceGetCudaComputeCapability(self, handle: Any) -> tuple[int, int]:  # noqa: N802
+        return self._GPUS[handle][1]
+
+    def nvmlDeviceGetPowerUsage(self, handle: Any) -> int:  # noqa: N802
+        return self._GPUS[handle][2]
 
 
 def sensors(nvml: FakeNvml) -> dict[str, PolledSensor | Unsupported]:
@@ -157,10 +189,23 @@ def test_each_question_is_unsupported_on_its_own():
 def test_without_a_driver_or_a_gpu_the_reason_is_nvmls():
     reasons = {one.reason for one in sensors(FakeNvml(driver=False)).values() if isinstance(one, Unsupported)}
     assert reasons == {"NVML: NVML Shared Library Not Found"}
-    nvml = FakeNvml()
-    second = find_nvml(index=1, nvml=nvml)
-    assert [one.reason for one in second if isinstance(one, Unsupported)] == ["NVML: Invalid Argument"] * 4
+    nvml = FakeNvml(gpus=False)
+    assert [one.reason for one in find_nvml(nvml=nvml) if isinstance(one, Unsupported)] == [
+        "NVML: Invalid Argument"
+    ] * 4
     assert nvml.initialized == 0
+
+
+def test_power_is_of_the_gpu_that_cuda_takes(monkeypatch):
+    """A T400 before an RTX 4090 on the bus: CUDA takes the faster one."""
+    monkeypatch.setattr(environment, "device_0_bus_id", lambda: "0000:02:00.0")
+    usage = sensors(TwoGpus())["nvml-usage"]
+    assert isinstance(usage, PolledSensor)
+    assert usage.info.notes[0] == "NVIDIA GeForce RTX 4090" and usage.read().values == (300_000,)
+    monkeypatch.setattr(environment, "device_0_bus_id", lambda: None)
+    usage = sensors(TwoGpus())["nvml-usage"]
+    assert isinstance(usage, PolledSensor)
+    assert usage.info.notes[0] == "NVIDIA T400" and "could not be found out" in usage.info.notes[1]
 
 
 def test_a_gpu_that_falls_off_the_bus_gives_none():

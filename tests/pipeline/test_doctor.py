@@ -7,8 +7,10 @@ import json
 import pytest
 from rich.console import Console
 from tests.measure.machines import ORIN_NVML, DesktopNvml, orin_nx_jetpack_6, thor_jetpack_7, wheels
+from tests.measure.test_power_nvml import TwoGpus
 
 import cnnx
+from cnnx import environment
 from cnnx.cli.doctor import print_diagnosis
 from cnnx.environment import detect
 from cnnx.errors import MissingExtra
@@ -67,6 +69,14 @@ def test_a_desktop_with_wheels(tmp_path):
     shown = screen(found)
     for words in ("595.78, for CUDA up to 13.2", "41,000", "1200 MHz (to 2100)", "61.0 C", "power cap"):
         assert words in shown
+
+
+def test_which_of_two_gpus_cuda_takes_is_not_guessed(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "device_0_bus_id", lambda: None)
+    shown = screen(looked_at(tmp_path, TwoGpus()), width=200)
+    assert (
+        "NVIDIA T400" in shown and "2 GPUs are here, which of them CUDA uses could not be found out" in shown
+    )
 
 
 def test_a_machine_with_nothing_says_so_and_never_zero(tmp_path):

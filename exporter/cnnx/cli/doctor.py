@@ -58,6 +58,8 @@ def _machine(environment: Environment) -> Iterator[tuple[str, str]]:
     else:
         capability = f"compute capability {gpu.compute_capability}" if gpu.compute_capability else None
         yield "GPU", _joined(gpu.name, capability, _size(gpu.memory_bytes))
+        if gpu.remark:
+            yield "", gpu.remark
         yield "driver", _joined(gpu.driver, f"for CUDA up to {gpu.cuda}" if gpu.cuda else None) or _NONE
     yield "CUDA", _packages(environment.cuda)
     yield "TensorRT", _packages(environment.tensorrt)

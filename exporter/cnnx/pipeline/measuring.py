@@ -214,9 +214,7 @@ def _measured(
                 subject=one.subject.subject,
                 latency=latency,
                 memory=footprint,
-                remark=" ".join(
-                    filter(None, (_remark(one.subject.subject), one.remark, _unknown(footprint)))
-                ),
+                remark=_remark(one, footprint),
                 conditions=Conditions(
                     cuda_graph=one.cuda_graph,
                     percentile=effort.percentile,
@@ -275,10 +273,15 @@ def batch_from(pool: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
     return pool[:batch] if len(pool) >= batch else np.resize(pool, (batch, *pool.shape[1:]))
 
 
-def _unknown(footprint: Footprint) -> str:
-    return f"Memory is not known, its process failed: {footprint.failed}." if footprint.failed else ""
-
-
-def _remark(subject: Subject) -> str:
+def _remark(one: _Opened, footprint: Footprint) -> str:
+    """What the figures do not say."""
+    subject = one.subject.subject
     on_cpu = subject.artefact == "graph" and subject.device.startswith("CPU: ")
-    return CPU_REMARK if subject.precision == "int8" and on_cpu else ""
+    return " ".join(
+        (
+            *([CPU_REMARK] if subject.precision == "int8" and on_cpu else []),
+            *one.subject.remarks,
+            *([one.remark] if one.remark else []),
+            *([f"Memory is not known, its process failed: {footprint.failed}."] if footprint.failed else []),
+        )
+    )

@@ -56,12 +56,14 @@ class OpenSubject:
         runtime: what opens it.
         file: that is opened, its hash checked.
         options: how it must be opened, whatever is wanted of it.
+        remarks: what is to be known of it beside its figures, a sentence each.
     """
 
     subject: Subject
     runtime: runtimes.Runtime
     file: Path
     options: runtimes.RunOptions = runtimes.USUAL
+    remarks: tuple[str, ...] = ()
 
     @property
     def captures(self) -> bool:
@@ -92,7 +94,7 @@ def open_subject(bundle: Bundle, target: str) -> OpenSubject:
         subject = _subject(manifest, "engine", engine.digest, version, runtime.device())
         file = bundle.engine_file(engine)
         options = runtimes.RunOptions(host_code=engine.version_compatible, dla_core=engine.dla_core)
-        return OpenSubject(subject, runtime, file, options)
+        return OpenSubject(subject, runtime, file, options, _of_gpu(environment))
     if target not in ("auto", "ort"):
         runtime = runtimes.get(target)
         raise runtime.cannot_run() or UsageError(
@@ -104,7 +106,13 @@ def open_subject(bundle: Bundle, target: str) -> OpenSubject:
     if reason := ort.cannot_run():
         raise reason
     subject = _subject(manifest, "graph", manifest.files["model.onnx"], f"ort {ort.version()}", ort.device())
-    return OpenSubject(subject, ort, bundle.model)
+    remarks = () if subject.device.startswith("CPU: ") else _of_gpu(environment)
+    return OpenSubject(subject, ort, bundle.model, remarks=remarks)
+
+
+def _of_gpu(here: Environment) -> tuple[str, ...]:
+    """What the description of the GPU here does not promise, and so clocks and energy do not either."""
+    return (f"{here.gpu.remark}.",) if here.gpu and here.gpu.remark else ()
 
 
 def _engine_that_runs(

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from cnnx.environment import cudas_handle
 from cnnx.measure.power.sensors import (
     Channel,
     Clock,
@@ -46,13 +47,10 @@ _PART_TIME = (
 _DEVICE = "GPU board: GPU, memory and their regulators"
 
 
-def find_nvml(
-    *, index: int = 0, nvml: Any = None, clock: Clock = monotonic_ns
-) -> list[PolledSensor | Unsupported]:
-    """One entry for each of `NAMES`: a sensor, or why it is not supported.
+def find_nvml(*, nvml: Any = None, clock: Clock = monotonic_ns) -> list[PolledSensor | Unsupported]:
+    """One entry for each of `NAMES`, of the GPU that CUDA takes: a sensor, or why it is not supported.
 
     Args:
-        index: of the GPU, in NVML's order.
         nvml: a module with pynvml's functions; None: pynvml. Tests give an object of theirs.
         clock: of the readings.
     """
@@ -65,7 +63,7 @@ def find_nvml(
     except nvml.NVMLError as error:
         return [Unsupported(name, f"NVML: {error}") for name in NAMES]
     try:
-        return _sensors(_Gpu(nvml, nvml.nvmlDeviceGetHandleByIndex(index)), nvml, clock)
+        return _sensors(_Gpu(nvml, *cudas_handle(nvml)), nvml, clock)
     except nvml.NVMLError as error:
         return [Unsupported(name, f"NVML: {error}") for name in NAMES]
     finally:
@@ -85,8 +83,8 @@ def _sensors(gpu: _Gpu, nvml: Any, clock: Clock) -> list[PolledSensor | Unsuppor
 class _Gpu:
     """One GPU. What it last refused with is kept as the reason."""
 
-    def __init__(self, nvml: Any, handle: Any) -> None:
-        self._nvml, self._handle = nvml, handle
+    def __init__(self, nvml: Any, handle: Any, remark: str) -> None:
+        self._nvml, self._handle, self._remark = nvml, handle, remark
         self._refusal = "no value"
 
     def sensor(
@@ -147,7 +145,7 @@ class _Gpu:
     def _notes(self, window_ns: int) -> tuple[str, ...]:
         name = self._ask(self._nvml.nvmlDeviceGetName)
         name = name.decode() if isinstance(name, bytes) else name
-        notes = [name] if name else []
+        notes = [note for note in (name, self._remark) if note]
         if name and any(chip in name.replace("-", " ").split() for chip in ("A100", "H100")):
             notes.append(_PART_TIME)
         if window_ns:
