@@ -53,12 +53,12 @@ def test_any_number_of_pictures_agrees_with_the_reference(graph, engine):
     expected = ReferenceEvaluator(onnx.load(graph)).run(None, {"input": images})[0]
     session = RTX.open(engine)
     try:
-        for count in (4, 2, 10, 4):
+        for count in (4, 2, 10, 1, 4):
             found = session.run(images[:count])["features"]
             assert found.dtype == np.float32
             np.testing.assert_allclose(found, expected[:count], rtol=2e-2, atol=2e-2)
-        with pytest.raises(UsageError, match="does not take a batch of 1"):
-            session.run(images[:1])
+        with pytest.raises(UsageError, match="1 pictures are not one batch"):
+            session.timed_run(images[:1])
     finally:
         session.close()
 

@@ -9,8 +9,9 @@ from cnnx.errors import ImageError
 from cnnx.runtimes.batches import check_images, run_in_batches
 
 
-@given(count=st.integers(1, 20), size=st.integers(1, 8), fixed=st.booleans())
-def test_slices_join_to_the_whole(count, size, fixed):
+@given(count=st.integers(1, 20), sizes=st.tuples(st.integers(1, 8), st.integers(1, 8)))
+def test_slices_join_to_the_whole(count, sizes):
+    least, size = sorted(sizes)
     seen = []
 
     def run(part):
@@ -18,11 +19,12 @@ def test_slices_join_to_the_whole(count, size, fixed):
         return {"sum": part.sum(axis=(1, 2, 3)), "same": part}
 
     images = np.random.default_rng(count).standard_normal((count, 1, 2, 2)).astype(np.float32)
-    found = run_in_batches(run, images, size=size, fixed=fixed)
+    found = run_in_batches(run, images, size=size, least=least)
     np.testing.assert_array_equal(found["same"], images)
     np.testing.assert_allclose(found["sum"], images.sum(axis=(1, 2, 3)))
     assert len(seen) == -(-count // size)
-    assert all(n == size for n in seen) if fixed else sum(seen) == count and max(seen) <= size
+    assert all(least <= n <= size for n in seen)
+    assert sum(seen) - count < least
 
 
 def test_only_fixed_sizes_must_fit():

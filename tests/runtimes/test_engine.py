@@ -112,7 +112,7 @@ def opened(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize("batch", [None, (1, 4)])
+@pytest.mark.parametrize("batch", [None, (1, 4), (3, 4)])
 def test_any_number_of_pictures(opened, batch, dtype):
     cuda = HostCuda()
     session = opened(cuda, batch=batch, dtype=dtype)
@@ -195,10 +195,16 @@ def test_the_parts_of_a_run_are_timed_apart(opened, cuda_graph):
 
 
 def test_a_timed_run_is_one_batch(opened):
-    ranged, fixed = opened(HostCuda(), batch=(1, 4)), opened(HostCuda(), batch=None)
-    for session, count in ((ranged, 5), (fixed, 1), (fixed, 3)):
-        with pytest.raises(UsageError, match="not one batch"):
+    ranged, fixed = opened(HostCuda(), batch=(2, 4)), opened(HostCuda(), batch=None)
+    for session, count, mend in (
+        (ranged, 5, "2 to 4"),
+        (ranged, 1, "2 to 4"),
+        (fixed, 1, "2"),
+        (fixed, 3, "2"),
+    ):
+        with pytest.raises(UsageError, match="not one batch") as caught:
             session.timed_run(np.zeros((count, 3, 4), np.float32))
+        assert caught.value.mend == f"give it {mend}"
     with pytest.raises(ImageError):
         fixed.timed_run(np.zeros((2, 3, 5), np.float32))
     fixed.close()
@@ -211,7 +217,7 @@ def test_pictures_and_batches_that_do_not_fit(opened):
     with pytest.raises(ImageError):
         session.run(np.zeros((2, 3, 5), np.float32))
     with pytest.raises(UsageError, match="batch of 1: the log"):
-        session.run(np.zeros((1, 3, 4), np.float32))
+        session.layer_times(np.zeros((1, 3, 4), np.float32), runs=1)
 
 
 def test_an_engine_that_wants_a_plugin(opened, tmp_path, monkeypatch):

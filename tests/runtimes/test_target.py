@@ -67,6 +67,17 @@ def test_a_bundle_is_built_and_validated(tensorrt, bundle):
     assert cnnx.build(bundle.path, target="auto").engines[0].digest == engine.digest
 
 
+def test_an_engine_whose_smallest_batch_is_large_is_validated_and_measured(tensorrt, tmp_path):
+    """Validation runs eight pictures at a time, `survey --batches 16,32` exports for 16 to 32."""
+    images = {"validation_data": "digits", "validation_images": 20}
+    made = cnnx.export("lenet5", precision="fp16", out=tmp_path / "b", batch=(16, 32), target="ort", **images)
+    cnnx.build(made.bundle.path, target="tensorrt")
+    validation = cnnx.validate(made.bundle.path).validation
+    assert validation.subject.artefact == "engine" and validation.images == 20
+    [measured] = cnnx.bench(made.bundle.path, batch=16, seconds=0.01, percentile=50).measurements
+    assert measured.subject.artefact == "engine" and measured.latency.batch == 16
+
+
 def test_an_engine_of_another_release_is_refused_naming_both(tensorrt, bundle, monkeypatch):
     cnnx.build(bundle.path, target="tensorrt")
     monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(ImitatedBindings("10.3.0")))

@@ -35,7 +35,7 @@ def check_images(images: NDArray[np.float32], shape: Sequence[object]) -> None:
 
 
 def run_in_batches(
-    run: Callable[[NDArray[np.float32]], Outputs], images: NDArray[np.float32], *, size: int, fixed: bool
+    run: Callable[[NDArray[np.float32]], Outputs], images: NDArray[np.float32], *, size: int, least: int
 ) -> Outputs:
     """Run N pictures in slices of `size` and join the outputs.
 
@@ -45,19 +45,20 @@ def run_in_batches(
     Args:
         run: runs one slice.
         images: (N, C, H, W).
-        size: pictures a slice.
-        fixed: the network takes exactly `size`: the last slice is filled up with its last picture
-            (real data, so that nothing runs slower or overflows) and the surplus cut off.
+        size: pictures a slice, at most.
+        least: pictures that the network takes at least, `size` where it takes no other number: a smaller
+            slice is filled up with its last picture (real data, so that nothing runs slower or overflows) and
+            the surplus cut off.
 
     Raises:
         UsageError: an output that must be joined or cut has no batch axis.
     """
-    if len(images) == size or (len(images) < size and not fixed):
+    if least <= len(images) <= size:
         return run(images)
     parts = []
     for start in range(0, len(images), size):
         part = images[start : start + size]
-        missing = size - len(part) if fixed else 0
+        missing = max(0, least - len(part))
         full = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
         parts.append(_cut(run(full), ran=len(full), wanted=len(part)))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

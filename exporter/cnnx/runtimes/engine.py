@@ -93,7 +93,7 @@ class EngineSession:
             raise
 
     def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Run N pictures, in slices of the engine's largest batch.
+        """Run N pictures, in slices of the engine's largest batch, filled up to its smallest.
 
         Args:
             images: (N, C, H, W), normalised.
@@ -103,7 +103,7 @@ class EngineSession:
             EnvironmentLacks: CUDA or TensorRT reports an error.
         """
         self._check(images)
-        return run_in_batches(self._run, images, size=self._shape[0], fixed=self._fixed)
+        return run_in_batches(self._run, images, size=self._shape[0], least=self._least)
 
     def timed_run(self, images: NDArray[np.float32]) -> RunTimes:
         """Run one batch and time its parts; the outputs are copied to the host and left there.
@@ -119,9 +119,11 @@ class EngineSession:
             EnvironmentLacks: CUDA or TensorRT reports an error.
         """
         self._check(images)
-        if len(images) > self._shape[0] or (self._fixed and len(images) != self._shape[0]):
+        least, most = self._least, self._shape[0]
+        if not least <= len(images) <= most:
             raise UsageError(
-                f"{len(images)} pictures are not one batch of this engine", mend=f"give it {self._shape[0]}"
+                f"{len(images)} pictures are not one batch of this engine",
+                mend=f"give it {most}" if least == most else f"give it {least} to {most}",
             )
         self._prepare(images)
         if not self._events:
@@ -192,7 +194,7 @@ class EngineSession:
         self._trt_runtime = None
 
     def _describe(self, trt: Any) -> None:
-        """Names and types of inputs and outputs; shape of the input at the largest batch."""
+        """Names and types of inputs and outputs; the smallest batch, and the input's shape at the largest."""
         engine = self._engine
         self._names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [name for name in self._names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
@@ -202,8 +204,11 @@ class EngineSession:
         self.output_names: tuple[str, ...] = tuple(name for name in self._names if name not in inputs)
         self._dtypes = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in self._names}
         shape = tuple(engine.get_tensor_shape(self._input))
-        self._fixed = shape[0] != -1
-        largest = shape if self._fixed else tuple(engine.get_tensor_profile_shape(self._input, 0)[2])
+        if shape[0] == -1:
+            smallest, _, largest = map(tuple, engine.get_tensor_profile_shape(self._input, 0))
+        else:
+            smallest = largest = shape
+        self._least: int = smallest[0]
         self._shape: tuple[int, ...] = largest
 
     def _allocate(self) -> None:

@@ -183,8 +183,8 @@ class OrtSession:
         """
         shape = self._input.shape
         check_images(images, shape)
-        fixed = isinstance(shape[0], int)
-        return run_in_batches(self._run, images, size=shape[0] if fixed else len(images), fixed=fixed)
+        size, least = (shape[0], shape[0]) if isinstance(shape[0], int) else (len(images), 1)
+        return run_in_batches(self._run, images, size=size, least=least)
 
     def end_profiling(self) -> Path:
         """Close the session; gives the file with the events of its runs."""
