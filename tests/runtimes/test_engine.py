@@ -28,8 +28,11 @@ class Log:
         return "the log"
 
 
-def bindings(cuda: HostCuda, *, batch: tuple[int, int] | None, dtype=np.float32):
-    """A `trt` whose one engine sums each picture's channels; `batch` smallest and largest, None: fixed 2."""
+def bindings(cuda: HostCuda, *, batch: tuple[int, int] | None, dtype=np.float32, room=True):
+    """A `trt` whose one engine sums each picture's channels; `batch` smallest and largest, None: fixed 2.
+
+    Without room, an engine is read and gets no context.
+    """
 
     class Context:
         def __init__(self):
@@ -82,7 +85,7 @@ def bindings(cuda: HostCuda, *, batch: tuple[int, int] | None, dtype=np.float32)
             return [(low, 3, 4), (low, 3, 4), (high, 3, 4)]
 
         def create_execution_context(self):
-            return Context()
+            return Context() if room else None
 
     class Runtime:
         engine_host_code_allowed = False
@@ -226,6 +229,25 @@ def test_an_engine_that_wants_a_plugin(opened, tmp_path, monkeypatch):
     with pytest.raises(BundleError, match="IPluginCreator") as caught:
         opened(HostCuda(), batch=None)
     assert "plugin" in caught.value.mend
+
+
+@pytest.mark.parametrize(
+    "plan, room, said",
+    [
+        (b"good", False, "the log"),
+        (b"bad", True, "[defaultAllocator.cpp] Error Code 1: Cuda Runtime (out of memory)"),
+    ],
+)
+def test_too_little_memory_is_not_said_to_be_a_foreign_engine(
+    opened, tmp_path, monkeypatch, plan, room, said
+):
+    (tmp_path / "model.engine").write_bytes(plan)
+    monkeypatch.setattr(Log, "said", lambda _: said)
+    cuda = HostCuda()
+    with pytest.raises(EnvironmentLacks) as caught:
+        opened(cuda, batch=None, room=room)
+    assert said in caught.value.what and "smaller --batch" in caught.value.mend
+    assert not cuda.held
 
 
 def test_too_little_memory_leaves_none_held(opened):

@@ -21,7 +21,7 @@ from cnnx.runtimes import USUAL, RunOptions, RunTimes
 from cnnx.runtimes.batches import check_images, run_in_batches
 from cnnx.runtimes.device import Buffer, Cuda, Event, Graph
 from cnnx.runtimes.layer_times import LayerTime
-from cnnx.runtimes.network import Library
+from cnnx.runtimes.network import Library, tells_no_memory
 from cnnx.runtimes.profiler import make_profiler
 
 _WARMING_RUNS = 5
@@ -54,7 +54,7 @@ class EngineSession:
 
     Raises:
         BundleError: the engine is damaged, of another release, or for another GPU.
-        EnvironmentLacks: CUDA reports an error, such as too little memory; or no CUDA graphs.
+        EnvironmentLacks: memory does not suffice, CUDA reports an error, or has no CUDA graphs.
     """
 
     def __init__(
@@ -78,9 +78,11 @@ class EngineSession:
         log.clear()
         self._trt_runtime: Any = make_trt_runtime(trt, log, options)
         self._engine: Any = self._trt_runtime.deserialize_cuda_engine(file.read_bytes())
-        self._context: Any = self._engine.create_execution_context() if self._engine is not None else None
+        if self._engine is None:
+            raise _not_read(runtime, log.said(), file)
+        self._context: Any = self._engine.create_execution_context()
         if self._context is None:
-            raise _not_taken(runtime, log.said(), file)
+            raise _no_room(runtime, log.said(), file)
         self._describe(trt)
         self._graph: Graph | None = None
         self._buffers: dict[str, Buffer] = {}
@@ -382,11 +384,23 @@ def make_trt_runtime(trt: Any, log: Log, options: RunOptions) -> Any:
     return trt_runtime
 
 
-def _not_taken(runtime: str, said: str, file: Path) -> BundleError:
+def _not_read(runtime: str, said: str, file: Path) -> CnnxError:
+    """Why a plan gives no engine."""
+    if tells_no_memory(said):
+        return _no_room(runtime, said, file)
     return BundleError(
         f"{runtime} does not take the engine: {said}",
         where=file,
         mend="it uses a plugin, and cnnx loads none: build it from a graph of standard operators"
         if "plugin" in said.lower()
         else "build it again with this release and for this GPU",
+    )
+
+
+def _no_room(runtime: str, said: str, file: Path) -> EnvironmentLacks:
+    """An engine that was read is of this release and GPU: what it lacks is memory."""
+    return EnvironmentLacks(
+        f"{runtime} has no room for the engine: {said}",
+        where=file,
+        mend="free GPU memory (other programs), or export and build with a smaller --batch",
     )

@@ -171,7 +171,7 @@ class ParsedNetwork:
         if plan is not None:
             return bytes(plan)
         said, mend = self._log.said(), None
-        if self._log.skipped or _NO_MEMORY.search(said):
+        if self._log.skipped or tells_no_memory(said):
             said = "; ".join(filter(None, (said, self._log.skipped_tactics())))
             mend = (
                 "free memory (other programs, the desktop) or build a smaller batch; where the workspace "
@@ -224,9 +224,14 @@ def check_precision(found: Mapping[str, str], request: BuildRequest, *, file: Pa
     )
 
 
+def tells_no_memory(said: str) -> bool:
+    """Whether the log says that memory did not suffice."""
+    return _NO_MEMORY.search(said) is not None
+
+
 def without_driver_noise(text: str) -> str:
     """What the builder says, without the lines by which it misses a driver that building may not need."""
-    return "\n".join(line for line in text.splitlines() if "cudaError" not in line or _NO_MEMORY.search(line))
+    return "\n".join(line for line in text.splitlines() if "cudaError" not in line or tells_no_memory(line))
 
 
 def parser_sentence(description: str) -> str:
