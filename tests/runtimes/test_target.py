@@ -6,13 +6,14 @@ import json
 import shutil
 
 import pytest
-from imitated_trt import ImitatedBindings
+from imitated_trt import ImitatedBindings, machine
 from typer.testing import CliRunner
 
 import cnnx
 from cnnx import runtimes
 from cnnx.cli.app import app
 from cnnx.errors import BundleError, EnvironmentLacks, MissingExtra
+from cnnx.pipeline import steps
 from cnnx.pipeline.running import choose_runtime
 from cnnx.runtimes import trt
 from cnnx.runtimes.trt import TrtRuntime
@@ -76,6 +77,20 @@ def test_an_engine_whose_smallest_batch_is_large_is_validated_and_measured(tenso
     assert validation.subject.artefact == "engine" and validation.images == 20
     [measured] = cnnx.bench(made.bundle.path, batch=16, seconds=0.01, percentile=50).measurements
     assert measured.subject.artefact == "engine" and measured.latency.batch == 16
+
+
+def test_machines_that_share_a_cache_never_share_an_engine(tensorrt, bundle, monkeypatch):
+    """Without NVML, as on a Jetson of before, board and device were no part of what a build depends on."""
+
+    def builds(board, device):
+        monkeypatch.setattr(steps, "detect", lambda: machine(board))
+        monkeypatch.setattr(tensorrt._bindings.device, "device_name", lambda: device)
+        before = len(tensorrt._bindings.loaded.trt.configs)
+        cnnx.build(bundle.path, target="tensorrt")
+        return len(tensorrt._bindings.loaded.trt.configs) - before
+
+    nx, agx = "NVIDIA Jetson Orin NX", "NVIDIA Jetson AGX Orin"
+    assert [builds(nx, "Orin"), builds(nx, "Orin"), builds(agx, "Orin"), builds(agx, "Other")] == [1, 0, 1, 1]
 
 
 def test_an_engine_of_another_release_is_refused_naming_both(tensorrt, bundle, monkeypatch):

@@ -280,14 +280,12 @@ def engine_step(
     """
     asked = dataclasses.asdict(request)
     asked["options"].pop("timing_cache_folder")
-    here = None if request.compute_capabilities else detect()
     inputs = {
         "graph": digest_of_file(model),
         "runtime": runtime.name,
         "version": runtime.version(),
         "request": asked,
-        # Built for the GPU that is here, not for a named one: a cache may be shared by several machines.
-        "device": [here.board, here.gpu.name, here.gpu.compute_capability] if here and here.gpu else None,
+        "device": None if request.compute_capabilities else _device_here(runtime),
         "code": code_digest(runtimes.NAMES[runtime.name]),
     }
 
@@ -311,3 +309,11 @@ def engine_step(
             (place / BUILT).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 
     return steps.make(f"{runtime.name} engine", "engine", inputs, fill)
+
+
+def _device_here(runtime: runtimes.Runtime) -> list[str | None]:
+    """What an engine for no named GPU is for: a cache may be shared by several machines.
+
+    The board, too, as GPUs of one name differ in size between boards; CUDA's name, as NVML may be absent.
+    """
+    return [detect().board, runtime.device() if runtime.cannot_run() is None else None]
