@@ -37,8 +37,8 @@ SCHEMA = 1
 REFERENCE_BYTES = 32 * 2**20
 MODEL, CALIBRATION, REFERENCE, LABELS = "model.onnx", "calibration.json", "reference.npz", "labels.txt"
 _MANIFEST, _ENGINE = "manifest.json", "engine.json"
-# Came into engine.json with TensorRT; engines of before are still read.
-_LATER = frozenset({"reach", "version_compatible", "dla_core", "timing_cache", "remarks"})
+# Came into engine.json with TensorRT and after; engines of before are still read.
+_LATER = frozenset({"reach", "version_compatible", "dla_core", "on_gpu", "timing_cache", "remarks"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +148,7 @@ class Engine:
             alone) or "ampere_plus".
         version_compatible: whether later releases than the one that built it may run it.
         dla_core: of the DLA that it was built for; None: for the GPU alone.
+        on_gpu: layers that this DLA cannot run and the GPU does.
         timing_cache: SHA-256 of the timing cache that the build left; empty: none was kept.
         remarks: what the build said beside success.
     """
@@ -165,6 +166,7 @@ class Engine:
     reach: str = "compute_capability"
     version_compatible: bool = False
     dla_core: int | None = None
+    on_gpu: Sequence[str] = ()
     timing_cache: str = ""
     remarks: Sequence[str] = ()
     schema: int = SCHEMA

@@ -254,8 +254,17 @@ def test_a_dla_build_lists_what_the_gpu_does_and_what_cannot_be_seen(net, tmp_pa
     fallback, unseen = built.remarks
     assert "2 of" in fallback and "flat; fc" in fallback
     assert "2 layers run inside the DLA" in unseen and "conv1; conv2" in unseen
+    assert built.on_gpu == ("flat", "fc")
     opened(tmp_path, built, bindings, RunOptions(dla_core=built.dla_core)).close()
     assert made.cores == [1, 1]  # when inspected and when opened
+
+
+def test_every_layer_that_a_dla_leaves_to_the_gpu_is_kept_and_a_few_are_shown(net):
+    layers = ("conv1", "relu1", "conv2", "relu2", "pool", "gap", "flat", "fc")
+    bindings = ImitatedBindings(here=machine(**JETSON), cannot=layers)
+    built = build(bindings, net("fp16"), request("fp16", dla_core=0))
+    assert set(built.on_gpu) == set(layers)
+    assert "8 of" in built.remarks[0] and "and 3 more" in built.remarks[0]
 
 
 @pytest.mark.parametrize(

@@ -303,6 +303,7 @@ def engine_step(
                 "reach": built.reach,
                 "version_compatible": built.version_compatible,
                 "dla_core": built.dla_core,
+                "on_gpu": built.on_gpu,
                 "timing_cache": built.timing_cache,
                 "remarks": built.remarks,
             }

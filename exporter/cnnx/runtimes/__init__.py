@@ -121,6 +121,7 @@ class BuiltEngine:
         reach: which GPUs run it.
         version_compatible: whether other releases than the one that built it do.
         dla_core: that it was built for; None: for the GPU alone.
+        on_gpu: layers that this DLA cannot run and the GPU does, as the network names them.
         timing_cache: SHA-256 of the timing cache as the build left it; empty: none was kept.
         remarks: what the build has to say beside success, a sentence each.
     """
@@ -135,6 +136,7 @@ class BuiltEngine:
     reach: Reach = "compute_capability"
     version_compatible: bool = False
     dla_core: int | None = None
+    on_gpu: tuple[str, ...] = ()
     timing_cache: str = ""
     remarks: tuple[str, ...] = ()
 

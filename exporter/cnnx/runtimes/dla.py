@@ -15,7 +15,6 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 from cnnx.errors import UsageError
-from cnnx.runtimes.network import listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ def use_dla(trt: Any, builder: Any, network: Any, config: Any, *, core: int) -> 
     """Set a configuration up for a DLA core, with the GPU for what it cannot do.
 
     Returns:
-        A remark that lists the layers left to the GPU; nothing where there is none.
+        Names of the layers left to the GPU.
 
     Raises:
         UsageError: no such core.
@@ -100,14 +99,8 @@ def use_dla(trt: Any, builder: Any, network: Any, config: Any, *, core: int) -> 
     config.default_device_type = trt.DeviceType.DLA
     config.DLA_core = core
     config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
-    names = []
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
-        if not config.can_run_on_DLA(layer):
-            names.append(layer.name)
-    if not names:
-        return ()
-    return (f"{len(names)} of {network.num_layers} layers run on the GPU, the DLA cannot: {listed(names)}",)
+    layers = (network.get_layer(index) for index in range(network.num_layers))
+    return tuple(layer.name for layer in layers if not config.can_run_on_DLA(layer))
 
 
 def _within(version: str, span: tuple[str, str]) -> bool:

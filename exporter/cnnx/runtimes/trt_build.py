@@ -5,7 +5,7 @@ The bindings' module is handed in; trt.py imports it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,8 @@ def build_engine(file: Path, request: BuildRequest, *, library: Library, place: 
     level = _compatibility_level(library.trt, options, place)
     parsed = ParsedNetwork(file, library, product="TensorRT")
     config = parsed.config(request.batch)
-    remarks = [*_configure(library.trt, parsed, config, options=options, level=level)]
+    on_gpu = _configure(library.trt, parsed, config, options=options, level=level)
+    remarks = _fallback(on_gpu, parsed.network.num_layers)
     timings = _timing_cache(options, place)
     if timings and (remark := timings.give_to(config)):
         remarks.append(remark)
@@ -92,6 +93,7 @@ def build_engine(file: Path, request: BuildRequest, *, library: Library, place: 
         reach=_REACH[options.hardware_compatibility],
         version_compatible=options.version_compatible,
         dla_core=options.dla_core,
+        on_gpu=on_gpu,
         timing_cache=digest,
         remarks=tuple(remarks),
     )
@@ -135,8 +137,8 @@ def _compatibility_level(trt: Any, options: BuildOptions, place: Place) -> Any:
 
 def _configure(
     trt: Any, parsed: ParsedNetwork, config: Any, *, options: BuildOptions, level: Any
-) -> Iterable[str]:
-    """Set the options on a builder configuration; gives remarks."""
+) -> tuple[str, ...]:
+    """Set the options on a builder configuration; gives the layers that a DLA leaves to the GPU."""
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     if options.optimization_level is not None:
@@ -148,6 +150,13 @@ def _configure(
     if options.dla_core is None:
         return ()
     return use_dla(trt, parsed.builder, parsed.network, config, core=options.dla_core)
+
+
+def _fallback(on_gpu: Sequence[str], layers: int) -> list[str]:
+    """In short: the engine's description has them all."""
+    if not on_gpu:
+        return []
+    return [f"{len(on_gpu)} of {layers} layers run on the GPU, the DLA cannot: {listed(on_gpu)}"]
 
 
 def _timing_cache(options: BuildOptions, place: Place) -> TimingCache | None:
