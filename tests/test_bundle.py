@@ -319,3 +319,14 @@ def test_a_damaged_record_is_named(tmp_path, spoil):
     with pytest.raises(BundleError, match="damaged") as caught:
         made.records()
     assert caught.value.where == str(path) and caught.value.mend
+
+
+def test_a_record_of_before_engines_were_named_is_read(tmp_path):
+    made = make(tmp_path / "b")
+    path = made.add_record(
+        Record("validation", Subject("net", "engine", "0", "int8", "trt 1", "GPU"), {}, {})
+    )
+    path.write_text(path.read_text().replace(',\n  "engine": ""', ""))
+    assert "engine" not in json.loads(path.read_text())["subject"]
+    [record] = made.records()
+    assert record.subject.engine == "" and str(record.subject) == "net int8 engine 0 on trt 1, GPU"

@@ -53,6 +53,7 @@ class Subject:
         precision: fp32, fp16 or int8.
         runtime: name and version of what ran it, such as "ort 1.31.1".
         device: what it ran on.
+        engine: identity, of an engine; empty in records of before.
     """
 
     network: str
@@ -61,11 +62,12 @@ class Subject:
     precision: str
     runtime: str
     device: str
+    engine: str = ""
 
     def __str__(self) -> str:
+        artefact = f"{self.artefact} {self.engine}" if self.engine else self.artefact
         return (
-            f"{self.network} {self.precision} {self.artefact} {self.digest[:12]} "
-            f"on {self.runtime}, {self.device}"
+            f"{self.network} {self.precision} {artefact} {self.digest[:12]} on {self.runtime}, {self.device}"
         )
 
 

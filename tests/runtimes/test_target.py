@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 import cnnx
 from cnnx import runtimes
 from cnnx.cli.app import app
-from cnnx.errors import BundleError, EnvironmentLacks, MissingExtra
+from cnnx.errors import BundleError, EnvironmentLacks, MissingExtra, UsageError
 from cnnx.pipeline import steps
 from cnnx.pipeline.running import choose_runtime
+from cnnx.record import read_record
 from cnnx.runtimes import trt
 from cnnx.runtimes.trt import TrtRuntime
 
@@ -119,6 +120,44 @@ def test_options_of_the_builder_go_from_the_command_to_the_engine(tensorrt, bund
     assert cnnx.validate(bundle.path).validation.subject.digest == engine["digest"]
     measured = cnnx.bench(bundle.path, seconds=0.01, percentile=50, layers=True).measurements[0]
     assert measured.subject.digest == engine["digest"] and measured.layers is not None
+
+
+def test_one_of_several_engines_is_taken_by_name(tensorrt, bundle):
+    usual = cnnx.build(bundle.path, target="tensorrt").engines[0].identity
+    options = cnnx.BuildOptions(hardware_compatibility="ampere_plus")
+    other = cnnx.build(bundle.path, target="tensorrt", options=options).engines[0].identity
+    assert sorted((usual, other)) == sorted(one.name for one in (bundle.path / "engines").iterdir())
+    options = cnnx.BuildOptions(version_compatible=True)
+    third = cnnx.build(bundle.path, target="tensorrt", options=options).engines[0].identity
+
+    told = []
+    judged = cnnx.validate(bundle.path, listener=told.append)
+    assert judged.validation.subject.engine == usual
+    (remark,) = [event.step for event in told if event.note]
+    assert other in remark and third in remark and "--engine" in remark
+    told.clear()
+    judged = cnnx.validate(bundle.path, engine=other, listener=told.append)
+    assert judged.validation.subject.engine == other and not [event for event in told if event.note]
+    assert read_record(next(iter(sorted(bundle.path.glob("runs/*"), reverse=True)))).subject.engine == other
+    [measured] = cnnx.bench(bundle.path, engine=third, seconds=0.01, percentile=50).measurements
+    assert measured.subject.engine == third and third in str(measured.subject) and not measured.remark
+    [measured] = cnnx.bench(bundle.path, seconds=0.01, percentile=50).measurements
+    assert measured.subject.engine == usual and third in measured.remark
+    cnnx.load(bundle.path, engine=other).close()
+
+
+def test_an_engine_that_the_bundle_does_not_hold(tensorrt, bundle, monkeypatch):
+    shutil.rmtree(bundle.path / "engines")
+    done = CliRunner().invoke(app, ["validate", str(bundle.path), "--engine", "nope"])
+    assert done.exit_code == 2 and "cnnx build" in " ".join(done.stderr.split())
+    identity = cnnx.build(bundle.path, target="tensorrt").engines[0].identity
+    done = CliRunner().invoke(app, ["bench", str(bundle.path), "--engine", "nope"], env={"COLUMNS": "200"})
+    assert done.exit_code == 2 and f"choose one of: {identity}" in " ".join(done.stderr.split())
+    with pytest.raises(UsageError, match="is of tensorrt, not of ort"):
+        cnnx.validate(bundle.path, target="ort", engine=identity)
+    monkeypatch.setattr(tensorrt._bindings.device, "why_not", lambda: "no CUDA-capable device is detected")
+    with pytest.raises(EnvironmentLacks, match="no CUDA-capable device"):
+        cnnx.validate(bundle.path, engine=identity)
 
 
 def test_options_of_tensorrt_are_refused_by_others(bundle):

@@ -14,6 +14,7 @@ from cnnx.cli.options import (
     CalibrationData,
     CalibrationImages,
     Debug,
+    Engine,
     Equalize,
     Json,
     Model,
@@ -273,6 +274,7 @@ app.command("build")(build_command)
 def validate(
     bundle: BundlePath,
     target: Target = "auto",
+    engine: Engine = None,
     report: Report = None,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -286,7 +288,7 @@ def validate(
         from cnnx.cli.tables import print_validation
 
         check_report(report)
-        result = cnnx.validate(bundle, target=target, listener=ui.listen)
+        result = cnnx.validate(bundle, target=target, engine=engine, listener=ui.listen)
         ui.show(
             result,
             command="validate",

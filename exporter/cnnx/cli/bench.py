@@ -9,6 +9,7 @@ import typer
 
 from cnnx.cli.options import (
     Debug,
+    Engine,
     Json,
     Power,
     Rate,
@@ -33,6 +34,7 @@ Bundles = Annotated[
 def bench_command(
     bundles: Bundles,
     target: Target = "auto",
+    engine: Engine = None,
     batch: Annotated[str, typer.Option(help="Pictures a run, or several such as 1,2,4,8.")] = "1",
     seconds: Annotated[float, typer.Option(help="The least time to measure each for.")] = 3.0,
     percentile: Annotated[
@@ -68,6 +70,7 @@ def bench_command(
         result = cnnx.bench(
             bundles,
             target=target,
+            engine=engine,
             batch=sizes_of(batch),
             seconds=seconds,
             percentile=percentile,

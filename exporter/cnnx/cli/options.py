@@ -24,6 +24,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show every layer, warning and flipped image.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Let errors through with their traceback.")]
 Target = Annotated[str, typer.Option(help="auto, tensorrt, rtx (TensorRT for RTX) or ort (ONNX Runtime).")]
+Engine = Annotated[
+    str | None,
+    typer.Option(metavar="IDENTITY", help="Which of several engines, by its folder's name under engines/."),
+]
 Sm = Annotated[
     list[int] | None,
     typer.Option("--sm", help="GPU architecture to build for, such as 86; may be given several times."),

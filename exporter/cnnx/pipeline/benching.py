@@ -30,6 +30,7 @@ def bench(
     bundle: str | Path | Sequence[str | Path],
     *,
     target: str = "auto",
+    engine: str | None = None,
     batch: int | Sequence[int] = 1,
     seconds: float = 3.0,
     percentile: float = 99.0,
@@ -46,6 +47,7 @@ def bench(
     Args:
         bundle: a bundle's folder, or several.
         target: "auto" or a runtime's name.
+        engine: identity of the engine to take of each bundle; None: see `open_subject`.
         batch: pictures a run, or several sizes to measure one after another.
         seconds: the least time to measure each for; as many samples as the percentile needs are taken.
         percentile: to be told, in percent; more samples for a higher one.
@@ -56,7 +58,7 @@ def bench(
         listener: told of progress.
 
     Raises:
-        UsageError: options that make no sense, or no bundle takes any of the batches.
+        UsageError: options that make no sense, no such engine, or no bundle takes any of the batches.
         EnvironmentLacks: energy is asked for and no sensor sees a device; told before anything is measured.
     """
     paths = [bundle] if isinstance(bundle, (str, Path)) else list(bundle)
@@ -64,7 +66,7 @@ def bench(
     _check(paths, batches, seconds=seconds, percentile=percentile)
     steps = Steps(listener)
     bundles = [Bundle.open(Path(path)) for path in paths]
-    subjects = [open_subject(opened, target) for opened in bundles]
+    subjects = [open_subject(opened, target, engine=engine) for opened in bundles]
     _check_ranges(bundles, batches)
     if power:
         _check_sensors(power, subjects)

@@ -21,7 +21,7 @@ from cnnx.graph.inspect import Layer, expected_types, layers
 from cnnx.graph.load import load_model
 from cnnx.pipeline.measurements import Prediction
 from cnnx.pipeline.predicting import predict_graph
-from cnnx.pipeline.progress import Listener, Progress, Steps, silent
+from cnnx.pipeline.progress import Event, Listener, Progress, Steps, silent
 from cnnx.pipeline.results import BuildResult, ValidateResult
 from cnnx.pipeline.running import OpenSubject, choose_runtime, open_subject
 from cnnx.pipeline.steps import BUILT, engine_step, logits_of
@@ -70,6 +70,7 @@ def validate(
     bundle: str | Path,
     *,
     target: str = "auto",
+    engine: str | None = None,
     listener: Listener = silent,
 ) -> ValidateResult:
     """Judge what runs here on the bundle's self-test: the engine where it can run, else the graph.
@@ -79,13 +80,20 @@ def validate(
     Args:
         bundle: its folder.
         target: "auto" or a runtime's name.
+        engine: identity of the engine to judge, its folder's name under engines/; None: see `open_subject`.
         listener: told of progress.
+
+    Raises:
+        UsageError: the bundle holds no engine of that identity.
     """
     opened = Bundle.open(Path(bundle))
     steps = Steps(listener)
+    subject = open_subject(opened, target, engine=engine)
+    for remark in subject.remarks:
+        listener(Event(remark, note=True))
     reference = opened.reference()
     validation = judge_session(
-        open_subject(opened, target),
+        subject,
         opened,
         pixels=reference.crops,
         original=reference.logits,
@@ -248,10 +256,15 @@ def recipe_of(manifest: Manifest) -> Recipe:
     return recipe_from_dict(manifest.recipe, where=Path("manifest.json"))
 
 
-def load(bundle: str | Path, *, target: str = "auto") -> runtimes.Session:
+def load(bundle: str | Path, *, target: str = "auto", engine: str | None = None) -> runtimes.Session:
     """Open what of a bundle runs here, every hash checked first.
+
+    Args:
+        bundle: its folder.
+        target: "auto" or a runtime's name.
+        engine: identity of the engine to open; None: see `open_subject`.
 
     Returns:
         A session; `run` takes (N, C, H, W) float32, preprocessed as the manifest says.
     """
-    return open_subject(Bundle.open(Path(bundle)), target).open()
+    return open_subject(Bundle.open(Path(bundle)), target, engine=engine).open()

@@ -13,6 +13,7 @@ from cnnx.bundle import Bundle, Engine, Manifest
 from cnnx.environment import Environment, detect
 from cnnx.errors import BundleError, CnnxError, MissingExtra, UsageError
 from cnnx.record import Subject
+from cnnx.runtimes.network import release_of
 
 
 def choose_runtime(target: str, sm: Sequence[int]) -> runtimes.Runtime:
@@ -79,22 +80,26 @@ class OpenSubject:
         return self.runtime.open(self.file, self.wanted(cuda_graph=cuda_graph))
 
 
-def open_subject(bundle: Bundle, target: str) -> OpenSubject:
+def open_subject(bundle: Bundle, target: str, *, engine: str | None = None) -> OpenSubject:
     """What of a bundle can run here: for "auto" an engine if one can, else the graph on ONNX Runtime.
+
+    Args:
+        bundle: opened.
+        target: "auto" or a runtime's name.
+        engine: identity of the engine to take; None: TensorRT's before RTX's, and one that was built by the
+            usual options before others, the others being remarked.
 
     Raises:
         EnvironmentLacks: a named runtime cannot run here.
         BundleError: no engine of that runtime, or it was built for another machine.
+        UsageError: no engine of that name, or it is of another runtime than the target.
     """
-    manifest = bundle.manifest
     environment = detect()
-    if (found := _engine_that_runs(bundle, target, environment)) is not None:
-        engine, runtime = found
-        version = f"{engine.runtime} {engine.runtime_version}"
-        subject = _subject(manifest, "engine", engine.digest, version, runtime.device())
-        file = bundle.engine_file(engine)
-        options = runtimes.RunOptions(host_code=engine.version_compatible, dla_core=engine.dla_core)
-        return OpenSubject(subject, runtime, file, options, _of_gpu(environment))
+    engines = bundle.engines() if engine is None else (_named(bundle, target, engine),)
+    if ready := _that_run(engines, target, environment, where=bundle.path):
+        return _open_engine(bundle, ready, environment)
+    if engine is not None:
+        target = engines[0].runtime
     if target not in ("auto", "ort"):
         runtime = runtimes.get(target)
         raise runtime.cannot_run() or UsageError(
@@ -105,9 +110,29 @@ def open_subject(bundle: Bundle, target: str) -> OpenSubject:
     ort = runtimes.get("ort")
     if reason := ort.cannot_run():
         raise reason
+    manifest = bundle.manifest
     subject = _subject(manifest, "graph", manifest.files["model.onnx"], f"ort {ort.version()}", ort.device())
     remarks = () if subject.device.startswith("CPU: ") else _of_gpu(environment)
     return OpenSubject(subject, ort, bundle.model, remarks=remarks)
+
+
+def _open_engine(bundle: Bundle, ready: Sequence[Engine], environment: Environment) -> OpenSubject:
+    """The first of the engines that run here."""
+    engine, *others = ready
+    runtime = runtimes.get(engine.runtime)
+    version = f"{engine.runtime} {engine.runtime_version}"
+    subject = _subject(bundle.manifest, "engine", engine.digest, version, runtime.device())
+    remarks = _of_gpu(environment)
+    if others:
+        names = ", ".join(other.identity for other in others)
+        remarks = (*remarks, f"Of the bundle's engines {engine.identity} is taken; --engine takes {names}.")
+    return OpenSubject(
+        dataclasses.replace(subject, engine=engine.identity),
+        runtime,
+        bundle.engine_file(engine),
+        runtimes.RunOptions(host_code=engine.version_compatible, dla_core=engine.dla_core),
+        remarks,
+    )
 
 
 def _of_gpu(here: Environment) -> tuple[str, ...]:
@@ -115,26 +140,51 @@ def _of_gpu(here: Environment) -> tuple[str, ...]:
     return (f"{here.gpu.remark}.",) if here.gpu and here.gpu.remark else ()
 
 
-def _engine_that_runs(
-    bundle: Bundle, target: str, environment: Environment
-) -> tuple[Engine, runtimes.Runtime] | None:
-    """The first engine that this machine can run, TensorRT's before RTX's; None where there is none at all.
+def _named(bundle: Bundle, target: str, identity: str) -> Engine:
+    standing = {engine.identity: engine for engine in bundle.engines()}
+    if identity not in standing:
+        raise UsageError(
+            f"the bundle holds no engine {identity!r}",
+            where=bundle.path,
+            mend=f"choose one of: {', '.join(standing)}" if standing else f"cnnx build {bundle.path}",
+        )
+    engine = standing[identity]
+    if target not in ("auto", engine.runtime):
+        raise UsageError(
+            f"the engine {identity} is of {engine.runtime}, not of {target}", mend="leave --target out"
+        )
+    return engine
+
+
+def _that_run(
+    engines: Sequence[Engine], target: str, environment: Environment, *, where: Path
+) -> list[Engine]:
+    """Engines that this machine can run, the one to take first; none where there is none at all.
 
     Raises:
         BundleError: there are engines of runtimes that run here, and none was built for this machine.
     """
-    refusal = None
-    for engine in sorted(bundle.engines(), key=lambda engine: engine.runtime != "tensorrt"):
+    found, refusals = [], []
+    for engine in engines:
         runtime = runtimes.get(engine.runtime)
         if target not in ("auto", engine.runtime) or runtime.cannot_run() is not None:
             continue
-        refusal_of_this = _refusal(engine, runtime, environment, where=bundle.path)
-        if refusal_of_this is None:
-            return engine, runtime
-        refusal = refusal or refusal_of_this
-    if refusal is not None:
-        raise refusal
-    return None
+        refusal = _refusal(engine, runtime, environment, where=where)
+        if refusal is None:
+            found.append(engine)
+        else:
+            refusals.append(refusal)
+    if refusals and not found:
+        raise refusals[0]
+    return sorted(found, key=_preference, reverse=True)
+
+
+def _preference(engine: Engine) -> tuple[bool, bool, tuple[int, ...]]:
+    """The larger, the sooner: TensorRT's, built by the usual options, and by the newest release."""
+    on_tensorrt = engine.runtime == "tensorrt"
+    usual_reach = "gpu" if on_tensorrt else "compute_capability"
+    usual = engine.dla_core is None and not engine.version_compatible and engine.reach == usual_reach
+    return on_tensorrt, usual, release_of(engine.runtime_version)
 
 
 def _refusal(
