@@ -38,7 +38,7 @@ REFERENCE_BYTES = 32 * 2**20
 MODEL, CALIBRATION, REFERENCE, LABELS = "model.onnx", "calibration.json", "reference.npz", "labels.txt"
 _MANIFEST, _ENGINE = "manifest.json", "engine.json"
 # Came into engine.json with TensorRT and after; engines of before are still read.
-_LATER = frozenset({"reach", "version_compatible", "dla_core", "on_gpu", "timing_cache", "remarks"})
+_LATER = frozenset({"reach", "version_compatible", "dla_core", "on_gpu", "timing_cache", "remarks", "batch"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +151,7 @@ class Engine:
         on_gpu: layers that this DLA cannot run and the GPU does.
         timing_cache: SHA-256 of the timing cache that the build left; empty: none was kept.
         remarks: what the build said beside success.
+        batch: smallest, the one it is tuned for, and largest; empty in descriptions of before.
     """
 
     identity: str
@@ -169,6 +170,7 @@ class Engine:
     on_gpu: Sequence[str] = ()
     timing_cache: str = ""
     remarks: Sequence[str] = ()
+    batch: Sequence[int] = ()
     schema: int = SCHEMA
 
     def check(

@@ -63,7 +63,8 @@ def test_bundles_take_turns_over_batches_and_what_does_not_fit_is_a_row(bundles,
     assert code == 0 and [m["subject"]["precision"] for m in (fp16, int8)] == ["fp16", "int8"]
     assert [(row["batch"], row["reason"][:11]) for row in result["unmeasured"]] == [(8, "the graph t")] * 2
     assert int8["conditions"] == {
-        "cuda_graph": None, "percentile": 90.0, "min_seconds": 0.02, "side_by_side": 2
+        "cuda_graph": None, "percentile": 90.0, "min_seconds": 0.02, "side_by_side": 2,
+        "tuned_for": None, "largest": None,
     }  # fmt: skip
     figures = int8["figures"]
     assert figures["of"] == "end to end" and figures["p50_interval"]["low"] <= figures["p50_ns"]
@@ -111,6 +112,25 @@ def test_engines_tell_parts_are_judged_and_compared(bundles, monkeypatch, cnnx_c
     code, out, _ = cnnx_command("bench", *bundles, "--seconds", "0.01", "--no-cuda-graph")
     assert code == 6 and "CUDA graph off" in out and "GPU compute" in out and "undecided" in out
     assert "invalid: tiny engine int8, batch 1: queueing takes" in " ".join(out.split())
+
+
+def test_an_engine_says_what_batch_it_is_tuned_for_and_its_memory_is_of(bundles, monkeypatch, cnnx_command):  # noqa: F811
+    imitation = ImitatedBindings("11.4.0.106")
+    monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(imitation))
+    usual, small = (cnnx.build(bundles[0], target="tensorrt", opt_batch=n).engines[0] for n in (None, 2))
+    assert (usual.batch, small.batch) == ((1, 4, 4), (1, 2, 4)) and imitation.config.profiles[0].shapes[1][
+        0
+    ] == 2
+    options = {"seconds": 0.01, "percentile": 50}
+    [measured] = cnnx.bench(bundles[0], engine=small.identity, **options).measurements
+    assert (measured.conditions.tuned_for, measured.conditions.largest) == (2, 4)
+    [measured] = cnnx.bench(bundles[0], **options).measurements
+    assert measured.subject.engine == usual.identity and measured.conditions.tuned_for == 4
+    _, out, _ = cnnx_command("bench", bundles[0], "--batch", "1,2", "--seconds", "0.01")
+    said = f"tiny engine fp16 is {usual.identity}, tuned for batch 4; its memory is of its largest batch, 4."
+    assert out.count(said) == 1
+    code, _, said = cnnx_command("build", bundles[0], "--target", "tensorrt", "--opt-batch", "5")
+    assert code == 2 and "batches of 1 to 4, none of 5" in said
 
 
 def test_without_capture_an_engine_is_measured_plainly_unless_graphs_were_asked(bundles, monkeypatch):

@@ -36,7 +36,9 @@ def build(bindings, file, asked):
 def test_every_layer_is_of_the_type_the_graph_gives_it(net, release, precision, batch):
     bindings = ImitatedBindings(release)
     built = build(
-        bindings, net(precision, batch=batch), request(precision, batch=(1, 1, 1 if batch == 1 else 4))
+        bindings,
+        net(precision, batch=batch),
+        request(precision, batch=(1, 1, 1) if batch == 1 else (1, 4, 4)),
     )
     assert built.layer_types == dict.fromkeys(LAYERS, precision)
     short = ".".join(release.split(".")[:3])
@@ -46,6 +48,12 @@ def test_every_layer_is_of_the_type_the_graph_gives_it(net, release, precision, 
     assert bindings.loaded.trt.BuilderFlag.TF32 not in config.flags
     assert (config.limits, config.cache) == ({}, None)
     assert len(config.profiles) == (batch == "N")
+
+
+def test_engines_tuned_for_other_batches_stand_beside_each_other(net):
+    file = net("fp16", batch="N")
+    found = [build(ImitatedBindings(), file, request("fp16", batch=(1, best, 8))).identity for best in (1, 8)]
+    assert found == ["tensorrt-10.3.0-sm87-host-opt1", "tensorrt-10.3.0-sm87-host"]
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -22,6 +22,10 @@ def build_command(
     bundle: BundlePath,
     target: Target = "auto",
     sm: Sm = None,
+    opt_batch: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Batch to choose the fastest kernels for; else the largest."),
+    ] = None,
     workspace: Annotated[
         int | None,
         typer.Option(min=1, metavar="MIB", help="TensorRT: cap on the kernels' own memory; too low is slow."),
@@ -59,5 +63,7 @@ def build_command(
             version_compatible=version_compatible,
             dla_core=dla,
         )
-        result = cnnx.build(bundle, target=target, sm=sm or (), options=options, listener=ui.listen)
+        result = cnnx.build(
+            bundle, target=target, sm=sm or (), opt_batch=opt_batch, options=options, listener=ui.listen
+        )
         ui.show(result, command="build", render=lambda out, _: print_engines(out, result.engines))

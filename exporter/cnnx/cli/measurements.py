@@ -46,6 +46,9 @@ def print_measurements(out: Console, measurements: Sequence[Measurement]) -> Non
         samples = ", ".join(str(len(measured.latency.samples_ns)) for measured in together)
         out.print(f"{samples} samples; - where they are too few for the figure. {_conditions(together)}")
     out.print(_memory_table(measurements, several=several))
+    for line in dict.fromkeys(map(_engine, measurements)):
+        if line:
+            out.print(escape(line), soft_wrap=True)
     out.print("Memory: each opened and run once in a process of its own; predicted without libraries.")
     for measured in measurements:
         for line in _verdict(measured):
@@ -176,6 +179,18 @@ def _print_layers(out: Console, profile: LayerProfile, title: str, *, verbose: b
     said = ", ".join(f"{kind} {share:.1%}" for kind, share in profile.as_dict()["shares"].items())
     more = f"{len(ordered) - len(shown)} more (--verbose); " if len(shown) < len(ordered) else ""
     out.print(f"{more}medians of {profile.runs} runs, profiled apart: {said}")
+
+
+def _engine(measured: Measurement) -> str:
+    """Which engine, what it is tuned for and what its memory is of; empty of a graph."""
+    subject, conditions = measured.subject, measured.conditions
+    if not subject.engine:
+        return ""
+    said = f"{subject.network} {_name(measured)} is {subject.engine}"
+    if conditions.largest is None:
+        return f"{said}."
+    tuned = f"tuned for batch {conditions.tuned_for}"
+    return f"{said}, {tuned}; its memory is of its largest batch, {conditions.largest}."
 
 
 def _name(measured: Measurement) -> str:

@@ -35,6 +35,7 @@ def build(
     *,
     target: str = "auto",
     sm: Sequence[int] = (),
+    opt_batch: int | None = None,
     options: runtimes.BuildOptions | None = None,
     listener: Listener = silent,
 ) -> BuildResult:
@@ -44,13 +45,14 @@ def build(
         bundle: its folder.
         target: "auto" or a runtime's name.
         sm: GPU architectures to build for, such as 86; none: this machine's GPU.
+        opt_batch: batch that kernels are chosen for, within the graph's; None: the largest.
         options: of TensorRT's builder; None: the usual ones. A timing cache is kept beside the steps' cache
             unless they name another place.
         listener: told of progress.
 
     Raises:
         BundleError: the bundle is not whole.
-        UsageError: the target builds nothing, or not for these GPUs.
+        UsageError: the target builds nothing, or not for these GPUs or this batch.
         EnvironmentLacks: what the target needs is absent.
         BuildFailed: it was refused, or the asked precision was not reached.
     """
@@ -62,7 +64,7 @@ def build(
             f"{runtime.name} runs the bundle's graph as it is and builds no engine",
             mend="name a builder and a GPU: --target rtx --sm 86",
         )
-    engines = build_into(opened, runtime, sm, steps, options=options)
+    engines = build_into(opened, runtime, sm, steps, opt_batch=opt_batch, options=options)
     return BuildResult(opened, engines, tuple(steps.times))
 
 
@@ -161,17 +163,25 @@ def build_into(
     sm: Sequence[int],
     steps: Steps,
     *,
+    opt_batch: int | None = None,
     options: runtimes.BuildOptions | None = None,
 ) -> tuple[Engine, ...]:
-    """Build a bundle's graph with a runtime and keep the engines in the bundle."""
+    """Build a bundle's graph with a runtime and keep the engines in the bundle; see `build`."""
     manifest = bundle.manifest
     low, high = manifest.batch
+    best = high if opt_batch is None else opt_batch
+    if not low <= best <= high:
+        raise UsageError(
+            f"the graph takes batches of {low} to {high}, none of {best} to be tuned for",
+            where=bundle.path,
+            mend="choose --opt-batch among them, or export with another --batch",
+        )
     asked = options or runtimes.BuildOptions()
     caches = asked.timing_cache_folder or str(cache_folder() / "timing-caches")
     request = runtimes.BuildRequest(
         precision=manifest.precision,
         expected=expected_types(load_model(bundle.model)),
-        batch=(low, high, high),
+        batch=(low, best, high),
         compute_capabilities=tuple(sm),
         options=dataclasses.replace(asked, timing_cache_folder=caches),
     )
@@ -193,6 +203,7 @@ def build_into(
             precision=manifest.precision,
             graph_digest=manifest.files["model.onnx"],
             environment=environment,
+            batch=request.batch,
         )
         bundle.add_engine(engine, place / engine.file)
         engines.append(engine)

@@ -27,12 +27,16 @@ class Conditions:
         percentile: that was asked for, in percent.
         min_seconds: the least sum of samples.
         side_by_side: subjects that took turns.
+        tuned_for: batch that an engine's kernels were chosen for; None: no engine, or not known.
+        largest: batch that an engine takes at most, which its memory is of; None likewise.
     """
 
     cuda_graph: bool | None
     percentile: float
     min_seconds: float
     side_by_side: int
+    tuned_for: int | None = None
+    largest: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

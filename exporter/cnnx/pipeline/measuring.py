@@ -29,7 +29,6 @@ from cnnx.pipeline.predicting import predict_graph
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.running import OpenSubject
 from cnnx.recipe import Preprocessing
-from cnnx.record import Subject
 
 CPU_REMARK = (
     "A Q/DQ graph runs unfused on the CPU, with every rounding simulated: its latency here predicts "
@@ -209,6 +208,7 @@ def _measured(
     found = []
     for one, latency, footprint in zip(opened.values(), latencies.values(), footprints, strict=True):
         device = one.subject.subject.device
+        _, tuned_for, largest = one.subject.batch or (None, None, None)
         found.append(
             Measurement(
                 subject=one.subject.subject,
@@ -220,6 +220,8 @@ def _measured(
                     percentile=effort.percentile,
                     min_seconds=effort.min_seconds,
                     side_by_side=len(opened),
+                    tuned_for=tuned_for,
+                    largest=largest,
                 ),
                 predicted=_prediction(one.subject, batch, footprint),
                 validity=judge_validity(

@@ -58,6 +58,7 @@ class OpenSubject:
         file: that is opened, its hash checked.
         options: how it must be opened, whatever is wanted of it.
         remarks: what is to be known of it beside its figures, a sentence each.
+        batch: of an engine: smallest, the one it is tuned for, and largest; None where they are not known.
     """
 
     subject: Subject
@@ -65,6 +66,7 @@ class OpenSubject:
     file: Path
     options: runtimes.RunOptions = runtimes.USUAL
     remarks: tuple[str, ...] = ()
+    batch: tuple[int, int, int] | None = None
 
     @property
     def captures(self) -> bool:
@@ -132,6 +134,7 @@ def _open_engine(bundle: Bundle, ready: Sequence[Engine], environment: Environme
         bundle.engine_file(engine),
         runtimes.RunOptions(host_code=engine.version_compatible, dla_core=engine.dla_core),
         remarks,
+        (engine.batch[0], engine.batch[1], engine.batch[2]) if engine.batch else None,
     )
 
 
@@ -182,9 +185,13 @@ def _that_run(
 def _preference(engine: Engine) -> tuple[bool, bool, tuple[int, ...]]:
     """The larger, the sooner: TensorRT's, built by the usual options, and by the newest release."""
     on_tensorrt = engine.runtime == "tensorrt"
-    usual_reach = "gpu" if on_tensorrt else "compute_capability"
-    usual = engine.dla_core is None and not engine.version_compatible and engine.reach == usual_reach
-    return on_tensorrt, usual, release_of(engine.runtime_version)
+    special = (
+        engine.dla_core is not None,
+        engine.version_compatible,
+        engine.reach != ("gpu" if on_tensorrt else "compute_capability"),
+        bool(engine.batch) and engine.batch[1] != engine.batch[2],
+    )
+    return on_tensorrt, not any(special), release_of(engine.runtime_version)
 
 
 def _refusal(

@@ -112,6 +112,11 @@ class BuildRequest:
     compute_capabilities: tuple[int, ...] = ()
     options: BuildOptions = BuildOptions()
 
+    @property
+    def tuning(self) -> tuple[str, ...]:
+        """What an engine's identity says of the batch it is tuned for: nothing where that is the largest."""
+        return (f"opt{self.batch[1]}",) if self.batch[1] != self.batch[2] else ()
+
 
 @dataclass(frozen=True, slots=True)
 class BuiltEngine:

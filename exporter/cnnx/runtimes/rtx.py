@@ -178,7 +178,9 @@ def _built(parsed: ParsedNetwork, file: Path, capability: int, request: BuildReq
     check_precision(found, request, file=file, target=f"SM {capability}")
     version = installed_version("tensorrt_rtx") or ""
     return BuiltEngine(
-        identity=f"rtx-{'.'.join(map(str, release_of(version)))}-sm{capability}",
+        identity="-".join(
+            ["rtx", ".".join(map(str, release_of(version))), f"sm{capability}", *request.tuning]
+        ),
         file_name="model.engine",
         plan=plan,
         runtime="rtx",

@@ -83,7 +83,7 @@ def build_engine(file: Path, request: BuildRequest, *, library: Library, place: 
     found = types_of(parse_kernels(_inspected(plan, parsed, request, library=library)))
     remarks += _judge(found, request, file=file, target=f"SM {place.compute_capability}")
     return BuiltEngine(
-        identity=_identity(options, place),
+        identity=_identity(request, place),
         file_name="model.engine",
         plan=plan,
         runtime="tensorrt",
@@ -99,10 +99,10 @@ def build_engine(file: Path, request: BuildRequest, *, library: Library, place: 
     )
 
 
-def _identity(options: BuildOptions, place: Place) -> str:
+def _identity(request: BuildRequest, place: Place) -> str:
     """Folder name under engines/: what an engine is of and for, and how it differs from the usual one."""
-    release = ".".join(map(str, release_of(place.tensorrt)))
-    parts = ["tensorrt", release, f"sm{place.compute_capability}", slug(place.device)]
+    options, release = request.options, ".".join(map(str, release_of(place.tensorrt)))
+    parts = ["tensorrt", release, f"sm{place.compute_capability}", slug(place.device), *request.tuning]
     if options.hardware_compatibility != "none":
         parts.append(options.hardware_compatibility.replace("_", "-"))
     if options.version_compatible:
