@@ -5,15 +5,21 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 
 import onnx
 import pytest
-from tests.cli.conftest import cnnx_command, tiny_graph  # noqa: F401
+from tests.cli.conftest import cnnx_command, tiny_bundle, tiny_graph  # noqa: F401
 from tests.measure.rehearsal import failing, no_sensors, rehearsal
 
 import cnnx
 from cnnx.errors import EnvironmentLacks, UsageError
 from cnnx.pipeline import survey
+from cnnx.pipeline.measurements import Unmeasured
 
 PLAN = cnnx.SurveyPlan(target="ort", seconds=0.01, percentile=50, images=16)
 
@@ -27,7 +33,7 @@ def tiny(tmp_path):
     return str(tmp_path / "tiny.onnx")
 
 
-def run(models, out, *, power=None, listener=None, **options):
+def run(models, out, *, power=None, listener=None, plan=PLAN, **options):
     steps = []
 
     def listen(event):
@@ -35,8 +41,9 @@ def run(models, out, *, power=None, listener=None, **options):
         if listener:
             listener(event)
 
-    plan = dataclasses.replace(PLAN, power=power)
-    found = cnnx.survey(models, out=out, batches=(1, 2), plan=plan, listener=listen, **options)
+    plan = dataclasses.replace(plan, power=power)
+    options = {"batches": (1, 2), **options}
+    found = cnnx.survey(models, out=out, plan=plan, listener=listen, **options)
     return found, steps
 
 
@@ -63,14 +70,136 @@ def test_every_cell_is_a_row_and_a_stopped_survey_goes_on(tiny, tmp_path):
     again, steps = run([tiny, str(tmp_path / "absent.onnx")], out)
     assert again.rows == found.rows and steps == []
 
-    # Killed in a cell: its row said "running". It is not tried again by itself, as it would be killed again.
-    row = out / "rows" / "tiny-int8-b2.json"
-    row.write_text(json.dumps({**json.loads(row.read_text()), "status": "running"}))
-    killed, steps = run([tiny], out)
-    assert steps == [] and [r["status"] for r in killed.rows] == ["done"] * 3 + ["failed"]
-    assert "died in this cell" in killed.rows[-1]["reason"]
-    mended, steps = run([tiny], out, again=True)
-    assert mended.rows[-1]["status"] == "done" and steps.count("latency and memory") >= 1
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("measuring", [False, True])
+def test_what_was_stopped_by_hand_is_not_over(tiny, tmp_path, measuring, error):
+    def stop(event):
+        if any(tmp_path.glob("out/rows/*.json")) or (not measuring and event.step == "validation"):
+            raise error
+
+    one = {"batches": [1], "precisions": ["fp16"]}
+    with pytest.raises(error):
+        run([tiny], tmp_path / "out", listener=stop, **one)
+    assert not list(tmp_path.glob("out/rows/*.json"))
+    found, _ = run([tiny], tmp_path / "out", **one)
+    assert cells(found) == [("tiny", "fp16", 1, "done")]
+
+
+def test_a_stop_while_a_failed_cell_is_done_again_leaves_its_reason(tiny, tmp_path, monkeypatch):
+    one = {"batches": [1], "precisions": ["fp16"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(survey, "bench", lambda places, **_: 1 / 0)
+        failed, _ = run([tiny], tmp_path / "out", **one)
+
+    def stop(event):
+        if event.step == "latency and memory":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run([tiny], tmp_path / "out", listener=stop, again=True, **one)
+    found, _ = run([tiny], tmp_path / "out", **one)
+    assert found.rows == failed.rows and "ZeroDivisionError" in found.rows[0]["reason"]
+
+
+def test_a_cell_that_the_process_was_killed_in_failed_and_no_other(tiny, tmp_path):
+    """It is not tried again by itself, as it would be killed again."""
+    program = f"""
+import os, signal, cnnx
+
+def kill(event):
+    if os.path.exists("out/rows/tiny-fp16-b2.json"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+plan = cnnx.SurveyPlan(target="ort", seconds=0.01, percentile=50, images=16)
+cnnx.survey([{tiny!r}], out="out", precisions=["fp16"], batches=[1, 2, 4], plan=plan, listener=kill)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=os.environ, timeout=300)
+    assert done.returncode == -signal.SIGKILL
+    options = {"precisions": ["fp16"], "batches": [1, 2, 4]}
+    found, _ = run([tiny], tmp_path / "out", **options)
+    assert [row["status"] for row in found.rows] == ["done", "failed", "done"]
+    assert "died in this cell" in found.rows[1]["reason"]
+    mended, steps = run([tiny], tmp_path / "out", again=True, **options)
+    assert {row["status"] for row in mended.rows} == {"done"} and "latency and memory" in steps
+
+
+def test_what_cannot_be_opened_beside_another_is_measured_alone(tiny, tmp_path, monkeypatch):
+    """As two engines on a board whose memory holds one."""
+    bench, together = survey.bench, []
+
+    def short(places, *, batch, **options):
+        together.append((batch, len(places)))
+        found = bench(places, batch=batch, **options)
+        first, *others = found.measurements
+        error = EnvironmentLacks("out of memory")
+        failed = tuple(Unmeasured(one.subject, batch, error) for one in others)
+        return dataclasses.replace(found, measurements=(first,), unmeasured=failed)
+
+    monkeypatch.setattr(survey, "bench", short)
+    found, _ = run([tiny], tmp_path / "out")
+    assert [row["status"] for row in found.rows] == ["done"] * 4
+    assert together == [(1, 2), (1, 1), (2, 2), (2, 1)]
+
+
+def test_two_models_of_one_name_are_refused_before_any_work(tiny, tmp_path, tiny_bundle):  # noqa: F811
+    (tmp_path / "b").mkdir()
+    shutil.copy(tiny, tmp_path / "b" / "tiny.onnx")
+    second = str(tmp_path / "b" / "tiny.onnx")
+    for models, options in (
+        ([tiny, second], {}),
+        ([tiny, "tiny"], {}),
+        ([tiny_bundle, tiny], {"precisions": ["fp16", "int8"]}),
+    ):
+        with pytest.raises(UsageError) as refusal:
+            run(models, tmp_path / "out", **options)
+        assert str(models[0]) in refusal.value.what and str(models[1]) in refusal.value.what
+    assert not (tmp_path / "out").exists()
+
+
+def test_recipes_whose_names_differ_after_the_dot_are_two(tmp_path, monkeypatch):
+    monkeypatch.setattr(survey, "_bundle", lambda *_: 1 / 0)
+    found, _ = run(["squeezenet1.0", "squeezenet1.1"], tmp_path / "out", precisions=["fp16"], batches=[1, 1])
+    assert [row["model"] for row in found.rows] == ["squeezenet1.0", "squeezenet1.1"]
+
+
+def test_a_row_of_other_options_or_of_another_graph_is_done_again(tiny, tmp_path, monkeypatch):
+    one = {"batches": [1], "precisions": ["fp16"]}
+    out = tmp_path / "out"
+
+    def told(**changes):
+        found, steps = run([tiny], out, **{**one, **changes})
+        assert [row["status"] for row in found.rows] == ["done"] * len(found.rows)
+        assert not steps or "latency and memory" in steps
+        return steps[:1]
+
+    told()
+    assert told() == []
+    longer = dataclasses.replace(PLAN, seconds=0.02)
+    assert told(plan=longer) == ["1 cell is done again, for what has changed since: seconds."]
+    assert told(plan=longer) == []
+    model = onnx.load(tiny)
+    model.graph.node[0].doc_string = "another"
+    onnx.save(model, tiny)
+    assert told(plan=longer)[0].endswith("since: network.")
+    monkeypatch.setattr("cnnx.runtimes.ort.RUNTIME.version", lambda: "99.9")
+    assert told(plan=longer)[0].endswith("since: runtime.")
+    assert told(plan=longer, batches=[1, 2])[0].endswith("since: batches.")
+
+
+def test_a_finished_bundle_is_surveyed_again_only_if_it_is_another(tiny, tmp_path):
+    def export(**options):
+        images = {"calibration_images": 16, "validation_images": 16}
+        cnnx.export(tiny, out=tmp_path / "bundle", target="ort", precision="fp16", **images, **options)
+
+    def steps_of(**options):
+        return run([tmp_path / "bundle"], tmp_path / "out", batches=[1], **options)[1]
+
+    export()
+    assert steps_of()
+    assert steps_of(plan=dataclasses.replace(PLAN, weights="standin", images=32)) == []
+    export(scales="fp32")
+    assert steps_of()[0].endswith("since: network.")
 
 
 def test_finished_bundles_are_judged_and_measured_and_batches_they_lack_are_rows(
@@ -143,17 +272,25 @@ def test_a_cell_whose_energy_fails_is_a_row_with_its_reason_and_keeps_its_latenc
 
 
 def test_a_survey_stopped_in_an_energy_pass_keeps_the_latency_of_all_that_took_turns(tiny, tmp_path):
+    def rows():
+        files = sorted((tmp_path / "out" / "rows").glob("*-b1.json"))
+        return [json.loads(file.read_text()) for file in files]
+
+    seen = []
+
     def stop(event):
         if event.step == "energy":
+            seen.extend(row.get("no_energy") for row in rows())
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run([tiny], tmp_path / "out", power=rehearsal(tick_ms=200), listener=stop)
-    rows = [json.loads(file.read_text()) for file in sorted((tmp_path / "out" / "rows").glob("*-b1.json"))]
-    assert [(row["status"], row["energy"], row["p50_ns"] > 0) for row in rows] == [
-        ("done", "failed", True)
+    assert [(row["status"], "energy" in row, row["p50_ns"] > 0) for row in rows()] == [
+        ("done", False, True)
     ] * 2
-    assert "stopped" in rows[0]["no_energy"]
+    assert seen == ["the process died in the pass", None]  # what a killed process would have left
+    found, _ = run([tiny], tmp_path / "out", power=rehearsal(tick_ms=200), batches=[1, 2])
+    assert {energy for _, _, energy, _ in energies(found)} == {"measured"}
 
 
 def test_where_no_sensor_sees_the_device_a_survey_says_so_once(tiny, tmp_path, monkeypatch, cnnx_command):  # noqa: F811

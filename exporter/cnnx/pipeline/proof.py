@@ -17,9 +17,10 @@ from cnnx.bundle import Bundle, is_bundle
 from cnnx.errors import UsageError
 from cnnx.pipeline.doctor import Diagnosis, doctor
 from cnnx.pipeline.energy import PowerPass
+from cnnx.pipeline.journal import Row
 from cnnx.pipeline.progress import Listener, silent
 from cnnx.pipeline.results import plain
-from cnnx.pipeline.survey import Row, SurveyPlan, survey
+from cnnx.pipeline.survey import SurveyPlan, survey
 from cnnx.recipe import Precision
 from cnnx.report.survey import markdown_from_rows
 from cnnx.store import atomic_file

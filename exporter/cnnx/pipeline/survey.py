@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from cnnx.bundle import Bundle, is_bundle
+from cnnx.environment import detect, installed_version
 from cnnx.errors import CnnxError, UsageError
 from cnnx.pipeline.benching import bench, energy_of
 from cnnx.pipeline.energy import PowerPass, choose_sampler, how_long
 from cnnx.pipeline.finished import build, validate
+from cnnx.pipeline.journal import Cell, Journal, Row
 from cnnx.pipeline.measurements import Measurement
 from cnnx.pipeline.progress import Event, Listener, Steps, silent
-from cnnx.pipeline.results import plain
 from cnnx.pipeline.running import choose_runtime, open_subject
 from cnnx.recipe import Precision
 from cnnx.report.survey import write_survey
-from cnnx.store import atomic_file
+from cnnx.store import digest_of, digest_of_file
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
-_ROWS = "rows"
-_DIED_IN_PASS = "the survey was stopped or died in the pass"
-_DIED = "the process died in this cell, for want of memory perhaps"
+_DIED_IN_PASS = "the process died in the pass"
 
-Row = dict[str, Any]
+_Sources = dict[str, dict[str, "str | Path"]]
+"""Network -> precision -> a finished bundle, or the model to export."""
+_Placed = tuple[Row, Path]
+"""A row to fill, and its bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class SurveyPlan:
 
     Attributes:
         target: "auto" or a runtime's name.
-        weights: "pretrained", "standin" or a checkpoint.
+        weights: "pretrained", "standin" or a checkpoint; by model where they are not the same for all.
         seconds: the least time to measure latency for.
         percentile: to be told, in percent.
         cuda_graph: launch an engine as one CUDA graph; None: where that is possible.
@@ -46,12 +49,16 @@ class SurveyPlan:
     """
 
     target: str = "auto"
-    weights: str = "pretrained"
+    weights: str | Mapping[str, str] = "pretrained"
     seconds: float = 3.0
     percentile: float = 99.0
     cuda_graph: bool | None = None
     power: PowerPass | None = None
     images: int | None = None
+
+    def weights_of(self, model: str) -> str:
+        """Those of one model."""
+        return self.weights if isinstance(self.weights, str) else self.weights[model]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +68,7 @@ class SurveyResult:
     Attributes:
         folder: with journal, bundles and report files.
         rows: each `model`, `precision`, `batch`, `status` ("done", "failed"), `reason`, `mend`, `verdict`,
-            and the figures of what was done.
+            `follows_from`, and the figures of what was done.
     """
 
     folder: Path
@@ -69,12 +76,17 @@ class SurveyResult:
 
     @property
     def exit_code(self) -> int:
-        """0 unless nothing at all was measured (6): a failed cell is a finding, too."""
-        return 0 if any(row["status"] == "done" for row in self.rows) else 6
+        """See `exit_code_of`."""
+        return exit_code_of(self.rows)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
         return {"folder": str(self.folder.absolute()), "rows": list(self.rows)}
+
+
+def exit_code_of(rows: Iterable[Row]) -> int:
+    """0 unless nothing at all was measured (6): a failed cell is a finding, too."""
+    return 0 if any(row["status"] == "done" for row in rows) else 6
 
 
 def survey(
@@ -89,8 +101,9 @@ def survey(
 ) -> SurveyResult:
     """Export, build, validate and measure every cell, precisions of one network side by side.
 
-    Rows lie under `out`, one file a cell, written when the cell begins and when it ends. Cells that have
-    ended are not done again, so a stopped survey goes on; one that was killed in a cell says so in its row.
+    Rows lie under `out`, one file a cell. Cells that have ended are not done again, so a stopped survey goes
+    on; one that was killed while a cell was measured says so in its row. A row whose bundle, weights,
+    options, runtime or device are not those of now is done again, and that is said.
     A cell whose energy cannot be measured keeps its latency and says why; one without energy is done again
     where that is asked for now.
     Records with raw samples are kept in the bundles under `out`. Report files: survey.md and survey.json.
@@ -106,18 +119,25 @@ def survey(
         listener: told of progress.
 
     Raises:
-        UsageError: nothing to do, or a precision that is none.
+        UsageError: nothing to do, a precision or a target that is none, or two models of one name.
+        EnvironmentLacks: a named target cannot be used here.
     """
     chosen = plan or SurveyPlan()
     _check(models, precisions, batches)
-    journal = _Journal(Path(out), again=again, energy=chosen.power is not None)
+    sizes = tuple(dict.fromkeys(batches))
     networks = _networks(models, precisions)
-    if chosen.power and (passes := len(journal.open_cells(networks, batches))):
-        text = f"Energy, where a sensor sees the device: {how_long(chosen.power.plan, passes)}."
-        listener(Event(text, note=True))
-    for name, finished in networks.items():
-        _network(name, finished, batches, journal=journal, plan=chosen, listener=listener)
-    rows = journal.rows(networks, batches)
+    follows = _follows(networks, sizes, chosen)
+    journal = Journal(Path(out), follows, again=again, energy=chosen.power is not None)
+    cells = [
+        (name, precision, batch)
+        for name, sources in networks.items()
+        for precision in sources
+        for batch in sizes
+    ]
+    _tell(journal, cells, chosen, listener)
+    for name, sources in networks.items():
+        _network(name, sources, sizes, journal=journal, plan=chosen, listener=listener)
+    rows = journal.rows(cells)
     write_survey(rows, Path(out))
     return SurveyResult(Path(out), rows)
 
@@ -131,146 +151,130 @@ def _check(models: Sequence[str | Path], precisions: Sequence[str], batches: Seq
         raise UsageError("a batch has at least one picture")
 
 
-def _networks(
-    models: Sequence[str | Path], precisions: Sequence[Precision]
-) -> dict[str, dict[str, str | Path | None]]:
-    """Network -> precision -> a finished bundle, or the model to export."""
-    found: dict[str, dict[str, str | Path | None]] = {}
+def _networks(models: Sequence[str | Path], precisions: Sequence[Precision]) -> _Sources:
+    """What is surveyed, by the names that rows and bundles will have."""
+    found: _Sources = {}
+    name: str
+    source: str | Path
     for model in models:
         if is_bundle(Path(model)):
             manifest = Bundle.open(Path(model), verify=False).manifest
-            found.setdefault(manifest.recipe["name"], {})[manifest.precision] = Path(model)
+            name, kinds, source = manifest.recipe["name"], [manifest.precision], Path(model)
         else:
-            name = Path(model).stem if Path(model).suffix else str(model)
-            found.setdefault(name, {}).update(dict.fromkeys(precisions, str(model)))
+            name, kinds, source = _name(str(model)), list(precisions), str(model)
+        known = found.setdefault(name, {})
+        if twice := [precision for precision in kinds if precision in known]:
+            raise UsageError(
+                f"{known[twice[0]]} and {model} would both be {name} in {twice[0]}",
+                mend="name each once; rename a file, or give each an --out of its own",
+            )
+        known.update(dict.fromkeys(kinds, source))
     return found
 
 
-def _cells(networks: dict[str, dict[str, Any]], batches: Sequence[int]) -> list[tuple[str, str, int]]:
-    """Every network, precision and batch, in order."""
-    return [
-        (name, precision, batch)
+def _name(model: str) -> str:
+    """Of a network that is exported. A recipe's name may have a dot: squeezenet1.1."""
+    return Path(model).stem if Path(model).suffix in (".onnx", ".toml") else Path(model).name
+
+
+def _follows(
+    networks: _Sources, batches: Sequence[int], plan: SurveyPlan
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Of each network and precision, what its figures follow from: rows of other figures are not current."""
+    runtime = choose_runtime(plan.target, ())
+    common: dict[str, Any] = {
+        "seconds": plan.seconds,
+        "percentile": plan.percentile,
+        "cuda_graph": plan.cuda_graph,
+        "runtime": f"{runtime.name} {runtime.version()}",
+        "device": None if runtime.cannot_run() else runtime.device(),
+        "power_mode": detect().power_mode,
+        "cnnx": installed_version("cnnx"),
+    }
+    if plan.power:
+        common["power"] = {"sensor": plan.power.sensor, **dataclasses.asdict(plan.power.plan)}
+    sources = {source for kinds in networks.values() for source in kinds.values()}
+    own = {source: _origin(source, batches, plan) for source in sources}
+    return {
+        (name, precision): {**own[source], **common}
         for name, kinds in networks.items()
-        for precision in kinds
-        for batch in batches
-    ]
+        for precision, source in kinds.items()
+    }
 
 
-class _Journal:
-    """Rows on disk: a file a cell."""
+def _origin(source: str | Path, batches: Sequence[int], plan: SurveyPlan) -> dict[str, Any]:
+    """What a bundle is made from, files by their digests; None of what cannot be read: cells will say why."""
+    if isinstance(source, Path):
+        return {"network": Bundle.open(source, verify=False).manifest.fingerprint}
+    weights = plan.weights_of(source)
+    network = None
+    with contextlib.suppress(Exception):
+        network = _digest_of_model(source)
+    return {
+        "network": network,
+        "weights": digest_of_file(Path(weights)) if Path(weights).is_file() else weights,
+        "images": plan.images,
+        "batches": [min(batches), max(batches)],  # an engine is built for this range
+    }
 
-    def __init__(self, folder: Path, *, again: bool, energy: bool) -> None:
-        self.folder, self._again, self._energy = folder, again, energy
-        self._done: set[Path] = set()
 
-    def is_over(self, name: str, precision: str, batch: int) -> bool:
-        """Whether a cell needs nothing more."""
-        file = self._file(name, precision, batch)
-        row = self._read(file)
-        if row is None:
-            return False
-        asked = self._energy and row["status"] == "done"
-        if asked and "energy" not in row:
-            return False  # it was surveyed without
-        failed = row["status"] == "failed" or (asked and row["energy"] != "measured")
-        return not failed or not self._again or file in self._done
+def _digest_of_model(model: str) -> str:
+    """Of a recipe, with its graph where it has one."""
+    from cnnx.pipeline.original import OnnxOriginal, resolve
 
-    def write(self, row: Row) -> None:
-        """Write a row; one that says "running" stays if the process is killed."""
-        file = self._file(row["model"], row["precision"], row["batch"])
-        if row["status"] != "running":
-            self._done.add(file)
-        with atomic_file(file) as draft:
-            draft.write_text(json.dumps(plain(row), indent=1) + "\n", encoding="utf-8")
+    recipe = resolve(model, trust_recipe=False)
+    return digest_of([recipe.as_dict(), OnnxOriginal(recipe).weights.digest if recipe.is_onnx else None])
 
-    def rows(self, networks: dict[str, dict[str, Any]], batches: Sequence[int]) -> tuple[Row, ...]:
-        """All cells asked for, in order."""
-        found = (self._read(self._file(*cell)) for cell in _cells(networks, batches))
-        return tuple(row for row in found if row is not None)
 
-    def open_cells(
-        self, networks: dict[str, dict[str, Any]], batches: Sequence[int]
-    ) -> list[tuple[str, str, int]]:
-        """Cells asked for that need something."""
-        return [cell for cell in _cells(networks, batches) if not self.is_over(*cell)]
-
-    def _file(self, name: str, precision: str, batch: int) -> Path:
-        return self.folder / _ROWS / f"{name}-{precision}-b{batch}.json"
-
-    def _read(self, file: Path) -> Row | None:
-        if not file.is_file():
-            return None
-        row: Row = json.loads(file.read_text(encoding="utf-8"))
-        if row["status"] == "running":
-            row |= {
-                "status": "failed",
-                "reason": _DIED,
-                "mend": "try a smaller batch; --again tries once more",
-            }
-        return row
+def _tell(journal: Journal, cells: Sequence[Cell], plan: SurveyPlan, listener: Listener) -> None:
+    """What who waits should know before."""
+    changed = [keys for cell in cells if (keys := journal.changed(cell))]
+    if changed:
+        what = ", ".join(dict.fromkeys(itertools.chain.from_iterable(changed))).replace("_", " ")
+        many = f"{len(changed)} cell{'s are' if len(changed) > 1 else ' is'}"
+        listener(Event(f"{many} done again, for what has changed since: {what}.", note=True))
+    passes = sum(not journal.is_over(cell) for cell in cells)
+    if plan.power and passes:
+        text = f"Energy, where a sensor sees the device: {how_long(plan.power.plan, passes)}."
+        listener(Event(text, note=True))
 
 
 def _network(
     name: str,
-    sources: dict[str, Any],
+    sources: Mapping[str, str | Path],
     batches: Sequence[int],
     *,
-    journal: _Journal,
+    journal: Journal,
     plan: SurveyPlan,
     listener: Listener,
 ) -> None:
     """One network in all its precisions: bundles first, then batch by batch side by side."""
-    open_cells = {
-        precision: left
-        for precision in sources
-        if (left := [batch for batch in batches if not journal.is_over(name, precision, batch)])
-    }
-    bundles: dict[str, tuple[Path, str]] = {}
-    for precision, left in open_cells.items():
-        cells = [_row(name, precision, batch) for batch in left]
-        for row in cells:
-            journal.write({**row, "status": "running"})
+    placed: list[_Placed] = []
+    for precision, source in sources.items():
+        cells = [(name, precision, batch) for batch in batches]
+        rows = [journal.blank(cell) for cell in cells if not journal.is_over(cell)]
+        if not rows:
+            continue
         wanted = (min(batches), max(batches))
-        work = partial(_bundle, name, precision, sources[precision], wanted, journal.folder, plan, listener)
-        made = _attempt(work, cells, journal)
+        work = partial(_bundle, name, precision, source, wanted, journal.folder, plan, listener)
+        made = _attempt(work, rows, journal)
         if made is not None:
-            bundles[precision] = made
+            place, verdict = made
+            placed += [({**row, "verdict": verdict}, place) for row in rows]
     for batch in batches:
-        cells = [
-            {**_row(name, precision, batch), "verdict": bundles[precision][1]}
-            for precision in bundles
-            if batch in open_cells[precision]
-        ]
-        if cells:
-            places = [bundles[row["precision"]][0] for row in cells]
-            _side_by_side(cells, places, journal, plan, listener)
+        _side_by_side([cell for cell in placed if cell[0]["batch"] == batch], journal, plan, listener)
 
 
-def _side_by_side(
-    cells: Sequence[Row], places: Sequence[Path], journal: _Journal, plan: SurveyPlan, listener: Listener
-) -> None:
-    """Together where that works; else each alone, so that one's failure is not the other's."""
+def _side_by_side(cells: list[_Placed], journal: Journal, plan: SurveyPlan, listener: Listener) -> None:
+    """Together; what that fails for each alone: memory may hold one and not two."""
     if len(cells) > 1:
         with contextlib.suppress(Exception):  # each alone will say what it was
-            _measure(cells, places, journal, plan, listener)
-            return
-    for cell, place in zip(cells, places, strict=True):
-        _attempt(partial(_measure, [cell], [place], journal, plan, listener), [cell], journal)
+            cells = _measure(cells, journal, plan, listener)
+    for cell in cells:
+        _attempt(partial(_measure, [cell], journal, plan, listener), [cell[0]], journal)
 
 
-def _row(name: str, precision: str, batch: int) -> Row:
-    return {
-        "model": name,
-        "precision": precision,
-        "batch": batch,
-        "status": "done",
-        "reason": "",
-        "mend": "",
-        "verdict": None,
-    }
-
-
-def _attempt(work: Callable[[], Any], cells: Iterable[Row], journal: _Journal) -> Any:
+def _attempt(work: Callable[[], Any], cells: Iterable[Row], journal: Journal) -> Any:
     """What work gives; where it fails, each cell is a row with the reason."""
     try:
         return work()
@@ -310,7 +314,7 @@ def _bundle(
         source,
         precision=cast("Precision", precision),
         target=plan.target,
-        weights=plan.weights,
+        weights=plan.weights_of(source),
         out=place,
         batch=batch,
         calibration_images=plan.images,
@@ -321,34 +325,33 @@ def _bundle(
 
 
 def _measure(
-    cells: Sequence[Row], places: Sequence[Path], journal: _Journal, plan: SurveyPlan, listener: Listener
-) -> None:
-    batch = cells[0]["batch"]
-    result = bench(
-        places,
-        target=plan.target,
-        batch=batch,
-        seconds=plan.seconds,
-        percentile=plan.percentile,
-        cuda_graph=plan.cuda_graph,
-        listener=listener,
-    )
-    measured = {one.subject.precision: one for one in result.measurements}
-    failed = {one.subject.precision: one for one in result.unmeasured}
-    advice = "; ".join(map(str, result.advice))
-    done: list[tuple[Row, Path, Measurement]] = []
-    for row, place in zip(cells, places, strict=True):
-        precision = row["precision"]
-        if precision in measured:
-            found = {**row, **_figures(measured[precision]), "advice": advice}
-            journal.write({**found, **(_no_energy("failed", _DIED_IN_PASS) if plan.power else {})})
-            done.append((found, place, measured[precision]))
-        else:
-            error = failed[precision].error
-            journal.write({**row, "status": "failed", "reason": error.what, "mend": error.mend or ""})
+    cells: Sequence[_Placed], journal: Journal, plan: SurveyPlan, listener: Listener
+) -> list[_Placed]:
+    """Measure them side by side; gives those that were not, unless it was none: that is raised."""
+    with journal.marked({**row, "status": "running"} for row, _ in cells):
+        result = bench(
+            [place for _, place in cells],
+            target=plan.target,
+            batch=cells[0][0]["batch"],
+            seconds=plan.seconds,
+            percentile=plan.percentile,
+            cuda_graph=plan.cuda_graph,
+            listener=listener,
+        )
+        measured = {one.subject.precision: one for one in result.measurements}
+        advice = "; ".join(map(str, result.advice))
+        done = [
+            ({**row, **_figures(one), "advice": advice}, place, one)
+            for row, place in cells
+            if (one := measured.get(row["precision"]))
+        ]
+        for row, _, _ in done:
+            journal.write(row)
     if plan.power:
-        for found, place, one in done:
-            journal.write({**found, **_energy(place, one, plan.power, plan.target, listener)})
+        for row, place, one in done:
+            with journal.marked([{**row, **_no_energy("failed", _DIED_IN_PASS)}]):
+                journal.write({**row, **_energy(place, one, plan.power, plan.target, listener)})
+    return [cell for cell in cells if cell[0]["precision"] not in measured]
 
 
 def _figures(measured: Measurement) -> Row:

@@ -1,0 +1,144 @@
+"""A survey's rows on disk, a file a cell: what is over, what has changed since, what was being measured."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cnnx.pipeline.results import plain
+from cnnx.store import atomic_file
+
+_ROWS = "rows"
+_DIED = "the process died in this cell, for want of memory perhaps"
+
+Row = dict[str, Any]
+Cell = tuple[str, str, int]
+"""Network, precision, batch."""
+
+
+class Journal:
+    """Rows under a folder.
+
+    Args:
+        folder: the survey's.
+        follows: of each network and precision, what figures follow from now, as plain data. A row has it as
+            it was when the row was made.
+        again: failed cells are open, and those whose energy failed or had no sensor.
+        energy: it is asked for.
+    """
+
+    def __init__(
+        self, folder: Path, follows: Mapping[tuple[str, str], Row], *, again: bool, energy: bool
+    ) -> None:
+        self.folder, self._again, self._energy = folder, again, energy
+        self._follows: dict[tuple[str, str], Row] = {key: plain(value) for key, value in follows.items()}
+        self._done: set[Path] = set()
+
+    def blank(self, cell: Cell) -> Row:
+        """A row to fill."""
+        name, precision, batch = cell
+        return {
+            "model": name,
+            "precision": precision,
+            "batch": batch,
+            "status": "done",
+            "reason": "",
+            "mend": "",
+            "verdict": None,
+            "follows_from": self._follows[name, precision],
+        }
+
+    def changed(self, cell: Cell) -> tuple[str, ...]:
+        """What a cell's row follows from and is otherwise now; empty where there is no row."""
+        row = self._read(self._file(cell))
+        if row is None:
+            return ()
+        before, now = row.get("follows_from", {}), self._follows[cell[:2]]
+        return tuple(
+            key
+            for key, value in now.items()
+            if before.get(key) != value and (key != "power" or "energy" in row)
+        )
+
+    def is_over(self, cell: Cell) -> bool:
+        """Whether a cell needs nothing more."""
+        file = self._file(cell)
+        row = self._read(file)
+        if row is None or self.changed(cell):
+            return False
+        asked = self._energy and row["status"] == "done"
+        if asked and "energy" not in row:
+            return False  # it was surveyed without, or stopped before
+        failed = row["status"] == "failed" or (asked and row["energy"] != "measured")
+        return not failed or not self._again or file in self._done
+
+    def write(self, row: Row) -> None:
+        """Write a row that says how its cell ended."""
+        file = self._file(_cell(row))
+        self._done.add(file)
+        _put(file, _text(row))
+
+    @contextlib.contextmanager
+    def marked(self, rows: Iterable[Row]) -> Iterator[None]:
+        """Rows that stay should the process be killed meanwhile.
+
+        Whatever else ends it, a stop by hand too, what was there before comes back, unless `write` has
+        said how a cell ended: what was stopped is not over.
+        """
+        marks: dict[Path, tuple[str | None, str]] = {}
+        try:
+            for row in rows:
+                file, text = self._file(_cell(row)), _text(row)
+                marks[file] = (_text_of(file), text)
+                _put(file, text)
+            yield
+        finally:
+            for file, (before, mark) in marks.items():
+                if _text_of(file) != mark:
+                    continue
+                if before is None:
+                    file.unlink()
+                else:
+                    _put(file, before)
+
+    def rows(self, cells: Iterable[Cell]) -> tuple[Row, ...]:
+        """Of these cells, in order; those that were not begun have none."""
+        found = (self._read(self._file(cell)) for cell in cells)
+        return tuple(row for row in found if row is not None)
+
+    def _file(self, cell: Cell) -> Path:
+        name, precision, batch = cell
+        return self.folder / _ROWS / f"{name}-{precision}-b{batch}.json"
+
+    def _read(self, file: Path) -> Row | None:
+        text = _text_of(file)
+        if text is None:
+            return None
+        row: Row = json.loads(text)
+        if row["status"] == "running":
+            row |= {
+                "status": "failed",
+                "reason": _DIED,
+                "mend": "try a smaller batch, or one precision alone; --again tries once more",
+            }
+        return row
+
+
+def _cell(row: Row) -> Cell:
+    return row["model"], row["precision"], row["batch"]
+
+
+def _text(row: Row) -> str:
+    return json.dumps(plain(row), indent=1) + "\n"
+
+
+def _text_of(file: Path) -> str | None:
+    return file.read_text(encoding="utf-8") if file.is_file() else None
+
+
+def _put(file: Path, text: str) -> None:
+    with atomic_file(file) as draft:
+        draft.write_text(text, encoding="utf-8")
