@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import tarfile
+import tempfile
 
 import pytest
-from tests.cli.conftest import tiny_bundle  # noqa: F401
+from tests.cli.conftest import cnnx_command, tiny_bundle  # noqa: F401
 from tests.measure.rehearsal import failing, no_sensors, rehearsal
 
 import cnnx
 import devices_page
-from cnnx.errors import UsageError
-from cnnx.pipeline import proof
+from cnnx.errors import UsageError, WriteFailed
+from cnnx.pipeline import proof, survey
 from cnnx.pipeline.survey import SurveyPlan
 
 
@@ -82,6 +83,70 @@ def test_what_is_no_archive_or_no_bundle_is_refused_before_any_work(tmp_path):
     for archive, bundles, word in (("p.zip", [], "tar.gz"), ("p.tar.gz", [tmp_path], "no bundle")):
         with pytest.raises(UsageError, match=word):
             cnnx.prove(tmp_path / archive, bundles=bundles)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(tiny_bundle, tmp_path):  # noqa: F811
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.tar.gz").mkdir()
+    steps = []
+    for place, error in (
+        (tmp_path / "file" / "p.tar.gz", WriteFailed),
+        ("/proc/folder/p.tar.gz", WriteFailed),
+        (tmp_path / "folder.tar.gz", UsageError),
+    ):
+        with pytest.raises(error):
+            cnnx.prove(place, bundles=[tiny_bundle], batches=[1], listener=steps.append)
+    assert steps == [] and {path.name for path in tmp_path.iterdir()} == {"file", "folder.tar.gz"}
+
+
+def test_a_proof_that_fails_leaves_its_work_and_says_where(tiny_bundle, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    plan = SurveyPlan(target="ort", seconds=0.01, percentile=50)
+    given = {"bundles": [tiny_bundle], "batches": [1], "plan": plan}
+    steps = []
+    with monkeypatch.context() as patch:
+        patch.setattr(proof, "_write", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            cnnx.prove(tmp_path / "p.tar.gz", listener=steps.append, **given)
+    [left] = tmp_path.glob("cnnx-proof-*")
+    assert f"--folder {left}" in steps[-1].step and steps[-1].note
+    steps.clear()
+    cnnx.prove(tmp_path / "p.tar.gz", listener=steps.append, folder=left, **given)
+    assert steps == []
+    cnnx.prove(tmp_path / "p.tar.gz", **given)
+    assert list(tmp_path.glob("cnnx-proof-*")) == [left]
+
+
+def test_a_proof_without_any_measurement_is_no_success(tiny_bundle, tmp_path, monkeypatch, cnnx_command):  # noqa: F811
+    command = ["doctor", "--proof", tmp_path / "p.tar.gz", "--bundle", tiny_bundle, "--no-power"]
+    with monkeypatch.context() as patch:
+        patch.setattr(survey, "bench", lambda places, **_: 1 / 0)
+        code, out, _ = cnnx_command(*command)
+    assert code == 6 and "ZeroDivisionError" in out
+    assert "nothing was measured" in out and "ready to be sent back" not in out
+    assert [row["status"] for row in devices_page.read_proof(tmp_path / "p.tar.gz")["rows"]] == ["failed"] * 2
+    code, out, _ = cnnx_command(*command)
+    assert code == 0 and "ready to be sent back" in out and "gross" not in out
+    assert "energy" not in devices_page.read_proof(tmp_path / "p.tar.gz")["rows"][0]
+    code, _, said = cnnx_command("doctor", "--no-power")
+    assert code == 2 and "--no-power" in said
+
+
+def test_what_is_exported_has_the_weights_that_are_named_and_energy_is_foretold_once(tmp_path, monkeypatch):
+    exported = {}
+
+    def bundle(name, precision, source, batch, folder, plan, listener):
+        exported[name] = plan.weights_of(source)
+        raise UsageError("not here")
+
+    monkeypatch.setattr(survey, "_bundle", bundle)
+    notes = []
+    made = cnnx.prove(tmp_path / "p.tar.gz", listener=notes.append, folder=tmp_path / "work")
+    assert exported == dict(proof.PROVEN) and len(made.rows) == 12 and made.exit_code == 6
+    assert [note.step.split(" of ")[0] for note in notes] == [
+        "Energy, where a sensor sees the device: 12 passes"
+    ]
+    assert (tmp_path / "work" / "survey.md").read_text().count("failed: not here") == 12
 
 
 def test_the_page_is_what_the_archives_give():

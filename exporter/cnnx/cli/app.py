@@ -395,6 +395,9 @@ def doctor(
     folder: Annotated[
         Path | None, typer.Option(help="With --proof: where its work lies, so that a stopped one goes on.")
     ] = None,
+    no_power: Annotated[
+        bool, typer.Option("--no-power", help="With --proof: leave energy out, which takes most of its time.")
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -407,18 +410,23 @@ def doctor(
         from cnnx.cli.doctor import print_diagnosis
 
         if proof is None:
-            if bundle or folder:
-                raise UsageError("--bundle and --folder are for a proof", mend="give --proof proof.tar.gz")
+            if bundle or folder or no_power:
+                what = "--bundle, --folder and --no-power are for a proof"
+                raise UsageError(what, mend="give --proof proof.tar.gz")
             diagnosis = cnnx.doctor()
             ui.show(diagnosis, command="doctor", render=lambda out, _: print_diagnosis(out, diagnosis))
             return
         from cnnx.cli.survey import print_rows
 
-        result = cnnx.prove(proof, bundles=bundle or (), folder=folder, listener=ui.listen)
+        plan = cnnx.SurveyPlan() if no_power else None
+        result = cnnx.prove(proof, bundles=bundle or (), plan=plan, folder=folder, listener=ui.listen)
 
         def render(out: Console, _: bool) -> None:
             print_diagnosis(out, result.diagnosis)
             print_rows(out, result.rows)
-            out.print(f"records: {result.archive}, ready to be sent back", soft_wrap=True)
+            nothing = "nothing was measured, for the reasons above"
+            how = nothing if result.exit_code else "ready to be sent back"
+            out.print(f"records: {result.archive}, {how}", soft_wrap=True)
 
         ui.show(result, command="doctor", render=render)
+        raise typer.Exit(result.exit_code)

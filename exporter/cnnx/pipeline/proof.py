@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import io
 import json
+import shutil
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,9 @@ from cnnx.errors import UsageError
 from cnnx.pipeline.doctor import Diagnosis, doctor
 from cnnx.pipeline.energy import PowerPass
 from cnnx.pipeline.journal import Row
-from cnnx.pipeline.progress import Listener, silent
+from cnnx.pipeline.progress import Event, Listener, silent
 from cnnx.pipeline.results import plain
-from cnnx.pipeline.survey import SurveyPlan, survey
+from cnnx.pipeline.survey import SurveyPlan, exit_code_of, survey
 from cnnx.recipe import Precision
 from cnnx.report.survey import markdown_from_rows
 from cnnx.store import atomic_file
@@ -46,6 +48,11 @@ class Proof:
     diagnosis: Diagnosis
     rows: tuple[Row, ...]
 
+    @property
+    def exit_code(self) -> int:
+        """As a survey's: 6 where nothing at all was measured."""
+        return exit_code_of(self.rows)
+
 
 def prove(
     archive: str | Path,
@@ -67,23 +74,32 @@ def prove(
         batches: pictures a run.
         plan: how each cell is measured; None: 3 s each, then energy by a sensor that sees the device. Where
             none does, rows say "unsupported" with each sensor's reason.
-        folder: where bundles and rows go, so that a stopped proof goes on; None: a temporary one.
+        folder: where bundles and rows go, so that a stopped proof goes on; None: a temporary one, which
+            stays where it fails or is stopped, and the listener is told.
         listener: told of progress.
 
     Raises:
-        UsageError: the archive's name does not end with .tar.gz, or what is named is no bundle.
-        WriteFailed: it cannot be written.
+        UsageError: the archive's name does not end with .tar.gz, a folder stands there, or what is named is
+            no bundle.
+        WriteFailed: it cannot be written, which is told before any work.
     """
     place = Path(archive)
     if not place.name.endswith(".tar.gz"):
         raise UsageError(f"an archive is called something.tar.gz, not {place.name!r}", mend="proof.tar.gz")
     if wrong := [bundle for bundle in bundles if not is_bundle(Path(bundle))]:
         raise UsageError(f"{wrong[0]} is no bundle", mend="cnnx export makes one")
-    chosen = plan or SurveyPlan(power=PowerPass())
-    with tempfile.TemporaryDirectory(prefix="cnnx-proof-") as temporary:
-        work = Path(folder or temporary)
+    _check_place(place)
+    chosen = dataclasses.replace(plan or SurveyPlan(power=PowerPass()), weights=dict(PROVEN))
+    with _work_folder(folder, listener) as work:
         diagnosis = doctor()
-        rows = _rows(bundles, batches, chosen, work, listener)
+        rows = survey(
+            list(bundles) or [name for name, _ in PROVEN],
+            out=work,
+            precisions=PRECISIONS,
+            batches=batches,
+            plan=chosen,
+            listener=listener,
+        ).rows
         homes = [Path(bundle) for bundle in bundles] or sorted((work / "bundles").glob("*"))
         said = {
             "schema": SCHEMA,
@@ -95,19 +111,29 @@ def prove(
     return Proof(place, diagnosis, rows)
 
 
-def _rows(
-    bundles: Sequence[str | Path], batches: Sequence[int], plan: SurveyPlan, work: Path, listener: Listener
-) -> tuple[Row, ...]:
-    if bundles:
-        return survey(bundles, out=work, batches=batches, plan=plan, listener=listener).rows
-    found: list[Row] = []
-    for model, weights in PROVEN:
-        with_weights = dataclasses.replace(plan, weights=weights)
-        result = survey(
-            [model], out=work, precisions=PRECISIONS, batches=batches, plan=with_weights, listener=listener
-        )
-        found += result.rows
-    return tuple(found)
+def _check_place(place: Path) -> None:
+    """Write there and take it away: the archive comes after an hour's work."""
+    if place.is_dir():
+        raise UsageError("a folder stands where the archive should go", where=place, mend="proof.tar.gz")
+    trial = place.with_name(f".{place.name}.trial")
+    with atomic_file(trial):
+        pass
+    trial.unlink()
+
+
+@contextlib.contextmanager
+def _work_folder(folder: str | Path | None, listener: Listener) -> Iterator[Path]:
+    """The one that was given; else a temporary one, which stays where the proof does not come to its end."""
+    if folder is not None:
+        yield Path(folder)
+        return
+    place = Path(tempfile.mkdtemp(prefix="cnnx-proof-"))
+    try:
+        yield place
+    except BaseException:  # a stop by hand, too
+        listener(Event(f"The proof's work lies in {place}: --folder {place} goes on with it.", note=True))
+        raise
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def _write(place: Path, documents: dict[str, Any], page: str, bundles: Sequence[Path]) -> None:
