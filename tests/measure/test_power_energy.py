@@ -18,6 +18,7 @@ from cnnx.measure.power import (
     sampler_cost,
 )
 from cnnx.measure.power.sensors import Quantity, Rail, Total, Uncertainty
+from cnnx.pipeline.energy_use import total_and_rails
 
 SECOND = 1_000_000_000
 MS = 1_000_000
@@ -185,6 +186,19 @@ def test_without_a_total_there_is_no_energy_but_that_of_named_rails():
     assert named.covers == "SoC" and named.power_mw == pytest.approx(100)
     with pytest.raises(UsageError, match="cannot tell"):
         result.energy(["VDD_CPU"])
+
+
+def test_a_counter_that_stands_still_under_load_is_no_energy_of_zero():
+    """A virtual machine's zones may be there and never move."""
+    result = measured(Machine(), info(quantity="energy_mj"))
+    assert result.energy(["VDD_IN"]).gross_mj > 0
+    with pytest.raises(UsageError, match="the counter did not move while the load ran: VDD_SOC"):
+        result.energy(["VDD_IN", "VDD_SOC"])  # half of a sum is no sum
+    total, no_total, rails = total_and_rails(result)
+    assert total.rails == ("VDD_IN",) and no_total == "" and [rail.rails for rail in rails] == [("VDD_IN",)]
+    dead = Machine(work_mw=lambda _: 0.0, idle_mw=lambda _: 0.0)
+    total, no_total, rails = total_and_rails(measured(dead, info(quantity="energy_mj")))
+    assert (total, rails) == (None, ()) and "the counter did not move" in no_total
 
 
 def test_a_sensor_that_averages_is_waited_for():

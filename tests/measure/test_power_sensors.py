@@ -185,21 +185,39 @@ def rapl(
     write(root, {f"{folder}intel-rapl/enabled": 1})
 
 
+def moving(root: Path) -> Callable[[float], None]:
+    """Waits as a machine does whose counters move meanwhile, by 1 uJ each."""
+
+    def sleep(_seconds: float) -> None:
+        for counter in root.glob("sys/class/powercap/*/energy_uj"):
+            counter.write_text(f"{int(counter.read_text()) + 1}\n")
+
+    return sleep
+
+
+def test_rapl_whose_counters_stand_still_is_unsupported(tmp_path):
+    rapl(tmp_path)
+    waits: list[float] = []
+    found = find_rapl(tmp_path, sleep=waits.append)
+    assert isinstance(found, Unsupported) and "no counter moved in 0.1 s" in found.reason
+    assert sum(waits) == pytest.approx(0.1)
+
+
 def test_rapl_adds_packages_and_neither_their_parts_nor_the_second_interface(tmp_path):
     rapl(tmp_path, packages=2)
-    sensor = find_rapl(tmp_path)
+    sensor = find_rapl(tmp_path, sleep=moving(tmp_path))
     assert isinstance(sensor, PolledSensor)
     names = ["package-0", "package-0/core", "package-0/dram", "package-1", "package-1/core", "package-1/dram"]
     assert [rail.name for rail in sensor.info.rails] == names
     assert sensor.info.total.rails == ("package-0", "package-1")
     assert sensor.info.quantity == "energy_mj"
-    assert set(reading(sensor).values()) == {5000}
+    assert set(reading(sensor).values()) == {5000.001}
 
 
 def test_rapl_counts_on_when_the_counter_starts_again(tmp_path):
     counter = "sys/class/powercap/intel-rapl:0/energy_uj"
     rapl(tmp_path, range_uj=10_000_000)
-    sensor = find_rapl(tmp_path)
+    sensor = find_rapl(tmp_path, sleep=moving(tmp_path))
     assert isinstance(sensor, PolledSensor)
     seen = []
     for value in (9_000_000, 9_999_999, 1_000, 8_000_000, 500_000):
@@ -212,9 +230,9 @@ def test_rapl_counts_on_when_the_counter_starts_again(tmp_path):
 def test_rapl_of_unknown_range_gives_no_value_where_it_started_again(tmp_path):
     rapl(tmp_path)
     (tmp_path / "sys/class/powercap/intel-rapl:0/max_energy_range_uj").unlink()
-    sensor = find_rapl(tmp_path)
+    sensor = find_rapl(tmp_path, sleep=moving(tmp_path))
     assert isinstance(sensor, PolledSensor)
-    assert reading(sensor)["package-0"] == 5000
+    assert reading(sensor)["package-0"] == 5000.001
     for later in (7, 9_000_000):
         write(tmp_path, {"sys/class/powercap/intel-rapl:0/energy_uj": later})
         assert reading(sensor)["package-0"] is None

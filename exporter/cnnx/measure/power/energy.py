@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnx.errors import UsageError
 from cnnx.measure.bootstrap import middle, resampled_means
 from cnnx.measure.power.driving import Driven, Span
 from cnnx.measure.power.sampler import LEAST_HZ
@@ -89,7 +90,7 @@ class EnergyMeasurement:
             None where no rails are given and the board has no total; `trace.sensor.total.covers` says why.
 
         Raises:
-            UsageError: a rail that the sensor lacks.
+            UsageError: a rail that the sensor lacks, or whose counter stood still while the load ran.
         """
         total = self.trace.sensor.total
         chosen = tuple(rails) if rails is not None else total.rails
@@ -144,6 +145,8 @@ class EnergyMeasurement:
 
 def _per_inference(measured: EnergyMeasurement, rails: tuple[str, ...], covers: str) -> EnergyPerInference:
     trace, span = measured.trace, measured.load.span
+    if still := _standing_still(trace, rails, span):
+        raise UsageError(f"the counter did not move while the load ran: {', '.join(still)}")
     each_s = span.seconds / measured.load.inferences  # mW times this is mJ an inference
     power = trace.power_mw(rails, span.start_ns, span.end_ns)
     before, after = (
@@ -172,6 +175,13 @@ def _per_inference(measured: EnergyMeasurement, rails: tuple[str, ...], covers: 
         idle_after_mw=after,
         basis=_basis(trace),
     )
+
+
+def _standing_still(trace: Trace, rails: tuple[str, ...], span: Span) -> list[str]:
+    """Rails whose counter did: nothing feeds it, as in a virtual machine. That is no energy of 0."""
+    if trace.sensor.quantity != "energy_mj":
+        return []
+    return [rail for rail in rails if trace.energy_mj([rail], span.start_ns, span.end_ns) == 0]
 
 
 def _deviations(trace: Trace, rails: tuple[str, ...], *spans: Span) -> NDArray[np.float64]:

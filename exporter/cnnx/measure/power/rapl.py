@@ -7,8 +7,11 @@ Linux 5.10 counters are readable by root alone (CVE-2020-8694).
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Collection
 from pathlib import Path
 
+from cnnx.measure.power.driving import Sleep
 from cnnx.measure.power.sensors import (
     Channel,
     Clock,
@@ -37,10 +40,16 @@ _COVERS = {
     "psys": "the whole platform, packages included",
 }
 _PACKAGE = re.compile(r"package-\d+(-die-\d+)?")
+# Counters move about every millisecond (Intel SDM). In virtual machines zones may be there and stand still.
+_LOOK_S, _LOOKS = 0.005, 20
 
 
 def find_rapl(
-    root: Path = Path("/"), *, read: Read = read_text, clock: Clock = monotonic_ns
+    root: Path = Path("/"),
+    *,
+    read: Read = read_text,
+    clock: Clock = monotonic_ns,
+    sleep: Sleep = time.sleep,
 ) -> PolledSensor | Unsupported:
     """The CPU's energy counters, in mJ, unwrapped; or why there are none.
 
@@ -51,6 +60,7 @@ def find_rapl(
         root: where the file system starts.
         read: a file's content; raises OSError.
         clock: of the readings.
+        sleep: waits that many seconds, to see counters move: a few milliseconds where they do.
     """
     zones = _zones(root, read)
     if not zones:
@@ -67,7 +77,20 @@ def find_rapl(
     if not channels:
         mend = "since Linux 5.10 only root may read it (CVE-2020-8694)"
         return Unsupported(NAME, f"{refused[0]}; {mend}")
+    if not _move(channels.values(), sleep):
+        waited = f"no counter moved in {_LOOK_S * _LOOKS:g} s"
+        return Unsupported(NAME, f"{waited}: nothing feeds them, as in a virtual machine")
     return PolledSensor(_info(list(channels)), list(channels.values()), clock=clock)
+
+
+def _move(counters: Collection[Channel], sleep: Sleep) -> bool:
+    """Whether one of them does. A part that rests, such as unused graphics, may stand still for good."""
+    before = [counter() for counter in counters]
+    for _ in range(_LOOKS):
+        sleep(_LOOK_S)
+        if [counter() for counter in counters] != before:
+            return True
+    return False
 
 
 def _info(names: list[str]) -> SensorInfo:
