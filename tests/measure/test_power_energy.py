@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable
 
@@ -14,6 +15,8 @@ from cnnx.measure.power import (
     Replay,
     SamplerCost,
     SensorInfo,
+    cost_seconds,
+    cost_turns,
     measure_energy,
     sampler_cost,
 )
@@ -252,15 +255,34 @@ def test_the_samplers_cost_is_measured_in_alternating_turns():
 
     def run() -> None:
         order.append(bool(running))
-        machine.now += int(MS * 1.01 ** (len(order) // 22) * (1.05 if running else 1.0))
+        machine.now += int(50 * MS * 1.01 ** (len(order) // 22) * (1.05 if running else 1.0))
 
+    told: list[tuple[int, int]] = []
     cost = sampler_cost(
-        run, lambda: Costly(info(), lambda _: (1.0, 1.0), clock=machine.clock), runs=10, clock=machine.clock
+        run,
+        lambda: Costly(info(), lambda _: (1.0, 1.0), clock=machine.clock),
+        clock=machine.clock,
+        progress=lambda *done: told.append(done),
     )
     assert cost.ratio == pytest.approx(1.05, abs=0.001)
     assert cost.interval.low <= cost.ratio <= cost.interval.high
-    sides = [order[i] for i in range(0, len(order), 11)]
-    assert sides == [False, True, True, False] * 5
+    assert order[:11] == [False] * 11  # ten runs are half a second; one before is not counted
+    sides = [sampled for sampled, _ in itertools.groupby(order)]
+    assert sides == [False, True] * 5 + [False]
+    assert told == [(turn, 10) for turn in range(11)]
     assert SamplerCost.from_dict(json.loads(json.dumps(cost.as_dict()))) == cost
     with pytest.raises(UsageError):
         sampler_cost(run, lambda: Costly(info(), lambda _: (1.0,), clock=machine.clock), turns=1)
+
+
+@pytest.mark.parametrize(
+    ("run_ms", "runs", "turns"), [(0.03, 16_667, 10), (10, 50, 10), (200, 3, 10), (2000, 1, 7), (6400, 1, 0)]
+)
+def test_a_side_of_the_samplers_cost_lasts_half_a_second_or_a_run_and_the_whole_a_minute(run_ms, runs, turns):
+    assert cost_turns(run_ms / 1000) == turns
+    assert cost_seconds(run_ms / 1000) <= 60
+    machine = Machine(work_ms=run_ms)
+    replay = Replay(info(), lambda _: (1.0, 1.0), clock=machine.clock)
+    sampler_cost(machine.load, lambda: replay, turns=2, clock=machine.clock)
+    assert len(machine.starts) == 4 * (1 + runs)
+    assert machine.now / SECOND <= cost_seconds(run_ms / 1000) or turns == 0

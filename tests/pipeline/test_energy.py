@@ -14,11 +14,15 @@ from tests.measure.machines import orin_nx_jetpack_6
 from tests.measure.rehearsal import info, rehearsal
 
 import cnnx
+from cnnx.bundle import Bundle
 from cnnx.cli.energy import print_energy
 from cnnx.errors import EnvironmentLacks
 from cnnx.measure.power import Unsupported
-from cnnx.pipeline.energy import choose_sampler, choose_sensor
+from cnnx.pipeline.benching import pool_of
+from cnnx.pipeline.energy import choose_sampler, choose_sensor, measure_use
+from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.results import plain
+from cnnx.pipeline.running import open_subject
 from cnnx.record import read_record
 
 
@@ -139,3 +143,32 @@ def test_a_report_has_the_newest_energy_of_each_batch_and_rate(bundle, tmp_path)
     cnnx.write_report(bundle, tmp_path / "r.md")
     text = (tmp_path / "r.md").read_text()
     assert "| 8 | back to back | ina |" in text and "| 1 | 30 a second | ina |" in text
+
+
+def test_what_sampling_costs_is_told_as_it_goes_on_and_not_measured_of_a_run_that_takes_seconds(bundle):
+    opened, power, told = Bundle.open(bundle), rehearsal(), []
+    subject = open_subject(opened, "ort")
+
+    def measured(run_ns):
+        return measure_use(
+            subject,
+            pool_of(opened, 1),
+            batch=1,
+            cuda_graph=None,
+            power=power,
+            chosen=choose_sampler(power, CPU),
+            run_ns=run_ns,
+            remark="",
+            steps=Steps(told.append),
+            title="energy",
+        )
+
+    assert measured(2e9).no_cost == ""
+    step = "what sampling costs"
+    assert [event.done for event in told if event.step == step and event.total] == list(range(8))
+    told.clear()
+    slow = measured(6.4e9)
+    assert step not in [event.step for event in told]
+    said = plain(slow)
+    assert said["cost"] is said["sampling"]["latency_ratio"] is None
+    assert "a run takes 6.4 s" in said["sampling"]["no_cost"] and "a run takes 6.4 s" in screen(slow)

@@ -21,7 +21,6 @@ from cnnx.cli.app import app
 from cnnx.cli.energy import print_energies
 from cnnx.errors import EnvironmentLacks, UsageError
 from cnnx.measure.validity import Validity
-from cnnx.pipeline import energy
 from cnnx.pipeline.measurements import advice_of
 from cnnx.pipeline.results import plain
 from cnnx.record import read_record
@@ -163,8 +162,8 @@ def test_energy_is_measured_of_every_bundle_at_every_batch_one_after_another(bun
     assert one / two == pytest.approx(2, rel=0.1)
     notes = [event.step for event in told if event.note]
     assert notes == [
-        "Energy after latency: 4 passes of 74 to 174 s each, one after another, by how soon the load is "
-        "warm: 5 to 12 minutes in all."
+        "Energy after latency: 4 passes of 89 to 234 s each, one after another, by how soon the load is "
+        "warm and how long a run takes: 6 to 16 minutes in all."
     ]
     assert "energy 2 of 4: fp16, batch 2" in [event.step for event in told]
     assert told.index(next(event for event in told if event.note)) == 0
@@ -209,7 +208,6 @@ def test_a_pass_that_fails_is_a_row_and_the_others_stand(bundles, cnnx_command):
 def test_energy_is_of_the_runs_that_latency_is_of(bundles, monkeypatch, cuda_graph):
     imitation = ImitatedBindings("11.4.0.106")
     monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(imitation))
-    monkeypatch.setattr(energy, "_TURN_NS", 0)
     cnnx.build(bundles[0], target="tensorrt")
     power = rehearsal(tick_ms=200)
     [use] = cnnx.bench(bundles[0], seconds=0.01, percentile=50, cuda_graph=cuda_graph, power=power).energy

@@ -240,7 +240,7 @@ def test_each_cell_has_a_pass_of_its_own_and_energy_can_be_asked_for_later(tiny,
     run([tiny], out)
     found, steps = run([tiny], out, power=rehearsal(tick_ms=200))
     assert energies(found) == [(p, b, "measured", "ina") for p in ("fp16", "int8") for b in (1, 2)]
-    assert steps[0].startswith("Energy, where a sensor sees the device: 4 passes of 74 to 174 s each")
+    assert steps[0].startswith("Energy, where a sensor sees the device: 4 passes of 89 to 234 s each")
     for row in found.rows:
         assert row["gross_mj"] > row["net_mj"] > 0 and row["no_energy"] == "" and row["energy_doubts"] == []
         [*_, last] = sorted((out / "bundles" / f"tiny-{row['precision']}" / "runs").glob("*-energy-*"))

@@ -149,6 +149,9 @@ def _sampling(use: EnergyUse) -> Iterator[str]:
     )
     if use.measured.rate is not None:
         yield f"{load.dropped:,} of {load.calls + load.dropped:,} runs dropped"
+    if use.cost is None:
+        yield f"what sampling costs was not measured: {use.no_cost}"
+        return
     cost = use.cost.interval
     yield (
         f"sampling makes latency {use.cost.ratio - 1:+.1%} "

@@ -52,7 +52,7 @@ Weights = Annotated[str, typer.Option(help="pretrained, standin (seeded random),
 Power = Annotated[
     bool,
     typer.Option(
-        "--power", help="Then measure energy too, apart from latency; 1 to 3 minutes a measurement."
+        "--power", help="Then measure energy too, apart from latency; 1 to 4 minutes a measurement."
     ),
 ]
 Rate = Annotated[

@@ -15,13 +15,17 @@ from numpy.typing import NDArray
 from cnnx.errors import EnvironmentLacks
 from cnnx.measure.latency import batches_of
 from cnnx.measure.power import (
+    COST_LIMIT_S,
     EnergyMeasurement,
     Plan,
     PolledSensor,
     Sampler,
+    SamplerCost,
     SamplerProcess,
     SensorInfo,
     Unsupported,
+    cost_seconds,
+    cost_turns,
     find_sensors,
     measure_energy,
     sampler_cost,
@@ -43,9 +47,6 @@ _ON_GPU = {
     "nvml": "it runs on the GPU, whose board NVML sees",
 }
 _SEES = {"ina": "the board", "rapl": "the CPU alone", "nvml": "the GPU alone"}
-# A side of a turn, when the sampler's cost is measured: long enough for samples to fall into it.
-_TURN_NS = 500_000_000
-_FEWEST_RUNS, _MOST_RUNS = 10, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +140,16 @@ def _kind(sensor: str) -> str:
 
 
 def how_long(plan: Plan, passes: int) -> str:
-    """A sentence on the time that passes will take, for who may not want to wait."""
+    """A sentence on the time that passes will take, for who may not want to wait.
+
+    What sampling costs is in it: least for short runs, most for the longest of which that is measured.
+    """
     least, most = plan.seconds
+    least, most = least + cost_seconds(0.0), most + COST_LIMIT_S
     minutes = f"{math.ceil(passes * least / 60)} to {math.ceil(passes * most / 60)} minutes"
     each = f"{least:.0f} to {most:.0f} s each" + (", one after another" if passes > 1 else "")
-    return f"{passes} pass{'es' * (passes > 1)} of {each}, by how soon the load is warm: {minutes} in all"
+    by = "by how soon the load is warm and how long a run takes"
+    return f"{passes} pass{'es' * (passes > 1)} of {each}, {by}: {minutes} in all"
 
 
 def measure_use(
@@ -189,14 +195,14 @@ def measure_use(
             progress=lambda share: progress(round(share * 100), 100),
         )
 
-    runs = round(min(max(_TURN_NS / run_ns, _FEWEST_RUNS), _MOST_RUNS))
+    def costs(progress: Progress) -> SamplerCost:
+        return sampler_cost(load, chosen.sampler, turns=turns, clock=power.clock, progress=progress)
+
+    turns = cost_turns(run_ns / 1e9)
     try:
         before = read_state()
         measured = steps.run(title, energy)
-        cost = steps.run(
-            "what sampling costs",
-            lambda _: sampler_cost(load, chosen.sampler, runs=runs, clock=power.clock),
-        )
+        cost = steps.run("what sampling costs", costs) if turns else None
         after = read_state()
     finally:
         session.close()
@@ -211,6 +217,7 @@ def measure_use(
         rails=rails,
         measured=measured,
         cost=cost,
+        no_cost="" if cost else f"a run takes {run_ns / 1e9:.1f} s: too long to take turns",
         state_before=before,
         state_after=after,
         remark=remark,

@@ -28,7 +28,8 @@ class EnergyUse:
         no_total: why there is none; empty where there is one.
         rails: each rail by itself; those that failed at a border of load or rest are left out.
         measured: raw samples and what was done when.
-        cost: what sampling itself costs in latency.
+        cost: what sampling itself costs in latency; None where it was not measured.
+        no_cost: why it was not; empty where it was.
         state_before: clocks and temperatures at rest.
         state_after: the same, right after the last run.
         remark: what the figures do not say.
@@ -42,7 +43,8 @@ class EnergyUse:
     no_total: str
     rails: tuple[EnergyPerInference, ...]
     measured: EnergyMeasurement
-    cost: SamplerCost
+    cost: SamplerCost | None
+    no_cost: str
     state_before: MachineState
     state_after: MachineState
     remark: str = ""
@@ -59,7 +61,8 @@ class EnergyUse:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data: figures for readers, and what they were derived from."""
-        trace, cost = self.measured.trace, self.cost.interval
+        trace, cost = self.measured.trace, self.cost
+        interval = cost.interval if cost else None
         return {
             "subject": dataclasses.asdict(self.subject),
             "batch": self.batch,
@@ -78,15 +81,16 @@ class EnergyUse:
                 "gaps": len(trace.gaps_ns),
                 "longest_gap_ns": self.longest_gap_ns,
                 "missed": trace.missed,
-                "latency_ratio": self.cost.ratio,
-                "latency_ratio_low": cost.low,
-                "latency_ratio_high": cost.high,
+                "latency_ratio": cost.ratio if cost else None,
+                "latency_ratio_low": interval.low if interval else None,
+                "latency_ratio_high": interval.high if interval else None,
+                "no_cost": self.no_cost,
             },
             "state_before": self.state_before.as_dict(),
             "state_after": self.state_after.as_dict(),
             "remark": self.remark,
             "measured": self.measured.as_dict(),
-            "cost": self.cost.as_dict(),
+            "cost": cost.as_dict() if cost else None,
         }
 
 

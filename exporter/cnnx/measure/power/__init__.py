@@ -1,7 +1,7 @@
 """Power and energy: sensors, a sampler in a process of its own, and energy per inference."""
 
 from cnnx.measure.power.boards import BOARDS, Board, board_of, total_of
-from cnnx.measure.power.cost import SamplerCost, sampler_cost
+from cnnx.measure.power.cost import COST_LIMIT_S, SamplerCost, cost_seconds, cost_turns, sampler_cost
 from cnnx.measure.power.driving import Driven, Span
 from cnnx.measure.power.energy import EnergyMeasurement, EnergyPerInference
 from cnnx.measure.power.finding import find_sensors, open_sensor
@@ -15,6 +15,7 @@ from cnnx.measure.power.trace import Trace
 
 __all__ = [
     "BOARDS",
+    "COST_LIMIT_S",
     "Board",
     "Driven",
     "EnergyMeasurement",
@@ -32,6 +33,8 @@ __all__ = [
     "Trace",
     "Unsupported",
     "board_of",
+    "cost_seconds",
+    "cost_turns",
     "cross_check",
     "find_sensors",
     "measure_energy",
