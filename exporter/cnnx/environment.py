@@ -143,7 +143,7 @@ def detect(root: Path = Path("/"), *, nvml: Any = None, wheels: Wheels = find_wh
         cores=usable_cores(root),
         cpu_governor=_field(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", r"(\S+)"),
         memory_bytes=_memory_bytes(root),
-        power_mode=_power_mode(root),
+        power_mode=power_mode(root),
         l4t=l4t,
         jetpack=_jetpack(root, l4t),
         gpu=detect_gpu(nvml),
@@ -309,7 +309,7 @@ def _jetpack(root: Path, l4t: str | None) -> str | None:
     return number[0] if number else _JETPACK_OF_L4T.get(l4t or "")
 
 
-def _power_mode(root: Path) -> str | None:
+def power_mode(root: Path = Path("/")) -> str | None:
     """What nvpmodel last set: its number from the status file, its name from the configuration."""
     number = _field(root / "var/lib/nvpmodel/status", r"pmode:\s*(\d+)")
     if number is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,6 +45,14 @@ def orin_nx_jetpack_6(root: Path) -> None:
             "sys/class/devfreq/15340000.vic/cur_freq": 115200000,
             "sys/class/thermal/thermal_zone0/type": "cpu-thermal",
             "sys/class/thermal/thermal_zone0/temp": 48500,
+            "sys/class/thermal/thermal_zone0/trip_point_0_type": "active",
+            "sys/class/thermal/thermal_zone0/trip_point_0_temp": 50000,
+            "sys/class/thermal/thermal_zone0/trip_point_1_type": "critical",
+            "sys/class/thermal/thermal_zone0/trip_point_1_temp": 104500,
+            "sys/class/thermal/thermal_zone0/trip_point_2_type": "passive",
+            "sys/class/thermal/thermal_zone0/trip_point_2_temp": 99000,
+            "sys/class/thermal/thermal_zone0/trip_point_3_type": "passive",
+            "sys/class/thermal/thermal_zone0/trip_point_3_temp": -274000,  # switched off
             "sys/class/thermal/thermal_zone1/type": "gpu-thermal",
             "sys/class/thermal/thermal_zone1/temp": 46250,
             "sys/class/thermal/thermal_zone2/type": "cv0-thermal",  # off: its temp gives EAGAIN
@@ -74,13 +83,18 @@ class DesktopNvml(FakeNvml):
 
     Args:
         reasons: nvmlDeviceGetCurrentClocksThrottleReasons, a bit mask.
+
+    Attributes:
+        asked: names of the functions below, in order.
     """
 
     def __init__(self, *, reasons: int = 0x4, **options: Any) -> None:
         super().__init__(**options)
         self._reasons = reasons
+        self.asked: list[str] = []
 
     def _or_refuse(self, value: Any) -> Any:
+        self.asked.append(inspect.stack()[1].function)
         if not self.supported:
             raise NVMLError("Not Supported")
         return value
@@ -102,6 +116,15 @@ class DesktopNvml(FakeNvml):
 
     def nvmlDeviceGetTemperature(self, handle: int, sensor: int) -> int:  # noqa: N802
         return self._or_refuse(61)
+
+    def nvmlDeviceGetTemperatureThreshold(self, handle: int, threshold: int) -> int:  # noqa: N802
+        return self._or_refuse({0: 98, 1: 95}[threshold])
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: int) -> int:  # noqa: N802
+        return self._or_refuse(70_000)
+
+    def nvmlDeviceGetViolationStatus(self, handle: int, policy: int) -> Any:  # noqa: N802
+        return self._or_refuse(SimpleNamespace(referenceTime=9, violationTime={0: 5_000_000, 1: 0}[policy]))
 
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: int) -> int:  # noqa: N802
         return self._or_refuse(self._reasons)

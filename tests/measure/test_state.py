@@ -14,6 +14,9 @@ def test_an_orin_whose_clocks_are_pinned(tmp_path):
     assert (found.gpu.now_mhz, found.gpu.most_mhz, found.gpu.pinned) == (918.0, 918.0, True)
     assert found.temperatures_c == {"cpu-thermal": 48.5, "gpu-thermal": 46.25}
     assert (found.gpu_memory, found.throttling, found.cpu) == (None, None, None)
+    # Neither the fan's trip point nor one that is switched off slows it; the other zone has none.
+    assert found.limits_c == {"cpu-thermal": 99.0}
+    assert (found.power_mode, found.power_limit_mw, found.held_ns) == ("2 15W", None, None)
 
 
 def test_thors_gpu_is_found_by_its_own_name_and_moves(tmp_path):
@@ -30,7 +33,28 @@ def test_a_desktop_gpu_tells_clocks_temperature_and_what_throttles(tmp_path):
     assert found.temperatures_c == {"GPU": 61.0}
     assert found.throttling == ("software power cap", "hardware thermal slowdown", "reason 0x4000")
     assert read_state(tmp_path, nvml=DesktopNvml(reasons=0)).throttling == ()
+    assert (found.limits_c, found.power_mode, found.power_limit_mw) == ({"GPU": 95.0}, None, 70_000)
+    assert found.held_ns == {"power": 5_000_000, "thermal": 0}
     assert nvml.initialized == 0
+
+
+def test_what_falls_first_when_a_load_ends_is_read_first(tmp_path):
+    nvml = DesktopNvml()
+    read_state(tmp_path, nvml=nvml)
+    reasons = nvml.asked.index("nvmlDeviceGetCurrentClocksThrottleReasons")
+    assert nvml.asked[0] == "nvmlDeviceGetClockInfo" and reasons < nvml.asked.index(
+        "nvmlDeviceGetTemperature"
+    )
+
+
+def test_a_pcs_zones_are_not_the_gpus(tmp_path):
+    zone = tmp_path / "sys/class/thermal/thermal_zone0"
+    zone.mkdir(parents=True)
+    values = {"type": "wifi", "temp": "52000", "trip_point_0_type": "passive", "trip_point_0_temp": "50000"}
+    for name, value in values.items():
+        (zone / name).write_text(value + "\n")
+    found = read_state(tmp_path, nvml=DesktopNvml())
+    assert found.temperatures_c == {"wifi": 52.0, "GPU": 61.0} and found.limits_c == {"GPU": 95.0}
 
 
 @pytest.mark.parametrize("minimum, pinned", [("3600000", True), ("800000", False)])
@@ -47,5 +71,6 @@ def test_a_machine_with_nothing_gives_nothing(tmp_path):
     state = read_state(tmp_path, nvml=DesktopNvml(driver=False))
     said = json.loads(json.dumps(state.as_dict()))
     assert said == {
-        "cpu": None, "gpu": None, "gpu_memory": None, "temperatures_c": {}, "throttling": None
+        "cpu": None, "gpu": None, "gpu_memory": None, "temperatures_c": {}, "throttling": None,
+        "limits_c": {}, "power_mode": None, "power_limit_mw": None, "held_ns": None,
     }  # fmt: skip

@@ -27,8 +27,12 @@ POOL = np.zeros((6, 1, 2, 2), np.float32)
 GOOD = RunTimes(enqueue_ns=100 * US, h2d_ns=20 * US, compute_ns=500 * US, d2h_ns=5 * US)
 
 
-def state(mhz=1500.0, *, throttling=()):
-    return MachineState(None, Frequency(mhz, None, 1600.0), None, {}, throttling)
+def state(mhz=1500.0, *, throttling=(), temperatures=None, **more):
+    return MachineState(None, Frequency(mhz, None, 1600.0), None, temperatures or {}, throttling, **more)
+
+
+def heat(celsius, **limits):
+    return state(temperatures={"GPU": celsius, "wifi": 99.0}, limits_c=limits)
 
 
 def latency(*runs, **changes):
@@ -62,6 +66,31 @@ def rules(measured, **options):
             ["throttled"],
         ),
         (latency(*[GOOD] * 20), {"states": [state(throttling=("application clocks setting",))]}, []),
+        (latency(*[GOOD] * 20), {"states": [heat(90.9, GPU=93.0), heat(70.0, GPU=93.0)]}, []),
+        (latency(*[GOOD] * 20), {"states": [heat(91.0, GPU=93.0), heat(70.0, GPU=93.0)]}, ["hot"]),
+        (latency(*[GOOD] * 20), {"states": [heat(120.0)]}, []),
+        (latency(*[GOOD] * 20), {"states": [state(power_mode="0 MAXN")] * 2}, []),
+        (
+            latency(*[GOOD] * 20),
+            {"states": [state(power_mode="0 MAXN"), state(power_mode="2 15W")]},
+            ["power mode"],
+        ),
+        (
+            latency(*[GOOD] * 20),
+            {"states": [state(power_limit_mw=70_000), state(power_limit_mw=50_000)]},
+            ["power mode"],
+        ),
+        (latency(*[GOOD] * 20), {"states": [state(held_ns={"power": 5 * US, "thermal": 7})] * 2}, []),
+        (
+            latency(*[GOOD] * 20),
+            {
+                "states": [
+                    state(held_ns={"power": 0, "thermal": 7}),
+                    state(held_ns={"power": 0, "thermal": 8}),
+                ]
+            },
+            ["throttled"],
+        ),
     ],
 )
 def test_each_rule_by_its_threshold(measured, options, expected):
@@ -78,6 +107,30 @@ def test_on_a_cpu_nothing_is_invalid_and_the_variation_is_remarked():
 def test_a_clock_locked_low_is_remarked_and_valid():
     verdict = judge_validity(latency(*[GOOD] * 20), on_gpu=True, states=[state(900.0)] * 2)
     assert verdict.valid and "900 of at most 1600 MHz" in verdict.remarks[0].reason
+
+
+def remarks(*states):
+    return {
+        found.rule: found.reason
+        for found in judge_validity(latency(*[GOOD] * 20), on_gpu=True, states=states).remarks
+    }
+
+
+def test_temperature_and_what_is_not_known_are_remarked():
+    assert remarks(heat(61.0, GPU=93.0)) == {
+        "temperature": "GPU was at up to 61 C and is slowed from 93 C on"
+    }
+    assert "GPU was at up to 61 C" in remarks(heat(61.0))["temperature"]  # no limit of the wifi's heat
+    orin = state(throttling=None, temperatures={"cpu-thermal": 48.5, "gpu-thermal": 46.0})
+    assert remarks(orin, orin).keys() == {"temperature", "throttling"}
+    assert "cpu-thermal was at up to 48 C" in remarks(orin)["temperature"]
+    assert remarks() == {}
+
+
+def test_time_that_clocks_were_held_down_between_looks_is_told():
+    states = [state(held_ns={"power": start * 10**6}) for start in (1000, 1012)]
+    [found] = judge_validity(latency(*[GOOD] * 20), on_gpu=True, states=states).findings
+    assert found.reason == "for 12.0 ms the GPU's clock was held down by its power limit"
 
 
 def test_timed_sessions_are_asked_for_parts_and_looked_at_from_warm_to_the_end():
@@ -117,6 +170,22 @@ def test_the_machine_is_looked_at_every_second_and_the_run_after_that_is_not_cou
     between = np.diff(looks)
     assert len(looks) == 5 and all(SECOND <= gap < 1.05 * SECOND for gap in between[:3])
     assert set(found[""].samples_ns) == {1_000 * US} and found[""].warmup >= 4
+
+
+@pytest.mark.parametrize(("limit", "last"), [({}, ["look", 1.0]), ({"max_seconds": 0.5}, ["look"])])
+def test_the_last_look_comes_right_after_the_last_run(limit, last):
+    """Whatever progress does then, clocks fall meanwhile."""
+    clock, told = FakeClock(), []
+    session = FakeSession(lambda x: x, latencies_ns=[10_000 * US], clock=clock)
+    options = {
+        "min_seconds": 0.8,
+        "min_samples": 50,
+        "clock": clock,
+        "look": lambda: told.append("look"),
+        **limit,
+    }
+    measure_side_by_side({"": session}, POOL, batch=1, progress=told.append, **options)
+    assert told[-len(last) :] == last and told.count("look") == 2
 
 
 def test_a_difference_within_the_noise_is_not_shown_and_a_drift_that_hits_both_drops_out():

@@ -123,7 +123,6 @@ def measure_side_by_side(
             one.warm_up(patience)
         look()
         _take_turns(list(series.values()), goal, deadline, clock=clock, progress=progress, look=look)
-        look()
     return {name: one.latency(batch, goal) for name, one in series.items()}
 
 
@@ -147,15 +146,19 @@ def _take_turns(
     progress: Progress,
     look: Callable[[], None],
 ) -> None:
+    """Measure; the last look comes before anybody is told, as clocks fall while a screen is drawn."""
     looked = clock()
     while True:
         share = min(goal.share(one.samples) for one in series)
-        progress(share)
         if share >= 1:
+            look()
+            progress(share)
             return
+        progress(share)
         for one in series:
             one.turn(deadline)
         if clock() >= deadline:
+            look()
             return
         if clock() - looked >= _LOOK_NS:
             look()

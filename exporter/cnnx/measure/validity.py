@@ -24,6 +24,10 @@ _THROTTLING = {
     "hardware thermal slowdown": "cool the device, or let it rest before",
     "hardware power brake": "look to the power supply",
 }
+# What NVML counts the time of, as it names the reasons.
+_HELD = {"power": "software power cap", "thermal": "software thermal slowdown"}
+# So close to the limit a part may have been slowed between looks.
+_MARGIN_C = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ def judge_validity(
     states: Sequence[MachineState] = (),
     cuda_graph: bool = False,
 ) -> Validity:
-    """Judge a measurement by trtexec's rules, by NVML's reasons and by the clock.
+    """Judge a measurement by trtexec's rules, NVML's reasons, clocks, temperatures and the power mode.
 
     Args:
         latency: raw samples, with parts where the session told them.
@@ -97,8 +101,9 @@ def judge_validity(
         return Validity((), tuple(found))
     if latency.parts is not None:
         found += [*_enqueue_bound(latency.parts, cuda_graph), *_transfer_bound(latency.parts)]
-    found += [*_throttled(states), *_fell(states)]
-    return Validity(tuple(found), tuple(_below_most(states)))
+    found += [*_throttled(states), *_held(states), *_fell(states), *_changed(states)]
+    hot, warm = _heat(states)
+    return Validity((*found, *hot), (*_below_most(states), *warm, *_unknown(states)))
 
 
 def _settled(latency: Latency) -> Iterator[Finding]:
@@ -149,6 +154,56 @@ def _throttled(states: Sequence[MachineState]) -> Iterator[Finding]:
     for reason in seen:
         if reason in _THROTTLING:
             yield Finding("throttled", f"the GPU's clock was held down: {reason}", _THROTTLING[reason])
+
+
+def _held(states: Sequence[MachineState]) -> Iterator[Finding]:
+    """Reasons are of a moment; counters miss nothing between looks."""
+    counted = [state.held_ns for state in states if state.held_ns is not None]
+    for kind, reason in _HELD.items():
+        times = [one[kind] for one in counted if kind in one]
+        if times and times[-1] > times[0]:
+            held = f"for {(times[-1] - times[0]) / 1e6:.1f} ms the GPU's clock was held down"
+            yield Finding("throttled", f"{held} by its {kind} limit", _THROTTLING[reason])
+
+
+def _changed(states: Sequence[MachineState]) -> Iterator[Finding]:
+    modes = [state.power_mode for state in states if state.power_mode is not None]
+    limits = [f"{state.power_limit_mw / 1000:g} W" for state in states if state.power_limit_mw is not None]
+    for what, seen in (("power mode", modes), ("power limit", limits)):
+        if len(distinct := list(dict.fromkeys(seen))) > 1:
+            reason = f"the {what} changed meanwhile: {', then '.join(distinct)}"
+            yield Finding("power mode", reason, "set it before, and let nothing change it")
+
+
+def _heat(states: Sequence[MachineState]) -> tuple[list[Finding], list[Finding]]:
+    """What was too hot, or else a remark on the temperature.
+
+    Of the parts whose limit is known the one closest to it counts; else NVML's GPU; else the hottest part.
+    """
+    seen: dict[str, float] = {}
+    limits: dict[str, float] = {}
+    for state in states:
+        limits |= state.limits_c
+        for name, at in state.temperatures_c.items():
+            seen[name] = max(at, seen.get(name, at))
+    known = {name: limits[name] - at for name, at in seen.items() if name in limits}
+    if known:
+        part = min(known, key=known.__getitem__)
+        reason = f"{part} was at up to {seen[part]:.0f} C and is slowed from {limits[part]:.0f} C on"
+        if known[part] <= _MARGIN_C:
+            return [Finding("hot", reason, "cool the device, or let it rest before")], []
+    elif seen:
+        part = "GPU" if "GPU" in seen else max(seen, key=seen.__getitem__)
+        reason = f"{part} was at up to {seen[part]:.0f} C; from where on it is slowed is not known"
+    else:
+        return [], []
+    return [], [Finding("temperature", reason, "the figures hold for that temperature")]
+
+
+def _unknown(states: Sequence[MachineState]) -> Iterator[Finding]:
+    if states and all(state.throttling is None and state.held_ns is None for state in states):
+        reason = "throttling is not known here: NVML gives no reasons, a clock that falls alone would tell"
+        yield Finding("throttling", reason, "sudo jetson_clocks keeps clocks from moving")
 
 
 def _fell(states: Sequence[MachineState]) -> Iterator[Finding]:
