@@ -1,13 +1,25 @@
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cnnx.measure.power import Unsupported
+from cnnx.measure.power import (
+    EnergyMeasurement,
+    PolledSensor,
+    Replay,
+    Unsupported,
+    measure_energy,
+    tegrastats,
+)
+from cnnx.measure.power.ina import find_ina
 from cnnx.measure.power.tegrastats import RailPower, cross_check, during, mean_power_mw, parse_line
+from tests.measure.power_trees import orin_nx
+from tests.measure.test_power_energy import Machine
 
 # One line of each release, in its format; values are invented.
 NANO = (
@@ -147,25 +159,36 @@ def test_a_cross_check_compares_means_of_the_rails_that_both_have():
         parse_line(NO_ROOT),
     ]
     assert mean_power_mw(lines)["VDD_IN"] == 12400
-    assert cross_check({"VDD_IN": 12000.0, "VDD_SOC": 0.0, "OTHER": 5.0}, lines) == {
-        "VDD_IN": pytest.approx(1 / 30)
-    }
+    ours = {"VDD_IN": 12000.0, "VDD_SOC": 0.0, "OTHER": 5.0}
+    assert cross_check(ours, mean_power_mw(lines)) == {"VDD_IN": pytest.approx(1 / 30)}
 
 
-def test_lines_are_taken_while_work_is_done(tmp_path):
-    program = tmp_path / "tegrastats"
+def printing(folder: Path, lines: str, *, first: str = "") -> Path:
+    """A program that prints lines, makes the file "printed" and goes on until it is stopped."""
+    program = folder / "tegrastats"
     program.write_text(f"""#!/bin/sh
+{first}
 cat <<'END'
-{THOR_IDLE}{ORIN_NANO_6}END
+{lines}END
 printf 'RAM 61'
-touch '{tmp_path}/printed'
+touch '{folder}/printed'
 exec sleep 600
 """)
     program.chmod(0o755)
+    return program
+
+
+def wait_until_printed(folder: Path) -> None:
+    end = time.monotonic() + 30
+    while not (folder / "printed").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def test_lines_are_taken_while_work_is_done(tmp_path):
+    program = printing(tmp_path, THOR_IDLE + ORIN_NANO_6)
 
     def work() -> str:
-        while not (tmp_path / "printed").exists():
-            time.sleep(0.01)
+        wait_until_printed(tmp_path)
         return "done"
 
     result, lines = during(work, program=[str(program)])
@@ -177,3 +200,63 @@ def test_without_the_program_work_is_done_all_the_same(tmp_path):
     absent = during(lambda: 7, program=[str(tmp_path / "tegrastats")])
     assert absent == (7, Unsupported("tegrastats", f"{tmp_path}/tegrastats: No such file or directory"))
     assert during(lambda: 7, program=["true"]) == (7, Unsupported("tegrastats", "true printed nothing"))
+
+
+def test_a_program_that_will_not_stop_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tegrastats, "_PATIENCE_S", 0.1)
+    program = printing(tmp_path, ORIN_NANO_6, first="trap '' TERM")
+    _, lines = during(lambda: wait_until_printed(tmp_path), program=[str(program)])
+    assert isinstance(lines, list) and lines[0].rails["VDD_IN"].power_mw == 12300
+
+
+def measured_beside(tmp_path: Path, program: str | None) -> EnergyMeasurement:
+    """On an Orin NX's monitors: 2,800 mW at VDD_IN, 650 at VDD_CPU_GPU_CV, 655 at VDD_SOC."""
+    orin_nx(tmp_path)
+    sensor, machine = find_ina(tmp_path), Machine(work_ms=1000)
+    assert isinstance(sensor, PolledSensor)
+
+    def load() -> int:
+        machine.load()
+        if program and len(machine.starts) > 24:  # 20 to 22 s of warm-up, then 5 s beside tegrastats
+            wait_until_printed(tmp_path)
+        return 1
+
+    replay = Replay(sensor.info, lambda _: sensor.read().values, clock=machine.clock)
+    return measure_energy(load, replay, clock=machine.clock, sleep=machine.sleep, tegrastats=program)
+
+
+def test_tegrastats_reads_the_same_load_before_what_counts(tmp_path):
+    line = ORIN_NANO_6.replace("12300mW", "2836mW").replace("4640mW", "637mW").replace("2800mW", "655mW")
+    result = measured_beside(tmp_path, str(printing(tmp_path, line * 3)))
+    assert result.deviations == {
+        "VDD_IN": pytest.approx(36 / 2800),
+        "VDD_CPU_GPU_CV": pytest.approx(-0.02),
+        "VDD_SOC": pytest.approx(0),
+    }
+    beside = result.beside
+    assert beside is not None and beside.lines == 4 and beside.reason == ""
+    assert result.warmup.end_ns <= beside.span.start_ns < beside.span.end_ns <= result.load.span.start_ns
+    assert EnergyMeasurement.from_dict(json.loads(json.dumps(result.as_dict()))) == result
+
+
+@pytest.mark.parametrize("program", [None, "absent", "mute", "without root"])
+def test_no_tegrastats_or_one_that_says_nothing_leaves_the_measurement_as_it_is(tmp_path, program):
+    path = {
+        None: lambda: None,
+        "absent": lambda: str(tmp_path / "no such program"),
+        "mute": lambda: "true",
+        "without root": lambda: str(printing(tmp_path, NO_ROOT)),
+    }[program]()
+    if program in ("absent", "mute"):
+        (tmp_path / "printed").touch()
+    result = measured_beside(tmp_path, path)
+    assert result.deviations == {} and result.doubts == ()
+    energy = result.energy()
+    assert energy is not None and energy.power_mw == pytest.approx(2800)
+    assert (result.beside is None) == (program is None)
+    reasons = {
+        "absent": f"{path}: No such file or directory",
+        "mute": "true printed nothing",
+        "without root": "tegrastats printed no rail",
+    }
+    assert result.beside is None or result.beside.reason == reasons[program]

@@ -18,6 +18,8 @@ from cnnx.bundle import Bundle
 from cnnx.cli.energy import print_energy
 from cnnx.errors import EnvironmentLacks
 from cnnx.measure.power import Unsupported
+from cnnx.measure.power.tegrastats import Beside
+from cnnx.pipeline import energy as energy_module
 from cnnx.pipeline.benching import pool_of
 from cnnx.pipeline.energy import choose_sampler, choose_sensor, measure_use
 from cnnx.pipeline.progress import Steps
@@ -172,3 +174,17 @@ def test_what_sampling_costs_is_told_as_it_goes_on_and_not_measured_of_a_run_tha
     said = plain(slow)
     assert said["cost"] is said["sampling"]["latency_ratio"] is None
     assert "a run takes 6.4 s" in said["sampling"]["no_cost"] and "a run takes 6.4 s" in screen(slow)
+
+
+def test_tegrastats_on_the_path_is_compared_and_shown(bundle, tmp_path, monkeypatch):
+    """On a fake clock it has no time to print: what is found is that it was asked, and the pass goes on."""
+    monkeypatch.setattr(energy_module.shutil, "which", lambda name: f"/no/such/{name}")
+    [use] = cnnx.bench(bundle, target="ort", seconds=0.05, power=rehearsal()).energy
+    reason = "/no/such/tegrastats: No such file or directory"
+    assert plain(use)["tegrastats"] == {"deviations": {}, "lines": 0, "reason": reason}
+    assert f"could not be compared: {reason}" in " ".join(screen(use).split())
+    said = Beside(use.measured.beside.span, 48, {"VDD_IN": 8104.0, "VDD_SOC": 499.0}, "")
+    use = dataclasses.replace(use, measured=dataclasses.replace(use.measured, beside=said))
+    assert plain(use)["tegrastats"]["deviations"]["VDD_SOC"] == pytest.approx(-0.002)
+    shown = " ".join(screen(use).split())
+    assert "tegrastats read VDD_IN 1.3% higher, VDD_SOC 0.2% lower, in 48 lines" in shown

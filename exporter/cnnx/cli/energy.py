@@ -149,6 +149,8 @@ def _sampling(use: EnergyUse) -> Iterator[str]:
     )
     if use.measured.rate is not None:
         yield f"{load.dropped:,} of {load.calls + load.dropped:,} runs dropped"
+    if use.measured.beside is not None:
+        yield _tegrastats(use)
     if use.cost is None:
         yield f"what sampling costs was not measured: {use.no_cost}"
         return
@@ -157,3 +159,13 @@ def _sampling(use: EnergyUse) -> Iterator[str]:
         f"sampling makes latency {use.cost.ratio - 1:+.1%} "
         f"(95 % interval {cost.low - 1:+.1%} .. {cost.high - 1:+.1%})"
     )
+
+
+def _tegrastats(use: EnergyUse) -> str:
+    beside, deviations = use.measured.beside, use.measured.deviations
+    if beside is None or not deviations:
+        return f"tegrastats could not be compared: {(beside and beside.reason) or 'no rail in common'}"
+    rails = (
+        f"{rail} {abs(share):.1%} {'lower' if share < 0 else 'higher'}" for rail, share in deviations.items()
+    )
+    return f"tegrastats read {', '.join(rails)}, in {beside.lines} lines under the same load"

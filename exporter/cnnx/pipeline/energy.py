@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -59,6 +60,8 @@ class PowerPass:
         sampler: makes one to take in place of a process that reads the sensor, for rehearsals and tests.
         clock: that of the sampler's stamps.
         sleep: waits that many seconds.
+        tegrastats: name or path of the program that reads a board's monitors beside us for a while; where
+            there is none nothing is compared.
     """
 
     plan: Plan = field(default_factory=Plan)
@@ -66,6 +69,7 @@ class PowerPass:
     sampler: Callable[[], Sampler] | None = None
     clock: Clock = monotonic_ns
     sleep: Sleep = time.sleep
+    tegrastats: str = "tegrastats"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +196,7 @@ def measure_use(
             plan=power.plan,
             clock=power.clock,
             sleep=power.sleep,
+            tegrastats=shutil.which(power.tegrastats),
             progress=lambda share: progress(round(share * 100), 100),
         )
 

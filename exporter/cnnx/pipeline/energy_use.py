@@ -86,6 +86,13 @@ class EnergyUse:
                 "latency_ratio_high": interval.high if interval else None,
                 "no_cost": self.no_cost,
             },
+            "tegrastats": {
+                "deviations": self.measured.deviations,
+                "lines": beside.lines,
+                "reason": beside.reason,
+            }
+            if (beside := self.measured.beside)
+            else None,
             "state_before": self.state_before.as_dict(),
             "state_after": self.state_after.as_dict(),
             "remark": self.remark,

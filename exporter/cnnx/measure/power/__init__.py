@@ -10,7 +10,6 @@ from cnnx.measure.power.measuring import Plan, measure_energy
 from cnnx.measure.power.replay import Replay
 from cnnx.measure.power.sampler import Sampler, SamplerProcess, sample
 from cnnx.measure.power.sensors import PolledSensor, Sample, Sensor, SensorInfo, Unsupported
-from cnnx.measure.power.tegrastats import cross_check, parse_line
 from cnnx.measure.power.trace import Trace
 
 __all__ = [
@@ -35,11 +34,9 @@ __all__ = [
     "board_of",
     "cost_seconds",
     "cost_turns",
-    "cross_check",
     "find_sensors",
     "measure_energy",
     "open_sensor",
-    "parse_line",
     "power_now",
     "sample",
     "sampler_cost",

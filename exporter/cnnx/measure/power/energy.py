@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from cnnx.errors import UsageError
 from cnnx.measure.bootstrap import middle, resampled_means
 from cnnx.measure.power.driving import Driven, Span
 from cnnx.measure.power.sampler import LEAST_HZ
+from cnnx.measure.power.tegrastats import Beside, cross_check
 from cnnx.measure.power.trace import Trace
 from cnnx.measure.samples import WarmUpEnd
 from cnnx.stats import Interval
@@ -64,6 +66,7 @@ class EnergyMeasurement:
         load: what counts.
         idle_after: rest after it.
         rate: calls a second that were asked for; None: back to back.
+        beside: what tegrastats read under the same load, before what counts; None: not asked.
     """
 
     trace: Trace
@@ -73,6 +76,7 @@ class EnergyMeasurement:
     load: Driven
     idle_after: Span
     rate: float | None
+    beside: Beside | None = None
 
     def energy(self, rails: Sequence[str] | None = None) -> EnergyPerInference | None:
         """Energy per inference.
@@ -120,18 +124,35 @@ class EnergyMeasurement:
         }
         return tuple(words for words, holds in doubts.items() if holds)
 
+    @property
+    def deviations(self) -> dict[str, float]:
+        """(tegrastats' mean - ours) / |ours| by rail, over the span that both read; empty: not compared."""
+        if self.beside is None:
+            return {}
+        span, ours = self.beside.span, dict[str, float]()
+        for rail in self.trace.sensor.rails:
+            with contextlib.suppress(UsageError):  # readings at the span's ends failed
+                ours[rail.name] = self.trace.power_mw([rail.name], span.start_ns, span.end_ns)
+        return cross_check(ours, self.beside.power_mw)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data: raw samples and the spans they belong to."""
         spans = {
             name: dataclasses.asdict(getattr(self, name))
             for name in ("idle_before", "warmup", "load", "idle_after")
         }
-        return {"trace": self.trace.as_dict(), **spans, "warmup_ended": self.warmup_ended, "rate": self.rate}
+        return {
+            "trace": self.trace.as_dict(),
+            **spans,
+            "warmup_ended": self.warmup_ended,
+            "rate": self.rate,
+            "beside": dataclasses.asdict(self.beside) if self.beside else None,
+        }
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> EnergyMeasurement:
         """What `as_dict` described."""
-        load = data["load"]
+        load, beside = data["load"], data.get("beside")
         return EnergyMeasurement(
             trace=Trace.from_dict(data["trace"]),
             idle_before=Span(**data["idle_before"]),
@@ -140,6 +161,7 @@ class EnergyMeasurement:
             load=Driven(**{**load, "span": Span(**load["span"])}),
             idle_after=Span(**data["idle_after"]),
             rate=data["rate"],
+            beside=Beside(**{**beside, "span": Span(**beside["span"])}) if beside else None,
         )
 
 

@@ -1,4 +1,7 @@
-"""An energy measurement, in a pass of its own: idle, warm-up to a plateau, load, idle again."""
+"""An energy measurement, in a pass of its own: idle, warm-up to a plateau, load, idle again.
+
+On a Jetson tegrastats reads the same rails for some seconds of the plateau, before what counts.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ from dataclasses import dataclass
 from cnnx.errors import EnvironmentLacks, UsageError
 from cnnx.measure.power.driving import Load, Sleep, Span, drive
 from cnnx.measure.power.energy import EnergyMeasurement
+from cnnx.measure.power.ina import NAME as INA
 from cnnx.measure.power.sampler import Sampler
 from cnnx.measure.power.sensors import Clock, monotonic_ns
+from cnnx.measure.power.tegrastats import Beside, during
 from cnnx.measure.power.trace import Trace
 from cnnx.measure.samples import WarmUpEnd
 
@@ -21,6 +26,9 @@ _LEAST_IDLE_S = 5.0
 _STRETCH_NS = 10_000_000_000
 _LEAST_WARMUP_S = 2 * _STRETCH_NS / 1e9
 _STEADY = 0.02
+# tegrastats prints every 0.1 s, as fast as it can be asked to.
+_BESIDE_S = 5.0
+_EVERY = ("--interval", "100")
 # How long samples may take to reach the file after they were taken.
 _PATIENCE_S = 5.0
 
@@ -57,7 +65,7 @@ class Plan:
 
     @property
     def seconds(self) -> tuple[float, float]:
-        """The least that a measurement lasts, and about the most; a sensor's own window comes on top."""
+        """The least that it lasts, and about the most; a sensor's window and tegrastats come on top."""
         counted = 2 * (self.settle_s + self.idle_s) + self.load_s
         return counted + min(_LEAST_WARMUP_S, self.warmup_s), counted + self.warmup_s
 
@@ -69,6 +77,7 @@ def measure_energy(
     plan: Plan | None = None,
     clock: Clock = monotonic_ns,
     sleep: Sleep = time.sleep,
+    tegrastats: str | None = None,
     progress: Callable[[float], None] = lambda _share: None,
 ) -> EnergyMeasurement:
     """Measure what a load takes; it should not be timed for latency meanwhile.
@@ -79,6 +88,7 @@ def measure_energy(
         plan: how long each part takes.
         clock: nanoseconds, that of the sampler's stamps.
         sleep: waits that many seconds; may wait longer.
+        tegrastats: the program, to read a board's monitors beside us for a while; None: not.
         progress: told the share done, 0..1, about once a second under load and not at rest.
 
     Raises:
@@ -87,21 +97,24 @@ def measure_energy(
     """
     plan = plan or Plan()
     with sampler:
-        window_s = sampler.trace().sensor.window_ns / 1e9
+        sensor = sampler.trace().sensor
+        window_s, program = sensor.window_ns / 1e9, tegrastats if sensor.name == INA else None
         settle_s = plan.settle_s + window_s
-        told = _Told(plan.seconds[0] + 2 * window_s, sampler, clock, progress)
+        all_s = plan.seconds[0] + 2 * window_s + (_BESIDE_S if program else 0)
+        told = _Told(all_s, sampler, clock, progress)
         told.part(settle_s + plan.idle_s)
         sleep(settle_s)
         before = _rest(plan, told, clock, sleep)
         told.part(_LEAST_WARMUP_S)
         warmup, ended = _warm_up(load, plan, told, clock, sleep)
+        beside = _beside(program, load, plan, told, clock, sleep) if program else None
         told.part(plan.load_s)
         driven = drive(load, seconds=plan.load_s, rate=plan.rate, check=told.check, clock=clock, sleep=sleep)
         told.part(settle_s + plan.idle_s)
         sleep(settle_s)
         after = _rest(plan, told, clock, sleep)
         trace = _reaching(sampler, after.end_ns, sleep)
-    return EnergyMeasurement(trace, before, warmup, ended, driven, after, plan.rate)
+    return EnergyMeasurement(trace, before, warmup, ended, driven, after, plan.rate, beside)
 
 
 class _Told:
@@ -149,6 +162,16 @@ def _warm_up(load: Load, plan: Plan, told: _Told, clock: Clock, sleep: Sleep) ->
             ended = "steady"
             break
     return Span(start, clock()), ended
+
+
+def _beside(program: str, load: Load, plan: Plan, told: _Told, clock: Clock, sleep: Sleep) -> Beside:
+    """Apart from the load that counts: tegrastats takes power, too."""
+    told.part(_BESIDE_S)
+    driven, printed = during(
+        lambda: drive(load, seconds=_BESIDE_S, rate=plan.rate, check=told.check, clock=clock, sleep=sleep),
+        program=(program, *_EVERY),
+    )
+    return Beside.of(driven.span, printed)
 
 
 def _is_steady(trace: Trace, since_ns: int) -> bool:

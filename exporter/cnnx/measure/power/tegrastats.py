@@ -15,9 +15,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from cnnx.measure.power.driving import Span
 from cnnx.measure.power.sensors import Unsupported
 
 T = TypeVar("T")
+
+# How long it may take to stop when it is asked to.
+_PATIENCE_S = 5.0
 
 # A sensor that is switched off (such as an idle core's) prints this.
 _OFF_C = -256.0
@@ -67,6 +71,32 @@ class Line:
     memory_percent: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What tegrastats said while a load ran, to be held against our own readings of the same span.
+
+    Attributes:
+        span: of the load.
+        lines: that it printed.
+        power_mw: mean of each rail.
+        reason: why there is none; empty where there is one.
+    """
+
+    span: Span
+    lines: int
+    power_mw: Mapping[str, float]
+    reason: str
+
+    @staticmethod
+    def of(span: Span, printed: Sequence[Line] | Unsupported) -> Beside:
+        """What `during` gave over a span."""
+        if isinstance(printed, Unsupported):
+            return Beside(span, 0, {}, printed.reason)
+        power = mean_power_mw(printed)
+        # Without root some releases print no rails.
+        return Beside(span, len(printed), power, "" if power else "tegrastats printed no rail")
+
+
 def parse_line(text: str) -> Line:
     """Read one line; a torn or foreign one gives what can be read in it, at worst nothing.
 
@@ -89,20 +119,18 @@ def parse_line(text: str) -> Line:
     )
 
 
-def during(
-    run: Callable[[], T], *, program: Sequence[str] = ("tegrastats", "--interval", "100")
-) -> tuple[T, list[Line] | Unsupported]:
+def during(run: Callable[[], T], *, program: Sequence[str]) -> tuple[T, list[Line] | Unsupported]:
     """Do something while tegrastats runs beside it.
 
     Args:
         run: the work, such as a load in its plateau.
-        program: the command line; it prints until it is stopped.
+        program: the command line, such as tegrastats --interval 100; it prints until it is stopped.
 
     Returns:
         what `run` returned, and the lines printed meanwhile, or why there are none.
     """
     # A file, not a pipe: a full pipe would stop the program until somebody reads.
-    with tempfile.TemporaryFile("w+") as printed:
+    with tempfile.TemporaryFile("w+", errors="replace") as printed:
         try:
             process = subprocess.Popen(program, stdin=subprocess.DEVNULL, stdout=printed)
         except OSError as error:
@@ -110,12 +138,20 @@ def during(
         try:
             result = run()
         finally:
-            process.terminate()
-            process.wait()
+            _stop(process)
         printed.seek(0)
         text = printed.read()
     lines = [parse_line(line) for line in text.splitlines(keepends=True)]
     return result, lines or Unsupported("tegrastats", f"{program[0]} printed nothing")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def mean_power_mw(lines: Iterable[Line]) -> dict[str, float]:
@@ -127,15 +163,16 @@ def mean_power_mw(lines: Iterable[Line]) -> dict[str, float]:
     return {name: statistics.fmean(of) for name, of in values.items()}
 
 
-def cross_check(power_mw: Mapping[str, float], lines: Iterable[Line]) -> dict[str, float]:
+def cross_check(ours_mw: Mapping[str, float], theirs_mw: Mapping[str, float]) -> dict[str, float]:
     """How far tegrastats is from our own means: (theirs - ours) / |ours|, for rails both have.
 
-    Rails of which ours is 0 are left out. tegrastats knows seconds only, so lines of a steady load are
+    Rails of which ours is 0 are left out. tegrastats knows seconds only, so means of a steady load are
     wanted.
     """
-    theirs = mean_power_mw(lines)
     return {
-        name: (theirs[name] - ours) / abs(ours) for name, ours in power_mw.items() if name in theirs and ours
+        name: (theirs_mw[name] - ours) / abs(ours)
+        for name, ours in ours_mw.items()
+        if name in theirs_mw and ours
     }
 
 
