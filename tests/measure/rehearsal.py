@@ -40,7 +40,8 @@ class Ticking:
 def info(name: str, *, total: bool = True) -> SensorInfo:
     rails = (Rail("VDD_IN", "module input"), Rail("VDD_SOC", "SoC, part of VDD_IN"))
     whole = Total(("VDD_IN",), "module input") if total else Total((), "no total on this board: a test")
-    return SensorInfo(name, "power_mw", rails, whole, None, 0, Uncertainty(None, None, "a test"))
+    stated = Uncertainty(None, 40.0, "a test")
+    return SensorInfo(name, "power_mw", rails, whole, None, 0, stated, notes=("rails of a test",))
 
 
 def rehearsal(*, total: bool = True, rate: float | None = None, tick_ms: int = 10) -> cnnx.PowerPass:

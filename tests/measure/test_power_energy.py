@@ -160,6 +160,12 @@ def test_missing_samples_and_failed_readings_are_told():
     assert "power was sampled at 7.8 Hz, less than 10" in dataclasses.replace(result, trace=slow).doubts
 
 
+def test_a_sensor_slower_than_we_ask_it_is_told():
+    slow = measured(Machine(), dataclasses.replace(info(), rate_hz=5.0))
+    assert slow.doubts == ("the sensor renews its values at 5.0 Hz, less than 10",)
+    assert measured(Machine(), dataclasses.replace(info(), rate_hz=10.0)).doubts == ()
+
+
 def test_drift_of_rest_and_the_sensors_uncertainty_widen_the_interval():
     steady = measured(Machine()).energy()
     # Rest takes 3 W before and 4 W after: net is 5.5 W +- 0.5 W.

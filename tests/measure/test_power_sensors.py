@@ -92,8 +92,17 @@ def test_chips_are_found_whatever_their_numbers_after_a_boot(tmp_path):
 def test_rate_and_resolution_are_what_the_driver_says(tmp_path):
     trees.agx_orin(tmp_path)
     info = ina(tmp_path).info
-    assert info.rate_hz == 50  # update_interval of 20 ms
+    assert (info.rate_hz, info.window_ns) == (50, 20_000_000)  # update_interval of 20 ms
+    assert "each value is the mean of up to 20 ms" in info.notes
+    assert str(info.uncertainty) == "no uncertainty stated, in steps of 400 mW"
     assert info.uncertainty.resolution_mw == pytest.approx(400)  # 40 uV / 2 mOhm x 20 V
+
+
+def test_the_slowest_chip_gives_rate_and_window(tmp_path):
+    trees.thor(tmp_path)
+    assert (ina(tmp_path).info.rate_hz, ina(tmp_path).info.window_ns) == (None, 0)
+    write(tmp_path, {"sys/class/hwmon/hwmon4/update_interval": 200})
+    assert (ina(tmp_path).info.rate_hz, ina(tmp_path).info.window_ns) == (5, 200_000_000)
 
 
 def test_a_rail_that_cannot_be_read_takes_the_total_with_it(tmp_path):

@@ -62,6 +62,9 @@ def test_energy_is_measured_shown_kept_and_reported(bundle, tmp_path):
     assert kept.kind == "energy" and kept.result == json.loads(json.dumps(plain(use)))
     assert len(kept.result["measured"]["trace"]["samples"]) > 1000
     shown = screen(use)
+    assert kept.result["uncertainty"] == {"relative": None, "resolution_mw": 40, "basis": "a test"}
+    assert kept.result["notes"] == ["rails of a test"]
+    assert "ina: no uncertainty stated, in steps of 40 mW; rails of a test" in shown
     for words in ("gross", "net", f"{use.total.gross_mj:.2f}", "8,000", "47.0 Hz", "module input", "VDD_SOC"):
         assert words in shown
 

@@ -125,10 +125,26 @@ def _print_sensors(out: Console, sensors: Sequence[SensorReading]) -> None:
             for rail, power, covers in rows:
                 table.add_row(sensor.sensor, escape(rail), _milliwatts(power), escape(covers))
         out.print(table)
+        # NVML's sensors say the same of themselves: each thing is said once.
+        told: dict[str, list[str]] = {}
+        for sensor in supported:
+            for words in _words(sensor):
+                told.setdefault(words, []).append(sensor.sensor)
+        for words, sayers in told.items():
+            out.print(f"power by {', '.join(sayers)}: {escape(words)}", soft_wrap=True)
     reasons = dict.fromkeys(sensor.reason for sensor in sensors if sensor.reason)
     for reason in reasons:
         names = ", ".join(sensor.sensor for sensor in sensors if sensor.reason == reason)
         out.print(f"power by {names}: unsupported: {escape(reason)}", soft_wrap=True)
+
+
+def _words(sensor: SensorReading) -> Iterator[str]:
+    """What a reader of its figures must know."""
+    if sensor.uncertainty is not None:
+        yield f"{sensor.uncertainty} ({sensor.uncertainty.basis})"
+    if sensor.rate_hz is not None:
+        yield f"renewed at {sensor.rate_hz:g} Hz"
+    yield from sensor.notes
 
 
 def _milliwatts(value: float | None) -> str:

@@ -80,6 +80,8 @@ def _print_several(out: Console, uses: Sequence[EnergyUse]) -> None:
 def _read(use: EnergyUse) -> Iterator[str]:
     """What was read, what that covers, and how the intervals came about."""
     yield f"read: {escape(use.sensor)}, because {escape(use.why)}"
+    sensor = use.measured.trace.sensor
+    yield escape("; ".join((f"{sensor.name}: {sensor.uncertainty}", *sensor.notes)))
     for energy in [use.total] if use.total else use.rails:
         yield f"{escape(_name(energy, use))}: {escape(energy.covers)}"
     if use.no_total:

@@ -16,6 +16,7 @@ from cnnx.errors import CnnxError, EnvironmentLacks, MissingExtra
 from cnnx.installed import Wheels, extra_brings_anything, find_wheel
 from cnnx.measure.power import PolledSensor, Unsupported, find_sensors, power_now
 from cnnx.measure.power.driving import Sleep
+from cnnx.measure.power.sensors import Uncertainty
 from cnnx.measure.state import MachineState, read_state
 from cnnx.pipeline.combinations import Combination, wrong_combinations
 from cnnx.pipeline.running import cannot_build
@@ -52,6 +53,9 @@ class SensorReading:
         rails: each with a reading; empty where it is unsupported.
         total_mw: of the rails that make the whole; None: no total, or one of them was not read.
         total_covers: what the total stands for, or why there is none.
+        uncertainty: of each rail, as far as it is stated; None where the sensor is unsupported.
+        rate_hz: at which it renews its values by itself; None: not known.
+        notes: what a reader of its figures must know.
     """
 
     sensor: str
@@ -59,6 +63,9 @@ class SensorReading:
     rails: tuple[RailReading, ...] = ()
     total_mw: float | None = None
     total_covers: str = ""
+    uncertainty: Uncertainty | None = None
+    rate_hz: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +127,9 @@ def _reading(sensor: PolledSensor | Unsupported, sleep: Sleep) -> SensorReading:
         tuple(RailReading(rail.name, rail.covers, powers[rail.name]) for rail in info.rails),
         sum(known) if parts and len(known) == len(parts) else None,
         info.total.covers,
+        info.uncertainty,
+        info.rate_hz,
+        info.notes,
     )
 
 

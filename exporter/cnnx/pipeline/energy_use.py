@@ -70,6 +70,8 @@ class EnergyUse:
             "rate": self.measured.rate,
             "sensor": self.sensor,
             "why": self.why,
+            "uncertainty": dataclasses.asdict(trace.sensor.uncertainty),
+            "notes": list(trace.sensor.notes),
             "total": dataclasses.asdict(self.total) if self.total else None,
             "no_total": self.no_total,
             "rails": [dataclasses.asdict(rail) for rail in self.rails],

@@ -113,11 +113,14 @@ class EnergyMeasurement:
             for before, after in trace.gaps_ns
             if before < span.end_ns and after > span.start_ns
         ]
-        rate = trace.achieved_hz or 0.0
+        rate, renewed = trace.achieved_hz or 0.0, trace.sensor.rate_hz
         failed = ", ".join(f"{count} of {rail}" for rail, count in trace.failed.items())
         doubts = {
             "no plateau: the load had not settled when the measurement began": self.warmup_ended != "steady",
             f"power was sampled at {rate:.1f} Hz, less than {LEAST_HZ:g}": rate < LEAST_HZ,
+            f"the sensor renews its values at {renewed or 0:.1f} Hz, less than {LEAST_HZ:g}": (
+                renewed is not None and renewed < LEAST_HZ
+            ),
             f"{len(gaps)} gaps between samples under load, the longest {max(gaps, default=0):.2f} s": gaps,
             f"readings that failed: {failed} (of {len(trace.samples)})": failed,
             f"{self.load.dropped} frames dropped: the load is slower than the rate": self.load.dropped,

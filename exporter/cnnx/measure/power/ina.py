@@ -37,7 +37,15 @@ _SHUNT_STEP_UV = 40.0
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A rail that gave a value. Without a name: an INA238 that carries no label."""
+    """A rail that gave a value.
+
+    Attributes:
+        name: None: an INA238 that carries no label.
+        channel: reads it.
+        resolution_mw: a reading's step; None: not known.
+        interval_ms: conversions of all channels, averaged as often as the chip is told to; a value is the
+            mean over at most that. None: not known.
+    """
 
     name: str | None
     channel: Channel
@@ -69,15 +77,19 @@ def find_ina(
         )
         return Unsupported(NAME, reason)
     board = board_of(named)
+    interval_ms = max((rail.interval_ms or 0 for rail in named.values()), default=0)
     info = SensorInfo(
         name=NAME,
         quantity="power_mw",
         rails=tuple(Rail(name, covers(name, board)) for name in named),
         total=total_of(named),
-        rate_hz=_rate_hz(list(named.values())),
-        window_ns=0,
+        rate_hz=1000 / interval_ms if interval_ms else None,
+        window_ns=interval_ms * 1_000_000,
         uncertainty=_uncertainty(list(named.values())),
-        notes=(f"rails of {board.name} ({board.source})",) if board else (),
+        notes=(
+            *((f"rails of {board.name} ({board.source})",) if board else ()),
+            *((f"each value is the mean of up to {interval_ms} ms",) if interval_ms else ()),
+        ),
     )
     return PolledSensor(info, [rail.channel for rail in named.values()], clock=clock)
 
@@ -121,9 +133,11 @@ def _ina3221(chip: Path, read: Read) -> Iterator[_Found]:
         channel = _product(read, voltage, current)
         if channel() is not None:
             shunt = integer(read, chip / f"shunt{number}_resistor")
-            yield _Found(
-                name, channel, _resolution_mw(volts, shunt), integer(read, chip / "update_interval") or None
-            )
+            yield _Found(name, channel, _resolution_mw(volts, shunt), _interval_ms(chip, read))
+
+
+def _interval_ms(chip: Path, read: Read) -> int | None:
+    return integer(read, chip / "update_interval") or None
 
 
 def _resolution_mw(millivolts: int | None, shunt_uohm: int | None) -> float | None:
@@ -140,7 +154,8 @@ def _ina238(chip: Path, read: Read) -> Iterator[_Found]:
     """power1_input is in microwatts; the chip multiplies itself."""
     channel = _scaled(read, chip / "power1_input", 1e-3)
     if channel() is not None:
-        yield _Found(label(read, chip / "label") or label(read, chip / "in1_label"), channel)
+        name = label(read, chip / "label") or label(read, chip / "in1_label")
+        yield _Found(name, channel, interval_ms=_interval_ms(chip, read))
 
 
 def _iio(chip: Path, read: Read) -> Iterator[_Found]:
@@ -171,12 +186,6 @@ def _scaled(read: Read, path: Path, factor: float) -> Channel:
         return None if value is None else value * factor
 
     return channel
-
-
-def _rate_hz(found: list[_Found]) -> float | None:
-    """Of the slowest chip that says how long its conversions take."""
-    intervals = [rail.interval_ms for rail in found if rail.interval_ms]
-    return 1000 / max(intervals) if intervals else None
 
 
 def _uncertainty(found: list[_Found]) -> Uncertainty:

@@ -54,6 +54,10 @@ class Uncertainty:
     resolution_mw: float | None
     basis: str
 
+    def __str__(self) -> str:
+        within = "no uncertainty stated" if self.relative is None else f"within {self.relative:.0%}"
+        return within + (f", in steps of {self.resolution_mw:g} mW" if self.resolution_mw else "")
+
 
 @dataclass(frozen=True, slots=True)
 class SensorInfo:
