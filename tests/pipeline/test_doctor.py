@@ -3,21 +3,24 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 from tests.measure.machines import ORIN_NVML, DesktopNvml, orin_nx_jetpack_6, thor_jetpack_7, wheels
 from tests.measure.test_power_nvml import TwoGpus
+from tests.measure.power_trees import write
 
 import cnnx
 from cnnx import environment
 from cnnx.cli.doctor import print_diagnosis
 from cnnx.environment import detect
-from cnnx.errors import MissingExtra
+from cnnx.errors import EnvironmentLacks, MissingExtra
 from cnnx.measure.power import PolledSensor, Sample, SensorInfo, power_now
 from cnnx.measure.power.sensors import Rail, Total, Uncertainty
 from cnnx.pipeline.combinations import wrong_combinations
 from cnnx.pipeline.doctor import Diagnosis, ability
+from cnnx.pipeline.energy import choose_sampler
 from cnnx.pipeline.results import plain
 
 
@@ -92,10 +95,39 @@ def test_a_machine_with_nothing_says_so_and_never_zero(tmp_path):
     assert json.loads(json.dumps(plain(found)))["state"]["gpu"] is None
 
 
-def test_counters_that_only_root_may_read_are_named(tmp_path):
-    (tmp_path / "sys/class/powercap/intel-rapl:0").mkdir(parents=True)
-    power = next(one for one in looked_at(tmp_path).abilities if one.what == "measure power and energy")
-    assert "only root" in power.reason and power.mend.startswith("sudo")
+def refused(monkeypatch, *names):
+    """Files of these names are root's: as the tests may be root, the kernel would not refuse them."""
+    read = Path.read_text
+
+    def refusing(path, *arguments, **options):
+        if any(path.match(name) for name in names):
+            raise PermissionError(13, "Permission denied")
+        return read(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", refusing)
+
+
+def test_counters_that_only_root_may_read_are_named_and_leave_to_read_them_mends_it(tmp_path, monkeypatch):
+    """By sudo cnnx would not be found in a virtual environment, and its files would be root's."""
+    zone = tmp_path / "sys/class/powercap/intel-rapl:0"
+    write(zone, {"name": "package-0", "energy_uj": 1, "max_energy_range_uj": 9})
+    refused(monkeypatch, "energy_uj")
+    found = looked_at(tmp_path)
+    power = next(one for one in found.abilities if one.what == "measure power and energy")
+    mend = f"sudo chmod a+r {zone.parent}/intel-rapl:*/energy_uj  # until the next boot"
+    assert "only root" in power.reason and power.mend == found.sensors[-1].mend == mend
+    with pytest.raises(EnvironmentLacks) as caught:
+        choose_sampler(cnnx.PowerPass(), "CPU: AMD EPYC", root=tmp_path)
+    assert caught.value.mend == mend
+
+
+def test_monitors_that_may_not_be_read_are_named_with_what_mends_it(tmp_path, monkeypatch):
+    orin_nx_jetpack_6(tmp_path)
+    refused(monkeypatch, "curr*_input")
+    found = looked_at(tmp_path).sensors[0]
+    files = f"{tmp_path}/sys/class/hwmon/hwmon3/*_input"
+    assert files in found.reason and found.mend == f"sudo chmod a+r {files}  # until the next boot"
+    assert f"mend:  sudo chmod a+r {files}" in screen(looked_at(tmp_path))
 
 
 def combinations(root, have, nvml=None):

@@ -136,6 +136,8 @@ def _print_sensors(out: Console, sensors: Sequence[SensorReading]) -> None:
     for reason in reasons:
         names = ", ".join(sensor.sensor for sensor in sensors if sensor.reason == reason)
         out.print(f"power by {names}: unsupported: {escape(reason)}", soft_wrap=True)
+        for mend in dict.fromkeys(one.mend for one in sensors if one.reason == reason and one.mend):
+            out.print(f"  mend:  {escape(mend)}", soft_wrap=True)
 
 
 def _words(sensor: SensorReading) -> Iterator[str]:

@@ -56,6 +56,7 @@ class SensorReading:
         uncertainty: of each rail, as far as it is stated; None where the sensor is unsupported.
         rate_hz: at which it renews its values by itself; None: not known.
         notes: what a reader of its figures must know.
+        mend: what makes it supported; empty where nothing is known to.
     """
 
     sensor: str
@@ -66,6 +67,7 @@ class SensorReading:
     uncertainty: Uncertainty | None = None
     rate_hz: float | None = None
     notes: tuple[str, ...] = ()
+    mend: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +112,13 @@ def doctor(
         read_state(root, nvml=nvml),
         sensors,
         wrong_combinations(environment, wheels),
-        tuple(_abilities(sensors, root, environment)),
+        tuple(_abilities(sensors, environment)),
     )
 
 
 def _reading(sensor: PolledSensor | Unsupported, sleep: Sleep) -> SensorReading:
     if isinstance(sensor, Unsupported):
-        return SensorReading(sensor.sensor, sensor.reason)
+        return SensorReading(sensor.sensor, sensor.reason, mend=sensor.mend)
     info = sensor.info
     powers = dict(zip((rail.name for rail in info.rails), power_now(sensor, sleep=sleep), strict=True))
     parts = [powers[name] for name in info.total.rails]
@@ -133,7 +135,7 @@ def _reading(sensor: PolledSensor | Unsupported, sleep: Sleep) -> SensorReading:
     )
 
 
-def _abilities(sensors: Sequence[SensorReading], root: Path, environment: Environment) -> Iterator[Ability]:
+def _abilities(sensors: Sequence[SensorReading], environment: Environment) -> Iterator[Ability]:
     torch = None if installed_version("torch") else MissingExtra("torch", "export", purpose="exporting")
     lacking: dict[str, CnnxError | None] = {"export a network from its PyTorch definition": torch}
     for name in runtimes.NAMES:
@@ -141,7 +143,7 @@ def _abilities(sensors: Sequence[SensorReading], root: Path, environment: Enviro
         lacking[f"run and validate with {name}"] = runtime.cannot_run()
         if runtime.engine_suffix is not None:
             lacking[f"build engines with {name}"] = cannot_build(runtime)
-    lacking["measure power and energy"] = _no_power(sensors, root)
+    lacking["measure power and energy"] = _no_power(sensors)
     lacking["write HTML reports and pictures"] = _no_pictures()
     for what, reason in lacking.items():
         yield ability(what, reason, environment)
@@ -165,14 +167,12 @@ def ability(what: str, lacking: CnnxError | None, environment: Environment) -> A
     )
 
 
-def _no_power(sensors: Sequence[SensorReading], root: Path) -> CnnxError | None:
+def _no_power(sensors: Sequence[SensorReading]) -> CnnxError | None:
     if any(not sensor.reason for sensor in sensors):
         return None
-    if any((root / "sys/class/powercap").glob("intel-rapl:*")):
-        return EnvironmentLacks(
-            "the CPU's energy counters are there and only root may read them",
-            mend="sudo --preserve-env cnnx bench BUNDLE --power",
-        )
+    for sensor in sensors:
+        if sensor.mend:
+            return EnvironmentLacks(f"power by {sensor.sensor}: {sensor.reason}", mend=sensor.mend)
     return EnvironmentLacks(
         "no power sensor here can be read: see the reasons above",
         mend="run on a Jetson, or where NVML or RAPL tells power: cnnx bench BUNDLE --power",

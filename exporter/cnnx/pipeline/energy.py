@@ -112,7 +112,7 @@ def choose_sensor(
     Raises:
         EnvironmentLacks: there is none, or not the one named; with the reason for each.
     """
-    fitting = _ON_CPU if device.startswith("CPU: ") else _ON_GPU
+    fitting = _fitting(device)
     there = {one.name: one for one in found if isinstance(one, SensorInfo)}
     if named is not None and named in there:
         sees = "" if _kind(named) in fitting else f", though it sees {_SEES[_kind(named)]}"
@@ -124,6 +124,10 @@ def choose_sensor(
     return name, fitting[_kind(name)]
 
 
+def _fitting(device: str) -> dict[str, str]:
+    return _ON_CPU if device.startswith("CPU: ") else _ON_GPU
+
+
 def _no_sensor(found: Sequence[SensorInfo | Unsupported], device: str, named: str | None) -> EnvironmentLacks:
     reasons = [
         f"{one.sensor}: {one.reason}"
@@ -131,11 +135,18 @@ def _no_sensor(found: Sequence[SensorInfo | Unsupported], device: str, named: st
         else f"{one.name}: is there and sees {_SEES[_kind(one.name)]}"
         for one in found
     ]
+    mends = [
+        one.mend
+        for one in found
+        if isinstance(one, Unsupported)
+        and one.mend
+        and (one.sensor == named if named else _kind(one.sensor) in _fitting(device))
+    ]
     what = "no power sensor here sees" if named is None else f"the power sensor {named} is not here for"
     return EnvironmentLacks(
         f"{what} a network on {device}",
         where="; ".join(reasons),
-        mend="cnnx doctor says what each sensor would take; without --power latency and memory are measured",
+        mend=mends[0] if mends else "cnnx doctor says more; without --power latency and memory are measured",
     )
 
 

@@ -37,10 +37,10 @@ def open_sensor(name: str, root: Path = Path("/"), *, nvml: Any = None) -> Polle
         other.close()
     if wanted is not None:
         return wanted
-    reasons = [one.reason for one in found if isinstance(one, Unsupported) and one.sensor == name]
-    reason = reasons[0] if reasons else "cnnx knows none of that name"
+    why = next((one for one in found if isinstance(one, Unsupported) and one.sensor == name), None)
+    reason, mend = (why.reason, why.mend) if why else ("cnnx knows none of that name", "")
     raise EnvironmentLacks(
         f"the power sensor {name} is unsupported here: {reason}",
         where=root,
-        mend=f"sensors here: {', '.join(there)}" if there else None,
+        mend=mend or (f"sensors here: {', '.join(there)}" if there else None),
     )

@@ -6,7 +6,7 @@ hwmon and iio numbers change from boot to boot, so chips are found by their driv
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from cnnx.measure.power.sensors import (
     Unsupported,
     integer,
     label,
+    leave_to_read,
     monotonic_ns,
     read_text,
 )
@@ -66,16 +67,9 @@ def find_ina(
     Returns:
         the sensor, or why there is none. Only rails that gave a value just now are in it.
     """
-    chips = list(_chips(root, read))
-    named = _named([rail for chip in chips for rail in chip])
+    named = _named([rail for chip, rails in _chips(root, read) for rail in rails(chip, read)])
     if not named:
-        where = root / "sys/class/hwmon"
-        reason = (
-            "an INA3221 or INA238 is there, but no rail of it can be read: not allowed, or not connected"
-            if _drivers(root, read)
-            else f"no INA3221 or INA238 under {where}, and no ina3221x among the I2C drivers"
-        )
-        return Unsupported(NAME, reason)
+        return _why_not(root, read)
     board = board_of(named)
     interval_ms = max((rail.interval_ms or 0 for rail in named.values()), default=0)
     info = SensorInfo(
@@ -94,21 +88,36 @@ def find_ina(
     return PolledSensor(info, [rail.channel for rail in named.values()], clock=clock)
 
 
-def _drivers(root: Path, read: Read) -> bool:
-    hwmon = (label(read, chip / "name") for chip in (root / "sys/class/hwmon").glob("hwmon*"))
-    iio = (root / "sys/bus/i2c/drivers/ina3221x").glob("*/iio:device*")
-    return any(name in ("ina3221", "ina238") for name in hwmon) or any(iio)
+def _why_not(root: Path, read: Read) -> Unsupported:
+    chips = [chip for chip, _ in _chips(root, read)]
+    if not chips:
+        where = root / "sys/class/hwmon"
+        return Unsupported(NAME, f"no INA3221 or INA238 under {where}, and no ina3221x among the I2C drivers")
+    there = "an INA3221 or INA238 is there, but no rail of it can be read"
+    refused = [chip for chip in chips if any(_is_refused(read, file) for file in chip.glob("*_input"))]
+    if not refused:
+        return Unsupported(NAME, f"{there}: not connected")
+    files = [chip / "*_input" for chip in refused]
+    return Unsupported(NAME, f"{there}: {files[0]}: not allowed", leave_to_read(*files))
 
 
-def _chips(root: Path, read: Read) -> Iterator[list[_Found]]:
+def _is_refused(read: Read, file: Path) -> bool:
+    try:
+        read(file)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _chips(root: Path, read: Read) -> Iterator[tuple[Path, _Rails]]:
+    """Folders of chips, and what finds the rails of each."""
     for chip in sorted((root / "sys/class/hwmon").glob("hwmon*")):
-        driver = label(read, chip / "name")
-        if driver == "ina3221":
-            yield list(_ina3221(chip, read))
-        elif driver == "ina238":
-            yield list(_ina238(chip, read))
+        if (rails := _BY_HWMON.get(label(read, chip / "name") or "")) is not None:
+            yield chip, rails
     for chip in sorted((root / "sys/bus/i2c/drivers/ina3221x").glob("*/iio:device*")):
-        yield list(_iio(chip, read))
+        yield chip, _iio
 
 
 def _named(found: list[_Found]) -> dict[str, _Found]:
@@ -168,6 +177,10 @@ def _iio(chip: Path, read: Read) -> Iterator[_Found]:
             channel = _scaled(read, chip / f"in_power{number}_input", 1.0)
         if channel() is not None:
             yield _Found(name, channel)
+
+
+_Rails = Callable[[Path, Read], Iterator[_Found]]
+_BY_HWMON: Mapping[str, _Rails] = {"ina3221": _ina3221, "ina238": _ina238}
 
 
 def _product(read: Read, voltage: Path, current: Path) -> Channel:

@@ -24,6 +24,7 @@ from cnnx.measure.power.sensors import (
     Unsupported,
     integer,
     label,
+    leave_to_read,
     monotonic_ns,
     read_text,
 )
@@ -75,8 +76,8 @@ def find_rapl(
             continue
         channels[name] = _Counter(read, zone)
     if not channels:
-        mend = "since Linux 5.10 only root may read it (CVE-2020-8694)"
-        return Unsupported(NAME, f"{refused[0]}; {mend}")
+        reason = f"{refused[0]}; since Linux 5.10 only root may read it (CVE-2020-8694)"
+        return Unsupported(NAME, reason, leave_to_read(root / "sys/class/powercap/intel-rapl:*/energy_uj"))
     if not _move(channels.values(), sleep):
         waited = f"no counter moved in {_LOOK_S * _LOOKS:g} s"
         return Unsupported(NAME, f"{waited}: nothing feeds them, as in a virtual machine")

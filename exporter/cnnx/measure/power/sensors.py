@@ -104,10 +104,11 @@ class SensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Unsupported:
-    """A sensor that cannot be read here, and why."""
+    """A sensor that cannot be read here, why, and what mends it: empty where nothing does."""
 
     sensor: str
     reason: str
+    mend: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,14 @@ def integer(read: Read, path: Path) -> int | None:
         return int(read(path))
     except (OSError, ValueError):
         return None
+
+
+def leave_to_read(*files: Path | str) -> str:
+    """A command that lets everybody read files of the kernel's, and so cnnx as whoever runs it.
+
+    By sudo cnnx itself would not be found in a virtual environment, and leave files of root's in bundles.
+    """
+    return f"sudo chmod a+r {' '.join(map(str, files))}  # until the next boot"
 
 
 def label(read: Read, path: Path) -> str | None:
