@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,12 +25,19 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "devices.md"
 ARCHIVES = ROOT / "docs" / "devices"
 NEVER = "never run on hardware"
-# Each kind of sensor that cnnx reads, and the releases of TensorRT whose names tests hold it to.
+# Each sensor and chip that cnnx reads: by the kernel's driver, or the sensor's name where that tells it all.
 SENSORS = {
-    "ina": "INA3221 and INA238 of Jetson boards",
-    "nvml": "NVML of NVIDIA cards",
-    "rapl": "RAPL of x86 CPUs",
+    "ina3221": "INA3221 of Jetson boards, by hwmon (JetPack 5 and newer)",
+    "ina3221x": "INA3221 of Jetson boards, by iio (JetPack 4)",
+    "ina238": "INA238 of Jetson AGX Thor",
+    "nvml-instant": "NVML, power at the moment",
+    "nvml-average": "NVML, mean power of a second",
+    "nvml-usage": "NVML, power usage",
+    "nvml-energy": "NVML, counter of energy",
+    "intel-rapl": "RAPL of x86 CPUs",
+    "tegrastats": "tegrastats, beside the INA monitors",
 }
+# Releases of TensorRT whose names tests hold it to, and of JetPack that bring them.
 TENSORRT = ("10.3", "10.16", "11.4")
 JETPACK = ("6.1", "6.2", "7.0", "7.1", "7.2")
 
@@ -50,15 +58,30 @@ doctor ran, a sensor where it measured energy, a release of TensorRT where it bu
 
 
 def read_proof(archive: Path) -> dict[str, Any]:
-    """proof.json of an archive; nothing is unpacked."""
+    """proof.json of an archive, and by "energies" the results of energy records made on its machine.
+
+    Nothing is unpacked. Bundles carried from one machine to another bring along records of other machines.
+    """
     with tarfile.open(archive, "r:gz") as tar:
-        file = tar.extractfile("proof.json")
-        if file is None:
-            raise SystemExit(f"{archive} holds no proof.json")
-        proof: dict[str, Any] = json.loads(file.read())
-    if proof["schema"] != SCHEMA:
-        raise SystemExit(f"{archive} has schema {proof['schema']}, this tool reads {SCHEMA}")
+        proof = _json(tar, "proof.json")
+        if proof["schema"] != SCHEMA:
+            raise SystemExit(f"{archive} has schema {proof['schema']}, this tool reads {SCHEMA}")
+        records = [_json(tar, name) for name in tar.getnames() if re.match(r"runs/.*-energy-", name)]
+    machine = _machine(proof["diagnosis"]["environment"])
+    proof["energies"] = [r["result"] for r in records if _machine(r["environment"]) == machine]
     return proof
+
+
+def _json(tar: tarfile.TarFile, name: str) -> dict[str, Any]:
+    file = tar.extractfile(name) if name in tar.getnames() else None
+    if file is None:
+        raise SystemExit(f"{tar.name!s} holds no {name}")
+    found: dict[str, Any] = json.loads(file.read())
+    return found
+
+
+def _machine(environment: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (environment["board"], environment["cpu"], environment["gpu"] and environment["gpu"]["name"])
 
 
 def page(proofs: Sequence[Mapping[str, Any]]) -> str:
@@ -76,7 +99,7 @@ def page(proofs: Sequence[Mapping[str, Any]]) -> str:
             p for p, e in zip(proofs, environments, strict=True) if e["gpu"] and e["gpu"]["name"] == card
         ]
     parts.append(_section("Boards and cards", "board", boards))
-    sensors = {what: [p for p in proofs if _reads(p, kind)] for kind, what in SENSORS.items()}
+    sensors = {what: [p for p in proofs if sensor in _read_by(p)] for sensor, what in SENSORS.items()}
     parts.append(_section("Power sensors", "sensor", sensors))
     releases = {
         f"TensorRT {release}": [p for p in proofs if _ran_on(p, f"tensorrt {release}.")]
@@ -105,9 +128,14 @@ def _section(title: str, what: str, seen: Mapping[str, Sequence[Mapping[str, Any
     return f"## {title}\n\n{table((what, 'seen'), rows, left=(0, 1))}\n"
 
 
-def _reads(proof: Mapping[str, Any], kind: str) -> bool:
-    """Whether a pass was measured by it: that doctor could read it once says little."""
-    return any((row.get("sensor") or "").split("-")[0] == kind for row in proof["rows"])
+def _read_by(proof: Mapping[str, Any]) -> set[str]:
+    """What passes were measured by: that doctor could read a sensor once says little."""
+    found: set[str] = set()
+    for result in proof["energies"]:
+        found |= {result["sensor"], *result.get("drivers", ())}
+        if (result.get("tegrastats") or {}).get("deviations"):
+            found.add("tegrastats")
+    return found
 
 
 def _ran_on(proof: Mapping[str, Any], runtime: str) -> bool:

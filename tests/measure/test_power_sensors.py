@@ -27,6 +27,19 @@ def reading(sensor: PolledSensor) -> dict[str, float | None]:
 
 
 @pytest.mark.parametrize(
+    "build, drivers",
+    [
+        (trees.nano, ("ina3221x",)),
+        (trees.agx_orin, ("ina3221",)),
+        (trees.thor, ("ina238", "ina3221")),
+    ],
+)
+def test_the_chips_that_were_read_are_told(tmp_path, build, drivers):
+    build(tmp_path)
+    assert ina(tmp_path).info.drivers == drivers
+
+
+@pytest.mark.parametrize(
     "build, rails, total",
     [
         (trees.nano, {"POM_5V_IN": 1800, "POM_5V_GPU": 0, "POM_5V_CPU": 350}, 1800),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 import tarfile
 import tempfile
 
@@ -38,11 +40,27 @@ def test_the_archive_holds_records_and_the_page_what_was_seen(tiny_bundle, tmp_p
     environment = orin["diagnosis"]["environment"]
     environment |= {"board": "NVIDIA Jetson Orin NX", "l4t": "36.4.3", "jetpack": "6.2"}
     orin["diagnosis"]["sensors"] = [{"sensor": "ina", "reason": ""}, {"sensor": "rapl", "reason": ""}]
+    energy = orin["energies"][-1]
+    energy |= {"drivers": ["ina3221"], "tegrastats": {"deviations": {"VDD_IN": 0.01}}}
     orin["rows"][0]["subject"]["runtime"] = "tensorrt 10.3.0"
     text = devices_page.page([orin])
-    for seen in ("Jetson Orin NX", "INA3221 and INA238 of Jetson boards", "TensorRT 10.3", "JetPack 6.2"):
+    sensors = devices_page.SENSORS
+    others = sensors.keys() - {"ina3221", "tegrastats"}
+    assert len(others) == 7
+    for seen in (
+        "Jetson Orin NX",
+        "TensorRT 10.3",
+        "JetPack 6.2",
+        *map(sensors.get, ("ina3221", "tegrastats")),
+    ):
         assert f"| {seen} | 2027-01-02 |" in text
-    for unseen in ("Jetson Orin Nano", "Jetson Nano", "TensorRT 10.16", "TensorRT 11.4", "RAPL of x86 CPUs"):
+    for unseen in (
+        "Jetson Orin Nano",
+        "Jetson Nano",
+        "TensorRT 10.16",
+        "TensorRT 11.4",
+        *map(sensors.get, others),
+    ):
         assert f"| {unseen} | {devices_page.NEVER} |" in text
     assert "| NVIDIA Jetson Orin NX | tensorrt 10.3.0 | tiny | int8 | 1 |" in text
     assert f"| {made.rows[0]['gross_mj']:.2f} | {made.rows[0]['net_mj']:.2f} |" in text
@@ -76,7 +94,22 @@ def test_a_sensor_that_fails_in_its_pass_is_not_seen_and_no_failure_either(tiny_
     [row] = cnnx.prove(archive, bundles=[tiny_bundle], batches=[1], plan=plan, listener=listener).rows
     assert (row["status"], row["energy"]) == ("done", "failed") and "driver hangs" in row["no_energy"]
     seen = devices_page.page([devices_page.read_proof(archive)])
-    assert f"| INA3221 and INA238 of Jetson boards | {devices_page.NEVER} |" in seen
+    for sensor in devices_page.SENSORS.values():
+        assert f"| {sensor} | {devices_page.NEVER} |" in seen
+
+
+def test_a_record_that_a_bundle_brought_from_another_machine_is_no_sensor_of_this_one(tiny_bundle, tmp_path):  # noqa: F811
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle", ignore=lambda *_: ["runs"])
+    plan = SurveyPlan(target="ort", seconds=0.01, percentile=50, power=rehearsal(tick_ms=200))
+    cnnx.prove(tmp_path / "here.tar.gz", bundles=[bundle], batches=[1], plan=plan)
+    assert len(devices_page.read_proof(tmp_path / "here.tar.gz")["energies"]) == 1
+    [file] = bundle.glob("runs/*-energy-*")
+    record = json.loads(file.read_text())
+    record["environment"]["cpu"] = "another"
+    file.write_text(json.dumps(record))
+    quick = dataclasses.replace(plan, power=None)
+    cnnx.prove(tmp_path / "again.tar.gz", bundles=[bundle], batches=[1], plan=quick)
+    assert devices_page.read_proof(tmp_path / "again.tar.gz")["energies"] == []
 
 
 def test_what_is_no_archive_or_no_bundle_is_refused_before_any_work(tmp_path):

@@ -72,6 +72,7 @@ class EnergyUse:
             "why": self.why,
             "uncertainty": dataclasses.asdict(trace.sensor.uncertainty),
             "notes": list(trace.sensor.notes),
+            "drivers": list(trace.sensor.drivers),
             "total": dataclasses.asdict(self.total) if self.total else None,
             "no_total": self.no_total,
             "rails": [dataclasses.asdict(rail) for rail in self.rails],

@@ -28,6 +28,8 @@ from cnnx.measure.power.sensors import (
 )
 
 NAME = "ina"
+# Drivers: two of hwmon, and JetPack 4's of iio.
+_INA3221, _INA238, _IIO = "ina3221", "ina238", "ina3221x"
 
 # A channel that nothing hangs on, and the monitor's own sum, which is a voltage: no rails.
 _NO_RAILS = frozenset({"NC", "sum of shunt voltages"})
@@ -43,6 +45,7 @@ class _Found:
     Attributes:
         name: None: an INA238 that carries no label.
         channel: reads it.
+        driver: of its chip.
         resolution_mw: a reading's step; None: not known.
         interval_ms: conversions of all channels, averaged as often as the chip is told to; a value is the
             mean over at most that. None: not known.
@@ -50,6 +53,7 @@ class _Found:
 
     name: str | None
     channel: Channel
+    driver: str
     resolution_mw: float | None = None
     interval_ms: int | None = None
 
@@ -80,6 +84,7 @@ def find_ina(
         rate_hz=1000 / interval_ms if interval_ms else None,
         window_ns=interval_ms * 1_000_000,
         uncertainty=_uncertainty(list(named.values())),
+        drivers=tuple(sorted({rail.driver for rail in named.values()})),
         notes=(
             *((f"rails of {board.name} ({board.source})",) if board else ()),
             *((f"each value is the mean of up to {interval_ms} ms",) if interval_ms else ()),
@@ -116,7 +121,7 @@ def _chips(root: Path, read: Read) -> Iterator[tuple[Path, _Rails]]:
     for chip in sorted((root / "sys/class/hwmon").glob("hwmon*")):
         if (rails := _BY_HWMON.get(label(read, chip / "name") or "")) is not None:
             yield chip, rails
-    for chip in sorted((root / "sys/bus/i2c/drivers/ina3221x").glob("*/iio:device*")):
+    for chip in sorted((root / "sys/bus/i2c/drivers" / _IIO).glob("*/iio:device*")):
         yield chip, _iio
 
 
@@ -142,7 +147,7 @@ def _ina3221(chip: Path, read: Read) -> Iterator[_Found]:
         channel = _product(read, voltage, current)
         if channel() is not None:
             shunt = integer(read, chip / f"shunt{number}_resistor")
-            yield _Found(name, channel, _resolution_mw(volts, shunt), _interval_ms(chip, read))
+            yield _Found(name, channel, _INA3221, _resolution_mw(volts, shunt), _interval_ms(chip, read))
 
 
 def _interval_ms(chip: Path, read: Read) -> int | None:
@@ -164,7 +169,7 @@ def _ina238(chip: Path, read: Read) -> Iterator[_Found]:
     channel = _scaled(read, chip / "power1_input", 1e-3)
     if channel() is not None:
         name = label(read, chip / "label") or label(read, chip / "in1_label")
-        yield _Found(name, channel, interval_ms=_interval_ms(chip, read))
+        yield _Found(name, channel, _INA238, interval_ms=_interval_ms(chip, read))
 
 
 def _iio(chip: Path, read: Read) -> Iterator[_Found]:
@@ -176,11 +181,11 @@ def _iio(chip: Path, read: Read) -> Iterator[_Found]:
         if channel() is None:
             channel = _scaled(read, chip / f"in_power{number}_input", 1.0)
         if channel() is not None:
-            yield _Found(name, channel)
+            yield _Found(name, channel, _IIO)
 
 
 _Rails = Callable[[Path, Read], Iterator[_Found]]
-_BY_HWMON: Mapping[str, _Rails] = {"ina3221": _ina3221, "ina238": _ina238}
+_BY_HWMON: Mapping[str, _Rails] = {_INA3221: _ina3221, _INA238: _ina238}
 
 
 def _product(read: Read, voltage: Path, current: Path) -> Channel:

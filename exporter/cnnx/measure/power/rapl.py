@@ -106,6 +106,7 @@ def _info(names: list[str]) -> SensorInfo:
         rate_hz=1000.0,  # "updated approximately every 1 ms" (Intel SDM)
         window_ns=0,
         uncertainty=Uncertainty(None, None, "Intel and AMD state none"),
+        drivers=("intel-rapl",),
     )
 
 

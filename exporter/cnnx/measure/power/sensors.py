@@ -72,6 +72,8 @@ class SensorInfo:
         window_ns: over which it averages; 0: not, or not known.
         uncertainty: of each rail.
         notes: what a reader of its figures must know.
+        drivers: of the kernel through which its values come, one a kind of chip: "ina3221", "ina3221x",
+            "ina238", "intel-rapl"; empty where the name tells it all.
     """
 
     name: str
@@ -82,6 +84,7 @@ class SensorInfo:
     window_ns: int
     uncertainty: Uncertainty
     notes: tuple[str, ...] = ()
+    drivers: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
@@ -98,6 +101,7 @@ class SensorInfo:
                 "total": Total(rails=tuple(total["rails"]), covers=total["covers"]),
                 "uncertainty": Uncertainty(**data["uncertainty"]),
                 "notes": tuple(data["notes"]),
+                "drivers": tuple(data.get("drivers", ())),
             }
         )
 
