@@ -101,6 +101,7 @@ def writing(place: Path) -> Iterator[None]:
             errno.EROFS: "the file system is read-only",
             errno.EACCES: "permission was denied",
             errno.EPERM: "permission was denied",
+            errno.ENOENT: "no file can be made there",
             errno.ENOTDIR: "a file stands where a folder should be",
             errno.EISDIR: "a folder stands where a file should be",
             errno.EEXIST: "a file stands where a folder should be",

@@ -122,12 +122,14 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(tiny_bundle, 
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.tar.gz").mkdir()
     steps = []
-    for place, error in (
-        (tmp_path / "file" / "p.tar.gz", WriteFailed),
-        ("/proc/folder/p.tar.gz", WriteFailed),
-        (tmp_path / "folder.tar.gz", UsageError),
-    ):
-        with pytest.raises(error):
+    places = (
+        tmp_path / "file" / "p.tar.gz",
+        tmp_path / "folder.tar.gz",
+        "/proc/folder/p.tar.gz",
+        "/proc/p.tar.gz",
+    )
+    for place in places:
+        with pytest.raises(WriteFailed):
             cnnx.prove(place, bundles=[tiny_bundle], batches=[1], listener=steps.append)
     assert steps == [] and {path.name for path in tmp_path.iterdir()} == {"file", "folder.tar.gz"}
 

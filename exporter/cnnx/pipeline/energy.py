@@ -217,8 +217,8 @@ def measure_use(
     turns = cost_turns(run_ns / 1e9)
     try:
         before = read_state()
-        measured = steps.run(title, energy)
-        cost = steps.run("what sampling costs", costs) if turns else None
+        measured = steps.run(title, energy, timed=True)
+        cost = steps.run("what sampling costs", costs, timed=True) if turns else None
         after = read_state()
     finally:
         session.close()

@@ -25,7 +25,7 @@ from cnnx.pipeline.results import plain
 from cnnx.pipeline.survey import SurveyPlan, exit_code_of, survey
 from cnnx.recipe import Precision
 from cnnx.report.survey import markdown_from_rows
-from cnnx.store import atomic_file
+from cnnx.store import atomic_file, check_place
 
 SCHEMA = 1
 """Of proof.json in the archive."""
@@ -79,8 +79,7 @@ def prove(
         listener: told of progress.
 
     Raises:
-        UsageError: the archive's name does not end with .tar.gz, a folder stands there, or what is named is
-            no bundle.
+        UsageError: the archive's name does not end with .tar.gz, or what is named is no bundle.
         WriteFailed: it cannot be written, which is told before any work.
     """
     place = Path(archive)
@@ -88,7 +87,7 @@ def prove(
         raise UsageError(f"an archive is called something.tar.gz, not {place.name!r}", mend="proof.tar.gz")
     if wrong := [bundle for bundle in bundles if not is_bundle(Path(bundle))]:
         raise UsageError(f"{wrong[0]} is no bundle", mend="cnnx export makes one")
-    _check_place(place)
+    check_place(place)
     chosen = dataclasses.replace(plan or SurveyPlan(power=PowerPass()), weights=dict(PROVEN))
     with _work_folder(folder, listener) as work:
         diagnosis = doctor()
@@ -109,16 +108,6 @@ def prove(
         }
         _write(place, {"proof.json": said}, markdown_from_rows(rows), homes)
     return Proof(place, diagnosis, rows)
-
-
-def _check_place(place: Path) -> None:
-    """Write there and take it away: the archive comes after an hour's work."""
-    if place.is_dir():
-        raise UsageError("a folder stands where the archive should go", where=place, mend="proof.tar.gz")
-    trial = place.with_name(f".{place.name}.trial")
-    with atomic_file(trial):
-        pass
-    trial.unlink()
 
 
 @contextlib.contextmanager
