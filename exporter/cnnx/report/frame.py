@@ -17,7 +17,7 @@ RATES = {
 }
 """Name of a gate -> its column; `_low` and `_high` columns hold the interval."""
 
-_SUBJECT = ("network", "precision", "artefact", "digest", "runtime", "device")
+_SUBJECT = ("network", "precision", "artefact", "engine", "digest", "runtime", "device")
 _TEXT = ("date", "kind", *_SUBJECT, "verdict", "sensor", "covers", "of")
 _FLAGS = ("cuda_graph", "valid")
 _COUNTS = ("images", "flips", "samples", "batch", "p50_ns", "p90_ns", "p99_ns", "peak_bytes", "added_bytes")
