@@ -9,6 +9,11 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER")) is not None and hasattr(os,
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 
+def pytest_collection_modifyitems(items):
+    """The long ones first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
     """One cache for the whole run, shared by its workers: what one test exported, the next one finds."""

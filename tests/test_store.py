@@ -115,7 +115,7 @@ def test_a_place_that_cannot_be_written_is_refused_with_its_reason(tmp_path):
         atomic_folder(tmp_path / "file" / "x"),
     ):
         pass
-    assert "--out" in caught.value.mend and caught.value.exit_code == 4
+    assert "another place" in caught.value.mend and caught.value.exit_code == 4
 
 
 def test_an_edit_to_our_own_code_changes_the_digest_of_what_imports_it(tmp_path, monkeypatch):

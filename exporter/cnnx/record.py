@@ -117,6 +117,4 @@ def read_record(path: Path) -> Record:
         data["subject"] = Subject(**data["subject"])
         return Record(**data)
     except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(
-            f"the record is damaged: {error}", where=path, mend="delete it and run again"
-        ) from None
+        raise BundleError(f"the record is damaged: {error}", where=path, mend="delete it") from None

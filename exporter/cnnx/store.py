@@ -110,8 +110,8 @@ def writing(place: Path) -> Iterator[None]:
             raise
         raise WriteFailed(
             f"cannot write: {reasons[error.errno]}",
-            where=error.filename or place,
-            mend="choose another place (--out for a bundle, CNNX_CACHE for the cache), or free some space",
+            where=place,
+            mend="choose another place (for the cache by CNNX_CACHE), or free some space",
         ) from error
 
 

@@ -279,3 +279,19 @@ def test_json_is_one_object_and_nothing_else(cnnx_command, exported, lenet5, com
     assert data["schema"] == 2 and data["command"] == command and data["result"]
     if command == "export":
         assert data["result"]["unchanged"] and data["result"]["validation"]["verdict"] == "passed"
+
+
+def test_a_damaged_record_is_found_before_a_reports_work(lenet5, tmp_path, cnnx_command):
+    (lenet5 / "runs" / "2026-benchmark.json").write_text('{"kind": "bench')
+    standing = sorted(lenet5.glob("runs/*"))
+    for command in ("bench", "validate"):
+        code, out, _ = cnnx_command(command, lenet5, "--report", tmp_path / "r.md", "--json")
+        assert code == 3 and "2026-benchmark" in json.loads(out)["error"]["where"]
+        assert sorted(lenet5.glob("runs/*")) == standing and not (tmp_path / "r.md").exists()
+
+
+def test_where_nothing_builds_it_is_said_why(lenet5, cnnx_command):
+    if (reason := get("tensorrt").cannot_run()) is None:
+        pytest.skip("TensorRT runs here")
+    code, _, said = cnnx_command("build", lenet5)
+    assert code == 4 and reason.what in said and "--target rtx --sm 86" in said

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+from pathlib import Path
 
-from cnnx.cli.ui import Ui
+import pytest
+import typer
+
+from cnnx.cli.ui import Ui, command
+from cnnx.errors import EnvironmentLacks, WriteFailed
 from cnnx.pipeline.progress import Event
 
 
@@ -23,3 +29,34 @@ def test_nothing_moves_beside_what_is_timed(capsys):
     ui.listen(Event("latency", seconds=1.0))
     ui.stop()
     assert "latency" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("error, code", [(EnvironmentLacks("no GPU"), 4), (TypeError("odd"), 70)])
+def test_every_error_has_its_exit_code_and_its_one_object(error, code, as_json, debug, capsys):
+    with pytest.raises(typer.Exit) as left, command(as_json=as_json, debug=debug):
+        raise error
+    out, err = capsys.readouterr()
+    assert left.value.exit_code == code and ("Traceback" in err) == debug
+    if as_json:
+        assert json.loads(out)["exit_code"] == code
+    else:
+        assert out == "" and str(error.args[0]) in err
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_report_that_fails_leaves_a_table_standing_and_of_json_one_object(as_json, capsys):
+    def fail():
+        raise WriteFailed("the disk is full")
+
+    with pytest.raises(typer.Exit), command(as_json=as_json) as ui:
+        ui.show({"archive": Path("a")}, command="x", render=lambda out, _: out.print("table"), report=fail)
+    out = capsys.readouterr().out
+    assert "error" in json.loads(out) if as_json else out == "table\n"
+
+
+def test_paths_of_a_result_are_whole(capsys):
+    Ui(as_json=True).show({"archive": Path("a.tar.gz")}, command="doctor", render=lambda *_: None)
+    archive = json.loads(capsys.readouterr().out)["result"]["archive"]
+    assert archive == str(Path("a.tar.gz").absolute())

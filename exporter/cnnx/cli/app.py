@@ -39,7 +39,8 @@ app = typer.Typer(
     name="cnnx",
     help="Classic CNN classifiers from PyTorch to validated FP16 and INT8 engines on edge GPUs.",
     epilog="Exit codes: 0 done · 1 a gate failed · 2 usage · 3 an input was refused · "
-    "4 the environment lacks something · 5 a build failed · 6 not decided · 70 a fault of cnnx itself.",
+    "4 the environment lacks something · 5 a build failed · 6 not decided · "
+    "70 a fault of cnnx itself · 130 stopped by Ctrl-C.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -217,9 +218,11 @@ def export(
             listener=ui.listen,
         )
         ui.show(
-            result, command="export", render=lambda out, verbose: print_export(out, result, verbose=verbose)
+            result,
+            command="export",
+            render=lambda out, verbose: print_export(out, result, verbose=verbose),
+            report=lambda: write_report(result.bundle.path, report),
         )
-        write_report(result.bundle.path, report)
         raise typer.Exit(result.exit_code)
 
 
@@ -287,7 +290,7 @@ def validate(
         import cnnx
         from cnnx.cli.tables import print_validation
 
-        check_report(report)
+        check_report(report, [bundle])
         result = cnnx.validate(bundle, target=target, engine=engine, listener=ui.listen)
         ui.show(
             result,
@@ -295,8 +298,8 @@ def validate(
             render=lambda out, verbose: print_validation(
                 out, result.validation, result.bundle.labels, verbose=verbose
             ),
+            report=lambda: write_report(bundle, report),
         )
-        write_report(bundle, report)
         raise typer.Exit(result.validation.verdict.exit_code)
 
 
@@ -356,7 +359,7 @@ def diagnose(
         from cnnx.cli.diagnosis import print_findings
         from cnnx.report.damage import check_picture, write_picture
 
-        check_report(report)
+        check_report(report, [bundle])
         if picture is not None:
             check_picture(picture)
         result = cnnx.diagnose(
@@ -375,8 +378,8 @@ def diagnose(
             result,
             command="diagnose",
             render=lambda out, verbose: print_findings(out, result, verbose=verbose),
+            report=lambda: write_report(bundle, report),
         )
-        write_report(bundle, report)
 
 
 @app.command()

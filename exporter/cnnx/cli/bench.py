@@ -66,7 +66,7 @@ def bench_command(
         from cnnx.cli.energy import print_energies
         from cnnx.cli.measurements import print_bench
 
-        check_report(report)
+        check_report(report, bundles)
         result = cnnx.bench(
             bundles,
             target=target,
@@ -84,6 +84,5 @@ def bench_command(
             print_bench(out, result, verbose=verbose)
             print_energies(out, result)
 
-        ui.show(result, command="bench", render=render)
-        write_report(bundles, report)
+        ui.show(result, command="bench", render=render, report=lambda: write_report(bundles, report))
         raise typer.Exit(result.exit_code)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cnnx.pipeline.energy import PowerPass
     from cnnx.recipe import Precision
 
@@ -22,7 +24,7 @@ class Scales(str, enum.Enum):
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/json.md) instead of tables.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show every layer, warning and flipped image.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Let errors through with their traceback.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, too.")]
 Target = Annotated[str, typer.Option(help="auto, tensorrt, rtx (TensorRT for RTX) or ort (ONNX Runtime).")]
 Engine = Annotated[
     str | None,
@@ -115,15 +117,23 @@ def power_pass(*, power: bool, rate: float | None, sensor: str | None) -> PowerP
     return PowerPass(plan=Plan(rate=rate), sensor=sensor)
 
 
-def check_report(path: Path | None) -> None:
-    """Refuse before the work, not after it, what could not be written."""
+def check_report(path: Path | None, bundles: Sequence[Path] = ()) -> None:
+    """Refuse before the work, not after it, what could not be written.
+
+    Args:
+        path: of the report; None: none was asked for.
+        bundles: that it will be of: their records must be readable.
+    """
     if path is not None:
+        from cnnx.bundle import Bundle
         from cnnx.report.files import check
 
         check(path)
+        for bundle in bundles:
+            Bundle.open(bundle, verify=False).records()
 
 
-def write_report(bundle: Path | list[Path], path: Path | None) -> None:
+def write_report(bundle: Path | Sequence[Path], path: Path | None) -> None:
     """Write it, where one was asked for."""
     if path is not None:
         import cnnx

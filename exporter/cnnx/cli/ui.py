@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,6 +28,10 @@ _REDRAW_S = 0.25
 # What a path from outside causes. ENOENT is none of them: commands look before they read, so a file that
 # is suddenly absent is a fault of cnnx.
 _PATH_ERRORS = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO})
+
+
+def _nothing() -> None:
+    """No report was asked for."""
 
 
 class Ui:
@@ -84,43 +89,57 @@ class Ui:
             self._progress.start()
         return self._progress
 
-    def show(self, result: Any, *, command: str, render: Callable[[Console, bool], None]) -> None:
-        """Print a result: one JSON object, or what `render` draws."""
+    def show(
+        self,
+        result: Any,
+        *,
+        command: str,
+        render: Callable[[Console, bool], None],
+        report: Callable[[], None] = _nothing,
+    ) -> None:
+        """Print a result: one JSON object, or what `render` draws.
+
+        Args:
+            report: writes the report. A table is shown before, which a report that fails leaves standing; of
+                JSON there is one object, so it comes after, or the refusal does.
+        """
         self.stop()
         if self._as_json:
+            report()
             data = {"schema": JSON_SCHEMA, "command": command, "result": plain(result)}
             sys.stdout.write(json.dumps(data, indent=1) + "\n")
         else:
             render(self._out, self.verbose)
+            report()
 
     def refuse(self, error: CnnxError) -> None:
         """Say what was wrong, where, and what mends it."""
         self.stop()
         if self._as_json:
-            said = {
-                "kind": type(error).__name__,
-                "what": error.what,
-                "where": error.where,
-                "mend": error.mend,
-            }
-            data = {"schema": JSON_SCHEMA, "error": said, "exit_code": error.exit_code}
-            sys.stdout.write(json.dumps(data, indent=1) + "\n")
+            self._write_error(type(error).__name__, error.what, error.where, error.mend, error.exit_code)
         else:
             self._err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
 
     def fault(self, error: Exception) -> None:
         """Admit a fault of cnnx itself."""
         self.stop()
-        self._err.print(
-            f"[bold red]internal error:[/] {type(error).__name__}: {escape(str(error))}\n"
-            "  mend:  run again with --debug and report the traceback",
-            soft_wrap=True,
-        )
+        what, mend = f"{type(error).__name__}: {error}", "run again with --debug and report the traceback"
+        if self._as_json:
+            self._write_error("internal error", what, None, mend, INTERNAL_ERROR)
+        else:
+            said = f"[bold red]internal error:[/] {escape(what)}\n  mend:  {mend}"
+            self._err.print(said, soft_wrap=True)
+
+    @staticmethod
+    def _write_error(kind: str, what: str, where: str | None, mend: str | None, exit_code: int) -> None:
+        said = {"kind": kind, "what": what, "where": where, "mend": mend}
+        data = {"schema": JSON_SCHEMA, "error": said, "exit_code": exit_code}
+        sys.stdout.write(json.dumps(data, indent=1) + "\n")
 
 
 @contextlib.contextmanager
 def command(*, as_json: bool, verbose: bool = False, debug: bool = False) -> Iterator[Ui]:
-    """Run one command: every error becomes a message and its exit code, unless `debug` is set."""
+    """Run one command: every error becomes a message and its exit code; with `debug` a traceback, too."""
     ui = Ui(as_json=as_json, verbose=verbose)
     try:
         yield ui
@@ -128,7 +147,7 @@ def command(*, as_json: bool, verbose: bool = False, debug: bool = False) -> Ite
         raise
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         refusal = _refusal(error)
         if refusal is None:
             ui.fault(error)

@@ -167,7 +167,8 @@ def _out_of_range(bundle: Bundle, size: int) -> UsageError | None:
     if low <= size <= high:
         return None
     return UsageError(
-        f"the graph takes batches of {low} to {high}, not {size}", mend="export it with --batch"
+        f"the graph takes batches of {low} to {high}, not {size}",
+        mend=f"export it with --batch {min(low, size)}..{max(high, size)}",
     )
 
 

@@ -16,7 +16,7 @@ from cnnx import runtimes
 from cnnx.agreement import Validation, judge, validation_from_dict
 from cnnx.bundle import Bundle, Engine, Manifest
 from cnnx.environment import detect
-from cnnx.errors import BundleError, UsageError
+from cnnx.errors import BundleError, CnnxError, EnvironmentLacks, UsageError
 from cnnx.graph.inspect import Layer, expected_types, layers
 from cnnx.graph.load import load_model
 from cnnx.pipeline.measurements import Prediction
@@ -60,12 +60,23 @@ def build(
     steps = Steps(listener)
     runtime = choose_runtime(target, sm)
     if runtime.engine_suffix is None:
-        raise UsageError(
-            f"{runtime.name} runs the bundle's graph as it is and builds no engine",
-            mend="name a builder and a GPU: --target rtx --sm 86",
-        )
+        raise _no_builder(target)
     engines = build_into(opened, runtime, sm, steps, opt_batch=opt_batch, options=options)
     return BuildResult(opened, engines, tuple(steps.times))
+
+
+def _no_builder(target: str) -> CnnxError:
+    """Why nothing builds here: ONNX Runtime was named, or is what "auto" was left with."""
+    tensorrt = runtimes.get("tensorrt").cannot_run() if target == "auto" else None
+    if tensorrt is None:
+        return UsageError(
+            "ONNX Runtime runs the bundle's graph as it is and builds no engine",
+            mend="name a builder: --target tensorrt, or --target rtx --sm 86 for an RTX GPU",
+        )
+    return EnvironmentLacks(
+        f"no engine can be built for this machine: {tensorrt.what}",
+        mend=f"{tensorrt.mend}; or, for an RTX GPU elsewhere: --target rtx --sm 86",
+    )
 
 
 def validate(
