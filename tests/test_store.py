@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cnnx
 from cnnx import store
-from cnnx.errors import WriteFailed
+from cnnx.errors import UsageError, WriteFailed
 from cnnx.store import Store, atomic_file, atomic_folder, code_digest, digest_of
 
 
@@ -162,3 +163,15 @@ def test_prune_removes_what_was_not_used_for_long(tmp_path):
     os.utime(old.folder, (0, 0))
     assert kept.prune(older_than_seconds=3600) >= 5
     assert not old.folder.exists() and kept.place("step", {"n": 2}).is_dir()
+
+
+def test_cache_tells_what_it_takes_and_gives_back_what_was_not_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("CNNX_CACHE", str(tmp_path))
+    old = Store().make("step", {"n": 1}, lambda folder: (folder / "x").write_bytes(b"12345"))
+    assert cnnx.cache().kinds["step"] == sum(file.stat().st_size for file in old.folder.iterdir())
+    assert cnnx.cache(prune_days=1).freed_bytes == 0
+    os.utime(old.folder, (0, 0))
+    found = cnnx.cache(prune_days=1)
+    assert found.freed_bytes > 5 and found.kinds["step"] == 0 and found.folder == tmp_path
+    with pytest.raises(UsageError):
+        cnnx.cache(prune_days=-1)

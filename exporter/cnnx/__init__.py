@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cnnx.bundle import Manifest as Manifest
     from cnnx.errors import CnnxError as CnnxError
     from cnnx.pipeline.benching import bench as bench
+    from cnnx.pipeline.caching import cache as cache
     from cnnx.pipeline.calibrate import calibrate as calibrate
     from cnnx.pipeline.diagnosing import diagnose as diagnose
     from cnnx.pipeline.doctor import doctor as doctor
@@ -51,6 +52,7 @@ _HOMES = {
     "Verdict": "cnnx.stats",
     "bench": "cnnx.pipeline.benching",
     "build": "cnnx.pipeline.finished",
+    "cache": "cnnx.pipeline.caching",
     "calibrate": "cnnx.pipeline.calibrate",
     "diagnose": "cnnx.pipeline.diagnosing",
     "doctor": "cnnx.pipeline.doctor",

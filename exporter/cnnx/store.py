@@ -281,6 +281,14 @@ class Store:
                 (draft / "inputs.json").write_text(json.dumps(inputs, indent=1, sort_keys=True) + "\n")
         return Entry(kind, place.name, place, reused=False)
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes by kind of step."""
+        kinds = sorted(folder for folder in self.root.glob("*") if folder.is_dir())
+        return {
+            kind.name: sum(file.stat().st_size for file in kind.rglob("*") if file.is_file())
+            for kind in kinds
+        }
+
     def prune(self, *, older_than_seconds: float) -> int:
         """Remove entries not used for that long; gives the bytes freed."""
         freed = 0

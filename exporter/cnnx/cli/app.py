@@ -9,6 +9,7 @@ import typer
 
 from cnnx.cli.bench import bench_command
 from cnnx.cli.build import build_command
+from cnnx.cli.cache import cache_command
 from cnnx.cli.options import (
     BundlePath,
     CalibrationData,
@@ -433,3 +434,6 @@ def doctor(
 
         ui.show(result, command="doctor", render=render)
         raise typer.Exit(result.exit_code)
+
+
+app.command("cache")(cache_command)
