@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cnnx.pipeline.progress import Event as Event
     from cnnx.pipeline.proof import prove as prove
     from cnnx.pipeline.reporting import write_report as write_report
-    from cnnx.pipeline.survey import SurveyPlan as SurveyPlan
+    from cnnx.pipeline.survey_plan import SurveyPlan as SurveyPlan
     from cnnx.pipeline.survey import survey as survey
     from cnnx.pipeline.zoo import list_networks as list_networks
     from cnnx.pipeline.zoo import show as show
@@ -48,7 +48,7 @@ _HOMES = {
     "Manifest": "cnnx.bundle",
     "PowerPass": "cnnx.pipeline.energy",
     "Recipe": "cnnx.recipe",
-    "SurveyPlan": "cnnx.pipeline.survey",
+    "SurveyPlan": "cnnx.pipeline.survey_plan",
     "Verdict": "cnnx.stats",
     "bench": "cnnx.pipeline.benching",
     "build": "cnnx.pipeline.finished",

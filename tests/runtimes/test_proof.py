@@ -16,7 +16,7 @@ import cnnx
 import devices_page
 from cnnx.errors import UsageError, WriteFailed
 from cnnx.pipeline import proof, survey
-from cnnx.pipeline.survey import SurveyPlan
+from cnnx.pipeline.survey_plan import SurveyPlan
 
 
 def test_the_archive_holds_records_and_the_page_what_was_seen(tiny_bundle, tmp_path):  # noqa: F811
@@ -116,6 +116,33 @@ def test_what_is_no_archive_or_no_bundle_is_refused_before_any_work(tmp_path):
     for archive, bundles, word in (("p.zip", [], "tar.gz"), ("p.tar.gz", [tmp_path], "no bundle")):
         with pytest.raises(UsageError, match=word):
             cnnx.prove(tmp_path / archive, bundles=bundles)
+
+
+def test_a_bundle_named_twice_or_a_folder_that_cannot_be_made_is_refused_before_any_work(
+    tiny_bundle,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(proof, "doctor", lambda: pytest.fail("work was begun"))
+    (tmp_path / "file").write_text("")
+    for refusal, given in (
+        (UsageError, {"bundles": [tiny_bundle] * 2}),
+        (WriteFailed, {"bundles": [tiny_bundle], "folder": tmp_path / "file" / "work"}),
+    ):
+        with pytest.raises(refusal):
+            cnnx.prove(tmp_path / "p.tar.gz", **given)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_damaged_bundle_is_rows_with_a_reason_and_the_archive_is_written(tiny_bundle, tmp_path):  # noqa: F811
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "damaged")
+    (bundle / "manifest.json").write_text("{}")
+    plan = SurveyPlan(target="ort", seconds=0.01, percentile=50)
+    archive = tmp_path / "p.tar.gz"
+    made = cnnx.prove(archive, bundles=[bundle, tiny_bundle], batches=[1], plan=plan)
+    assert [(row["model"], row["status"]) for row in made.rows] == [("damaged", "failed"), ("tiny", "done")]
+    assert len(devices_page.read_proof(archive)["rows"]) == 2
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_any_work(tiny_bundle, tmp_path):  # noqa: F811

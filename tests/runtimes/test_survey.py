@@ -52,11 +52,12 @@ def cells(found):
 
 
 def test_every_cell_is_a_row_and_a_stopped_survey_goes_on(tiny, tmp_path):
-    out = tmp_path / "out"
-    found, _ = run([tiny, str(tmp_path / "absent.onnx")], out)
+    out, broken = tmp_path / "out", tmp_path / "broken.onnx"
+    broken.write_text("no graph")
+    found, _ = run([tiny, str(broken)], out)
     assert cells(found) == [
         (name, precision, batch, "done" if name == "tiny" else "failed")
-        for name in ("tiny", "absent")
+        for name in ("tiny", "broken")
         for precision in ("fp16", "int8")
         for batch in (1, 2)
     ]
@@ -67,8 +68,53 @@ def test_every_cell_is_a_row_and_a_stopped_survey_goes_on(tiny, tmp_path):
     assert page.count("| tiny |") == 4 and page.count("failed: ") == 4
     assert json.loads((out / "survey.json").read_text()) == list(found.rows)
 
-    again, steps = run([tiny, str(tmp_path / "absent.onnx")], out)
+    again, steps = run([tiny, str(broken)], out)
     assert again.rows == found.rows and steps == []
+
+
+def test_what_makes_no_sense_is_refused_and_costs_no_row_that_is_done(tiny, tmp_path, cnnx_command):  # noqa: F811
+    out = tmp_path / "out"
+    usual = {
+        "--models": tiny, "--out": out, "--precisions": "fp16", "--batches": "1", "--target": "ort",
+        "--seconds": "0.01", "--percentile": "50", "--images": "16", "--weights": "pretrained",
+    }  # fmt: skip
+
+    def told(*flags, **changes):
+        options = {**usual, **{f"--{key}": value for key, value in changes.items()}}
+        code, _, said = cnnx_command("survey", *itertools.chain.from_iterable(options.items()), *flags)
+        return code, said
+
+    assert told()[0] == 0
+    before = {file: file.read_text() for file in out.rglob("*.json")}
+    unknown = f"{tiny},lenet6,resnet21,{tmp_path / 'absent.onnx'}"
+    for word, flags, changes in (
+        ("seconds", (), {"seconds": "-1"}),
+        ("--percentile", (), {"percentile": "10"}),
+        ("--images", (), {"images": "0"}),
+        ("CUDA graph", ("--cuda-graph",), {}),
+        ("own weights", (), {"weights": "standin"}),
+        ("nope.pth", (), {"models": "lenet5", "weights": "nope.pth"}),
+        ("needs a model", (), {"models": ""}),
+        ("'lenet6', 'resnet21', ", (), {"models": unknown}),
+    ):
+        code, said = told(*flags, **changes)
+        assert code == 2 and word in " ".join(said.split()), (word, said)
+        assert {file: file.read_text() for file in out.rglob("*.json")} == before
+    (tmp_path / "file").write_text("")
+    assert told(out=tmp_path / "file")[0] == 4
+
+
+def test_a_damaged_bundle_is_a_row_a_cell_and_the_others_go_on(tiny_bundle, tmp_path):  # noqa: F811
+    damaged = shutil.copytree(tiny_bundle, tmp_path / "d1")
+    (damaged / "manifest.json").write_text("no manifest")
+    found, _ = run([damaged, tiny_bundle], tmp_path / "out")
+    assert cells(found) == [
+        ("d1", "unknown", 1, "failed"),
+        ("d1", "unknown", 2, "failed"),
+        ("tiny", "int8", 1, "done"),
+        ("tiny", "int8", 2, "failed"),
+    ]
+    assert found.rows[0]["reason"] and found.rows[0]["mend"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])

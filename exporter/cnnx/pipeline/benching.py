@@ -63,7 +63,8 @@ def bench(
     """
     paths = [bundle] if isinstance(bundle, (str, Path)) else list(bundle)
     batches = [batch] if isinstance(batch, int) else list(dict.fromkeys(batch))
-    _check(paths, batches, seconds=seconds, percentile=percentile)
+    _check(paths, batches)
+    check_effort(seconds, percentile)
     steps = Steps(listener)
     bundles = [Bundle.open(Path(path)) for path in paths]
     subjects = [open_subject(opened, target, engine=engine) for opened in bundles]
@@ -123,17 +124,19 @@ def _at(
     return found, (*rows, *failed)
 
 
-def _check(
-    paths: Sequence[str | Path],
-    batches: Sequence[int],
-    *,
-    seconds: float,
-    percentile: float,
-) -> None:
+def _check(paths: Sequence[str | Path], batches: Sequence[int]) -> None:
     if not paths or not batches:
         raise UsageError("a benchmark needs a bundle and a batch", mend="cnnx bench BUNDLE --batch 1")
     if len({Path(path).resolve() for path in paths}) < len(paths):
         raise UsageError("a bundle is named twice", mend="name each once")
+
+
+def check_effort(seconds: float, percentile: float) -> None:
+    """Refuse, before any work, what cannot be measured.
+
+    Raises:
+        UsageError: no time, or a percentile that is none.
+    """
     if not 0 < seconds < math.inf:
         raise UsageError(f"measuring for {seconds} seconds makes no sense", mend="--seconds 3")
     if not 50 <= percentile < 100:

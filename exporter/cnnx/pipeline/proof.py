@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from cnnx.bundle import Bundle, is_bundle
-from cnnx.errors import UsageError
+from cnnx.errors import CnnxError, UsageError
 from cnnx.pipeline.doctor import Diagnosis, doctor
 from cnnx.pipeline.energy import PowerPass
 from cnnx.pipeline.journal import Row
 from cnnx.pipeline.progress import Event, Listener, silent
 from cnnx.pipeline.results import plain
-from cnnx.pipeline.survey import SurveyPlan, exit_code_of, survey
+from cnnx.pipeline.survey import exit_code_of, survey
+from cnnx.pipeline.survey_plan import SurveyPlan, planned
 from cnnx.recipe import Precision
 from cnnx.report.survey import markdown_from_rows
 from cnnx.store import atomic_file, check_place
@@ -79,20 +80,25 @@ def prove(
         listener: told of progress.
 
     Raises:
-        UsageError: the archive's name does not end with .tar.gz, or what is named is no bundle.
-        WriteFailed: it cannot be written, which is told before any work.
+        UsageError: the archive's name does not end with .tar.gz, what is named is no bundle or one that was
+            named before.
+        WriteFailed: it or the folder cannot be written, which is told before any work.
     """
     place = Path(archive)
     if not place.name.endswith(".tar.gz"):
         raise UsageError(f"an archive is called something.tar.gz, not {place.name!r}", mend="proof.tar.gz")
     if wrong := [bundle for bundle in bundles if not is_bundle(Path(bundle))]:
         raise UsageError(f"{wrong[0]} is no bundle", mend="cnnx export makes one")
-    check_place(place)
     chosen = dataclasses.replace(plan or SurveyPlan(power=PowerPass()), weights=dict(PROVEN))
+    models = list(bundles) or [name for name, _ in PROVEN]
+    planned(models, PRECISIONS, batches, chosen)  # before there is a folder, and before doctor's look around
+    check_place(place)
+    if folder is not None:
+        check_place(Path(folder) / "survey.json")
     with _work_folder(folder, listener) as work:
         diagnosis = doctor()
         rows = survey(
-            list(bundles) or [name for name, _ in PROVEN],
+            models,
             out=work,
             precisions=PRECISIONS,
             batches=batches,
@@ -135,9 +141,10 @@ def _write(place: Path, documents: dict[str, Any], page: str, bundles: Sequence[
                 continue
             for file in sorted(bundle.glob("runs/*.json")):
                 _add(tar, f"runs/{bundle.name}/{file.name}", file.read_text(encoding="utf-8"))
-            for engine in Bundle.open(bundle, verify=False).engines():
-                text = json.dumps(dataclasses.asdict(engine), indent=1)
-                _add(tar, f"engines/{bundle.name}/{engine.identity}.json", text)
+            with contextlib.suppress(CnnxError):  # a damaged one: its rows say so
+                for engine in Bundle.open(bundle, verify=False).engines():
+                    text = json.dumps(dataclasses.asdict(engine), indent=1)
+                    _add(tar, f"engines/{bundle.name}/{engine.identity}.json", text)
 
 
 def _add(tar: tarfile.TarFile, name: str, text: str) -> None:

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from cnnx.bundle import Bundle, is_bundle
+from cnnx.bundle import Bundle
 from cnnx.environment import detect, installed_version
-from cnnx.errors import CnnxError, UsageError
+from cnnx.errors import CnnxError
 from cnnx.pipeline.benching import bench, energy_of
 from cnnx.pipeline.energy import PowerPass, choose_sampler, how_long
 from cnnx.pipeline.finished import build, validate
@@ -21,44 +21,15 @@ from cnnx.pipeline.journal import Cell, Journal, Row
 from cnnx.pipeline.measurements import Measurement
 from cnnx.pipeline.progress import Event, Listener, Steps, silent
 from cnnx.pipeline.running import choose_runtime, open_subject
+from cnnx.pipeline.survey_plan import Sources, SurveyPlan, planned
 from cnnx.recipe import Precision
 from cnnx.report.survey import write_survey
-from cnnx.store import digest_of, digest_of_file
+from cnnx.store import check_place, digest_of, digest_of_file
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 _DIED_IN_PASS = "the process died in the pass"
 
-_Sources = dict[str, dict[str, "str | Path"]]
-"""Network -> precision -> a finished bundle, or the model to export."""
 _Placed = tuple[Row, Path]
 """A row to fill, and its bundle."""
-
-
-@dataclass(frozen=True, slots=True)
-class SurveyPlan:
-    """What is done in each cell.
-
-    Attributes:
-        target: "auto" or a runtime's name.
-        weights: "pretrained", "standin" or a checkpoint; by model where they are not the same for all.
-        seconds: the least time to measure latency for.
-        percentile: to be told, in percent.
-        cuda_graph: launch an engine as one CUDA graph; None: where that is possible.
-        power: how to measure energy, a pass for each cell after its latency; None: not.
-        images: calibration and validation pictures at most; None: the recipe's.
-    """
-
-    target: str = "auto"
-    weights: str | Mapping[str, str] = "pretrained"
-    seconds: float = 3.0
-    percentile: float = 99.0
-    cuda_graph: bool | None = None
-    power: PowerPass | None = None
-    images: int | None = None
-
-    def weights_of(self, model: str) -> str:
-        """Those of one model."""
-        return self.weights if isinstance(self.weights, str) else self.weights[model]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +90,14 @@ def survey(
         listener: told of progress.
 
     Raises:
-        UsageError: nothing to do, a precision or a target that is none, or two models of one name.
-        EnvironmentLacks: a named target cannot be used here.
+        UsageError: options that make no sense, models that are none, or two of one name; no row is touched.
+        EnvironmentLacks: a named target or sensor cannot be used here.
+        WriteFailed: `out` cannot be written, which is told before any work.
     """
     chosen = plan or SurveyPlan()
-    _check(models, precisions, batches)
+    networks = planned(models, precisions, batches, chosen)
+    check_place(Path(out) / "survey.json")
     sizes = tuple(dict.fromkeys(batches))
-    networks = _networks(models, precisions)
     follows = _follows(networks, sizes, chosen)
     journal = Journal(Path(out), follows, again=again, energy=chosen.power is not None)
     cells = [
@@ -142,43 +114,8 @@ def survey(
     return SurveyResult(Path(out), rows)
 
 
-def _check(models: Sequence[str | Path], precisions: Sequence[str], batches: Sequence[int]) -> None:
-    if not models or not precisions or not batches:
-        raise UsageError("a survey needs a model, a precision and a batch")
-    if wrong := [one for one in precisions if one not in PRECISIONS]:
-        raise UsageError(f"no precision is called {wrong[0]!r}", mend=f"choose among {', '.join(PRECISIONS)}")
-    if min(batches) < 1:
-        raise UsageError("a batch has at least one picture")
-
-
-def _networks(models: Sequence[str | Path], precisions: Sequence[Precision]) -> _Sources:
-    """What is surveyed, by the names that rows and bundles will have."""
-    found: _Sources = {}
-    name: str
-    source: str | Path
-    for model in models:
-        if is_bundle(Path(model)):
-            manifest = Bundle.open(Path(model), verify=False).manifest
-            name, kinds, source = manifest.recipe["name"], [manifest.precision], Path(model)
-        else:
-            name, kinds, source = _name(str(model)), list(precisions), str(model)
-        known = found.setdefault(name, {})
-        if twice := [precision for precision in kinds if precision in known]:
-            raise UsageError(
-                f"{known[twice[0]]} and {model} would both be {name} in {twice[0]}",
-                mend="name each once; rename a file, or give each an --out of its own",
-            )
-        known.update(dict.fromkeys(kinds, source))
-    return found
-
-
-def _name(model: str) -> str:
-    """Of a network that is exported. A recipe's name may have a dot: squeezenet1.1."""
-    return Path(model).stem if Path(model).suffix in (".onnx", ".toml") else Path(model).name
-
-
 def _follows(
-    networks: _Sources, batches: Sequence[int], plan: SurveyPlan
+    networks: Sources, batches: Sequence[int], plan: SurveyPlan
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """Of each network and precision, what its figures follow from: rows of other figures are not current."""
     runtime = choose_runtime(plan.target, ())
@@ -204,10 +141,12 @@ def _follows(
 
 def _origin(source: str | Path, batches: Sequence[int], plan: SurveyPlan) -> dict[str, Any]:
     """What a bundle is made from, files by their digests; None of what cannot be read: cells will say why."""
-    if isinstance(source, Path):
-        return {"network": Bundle.open(source, verify=False).manifest.fingerprint}
-    weights = plan.weights_of(source)
     network = None
+    if isinstance(source, Path):
+        with contextlib.suppress(CnnxError):
+            network = Bundle.open(source, verify=False).manifest.fingerprint
+        return {"network": network}
+    weights = plan.weights_of(source)
     with contextlib.suppress(Exception):
         network = _digest_of_model(source)
     return {
