@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from cnnx.pipeline.progress import Event as Event
     from cnnx.pipeline.proof import prove as prove
     from cnnx.pipeline.reporting import write_report as write_report
-    from cnnx.pipeline.survey_plan import SurveyPlan as SurveyPlan
     from cnnx.pipeline.survey import survey as survey
+    from cnnx.pipeline.survey_plan import SurveyPlan as SurveyPlan
     from cnnx.pipeline.zoo import list_networks as list_networks
     from cnnx.pipeline.zoo import show as show
     from cnnx.recipe import Recipe as Recipe

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import onnx
 import pytest
@@ -125,9 +126,18 @@ def test_what_was_stopped_by_hand_is_not_over(tiny, tmp_path, measuring, error):
             raise error
 
     one = {"batches": [1], "precisions": ["fp16"]}
+    notes = []
+
+    def listen(event):
+        notes.append(event.step) if event.note else stop(event)
+
     with pytest.raises(error):
-        run([tiny], tmp_path / "out", listener=stop, **one)
+        run([tiny], tmp_path / "out", listener=listen, **one)
     assert not list(tmp_path.glob("out/rows/*.json"))
+    assert (tmp_path / "out" / "survey.md").is_file() and json.loads(
+        (tmp_path / "out" / "survey.json").read_text()
+    ) == []
+    assert notes[-1].endswith("the same command, with that folder, goes on.")
     found, _ = run([tiny], tmp_path / "out", **one)
     assert cells(found) == [("tiny", "fp16", 1, "done")]
 
@@ -148,26 +158,81 @@ def test_a_stop_while_a_failed_cell_is_done_again_leaves_its_reason(tiny, tmp_pa
     assert found.rows == failed.rows and "ZeroDivisionError" in found.rows[0]["reason"]
 
 
-def test_a_cell_that_the_process_was_killed_in_failed_and_no_other(tiny, tmp_path):
-    """It is not tried again by itself, as it would be killed again."""
+def killed_in(tiny, tmp_path, mark, power="None"):
+    """A survey that kills itself once this text stands in the row of the second batch."""
     program = f"""
 import os, signal, cnnx
+from pathlib import Path
+from tests.measure.rehearsal import rehearsal
 
 def kill(event):
-    if os.path.exists("out/rows/tiny-fp16-b2.json"):
+    row = Path("out/rows/tiny-fp16-b2.json")
+    if row.exists() and {mark!r} in row.read_text():
         os.kill(os.getpid(), signal.SIGKILL)
 
-plan = cnnx.SurveyPlan(target="ort", seconds=0.01, percentile=50, images=16)
+plan = cnnx.SurveyPlan(target="ort", seconds=0.01, percentile=50, images=16, power={power})
 cnnx.survey([{tiny!r}], out="out", precisions=["fp16"], batches=[1, 2, 4], plan=plan, listener=kill)
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=os.environ, timeout=300)
+    places = [str(Path(__file__).parents[2]), *sys.path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, timeout=300)
     assert done.returncode == -signal.SIGKILL
-    options = {"precisions": ["fp16"], "batches": [1, 2, 4]}
-    found, _ = run([tiny], tmp_path / "out", **options)
+
+
+THREE = {"precisions": ["fp16"], "batches": [1, 2, 4]}
+
+
+def test_a_cell_that_the_process_was_killed_in_is_tried_once_more(tiny, tmp_path):
+    killed_in(tiny, tmp_path, "running")
+    found, _ = run([tiny], tmp_path / "out", **THREE)
+    assert [row["status"] for row in found.rows] == ["done"] * 3
+    assert not any("killed" in row for row in found.rows)
+
+
+def test_a_cell_that_the_process_was_killed_in_twice_failed_and_no_other(tiny, tmp_path):
+    """It is not tried a third time by itself, as it would be killed again."""
+    killed_in(tiny, tmp_path, '"killed": 1')
+    killed_in(tiny, tmp_path, '"killed": 2')
+    found, _ = run([tiny], tmp_path / "out", **THREE)
     assert [row["status"] for row in found.rows] == ["done", "failed", "done"]
-    assert "died in this cell" in found.rows[1]["reason"]
-    mended, steps = run([tiny], tmp_path / "out", again=True, **options)
+    assert "died in this cell twice" in found.rows[1]["reason"] and "--again" in found.rows[1]["mend"]
+    mended, steps = run([tiny], tmp_path / "out", again=True, **THREE)
     assert {row["status"] for row in mended.rows} == {"done"} and "latency and memory" in steps
+
+
+def test_an_energy_pass_that_the_process_was_killed_in_is_tried_once_more(tiny, tmp_path):
+    power = "rehearsal(tick_ms=200)"
+    killed_in(tiny, tmp_path, "died in the pass", power)
+    again, _ = run([tiny], tmp_path / "out", power=rehearsal(tick_ms=200), **THREE)
+    assert {energy for _, _, energy, _ in energies(again)} == {"measured"}
+
+
+def test_cells_that_were_killed_side_by_side_are_tried_alone(tiny, tmp_path, monkeypatch):
+    bench, together = survey.bench, []
+
+    def note(places, **options):
+        together.append(len(places))
+        return bench(places, **options)
+
+    monkeypatch.setattr(survey, "bench", note)
+    run([tiny], tmp_path / "out", batches=[1])
+    for file in tmp_path.glob("out/rows/*.json"):
+        row = json.loads(file.read_text())
+        file.write_text(json.dumps({**row, "status": "running", "killed": 1}))
+    found, _ = run([tiny], tmp_path / "out", batches=[1])
+    assert together == [2, 1, 1] and {row["status"] for row in found.rows} == {"done"}
+
+
+def test_figures_stay_where_a_cell_is_done_again_for_its_energy_and_fails(tiny, tmp_path, monkeypatch):
+    one = {"batches": [1], "precisions": ["fp16"]}
+    done, _ = run([tiny], tmp_path / "out", **one)
+    monkeypatch.setattr(survey, "bench", lambda places, **_: 1 / 0)
+    found, _ = run([tiny], tmp_path / "out", power=rehearsal(), **one)
+    assert found.rows[0]["p50_ns"] == done.rows[0]["p50_ns"]
+    assert energies(found) == [("fp16", 1, "failed", None)]
+    assert "ZeroDivisionError" in found.rows[0]["no_energy"] and found.rows[0]["mend"] == "report this"
+    longer = dataclasses.replace(PLAN, seconds=0.02)
+    assert [row["status"] for row in run([tiny], tmp_path / "out", plan=longer, **one)[0].rows] == ["failed"]
 
 
 def test_what_cannot_be_opened_beside_another_is_measured_alone(tiny, tmp_path, monkeypatch):
@@ -286,7 +351,7 @@ def test_each_cell_has_a_pass_of_its_own_and_energy_can_be_asked_for_later(tiny,
     run([tiny], out)
     found, steps = run([tiny], out, power=rehearsal(tick_ms=200))
     assert energies(found) == [(p, b, "measured", "ina") for p in ("fp16", "int8") for b in (1, 2)]
-    assert steps[0].startswith("Energy, where a sensor sees the device: 4 passes of 89 to 234 s each")
+    assert steps[0].startswith("Energy after latency: 4 passes of 89 to 234 s each")
     for row in found.rows:
         assert row["gross_mj"] > row["net_mj"] > 0 and row["no_energy"] == "" and row["energy_doubts"] == []
         [*_, last] = sorted((out / "bundles" / f"tiny-{row['precision']}" / "runs").glob("*-energy-*"))
@@ -345,10 +410,15 @@ def test_where_no_sensor_sees_the_device_a_survey_says_so_once(tiny, tmp_path, m
         "survey", "--models", tiny, "--out", tmp_path / "out", "--precisions", "fp16", "--batches", "1,2",
         "--seconds", "0.01", "--percentile", "50", "--target", "ort", "--images", "16", "--power",
     ]  # fmt: skip
-    code, out, _ = cnnx_command(*command)
+    code, out, said = cnnx_command(*command)
+    assert "Energy after latency" not in said
     assert code == 0 and "tiny fp16, batch 1; tiny fp16, batch 2: energy unsupported" in " ".join(out.split())
     assert out.count("ina: no INA3221 here") == 1
     _, out, _ = cnnx_command(*command, "--json")
     for row in json.loads(out)["result"]["rows"]:
         assert row["energy"] == "unsupported" and row["p50_ns"] > 0
         assert "no power sensor here sees" in row["no_energy"] and "rapl: root alone" in row["no_energy"]
+    rows = {file: file.read_text() for file in tmp_path.glob("out/rows/*")}
+    code, _, said = cnnx_command(*command, "--sensor", "nope")
+    assert code == 4 and "the power sensor nope is not here" in said
+    assert {file: file.read_text() for file in tmp_path.glob("out/rows/*")} == rows

@@ -12,7 +12,8 @@ from cnnx.pipeline.results import plain
 from cnnx.store import atomic_file
 
 _ROWS = "rows"
-_DIED = "the process died in this cell, for want of memory perhaps"
+_DIED = "the process died in this cell twice, for want of memory perhaps"
+_TRIES = 2
 
 Row = dict[str, Any]
 Cell = tuple[str, str, int]
@@ -36,6 +37,7 @@ class Journal:
         self.folder, self._again, self._energy = folder, again, energy
         self._follows: dict[tuple[str, str], Row] = {key: plain(value) for key, value in follows.items()}
         self._done: set[Path] = set()
+        self._killed = dict(self._marks())
 
     def blank(self, cell: Cell) -> Row:
         """A row to fill."""
@@ -73,7 +75,17 @@ class Journal:
         if asked and "energy" not in row:
             return False  # it was surveyed without, or stopped before
         failed = row["status"] == "failed" or (asked and row["energy"] != "measured")
-        return not failed or not self._again or file in self._done
+        once_more = self._again or 0 < self._killed.get(file, 0) < _TRIES
+        return not failed or not once_more or file in self._done
+
+    def was_killed(self, cell: Cell) -> bool:
+        """Whether a process before this one was killed in it."""
+        return self._file(cell) in self._killed
+
+    def standing(self, cell: Cell) -> Row | None:
+        """Its figures, where there are any and they follow from what holds now."""
+        row = self._read(self._file(cell))
+        return row if row and row["status"] == "done" and not self.changed(cell) else None
 
     def write(self, row: Row) -> None:
         """Write a row that says how its cell ended."""
@@ -83,15 +95,18 @@ class Journal:
 
     @contextlib.contextmanager
     def marked(self, rows: Iterable[Row]) -> Iterator[None]:
-        """Rows that stay should the process be killed meanwhile.
+        """Rows that stay should the process be killed meanwhile; each counts how often it was.
 
+        A cell in which a process was killed once is open: who killed it may have meant another, as a kernel
+        that runs out of memory does. One that was killed twice is over.
         Whatever else ends it, a stop by hand too, what was there before comes back, unless `write` has
         said how a cell ended: what was stopped is not over.
         """
         marks: dict[Path, tuple[str | None, str]] = {}
         try:
             for row in rows:
-                file, text = self._file(_cell(row)), _text(row)
+                file = self._file(_cell(row))
+                text = _text({**row, "killed": self._killed.get(file, 0) + 1})
                 marks[file] = (_text_of(file), text)
                 _put(file, text)
             yield
@@ -118,13 +133,24 @@ class Journal:
         if text is None:
             return None
         row: Row = json.loads(text)
+        killed = row.pop("killed", 0)
         if row["status"] == "running":
+            if killed < _TRIES:
+                return None  # as if it had not been begun
             row |= {
                 "status": "failed",
                 "reason": _DIED,
-                "mend": "try a smaller batch, or one precision alone; --again tries once more",
+                "mend": "try a smaller batch, or one precision alone; cnnx survey --again tries once more",
             }
         return row
+
+    def _marks(self) -> Iterator[tuple[Path, int]]:
+        """Marks that processes before this one left, and how often they were killed there."""
+        for file in (self.folder / _ROWS).glob("*.json"):
+            row: Row = json.loads(_text_of(file) or "{}")
+            now = self._follows.get((row.get("model", ""), row.get("precision", "")))
+            if row.get("killed") and row["follows_from"] == now:
+                yield file, row["killed"]
 
 
 def _cell(row: Row) -> Cell:

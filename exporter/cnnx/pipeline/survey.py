@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 from cnnx.bundle import Bundle
 from cnnx.environment import detect, installed_version
-from cnnx.errors import CnnxError
+from cnnx.errors import CnnxError, EnvironmentLacks
 from cnnx.pipeline.benching import bench, energy_of
 from cnnx.pipeline.energy import PowerPass, choose_sampler, how_long
 from cnnx.pipeline.finished import build, validate
@@ -27,6 +27,7 @@ from cnnx.report.survey import write_survey
 from cnnx.store import check_place, digest_of, digest_of_file
 
 _DIED_IN_PASS = "the process died in the pass"
+_TRY_AGAIN = "cnnx survey --again measures it once more"
 
 _Placed = tuple[Row, Path]
 """A row to fill, and its bundle."""
@@ -73,8 +74,8 @@ def survey(
     """Export, build, validate and measure every cell, precisions of one network side by side.
 
     Rows lie under `out`, one file a cell. Cells that have ended are not done again, so a stopped survey goes
-    on; one that was killed while a cell was measured says so in its row. A row whose bundle, weights,
-    options, runtime or device are not those of now is done again, and that is said.
+    on; a cell that it was killed in is tried once more, alone, and killed again it is a row that says so. A
+    row whose bundle, weights, options, runtime or device are not those of now is done again, and that is said.
     A cell whose energy cannot be measured keeps its latency and says why; one without energy is done again
     where that is asked for now.
     Records with raw samples are kept in the bundles under `out`. Report files: survey.md and survey.json.
@@ -107,10 +108,16 @@ def survey(
         for batch in sizes
     ]
     _tell(journal, cells, chosen, listener)
-    for name, sources in networks.items():
-        _network(name, sources, sizes, journal=journal, plan=chosen, listener=listener)
-    rows = journal.rows(cells)
-    write_survey(rows, Path(out))
+    try:
+        for name, sources in networks.items():
+            _network(name, sources, sizes, journal=journal, plan=chosen, listener=listener)
+    except BaseException:  # a stop by hand, too
+        text = f"What is done lies in {out}: the same command, with that folder, goes on."
+        listener(Event(text, note=True))
+        raise
+    finally:
+        rows = journal.rows(cells)
+        write_survey(rows, Path(out))
     return SurveyResult(Path(out), rows)
 
 
@@ -173,9 +180,23 @@ def _tell(journal: Journal, cells: Sequence[Cell], plan: SurveyPlan, listener: L
         many = f"{len(changed)} cell{'s are' if len(changed) > 1 else ' is'}"
         listener(Event(f"{many} done again, for what has changed since: {what}.", note=True))
     passes = sum(not journal.is_over(cell) for cell in cells)
-    if plan.power and passes:
-        text = f"Energy, where a sensor sees the device: {how_long(plan.power.plan, passes)}."
-        listener(Event(text, note=True))
+    if plan.power and passes and _seen(plan.power, plan.target):
+        listener(Event(f"Energy after latency: {how_long(plan.power.plan, passes)}.", note=True))
+
+
+def _seen(power: PowerPass, target: str) -> bool:
+    """Whether a sensor sees the device that the target stands for; where none does, rows say why.
+
+    Raises:
+        EnvironmentLacks: a sensor is named, and it is not that one.
+    """
+    runtime = choose_runtime(target, ())
+    try:
+        return runtime.cannot_run() is None and bool(choose_sampler(power, runtime.device()))
+    except EnvironmentLacks:
+        if power.sensor is not None:
+            raise
+        return False
 
 
 def _network(
@@ -205,8 +226,8 @@ def _network(
 
 
 def _side_by_side(cells: list[_Placed], journal: Journal, plan: SurveyPlan, listener: Listener) -> None:
-    """Together; what that fails for each alone: memory may hold one and not two."""
-    if len(cells) > 1:
+    """Together; what that fails for, or was killed in, each alone: memory may hold one and not two."""
+    if len(cells) > 1 and not any(journal.was_killed(_cell_of(row)) for row, _ in cells):
         with contextlib.suppress(Exception):  # each alone will say what it was
             cells = _measure(cells, journal, plan, listener)
     for cell in cells:
@@ -214,14 +235,24 @@ def _side_by_side(cells: list[_Placed], journal: Journal, plan: SurveyPlan, list
 
 
 def _attempt(work: Callable[[], Any], cells: Iterable[Row], journal: Journal) -> Any:
-    """What work gives; where it fails, each cell is a row with the reason."""
+    """What work gives; where it fails, each cell is a row with the reason.
+
+    Figures that a cell has stay, where it is done again for its energy alone.
+    """
     try:
         return work()
     except Exception as error:  # a fault of cnnx, or of a library, too: the other cells are worth having
         what, mend = _reason(error)
     for row in cells:
-        journal.write({**row, "status": "failed", "reason": what, "mend": mend})
+        if standing := journal.standing(_cell_of(row)):
+            journal.write({**standing, **_no_energy("failed", what, mend)})
+        else:
+            journal.write({**row, "status": "failed", "reason": what, "mend": mend})
     return None
+
+
+def _cell_of(row: Row) -> Cell:
+    return row["model"], row["precision"], row["batch"]
 
 
 def _reason(error: Exception) -> tuple[str, str]:
@@ -288,7 +319,7 @@ def _measure(
             journal.write(row)
     if plan.power:
         for row, place, one in done:
-            with journal.marked([{**row, **_no_energy("failed", _DIED_IN_PASS)}]):
+            with journal.marked([{**row, **_no_energy("failed", _DIED_IN_PASS, _TRY_AGAIN)}]):
                 journal.write({**row, **_energy(place, one, plan.power, plan.target, listener)})
     return [cell for cell in cells if cell[0]["precision"] not in measured]
 
@@ -311,13 +342,14 @@ def _energy(place: Path, measured: Measurement, power: PowerPass, target: str, l
     try:
         chosen = choose_sampler(power, measured.subject.device)
     except CnnxError as error:
-        return _no_energy("unsupported", f"{error.what} ({error.where})" if error.where else error.what)
+        why = f"{error.what} ({error.where})" if error.where else error.what
+        return _no_energy("unsupported", why, error.mend or "")
     try:
         bundle = Bundle.open(place)
         subject = open_subject(bundle, target)
         use = energy_of(bundle, subject, measured, power=power, chosen=chosen, steps=Steps(listener))
     except Exception as error:  # as of a cell: its latency is worth having
-        return _no_energy("failed", _reason(error)[0])
+        return _no_energy("failed", *_reason(error))
     total = use.total
     return {
         "energy": "measured",
@@ -329,8 +361,9 @@ def _energy(place: Path, measured: Measurement, power: PowerPass, target: str, l
     }
 
 
-def _no_energy(how: Literal["unsupported", "failed"], why: str) -> Row:
+def _no_energy(how: Literal["unsupported", "failed"], why: str, mend: str) -> Row:
     return {
+        "mend": mend,
         "energy": how,
         "sensor": None,
         "gross_mj": None,
