@@ -83,21 +83,17 @@ def print_rows(out: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.markup import escape
 
     from cnnx.cli.columns import titled
-    from cnnx.report.survey import COLUMNS, cells_of
+    from cnnx.report.survey import COLUMNS, cells_of, remarks_of
 
     cells = [dict(zip(COLUMNS, cells_of(row), strict=True)) for row in rows]
-    *names, remark = COLUMNS
-    known = [name for name in names if any(cell[name] != "-" for cell in cells)]
+    known = [name for name in COLUMNS if any(cell[name] != "-" for cell in cells)]
     table = titled("Survey", *known, right=_FIGURES)
     for cell in cells:
         table.add_row(*(escape(cell[name]) for name in known))
     out.print(table)
-    said: dict[str, list[str]] = {}  # what cells have in common, as a sensor that is not there, is said once
-    for cell in cells:
-        if cell[remark]:
-            where = f"{cell['network']} {cell['precision']}, batch {cell['batch']}"
-            said.setdefault(cell[remark], []).append(where)
-    for text, places in said.items():
-        out.print(escape(f"{'; '.join(places)}: {text}"), soft_wrap=True)
+    for remark in remarks_of(rows):
+        out.print(escape(f"{remark.text}: {'; '.join(remark.cells)}"), soft_wrap=True)
+        if remark.mend:
+            out.print(f"  mend:  {escape(remark.mend)}", soft_wrap=True)
     for advice in dict.fromkeys(row["advice"] for row in rows if row.get("advice")):
         out.print(escape(advice), soft_wrap=True)

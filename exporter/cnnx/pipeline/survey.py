@@ -74,8 +74,9 @@ def survey(
     """Export, build, validate and measure every cell, precisions of one network side by side.
 
     Rows lie under `out`, one file a cell. Cells that have ended are not done again, so a stopped survey goes
-    on; a cell that it was killed in is tried once more, alone, and killed again it is a row that says so. A
-    row whose bundle, weights, options, runtime or device are not those of now is done again, and that is said.
+    on; a cell that it was killed in is tried once more, alone, and killed again it is a row that says so.
+    A row whose bundle, weights, options, runtime or device are not those of now is done again, and that is
+    said.
     A cell whose energy cannot be measured keeps its latency and says why; one without energy is done again
     where that is asked for now.
     Records with raw samples are kept in the bundles under `out`. Report files: survey.md and survey.json.
