@@ -89,7 +89,7 @@ class Journal:
 
     def write(self, row: Row) -> None:
         """Write a row that says how its cell ended."""
-        file = self._file(_cell(row))
+        file = self._file(cell_of(row))
         self._done.add(file)
         _put(file, _text(row))
 
@@ -105,7 +105,7 @@ class Journal:
         marks: dict[Path, tuple[str | None, str]] = {}
         try:
             for row in rows:
-                file = self._file(_cell(row))
+                file = self._file(cell_of(row))
                 text = _text({**row, "killed": self._killed.get(file, 0) + 1})
                 marks[file] = (_text_of(file), text)
                 _put(file, text)
@@ -153,7 +153,8 @@ class Journal:
                 yield file, row["killed"]
 
 
-def _cell(row: Row) -> Cell:
+def cell_of(row: Row) -> Cell:
+    """Whose row it is."""
     return row["model"], row["precision"], row["batch"]
 
 

@@ -17,7 +17,7 @@ from cnnx.errors import CnnxError, EnvironmentLacks
 from cnnx.pipeline.benching import bench, energy_of
 from cnnx.pipeline.energy import PowerPass, choose_sampler, how_long
 from cnnx.pipeline.finished import build, validate
-from cnnx.pipeline.journal import Cell, Journal, Row
+from cnnx.pipeline.journal import Cell, Journal, Row, cell_of
 from cnnx.pipeline.measurements import Measurement
 from cnnx.pipeline.progress import Event, Listener, Steps, silent
 from cnnx.pipeline.running import choose_runtime, open_subject
@@ -228,7 +228,7 @@ def _network(
 
 def _side_by_side(cells: list[_Placed], journal: Journal, plan: SurveyPlan, listener: Listener) -> None:
     """Together; what that fails for, or was killed in, each alone: memory may hold one and not two."""
-    if len(cells) > 1 and not any(journal.was_killed(_cell_of(row)) for row, _ in cells):
+    if len(cells) > 1 and not any(journal.was_killed(cell_of(row)) for row, _ in cells):
         with contextlib.suppress(Exception):  # each alone will say what it was
             cells = _measure(cells, journal, plan, listener)
     for cell in cells:
@@ -245,15 +245,11 @@ def _attempt(work: Callable[[], Any], cells: Iterable[Row], journal: Journal) ->
     except Exception as error:  # a fault of cnnx, or of a library, too: the other cells are worth having
         what, mend = _reason(error)
     for row in cells:
-        if standing := journal.standing(_cell_of(row)):
+        if standing := journal.standing(cell_of(row)):
             journal.write({**standing, **_no_energy("failed", what, mend)})
         else:
             journal.write({**row, "status": "failed", "reason": what, "mend": mend})
     return None
-
-
-def _cell_of(row: Row) -> Cell:
-    return row["model"], row["precision"], row["batch"]
 
 
 def _reason(error: Exception) -> tuple[str, str]:
