@@ -242,3 +242,10 @@ def test_inspect_foretells_memory(bundles, cnnx_command):  # noqa: F811
     # The convolution's output of 16 x 14 x 14 FP16 values, and its activation, both alive at once.
     assert predicted["1"]["scratch_bytes"] >= 2 * 2 * 16 * 14 * 14
     assert "memory at batch 4" in cnnx_command("inspect", bundles[0])[1]
+
+
+@pytest.mark.parametrize("asked", ["50", "90", "95"])
+def test_no_percentile_stands_twice_in_a_table(bundles, cnnx_command, asked):  # noqa: F811
+    code, out, _ = cnnx_command("bench", bundles[0], "--seconds", "0.01", "--percentile", asked)
+    heads = [cell.strip() for cell in next(line for line in out.splitlines() if "p50 ms" in line).split("┃")]
+    assert code == 0 and f"p{asked} ms" in heads and len(heads[1:-1]) == len(set(heads[1:-1]))

@@ -71,8 +71,16 @@ def prediction(predicted: Prediction) -> str:
 def _latency_table(together: Sequence[Measurement], *, several: bool) -> Table:
     first = together[0]
     subject, asked = first.subject, first.conditions.percentile
-    last = f"p{asked:g} ms"
-    columns = ("p50 ms", "95 % interval", "p90 ms", last, "mean ms", "CoV %", "images/s")
+    extra = asked not in (50, 90)  # these stand there anyway
+    columns = (
+        "p50 ms",
+        "95 % interval",
+        "p90 ms",
+        *((f"p{asked:g} ms",) if extra else ()),
+        "mean ms",
+        "CoV %",
+        "images/s",
+    )
     title = f"Latency at batch {first.latency.batch} on {subject.runtime}, {subject.device}"
     told = any(measured.latency.parts for measured in together)
     table = titled(title, "what", *(("of",) if told else ()), *columns, right=columns)
@@ -81,17 +89,17 @@ def _latency_table(together: Sequence[Measurement], *, several: bool) -> Table:
         throughput = f"{measured.latency.throughput:.1f}"
         for place, (series, figures) in enumerate(measured.figures().items()):
             head = (name if place == 0 else "", *((series,) if told else ()))
-            table.add_row(*head, *_times(figures), throughput if series == "end to end" else "")
+            table.add_row(*head, *_times(figures, extra=extra), throughput if series == "end to end" else "")
     return table
 
 
-def _times(figures: Figures) -> tuple[str, ...]:
+def _times(figures: Figures, *, extra: bool) -> tuple[str, ...]:
     interval = figures.p50_interval
     return (
         _ms(figures.p50_ns),
         f"{_ms(interval.low)} .. {_ms(interval.high)}" if interval else "-",
         _ms(figures.p90_ns),
-        _ms(figures.percentile_ns),
+        *([_ms(figures.percentile_ns)] if extra else []),
         _ms(figures.mean_ns),
         "-" if figures.coefficient_of_variation is None else f"{figures.coefficient_of_variation * 100:.1f}",
     )
