@@ -180,10 +180,7 @@ def atomic_file(place: Path) -> Iterator[Path]:
         WriteFailed: it cannot be written there.
     """
     with writing(place):
-        _make_folder(place.parent)
-        handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".draft", dir=place.parent)
-        os.close(handle)
-        draft = Path(name)
+        draft = _draft_beside(place)
         try:
             draft.chmod(0o644)
             yield draft
@@ -201,12 +198,17 @@ def check_place(place: Path) -> None:
         WriteFailed: it cannot.
     """
     with writing(place):
-        _make_folder(place.parent)
         if place.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place))
-        handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".draft", dir=place.parent)
-        os.close(handle)
-        Path(name).unlink()
+        _draft_beside(place).unlink()
+
+
+def _draft_beside(place: Path) -> Path:
+    """An empty file, in a folder that is made where it is not there."""
+    _make_folder(place.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".draft", dir=place.parent)
+    os.close(handle)
+    return Path(name)
 
 
 def _sync(path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from cnnx.errors import UsageError
 from cnnx.measure.power import EnergyMeasurement, EnergyPerInference, SamplerCost
 from cnnx.measure.state import MachineState
+from cnnx.pipeline.measurements import int8_beside_fp16
 from cnnx.record import Subject
 from cnnx.stats import Interval
 
@@ -145,26 +146,19 @@ class EnergyRatio:
 def ratios_of(uses: Sequence[EnergyUse]) -> tuple[EnergyRatio, ...]:
     """INT8 over FP16, wherever both have a total of the same rails, measured in the same way."""
     found = []
-    for int8 in uses:
-        for fp16 in uses:
-            precisions = (int8.subject.precision, fp16.subject.precision)
-            if precisions != ("int8", "fp16") or _way(int8) != _way(fp16):
-                continue
-            if int8.total is None or fp16.total is None or int8.total.rails != fp16.total.rails:
-                continue
-            one, other = int8.total, fp16.total
-            gross = _quotient((one.gross_mj, one.gross), (other.gross_mj, other.gross))
-            net = _quotient((one.net_mj, one.net), (other.net_mj, other.net))
-            if gross is not None:
-                found.append(EnergyRatio(int8.subject.network, int8.batch, gross, net))
+    for int8, fp16 in int8_beside_fp16(uses, _way):
+        one, other = int8.total, fp16.total
+        if one is None or other is None or one.rails != other.rails:
+            continue
+        gross = _quotient((one.gross_mj, one.gross), (other.gross_mj, other.gross))
+        net = _quotient((one.net_mj, one.net), (other.net_mj, other.net))
+        if gross is not None:
+            found.append(EnergyRatio(int8.subject.network, int8.batch, gross, net))
     return tuple(found)
 
 
 def _way(use: EnergyUse) -> tuple[object, ...]:
-    """What must be the same for two energies to be held against each other."""
-    subject = use.subject
-    what = (subject.network, subject.artefact, subject.runtime, subject.device)
-    return (*what, use.batch, use.cuda_graph, use.measured.rate, use.sensor)
+    return use.batch, use.cuda_graph, use.measured.rate, use.sensor
 
 
 def _quotient(one: tuple[float, Interval], other: tuple[float, Interval]) -> Quotient | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from cnnx.errors import CnnxError
 from cnnx.measure.comparing import Comparison, compare
@@ -201,19 +202,50 @@ class Advice:
         }
 
 
+class _Subjected(Protocol):
+    @property
+    def subject(self) -> Subject: ...
+
+
+_Found = TypeVar("_Found", bound=_Subjected)
+
+
+def int8_beside_fp16(
+    found: Sequence[_Found], way: Callable[[_Found], object]
+) -> Iterator[tuple[_Found, _Found]]:
+    """Each INT8 with each FP16 of the same network, artefact, runtime and device.
+
+    Args:
+        found: measurements of any kind.
+        way: what else must be equal for two to be held against each other.
+    """
+
+    def key(one: _Found) -> tuple[object, ...]:
+        subject = one.subject
+        return subject.network, subject.artefact, subject.runtime, subject.device, way(one)
+
+    for int8, fp16 in itertools.product(found, repeat=2):
+        precisions = (int8.subject.precision, fp16.subject.precision)
+        if precisions == ("int8", "fp16") and key(int8) == key(fp16):
+            yield int8, fp16
+
+
 def advice_of(measurements: Sequence[Measurement]) -> tuple[Advice, ...]:
     """INT8 against FP16, wherever engines of both stood side by side.
 
     Never for graphs: ONNX Runtime runs Q/DQ unfused, and that predicts nothing for an engine.
     """
+    engines = [
+        one
+        for one in measurements
+        if one.subject.artefact == "engine" and not one.subject.device.startswith("CPU: ")
+    ]
     found = []
-    for int8 in measurements:
-        for fp16 in measurements:
-            if (int8.subject.precision, fp16.subject.precision) == ("int8", "fp16") and _alike(int8, fp16):
-                comparison = compare(int8.latency, fp16.latency)
-                if comparison is not None:
-                    undecided = _undecided(fp16, int8)
-                    found.append(Advice(int8.subject.network, int8.latency.batch, comparison, undecided))
+    for int8, fp16 in int8_beside_fp16(engines, lambda one: (one.latency.batch, one.conditions.cuda_graph)):
+        comparison = compare(int8.latency, fp16.latency)
+        if comparison is not None:
+            undecided = _undecided(fp16, int8)
+            found.append(Advice(int8.subject.network, int8.latency.batch, comparison, undecided))
     return tuple(found)
 
 
@@ -225,18 +257,3 @@ def _undecided(*measured: Measurement) -> str:
         for one in measured
         if not one.validity.valid
     )
-
-
-def _alike(one: Measurement, other: Measurement) -> bool:
-    def key(measured: Measurement) -> tuple[object, ...]:
-        subject = measured.subject
-        return (
-            subject.network,
-            subject.runtime,
-            subject.device,
-            measured.latency.batch,
-            measured.conditions.cuda_graph,
-        )
-
-    engines = one.subject.artefact == other.subject.artefact == "engine"
-    return engines and not one.subject.device.startswith("CPU: ") and key(one) == key(other)

@@ -5,10 +5,8 @@ The calls used are the same in TensorRT 10.3 to 11 and in TensorRT for RTX (NVID
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +19,7 @@ from cnnx.runtimes import USUAL, RunOptions, RunTimes
 from cnnx.runtimes.batches import check_images, run_in_batches
 from cnnx.runtimes.device import Buffer, Cuda, Event, Graph
 from cnnx.runtimes.layer_times import LayerTime
-from cnnx.runtimes.network import Library, tells_no_memory
+from cnnx.runtimes.network import tells_no_memory
 from cnnx.runtimes.profiler import make_profiler
 
 _WARMING_RUNS = 5
@@ -290,89 +288,6 @@ class EngineSession:
         """A copy, as the next run overwrites the buffer; FP16 widened."""
         values = self._buffers[name].host[: math.prod(shape)].reshape(shape)
         return values.astype(np.float32) if values.dtype == np.float16 else values.copy()
-
-
-class EngineRuntime(ABC):
-    """What runtimes whose engines are `EngineSession`s have in common."""
-
-    name: str
-    engine_suffix: str | None = ".engine"
-    product: str
-    """As NVIDIA calls it."""
-    without_gpu: str
-    """What to do where there is none."""
-
-    @abstractmethod
-    def missing(self) -> CnnxError | None:
-        """See `cnnx.runtimes.Runtime`."""
-
-    @abstractmethod
-    def library(self) -> Library:
-        """The bindings' module and its logger; after `missing` had nothing to say.
-
-        Raises:
-            EnvironmentLacks: they do not load.
-        """
-
-    @abstractmethod
-    def cuda(self) -> Cuda:
-        """CUDA, in the context that the bindings use.
-
-        Raises:
-            EnvironmentLacks: it does not load.
-        """
-
-    def cannot_run(self) -> CnnxError | None:
-        """`EnvironmentLacks` without a GPU or its driver, in CUDA's own words."""
-        if reason := self.missing():
-            return reason
-        try:
-            reason_of_cuda = self.cuda().why_not()
-        except EnvironmentLacks as error:
-            return error
-        if reason_of_cuda is None:
-            return None
-        return EnvironmentLacks(f"{self.product} cannot run here: {reason_of_cuda}", mend=self.without_gpu)
-
-    def device(self) -> str:
-        """Name of the first GPU."""
-        return self._running_cuda().device_name()
-
-    def load(self) -> None:
-        """Load the libraries, and make CUDA's context: a stream is the least that needs one."""
-        cuda = self._running_cuda()
-        self.library()
-        cuda.stream().free()
-
-    def open(self, file: Path, options: RunOptions = USUAL) -> EngineSession:
-        """Open an engine on the first GPU.
-
-        Engines are native code: the caller has checked the file's hash against a manifest it trusts.
-
-        Args:
-            file: the engine.
-            options: how.
-
-        Raises:
-            MissingExtra, EnvironmentLacks: the libraries, a driver or a GPU is missing, or memory is short.
-            BundleError: the engine is damaged, of another release, or for another GPU.
-        """
-        cuda, library = self._running_cuda(), self.library()
-        return EngineSession(
-            file, library.trt, cuda=cuda, log=library.log, runtime=self.name, options=options
-        )
-
-    def layer_times(
-        self, file: Path, images: NDArray[np.float32], *, runs: int = 50, options: RunOptions = USUAL
-    ) -> tuple[LayerTime, ...]:
-        """Time an engine layer by layer, by TensorRT's IProfiler; see `cnnx.runtimes.Runtime`."""
-        with contextlib.closing(self.open(file, options)) as session:
-            return session.layer_times(images, runs=runs)
-
-    def _running_cuda(self) -> Cuda:
-        if reason := self.cannot_run():
-            raise reason
-        return self.cuda()
 
 
 def make_trt_runtime(trt: Any, log: Log, options: RunOptions) -> Any:

@@ -101,6 +101,34 @@ class OrtRuntime:
             EnvironmentLacks: it is installed and does not load, or CUDA is there and cannot be used.
             GraphError: ONNX Runtime refuses the graph.
         """
+        return self._session(file, options)
+
+    def layer_times(
+        self,
+        file: Path,
+        images: NDArray[np.float32],
+        *,
+        runs: int = 50,
+        options: RunOptions = USUAL,
+    ) -> tuple[LayerTime, ...]:
+        """Time a graph node by node, as ONNX Runtime's optimizer left it, by its profiler (microseconds).
+
+        Args:
+            file: the graph.
+            images: (N, C, H, W), normalised, one batch.
+            runs: that count, after a few to warm up.
+            options: as for `open`.
+
+        Raises:
+            UsageError, MissingExtra, EnvironmentLacks, GraphError: as `open`.
+        """
+        with tempfile.TemporaryDirectory(prefix="cnnx-") as folder:
+            session = self._session(file, options, profile=Path(folder) / "p")
+            for _ in range(_WARMING_RUNS + runs):
+                session.run(images)
+            return _layer_times(session.end_profiling(), runs)
+
+    def _session(self, file: Path, options: RunOptions, *, profile: Path | None = None) -> OrtSession:
         if options.cuda_graph:
             raise UsageError(
                 "CUDA graphs are of TensorRT's engines, ONNX Runtime runs the graph as it is",
@@ -109,34 +137,7 @@ class OrtRuntime:
             )
         if reason := self.missing():
             raise reason
-        return OrtSession(file, self._bindings(), device=self.device())
-
-    def layer_times(
-        self,
-        file: Path,
-        images: NDArray[np.float32],
-        *,
-        runs: int = 50,
-        options: RunOptions = USUAL,  # noqa: ARG002
-    ) -> tuple[LayerTime, ...]:
-        """Time a graph node by node, as ONNX Runtime's optimizer left it, by its profiler (microseconds).
-
-        Args:
-            file: the graph.
-            images: (N, C, H, W), normalised, one batch.
-            runs: that count, after a few to warm up.
-            options: say nothing of a graph.
-
-        Raises:
-            MissingExtra, EnvironmentLacks, GraphError: as `open`.
-        """
-        if reason := self.missing():
-            raise reason
-        with tempfile.TemporaryDirectory(prefix="cnnx-") as folder:
-            session = OrtSession(file, self._bindings(), device=self.device(), profile=Path(folder) / "p")
-            for _ in range(_WARMING_RUNS + runs):
-                session.run(images)
-            return _layer_times(session.end_profiling(), runs)
+        return OrtSession(file, self._bindings(), device=self.device(), profile=profile)
 
     def device(self) -> str:
         """Where `open` puts a graph: the GPU's name, or "CPU: " and its model.

@@ -28,7 +28,7 @@ from cnnx.errors import (
 from cnnx.runtimes import BuildOptions, BuildRequest, BuiltEngine
 from cnnx.runtimes.build_log import layer_types
 from cnnx.runtimes.cudart import CudaRuntime
-from cnnx.runtimes.engine import EngineRuntime
+from cnnx.runtimes.engine_runtime import EngineRuntime
 from cnnx.runtimes.network import Library, ParsedNetwork, check_precision, make_log, release_of
 
 _BINDINGS = "tensorrt_rtx_bindings"

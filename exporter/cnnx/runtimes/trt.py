@@ -16,7 +16,7 @@ from cnnx.environment import Environment, detect, installed_version
 from cnnx.errors import CnnxError, EnvironmentLacks, GraphError, MissingExtra, UsageError
 from cnnx.runtimes import BuildRequest, BuiltEngine, cuda, cudart
 from cnnx.runtimes.device import Cuda
-from cnnx.runtimes.engine import EngineRuntime
+from cnnx.runtimes.engine_runtime import EngineRuntime
 from cnnx.runtimes.network import Library, make_log, release_of
 from cnnx.runtimes.trt_build import Place, build_engine
 
