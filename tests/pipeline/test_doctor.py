@@ -13,7 +13,7 @@ from tests.measure.test_power_nvml import TwoGpus
 
 import cnnx
 from cnnx import environment
-from cnnx.cli.doctor import print_diagnosis
+from cnnx.cli.machine import print_diagnosis
 from cnnx.environment import detect
 from cnnx.errors import EnvironmentLacks, MissingExtra
 from cnnx.measure.power import PolledSensor, Sample, SensorInfo, power_now

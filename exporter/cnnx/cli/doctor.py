@@ -1,153 +1,65 @@
-"""`cnnx doctor` as one screen."""
+"""`cnnx doctor`. Nothing heavy is imported before the command runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+import typer
 
-from cnnx.cli.columns import titled
+from cnnx.cli.options import Debug, Json
 
 if TYPE_CHECKING:
-    from cnnx.environment import Environment
-    from cnnx.installed import Installed
-    from cnnx.measure.state import Frequency, MachineState
-    from cnnx.pipeline.doctor import Diagnosis, SensorReading
-
-_GIB = 2**30
-_NONE = "none found"
+    from rich.console import Console
 
 
-def print_diagnosis(out: Console, diagnosis: Diagnosis) -> None:
-    """The machine, its sensors, wrong combinations, and what cnnx can do."""
-    facts = Table.grid(padding=(0, 2))
-    for name, value in (*_machine(diagnosis.environment), *_state(diagnosis.state)):
-        facts.add_row(f"[bold]{name}[/]", escape(value))
-    out.print(facts)
-    _print_sensors(out, diagnosis.sensors)
-    for wrong in diagnosis.wrong_combinations:
-        out.print(f"[red]wrong together:[/] {escape(wrong.what)}: {escape(wrong.why)}", soft_wrap=True)
-        out.print(f"  mend:  {escape(wrong.mend)}", soft_wrap=True)
-    table = titled("What cnnx can do here", "what", "can")
-    for ability in diagnosis.abilities:
-        table.add_row(ability.what, "[green]yes[/]" if ability.able else "[yellow]no[/]")
-    out.print(table)
-    for ability in diagnosis.abilities:
-        if not ability.able:
-            out.print(f"[yellow]{escape(ability.what)}:[/] {escape(ability.reason)}", soft_wrap=True)
-            out.print(f"  mend:  {escape(ability.mend)}", soft_wrap=True)
+def doctor_command(
+    proof: Annotated[
+        Path | None,
+        typer.Option(
+            help="Build, validate and measure three networks, with energy where a sensor tells it, and write "
+            "records to this .tar.gz."
+        ),
+    ] = None,
+    bundle: Annotated[
+        list[Path] | None,
+        typer.Option(help="With --proof: finished bundles to take, which needs no PyTorch; several times."),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="With --proof: where its work lies, so that a stopped one goes on.")
+    ] = None,
+    no_power: Annotated[
+        bool, typer.Option("--no-power", help="With --proof: leave energy out, which takes most of its time.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what this machine has, what cnnx can do on it, and what each missing thing would take."""
+    from cnnx.cli.ui import command
+    from cnnx.errors import UsageError
 
+    with command(as_json=as_json, debug=debug) as ui:
+        import cnnx
+        from cnnx.cli.machine import print_diagnosis
 
-def _machine(environment: Environment) -> Iterator[tuple[str, str]]:
-    """What stays. What is not known is left out, but for what cnnx is for."""
-    memory = environment.memory_bytes
-    processor = (
-        environment.cpu or environment.machine,
-        f"{environment.cores} core{'s' * (environment.cores != 1)}",
-        environment.cpu_governor,
-        f"{memory / _GIB:.1f} GiB" if memory else None,
-    )
-    yield "machine", _joined(environment.board, environment.distribution, environment.system)
-    yield "CPU", _joined(*processor)
-    gpu = environment.gpu
-    if gpu is None:
-        yield "GPU", f"{_NONE} by NVML"
-    else:
-        capability = f"compute capability {gpu.compute_capability}" if gpu.compute_capability else None
-        yield "GPU", _joined(gpu.name, capability, _size(gpu.memory_bytes))
-        if gpu.remark:
-            yield "", gpu.remark
-        yield "driver", _joined(gpu.driver, f"for CUDA up to {gpu.cuda}" if gpu.cuda else None) or _NONE
-    yield "CUDA", _packages(environment.cuda)
-    yield "TensorRT", _packages(environment.tensorrt)
-    if environment.l4t or environment.jetpack:
-        yield "JetPack", _joined(environment.jetpack, f"Jetson Linux {environment.l4t}")
-        yield "power mode", environment.power_mode or "not known"
-    versions = [f"{name} {version}" for name, version in environment.packages.items() if version]
-    yield "python", _joined(environment.python, *versions)
+        if proof is None:
+            if bundle or folder or no_power:
+                what = "--bundle, --folder and --no-power are for a proof"
+                raise UsageError(what, mend="give --proof proof.tar.gz")
+            diagnosis = cnnx.doctor()
+            ui.show(diagnosis, command="doctor", render=lambda out, _: print_diagnosis(out, diagnosis))
+            return
+        from cnnx.cli.survey import print_rows
 
+        plan = cnnx.SurveyPlan() if no_power else None
+        result = cnnx.prove(proof, bundles=bundle or (), plan=plan, folder=folder, listener=ui.listen)
 
-def _state(state: MachineState) -> Iterator[tuple[str, str]]:
-    """What moves."""
-    clocks = {"GPU": state.gpu, "GPU memory": state.gpu_memory, "CPU": state.cpu}
-    yield (
-        "clocks",
-        _joined(*(f"{name} {_clock(clock)}" for name, clock in clocks.items() if clock)) or "not known",
-    )
-    if state.temperatures_c:
-        yield "temperature", _joined(*(f"{name} {at:.1f} C" for name, at in state.temperatures_c.items()))
-    if state.throttling is not None:
-        yield "clocks held by", _joined(*state.throttling) or "nothing"
+        def render(out: Console, _: bool) -> None:
+            print_diagnosis(out, result.diagnosis)
+            print_rows(out, result.rows)
+            nothing = "nothing was measured, for the reasons above"
+            how = nothing if result.exit_code else "ready to be sent back"
+            out.print(f"records: {result.archive}, {how}", soft_wrap=True)
 
-
-def _clock(clock: Frequency) -> str:
-    now = "?" if clock.now_mhz is None else f"{clock.now_mhz:.0f}"
-    if clock.pinned:
-        return f"{now} MHz (pinned)"
-    bounds = [
-        f"{word} {bound:.0f}"
-        for word, bound in (("from", clock.least_mhz), ("to", clock.most_mhz))
-        if bound is not None
-    ]
-    return f"{now} MHz" + (f" ({' '.join(bounds)})" if bounds else "")
-
-
-def _packages(packages: Sequence[Installed]) -> str:
-    return (
-        "; ".join(
-            _joined(*(f"{one.name} {one.version}" for one in packages if one.source == source)) + f" ({word})"
-            for source, word in (("system", "system"), ("wheel", "wheels"))
-            if any(one.source == source for one in packages)
-        )
-        or _NONE
-    )
-
-
-def _size(size: int | None) -> str | None:
-    return f"{size / _GIB:.1f} GiB" if size else None
-
-
-def _joined(*parts: str | None) -> str:
-    return ", ".join(part for part in parts if part)
-
-
-def _print_sensors(out: Console, sensors: Sequence[SensorReading]) -> None:
-    supported = [sensor for sensor in sensors if not sensor.reason]
-    if supported:
-        table = titled("Power just now", "sensor", "rail", "mW", "covers", right=("mW",))
-        for sensor in supported:
-            rows = [(rail.rail, rail.power_mw, rail.covers) for rail in sensor.rails]
-            if sensor.total_mw is None or len(rows) > 1:
-                rows.append(("total", sensor.total_mw, sensor.total_covers))
-            for rail, power, covers in rows:
-                table.add_row(sensor.sensor, escape(rail), _milliwatts(power), escape(covers))
-        out.print(table)
-        # NVML's sensors say the same of themselves: each thing is said once.
-        told: dict[str, list[str]] = {}
-        for sensor in supported:
-            for words in _words(sensor):
-                told.setdefault(words, []).append(sensor.sensor)
-        for words, sayers in told.items():
-            out.print(f"power by {', '.join(sayers)}: {escape(words)}", soft_wrap=True)
-    reasons = dict.fromkeys(sensor.reason for sensor in sensors if sensor.reason)
-    for reason in reasons:
-        names = ", ".join(sensor.sensor for sensor in sensors if sensor.reason == reason)
-        out.print(f"power by {names}: unsupported: {escape(reason)}", soft_wrap=True)
-        for mend in dict.fromkeys(one.mend for one in sensors if one.reason == reason and one.mend):
-            out.print(f"  mend:  {escape(mend)}", soft_wrap=True)
-
-
-def _words(sensor: SensorReading) -> Iterator[str]:
-    """What a reader of its figures must know."""
-    if sensor.uncertainty is not None:
-        yield f"{sensor.uncertainty} ({sensor.uncertainty.basis})"
-    if sensor.rate_hz is not None:
-        yield f"renewed at {sensor.rate_hz:g} Hz"
-    yield from sensor.notes
-
-
-def _milliwatts(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}"
+        ui.show(result, command="doctor", render=render)
+        raise typer.Exit(result.exit_code)
