@@ -8,7 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cnnx import bundle as bundles
-from cnnx.bundle import Bundle, Engine, ImageList, Manifest, Reference, TensorInfo, new_bundle, seal
+from cnnx.bundle import Bundle, Reference, new_bundle, seal
+from cnnx.bundle.engine import Engine
+from cnnx.bundle.manifest import ImageList, Manifest, TensorInfo
 from cnnx.errors import BundleError
 from cnnx.record import Record, Subject
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cnnx.bundle import Bundle as Bundle
-    from cnnx.bundle import Manifest as Manifest
+    from cnnx.bundle.manifest import Manifest as Manifest
     from cnnx.errors import CnnxError as CnnxError
     from cnnx.pipeline.benching import bench as bench
     from cnnx.pipeline.caching import cache as cache
@@ -45,7 +45,7 @@ _HOMES = {
     "Bundle": "cnnx.bundle",
     "CnnxError": "cnnx.errors",
     "Event": "cnnx.pipeline.progress",
-    "Manifest": "cnnx.bundle",
+    "Manifest": "cnnx.bundle.manifest",
     "PowerPass": "cnnx.pipeline.energy",
     "Recipe": "cnnx.recipe",
     "SurveyPlan": "cnnx.pipeline.survey_plan",

@@ -16,7 +16,8 @@ from cnnx.stats import Verdict
 
 if TYPE_CHECKING:
     from cnnx.agreement import Flip, Validation
-    from cnnx.bundle import Engine, Manifest
+    from cnnx.bundle.engine import Engine
+    from cnnx.bundle.manifest import Manifest
     from cnnx.graph.inspect import Layer
     from cnnx.pipeline.finished import Inspection
     from cnnx.pipeline.results import Candidate, ExportResult

@@ -11,11 +11,8 @@ from pathlib import Path
 
 from cnnx import runtimes
 from cnnx.agreement import Validation
-from cnnx.bundle import (
-    Bundle,
-    Engine,
-    refuse_place,
-)
+from cnnx.bundle import Bundle, refuse_place
+from cnnx.bundle.engine import Engine
 from cnnx.errors import UsageError
 from cnnx.pipeline import original as originals
 from cnnx.pipeline.finished import (

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from cnnx import runtimes
 from cnnx.agreement import Validation, judge, validation_from_dict
-from cnnx.bundle import Bundle, Engine, Manifest
+from cnnx.bundle import Bundle
+from cnnx.bundle.engine import Engine
+from cnnx.bundle.manifest import Manifest
 from cnnx.environment import detect
 from cnnx.errors import BundleError, CnnxError, EnvironmentLacks, UsageError
 from cnnx.graph.inspect import Layer, expected_types, layers

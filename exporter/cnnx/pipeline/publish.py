@@ -7,20 +7,8 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-from cnnx.bundle import (
-    CALIBRATION,
-    LABELS,
-    MODEL,
-    REFERENCE,
-    Bundle,
-    ImageList,
-    Manifest,
-    Reference,
-    TensorInfo,
-    is_bundle,
-    new_bundle,
-    seal,
-)
+from cnnx.bundle import CALIBRATION, LABELS, MODEL, REFERENCE, Bundle, Reference, is_bundle, new_bundle, seal
+from cnnx.bundle.manifest import ImageList, Manifest, TensorInfo
 from cnnx.data.crops import Crops
 from cnnx.environment import installed_version
 from cnnx.errors import BundleError

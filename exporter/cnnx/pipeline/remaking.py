@@ -11,7 +11,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnnx.bundle import CALIBRATION, MODEL, Bundle, Manifest
+from cnnx.bundle import CALIBRATION, MODEL, Bundle
+from cnnx.bundle.manifest import Manifest
 from cnnx.environment import installed_version
 from cnnx.errors import BundleError, UsageError, WeightsError
 from cnnx.pipeline import original as originals

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cnnx.agreement import Likeness, Validation
-from cnnx.bundle import Bundle, Engine
+from cnnx.bundle import Bundle
+from cnnx.bundle.engine import Engine
 from cnnx.pipeline.energy_use import EnergyRatio, EnergyUse
 from cnnx.pipeline.measurements import Advice, Measurement, Unmeasured
 from cnnx.pipeline.progress import StepTime

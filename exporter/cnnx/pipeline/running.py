@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cnnx import runtimes
-from cnnx.bundle import Bundle, Engine, Manifest
+from cnnx.bundle import Bundle
+from cnnx.bundle.engine import Engine
+from cnnx.bundle.manifest import Manifest
 from cnnx.environment import Environment, detect
 from cnnx.errors import BundleError, CnnxError, MissingExtra, UsageError
 from cnnx.record import Subject

@@ -1,0 +1,190 @@
+"""The bundle: one folder that holds all an engine was made from, and what it was judged to be.
+
+    <bundle>/
+      manifest.json      what it is; the SHA-256 of every portable file and of itself
+      model.onnx         the typed or Q/DQ graph that every target compiles
+      calibration.json   ranges and maxima (fp16 and int8)
+      reference.npz      self-test: uint8 crops and the original's logits
+      labels.txt         a class a line, where the network has names for them
+      engines/<identity>/    a vendor's plain file, and engine.json beside it
+      runs/              records
+
+The files above the line are portable and never change once written. Nothing is loaded before its hash
+was checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnx.bundle.engine import Engine, engine_from_dict
+from cnnx.bundle.manifest import Manifest, manifest_from_dict
+from cnnx.bundle.sealed import check_file, read_sealed, write_sealed
+from cnnx.errors import BundleError
+from cnnx.record import Record, read_record
+from cnnx.store import atomic_file, atomic_folder, digest_of_file, locked
+
+REFERENCE_BYTES = 32 * 2**20
+MODEL, CALIBRATION, REFERENCE, LABELS = "model.onnx", "calibration.json", "reference.npz", "labels.txt"
+_MANIFEST, _ENGINE = "manifest.json", "engine.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The self-test: crops (N, H, W, C) uint8, original's logits (N, classes), labels or None, names."""
+
+    crops: NDArray[np.uint8]
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64] | None
+    ids: tuple[str, ...]
+
+    def save(self, path: Path) -> None:
+        """Write as many of the images, from the first, as `REFERENCE_BYTES` hold."""
+        ids = np.array(self.ids, dtype=np.str_)
+        size = self.crops[0].nbytes + self.logits[0].nbytes + ids.itemsize + 8
+        keep = slice(0, max(1, REFERENCE_BYTES // size))
+        arrays: dict[str, NDArray[Any]] = {
+            "crops": self.crops[keep],
+            "logits": self.logits[keep],
+            "ids": ids[keep],
+        }
+        if self.labels is not None:
+            arrays["labels"] = self.labels[keep]
+        with path.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+class Bundle:
+    """A bundle on disk, opened: its manifest is verified, its files as far as asked."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: Path, *, verify: bool = True) -> Bundle:
+        """Open a bundle.
+
+        Args:
+            path: its folder.
+            verify: check the hash of every portable file, not of the manifest alone.
+
+        Raises:
+            BundleError: no bundle, not whole, a byte changed, or a schema this cnnx does not know.
+        """
+        data = read_sealed(path / _MANIFEST, bundle=path)
+        bundle = cls(path, manifest_from_dict(data, where=path / _MANIFEST))
+        if verify:
+            bundle.verify()
+        return bundle
+
+    def verify(self) -> None:
+        """Check every portable file against the manifest.
+
+        Raises:
+            BundleError: a file is missing or has another hash.
+        """
+        for name, digest in self.manifest.files.items():
+            check_file(self.path / name, digest, bundle=self.path)
+
+    @property
+    def model(self) -> Path:
+        """The ONNX graph."""
+        return self.path / MODEL
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes; empty where there are none."""
+        file = self.path / LABELS
+        return tuple(file.read_text(encoding="utf-8").splitlines()) if LABELS in self.manifest.files else ()
+
+    def reference(self) -> Reference:
+        """The self-test set."""
+        with np.load(self.path / REFERENCE, allow_pickle=False) as arrays:
+            ids = tuple(map(str, arrays["ids"]))
+            return Reference(arrays["crops"], arrays["logits"], arrays.get("labels"), ids)
+
+    def engines(self) -> tuple[Engine, ...]:
+        """Engines that stand beside the portable part, their descriptions verified."""
+        found = []
+        for file in sorted(self.path.glob(f"engines/*/{_ENGINE}")):
+            data = read_sealed(file, bundle=self.path)
+            found.append(engine_from_dict(data, where=file))
+        return tuple(found)
+
+    def engine_file(self, engine: Engine) -> Path:
+        """The engine's file, its hash checked.
+
+        Raises:
+            BundleError: it is missing, or a byte changed.
+        """
+        file = self.path / "engines" / engine.identity / engine.file
+        check_file(file, engine.digest, bundle=self.path)
+        return file
+
+    def add_engine(self, engine: Engine, plan: Path) -> None:
+        """Put an engine beside the portable part, replacing one of the same identity."""
+        with locked(self.path), atomic_folder(self.path / "engines" / engine.identity) as draft:
+            shutil.copyfile(plan, draft / engine.file)
+            write_sealed(draft / _ENGINE, dataclasses.asdict(engine))
+
+    def add_record(self, record: Record) -> Path:
+        """Keep a record under runs/; gives its path."""
+        place = self.path / "runs" / record.file_name
+        with atomic_file(place) as draft:
+            draft.write_text(json.dumps(record.as_dict(), indent=1) + "\n", encoding="utf-8")
+        return place
+
+    def records(self) -> tuple[Record, ...]:
+        """Every record under runs/, oldest first."""
+        return tuple(read_record(file) for file in sorted(self.path.glob("runs/*.json")))
+
+
+@contextlib.contextmanager
+def new_bundle(place: Path) -> Iterator[Path]:
+    """A draft folder to fill with portable files; `seal` it last. Becomes the bundle at `place`.
+
+    Records of a bundle that stood there before are kept: they name by hash what they speak of.
+
+    Raises:
+        BundleError: something that is no bundle stands at `place`.
+    """
+    refuse_place(place)
+    with locked(place), atomic_folder(place) as draft:
+        if (place / "runs").is_dir():
+            shutil.copytree(place / "runs", draft / "runs")
+        yield draft
+
+
+def refuse_place(place: Path) -> None:
+    """Refuse to put a bundle where something else would be lost.
+
+    Raises:
+        BundleError: a file, or a folder that is neither empty nor a bundle, stands there.
+    """
+    if place.exists() and not is_bundle(place) and (not place.is_dir() or any(place.iterdir())):
+        raise BundleError(
+            "something that is no bundle stands there", where=place, mend="choose another --out"
+        )
+
+
+def seal(draft: Path, manifest: Manifest) -> None:
+    """Write the manifest of a draft whose portable files are all there."""
+    names = sorted(file.name for file in draft.iterdir() if file.is_file())
+    files = {name: digest_of_file(draft / name) for name in names}
+    write_sealed(draft / _MANIFEST, dataclasses.replace(manifest, files=files).as_dict())
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a bundle's manifest lies there, whole or not."""
+    return (path / _MANIFEST).is_file()
