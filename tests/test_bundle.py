@@ -7,12 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cnnx import bundle as bundles
-from cnnx.bundle import Bundle, Reference, new_bundle, seal
+from cnnx.bundle import REFERENCE_BYTES, Bundle, Reference, new_bundle, seal
 from cnnx.bundle.engine import Engine
 from cnnx.bundle.manifest import ImageList, Manifest, TensorInfo
+from cnnx.bundle.sealed import write_sealed
 from cnnx.errors import BundleError
 from cnnx.record import Record, Subject
+from cnnx.store import digest_of_file
 
 PORTABLE = ("manifest.json", "model.onnx", "labels.txt", "reference.npz")
 ENGINE = ("engines/rtx-1-sm86/engine.json", "engines/rtx-1-sm86/model.engine")
@@ -54,7 +55,7 @@ def make(place, **changes):
 
 
 def engine_of(bundle, plan):
-    digest = bundles.digest_of_file(plan)
+    digest = digest_of_file(plan)
     graph = bundle.manifest.files["model.onnx"]
     return Engine(
         "rtx-1-sm86",
@@ -217,11 +218,11 @@ def test_an_engine_written_before_reach_was_known_is_read(tmp_path):
     [file] = made.path.glob("engines/*/engine.json")
     data = json.loads(file.read_text())
     data.pop("seal")
-    later = bundles._LATER
-    bundles._write_sealed(file, {key: value for key, value in data.items() if key not in later})
+    later = {"reach", "version_compatible", "dla_core", "on_gpu", "timing_cache", "remarks", "batch"}
+    write_sealed(file, {key: value for key, value in data.items() if key not in later})
     [engine] = made.engines()
     assert (engine.reach, engine.version_compatible, engine.timing_cache) == ("compute_capability", False, "")
-    bundles._write_sealed(file, {**data, "strange": 1})
+    write_sealed(file, {**data, "strange": 1})
     with pytest.raises(BundleError, match="strange"):
         made.engines()
 
@@ -231,7 +232,7 @@ def test_the_self_test_keeps_as_many_images_as_32_mib_hold(tmp_path):
     crops = np.random.default_rng(0).integers(0, 255, (n, 224, 224, 3), dtype=np.uint8)
     logits = np.zeros((n, 1000), np.float32)
     Reference(crops, logits, np.arange(n), tuple(map(str, range(n)))).save(tmp_path / "r.npz")
-    assert 0.95 * bundles.REFERENCE_BYTES < (tmp_path / "r.npz").stat().st_size <= bundles.REFERENCE_BYTES
+    assert 0.95 * REFERENCE_BYTES < (tmp_path / "r.npz").stat().st_size <= REFERENCE_BYTES
     with np.load(tmp_path / "r.npz") as arrays:
         kept = len(arrays["crops"])
         assert kept == len(arrays["ids"]) == len(arrays["labels"]) < n
@@ -254,7 +255,7 @@ def test_long_names_count_towards_the_32_mib_too(tmp_path):
     ids = tuple(random.bytes(16).hex() for _ in range(n))
     logits = random.standard_normal((n, 10)).astype(np.float32)
     Reference(crops, logits, None, ids).save(tmp_path / "r.npz")
-    assert 0.9 * bundles.REFERENCE_BYTES < (tmp_path / "r.npz").stat().st_size <= bundles.REFERENCE_BYTES
+    assert 0.9 * REFERENCE_BYTES < (tmp_path / "r.npz").stat().st_size <= REFERENCE_BYTES
 
 
 @pytest.mark.parametrize("file", [*PORTABLE, *ENGINE])

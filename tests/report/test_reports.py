@@ -35,12 +35,25 @@ def verdict(images, *, wrong=0, **options):
     return Record("validation", SUBJECT, {}, judged.as_dict(), date="2026-01-02T03:04:05.000000+00:00")
 
 
+LAYERS = {
+    "runs": 7,
+    "shares": {"compute": 0.75, "cast": 0.25},
+    "layers": [
+        {"name": f"{kind}<{place}>", "op": kind.title(), "kind": kind, "median_ns": ns}
+        for place, (kind, ns) in enumerate([("cast", 250_000.0), *[("compute", 62_500.0)] * 12])
+    ],
+}
+
+
 def benchmark():
     figures = {"p50_ns": 2_000_000, "p90_ns": 3_000_000, "p99_ns": None, "mean_ns": 2.1e6}
     figures |= {"coefficient_of_variation": 0.1, "images_per_second": 476.2, "of": "end to end"}
     latency = {"samples_ns": [1_900_000, 2_000_000, 3_000_000], "batch": 1}
     memory = {"before_bytes": 1, "peak_bytes": None, "after_bytes": 3, "added_bytes": None}
+    figures["p50_interval"] = {"low": 1_950_000.0, "high": 2_050_000.0}
+    predicted = {"source": "graph", "weights_bytes": 3 << 20, "scratch_bytes": 1 << 20, "io_bytes": 1 << 19}
     result = {"figures": figures, "latency": latency, "memory": memory, "remark": "says nothing"}
+    result |= {"predicted": predicted, "layers": LAYERS}
     return Record("benchmark", SUBJECT, {}, result, date="2026-01-02T03:04:06.000000+00:00")
 
 
@@ -59,6 +72,7 @@ def test_the_frame_has_a_row_a_record_and_null_for_what_was_not_measured():
     assert frame["verdict"].to_list() == ["passed", "failed", "inconclusive", "not judged", None]
     assert frame["top1_agreement"].to_list()[:2] == [1.0, 0.5] and frame["top1_agreement"][4] is None
     assert frame["p99_ns"].null_count() == frame["peak_bytes"].null_count() == 5
+    assert (frame["p50_ns_low"][4], frame["p50_ns_high"][4]) == (1_950_000, 2_050_000)
     assert frame["p50_ns"][4] == 2_000_000 and frame["samples"][4] == 3
 
 
@@ -78,19 +92,23 @@ def test_junit_counts_failures_and_gives_reasons(tmp_path):
     )
 
 
-def test_markdown_is_two_tables_whose_cells_stay_apart():
+def test_markdown_is_tables_whose_cells_stay_apart():
     text = markdown_from_records(RECORDS)
     rows = [line for line in text.splitlines() if line.startswith("| 2026")]
     assert len(rows) == 4 * 3 + 1
     assert all("net\\|1" in row for row in rows)
     assert "| 0.5000 | 0.4601 .. 0.5399 | 0.95 | failed |" in rows[3]
-    assert rows[-1].endswith("| 1 | - | end to end | 2.000 | 3.000 | - | 476.2 | - |")
+    assert rows[-1].endswith("| 1 | - | end to end | 2.000 | 1.950 .. 2.050 | 3.000 | - | 476.2 |")
+    assert "| 1 | 3.00 | 1.00 | 0.50 | 4.50 | not known | not known |" in text
+    assert "| cast<0> | Cast | cast | 0.250 | 25.0 |" in text and "| compute<9> |" in text
+    assert "compute<10>" not in text and "3 more; medians of 7 runs" in text
 
 
 def test_html_is_one_page_with_its_pictures_and_escapes_names(tmp_path):
     pytest.importorskip("matplotlib", reason="HTML reports need the extra report")
     write_records(RECORDS, tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text()
+    assert "1.950 .. 2.050" in text and "cast&lt;0&gt;" in text and '<td class="number">4.50</td>' in text
     assert text.count("<svg") == 5 and "&lt;b&gt;net|1" in text and "<b>net" not in text
     assert "<script" not in text and "<link" not in text and "src=" not in text
 

@@ -10,17 +10,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cnnx.cli.columns import titled
+from cnnx.cli.columns import print_told, titled
+from cnnx.report.tables import layer_table, memory_table
 
 if TYPE_CHECKING:
     from cnnx.measure.figures import Figures
-    from cnnx.pipeline.measurements import LayerProfile, Measurement, Prediction, Unmeasured
+    from cnnx.pipeline.measurements import Measurement, Prediction, Unmeasured
     from cnnx.pipeline.results import BenchResult
     from cnnx.record import Subject
 
 _MIB = 2**20
 _UNKNOWN = "not known"
-_LAYERS_SHOWN = 10
 
 
 def print_bench(out: Console, result: BenchResult, *, verbose: bool) -> None:
@@ -30,8 +30,8 @@ def print_bench(out: Console, result: BenchResult, *, verbose: bool) -> None:
         out.print(unmeasured_table("Not measured", result.unmeasured))
     for measured in result.measurements:
         if measured.layers:
-            title = f"Slowest layers of {measured.subject.network} {_name(measured)}, batch "
-            _print_layers(out, measured.layers, title + str(measured.latency.batch), verbose=verbose)
+            name = f"{measured.subject.network} {_name(measured)}"
+            print_told(out, layer_table(name, measured.as_dict(), whole=verbose))
     for advice in result.advice:
         color = "green" if advice.recommended == "int8" else "yellow"
         out.print(f"[{color}]{escape(str(advice))}[/]", soft_wrap=True)
@@ -45,11 +45,11 @@ def print_measurements(out: Console, measurements: Sequence[Measurement]) -> Non
         out.print(_latency_table(together, several=several))
         samples = ", ".join(str(len(measured.latency.samples_ns)) for measured in together)
         out.print(f"{samples} samples; - where they are too few for the figure. {_conditions(together)}")
-    out.print(_memory_table(measurements, several=several))
+    named = [(_row_name(measured, several=several), measured.as_dict()) for measured in measurements]
+    print_told(out, memory_table(named))
     for line in dict.fromkeys(map(_engine, measurements)):
         if line:
             out.print(escape(line), soft_wrap=True)
-    out.print("Memory: each opened and run once in a process of its own; predicted without libraries.")
     for measured in measurements:
         for line in _verdict(measured):
             out.print(line, soft_wrap=True)
@@ -85,7 +85,7 @@ def _latency_table(together: Sequence[Measurement], *, several: bool) -> Table:
     told = any(measured.latency.parts for measured in together)
     table = titled(title, "what", *(("of",) if told else ()), *columns, right=columns)
     for measured in together:
-        name = f"{measured.subject.network} {_name(measured)}" if several else _name(measured)
+        name = _row_name(measured, several=several)
         throughput = f"{measured.latency.throughput:.1f}"
         for place, (series, figures) in enumerate(measured.figures().items()):
             head = (name if place == 0 else "", *((series,) if told else ()))
@@ -124,35 +124,6 @@ def graph_words(flags: Iterable[bool | None]) -> str:
     return f"CUDA graph {'on' if found.pop() else 'off'}" if found else ""
 
 
-def _memory_table(measurements: Sequence[Measurement], *, several: bool) -> Table:
-    context = any(measured.memory.context_bytes is not None for measured in measurements)
-    gpu = any(measured.memory.gpu_bytes is not None for measured in measurements)
-    shared = any(measured.memory.shared_bytes is not None for measured in measurements)
-    measured_columns = [
-        "host peak",
-        "libraries",
-        *(["CUDA context"] if context else []),
-        *(["GPU process"] if gpu else []),
-        *(["CPU and GPU"] if shared else []),
-    ]
-    columns = ("weights", "activations", "I/O", "predicted", *measured_columns)
-    table = titled("Memory, MiB", "what", "batch", *columns, right=("batch", *columns))
-    for measured in measurements:
-        name = f"{measured.subject.network} {_name(measured)}" if several else _name(measured)
-        told, found = measured.predicted, measured.memory
-        cells = [told.weights_bytes, told.scratch_bytes, told.io_bytes, told.total_bytes]
-        table.add_row(
-            name,
-            str(measured.latency.batch),
-            *(_mib(value, 2) for value in cells),
-            *(_mib(value, 0) for value in (found.host.added_bytes, found.libraries_bytes)),
-            *([_mib(found.context_bytes, 0)] if context else []),
-            *([_mib(found.gpu_bytes, 0)] if gpu else []),
-            *([_mib(found.shared_bytes, 0)] if shared else []),
-        )
-    return table
-
-
 def _verdict(measured: Measurement) -> Iterator[str]:
     name = f"{measured.subject.network} {_name(measured)}, batch {measured.latency.batch}"
     validity = measured.validity
@@ -175,20 +146,6 @@ def unmeasured_table(title: str, rows: Sequence[Unmeasured]) -> Table:
     return table
 
 
-def _print_layers(out: Console, profile: LayerProfile, title: str, *, verbose: bool) -> None:
-    ordered = sorted(profile.layers, key=lambda layer: layer.median_ns, reverse=True)
-    shown = ordered if verbose else ordered[:_LAYERS_SHOWN]
-    total = sum(layer.median_ns for layer in ordered)
-    table = titled(title, "layer", "op", "kind", "ms", "%", right=("ms", "%"))
-    for layer in shown:
-        share = f"{layer.median_ns / total:.1%}"[:-1] if total else "-"
-        table.add_row(escape(layer.name), layer.op, layer.kind, _ms(layer.median_ns), share)
-    out.print(table)
-    said = ", ".join(f"{kind} {share:.1%}" for kind, share in profile.as_dict()["shares"].items())
-    more = f"{len(ordered) - len(shown)} more (--verbose); " if len(shown) < len(ordered) else ""
-    out.print(f"{more}medians of {profile.runs} runs, profiled apart: {said}")
-
-
 def _engine(measured: Measurement) -> str:
     """Which engine, what it is tuned for and what its memory is of; empty of a graph."""
     subject, conditions = measured.subject, measured.conditions
@@ -199,6 +156,11 @@ def _engine(measured: Measurement) -> str:
         return f"{said}."
     tuned = f"tuned for batch {conditions.tuned_for}"
     return f"{said}, {tuned}; its memory is of its largest batch, {conditions.largest}."
+
+
+def _row_name(measured: Measurement, *, several: bool) -> str:
+    """In a table of several networks the network's name stands before."""
+    return f"{measured.subject.network} {_name(measured)}" if several else _name(measured)
 
 
 def _name(measured: Measurement) -> str:

@@ -29,6 +29,8 @@ _NUMBERS = (
     "accuracy_original",
     "accuracy_engine",
     "logit_sqnr_db",
+    "p50_ns_low",
+    "p50_ns_high",
     "mean_ns",
     "coefficient_of_variation",
     "images_per_second",
@@ -84,7 +86,9 @@ def _measured(result: Mapping[str, Any]) -> dict[str, Any]:
         "cuda_graph": result.get("conditions", {}).get("cuda_graph"),
         "valid": result.get("validity", {}).get("valid"),
     }
-    return {**result["figures"], **counts, **flags, **result["memory"]}
+    interval = result["figures"].get("p50_interval") or {}
+    bounds = {f"p50_ns_{side}": interval.get(side) for side in ("low", "high")}
+    return {**result["figures"], **bounds, **counts, **flags, **result["memory"]}
 
 
 def _used(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from cnnx.errors import MissingExtra
 from cnnx.record import Record
 from cnnx.report.damage import draw_damage
-from cnnx.report.files import energy_cells, graph_words, invalid, pace
 from cnnx.report.power import draw_power
+from cnnx.report.tables import ENERGY_COLUMNS, energy_cells, graph_words, measured_tables, pace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,13 +23,21 @@ _VERDICTS = {
     "not judged": ("#999999", "s"),
 }
 
-_PAGE = """<!doctype html>
+_PAGE = """{% macro cells(table) %}
+<table><tr>{% for column in table.columns %}<th>{{ column }}</th>{% endfor %}</tr>
+{% for row in table.rows %}<tr>{% for column, cell in zip(table.columns, row) -%}
+<td{% if column in table.right %} class="number"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+{% for remark in table.remarks %}<p>{{ remark }}</p>{% endfor %}
+{% endmacro -%}
+<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>cnnx report</title>
 <style>
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; color: #222 }
 table { border-collapse: collapse; margin: .5rem 0 1rem } td, th { padding: .25rem .75rem; text-align: left }
 th { border-bottom: 2px solid #999 } td { border-bottom: 1px solid #ddd } .number { text-align: right }
 .failed { color: #D55E00; font-weight: 600 } .passed { color: #007a58 } svg { max-width: 100%; height: auto }
+.wide { overflow-x: auto }
 </style></head><body>
 <h1>cnnx report</h1>
 {% for record, picture in verdicts %}
@@ -52,7 +60,8 @@ th { border-bottom: 2px solid #999 } td { border-bottom: 1px solid #ddd } .numbe
 {% for sentence in record.result.reading %}<p>{{ sentence }}</p>{% endfor %}
 {% endfor %}
 {% if latencies %}<h2>Latency</h2>{{ latencies }}
-{% for remark in remarks %}<p>{{ remark }}</p>{% endfor %}{% endif %}
+{% for table in tables %}{% if not loop.first %}<h3>{{ table.title }}</h3>{% endif %}
+<div class="wide">{{ cells(table) }}</div>{% endfor %}{% endif %}
 {% if energies %}<h2>Energy of a picture</h2>
 {% for record, rows, picture in energies %}
 <h3>{{ record.subject }}</h3>
@@ -60,8 +69,7 @@ th { border-bottom: 2px solid #999 } td { border-bottom: 1px solid #ddd } .numbe
 runs {{ pace(record.result) }}, batch {{ record.result.batch }}
 {%- if record.result.no_total %}; {{ record.result.no_total }}{% endif %}</p>
 {{ picture }}
-<table><tr><th>of</th><th>gross mJ</th><th>95 % interval</th><th>net mJ</th><th>95 % interval</th><th>mW</th>
-<th>mW at rest</th></tr>
+<table><tr>{% for column in energy_columns %}<th>{{ column }}</th>{% endfor %}</tr>
 {% for cells in rows %}<tr>{% for cell in cells %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</table>
 {% for doubt in record.result.doubts %}<p>Doubtful: {{ doubt }}</p>{% endfor %}
@@ -101,9 +109,9 @@ def page_from_records(records: Sequence[Record]) -> str:
             for record in used
         ],
         pace=pace,
-        remarks=list(
-            dict.fromkeys([*invalid(measured), *(r.result["remark"] for r in measured if r.result["remark"])])
-        ),
+        energy_columns=ENERGY_COLUMNS,
+        tables=measured_tables(measured) if measured else (),
+        zip=zip,
     )
 
 
