@@ -191,14 +191,14 @@ def atomic_file(place: Path) -> Iterator[Path]:
             draft.unlink(missing_ok=True)
 
 
-def check_place(place: Path) -> None:
-    """Find out, before long work, whether a file can be written there; leaves none.
+def check_place(place: Path, *, folder: bool = False) -> None:
+    """Find out, before long work, whether a file (or a folder) can be put there; leaves none.
 
     Raises:
         WriteFailed: it cannot.
     """
     with writing(place):
-        if place.is_dir():
+        if place.is_dir() and not folder:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place))
         _draft_beside(place).unlink()
 

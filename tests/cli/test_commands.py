@@ -292,6 +292,19 @@ def test_a_damaged_record_is_found_before_a_reports_work(lenet5, tmp_path, cnnx_
         assert sorted(lenet5.glob("runs/*")) == standing and not (tmp_path / "r.md").exists()
 
 
+def test_a_place_for_no_record_or_no_bundle_is_found_before_the_work(lenet5, tmp_path, cnnx_command):
+    shutil.rmtree(lenet5 / "runs")
+    (lenet5 / "runs").write_text("in the way")
+    for command in ("bench", "validate", "diagnose"):
+        code, out, _ = cnnx_command(command, lenet5, "--json")
+        error = json.loads(out)["error"]
+        assert code == 4 and "a file stands where a folder should be" in error["what"]
+        assert str(lenet5 / "runs") in error["where"]
+    code, _, said = cnnx_command("export", "lenet5", "--out", lenet5 / "runs" / "x")
+    assert code == 4 and "a file stands where a folder should be" in said
+    assert "weights" not in said and (lenet5 / "runs").read_text() == "in the way"
+
+
 def test_where_nothing_builds_it_is_said_why(lenet5, cnnx_command, monkeypatch):
     reason = EnvironmentLacks("no CUDA-capable device is detected", mend="plug one in")
     monkeypatch.setattr(EngineRuntime, "cannot_run", lambda _: reason)

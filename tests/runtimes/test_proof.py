@@ -14,7 +14,7 @@ from tests.measure.rehearsal import failing, no_sensors, rehearsal
 
 import cnnx
 import devices_page
-from cnnx.errors import UsageError, WriteFailed
+from cnnx.errors import BundleError, UsageError, WriteFailed
 from cnnx.pipeline import proof, survey
 from cnnx.pipeline.survey_plan import SurveyPlan
 
@@ -113,8 +113,11 @@ def test_a_record_that_a_bundle_brought_from_another_machine_is_no_sensor_of_thi
 
 
 def test_what_is_no_archive_or_no_bundle_is_refused_before_any_work(tmp_path):
-    for archive, bundles, word in (("p.zip", [], "tar.gz"), ("p.tar.gz", [tmp_path], "no bundle")):
-        with pytest.raises(UsageError, match=word):
+    for refusal, archive, bundles, word in (
+        (UsageError, "p.zip", [], "tar.gz"),
+        (BundleError, "p.tar.gz", [tmp_path], "no bundle"),
+    ):
+        with pytest.raises(refusal, match=word):
             cnnx.prove(tmp_path / archive, bundles=bundles)
 
 

@@ -32,11 +32,11 @@ from cnnx.bundle.manifest import Manifest, manifest_from_dict
 from cnnx.bundle.sealed import check_file, read_sealed, write_sealed
 from cnnx.errors import BundleError
 from cnnx.record import Record, read_record
-from cnnx.store import atomic_file, atomic_folder, digest_of_file, locked
+from cnnx.store import atomic_file, atomic_folder, check_place, digest_of_file, locked
 
 REFERENCE_BYTES = 32 * 2**20
 MODEL, CALIBRATION, REFERENCE, LABELS = "model.onnx", "calibration.json", "reference.npz", "labels.txt"
-_MANIFEST, _ENGINE = "manifest.json", "engine.json"
+_MANIFEST, _ENGINE, _RUNS = "manifest.json", "engine.json", "runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +138,24 @@ class Bundle:
             shutil.copyfile(plan, draft / engine.file)
             write_sealed(draft / _ENGINE, dataclasses.asdict(engine))
 
+    def check_place(self) -> None:
+        """Find out, before long work, whether a record of it could be kept.
+
+        Raises:
+            WriteFailed: it could not.
+        """
+        check_place(self.path / _RUNS / "record.json")
+
     def add_record(self, record: Record) -> Path:
         """Keep a record under runs/; gives its path."""
-        place = self.path / "runs" / record.file_name
+        place = self.path / _RUNS / record.file_name
         with atomic_file(place) as draft:
             draft.write_text(json.dumps(record.as_dict(), indent=1) + "\n", encoding="utf-8")
         return place
 
     def records(self) -> tuple[Record, ...]:
         """Every record under runs/, oldest first."""
-        return tuple(read_record(file) for file in sorted(self.path.glob("runs/*.json")))
+        return tuple(read_record(file) for file in sorted((self.path / _RUNS).glob("*.json")))
 
 
 @contextlib.contextmanager
@@ -158,24 +166,27 @@ def new_bundle(place: Path) -> Iterator[Path]:
 
     Raises:
         BundleError: something that is no bundle stands at `place`.
+        WriteFailed: no folder can be made there.
     """
     refuse_place(place)
     with locked(place), atomic_folder(place) as draft:
-        if (place / "runs").is_dir():
-            shutil.copytree(place / "runs", draft / "runs")
+        if (place / _RUNS).is_dir():
+            shutil.copytree(place / _RUNS, draft / _RUNS)
         yield draft
 
 
 def refuse_place(place: Path) -> None:
-    """Refuse to put a bundle where something else would be lost.
+    """Refuse, before any work, to put a bundle where something else would be lost or none can be.
 
     Raises:
         BundleError: a file, or a folder that is neither empty nor a bundle, stands there.
+        WriteFailed: no folder can be made there.
     """
     if place.exists() and not is_bundle(place) and (not place.is_dir() or any(place.iterdir())):
         raise BundleError(
             "something that is no bundle stands there", where=place, mend="choose another --out"
         )
+    check_place(place, folder=True)
 
 
 def seal(draft: Path, manifest: Manifest) -> None:

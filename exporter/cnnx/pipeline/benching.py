@@ -60,6 +60,7 @@ def bench(
     Raises:
         UsageError: options that make no sense, no such engine, or no bundle takes any of the batches.
         EnvironmentLacks: energy is asked for and no sensor sees a device; told before anything is measured.
+        WriteFailed: records cannot be kept, which is told before, too.
     """
     paths = [bundle] if isinstance(bundle, (str, Path)) else list(bundle)
     batches = [batch] if isinstance(batch, int) else list(dict.fromkeys(batch))
@@ -67,6 +68,8 @@ def bench(
     check_effort(seconds, percentile)
     steps = Steps(listener)
     bundles = [Bundle.open(Path(path)) for path in paths]
+    for opened in bundles:
+        opened.check_place()
     subjects = [open_subject(opened, target, engine=engine) for opened in bundles]
     _check_ranges(bundles, batches)
     if power:

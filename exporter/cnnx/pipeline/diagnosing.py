@@ -62,6 +62,7 @@ def diagnose(
         UsageError: the bundle is not in INT8, or something it was made from has to be named.
         WeightsError: other weights were named.
         BundleError: it is not whole, or other pictures, or what is installed here, give another graph.
+        WriteFailed: the record cannot be kept, which is told before any work.
     """
     opened = Bundle.open(Path(bundle))
     precision = opened.manifest.precision
@@ -71,6 +72,7 @@ def diagnose(
             where=opened.path,
             mend="diagnose one that was exported with --int8",
         )
+    opened.check_place()
     if images < 1:
         raise UsageError(f"--images is {images}", mend=f"give at least 1; {REPAIR_IMAGES} is usual")
     steps = Steps(listener)

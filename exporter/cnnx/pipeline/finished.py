@@ -100,8 +100,10 @@ def validate(
 
     Raises:
         UsageError: the bundle holds no engine of that identity.
+        WriteFailed: the record cannot be kept, which is told before any work.
     """
     opened = Bundle.open(Path(bundle))
+    opened.check_place()
     steps = Steps(listener)
     subject = open_subject(opened, target, engine=engine)
     for remark in subject.remarks:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnx.bundle import Bundle, is_bundle
-from cnnx.errors import CnnxError, UsageError
+from cnnx.errors import BundleError, CnnxError, UsageError
 from cnnx.pipeline.doctor import Diagnosis, doctor
 from cnnx.pipeline.energy import PowerPass
 from cnnx.pipeline.journal import Row
@@ -80,15 +80,15 @@ def prove(
         listener: told of progress.
 
     Raises:
-        UsageError: the archive's name does not end with .tar.gz, what is named is no bundle or one that was
-            named before.
+        UsageError: the archive's name does not end with .tar.gz, or a bundle is named twice.
+        BundleError: what is named is no bundle.
         WriteFailed: it or the folder cannot be written, which is told before any work.
     """
     place = Path(archive)
     if not place.name.endswith(".tar.gz"):
         raise UsageError(f"an archive is called something.tar.gz, not {place.name!r}", mend="proof.tar.gz")
     if wrong := [bundle for bundle in bundles if not is_bundle(Path(bundle))]:
-        raise UsageError(f"{wrong[0]} is no bundle", mend="cnnx export makes one")
+        raise BundleError("no bundle", where=wrong[0], mend="cnnx export makes one")
     chosen = dataclasses.replace(plan or SurveyPlan(power=PowerPass()), weights=dict(PROVEN))
     models = list(bundles) or [name for name, _ in PROVEN]
     planned(models, PRECISIONS, batches, chosen)  # before there is a folder, and before doctor's look around

@@ -92,7 +92,10 @@ def survey(
         listener: told of progress.
 
     Raises:
-        UsageError: options that make no sense, models that are none, or two of one name; no row is touched.
+        UsageError: options that make no sense, or two models of one name. As with those below, no row is
+            touched.
+        RecipeError: models that are none.
+        WeightsError: a checkpoint is not there.
         EnvironmentLacks: a named target or sensor cannot be used here.
         WriteFailed: `out` cannot be written, which is told before any work.
     """

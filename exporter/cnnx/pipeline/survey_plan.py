@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnx.bundle import Bundle, is_bundle
-from cnnx.errors import CnnxError, UsageError
+from cnnx.errors import CnnxError, RecipeError, UsageError, WeightsError
 from cnnx.pipeline.benching import check_effort
 from cnnx.pipeline.energy import PowerPass
 from cnnx.pipeline.running import choose_runtime
@@ -54,7 +54,9 @@ def planned(
     """What is surveyed, by the names that rows and bundles will have.
 
     Raises:
-        UsageError: options that make no sense, models that are none, or two of one name.
+        UsageError: options that make no sense, or two models of one name.
+        RecipeError: models that are none.
+        WeightsError: a checkpoint is not there.
         EnvironmentLacks: a named target cannot be used here.
     """
     _check_cells(models, precisions, batches)
@@ -87,7 +89,7 @@ def _check_exported(models: Sequence[str], plan: SurveyPlan) -> None:
     """Networks and weights that are not there; files that are there and cannot be read are rows."""
     if unknown := [model for model in models if not _is_there(model)]:
         names = ", ".join(map(repr, unknown))
-        raise UsageError(f"no model: {names}", mend="cnnx list shows every name; or give files, or bundles")
+        raise RecipeError(f"no model: {names}", mend="cnnx list shows every name; or give files, or bundles")
     for model in models:
         weights = plan.weights_of(model)
         if weights == "pretrained":
@@ -99,7 +101,7 @@ def _check_exported(models: Sequence[str], plan: SurveyPlan) -> None:
             )
         if weights != "standin" and not Path(weights).is_file():
             mend = "--weights takes pretrained, standin, or a .safetensors, .pth or .pt file"
-            raise UsageError(f"there is no checkpoint {weights}", mend=mend)
+            raise WeightsError(f"there is no checkpoint {weights}", mend=mend)
 
 
 def _is_there(model: str) -> bool:
