@@ -184,17 +184,21 @@ def test_a_proof_that_fails_leaves_its_work_and_says_where(tiny_bundle, tmp_path
 
 def test_a_proof_without_any_measurement_is_no_success(tiny_bundle, tmp_path, monkeypatch, cnnx_command):  # noqa: F811
     command = ["doctor", "--proof", tmp_path / "p.tar.gz", "--bundle", tiny_bundle, "--no-power"]
+    command += ["--folder", tmp_path / "work"]
     with monkeypatch.context() as patch:
         patch.setattr(survey, "bench", lambda places, **_: 1 / 0)
         code, out, _ = cnnx_command(*command)
     assert code == 6 and "ZeroDivisionError" in out
     assert "nothing was measured" in out and "ready to be sent back" not in out
     assert [row["status"] for row in devices_page.read_proof(tmp_path / "p.tar.gz")["rows"]] == ["failed"] * 2
-    code, out, _ = cnnx_command(*command)
+    assert cnnx_command(*command)[0] == 6  # a failed cell has ended
+    code, out, _ = cnnx_command(*command, "--again")
     assert code == 0 and "ready to be sent back" in out and "gross" not in out
     assert "energy" not in devices_page.read_proof(tmp_path / "p.tar.gz")["rows"][0]
     code, _, said = cnnx_command("doctor", "--no-power")
     assert code == 2 and "--no-power" in said
+    code, _, said = cnnx_command("doctor", "--proof", tmp_path / "q.tar.gz", "--again")
+    assert code == 2 and "give --folder" in said
 
 
 def test_what_is_exported_has_the_weights_that_are_named_and_energy_is_foretold_once(tmp_path, monkeypatch):

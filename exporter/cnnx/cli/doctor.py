@@ -31,6 +31,10 @@ def doctor_command(
     no_power: Annotated[
         bool, typer.Option("--no-power", help="With --proof: leave energy out, which takes most of its time.")
     ] = False,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="With --folder: do cells once more that failed, or whose energy did."),
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -43,8 +47,8 @@ def doctor_command(
         from cnnx.cli.machine import print_diagnosis
 
         if proof is None:
-            if bundle or folder or no_power:
-                what = "--bundle, --folder and --no-power are for a proof"
+            if bundle or folder or no_power or again:
+                what = "--bundle, --folder, --no-power and --again are for a proof"
                 raise UsageError(what, mend="give --proof proof.tar.gz")
             diagnosis = cnnx.doctor()
             ui.show(diagnosis, command="doctor", render=lambda out, _: print_diagnosis(out, diagnosis))
@@ -52,7 +56,9 @@ def doctor_command(
         from cnnx.cli.survey import print_rows
 
         plan = cnnx.SurveyPlan() if no_power else None
-        result = cnnx.prove(proof, bundles=bundle or (), plan=plan, folder=folder, listener=ui.listen)
+        result = cnnx.prove(
+            proof, bundles=bundle or (), plan=plan, folder=folder, again=again, listener=ui.listen
+        )
 
         def render(out: Console, _: bool) -> None:
             print_diagnosis(out, result.diagnosis)

@@ -62,6 +62,7 @@ def prove(
     batches: Sequence[int] = BATCHES,
     plan: SurveyPlan | None = None,
     folder: str | Path | None = None,
+    again: bool = False,
     listener: Listener = silent,
 ) -> Proof:
     """Run the proof and write the archive. What fails is a row in it, with its reason.
@@ -77,16 +78,20 @@ def prove(
             none does, rows say "unsupported" with each sensor's reason.
         folder: where bundles and rows go, so that a stopped proof goes on; None: a temporary one, which
             stays where it fails or is stopped, and the listener is told.
+        again: do failed cells of that folder once more, and those whose energy failed or had no sensor.
         listener: told of progress.
 
     Raises:
-        UsageError: the archive's name does not end with .tar.gz, or a bundle is named twice.
+        UsageError: the archive's name does not end with .tar.gz, a bundle is named twice, or there is no
+            folder of which something could be done again.
         BundleError: what is named is no bundle.
         WriteFailed: it or the folder cannot be written, which is told before any work.
     """
     place = Path(archive)
     if not place.name.endswith(".tar.gz"):
         raise UsageError(f"an archive is called something.tar.gz, not {place.name!r}", mend="proof.tar.gz")
+    if again and folder is None:
+        raise UsageError("only what lies in a folder can be done again", mend="give --folder, too")
     if wrong := [bundle for bundle in bundles if not is_bundle(Path(bundle))]:
         raise BundleError("no bundle", where=wrong[0], mend="cnnx export makes one")
     chosen = dataclasses.replace(plan or SurveyPlan(power=PowerPass()), weights=dict(PROVEN))
@@ -103,6 +108,7 @@ def prove(
             precisions=PRECISIONS,
             batches=batches,
             plan=chosen,
+            again=again,
             listener=listener,
         ).rows
         homes = [Path(bundle) for bundle in bundles] or sorted((work / "bundles").glob("*"))
