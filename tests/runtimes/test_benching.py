@@ -132,6 +132,31 @@ def test_an_engine_says_what_batch_it_is_tuned_for_and_its_memory_is_of(bundles,
     assert code == 2 and "batches of 1 to 4, none of 5" in said
 
 
+def test_engines_of_one_bundle_take_turns_and_int8_stands_beside_its_own_fp16(
+    bundles,
+    monkeypatch,
+    cnnx_command,  # noqa: F811
+):
+    monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(ImitatedBindings("11.4.0.106")))
+    for bundle in bundles:
+        usual, small = (cnnx.build(bundle, target="tensorrt", opt_batch=n).engines[0] for n in (None, 2))
+    both = ["--engine", usual.identity, "--engine", small.identity]
+    code, out, _ = cnnx_command("bench", *bundles, *both, "--seconds", "0.01", "--json")
+    result = json.loads(out)["result"]
+    assert [(m["subject"]["precision"], m["subject"]["engine"]) for m in result["measurements"]] == [
+        (precision, engine.identity) for precision in ("fp16", "int8") for engine in (usual, small)
+    ]
+    assert [advice["engine"] for advice in result["advice"]] == [usual.identity, small.identity]
+    assert code == 6  # the imitation's runs are bound by their launch
+    _, out, _ = cnnx_command("bench", *bundles, *both, "--seconds", "0.01")
+    for engine in (usual, small):
+        assert f"│ engine int8 {engine.identity} " in out
+        assert f"tiny engine fp16 {engine.identity}, tuned for batch {engine.batch[1]};" in out
+        assert f"tiny {engine.identity}, batch 1: whether INT8 is faster is undecided" in out
+    code, _, said = cnnx_command("bench", *bundles, "--engine", usual.identity, "--engine", "another")
+    assert code == 2 and "no engine 'another'" in said
+
+
 def test_without_capture_an_engine_is_measured_plainly_unless_graphs_were_asked(bundles, monkeypatch):
     imitation = ImitatedBindings("10.3.0")
     imitation.device.captures = False

@@ -9,7 +9,7 @@ import typer
 
 from cnnx.cli.options import (
     Debug,
-    Engine,
+    Engines,
     Json,
     Power,
     Rate,
@@ -34,7 +34,7 @@ Bundles = Annotated[
 def bench_command(
     bundles: Bundles,
     target: Target = "auto",
-    engine: Engine = None,
+    engine: Engines = None,
     batch: Annotated[str, typer.Option(help="Pictures a run, or several such as 1,2,4,8.")] = "1",
     seconds: Annotated[float, typer.Option(help="The least time to measure each for.")] = 3.0,
     percentile: Annotated[

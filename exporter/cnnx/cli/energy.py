@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cnnx.cli.columns import titled
-from cnnx.cli.measurements import graph_words, unmeasured_table
+from cnnx.cli.measurements import graph_words, names_of, unmeasured_table
 
 if TYPE_CHECKING:
     from cnnx.measure.power import EnergyPerInference
@@ -53,10 +53,8 @@ def print_energy(out: Console, use: EnergyUse) -> None:
 
 def _print_several(out: Console, uses: Sequence[EnergyUse]) -> None:
     """The totals, or rails where there is no total, as one table; what they share is said once."""
-    several = len({use.subject.network for use in uses}) > 1
-    names = [f"{use.subject.artefact} {use.subject.precision}" for use in uses]
-    if several:
-        names = [f"{use.subject.network} {name}" for use, name in zip(uses, names, strict=True)]
+    named = names_of([use.subject for use in uses])
+    names = [named[use.subject] for use in uses]
     rails = any(use.total is None for use in uses)
     columns = ("what", "batch", *(("rail",) if rails else ()), *_SEVERAL)
     table = titled(f"Energy of a picture, {_pace(uses)}", *columns, right=("batch", *_SEVERAL))

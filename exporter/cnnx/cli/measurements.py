@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -28,10 +29,10 @@ def print_bench(out: Console, result: BenchResult, *, verbose: bool) -> None:
     print_measurements(out, result.measurements)
     if result.unmeasured:
         out.print(unmeasured_table("Not measured", result.unmeasured))
+    names = names_of([measured.subject for measured in result.measurements], network=True)
     for measured in result.measurements:
         if measured.layers:
-            name = f"{measured.subject.network} {_name(measured)}"
-            print_told(out, layer_table(name, measured.as_dict(), whole=verbose))
+            print_told(out, layer_table(names[measured.subject], measured.as_dict(), whole=verbose))
     for advice in result.advice:
         color = "green" if advice.recommended == "int8" else "yellow"
         out.print(f"[{color}]{escape(str(advice))}[/]", soft_wrap=True)
@@ -39,19 +40,19 @@ def print_bench(out: Console, result: BenchResult, *, verbose: bool) -> None:
 
 def print_measurements(out: Console, measurements: Sequence[Measurement]) -> None:
     """Latency, one table a batch; memory; then what speaks against the figures."""
-    several = len({measured.subject.network for measured in measurements}) > 1
+    subjects = [measured.subject for measured in measurements]
+    short, full = names_of(subjects), names_of(subjects, network=True)
     for _, group in itertools.groupby(measurements, lambda measured: measured.latency.batch):
         together = list(group)
-        out.print(_latency_table(together, several=several))
+        out.print(_latency_table(together, short))
         samples = ", ".join(str(len(measured.latency.samples_ns)) for measured in together)
         out.print(f"{samples} samples; - where they are too few for the figure. {_conditions(together)}")
-    named = [(_row_name(measured, several=several), measured.as_dict()) for measured in measurements]
-    print_told(out, memory_table(named))
-    for line in dict.fromkeys(map(_engine, measurements)):
+    print_told(out, memory_table([(short[one.subject], one.as_dict()) for one in measurements]))
+    for line in dict.fromkeys(_engine(measured, full[measured.subject]) for measured in measurements):
         if line:
             out.print(escape(line), soft_wrap=True)
     for measured in measurements:
-        for line in _verdict(measured):
+        for line in _verdict(measured, full[measured.subject]):
             out.print(line, soft_wrap=True)
     for remark in dict.fromkeys(measured.remark for measured in measurements if measured.remark):
         out.print(escape(remark))
@@ -68,7 +69,7 @@ def prediction(predicted: Prediction) -> str:
     return f"{said} MiB; libraries and workspace come on top"
 
 
-def _latency_table(together: Sequence[Measurement], *, several: bool) -> Table:
+def _latency_table(together: Sequence[Measurement], names: Mapping[Subject, str]) -> Table:
     first = together[0]
     subject, asked = first.subject, first.conditions.percentile
     extra = asked not in (50, 90)  # these stand there anyway
@@ -85,7 +86,7 @@ def _latency_table(together: Sequence[Measurement], *, several: bool) -> Table:
     told = any(measured.latency.parts for measured in together)
     table = titled(title, "what", *(("of",) if told else ()), *columns, right=columns)
     for measured in together:
-        name = _row_name(measured, several=several)
+        name = names[measured.subject]
         throughput = f"{measured.latency.throughput:.1f}"
         for place, (series, figures) in enumerate(measured.figures().items()):
             head = (name if place == 0 else "", *((series,) if told else ()))
@@ -124,8 +125,8 @@ def graph_words(flags: Iterable[bool | None]) -> str:
     return f"CUDA graph {'on' if found.pop() else 'off'}" if found else ""
 
 
-def _verdict(measured: Measurement) -> Iterator[str]:
-    name = f"{measured.subject.network} {_name(measured)}, batch {measured.latency.batch}"
+def _verdict(measured: Measurement, name: str) -> Iterator[str]:
+    name = f"{name}, batch {measured.latency.batch}"
     validity = measured.validity
     if not measured.subject.device.startswith("CPU: ") and validity.valid:
         yield f"[green]valid:[/] {escape(name)}"
@@ -140,32 +141,54 @@ def _verdict(measured: Measurement) -> Iterator[str]:
 def unmeasured_table(title: str, rows: Sequence[Unmeasured]) -> Table:
     """A row and its reason for each."""
     table = titled(title, "what", "batch", "reason", "mend", right=("batch",))
+    names = names_of([row.subject for row in rows], network=True)
     for row in rows:
-        what = f"{row.subject.network} {row.subject.artefact} {row.subject.precision}"
-        table.add_row(what, str(row.batch), escape(row.error.what), escape(row.error.mend or ""))
+        table.add_row(
+            names[row.subject], str(row.batch), escape(row.error.what), escape(row.error.mend or "")
+        )
     return table
 
 
-def _engine(measured: Measurement) -> str:
+def _engine(measured: Measurement, name: str) -> str:
     """Which engine, what it is tuned for and what its memory is of; empty of a graph."""
     subject, conditions = measured.subject, measured.conditions
     if not subject.engine:
         return ""
-    said = f"{subject.network} {_name(measured)} is {subject.engine}"
+    named = name.endswith(subject.engine)
+    said = name if named else f"{name} is {subject.engine}"
     if conditions.largest is None:
-        return f"{said}."
+        return "" if named else f"{said}."
     tuned = f"tuned for batch {conditions.tuned_for}"
     return f"{said}, {tuned}; its memory is of its largest batch, {conditions.largest}."
 
 
-def _row_name(measured: Measurement, *, several: bool) -> str:
-    """In a table of several networks the network's name stands before."""
-    return f"{measured.subject.network} {_name(measured)}" if several else _name(measured)
+def names_of(subjects: Sequence[Subject], *, network: bool = False) -> dict[Subject, str]:
+    """What to call each beside the others: as short as tells them apart.
+
+    Args:
+        subjects: that stand side by side.
+        network: say the network, too, where all are of one.
+    """
+    network = network or len({subject.network for subject in subjects}) > 1
+    kinds = Counter(_kind(subject) for subject in set(subjects))
+    return {
+        subject: " ".join(
+            filter(
+                None,
+                (
+                    subject.network if network else "",
+                    subject.artefact,
+                    subject.precision,
+                    subject.engine if kinds[_kind(subject)] > 1 else "",
+                ),
+            )
+        )
+        for subject in subjects
+    }
 
 
-def _name(measured: Measurement) -> str:
-    subject: Subject = measured.subject
-    return f"{subject.artefact} {subject.precision}"
+def _kind(subject: Subject) -> tuple[str, str, str]:
+    return subject.network, subject.artefact, subject.precision
 
 
 def _ms(value: float | None) -> str:

@@ -30,6 +30,14 @@ Engine = Annotated[
     str | None,
     typer.Option(metavar="IDENTITY", help="Which of several engines, by its folder's name under engines/."),
 ]
+Engines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine",
+        metavar="IDENTITY",
+        help="Which of several engines, by its folder's name under engines/; several times: they take turns.",
+    ),
+]
 Sm = Annotated[
     list[int] | None,
     typer.Option("--sm", help="GPU architecture to build for, such as 86; may be given several times."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,19 @@ from cnnx.pipeline.running import OpenSubject, open_subject
 _TO_COMPARE = 100
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What takes turns: something of a bundle that runs here."""
+
+    home: Bundle
+    subject: OpenSubject
+
+
 def bench(
     bundle: str | Path | Sequence[str | Path],
     *,
     target: str = "auto",
-    engine: str | None = None,
+    engine: str | Sequence[str] | None = None,
     batch: int | Sequence[int] = 1,
     seconds: float = 3.0,
     percentile: float = 99.0,
@@ -47,7 +56,8 @@ def bench(
     Args:
         bundle: a bundle's folder, or several.
         target: "auto" or a runtime's name.
-        engine: identity of the engine to take of each bundle; None: see `open_subject`.
+        engine: identity of the engine to take of each bundle, or several that take turns; None: see
+            `open_subject`.
         batch: pictures a run, or several sizes to measure one after another.
         seconds: the least time to measure each for; as many samples as the percentile needs are taken.
         percentile: to be told, in percent; more samples for a higher one.
@@ -70,16 +80,17 @@ def bench(
     bundles = [Bundle.open(Path(path)) for path in paths]
     for opened in bundles:
         opened.check_place()
-    subjects = [open_subject(opened, target, engine=engine) for opened in bundles]
+    engines = [engine] if engine is None or isinstance(engine, str) else list(dict.fromkeys(engine))
+    runs = [_Run(home, open_subject(home, target, engine=one)) for home in bundles for one in engines]
     _check_ranges(bundles, batches)
     if power:
-        _check_sensors(power, subjects)
-        passes = sum(not _out_of_range(one, size) for one in bundles for size in batches)
+        _check_sensors(power, [run.subject for run in runs])
+        passes = sum(not _out_of_range(run.home, size) for run in runs for size in batches)
         listener(Event(f"Energy after latency: {how_long(power.plan, passes)}.", note=True))
     effort = Effort(
         seconds,
-        min_samples=max(samples_needed(percentile / 100), _TO_COMPARE if len(bundles) > 1 else 1),
-        max_seconds=max(60.0, 3 * seconds) * len(bundles),
+        min_samples=max(samples_needed(percentile / 100), _TO_COMPARE if len(runs) > 1 else 1),
+        max_seconds=max(60.0, 3 * seconds) * len(runs),
         percentile=percentile,
         cuda_graph=cuda_graph,
         layers=layers,
@@ -87,12 +98,12 @@ def bench(
     measured: list[Measurement] = []
     unmeasured: list[Unmeasured] = []
     for size in batches:
-        found, failed = _at(size, bundles, subjects, effort, steps)
+        found, failed = _at(size, runs, effort, steps)
         measured += found
         unmeasured += failed
     if not measured:
         raise unmeasured[0].error
-    uses, without = _energies(bundles, subjects, measured, power, steps) if power else ((), ())
+    uses, without = _energies(runs, measured, power, steps) if power else ((), ())
     return BenchResult(
         bundles=tuple(bundles),
         measurements=tuple(measured),
@@ -106,22 +117,24 @@ def bench(
 
 
 def _at(
-    size: int, bundles: Sequence[Bundle], subjects: Sequence[OpenSubject], effort: Effort, steps: Steps
+    size: int, runs: Sequence[_Run], effort: Effort, steps: Steps
 ) -> tuple[tuple[Measurement, ...], tuple[Unmeasured, ...]]:
     """One batch: those that take it side by side, the others as rows with their reason."""
-    refused = {place: error for place, one in enumerate(bundles) if (error := _out_of_range(one, size))}
-    taking = [place for place in range(len(bundles)) if place not in refused]
-    rows = tuple(Unmeasured(subjects[place].subject, size, error) for place, error in refused.items())
+    errors = [_out_of_range(run.home, size) for run in runs]
+    rows = tuple(
+        Unmeasured(run.subject.subject, size, error) for run, error in zip(runs, errors, strict=True) if error
+    )
+    taking = [run for run, error in zip(runs, errors, strict=True) if error is None]
     if not taking:
         return (), rows
     found, failed = measure_pools(
-        [subjects[place] for place in taking],
-        [pool_of(bundles[place], size) for place in taking],
+        [run.subject for run in taking],
+        [pool_of(run.home, size) for run in taking],
         batch=size,
         effort=effort,
         steps=steps,
     )
-    homes = {one.subject: home for one, home in zip(subjects, bundles, strict=True)}
+    homes = {run.subject.subject: run.home for run in taking}
     for measured in found:
         keep(homes[measured.subject], "benchmark", measured.subject, measured.as_dict())
     return found, (*rows, *failed)
@@ -185,8 +198,7 @@ def pool_of(bundle: Bundle, size: int) -> NDArray[np.float32]:
 
 
 def _energies(
-    bundles: Sequence[Bundle],
-    subjects: Sequence[OpenSubject],
+    runs: Sequence[_Run],
     measured: Sequence[Measurement],
     power: PowerPass,
     steps: Steps,
@@ -194,10 +206,10 @@ def _energies(
     """One pass after another: two at a time would each count the other's energy. One that fails is a row."""
     latencies = {(one.subject, one.latency.batch): one for one in measured}
     passes = [
-        (bundle, subject, one)
-        for bundle, subject in zip(bundles, subjects, strict=True)
+        (run.home, run.subject, one)
+        for run in runs
         for one in latencies.values()
-        if one.subject == subject.subject
+        if one.subject == run.subject.subject
     ]
     uses: list[EnergyUse] = []
     failed: list[Unmeasured] = []

@@ -11,7 +11,7 @@ from typing import Any
 from cnnx.errors import UsageError
 from cnnx.measure.power import EnergyMeasurement, EnergyPerInference, SamplerCost
 from cnnx.measure.state import MachineState
-from cnnx.pipeline.measurements import int8_beside_fp16
+from cnnx.pipeline.measurements import engine_among, int8_beside_fp16, pair_name
 from cnnx.record import Subject
 from cnnx.stats import Interval
 
@@ -129,18 +129,19 @@ class EnergyRatio:
     Attributes:
         gross: INT8's energy of a picture over FP16's.
         net: the same without what the machine takes at rest; None where FP16's may be 0.
+        engine: INT8's, where several of the network took turns; else empty.
     """
 
     network: str
     batch: int
     gross: Quotient
     net: Quotient | None
+    engine: str = ""
 
     def __str__(self) -> str:
         net = f"{self.net} net of rest" if self.net else "net of rest not known: FP16's may be 0"
-        return (
-            f"{self.network}, batch {self.batch}: INT8's energy of a picture is {self.gross} of FP16's, {net}"
-        )
+        name = pair_name(self.network, self.engine, self.batch)
+        return f"{name}: INT8's energy of a picture is {self.gross} of FP16's, {net}"
 
 
 def ratios_of(uses: Sequence[EnergyUse]) -> tuple[EnergyRatio, ...]:
@@ -153,7 +154,8 @@ def ratios_of(uses: Sequence[EnergyUse]) -> tuple[EnergyRatio, ...]:
         gross = _quotient((one.gross_mj, one.gross), (other.gross_mj, other.gross))
         net = _quotient((one.net_mj, one.net), (other.net_mj, other.net))
         if gross is not None:
-            found.append(EnergyRatio(int8.subject.network, int8.batch, gross, net))
+            which = engine_among(uses, int8.subject)
+            found.append(EnergyRatio(int8.subject.network, int8.batch, gross, net, which))
     return tuple(found)
 
 

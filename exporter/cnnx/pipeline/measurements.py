@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
@@ -156,12 +155,14 @@ class Advice:
     Attributes:
         comparison: INT8's time over FP16's, of GPU compute.
         undecided: why nothing is recommended: one of the two measurements is invalid; empty: both are valid.
+        engine: INT8's, where several of the network took turns; else empty.
     """
 
     network: str
     batch: int
     comparison: Comparison
     undecided: str = ""
+    engine: str = ""
 
     @property
     def recommended(self) -> Literal["fp16", "int8"] | None:
@@ -174,11 +175,9 @@ class Advice:
         return "int8" if self.comparison.outcome == "faster" else "fp16"
 
     def __str__(self) -> str:
+        name = pair_name(self.network, self.engine, self.batch)
         if self.undecided:
-            return (
-                f"{self.network}, batch {self.batch}: whether INT8 is faster is undecided, as "
-                f"{self.undecided}"
-            )
+            return f"{name}: whether INT8 is faster is undecided, as {self.undecided}"
         ratio, interval = self.comparison.ratio, self.comparison.interval
         what = {
             "faster": "is faster than FP16",
@@ -186,7 +185,7 @@ class Advice:
             "no difference shown": "is not faster than FP16, as far as was measured: take FP16",
         }[self.comparison.outcome]
         return (
-            f"{self.network}, batch {self.batch}: INT8 {what} "
+            f"{name}: INT8 {what} "
             f"(its time is {ratio:.3f} of FP16's, 95 % interval {interval.low:.3f} .. {interval.high:.3f})"
         )
 
@@ -194,6 +193,7 @@ class Advice:
         """Plain data, ready for JSON."""
         return {
             "network": self.network,
+            "engine": self.engine,
             "batch": self.batch,
             **dataclasses.asdict(self.comparison),
             "outcome": self.comparison.outcome,
@@ -213,7 +213,9 @@ _Found = TypeVar("_Found", bound=_Subjected)
 def int8_beside_fp16(
     found: Sequence[_Found], way: Callable[[_Found], object]
 ) -> Iterator[tuple[_Found, _Found]]:
-    """Each INT8 with each FP16 of the same network, artefact, runtime and device.
+    """Each INT8 with its FP16 of the same network, artefact, runtime and device.
+
+    Of several engines that would do, the one of the same identity, built for the same in the same way.
 
     Args:
         found: measurements of any kind.
@@ -224,10 +226,23 @@ def int8_beside_fp16(
         subject = one.subject
         return subject.network, subject.artefact, subject.runtime, subject.device, way(one)
 
-    for int8, fp16 in itertools.product(found, repeat=2):
-        precisions = (int8.subject.precision, fp16.subject.precision)
-        if precisions == ("int8", "fp16") and key(int8) == key(fp16):
+    for int8 in (one for one in found if one.subject.precision == "int8"):
+        alike = [one for one in found if one.subject.precision == "fp16" and key(one) == key(int8)]
+        twins = [one for one in alike if one.subject.engine == int8.subject.engine]
+        for fp16 in twins or (alike if len(alike) == 1 else ()):
             yield int8, fp16
+
+
+def engine_among(found: Sequence[_Subjected], subject: Subject) -> str:
+    """The engine's identity, where another of the same network and precision took turns with it."""
+    kind = (subject.network, subject.precision)
+    others = {one.subject.engine for one in found if (one.subject.network, one.subject.precision) == kind}
+    return subject.engine if len(others) > 1 else ""
+
+
+def pair_name(network: str, engine: str, batch: int) -> str:
+    """What INT8 and FP16 that are held against each other are called."""
+    return f"{network}{f' {engine}' if engine else ''}, batch {batch}"
 
 
 def advice_of(measurements: Sequence[Measurement]) -> tuple[Advice, ...]:
@@ -245,7 +260,9 @@ def advice_of(measurements: Sequence[Measurement]) -> tuple[Advice, ...]:
         comparison = compare(int8.latency, fp16.latency)
         if comparison is not None:
             undecided = _undecided(fp16, int8)
-            found.append(Advice(int8.subject.network, int8.latency.batch, comparison, undecided))
+            subject = int8.subject
+            which = engine_among(measurements, subject)
+            found.append(Advice(subject.network, int8.latency.batch, comparison, undecided, which))
     return tuple(found)
 
 
