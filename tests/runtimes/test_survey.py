@@ -278,6 +278,20 @@ def test_recipes_whose_names_differ_after_the_dot_are_two(tmp_path, monkeypatch)
     assert [row["model"] for row in found.rows] == ["squeezenet1.0", "squeezenet1.1"]
 
 
+def test_the_page_can_be_read_on_the_way(tmp_path, monkeypatch):
+    seen = []
+
+    def bundle(name, *_):
+        page = tmp_path / "out" / "survey.md"
+        seen.append((name, page.read_text() if page.exists() else ""))
+        raise UsageError("not here")
+
+    monkeypatch.setattr(survey, "_bundle", bundle)
+    run(["lenet5", "resnet20"], tmp_path / "out", precisions=["fp16"], batches=[1])
+    assert [name for name, _ in seen] == ["lenet5", "resnet20"]
+    assert seen[0][1] == "" and "lenet5" in seen[1][1] and "resnet20" not in seen[1][1]
+
+
 def test_a_row_of_other_options_or_of_another_graph_is_done_again(tiny, tmp_path, monkeypatch):
     one = {"batches": [1], "precisions": ["fp16"]}
     out = tmp_path / "out"

@@ -115,6 +115,7 @@ def survey(
     try:
         for name, sources in networks.items():
             _network(name, sources, sizes, journal=journal, plan=chosen, listener=listener)
+            write_survey(journal.rows(cells), Path(out))  # to be read on the way; no kill leaves it old
     except BaseException:  # a stop by hand, too
         text = f"What is done lies in {out}: the same command, with that folder, goes on."
         listener(Event(text, note=True))
