@@ -123,7 +123,9 @@ def places_of(model: ModelProto, groups: Mapping[str, Groups]) -> list[Place]:
             node.op_type == "BatchNormalization" or edit.weight_axis(node, graph.initializers) is not None
         )
         reader = graph.only_consumer(node.output[0])
-        folds = node.op_type == "Conv" and reader is not None and reader.op_type == "BatchNormalization"
+        folds = (
+            node.op_type in ("Conv", "Gemm") and reader is not None and reader.op_type == "BatchNormalization"
+        )
         if not weighted or folds or not groups[node.output[0]].all():
             continue
         mine = groups[node.output[0]]

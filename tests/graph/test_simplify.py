@@ -7,15 +7,19 @@ from cnnx.errors import GraphError
 from cnnx.graph.simplify import Pass, run_pass, simplify
 
 
+def norm_of(sketch, channels):
+    """A BatchNormalization's constants."""
+    return [
+        sketch.constant(f"bn.{n}", np.random.default_rng(i).uniform(0.5, 2, channels).astype(np.float32))
+        for i, n in enumerate(("scale", "bias", "mean", "var"))
+    ]
+
+
 def cluttered(*, keepdims: int = 1, shared_norm: bool = False):
     """Everything a pass takes out, in one graph."""
     s = Sketch()
     x = s.conv("input", "conv", 3, 8)
-    norm = [
-        s.constant(f"bn.{n}", np.random.default_rng(i).uniform(0.5, 2, 8).astype(np.float32))
-        for i, n in enumerate(("scale", "bias", "mean", "var"))
-    ]
-    y = s.node("BatchNormalization", [x, *norm], "bn", epsilon=1e-3)
+    y = s.node("BatchNormalization", [x, *norm_of(s, 8)], "bn", epsilon=1e-3)
     if shared_norm:
         y = s.node("Add", [y, x], "before_and_after")
     x = s.node("Identity", [y], "same")
@@ -51,6 +55,36 @@ def test_a_norm_whose_input_is_read_elsewhere_is_not_folded():
     simplify(model)
     assert "BatchNormalization" in ops(model)
     np.testing.assert_allclose(run(model, images())["logits"], before, atol=1e-5)
+
+
+@pytest.mark.parametrize("trans", [0, 1])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_norm_behind_a_linear_layer_is_folded_into_it(trans, bias):
+    s = Sketch()
+    flat = s.node("Flatten", [s.node("GlobalAveragePool", [s.conv("input", "conv", 3, 8)], "gap")], "flat")
+    weight = s.weight("hidden.weight", *((6, 8) if trans else (8, 6)))
+    given = [flat, weight, *([s.constant("hidden.bias", np.arange(6, dtype=np.float32))] if bias else [])]
+    x = s.node("Gemm", given, "hidden", transB=trans)
+    x = s.node("Relu", [s.node("BatchNormalization", [x, *norm_of(s, 6)], "bn")], "relu")
+    model = s.classify(x, 6)
+    before = run(model, images())["logits"]
+    assert simplify(model)["fold_batch_norms"] == 1 and "BatchNormalization" not in ops(model)
+    np.testing.assert_allclose(run(model, images())["logits"], before, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("other", [{"alpha": 2.0}, {"beta": 0.5}, {"transA": 1}, {"bias": (1, 6)}])
+def test_a_norm_behind_a_product_that_is_more_than_a_layer_stays(other):
+    s = Sketch(batch=6)
+    flat = s.node("Flatten", [s.node("GlobalAveragePool", [s.conv("input", "conv", 3, 6)], "gap")], "flat")
+    bias = s.constant("hidden.bias", np.ones(other.get("bias", 6), np.float32))
+    options = {name: value for name, value in other.items() if name != "bias"}
+    x = s.node("Gemm", [flat, s.weight("hidden.weight", 6, 6), bias], "hidden", **options)
+    x = s.node("BatchNormalization", [x, *norm_of(s, 6)], "bn")
+    model = s.classify(s.node("Relu", [x], "relu"), 6)
+    before = run(model, images(6))["logits"]
+    simplify(model)
+    assert "BatchNormalization" in ops(model)
+    np.testing.assert_allclose(run(model, images(6))["logits"], before, atol=1e-5)
 
 
 def test_a_kernel_put_together_from_constants_is_computed_once():

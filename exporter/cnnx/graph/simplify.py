@@ -83,19 +83,19 @@ def _signature(model: ModelProto) -> tuple[bytes, ...]:
 
 
 def fold_batch_norms(model: ModelProto) -> int:
-    """Fold inference BatchNormalization into the convolution before it, where nothing else reads that.
+    """Fold inference BatchNormalization into the Conv or Gemm before it, where nothing else reads that.
 
-    y = g (Wx + b - m) / sqrt(v + eps) + beta is a convolution with g / sqrt(v + eps) W. Computed in
-    float64 and rounded once.
+    y = g (Wx + b - m) / sqrt(v + eps) + beta is a layer with g / sqrt(v + eps) W. Computed in float64 and
+    rounded once.
     """
     graph = edit.wiring(model.graph)
     folded: set[str] = set()
     for norm in model.graph.node:
-        conv = _foldable_conv(norm, graph)
-        if conv is not None:
-            _fold(model, norm, conv, graph)
+        layer = _foldable_layer(norm, graph)
+        if layer is not None:
+            _fold(model, norm, layer, graph)
             folded.add(norm.name)
-            conv.output[0] = norm.output[0]
+            layer.output[0] = norm.output[0]
     edit.replace_nodes(model.graph, [n for n in model.graph.node if not _is_folded(n, folded)])
     return len(folded)
 
@@ -104,43 +104,55 @@ def _is_folded(node: NodeProto, folded: set[str]) -> bool:
     return node.op_type == "BatchNormalization" and node.name in folded
 
 
-def _foldable_conv(norm: NodeProto, graph: Wiring) -> NodeProto | None:
+def _foldable_layer(norm: NodeProto, graph: Wiring) -> NodeProto | None:
     if (
         norm.op_type != "BatchNormalization"
         or edit.attribute(norm, "training_mode", 0)
         or len(norm.output) != 1
     ):
         return None
-    conv = graph.producers.get(norm.input[0])
-    if conv is None or conv.op_type != "Conv" or graph.only_consumer(conv.output[0]) is None:
+    layer = graph.producers.get(norm.input[0])
+    if layer is None or not _is_affine(layer, graph) or graph.only_consumer(layer.output[0]) is None:
         return None
-    constants = [*norm.input[1:5], *filter(None, conv.input[1:])]
-    return conv if all(name in graph.initializers for name in constants) else None
+    constants = [*norm.input[1:5], *filter(None, layer.input[1:])]
+    return layer if all(name in graph.initializers for name in constants) else None
 
 
-def _fold(model: ModelProto, norm: NodeProto, conv: NodeProto, graph: Wiring) -> None:
+def _is_affine(layer: NodeProto, graph: Wiring) -> bool:
+    """A Conv; or a Gemm that is W x + b with nothing else to it."""
+    if layer.op_type == "Conv":
+        return True
+    if layer.op_type != "Gemm" or edit.weight_axis(layer, graph.initializers) is None:
+        return False
+    bias = graph.initializers.get(layer.input[2]) if len(layer.input) > 2 else None
+    scales = [edit.attribute(layer, name, 1.0) for name in ("alpha", "beta")]
+    return scales == [1.0, 1.0] and (bias is None or len(bias.dims) == 1)
+
+
+def _fold(model: ModelProto, norm: NodeProto, layer: NodeProto, graph: Wiring) -> None:
     gamma, beta, mean, variance = (
         edit.array(graph.initializers[name]).astype(np.float64) for name in norm.input[1:5]
     )
     factor = gamma / np.sqrt(variance + edit.attribute(norm, "epsilon", 1e-5))
-    weight = edit.array(graph.initializers[conv.input[1]])
-    has_bias = len(conv.input) > 2 and conv.input[2]
-    bias = edit.array(graph.initializers[conv.input[2]]) if has_bias else np.zeros(len(factor))
-    scaled = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+    weight = edit.array(graph.initializers[layer.input[1]])
+    has_bias = len(layer.input) > 2 and layer.input[2]
+    bias = edit.array(graph.initializers[layer.input[2]]) if has_bias else np.zeros(len(factor))
+    along = [1] * weight.ndim
+    along[edit.weight_axis(layer, graph.initializers) or 0] = len(factor)
     names = edit.Names(model.graph)
-    inputs = [conv.input[0], conv.input[1], conv.input[2] if has_bias else ""]
-    for place, values in ((1, scaled), (2, (bias - mean) * factor + beta)):
+    inputs = [layer.input[0], layer.input[1], layer.input[2] if has_bias else ""]
+    for place, values in ((1, weight * factor.reshape(along)), (2, (bias - mean) * factor + beta)):
         tensor = edit.tensor_from_array("", values.astype(weight.dtype))
         old = inputs[place]
         if len(graph.consumers.get(old, [])) == 1:
             tensor.name = old
             graph.initializers[old].CopyFrom(tensor)
         else:
-            tensor.name = names.fresh(f"{old}.folded" if old else f"{conv.name}.bias")
+            tensor.name = names.fresh(f"{old}.folded" if old else f"{layer.name}.bias")
             model.graph.initializer.append(tensor)
             inputs[place] = tensor.name
-    del conv.input[:]
-    conv.input.extend(inputs)
+    del layer.input[:]
+    layer.input.extend(inputs)
 
 
 def remove_no_ops(model: ModelProto) -> int:
