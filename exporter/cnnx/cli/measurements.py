@@ -32,7 +32,8 @@ def print_bench(out: Console, result: BenchResult, *, verbose: bool) -> None:
     names = names_of([measured.subject for measured in result.measurements], network=True)
     for measured in result.measurements:
         if measured.layers:
-            print_told(out, layer_table(names[measured.subject], measured.as_dict(), whole=verbose))
+            name, data = names[measured.subject], measured.as_dict()
+            print_told(out, layer_table(name, data, whole=verbose, hint=" (--verbose)"))
     for advice in result.advice:
         color = "green" if advice.recommended == "int8" else "yellow"
         out.print(f"[{color}]{escape(str(advice))}[/]", soft_wrap=True)

@@ -142,13 +142,14 @@ def _predicted(measured: Mapping[str, Any]) -> tuple[int | None, ...]:
     return *parts, sum(known) if len(known) == len(parts) else None
 
 
-def layer_table(name: str, measured: Mapping[str, Any], *, whole: bool = False) -> Table:
+def layer_table(name: str, measured: Mapping[str, Any], *, whole: bool = False, hint: str = "") -> Table:
     """Layers, the slowest first.
 
     Args:
         name: of what was measured.
         measured: as for `memory_table`; its layers were timed.
         whole: all of them, not the first ten alone.
+        hint: how the others are shown.
     """
     profile = measured["layers"]
     ordered = sorted(profile["layers"], key=lambda layer: -layer["median_ns"])
@@ -164,7 +165,7 @@ def layer_table(name: str, measured: Mapping[str, Any], *, whole: bool = False) 
         for layer in (ordered if whole else ordered[:_LAYERS_SHOWN])
     )
     said = ", ".join(f"{kind} {share:.1%}" for kind, share in profile["shares"].items())
-    more = f"{len(ordered) - len(rows)} more; " if len(rows) < len(ordered) else ""
+    more = f"{len(ordered) - len(rows)} more{hint}; " if len(rows) < len(ordered) else ""
     return Table(
         f"Slowest layers of {name}, batch {measured['latency']['batch']}",
         ("layer", "op", "kind", "ms", "%"),
