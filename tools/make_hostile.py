@@ -43,7 +43,7 @@ from cnnx.data.shapes100 import draw_batch
 from cnnx.graph import edit
 from cnnx.graph.channels import Groups, channels_of, scale_channels
 from cnnx.graph.observe import MAXIMA, observed_model
-from cnnx.graph.simplify import simplify
+from cnnx.graph.simplify import foldable_layer, simplify
 from cnnx.models.levit import Block, LeViT
 from cnnx.recipe import Recipe, read_recipe
 from cnnx.resources import shared_folder
@@ -115,7 +115,7 @@ def graph_of(network: nn.Module, shape: tuple[int, ...]) -> ModelProto:
 
 
 def places_of(model: ModelProto, groups: Mapping[str, Groups]) -> list[Place]:
-    """Where channels can be scaled with any effect: not between a convolution and its own BatchNorm."""
+    """Where channels can be scaled with any effect: not before a BatchNorm that folds into its layer."""
     graph = edit.wiring(model.graph)
     found: list[Place] = []
     for node in model.graph.node:
@@ -123,9 +123,8 @@ def places_of(model: ModelProto, groups: Mapping[str, Groups]) -> list[Place]:
             node.op_type == "BatchNormalization" or edit.weight_axis(node, graph.initializers) is not None
         )
         reader = graph.only_consumer(node.output[0])
-        folds = (
-            node.op_type in ("Conv", "Gemm") and reader is not None and reader.op_type == "BatchNormalization"
-        )
+        layer = foldable_layer(reader, graph) if reader is not None else None
+        folds = layer is not None and layer.output[0] == node.output[0]
         if not weighted or folds or not groups[node.output[0]].all():
             continue
         mine = groups[node.output[0]]

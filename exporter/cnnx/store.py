@@ -191,24 +191,29 @@ def atomic_file(place: Path) -> Iterator[Path]:
             draft.unlink(missing_ok=True)
 
 
-def check_place(place: Path, *, folder: bool = False) -> None:
-    """Find out, before long work, whether a file (or a folder) can be put there; leaves none.
+def check_place(place: Path) -> None:
+    """Find out, before long work, whether a file can be written there; leaves nothing.
 
     Raises:
         WriteFailed: it cannot.
     """
     with writing(place):
-        if place.is_dir() and not folder:
+        if place.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place))
-        _draft_beside(place).unlink()
+        standing = next(folder for folder in place.absolute().parents if folder.exists())
+        _draft_in(standing, place.name).unlink()
 
 
 def _draft_beside(place: Path) -> Path:
     """An empty file, in a folder that is made where it is not there."""
     _make_folder(place.parent)
-    handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".draft", dir=place.parent)
+    return _draft_in(place.parent, place.name)
+
+
+def _draft_in(folder: Path, name: str) -> Path:
+    handle, draft = tempfile.mkstemp(prefix=f".{name}.", suffix=".draft", dir=folder)
     os.close(handle)
-    return Path(name)
+    return Path(draft)
 
 
 def _sync(path: Path) -> None:

@@ -292,6 +292,12 @@ def test_a_damaged_record_is_found_before_a_reports_work(lenet5, tmp_path, cnnx_
         assert sorted(lenet5.glob("runs/*")) == standing and not (tmp_path / "r.md").exists()
 
 
+def test_an_absent_recipe_is_an_input_for_diagnose_as_for_export(lenet5, cnnx_command):
+    for command in (("diagnose", lenet5, "--model", "nope.toml"), ("export", "nope.toml")):
+        code, _, said = cnnx_command(*command)
+        assert code == 3 and "nope.toml" in said
+
+
 def test_a_place_for_no_record_or_no_bundle_is_found_before_the_work(lenet5, tmp_path, cnnx_command):
     shutil.rmtree(lenet5 / "runs")
     (lenet5 / "runs").write_text("in the way")
@@ -303,6 +309,15 @@ def test_a_place_for_no_record_or_no_bundle_is_found_before_the_work(lenet5, tmp
     code, _, said = cnnx_command("export", "lenet5", "--out", lenet5 / "runs" / "x")
     assert code == 4 and "a file stands where a folder should be" in said
     assert "weights" not in said and (lenet5 / "runs").read_text() == "in the way"
+    code, _, said = cnnx_command("diagnose", lenet5, "--picture", lenet5 / "runs" / "x.svg")
+    assert code == 4 and "a file stands where a folder should be" in said
+    (lenet5 / "engines").write_text("in the way")
+    code, _, said = cnnx_command("build", lenet5, "--target", "rtx", "--sm", "86")
+    assert code == 4 and ("a file stands" in said or "tensorrt_rtx" in said)  # without RTX that is said first
+    code, _, said = cnnx_command(
+        "export", "lenet5", "--out", tmp_path / "a" / "b", "--sm", "86", "--target", "ort"
+    )
+    assert code == 2 and list(tmp_path.iterdir()) == [lenet5]
 
 
 def test_where_nothing_builds_it_is_said_why(lenet5, cnnx_command, monkeypatch):

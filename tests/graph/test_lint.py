@@ -240,6 +240,14 @@ def norm_after_conv() -> ModelProto:
     return sketch.model(sketch.node("BatchNormalization", "it", conv, *values))
 
 
+def norm_after_gemm() -> ModelProto:
+    sketch = Sketch()
+    values = [sketch.constant(name, np.ones(16)) for name in ("g", "b", "m", "v")]
+    flat = sketch.node("Flatten", "flat", "x")
+    hidden = sketch.node("Gemm", "hidden", flat, sketch.constant("w", np.ones((16, 16 * 8 * 8))), transB=1)
+    return sketch.model(sketch.node("BatchNormalization", "it", hidden, *values))
+
+
 def norm_beside_a_reader() -> ModelProto:
     """It cannot be folded: the convolution's own output is needed too (DenseNet's first layers)."""
     sketch = Sketch()
@@ -338,6 +346,7 @@ FAULTS: dict[str, tuple[str, str, str, Callable[[], ModelProto]]] = {
     "average-of-int8": ("average-pool", "it", "not quantized", quantized_pool),
     "concat-of-two-scales": ("concat-scales", "it", "0.02 to 0.04", lambda: concat((0.02, 0.04))),
     "norm-after-conv": ("batch-norm", "it", "conv", norm_after_conv),
+    "norm-after-gemm": ("batch-norm", "it", "hidden", norm_after_gemm),
     "pool-that-copies": ("no-op-pool", "it", "1x1", lambda: alone("AveragePool", kernel_shape=[1, 1])),
     "two-quantizers": ("several-quantizers", "x", "2", two_quantizers),
 }

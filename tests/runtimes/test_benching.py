@@ -19,11 +19,12 @@ from typer.testing import CliRunner
 import cnnx
 from cnnx.cli.app import app
 from cnnx.cli.energy import print_energies
+from cnnx.cli.measurements import names_of, print_bench
 from cnnx.errors import EnvironmentLacks, UsageError
 from cnnx.measure.validity import Validity
-from cnnx.pipeline.measurements import advice_of
+from cnnx.pipeline.measurements import advice_of, int8_beside_fp16
 from cnnx.pipeline.results import plain
-from cnnx.record import read_record
+from cnnx.record import Subject, read_record
 from cnnx.runtimes import trt
 from cnnx.runtimes.trt import TrtRuntime
 
@@ -140,21 +141,59 @@ def test_engines_of_one_bundle_take_turns_and_int8_stands_beside_its_own_fp16(
     monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(ImitatedBindings("11.4.0.106")))
     for bundle in bundles:
         usual, small = (cnnx.build(bundle, target="tensorrt", opt_batch=n).engines[0] for n in (None, 2))
-    both = ["--engine", usual.identity, "--engine", small.identity]
-    code, out, _ = cnnx_command("bench", *bundles, *both, "--seconds", "0.01", "--json")
-    result = json.loads(out)["result"]
-    assert [(m["subject"]["precision"], m["subject"]["engine"]) for m in result["measurements"]] == [
-        (precision, engine.identity) for precision in ("fp16", "int8") for engine in (usual, small)
+    both = [usual.identity, small.identity]
+    result = cnnx.bench(bundles, engine=both, seconds=0.01, percentile=50)
+    assert [(one.subject.precision, one.subject.engine) for one in result.measurements] == [
+        (precision, engine) for precision in ("fp16", "int8") for engine in both
     ]
-    assert [advice["engine"] for advice in result["advice"]] == [usual.identity, small.identity]
-    assert code == 6  # the imitation's runs are bound by their launch
-    _, out, _ = cnnx_command("bench", *bundles, *both, "--seconds", "0.01")
+    assert [advice["engine"] for advice in plain(result)["advice"]] == both
+    shown = io.StringIO()
+    print_bench(Console(file=shown, width=200), result, verbose=False)
     for engine in (usual, small):
-        assert f"│ engine int8 {engine.identity} " in out
-        assert f"tiny engine fp16 {engine.identity}, tuned for batch {engine.batch[1]};" in out
-        assert f"tiny {engine.identity}, batch 1: whether INT8 is faster is undecided" in out
-    code, _, said = cnnx_command("bench", *bundles, "--engine", usual.identity, "--engine", "another")
+        assert f"│ engine int8 {engine.identity} " in shown.getvalue()
+        said = f"tiny engine fp16 is {engine.identity}, tuned for batch {engine.batch[1]};"
+        assert said in shown.getvalue()
+        assert f"tiny {engine.identity}, batch 1: whether INT8 is faster is undecided" in shown.getvalue()
+
+    options = [option for name in both for option in ("--engine", name)]
+    code, _, said = cnnx_command("bench", *bundles, *options, "--engine", "another")
     assert code == 2 and "no engine 'another'" in said
+    shutil.rmtree(bundles[1] / "engines" / small.identity)  # as one for a DLA, which FP16 alone has
+    code, out, _ = cnnx_command("bench", *bundles, *options, "--seconds", "0.01")
+    assert code == 6 and out.count(f"{small.identity} ") and f"engine int8 {small.identity}" not in out
+    shutil.rmtree(bundles[1] / "engines" / usual.identity)
+    code, _, said = cnnx_command("bench", *bundles, *options)
+    assert code == 2 and f"no engine '{usual.identity}'" in said and str(bundles[1]) in said
+
+
+def test_an_int8_is_paired_with_the_fp16_that_was_built_alike_or_with_none():
+    @dataclasses.dataclass
+    class One:
+        subject: Subject
+
+    def one(precision, engine):
+        return One(Subject("net", "engine", f"{precision}{engine}", precision, "trt", "gpu", engine))
+
+    def pairs(*found):
+        beside = int8_beside_fp16(found, lambda _: None)
+        return [(i.subject.engine, f.subject.engine, told) for i, f, told in beside]
+
+    fp16, int8 = (lambda engine: one("fp16", engine)), (lambda engine: one("int8", engine))
+    assert pairs(fp16("a"), fp16("b"), int8("a"), int8("b")) == [("a", "a", "a"), ("b", "b", "b")]
+    assert pairs(fp16("a"), int8("a"), int8("b")) == [("a", "a", "a")]
+    assert pairs(fp16("a"), fp16("b"), int8("b")) == [("b", "b", "b")]
+    assert pairs(fp16("a"), int8("b")) == [("b", "a", "")]  # one of each: what the user put side by side
+
+
+def test_names_are_as_short_as_tells_all_of_a_result_apart():
+    usual = Subject("net", "engine", "a" * 64, "int8", "trt", "gpu", "e")
+    other = dataclasses.replace(usual, engine="f", digest="b" * 64)
+    again = dataclasses.replace(usual, digest="c" * 64)
+    graph = dataclasses.replace(usual, artefact="graph", engine="")
+    assert names_of([usual, graph]) == {usual: "engine int8", graph: "graph int8"}
+    assert names_of([usual, graph], network=True)[graph] == "net graph int8"
+    assert names_of([usual, other]) == {usual: "engine int8 e", other: "engine int8 f"}
+    assert names_of([usual, again])[again] == f"engine int8 {'c' * 12}"
 
 
 def test_without_capture_an_engine_is_measured_plainly_unless_graphs_were_asked(bundles, monkeypatch):

@@ -22,7 +22,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ from cnnx.store import atomic_file, atomic_folder, check_place, digest_of_file, 
 
 REFERENCE_BYTES = 32 * 2**20
 MODEL, CALIBRATION, REFERENCE, LABELS = "model.onnx", "calibration.json", "reference.npz", "labels.txt"
-_MANIFEST, _ENGINE, _RUNS = "manifest.json", "engine.json", "runs"
+_MANIFEST, _ENGINE = "manifest.json", "engine.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,24 +138,24 @@ class Bundle:
             shutil.copyfile(plan, draft / engine.file)
             write_sealed(draft / _ENGINE, dataclasses.asdict(engine))
 
-    def check_place(self) -> None:
-        """Find out, before long work, whether a record of it could be kept.
+    def check_place(self, folder: Literal["engines", "runs"]) -> None:
+        """Find out, before long work, whether an engine or a record could be kept.
 
         Raises:
             WriteFailed: it could not.
         """
-        check_place(self.path / _RUNS / "record.json")
+        check_place(self.path / folder / "probe")
 
     def add_record(self, record: Record) -> Path:
         """Keep a record under runs/; gives its path."""
-        place = self.path / _RUNS / record.file_name
+        place = self.path / "runs" / record.file_name
         with atomic_file(place) as draft:
             draft.write_text(json.dumps(record.as_dict(), indent=1) + "\n", encoding="utf-8")
         return place
 
     def records(self) -> tuple[Record, ...]:
         """Every record under runs/, oldest first."""
-        return tuple(read_record(file) for file in sorted((self.path / _RUNS).glob("*.json")))
+        return tuple(read_record(file) for file in sorted(self.path.glob("runs/*.json")))
 
 
 @contextlib.contextmanager
@@ -170,23 +170,27 @@ def new_bundle(place: Path) -> Iterator[Path]:
     """
     refuse_place(place)
     with locked(place), atomic_folder(place) as draft:
-        if (place / _RUNS).is_dir():
-            shutil.copytree(place / _RUNS, draft / _RUNS)
+        if (place / "runs").is_dir():
+            shutil.copytree(place / "runs", draft / "runs")
         yield draft
 
 
 def refuse_place(place: Path) -> None:
     """Refuse, before any work, to put a bundle where something else would be lost or none can be.
 
+    Where a bundle stands it may be left as it is: whether it could be replaced is found out when it is.
+
     Raises:
         BundleError: a file, or a folder that is neither empty nor a bundle, stands there.
         WriteFailed: no folder can be made there.
     """
-    if place.exists() and not is_bundle(place) and (not place.is_dir() or any(place.iterdir())):
+    if is_bundle(place):
+        return
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise BundleError(
             "something that is no bundle stands there", where=place, mend="choose another --out"
         )
-    check_place(place, folder=True)
+    check_place(place / _MANIFEST)
 
 
 def seal(draft: Path, manifest: Manifest) -> None:

@@ -33,7 +33,7 @@ def doctor_command(
     ] = False,
     again: Annotated[
         bool,
-        typer.Option("--again", help="With --folder: do cells once more that failed, or whose energy did."),
+        typer.Option("--again", help="With --folder: do failed cells once more, or whose energy failed."),
     ] = False,
     as_json: Json = False,
     debug: Debug = False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cnnx.measure.power import EnergyPerInference
     from cnnx.pipeline.energy_use import EnergyUse
     from cnnx.pipeline.results import BenchResult
+    from cnnx.record import Subject
 
 _COLUMNS = ("mJ", "95 % interval", "mW", "at rest")
 _SEVERAL = ("gross mJ", "95 % interval", "net mJ", "95 % interval", "mW", "at rest")
@@ -28,9 +29,10 @@ def print_energies(out: Console, result: BenchResult) -> None:
     if len(uses) == 1 and not without:
         print_energy(out, uses[0])
     elif uses:
-        _print_several(out, uses)
+        _print_several(out, uses, names_of(result.subjects))
     if without:
-        out.print(unmeasured_table("Energy not measured", without))
+        full = names_of(result.subjects, network=True)
+        out.print(unmeasured_table("Energy not measured", without, full))
     for ratio in result.energy_ratios:
         out.print(escape(str(ratio)), soft_wrap=True)
     if result.energy_ratios:
@@ -51,9 +53,8 @@ def print_energy(out: Console, use: EnergyUse) -> None:
         out.print(f"[yellow]doubtful:[/] {escape(doubt)}", soft_wrap=True)
 
 
-def _print_several(out: Console, uses: Sequence[EnergyUse]) -> None:
+def _print_several(out: Console, uses: Sequence[EnergyUse], named: Mapping[Subject, str]) -> None:
     """The totals, or rails where there is no total, as one table; what they share is said once."""
-    named = names_of([use.subject for use in uses])
     names = [named[use.subject] for use in uses]
     rails = any(use.total is None for use in uses)
     columns = ("what", "batch", *(("rail",) if rails else ()), *_SEVERAL)

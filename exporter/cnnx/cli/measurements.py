@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cnnx.cli.columns import print_told, titled
-from cnnx.report.tables import layer_table, memory_table
+from cnnx.report.tables import MemoryTold, layer_table, memory_table
 
 if TYPE_CHECKING:
     from cnnx.measure.figures import Figures
@@ -26,30 +27,44 @@ _UNKNOWN = "not known"
 
 def print_bench(out: Console, result: BenchResult, *, verbose: bool) -> None:
     """`cnnx bench`: figures, memory, verdicts, layers, and what could not be measured."""
-    print_measurements(out, result.measurements)
+    full = names_of(result.subjects, network=True)
+    print_measurements(out, result.measurements, among=result.subjects)
     if result.unmeasured:
-        out.print(unmeasured_table("Not measured", result.unmeasured))
-    names = names_of([measured.subject for measured in result.measurements], network=True)
+        out.print(unmeasured_table("Not measured", result.unmeasured, full))
     for measured in result.measurements:
         if measured.layers:
-            name, data = names[measured.subject], measured.as_dict()
-            print_told(out, layer_table(name, data, whole=verbose, hint=" (--verbose)"))
+            name = f"{full[measured.subject]}, batch {measured.latency.batch}"
+            print_told(out, layer_table(name, measured.layers.as_dict(), whole=verbose, hint=" (--verbose)"))
     for advice in result.advice:
         color = "green" if advice.recommended == "int8" else "yellow"
         out.print(f"[{color}]{escape(str(advice))}[/]", soft_wrap=True)
 
 
-def print_measurements(out: Console, measurements: Sequence[Measurement]) -> None:
-    """Latency, one table a batch; memory; then what speaks against the figures."""
-    subjects = [measured.subject for measured in measurements]
+def print_measurements(
+    out: Console, measurements: Sequence[Measurement], *, among: Sequence[Subject] = ()
+) -> None:
+    """Latency, one table a batch; memory; then what speaks against the figures.
+
+    Args:
+        out: where to.
+        measurements: batch by batch.
+        among: subjects of the same result, that names must tell these from.
+    """
+    subjects = [*among, *(measured.subject for measured in measurements)]
     short, full = names_of(subjects), names_of(subjects, network=True)
     for _, group in itertools.groupby(measurements, lambda measured: measured.latency.batch):
         together = list(group)
         out.print(_latency_table(together, short))
         samples = ", ".join(str(len(measured.latency.samples_ns)) for measured in together)
         out.print(f"{samples} samples; - where they are too few for the figure. {_conditions(together)}")
-    print_told(out, memory_table([(short[one.subject], one.as_dict()) for one in measurements]))
-    for line in dict.fromkeys(_engine(measured, full[measured.subject]) for measured in measurements):
+    told = [
+        MemoryTold(
+            short[one.subject], one.latency.batch, one.memory.as_dict(), dataclasses.asdict(one.predicted)
+        )
+        for one in measurements
+    ]
+    print_told(out, memory_table(told))
+    for line in dict.fromkeys(map(_engine, measurements)):
         if line:
             out.print(escape(line), soft_wrap=True)
     for measured in measurements:
@@ -139,10 +154,9 @@ def _verdict(measured: Measurement, name: str) -> Iterator[str]:
             yield f"[{color}]{word}:[/] {escape(name)}: {escape(finding.reason)}; {escape(finding.mend)}"
 
 
-def unmeasured_table(title: str, rows: Sequence[Unmeasured]) -> Table:
+def unmeasured_table(title: str, rows: Sequence[Unmeasured], names: Mapping[Subject, str]) -> Table:
     """A row and its reason for each."""
     table = titled(title, "what", "batch", "reason", "mend", right=("batch",))
-    names = names_of([row.subject for row in rows], network=True)
     for row in rows:
         table.add_row(
             names[row.subject], str(row.batch), escape(row.error.what), escape(row.error.mend or "")
@@ -150,46 +164,40 @@ def unmeasured_table(title: str, rows: Sequence[Unmeasured]) -> Table:
     return table
 
 
-def _engine(measured: Measurement, name: str) -> str:
+def _engine(measured: Measurement) -> str:
     """Which engine, what it is tuned for and what its memory is of; empty of a graph."""
     subject, conditions = measured.subject, measured.conditions
     if not subject.engine:
         return ""
-    named = name.endswith(subject.engine)
-    said = name if named else f"{name} is {subject.engine}"
+    said = f"{subject.network} {subject.artefact} {subject.precision} is {subject.engine}"
     if conditions.largest is None:
-        return "" if named else f"{said}."
+        return f"{said}."
     tuned = f"tuned for batch {conditions.tuned_for}"
     return f"{said}, {tuned}; its memory is of its largest batch, {conditions.largest}."
 
 
-def names_of(subjects: Sequence[Subject], *, network: bool = False) -> dict[Subject, str]:
-    """What to call each beside the others: as short as tells them apart.
+def names_of(subjects: Iterable[Subject], *, network: bool = False) -> dict[Subject, str]:
+    """What to call each beside all the others of a result: as short as tells them apart.
 
     Args:
-        subjects: that stand side by side.
+        subjects: that stand side by side, those without figures, too.
         network: say the network, too, where all are of one.
     """
-    network = network or len({subject.network for subject in subjects}) > 1
-    kinds = Counter(_kind(subject) for subject in set(subjects))
+    among = set(subjects)
+    network = network or len({subject.network for subject in among}) > 1
+    forms = {subject: _forms(subject, network=network) for subject in among}
+    taken = Counter(form for several in forms.values() for form in several)
     return {
-        subject: " ".join(
-            filter(
-                None,
-                (
-                    subject.network if network else "",
-                    subject.artefact,
-                    subject.precision,
-                    subject.engine if kinds[_kind(subject)] > 1 else "",
-                ),
-            )
-        )
-        for subject in subjects
+        subject: next((form for form in several if taken[form] == 1), several[-1])
+        for subject, several in forms.items()
     }
 
 
-def _kind(subject: Subject) -> tuple[str, str, str]:
-    return subject.network, subject.artefact, subject.precision
+def _forms(subject: Subject, *, network: bool) -> tuple[str, ...]:
+    """From the shortest: artefact and precision, with the engine's identity, with the digest."""
+    short = f"{f'{subject.network} ' if network else ''}{subject.artefact} {subject.precision}"
+    engine = (f"{short} {subject.engine}",) if subject.engine else ()
+    return short, *engine, f"{short} {subject.digest[:12]}"
 
 
 def _ms(value: float | None) -> str:

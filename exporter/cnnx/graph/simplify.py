@@ -91,7 +91,7 @@ def fold_batch_norms(model: ModelProto) -> int:
     graph = edit.wiring(model.graph)
     folded: set[str] = set()
     for norm in model.graph.node:
-        layer = _foldable_layer(norm, graph)
+        layer = foldable_layer(norm, graph)
         if layer is not None:
             _fold(model, norm, layer, graph)
             folded.add(norm.name)
@@ -104,7 +104,8 @@ def _is_folded(node: NodeProto, folded: set[str]) -> bool:
     return node.op_type == "BatchNormalization" and node.name in folded
 
 
-def _foldable_layer(norm: NodeProto, graph: Wiring) -> NodeProto | None:
+def foldable_layer(norm: NodeProto, graph: Wiring) -> NodeProto | None:
+    """The Conv or Gemm that a node folds into; None for what is no such BatchNormalization."""
     if (
         norm.op_type != "BatchNormalization"
         or edit.attribute(norm, "training_mode", 0)
@@ -120,10 +121,10 @@ def _foldable_layer(norm: NodeProto, graph: Wiring) -> NodeProto | None:
 
 def _is_affine(layer: NodeProto, graph: Wiring) -> bool:
     """A Conv; or a Gemm that is W x + b with nothing else to it."""
+    if layer.op_type not in ("Conv", "Gemm") or edit.weight_axis(layer, graph.initializers) is None:
+        return False
     if layer.op_type == "Conv":
         return True
-    if layer.op_type != "Gemm" or edit.weight_axis(layer, graph.initializers) is None:
-        return False
     bias = graph.initializers.get(layer.input[2]) if len(layer.input) > 2 else None
     scales = [edit.attribute(layer, name, 1.0) for name in ("alpha", "beta")]
     return scales == [1.0, 1.0] and (bias is None or len(bias.dims) == 1)
@@ -138,7 +139,9 @@ def _fold(model: ModelProto, norm: NodeProto, layer: NodeProto, graph: Wiring) -
     has_bias = len(layer.input) > 2 and layer.input[2]
     bias = edit.array(graph.initializers[layer.input[2]]) if has_bias else np.zeros(len(factor))
     along = [1] * weight.ndim
-    along[edit.weight_axis(layer, graph.initializers) or 0] = len(factor)
+    axis = edit.weight_axis(layer, graph.initializers)
+    assert axis is not None  # it was held to be foldable
+    along[axis] = len(factor)
     names = edit.Names(model.graph)
     inputs = [layer.input[0], layer.input[1], layer.input[2] if has_bias else ""]
     for place, values in ((1, weight * factor.reshape(along)), (2, (bias - mean) * factor + beta)):

@@ -22,17 +22,23 @@ from cnnx.pipeline.measuring import POOL, Effort, measure_pools
 from cnnx.pipeline.progress import Event, Listener, Steps, silent
 from cnnx.pipeline.results import BenchResult
 from cnnx.pipeline.running import OpenSubject, open_subject
+from cnnx.record import Subject
 
 # Samples by which a ratio of two networks gets an interval: ten turns of ten.
 _TO_COMPARE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _Taker:
     """What takes turns: something of a bundle that runs here."""
 
     home: Bundle
-    subject: OpenSubject
+    opened: OpenSubject
+
+    @property
+    def subject(self) -> Subject:
+        """What it is."""
+        return self.opened.subject
 
 
 def bench(
@@ -50,20 +56,20 @@ def bench(
 ) -> BenchResult:
     """Measure latency and memory of what runs here, on the self-test's pictures; energy if asked.
 
-    Several bundles take turns, so that what drifts on the machine hits all alike: FP16 and INT8 of one
-    network can be compared. Each measurement is kept as a record in its bundle's runs/.
+    Several bundles and engines take turns, so that what drifts on the machine hits all alike: FP16 and INT8
+    of one network can be compared. Each measurement is kept as a record in its bundle's runs/.
 
     Args:
         bundle: a bundle's folder, or several.
         target: "auto" or a runtime's name.
-        engine: identity of the engine to take of each bundle, or several that take turns; None: see
-            `open_subject`.
+        engine: identity of the engine to take of each bundle, or several, of which each bundle's own take
+            turns; None: see `open_subject`.
         batch: pictures a run, or several sizes to measure one after another.
         seconds: the least time to measure each for; as many samples as the percentile needs are taken.
         percentile: to be told, in percent; more samples for a higher one.
         cuda_graph: launch an engine's kernels as one CUDA graph; None: where that is possible.
         layers: time layers, too, in a session of their own.
-        power: how to measure energy, after latency, in a pass of its own for each bundle at each batch,
+        power: how to measure energy, after latency, in a pass of its own for each of them at each batch,
             one after another; None: not. A pass that fails is a row with its reason.
         listener: told of progress.
 
@@ -79,18 +85,17 @@ def bench(
     steps = Steps(listener)
     bundles = [Bundle.open(Path(path)) for path in paths]
     for opened in bundles:
-        opened.check_place()
-    engines = [engine] if engine is None or isinstance(engine, str) else list(dict.fromkeys(engine))
-    runs = [_Run(home, open_subject(home, target, engine=one)) for home in bundles for one in engines]
+        opened.check_place("runs")
+    takers = _takers(bundles, target, [engine] if isinstance(engine, str) else engine)
     _check_ranges(bundles, batches)
     if power:
-        _check_sensors(power, [run.subject for run in runs])
-        passes = sum(not _out_of_range(run.home, size) for run in runs for size in batches)
+        _check_sensors(power, [taker.opened for taker in takers])
+        passes = sum(not _out_of_range(taker.home, size) for taker in takers for size in batches)
         listener(Event(f"Energy after latency: {how_long(power.plan, passes)}.", note=True))
     effort = Effort(
         seconds,
-        min_samples=max(samples_needed(percentile / 100), _TO_COMPARE if len(runs) > 1 else 1),
-        max_seconds=max(60.0, 3 * seconds) * len(runs),
+        min_samples=max(samples_needed(percentile / 100), _TO_COMPARE if len(takers) > 1 else 1),
+        max_seconds=max(60.0, 3 * seconds) * len(takers),
         percentile=percentile,
         cuda_graph=cuda_graph,
         layers=layers,
@@ -98,12 +103,12 @@ def bench(
     measured: list[Measurement] = []
     unmeasured: list[Unmeasured] = []
     for size in batches:
-        found, failed = _at(size, runs, effort, steps)
+        found, failed = _at(size, takers, effort, steps)
         measured += found
         unmeasured += failed
     if not measured:
         raise unmeasured[0].error
-    uses, without = _energies(runs, measured, power, steps) if power else ((), ())
+    uses, without = _energies(takers, measured, power, steps) if power else ((), ())
     return BenchResult(
         bundles=tuple(bundles),
         measurements=tuple(measured),
@@ -116,25 +121,46 @@ def bench(
     )
 
 
+def _takers(bundles: Sequence[Bundle], target: str, engines: Sequence[str] | None) -> list[_Taker]:
+    """Of each bundle the engines that it holds of those named, or the usual one.
+
+    Raises:
+        UsageError: a bundle holds none of them, or none holds one; what `open_subject` says.
+    """
+    found = []
+    for home in bundles:
+        held = {engine.identity for engine in home.engines()}
+        mine = [name for name in dict.fromkeys(engines or ()) if name in held]
+        asked: list[str | None] = [*mine] or [engines[0] if engines else None]
+        found += [_Taker(home, open_subject(home, target, engine=name)) for name in asked]
+    taken = {taker.subject.engine for taker in found}
+    for name in engines or ():
+        if name not in taken:
+            open_subject(bundles[0], target, engine=name)  # refuses it
+    return found
+
+
 def _at(
-    size: int, runs: Sequence[_Run], effort: Effort, steps: Steps
+    size: int, takers: Sequence[_Taker], effort: Effort, steps: Steps
 ) -> tuple[tuple[Measurement, ...], tuple[Unmeasured, ...]]:
     """One batch: those that take it side by side, the others as rows with their reason."""
-    errors = [_out_of_range(run.home, size) for run in runs]
-    rows = tuple(
-        Unmeasured(run.subject.subject, size, error) for run, error in zip(runs, errors, strict=True) if error
-    )
-    taking = [run for run, error in zip(runs, errors, strict=True) if error is None]
+    taking: list[_Taker] = []
+    rows: list[Unmeasured] = []
+    for taker in takers:
+        if error := _out_of_range(taker.home, size):
+            rows.append(Unmeasured(taker.subject, size, error))
+        else:
+            taking.append(taker)
     if not taking:
-        return (), rows
+        return (), tuple(rows)
     found, failed = measure_pools(
-        [run.subject for run in taking],
-        [pool_of(run.home, size) for run in taking],
+        [taker.opened for taker in taking],
+        [pool_of(taker.home, size) for taker in taking],
         batch=size,
         effort=effort,
         steps=steps,
     )
-    homes = {run.subject.subject: run.home for run in taking}
+    homes = {taker.subject: taker.home for taker in taking}
     for measured in found:
         keep(homes[measured.subject], "benchmark", measured.subject, measured.as_dict())
     return found, (*rows, *failed)
@@ -198,7 +224,7 @@ def pool_of(bundle: Bundle, size: int) -> NDArray[np.float32]:
 
 
 def _energies(
-    runs: Sequence[_Run],
+    takers: Sequence[_Taker],
     measured: Sequence[Measurement],
     power: PowerPass,
     steps: Steps,
@@ -206,10 +232,10 @@ def _energies(
     """One pass after another: two at a time would each count the other's energy. One that fails is a row."""
     latencies = {(one.subject, one.latency.batch): one for one in measured}
     passes = [
-        (run.home, run.subject, one)
-        for run in runs
+        (taker.home, taker.opened, one)
+        for taker in takers
         for one in latencies.values()
-        if one.subject == run.subject.subject
+        if one.subject == taker.subject
     ]
     uses: list[EnergyUse] = []
     failed: list[Unmeasured] = []

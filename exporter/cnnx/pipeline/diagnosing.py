@@ -72,7 +72,7 @@ def diagnose(
             where=opened.path,
             mend="diagnose one that was exported with --int8",
         )
-    opened.check_place()
+    opened.check_place("runs")
     if images < 1:
         raise UsageError(f"--images is {images}", mend=f"give at least 1; {REPAIR_IMAGES} is usual")
     steps = Steps(listener)

@@ -11,7 +11,7 @@ from typing import Any
 from cnnx.errors import UsageError
 from cnnx.measure.power import EnergyMeasurement, EnergyPerInference, SamplerCost
 from cnnx.measure.state import MachineState
-from cnnx.pipeline.measurements import engine_among, int8_beside_fp16, pair_name
+from cnnx.pipeline.measurements import int8_beside_fp16, pair_name
 from cnnx.record import Subject
 from cnnx.stats import Interval
 
@@ -147,15 +147,14 @@ class EnergyRatio:
 def ratios_of(uses: Sequence[EnergyUse]) -> tuple[EnergyRatio, ...]:
     """INT8 over FP16, wherever both have a total of the same rails, measured in the same way."""
     found = []
-    for int8, fp16 in int8_beside_fp16(uses, _way):
+    for int8, fp16, engine in int8_beside_fp16(uses, _way):
         one, other = int8.total, fp16.total
         if one is None or other is None or one.rails != other.rails:
             continue
         gross = _quotient((one.gross_mj, one.gross), (other.gross_mj, other.gross))
         net = _quotient((one.net_mj, one.net), (other.net_mj, other.net))
         if gross is not None:
-            which = engine_among(uses, int8.subject)
-            found.append(EnergyRatio(int8.subject.network, int8.batch, gross, net, which))
+            found.append(EnergyRatio(int8.subject.network, int8.batch, gross, net, engine))
     return tuple(found)
 
 

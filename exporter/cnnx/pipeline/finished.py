@@ -57,12 +57,14 @@ def build(
         UsageError: the target builds nothing, or not for these GPUs or this batch.
         EnvironmentLacks: what the target needs is absent.
         BuildFailed: it was refused, or the asked precision was not reached.
+        WriteFailed: an engine cannot be kept, which is told before any work.
     """
     opened = Bundle.open(Path(bundle))
     steps = Steps(listener)
     runtime = choose_runtime(target, sm)
     if runtime.engine_suffix is None:
         raise _no_builder(target)
+    opened.check_place("engines")
     engines = build_into(opened, runtime, sm, steps, opt_batch=opt_batch, options=options)
     return BuildResult(opened, engines, tuple(steps.times))
 
@@ -103,7 +105,7 @@ def validate(
         WriteFailed: the record cannot be kept, which is told before any work.
     """
     opened = Bundle.open(Path(bundle))
-    opened.check_place()
+    opened.check_place("runs")
     steps = Steps(listener)
     subject = open_subject(opened, target, engine=engine)
     for remark in subject.remarks:

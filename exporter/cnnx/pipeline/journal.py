@@ -140,7 +140,7 @@ class Journal:
             row |= {
                 "status": "failed",
                 "reason": _DIED,
-                "mend": "try a smaller batch, or one precision alone; cnnx survey --again tries once more",
+                "mend": "try a smaller batch, or one precision alone; --again tries once more",
             }
         return row
 

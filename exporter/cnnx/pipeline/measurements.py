@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
@@ -212,10 +214,11 @@ _Found = TypeVar("_Found", bound=_Subjected)
 
 def int8_beside_fp16(
     found: Sequence[_Found], way: Callable[[_Found], object]
-) -> Iterator[tuple[_Found, _Found]]:
+) -> Iterator[tuple[_Found, _Found, str]]:
     """Each INT8 with its FP16 of the same network, artefact, runtime and device.
 
-    Of several engines that would do, the one of the same identity, built for the same in the same way.
+    Where several engines of a network took turns, an INT8's is held against the FP16's of the same identity,
+    which was built for the same in the same way, or against none; its identity comes third, else "".
 
     Args:
         found: measurements of any kind.
@@ -226,18 +229,16 @@ def int8_beside_fp16(
         subject = one.subject
         return subject.network, subject.artefact, subject.runtime, subject.device, way(one)
 
-    for int8 in (one for one in found if one.subject.precision == "int8"):
-        alike = [one for one in found if one.subject.precision == "fp16" and key(one) == key(int8)]
-        twins = [one for one in alike if one.subject.engine == int8.subject.engine]
-        for fp16 in twins or (alike if len(alike) == 1 else ()):
-            yield int8, fp16
-
-
-def engine_among(found: Sequence[_Subjected], subject: Subject) -> str:
-    """The engine's identity, where another of the same network and precision took turns with it."""
-    kind = (subject.network, subject.precision)
-    others = {one.subject.engine for one in found if (one.subject.network, one.subject.precision) == kind}
-    return subject.engine if len(others) > 1 else ""
+    engines: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for one in found:
+        engines[one.subject.network, one.subject.precision].add(one.subject.engine)
+    for int8, fp16 in itertools.product(found, repeat=2):
+        network = int8.subject.network
+        if (int8.subject.precision, fp16.subject.precision) != ("int8", "fp16") or key(int8) != key(fp16):
+            continue
+        several = max(len(engines[network, precision]) for precision in ("int8", "fp16")) > 1
+        if not several or int8.subject.engine == fp16.subject.engine:
+            yield int8, fp16, int8.subject.engine if several else ""
 
 
 def pair_name(network: str, engine: str, batch: int) -> str:
@@ -256,13 +257,13 @@ def advice_of(measurements: Sequence[Measurement]) -> tuple[Advice, ...]:
         if one.subject.artefact == "engine" and not one.subject.device.startswith("CPU: ")
     ]
     found = []
-    for int8, fp16 in int8_beside_fp16(engines, lambda one: (one.latency.batch, one.conditions.cuda_graph)):
+    for int8, fp16, engine in int8_beside_fp16(
+        engines, lambda one: (one.latency.batch, one.conditions.cuda_graph)
+    ):
         comparison = compare(int8.latency, fp16.latency)
         if comparison is not None:
             undecided = _undecided(fp16, int8)
-            subject = int8.subject
-            which = engine_among(measurements, subject)
-            found.append(Advice(subject.network, int8.latency.batch, comparison, undecided, which))
+            found.append(Advice(int8.subject.network, int8.latency.batch, comparison, undecided, engine))
     return tuple(found)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from cnnx.bundle import CALIBRATION, MODEL, Bundle
 from cnnx.bundle.manifest import Manifest
 from cnnx.environment import installed_version
-from cnnx.errors import BundleError, UsageError, WeightsError
+from cnnx.errors import BundleError, RecipeError, UsageError, WeightsError
 from cnnx.pipeline import original as originals
 from cnnx.pipeline.calibrating import STATISTICS
 from cnnx.pipeline.original import Original
@@ -109,7 +109,7 @@ def _recipe(bundle: Bundle, sources: Sources) -> Recipe:
     """The bundle's recipe, as if it lay where its files are."""
     name, file = bundle.manifest.recipe["name"], sources.model
     if file is not None and not file.is_file():
-        raise UsageError("there is no such file", where=file, mend="--model takes a recipe or an ONNX file")
+        raise RecipeError("there is no such file", where=file, mend="--model takes a recipe or an ONNX file")
     recipe = recipe_from_dict(bundle.manifest.recipe, where=file or shared_folder("recipes") / f"{name}.toml")
     labels = recipe.labels_file
     beside = recipe.is_onnx or recipe.runs_user_code or (labels is not None and not labels.is_file())

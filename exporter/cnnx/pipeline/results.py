@@ -19,7 +19,7 @@ from cnnx.pipeline.progress import StepTime
 from cnnx.quant.coverage import Coverage
 from cnnx.quant.folds import Spread
 from cnnx.quant.repair import Repair
-from cnnx.record import Record
+from cnnx.record import Record, Subject
 from cnnx.stats import Verdict
 
 JSON_SCHEMA = 2
@@ -54,7 +54,7 @@ class BenchResult:
         measurements: batch by batch.
         unmeasured: what was asked and could not be measured, with the reason.
         advice: INT8 against FP16, where both were measured on a GPU.
-        energy: bundle by bundle, each over its batches; empty unless it was asked for.
+        energy: bundle by bundle, engine by engine, each over its batches; empty unless it was asked for.
         energy_unmeasured: of what was measured, what has no energy, with the reason.
         energy_ratios: INT8's over FP16's.
     """
@@ -67,6 +67,12 @@ class BenchResult:
     energy: tuple[EnergyUse, ...] = ()
     energy_unmeasured: tuple[Unmeasured, ...] = ()
     energy_ratios: tuple[EnergyRatio, ...] = ()
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """All that stood side by side, those that were not measured, too."""
+        measured = [one.subject for one in self.measurements]
+        return tuple(dict.fromkeys([*measured, *(row.subject for row in self.unmeasured)]))
 
     @property
     def exit_code(self) -> int:

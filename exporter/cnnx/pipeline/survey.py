@@ -27,7 +27,7 @@ from cnnx.report.survey import write_survey
 from cnnx.store import check_place, digest_of, digest_of_file
 
 _DIED_IN_PASS = "the process died in the pass"
-_TRY_AGAIN = "cnnx survey --again measures it once more"
+_TRY_AGAIN = "--again measures it once more"
 
 _Placed = tuple[Row, Path]
 """A row to fill, and its bundle."""
@@ -79,7 +79,8 @@ def survey(
     said.
     A cell whose energy cannot be measured keeps its latency and says why; one without energy is done again
     where that is asked for now.
-    Records with raw samples are kept in the bundles under `out`. Report files: survey.md and survey.json.
+    Records with raw samples are kept in the bundles under `out`. Report files, written after each network:
+    survey.md and survey.json.
 
     Args:
         models: recipes' names, recipe files, ONNX files; or folders of finished bundles, which need no
@@ -115,7 +116,7 @@ def survey(
     try:
         for name, sources in networks.items():
             _network(name, sources, sizes, journal=journal, plan=chosen, listener=listener)
-            write_survey(journal.rows(cells), Path(out))  # to be read on the way; no kill leaves it old
+            write_survey(journal.rows(cells), Path(out))  # a kill leaves it a network old at most
     except BaseException:  # a stop by hand, too
         text = f"What is done lies in {out}: the same command, with that folder, goes on."
         listener(Event(text, note=True))

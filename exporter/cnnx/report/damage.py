@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnx.errors import MissingExtra, UsageError
-from cnnx.store import atomic_file
+from cnnx.store import atomic_file, check_place
 
 FORMATS = (".svg", ".png")
 
@@ -25,12 +25,14 @@ def check_picture(path: Path) -> None:
     Raises:
         UsageError: a suffix that means no format.
         MissingExtra: what draws is absent.
+        WriteFailed: no file can be written there.
     """
     if path.suffix not in FORMATS:
         known = " or ".join(FORMATS)
         raise UsageError(f"no picture is called {path.suffix or path.name!r}", mend=f"end it with {known}")
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingExtra("matplotlib", "report", purpose="a picture of the damage")
+    check_place(path)
 
 
 def write_picture(findings: Mapping[str, Any], path: Path) -> None:

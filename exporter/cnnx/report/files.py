@@ -68,8 +68,11 @@ def csv_from_records(records: Sequence[Record]) -> str:
 
 
 def markdown_from_records(records: Sequence[Record]) -> str:
-    """Every table; remarks below each."""
-    return "\n".join(line for table in tables_from_records(records) for line in _lines(table))
+    """Every table; remarks below each. A diagnosis has none."""
+    tables = tables_from_records(records)
+    if not tables:
+        return "Nothing was judged or measured.\n"
+    return "\n".join(line for table in tables for line in _lines(table))
 
 
 def _lines(table: Table) -> Iterator[str]:

@@ -10,7 +10,7 @@ from cnnx.errors import MissingExtra
 from cnnx.record import Record
 from cnnx.report.damage import draw_damage
 from cnnx.report.power import draw_power
-from cnnx.report.tables import ENERGY_COLUMNS, energy_cells, graph_words, measured_tables, pace
+from cnnx.report.tables import graph_words, measured_tables, pace, rail_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,7 @@ _VERDICTS = {
     "not judged": ("#999999", "s"),
 }
 
-_PAGE = """{% macro cells(table) %}
+_PAGE = """{% macro drawn(table) %}
 <table><tr>{% for column in table.columns %}<th>{{ column }}</th>{% endfor %}</tr>
 {% for row in table.rows %}<tr>{% for column, cell in zip(table.columns, row) -%}
 <td{% if column in table.right %} class="number"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
@@ -61,27 +61,23 @@ th { border-bottom: 2px solid #999 } td { border-bottom: 1px solid #ddd } .numbe
 {% endfor %}
 {% if latencies %}<h2>Latency</h2>{{ latencies }}
 {% for table in tables %}{% if not loop.first %}<h3>{{ table.title }}</h3>{% endif %}
-<div class="wide">{{ cells(table) }}</div>{% endfor %}{% endif %}
+<div class="wide">{{ drawn(table) }}</div>{% endfor %}{% endif %}
 {% if energies %}<h2>Energy of a picture</h2>
-{% for record, rows, picture in energies %}
+{% for record, rails, picture in energies %}
 <h3>{{ record.subject }}</h3>
 <p>{{ record.date[:19] }}, {{ record.result.sensor }}: {{ record.result.why }};
 runs {{ pace(record.result) }}, batch {{ record.result.batch }}
 {%- if record.result.no_total %}; {{ record.result.no_total }}{% endif %}</p>
 {{ picture }}
-<table><tr>{% for column in energy_columns %}<th>{{ column }}</th>{% endfor %}</tr>
-{% for cells in rows %}<tr>{% for cell in cells %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>
-{% for doubt in record.result.doubts %}<p>Doubtful: {{ doubt }}</p>{% endfor %}
+{{ drawn(rails) }}
 {% endfor %}{% endif %}
 </body></html>
 """
 
 
 def page_from_records(records: Sequence[Record]) -> str:
-    """The page: a picture and a table a verdict, a picture a diagnosis, the samples of every measurement.
-
-    Energy has its power over time, and a table.
+    """The page: a picture and a table a verdict, a picture a diagnosis, the samples of every measurement with
+    tables of latency, memory and layers, and of energy its power over time and a table.
 
     Raises:
         MissingExtra: jinja2 or matplotlib is absent.
@@ -105,22 +101,13 @@ def page_from_records(records: Sequence[Record]) -> str:
         diagnoses=[(record, markupsafe.Markup(_damage(record))) for record in diagnosed],
         latencies=markupsafe.Markup(_draw(_latencies, measured)) if measured else "",
         energies=[
-            (record, energy_rows(record), markupsafe.Markup(_inline(draw_power(record.result))))
+            (record, rail_table(record), markupsafe.Markup(_inline(draw_power(record.result))))
             for record in used
         ],
         pace=pace,
-        energy_columns=ENERGY_COLUMNS,
         tables=measured_tables(measured) if measured else (),
         zip=zip,
     )
-
-
-def energy_rows(record: Record) -> list[tuple[str, ...]]:
-    """Of the total, where there is one, and of every rail."""
-    result = record.result
-    total = [result["total"]] if result["total"] else []
-    rails = [rail for rail in result["rails"] if not total or rail["rails"] != total[0]["rails"]]
-    return [energy_cells(energy) for energy in (*total, *rails)]
 
 
 def _damage(record: Record) -> str:
@@ -183,7 +170,7 @@ def _latencies(axes: Axes, records: Sequence[Record]) -> None:
     )
     names = [
         f"{r.subject.network} {r.subject.precision}, batch {r.result['latency']['batch']}\n"
-        f"{r.subject.artefact} on {r.subject.runtime}{graph_words(r.result)}"
+        f"{r.subject.engine or r.subject.artefact} on {r.subject.runtime}{graph_words(r.result)}"
         for r in records
     ]
     axes.set_yticks(range(len(samples)), names)

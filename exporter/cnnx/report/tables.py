@@ -1,4 +1,4 @@
-"""What records tell, as tables of words: the same ones on the screen, in Markdown and in HTML."""
+"""What records tell, as tables of words for Markdown and HTML; the screen shows memory and layers by them."""
 
 from __future__ import annotations
 
@@ -44,9 +44,13 @@ def tables_from_records(records: Sequence[Record]) -> tuple[Table, ...]:
 
 def measured_tables(records: Sequence[Record]) -> tuple[Table, ...]:
     """Latency, memory, and layers where they were timed."""
-    named = [(str(record.subject), record.result) for record in records]
-    layers = (layer_table(*one) for one in named if one[1].get("layers"))
-    return latency_table(records), memory_table(named), *layers
+    memory, layers = [], []
+    for record in records:
+        name, batch, result = str(record.subject), record.result["latency"]["batch"], record.result
+        memory.append(MemoryTold(name, batch, result["memory"], result.get("predicted") or {}))
+        if result.get("layers"):
+            layers.append(layer_table(f"{name}, batch {batch}", result["layers"]))
+    return latency_table(records), memory_table(memory), *layers
 
 
 def _of(records: Iterable[Record], kind: str) -> list[Record]:
@@ -106,52 +110,54 @@ def latency_table(records: Sequence[Record]) -> Table:
     )
 
 
-def memory_table(measured: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
-    """Memory as predicted and as measured, a row a measurement; no column of what no machine here tells.
+@dataclass(frozen=True, slots=True)
+class MemoryTold:
+    """Memory of one subject at one batch, as `Footprint.as_dict` and a `Prediction`'s plain data have it."""
 
-    Args:
-        measured: a name, and the plain data of a `cnnx.pipeline.measurements.Measurement`.
-    """
+    name: str
+    batch: int
+    measured: Mapping[str, Any]
+    predicted: Mapping[str, Any]
+
+
+def memory_table(told: Sequence[MemoryTold]) -> Table:
+    """Memory as predicted and as measured, a row each; no column of what none here tells."""
     always = {"added_bytes": "host peak", "libraries_bytes": "libraries"}
     some = {"context_bytes": "CUDA context", "gpu_bytes": "GPU process", "shared_bytes": "CPU and GPU"}
-    told = {key: name for key, name in some.items() if any(_known(one, key) for _, one in measured)}
-    found = {**always, **told}
+    known = {
+        key: name for key, name in some.items() if any(one.measured.get(key) is not None for one in told)
+    }
+    found = {**always, **known}
     rows = tuple(
         (
-            name,
-            str(one["latency"]["batch"]),
-            *(_mib(value, 2) for value in _predicted(one)),
-            *(_mib(one["memory"].get(key), 0) for key in found),
+            one.name,
+            str(one.batch),
+            *(_mib(value, 2) for value in _predicted(one.predicted)),
+            *(_mib(one.measured.get(key), 0) for key in found),
         )
-        for name, one in measured
+        for one in told
     )
     figures = ("batch", "weights", "activations", "I/O", "predicted", *found.values())
     remark = "Memory: each opened and run once in a process of its own; predicted without libraries."
     return Table("Memory, MiB", ("what", *figures), frozenset(figures), rows, (remark,))
 
 
-def _known(measured: Mapping[str, Any], key: str) -> bool:
-    return measured["memory"].get(key) is not None
-
-
-def _predicted(measured: Mapping[str, Any]) -> tuple[int | None, ...]:
+def _predicted(told: Mapping[str, Any]) -> tuple[int | None, ...]:
     """Weights, activations, inputs and outputs, and their sum, in bytes."""
-    told = measured.get("predicted") or {}
     parts = [told.get(key) for key in ("weights_bytes", "scratch_bytes", "io_bytes")]
     known = [part for part in parts if part is not None]
     return *parts, sum(known) if len(known) == len(parts) else None
 
 
-def layer_table(name: str, measured: Mapping[str, Any], *, whole: bool = False, hint: str = "") -> Table:
+def layer_table(name: str, profile: Mapping[str, Any], *, whole: bool = False, hint: str = "") -> Table:
     """Layers, the slowest first.
 
     Args:
         name: of what was measured.
-        measured: as for `memory_table`; its layers were timed.
+        profile: as `LayerProfile.as_dict` has it.
         whole: all of them, not the first ten alone.
         hint: how the others are shown.
     """
-    profile = measured["layers"]
     ordered = sorted(profile["layers"], key=lambda layer: -layer["median_ns"])
     total = sum(layer["median_ns"] for layer in ordered)
     rows = tuple(
@@ -167,7 +173,7 @@ def layer_table(name: str, measured: Mapping[str, Any], *, whole: bool = False, 
     said = ", ".join(f"{kind} {share:.1%}" for kind, share in profile["shares"].items())
     more = f"{len(ordered) - len(rows)} more{hint}; " if len(rows) < len(ordered) else ""
     return Table(
-        f"Slowest layers of {name}, batch {measured['latency']['batch']}",
+        f"Slowest layers of {name}",
         ("layer", "op", "kind", "ms", "%"),
         frozenset({"ms", "%"}),
         rows,
@@ -184,14 +190,14 @@ def energy_table(records: Sequence[Record]) -> Table:
             str(record.result["batch"]),
             pace(record.result),
             record.result["sensor"],
-            *energy_cells(energy),
+            *_energy_cells(energy),
         )
         for record in records
         for energy in ([record.result["total"]] if record.result["total"] else record.result["rails"])
     ]
-    columns = ("date", "subject", "batch", "runs", "sensor", *ENERGY_COLUMNS)
+    columns = ("date", "subject", "batch", "runs", "sensor", *_ENERGY_COLUMNS)
     remarks = tuple(dict.fromkeys(remark for record in records for remark in _energy_remarks(record)))
-    return Table("Energy of a picture", columns, frozenset({"batch", *_ENERGY_FIGURES}), tuple(rows), remarks)
+    return Table("Energy of a picture", columns, _ENERGY_FIGURES | {"batch"}, tuple(rows), remarks)
 
 
 def _energy_remarks(record: Record) -> Iterator[str]:
@@ -201,12 +207,21 @@ def _energy_remarks(record: Record) -> Iterator[str]:
         yield f"Doubtful: {record.subject}, batch {result['batch']}: {doubt}"
 
 
-ENERGY_COLUMNS = ("of", "gross mJ", "gross 95 %", "net mJ", "net 95 %", "mW", "mW at rest")
-"""Of `energy_cells`."""
-_ENERGY_FIGURES = ("gross mJ", "net mJ", "mW", "mW at rest")
+_ENERGY_COLUMNS = ("of", "gross mJ", "gross 95 %", "net mJ", "net 95 %", "mW", "mW at rest")
+_ENERGY_FIGURES = frozenset({"gross mJ", "net mJ", "mW", "mW at rest"})
 
 
-def energy_cells(energy: Mapping[str, Any]) -> tuple[str, ...]:
+def rail_table(record: Record) -> Table:
+    """Of one measurement of energy: the total, where there is one, and every rail."""
+    result = record.result
+    total = [result["total"]] if result["total"] else []
+    rails = [rail for rail in result["rails"] if not total or rail["rails"] != total[0]["rails"]]
+    rows = tuple(_energy_cells(energy) for energy in (*total, *rails))
+    doubts = tuple(f"Doubtful: {doubt}" for doubt in result["doubts"])
+    return Table("Energy of a picture", _ENERGY_COLUMNS, _ENERGY_FIGURES, rows, doubts)
+
+
+def _energy_cells(energy: Mapping[str, Any]) -> tuple[str, ...]:
     """What it is of, gross and net with their intervals in mJ, power under load and at rest in mW."""
     cells = [energy["covers"]]
     for side in ("gross", "net"):

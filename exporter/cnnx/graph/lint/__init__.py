@@ -85,7 +85,7 @@ RULES = (
     Rule("small-layer", "warning", slow.small_layers),
     Rule("average-pool", "warning", slow.average_pools),
     Rule("concat-scales", "warning", slow.concat_scales),
-    Rule("batch-norm", "warning", slow.batch_norms_after_conv),
+    Rule("batch-norm", "warning", slow.unfolded_batch_norms),
     Rule("no-op-pool", "warning", slow.no_op_pools),
     Rule("several-quantizers", "warning", slow.several_quantizers),
 )

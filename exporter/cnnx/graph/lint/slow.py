@@ -161,12 +161,12 @@ def concat_scales(view: View) -> Iterator[Fault]:
             )
 
 
-def batch_norms_after_conv(view: View) -> Iterator[Fault]:
-    """It belongs into the convolution's weights, before those are quantized; where it alone reads it."""
+def unfolded_batch_norms(view: View) -> Iterator[Fault]:
+    """It belongs into the weights of the layer that it alone reads, before those are quantized."""
     for norm in view.nodes("BatchNormalization"):
         producer = view.wires.producers.get(norm.input[0])
         alone = view.wires.only_consumer(norm.input[0]) is not None
-        if alone and producer is not None and producer.op_type == "Conv":
+        if alone and producer is not None and producer.op_type in ("Conv", "Gemm"):
             yield label(norm), f"it was not folded into {label(producer)}", "fold it before quantizing"
 
 
