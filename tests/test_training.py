@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,24 @@ def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path: Path) -> None
     training.train(recipe, training.Settings(pictures=128), checkpoint=tmp_path / "run.pt")
     with pytest.raises(SystemExit, match="other settings"):
         training.train(recipe, training.Settings(pictures=256), checkpoint=tmp_path / "run.pt")
+
+
+def test_a_run_of_another_seed_ships_nothing_and_is_kept_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "AGAIN", tmp_path / "again.json")
+    monkeypatch.setattr(training, "LENGTHS", {**training.LENGTHS, "validation": 64})
+    shipped = []
+    monkeypatch.setattr(training, "ship", lambda name, *_, **__: shipped.append(name) or tmp_path / name)
+    recipe = read_recipe("small-mobilenet")
+    for seed in (102, 101, 102, 100):
+        settings = training.Settings(pictures=128, seed=seed)
+        run = training.train(recipe, settings, checkpoint=tmp_path / f"{seed}.pt")
+        training.finish(recipe, settings, run)
+    assert shipped == ["small-mobilenet"]  # seed 100, the usual one
+    kept = json.loads((tmp_path / "again.json").read_text())
+    assert [(one["seed"], one["of"], one["settings"]["pictures"]) for one in kept] == [
+        (101, 64, 128),
+        (102, 64, 128),
+    ]
+    assert all(0 <= one["right"] <= 64 for one in kept)

@@ -26,8 +26,9 @@ def test_small_vgg_bn() -> None:
         (9 * 64 * 128, 128, 8),
         (9 * 128 * 128, 128, 8),
     ]
-    linear = [(128 * 4 * 4 * 64, 64, 1), (64 * 100, 100, 1)]
-    assert totals(rows) == counts(convolutions, linear, values_a_channel=3) == (425_540, 38_770_944)
+    hidden = (128 * 4 * 4 * 64, 64, 1)
+    found = counts([*convolutions, hidden], [(64 * 100, 100, 1)], values_a_channel=3)
+    assert totals(rows) == found == (425_668, 38_770_944)
     pools = [row.output_shape for row in rows.values() if row.op == "MaxPool2d"]
     assert pools == [(32, 16, 16), (64, 8, 8), (128, 4, 4)]
 

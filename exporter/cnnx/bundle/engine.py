@@ -9,7 +9,7 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from cnnx.bundle.sealed import SCHEMA, from_dict
+from cnnx.bundle.sealed import SCHEMA, dataclass_from_dict
 from cnnx.errors import BundleError
 
 # Came into engine.json with TensorRT and after; engines of before are still read.
@@ -121,5 +121,5 @@ def engine_from_dict(data: Mapping[str, Any], *, where: Path) -> Engine:
     Raises:
         BundleError: it has other fields; `where` is named.
     """
-    engine: Engine = from_dict(Engine, data, where=where, later=_LATER)
+    engine: Engine = dataclass_from_dict(Engine, data, where=where, later=_LATER)
     return engine

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cnnx.bundle.sealed import SCHEMA, from_dict
+from cnnx.bundle.sealed import SCHEMA, dataclass_from_dict
 from cnnx.errors import BundleError
 from cnnx.recipe import Precision, Scales
 
@@ -110,5 +110,5 @@ def manifest_from_dict(data: dict[str, Any], *, where: Path) -> Manifest:
         raise BundleError(
             f"{where.name} does not have the fields of schema {SCHEMA}: {error}", where=where
         ) from None
-    manifest: Manifest = from_dict(Manifest, parsed, where=where)
+    manifest: Manifest = dataclass_from_dict(Manifest, parsed, where=where)
     return manifest

@@ -68,7 +68,7 @@ def check_file(file: Path, digest: str, *, bundle: Path) -> None:
         )
 
 
-def from_dict(
+def dataclass_from_dict(
     cls: type[Any], data: Mapping[str, Any], *, where: Path, later: frozenset[str] = frozenset()
 ) -> Any:
     """Build a dataclass from plain data that has its fields; `later` ones may be absent."""
