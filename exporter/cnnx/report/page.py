@@ -24,7 +24,8 @@ _VERDICTS = {
 }
 
 _PAGE = """{% macro drawn(table) %}
-<table><tr>{% for column in table.columns %}<th>{{ column }}</th>{% endfor %}</tr>
+<table><tr>{% for column in table.columns %}
+<th{% if column in table.right %} class="number"{% endif %}>{{ column }}</th>{% endfor %}</tr>
 {% for row in table.rows %}<tr>{% for column, cell in zip(table.columns, row) -%}
 <td{% if column in table.right %} class="number"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</table>
