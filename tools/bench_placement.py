@@ -118,9 +118,7 @@ missing.
 
 {measured_rows}
 
-Not measured yet: {missing}.
-
-Measured on ONNX Runtime's CPU provider by `python tools/bench_placement.py`. {measured}
+Measured on ONNX Runtime's CPU provider by `python tools/bench_placement.py`. {measured}{missing}
 """
 
 
@@ -166,12 +164,13 @@ def main() -> None:
     found = cells.read(RECORDS, every)
     if not found:
         parser.error("there are no records yet: leave out --page-only, or give another pattern")
+    missing = ", ".join(name for name in networks() if cell(name, "as ruled") not in found)
     rules = ([f"`{rule.name}`", rule.because] for rule in {r.name: r for r in RULES}.values())
     PAGE.write_text(
         TEXT.format(
             rules=cells.table(("rule", "because"), rules, left=(0, 1)),
             measured_rows=cells.table(COLUMNS, measured_rows(found), left=(0, 1)),
-            missing=", ".join(name for name in networks() if cell(name, "as ruled") not in found) or "none",
+            missing=f" Not measured yet: {missing}." if missing else "",
             measured=cells.where_measured(found.values()),
             calibration=CALIBRATION_IMAGES,
             validation=VALIDATION_IMAGES,
