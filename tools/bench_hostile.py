@@ -212,8 +212,8 @@ repeats the log to the digit (tried on 61,440 pictures of an earlier small-vgg-b
 
 On two cores of an AMD EPYC without bfloat16 instructions, nothing beside it, by the rate of 8,192 pictures
 (2026-11-26): resnet20 would take 31 minutes, plain20 32, densenet22-12 48, small-vgg-bn 15,
-small-googlenet-bn 29, small-mobilenet 17, small-levit 49. With such instructions it is 1.5 to 1.8 times as
-fast.
+small-googlenet-bn 29, small-mobilenet 17, small-levit 49. On a CPU that
+has them training went 1.5 to 1.8 times as fast before, but for depthwise convolutions.
 
 The interval is that of these weights, over pictures. Other first weights and another order, or sums that
 another processor or number of threads rounds differently, end in other weights, and runs differ by more than

@@ -80,7 +80,8 @@ class Manifest:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data without the manifest's own digest."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+        data: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return data
 
 
 def manifest_from_dict(data: dict[str, Any], *, where: Path) -> Manifest:

@@ -120,11 +120,9 @@ def survey(
     except BaseException:  # a stop by hand, too
         text = f"What is done lies in {out}: the same command, with that folder, goes on."
         listener(Event(text, note=True))
+        write_survey(journal.rows(cells), Path(out))
         raise
-    finally:
-        rows = journal.rows(cells)
-        write_survey(rows, Path(out))
-    return SurveyResult(Path(out), rows)
+    return SurveyResult(Path(out), journal.rows(cells))
 
 
 def _follows(

@@ -34,11 +34,11 @@ def tables_from_records(records: Sequence[Record]) -> tuple[Table, ...]:
     judged, measured, used = (_of(records, kind) for kind in ("validation", "benchmark", "energy"))
     tables = []
     if judged:
-        tables.append(verdict_table(judged))
+        tables.append(_verdict_table(judged))
     if measured:
         tables += measured_tables(measured)
     if used:
-        tables.append(energy_table(used))
+        tables.append(_energy_table(used))
     return tuple(tables)
 
 
@@ -50,14 +50,14 @@ def measured_tables(records: Sequence[Record]) -> tuple[Table, ...]:
         memory.append(MemoryTold(name, batch, result["memory"], result.get("predicted") or {}))
         if result.get("layers"):
             layers.append(layer_table(f"{name}, batch {batch}", result["layers"]))
-    return latency_table(records), memory_table(memory), *layers
+    return _latency_table(records), memory_table(memory), *layers
 
 
 def _of(records: Iterable[Record], kind: str) -> list[Record]:
     return [record for record in records if record.kind == kind]
 
 
-def verdict_table(records: Iterable[Record]) -> Table:
+def _verdict_table(records: Iterable[Record]) -> Table:
     """A row a gate."""
     figures = ("value", "threshold")
     rows = tuple(
@@ -77,7 +77,7 @@ def verdict_table(records: Iterable[Record]) -> Table:
     return Table("Verdicts", columns, frozenset(figures), rows)
 
 
-def latency_table(records: Sequence[Record]) -> Table:
+def _latency_table(records: Sequence[Record]) -> Table:
     """A row a measurement; below what makes one invalid, and what its figures do not say."""
     times = ("p50 ms", "p90 ms", "p99 ms")
     rows = []
@@ -181,7 +181,7 @@ def layer_table(name: str, profile: Mapping[str, Any], *, whole: bool = False, h
     )
 
 
-def energy_table(records: Sequence[Record]) -> Table:
+def _energy_table(records: Sequence[Record]) -> Table:
     """The total's energy a picture, or each rail's where there is no total; below what speaks against it."""
     rows = [
         (
