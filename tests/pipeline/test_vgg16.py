@@ -1,4 +1,7 @@
+import json
+
 import pytest
+from golden_graphs import RECORDED, structure
 
 import cnnx
 from cnnx.runtimes import get
@@ -29,3 +32,5 @@ def test_vgg16_goes_the_whole_way_with_standin_weights(tmp_path, monkeypatch):
     assert sum(layer.parameters for layer in weighted) == 138_357_544
     for engine in result.engines:
         assert len(engine.layer_types) == 16 and set(engine.layer_types.values()) == {"int8"}
+    recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
+    assert structure(result.bundle.model) == recorded["graphs"]["vgg16 int8"]["structure"]
