@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from golden_graphs import NETWORKS, PRECISIONS, RECORDED, differences, digests
 
 pytest.importorskip("torch", reason="exports need PyTorch")

@@ -1,11 +1,11 @@
 import json
 
 import pytest
-from golden_graphs import RECORDED, structure
 
 import cnnx
 from cnnx.runtimes import get
 from cnnx.stats import Verdict
+from golden_graphs import RECORDED, structure
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 
