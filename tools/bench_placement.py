@@ -25,10 +25,10 @@ import cells
 from cnnx import runtimes
 from cnnx.agreement import compare
 from cnnx.graph.rules import RULES
-from cnnx.pipeline.original import open_original
 from cnnx.pipeline.parts import Job, make_parts
 from cnnx.pipeline.progress import Steps
-from cnnx.pipeline.steps import MODEL, graph_logits
+from cnnx.pipeline.steps.original import open_original
+from cnnx.pipeline.steps.typed_graph import MODEL, graph_logits
 from cnnx.recipe import read_recipe, recipe_names
 from cnnx.stats import Paired
 from cnnx.store import digest_of_file

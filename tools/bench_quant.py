@@ -42,10 +42,17 @@ from cnnx.environment import cpu_model, detect, usable_cores
 from cnnx.errors import CnnxError
 from cnnx.graph.inspect import expected_types, int8_share, layers
 from cnnx.graph.lint import lint
-from cnnx.pipeline.original import open_original
 from cnnx.pipeline.progress import Steps
-from cnnx.pipeline.selection import SELECTION_IMAGES
-from cnnx.pipeline.steps import LOGITS, MODEL, crops_step, export_step, graph_logits, reference_step
+from cnnx.pipeline.search.method import SELECTION_IMAGES
+from cnnx.pipeline.steps.original import open_original
+from cnnx.pipeline.steps.typed_graph import (
+    LOGITS,
+    MODEL,
+    crops_step,
+    export_step,
+    graph_logits,
+    reference_step,
+)
 from cnnx.recipe import Recipe, read_recipe
 from cnnx.runtimes import BuildRequest
 from cnnx.store import Entry, atomic_file

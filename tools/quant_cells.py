@@ -63,10 +63,10 @@ def plain(_: str, work: Work) -> Callable[[], None]:
 def ours(method: str, work: Work) -> Callable[[], None]:
     """What `cnnx export --int8` does between the FP32 graph and the INT8 graph, with an empty cache."""
     from cnnx.data.crops import Crops
-    from cnnx.pipeline.calibrating import calibration_step, equalize_step, statistics_step
     from cnnx.pipeline.progress import Steps
-    from cnnx.pipeline.selection import AUTO, choose_method
-    from cnnx.pipeline.steps import MODEL, graph_step
+    from cnnx.pipeline.search.method import AUTO, choose_method
+    from cnnx.pipeline.steps.statistics import calibration_step, equalize_step, statistics_step
+    from cnnx.pipeline.steps.typed_graph import MODEL, graph_step
     from cnnx.recipe import read_recipe
     from cnnx.store import Entry, Store
 

@@ -12,9 +12,9 @@ import pytest
 
 import cnnx
 from cnnx.errors import UsageError
-from cnnx.pipeline import calibrating
 from cnnx.pipeline.progress import Listener
 from cnnx.pipeline.results import CalibrateResult
+from cnnx.pipeline.steps import statistics as calibrating
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.methods import METHODS
 

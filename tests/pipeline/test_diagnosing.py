@@ -13,8 +13,8 @@ import pytest
 import cnnx
 from cnnx.data.crops import Crops
 from cnnx.errors import BundleError, UsageError, WeightsError
-from cnnx.pipeline import trials as tries
 from cnnx.pipeline.results import plain
+from cnnx.pipeline.search import trials as tries
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 

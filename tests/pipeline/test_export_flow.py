@@ -119,7 +119,7 @@ def test_a_fixed_batch_is_calibrated_with_every_picture(int8, tmp_path):
 
 def test_a_calibration_that_was_stopped_goes_on_where_it_was(int8, tmp_path, monkeypatch, stop_at):
     monkeypatch.setenv("CNNX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("cnnx.pipeline.calibrating._SAVE_SECONDS", 0)
+    monkeypatch.setattr("cnnx.pipeline.steps.statistics._SAVE_SECONDS", 0)
     seen: list[int] = []
     step = "calibration pictures through the graph"
 
@@ -189,7 +189,7 @@ def test_a_bundle_over_its_budget_fails(tmp_path):
 
 def test_a_graph_that_is_not_the_original_stops_the_export(tmp_path, int8, monkeypatch):
     """The exported graph is run against the original before anything is made from it."""
-    from cnnx.pipeline.original import TorchOriginal
+    from cnnx.pipeline.steps.original import TorchOriginal
 
     monkeypatch.setenv("CNNX_CACHE", str(tmp_path / "cache"))
     other = FakeSession(lambda images: np.eye(10, dtype=np.float32)[: len(images)])

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from cnnx.pipeline.original import open_original
+from cnnx.pipeline.steps.original import open_original
 from cnnx.recipe import read_recipe
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import cnnx
 from cnnx.errors import UsageError
-from cnnx.pipeline import trials as tries
+from cnnx.pipeline.search import trials as tries
 from cnnx.stats import Verdict
 
 pytest.importorskip("torch", reason="exports need PyTorch")

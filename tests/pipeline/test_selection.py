@@ -9,7 +9,7 @@ import pytest
 
 import cnnx
 from cnnx.errors import UsageError
-from cnnx.pipeline.selection import CANDIDATES, SELECTION_IMAGES
+from cnnx.pipeline.search.method import CANDIDATES, SELECTION_IMAGES
 from cnnx.stats import Verdict
 
 pytest.importorskip("torch", reason="exports need PyTorch")

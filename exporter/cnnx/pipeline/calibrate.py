@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 
 from cnnx.data.crops import Crops
 from cnnx.errors import UsageError
-from cnnx.pipeline import original as originals
-from cnnx.pipeline.calibrating import STATISTICS, calibration_step, equalize_step, statistics_step
-from cnnx.pipeline.folding import fold_crops, folds_step, statistics_by_fold, verdict
 from cnnx.pipeline.options import check_calibrator, with_options
-from cnnx.pipeline.pictures import few_ranges, picture_sets, remarks
 from cnnx.pipeline.progress import Listener, Steps, silent
 from cnnx.pipeline.results import CalibrateResult, Candidate, Folds, MethodRange, TensorMethods
-from cnnx.pipeline.selection import AUTO, SELECTION_IMAGES, choose_method
-from cnnx.pipeline.steps import export_step, read_calibration
+from cnnx.pipeline.search.folds import fold_crops, folds_step, statistics_by_fold, verdict
+from cnnx.pipeline.search.method import AUTO, SELECTION_IMAGES, choose_method
+from cnnx.pipeline.steps import original as originals
+from cnnx.pipeline.steps.images import few_ranges, picture_sets, remarks
+from cnnx.pipeline.steps.statistics import STATISTICS, calibration_step, equalize_step, statistics_step
+from cnnx.pipeline.steps.typed_graph import export_step, read_calibration
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.methods import METHODS
 from cnnx.quant.observation import Observation

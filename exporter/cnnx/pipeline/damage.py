@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.agreement import Likeness, compare
-from cnnx.pipeline.original import ran_by
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps import MODEL, observed_maxima
-from cnnx.pipeline.trials import Trials
+from cnnx.pipeline.search.trials import Trials
+from cnnx.pipeline.steps.original import ran_by
+from cnnx.pipeline.steps.typed_graph import MODEL, observed_maxima
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.coverage import Coverage, coverage
 from cnnx.quant.observation import Observation

@@ -19,13 +19,13 @@ from cnnx.graph.inspect import layers as inspect_layers
 from cnnx.graph.load import load_model
 from cnnx.pipeline.damage import Damage, coverages, damage_step, weights_lost
 from cnnx.pipeline.finished import keep
-from cnnx.pipeline.pictures import held_out
 from cnnx.pipeline.progress import Listener, Steps, silent
 from cnnx.pipeline.reading import read_findings
 from cnnx.pipeline.remaking import Remade, Sources, remake
-from cnnx.pipeline.repairing import REPAIR_IMAGES
 from cnnx.pipeline.results import DiagnoseResult, Findings, FlippedImage, Guess, LayerDamage, OtherLayer
 from cnnx.pipeline.running import open_subject
+from cnnx.pipeline.search.repair import REPAIR_IMAGES
+from cnnx.pipeline.steps.images import held_out
 from cnnx.quant.coverage import Coverage
 
 # Pictures below which a count of flips says little.

@@ -14,7 +14,6 @@ from cnnx.agreement import Validation
 from cnnx.bundle import Bundle, refuse_place
 from cnnx.bundle.engine import Engine
 from cnnx.errors import UsageError
-from cnnx.pipeline import original as originals
 from cnnx.pipeline.finished import (
     build_into,
     judge_session,
@@ -24,15 +23,16 @@ from cnnx.pipeline.finished import (
 from cnnx.pipeline.measurements import Measurement
 from cnnx.pipeline.measuring import Effort, measure
 from cnnx.pipeline.options import check_calibrator, with_options
-from cnnx.pipeline.original import Batch
 from cnnx.pipeline.parts import Job, Parts, make_parts, repaired
-from cnnx.pipeline.pictures import few_ranges, remarks
 from cnnx.pipeline.progress import Listener, Steps, silent
 from cnnx.pipeline.publish import class_names, publish
 from cnnx.pipeline.results import ExportResult
 from cnnx.pipeline.running import OpenSubject, choose_runtime, open_subject
-from cnnx.pipeline.steps import MODEL as STEP_MODEL
-from cnnx.pipeline.steps import NOTES
+from cnnx.pipeline.steps import original as originals
+from cnnx.pipeline.steps.images import few_ranges, remarks
+from cnnx.pipeline.steps.original import Batch
+from cnnx.pipeline.steps.typed_graph import MODEL as STEP_MODEL
+from cnnx.pipeline.steps.typed_graph import NOTES
 from cnnx.recipe import Precision, Scales
 from cnnx.record import Subject
 from cnnx.stats import Verdict

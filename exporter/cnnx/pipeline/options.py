@@ -6,7 +6,7 @@ import dataclasses
 
 from cnnx import runtimes
 from cnnx.errors import UsageError
-from cnnx.pipeline.selection import AUTO
+from cnnx.pipeline.search.method import AUTO
 from cnnx.quant.methods import check_method
 from cnnx.recipe import Recipe
 

@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.data.crops import Crops
-from cnnx.pipeline.calibrating import calibration_step, equalize_step, statistics_step
-from cnnx.pipeline.original import Batch, Original
-from cnnx.pipeline.pictures import picture_sets
 from cnnx.pipeline.progress import Steps
-from cnnx.pipeline.repairing import REPAIR_IMAGES, put_back_reason, repair_step
 from cnnx.pipeline.results import Candidate
-from cnnx.pipeline.selection import AUTO, SELECTION_IMAGES, choose_method
-from cnnx.pipeline.steps import LAYERS, LOGITS, export_step, graph_step, reference_step
-from cnnx.pipeline.trials import in_fp16
+from cnnx.pipeline.search.method import AUTO, SELECTION_IMAGES, choose_method
+from cnnx.pipeline.search.repair import REPAIR_IMAGES, put_back_reason, repair_step
+from cnnx.pipeline.search.trials import in_fp16
+from cnnx.pipeline.steps.images import picture_sets
+from cnnx.pipeline.steps.original import Batch, Original
+from cnnx.pipeline.steps.statistics import calibration_step, equalize_step, statistics_step
+from cnnx.pipeline.steps.typed_graph import LAYERS, LOGITS, export_step, graph_step, reference_step
 from cnnx.quant.repair import Repair
 from cnnx.recipe import Precision, Recipe, Scales
 from cnnx.runtimes import Runtime

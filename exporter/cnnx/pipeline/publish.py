@@ -15,8 +15,8 @@ from cnnx.errors import BundleError
 from cnnx.labels import read_labels
 from cnnx.pipeline.parts import Job, Parts
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps import MODEL as STEP_MODEL
-from cnnx.pipeline.steps import RANGES
+from cnnx.pipeline.steps.typed_graph import MODEL as STEP_MODEL
+from cnnx.pipeline.steps.typed_graph import RANGES
 from cnnx.recipe import Recipe
 from cnnx.store import code_digest, digest_of
 

@@ -15,15 +15,15 @@ from cnnx.bundle import CALIBRATION, MODEL, Bundle
 from cnnx.bundle.manifest import Manifest
 from cnnx.environment import installed_version
 from cnnx.errors import BundleError, RecipeError, UsageError, WeightsError
-from cnnx.pipeline import original as originals
-from cnnx.pipeline.calibrating import STATISTICS
-from cnnx.pipeline.original import Original
 from cnnx.pipeline.parts import observe_pictures
-from cnnx.pipeline.pictures import PictureSets, picture_sets
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.repairing import without_repair
-from cnnx.pipeline.steps import MODEL as STEP_MODEL
-from cnnx.pipeline.steps import export_step, type_graph
+from cnnx.pipeline.search.repair import without_repair
+from cnnx.pipeline.steps import original as originals
+from cnnx.pipeline.steps.images import PictureSets, picture_sets
+from cnnx.pipeline.steps.original import Original
+from cnnx.pipeline.steps.statistics import STATISTICS
+from cnnx.pipeline.steps.typed_graph import MODEL as STEP_MODEL
+from cnnx.pipeline.steps.typed_graph import export_step, type_graph
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.observation import Observation
 from cnnx.recipe import Recipe, recipe_from_dict, recipe_names

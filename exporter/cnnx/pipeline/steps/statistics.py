@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from cnnx.data.crops import Crops
 from cnnx.data.normalize import normalize
 from cnnx.errors import BundleError
-from cnnx.pipeline.original import open_here, ran_by
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps import MODEL, PARITY_IMAGES, RANGES, check_parity, graph_logits
+from cnnx.pipeline.steps.original import open_here, ran_by
+from cnnx.pipeline.steps.typed_graph import MODEL, PARITY_IMAGES, RANGES, check_parity, graph_logits
 from cnnx.quant.calibration import calibration_of
 from cnnx.quant.observation import Observation, Seen, observe
 from cnnx.recipe import Precision, Recipe, Scales

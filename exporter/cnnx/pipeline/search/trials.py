@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cnnx.agreement import Likeness, compare
 from cnnx.data.crops import Crops
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps import MODEL, graph_logits, graph_step, refuse_nonfinite, type_graph
+from cnnx.pipeline.steps.typed_graph import MODEL, graph_logits, graph_step, refuse_nonfinite, type_graph
 from cnnx.quant.calibration import Calibration
 from cnnx.recipe import LayerOverride, Recipe, Scales
 from cnnx.store import Entry, atomic_file

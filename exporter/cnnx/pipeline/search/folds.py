@@ -15,12 +15,12 @@ import numpy as np
 from cnnx.agreement import Likeness
 from cnnx.data.crops import Crops
 from cnnx.errors import UsageError
-from cnnx.pipeline.calibrating import calibration_step, statistics_step
-from cnnx.pipeline.original import ran_by
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.results import Fold, Folds
-from cnnx.pipeline.steps import read_calibration
-from cnnx.pipeline.trials import compare_ranges
+from cnnx.pipeline.search.trials import compare_ranges
+from cnnx.pipeline.steps.original import ran_by
+from cnnx.pipeline.steps.statistics import calibration_step, statistics_step
+from cnnx.pipeline.steps.typed_graph import read_calibration
 from cnnx.quant.folds import spreads, still_moves
 from cnnx.recipe import Recipe
 from cnnx.store import Entry, code_digest
@@ -98,7 +98,7 @@ def folds_step(
         "selection": selection.key,
         "policy": dataclasses.asdict(recipe.precision),
         "method": method,
-        "code": code_digest("cnnx.pipeline.folding"),
+        "code": code_digest("cnnx.pipeline.search.folds"),
         **ran_by(),
     }
     inner = Steps(store=steps.store)

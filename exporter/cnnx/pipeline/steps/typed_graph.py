@@ -22,8 +22,8 @@ from cnnx.data.images import ImageSet
 from cnnx.data.normalize import normalize
 from cnnx.environment import detect, installed_version
 from cnnx.errors import BuildFailed, InputRefused
-from cnnx.pipeline.original import Batch, Original, open_here, ran_by
 from cnnx.pipeline.progress import Progress, Steps
+from cnnx.pipeline.steps.original import Batch, Original, open_here, ran_by
 from cnnx.quant.calibration import Calibration
 from cnnx.recipe import Precision, Preprocessing, Recipe, Scales
 from cnnx.store import Entry, code_digest, digest_of_file

@@ -12,7 +12,7 @@ from cnnx.data.sets import BUILT_IN, open_images
 from cnnx.errors import UsageError
 from cnnx.labels import read_wnids
 from cnnx.pipeline.progress import Steps
-from cnnx.pipeline.steps import crops_step
+from cnnx.pipeline.steps.typed_graph import crops_step
 from cnnx.recipe import Recipe
 
 # Calibration pictures, or pictures that choose, below which the user is told that they are few.

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from cnnx.agreement import Likeness
 from cnnx.data.crops import Crops
-from cnnx.pipeline.calibrating import calibration_step
-from cnnx.pipeline.original import ran_by
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.results import Candidate
-from cnnx.pipeline.trials import compare_ranges
+from cnnx.pipeline.search.trials import compare_ranges
+from cnnx.pipeline.steps.original import ran_by
+from cnnx.pipeline.steps.statistics import calibration_step
 from cnnx.recipe import Recipe, Scales
 from cnnx.store import Entry, code_digest
 
@@ -55,7 +55,7 @@ def choose_method(
         "policy": dataclasses.asdict(recipe.precision),
         "scales": scales,
         "candidates": CANDIDATES,
-        "code": code_digest("cnnx.pipeline.selection"),
+        "code": code_digest("cnnx.pipeline.search.method"),
         **ran_by(),
     }
 

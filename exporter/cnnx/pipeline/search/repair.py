@@ -9,10 +9,10 @@ from pathlib import Path
 
 from cnnx.agreement import Likeness
 from cnnx.data.crops import Crops
-from cnnx.pipeline.original import ran_by
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps import read_calibration
-from cnnx.pipeline.trials import Trials
+from cnnx.pipeline.search.trials import Trials
+from cnnx.pipeline.steps.original import ran_by
+from cnnx.pipeline.steps.typed_graph import read_calibration
 from cnnx.quant.repair import Outcome, PutBack, Repair, repair
 from cnnx.recipe import Recipe, Scales, Thresholds
 from cnnx.stats import Verdict, wilson
@@ -61,7 +61,7 @@ def repair_step(
         "validation": validation_images,
         "scales": scales,
         "most": most,
-        "code": code_digest("cnnx.pipeline.repairing"),
+        "code": code_digest("cnnx.pipeline.search.repair"),
         **ran_by(),
     }
     journal = steps.store.partial("repair", inputs)
