@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cnnx
-from cnnx import store
 from cnnx.errors import UsageError, WriteFailed
-from cnnx.store import Store, atomic_file, atomic_folder, code_digest, digest_of
+from cnnx.store import Store, atomic_file, atomic_folder, digest_of
 
 
 def test_a_step_is_done_once_and_its_files_are_found_again(tmp_path):
@@ -117,31 +116,6 @@ def test_a_place_that_cannot_be_written_is_refused_with_its_reason(tmp_path):
     ):
         pass
     assert "another place" in caught.value.mend and caught.value.exit_code == 4
-
-
-def test_an_edit_to_our_own_code_changes_the_digest_of_what_imports_it(tmp_path, monkeypatch):
-    package = tmp_path / "cnnx"
-    for name, text in {
-        "a/__init__.py": "",
-        "a/top.py": "def f():\n    from cnnx.b import low",
-        "a/aside.py": "",
-        "b/__init__.py": "",
-        "b/low.py": "X = 1",
-    }.items():
-        (package / name).parent.mkdir(parents=True, exist_ok=True)
-        (package / name).write_text(text)
-    monkeypatch.setattr(store, "_PACKAGE", package)
-
-    def digest():
-        code_digest.cache_clear()
-        return code_digest("cnnx.a.top")
-
-    before = digest()
-    (package / "a/aside.py").write_text("Y = 1")
-    assert digest() == before
-    (package / "b/low.py").write_text("X = 2")
-    assert digest() != before
-    code_digest.cache_clear()
 
 
 plain = st.recursive(

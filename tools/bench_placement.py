@@ -27,8 +27,9 @@ from cnnx.agreement import compare
 from cnnx.graph.rules import RULES
 from cnnx.pipeline.parts import Job, make_parts
 from cnnx.pipeline.progress import Steps
+from cnnx.pipeline.steps.artefacts import MODEL
+from cnnx.pipeline.steps.inference import graph_logits
 from cnnx.pipeline.steps.original import open_original
-from cnnx.pipeline.steps.typed_graph import MODEL, graph_logits
 from cnnx.recipe import read_recipe, recipe_names
 from cnnx.stats import Paired
 from cnnx.store import digest_of_file

@@ -44,15 +44,12 @@ from cnnx.graph.inspect import expected_types, int8_share, layers
 from cnnx.graph.lint import lint
 from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.search.method import SELECTION_IMAGES
+from cnnx.pipeline.steps.artefacts import LOGITS, MODEL
+from cnnx.pipeline.steps.fp32_graph import export_step
+from cnnx.pipeline.steps.images import crops_step
+from cnnx.pipeline.steps.inference import graph_logits
 from cnnx.pipeline.steps.original import open_original
-from cnnx.pipeline.steps.typed_graph import (
-    LOGITS,
-    MODEL,
-    crops_step,
-    export_step,
-    graph_logits,
-    reference_step,
-)
+from cnnx.pipeline.steps.reference import reference_step
 from cnnx.recipe import Recipe, read_recipe
 from cnnx.runtimes import BuildRequest
 from cnnx.store import Entry, atomic_file

@@ -65,8 +65,11 @@ def ours(method: str, work: Work) -> Callable[[], None]:
     from cnnx.data.crops import Crops
     from cnnx.pipeline.progress import Steps
     from cnnx.pipeline.search.method import AUTO, choose_method
-    from cnnx.pipeline.steps.statistics import calibration_step, equalize_step, statistics_step
-    from cnnx.pipeline.steps.typed_graph import MODEL, graph_step
+    from cnnx.pipeline.steps.artefacts import MODEL
+    from cnnx.pipeline.steps.equalized import equalize_step
+    from cnnx.pipeline.steps.ranges import calibration_step
+    from cnnx.pipeline.steps.statistics import statistics_step
+    from cnnx.pipeline.steps.typed_graph import graph_step
     from cnnx.recipe import read_recipe
     from cnnx.store import Entry, Store
 

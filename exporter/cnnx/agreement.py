@@ -7,7 +7,7 @@ is not finite agrees in nothing.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,21 +174,6 @@ def _agreements(
 def top_k(logits: Logits, k: int = 5) -> NDArray[np.intp]:
     """Indices of the k largest logits of each row, best first, ties to the lower index. (N, min(k, C))."""
     return np.argsort(-logits, axis=1, kind="stable")[:, :k]
-
-
-def run_logits(
-    run: Callable[[NDArray[np.uint8]], Logits],
-    crops: NDArray[np.uint8],
-    *,
-    batch: int,
-    progress: Callable[[int], None],
-) -> Logits:
-    """Logits of all crops, a batch at a time. (N, H, W, C) uint8 -> (N, classes) float32."""
-    parts = []
-    for start in range(0, len(crops), batch):
-        parts.append(run(crops[start : start + batch]))
-        progress(min(start + batch, len(crops)))
-    return np.concatenate(parts)
 
 
 def judge(

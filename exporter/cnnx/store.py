@@ -6,11 +6,9 @@ reader never meets half of one; a maker holds a lock, so two processes make it o
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import errno
 import fcntl
-import functools
 import hashlib
 import json
 import os
@@ -24,7 +22,6 @@ from typing import Any
 
 from cnnx.errors import WriteFailed
 
-_PACKAGE = Path(__file__).resolve().parent
 _STALE_SECONDS = 24 * 3600
 
 
@@ -48,44 +45,6 @@ def digest_of_file(path: Path) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
-
-
-@functools.cache
-def code_digest(*modules: str) -> str:
-    """Fingerprint of our own code: the named modules and every cnnx module they import.
-
-    Args:
-        modules: dotted names such as "cnnx.graph.qdq"; a package stands for all its modules.
-    """
-    pending, seen = list(modules), dict[str, str]()
-    while pending:
-        name = pending.pop()
-        for file in _sources(name):
-            if str(file) not in seen:
-                text = file.read_text(encoding="utf-8")
-                seen[str(file)] = str(file.relative_to(_PACKAGE)) + "\n" + text
-                pending += _imports(text)
-    return digest_of(sorted(seen.values()))
-
-
-def _sources(module: str) -> list[Path]:
-    path = _PACKAGE.joinpath(*module.split(".")[1:])
-    if path.is_dir():
-        return sorted(path.glob("*.py"))
-    file = path.with_suffix(".py")
-    return [file] if file.is_file() else []
-
-
-def _imports(text: str) -> list[str]:
-    """cnnx modules that a source file imports, anywhere in it; the bare package is no module."""
-    found = []
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cnnx"):
-            inside = [f"{node.module}.{alias.name}" for alias in node.names]
-            found += [name for name in inside if _sources(name)] or [node.module or ""]
-        elif isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names if alias.name.startswith("cnnx.")]
-    return [name for name in found if name != "cnnx"]
 
 
 @contextlib.contextmanager

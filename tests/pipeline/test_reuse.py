@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 import cnnx
-from cnnx import store
+from cnnx import own_code
 from cnnx.stats import Verdict
 
 pytest.importorskip("torch", reason="exports need PyTorch")
@@ -79,15 +79,15 @@ LOGITS, PASS = "original's logits", "calibration pictures through the graph"
 def test_an_edit_to_our_own_code_redoes_what_follows(edited, kept, redone, pictures, tmp_path, monkeypatch):
     export(tmp_path / "b", pictures)
     package = tmp_path / "cnnx"
-    shutil.copytree(store._PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(own_code._PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
     with (package / edited).open("a") as file:
         file.write("# edited\n")
-    monkeypatch.setattr(store, "_PACKAGE", package)
-    store.code_digest.cache_clear()
+    monkeypatch.setattr(own_code, "_PACKAGE", package)
+    own_code._digest.cache_clear()
     try:
         after = export(tmp_path / "b", pictures)
     finally:
-        store.code_digest.cache_clear()
+        own_code._digest.cache_clear()
     assert kept <= reused(after) and reused(after).isdisjoint(redone)
     assert after.validation.verdict is Verdict.PASSED
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from cnnx.bundle.manifest import Manifest
     from cnnx.graph.inspect import Layer
     from cnnx.pipeline.finished import Inspection
-    from cnnx.pipeline.results import Candidate, ExportResult
+    from cnnx.pipeline.results import ExportResult
+    from cnnx.pipeline.search.method import Candidate
     from cnnx.pipeline.zoo import Architecture, Network
     from cnnx.quant.repair import Repair
     from cnnx.record import LayerRow

@@ -9,13 +9,17 @@ from cnnx.data.crops import Crops
 from cnnx.errors import UsageError
 from cnnx.pipeline.options import check_calibrator, with_options
 from cnnx.pipeline.progress import Listener, Steps, silent
-from cnnx.pipeline.results import CalibrateResult, Candidate, Folds, MethodRange, TensorMethods
-from cnnx.pipeline.search.folds import fold_crops, folds_step, statistics_by_fold, verdict
-from cnnx.pipeline.search.method import AUTO, SELECTION_IMAGES, choose_method
+from cnnx.pipeline.results import CalibrateResult, MethodRange, TensorMethods
+from cnnx.pipeline.search.folds import Folds, fold_crops, folds_step, statistics_by_fold, verdict
+from cnnx.pipeline.search.method import AUTO, SELECTION_IMAGES, Candidate, choose_method
 from cnnx.pipeline.steps import original as originals
+from cnnx.pipeline.steps.artefacts import STATISTICS
+from cnnx.pipeline.steps.definition import resolve
+from cnnx.pipeline.steps.equalized import equalize_step
+from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import few_ranges, picture_sets, remarks
-from cnnx.pipeline.steps.statistics import STATISTICS, calibration_step, equalize_step, statistics_step
-from cnnx.pipeline.steps.typed_graph import export_step, read_calibration
+from cnnx.pipeline.steps.ranges import calibration_step, read_calibration
+from cnnx.pipeline.steps.statistics import statistics_step
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.methods import METHODS
 from cnnx.quant.observation import Observation
@@ -58,7 +62,7 @@ def calibrate(
         raise UsageError(f"--folds {folds}: nothing could be compared", mend="--folds 5")
     steps = Steps(listener)
     recipe = with_options(
-        originals.resolve(model, trust_recipe=trust_recipe),
+        resolve(model, trust_recipe=trust_recipe),
         calibration=(calibration_data, calibration_images),
         equalize=equalize,
     )

@@ -12,15 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.agreement import Likeness, compare
+from cnnx.own_code import own_code
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.search.trials import Trials
-from cnnx.pipeline.steps.original import ran_by
-from cnnx.pipeline.steps.typed_graph import MODEL, observed_maxima
+from cnnx.pipeline.steps.artefacts import MODEL
+from cnnx.pipeline.steps.inference import ORT, ran_by
+from cnnx.pipeline.steps.typed_graph import observed_maxima
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.coverage import Coverage, coverage
 from cnnx.quant.observation import Observation
 from cnnx.recipe import Recipe, Scales
-from cnnx.store import Entry, code_digest, digest_of
+from cnnx.store import Entry, digest_of
 
 _FILE, _LOGITS = "damage.json", "logits.npz"
 
@@ -75,7 +77,7 @@ def damage_step(
         "policy": dataclasses.asdict(recipe.precision),
         "layers": layers,
         "scales": scales,
-        "code": code_digest("cnnx.pipeline.damage"),
+        "code": own_code(__name__, ORT),
         **ran_by(),
     }
     journal = steps.store.partial("damage", inputs)

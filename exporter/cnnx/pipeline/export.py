@@ -29,10 +29,11 @@ from cnnx.pipeline.publish import class_names, publish
 from cnnx.pipeline.results import ExportResult
 from cnnx.pipeline.running import OpenSubject, choose_runtime, open_subject
 from cnnx.pipeline.steps import original as originals
+from cnnx.pipeline.steps.artefacts import MODEL as STEP_MODEL
+from cnnx.pipeline.steps.artefacts import NOTES
+from cnnx.pipeline.steps.definition import resolve
 from cnnx.pipeline.steps.images import few_ranges, remarks
 from cnnx.pipeline.steps.original import Batch
-from cnnx.pipeline.steps.typed_graph import MODEL as STEP_MODEL
-from cnnx.pipeline.steps.typed_graph import NOTES
 from cnnx.recipe import Precision, Scales
 from cnnx.record import Subject
 from cnnx.stats import Verdict
@@ -98,7 +99,7 @@ def export(
     started = time.perf_counter()
     steps = Steps(listener)
     recipe = with_options(
-        originals.resolve(model, trust_recipe=trust_recipe),
+        resolve(model, trust_recipe=trust_recipe),
         calibration=(calibration_data, calibration_images),
         validation=(validation_data, validation_images),
         equalize=equalize,

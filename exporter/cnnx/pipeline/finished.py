@@ -26,7 +26,9 @@ from cnnx.pipeline.predicting import predict_graph
 from cnnx.pipeline.progress import Event, Listener, Progress, Steps, silent
 from cnnx.pipeline.results import BuildResult, ValidateResult
 from cnnx.pipeline.running import OpenSubject, choose_runtime, open_subject
-from cnnx.pipeline.steps.typed_graph import BUILT, engine_step, logits_of
+from cnnx.pipeline.steps.artefacts import BUILT
+from cnnx.pipeline.steps.engine import engine_step
+from cnnx.pipeline.steps.inference import logits_of
 from cnnx.recipe import Recipe, recipe_from_dict
 from cnnx.record import Record, RecordKind, Subject
 from cnnx.store import cache_folder, digest_of_file

@@ -12,14 +12,18 @@ from numpy.typing import NDArray
 
 from cnnx.data.crops import Crops
 from cnnx.pipeline.progress import Steps
-from cnnx.pipeline.results import Candidate
-from cnnx.pipeline.search.method import AUTO, SELECTION_IMAGES, choose_method
+from cnnx.pipeline.search.method import AUTO, SELECTION_IMAGES, Candidate, choose_method
 from cnnx.pipeline.search.repair import REPAIR_IMAGES, put_back_reason, repair_step
 from cnnx.pipeline.search.trials import in_fp16
+from cnnx.pipeline.steps.artefacts import LAYERS, LOGITS
+from cnnx.pipeline.steps.equalized import equalize_step
+from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import picture_sets
 from cnnx.pipeline.steps.original import Batch, Original
-from cnnx.pipeline.steps.statistics import calibration_step, equalize_step, statistics_step
-from cnnx.pipeline.steps.typed_graph import LAYERS, LOGITS, export_step, graph_step, reference_step
+from cnnx.pipeline.steps.ranges import calibration_step
+from cnnx.pipeline.steps.reference import reference_step
+from cnnx.pipeline.steps.statistics import statistics_step
+from cnnx.pipeline.steps.typed_graph import graph_step
 from cnnx.quant.repair import Repair
 from cnnx.recipe import Precision, Recipe, Scales
 from cnnx.runtimes import Runtime

@@ -13,12 +13,13 @@ from cnnx.data.crops import Crops
 from cnnx.environment import installed_version
 from cnnx.errors import BundleError
 from cnnx.labels import read_labels
+from cnnx.own_code import own_code
 from cnnx.pipeline.parts import Job, Parts
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps.typed_graph import MODEL as STEP_MODEL
-from cnnx.pipeline.steps.typed_graph import RANGES
+from cnnx.pipeline.steps.artefacts import MODEL as STEP_MODEL
+from cnnx.pipeline.steps.artefacts import RANGES
 from cnnx.recipe import Recipe
-from cnnx.store import code_digest, digest_of
+from cnnx.store import digest_of
 
 _TOOLS = ("cnnx", "numpy", "onnx", "onnxruntime", "onnxscript", "pillow", "torch")
 
@@ -91,7 +92,7 @@ def _manifest(job: Job, parts: Parts) -> Manifest:
         "graph": parts.typed.key,
         "reference": parts.reference.key,
         "labels": class_names(recipe),
-        "code": code_digest("cnnx.bundle", "cnnx.agreement"),
+        "code": own_code("cnnx.bundle", "cnnx.agreement"),
     }
     return dataclasses.replace(manifest, fingerprint=digest_of(inputs))
 

@@ -19,11 +19,13 @@ from cnnx.pipeline.parts import observe_pictures
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.search.repair import without_repair
 from cnnx.pipeline.steps import original as originals
+from cnnx.pipeline.steps.artefacts import MODEL as STEP_MODEL
+from cnnx.pipeline.steps.artefacts import STATISTICS
+from cnnx.pipeline.steps.definition import refuse_untrusted
+from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import PictureSets, picture_sets
 from cnnx.pipeline.steps.original import Original
-from cnnx.pipeline.steps.statistics import STATISTICS
-from cnnx.pipeline.steps.typed_graph import MODEL as STEP_MODEL
-from cnnx.pipeline.steps.typed_graph import export_step, type_graph
+from cnnx.pipeline.steps.typed_graph import type_graph
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.observation import Observation
 from cnnx.recipe import Recipe, recipe_from_dict, recipe_names
@@ -120,7 +122,7 @@ def _recipe(bundle: Bundle, sources: Sources) -> Recipe:
             where=bundle.path,
             mend="say where it is with --model FILE",
         )
-    originals.refuse_untrusted(recipe, trust_recipe=sources.trust_recipe)
+    refuse_untrusted(recipe, trust_recipe=sources.trust_recipe)
     if recipe.is_onnx and file is not None:
         recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, definition=file.name))
     data = {"calibration": sources.calibration_data, "validation": sources.validation_data}

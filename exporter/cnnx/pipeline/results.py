@@ -16,8 +16,9 @@ from cnnx.bundle.engine import Engine
 from cnnx.pipeline.energy_use import EnergyRatio, EnergyUse
 from cnnx.pipeline.measurements import Advice, Measurement, Unmeasured
 from cnnx.pipeline.progress import StepTime
+from cnnx.pipeline.search.folds import Folds
+from cnnx.pipeline.search.method import Candidate
 from cnnx.quant.coverage import Coverage
-from cnnx.quant.folds import Spread
 from cnnx.quant.repair import Repair
 from cnnx.record import Record, Subject
 from cnnx.stats import Verdict
@@ -90,14 +91,6 @@ class BenchResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A method, and how like the original its INT8 graph is on the selection pictures."""
-
-    method: str
-    likeness: Likeness
-
-
-@dataclass(frozen=True, slots=True)
 class MethodRange:
     """The range that one method gives a tensor, and the share of its non-zero values that this clips."""
 
@@ -122,35 +115,6 @@ class TensorMethods:
     zeros_share: float | None
     nonfinite: int
     methods: dict[str, MethodRange]
-
-
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """The network quantized by the ranges of some of the pictures, held against FP32."""
-
-    images: int
-    likeness: Likeness
-
-
-@dataclass(frozen=True, slots=True)
-class Folds:
-    """What the ranges of disjoint parts of the calibration set would have made of the network.
-
-    Attributes:
-        method: how ranges were chosen.
-        whole: by all calibration pictures.
-        folds: by each part.
-        spreads: how far each tensor's range moves, the worst first.
-        still_moves: nats by which the whole's divergence may still move with other or more pictures.
-        settled: that is little, beside the divergence itself or outright.
-    """
-
-    method: str
-    whole: Fold
-    folds: tuple[Fold, ...]
-    spreads: tuple[Spread, ...]
-    still_moves: float
-    settled: bool
 
 
 @dataclass(frozen=True, slots=True)

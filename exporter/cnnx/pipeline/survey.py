@@ -170,7 +170,8 @@ def _origin(source: str | Path, batches: Sequence[int], plan: SurveyPlan) -> dic
 
 def _digest_of_model(model: str) -> str:
     """Of a recipe, with its graph where it has one."""
-    from cnnx.pipeline.steps.original import OnnxOriginal, resolve
+    from cnnx.pipeline.steps.definition import resolve
+    from cnnx.pipeline.steps.original import OnnxOriginal
 
     recipe = resolve(model, trust_recipe=False)
     return digest_of([recipe.as_dict(), OnnxOriginal(recipe).weights.digest if recipe.is_onnx else None])

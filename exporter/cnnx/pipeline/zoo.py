@@ -157,7 +157,7 @@ def show(model: str, *, trust_recipe: bool = False) -> Architecture:
         RecipeError: there is no such recipe, or it would run code and was not trusted.
         MissingExtra: a PyTorch definition is asked for and PyTorch is absent.
     """
-    from cnnx.pipeline.steps.original import build_torch, resolve
+    from cnnx.pipeline.steps.definition import build_torch, resolve
 
     recipe = resolve(model, trust_recipe=trust_recipe)
     if recipe.is_onnx:

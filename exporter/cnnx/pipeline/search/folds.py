@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +16,49 @@ import numpy as np
 from cnnx.agreement import Likeness
 from cnnx.data.crops import Crops
 from cnnx.errors import UsageError
+from cnnx.own_code import own_code
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.results import Fold, Folds
 from cnnx.pipeline.search.trials import compare_ranges
-from cnnx.pipeline.steps.original import ran_by
-from cnnx.pipeline.steps.statistics import calibration_step, statistics_step
-from cnnx.pipeline.steps.typed_graph import read_calibration
-from cnnx.quant.folds import spreads, still_moves
+from cnnx.pipeline.steps.inference import ORT, ran_by
+from cnnx.pipeline.steps.ranges import calibration_step, read_calibration
+from cnnx.pipeline.steps.statistics import statistics_step
+from cnnx.quant.folds import Spread, spreads, still_moves
 from cnnx.recipe import Recipe
-from cnnx.store import Entry, code_digest
+from cnnx.store import Entry
 
 # A divergence that may still move by a quarter is not settled, unless that is less than this many nats.
 _RELATIVE, _OUTRIGHT = 0.25, 1e-4
 
 _FILE = "folds.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """The network quantized by the ranges of some of the pictures, held against FP32."""
+
+    images: int
+    likeness: Likeness
+
+
+@dataclass(frozen=True, slots=True)
+class Folds:
+    """What the ranges of disjoint parts of the calibration set would have made of the network.
+
+    Attributes:
+        method: how ranges were chosen.
+        whole: by all calibration pictures.
+        folds: by each part.
+        spreads: how far each tensor's range moves, the worst first.
+        still_moves: nats by which the whole's divergence may still move with other or more pictures.
+        settled: that is little, beside the divergence itself or outright.
+    """
+
+    method: str
+    whole: Fold
+    folds: tuple[Fold, ...]
+    spreads: tuple[Spread, ...]
+    still_moves: float
+    settled: bool
 
 
 def fold_crops(calibration: Crops, count: int, *, batch: int) -> tuple[Crops, ...]:
@@ -98,7 +128,7 @@ def folds_step(
         "selection": selection.key,
         "policy": dataclasses.asdict(recipe.precision),
         "method": method,
-        "code": code_digest("cnnx.pipeline.search.folds"),
+        "code": own_code(__name__, ORT),
         **ran_by(),
     }
     inner = Steps(store=steps.store)

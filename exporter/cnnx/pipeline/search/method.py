@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from cnnx.agreement import Likeness
 from cnnx.data.crops import Crops
+from cnnx.own_code import own_code
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.results import Candidate
 from cnnx.pipeline.search.trials import compare_ranges
-from cnnx.pipeline.steps.original import ran_by
-from cnnx.pipeline.steps.statistics import calibration_step
+from cnnx.pipeline.steps.inference import ORT, ran_by
+from cnnx.pipeline.steps.ranges import calibration_step
 from cnnx.recipe import Recipe, Scales
-from cnnx.store import Entry, code_digest
+from cnnx.store import Entry
 
 AUTO = "auto"
 CANDIDATES = ("entropy", "max", "mse", "percentile-99.99", "percentile-99.999")
@@ -24,6 +25,14 @@ SELECTION_IMAGES = 128
 """Pictures that choose (more where `--repair` wants more). They neither calibrate nor validate."""
 
 _FILE = "candidates.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A method, and how like the original its INT8 graph is on the selection pictures."""
+
+    method: str
+    likeness: Likeness
 
 
 def choose_method(
@@ -55,7 +64,7 @@ def choose_method(
         "policy": dataclasses.asdict(recipe.precision),
         "scales": scales,
         "candidates": CANDIDATES,
-        "code": code_digest("cnnx.pipeline.search.method"),
+        "code": own_code(__name__, ORT),
         **ran_by(),
     }
 

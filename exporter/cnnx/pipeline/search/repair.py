@@ -9,14 +9,15 @@ from pathlib import Path
 
 from cnnx.agreement import Likeness
 from cnnx.data.crops import Crops
+from cnnx.own_code import own_code
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.search.trials import Trials
-from cnnx.pipeline.steps.original import ran_by
-from cnnx.pipeline.steps.typed_graph import read_calibration
+from cnnx.pipeline.steps.inference import ORT, ran_by
+from cnnx.pipeline.steps.ranges import read_calibration
 from cnnx.quant.repair import Outcome, PutBack, Repair, repair
 from cnnx.recipe import Recipe, Scales, Thresholds
 from cnnx.stats import Verdict, wilson
-from cnnx.store import Entry, code_digest
+from cnnx.store import Entry
 
 REPAIR_IMAGES = 512
 """Pictures that choose what goes back. They are neither calibrated on nor validated with."""
@@ -61,7 +62,7 @@ def repair_step(
         "validation": validation_images,
         "scales": scales,
         "most": most,
-        "code": code_digest("cnnx.pipeline.search.repair"),
+        "code": own_code(__name__, ORT),
         **ran_by(),
     }
     journal = steps.store.partial("repair", inputs)

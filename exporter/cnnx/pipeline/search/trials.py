@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from cnnx.agreement import Likeness, compare
 from cnnx.data.crops import Crops
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps.typed_graph import MODEL, graph_logits, graph_step, refuse_nonfinite, type_graph
+from cnnx.pipeline.steps.artefacts import MODEL
+from cnnx.pipeline.steps.inference import graph_logits, refuse_nonfinite
+from cnnx.pipeline.steps.typed_graph import graph_step, type_graph
 from cnnx.quant.calibration import Calibration
 from cnnx.recipe import LayerOverride, Recipe, Scales
 from cnnx.store import Entry, atomic_file

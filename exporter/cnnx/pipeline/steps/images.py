@@ -2,21 +2,58 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnnx.data.crops import Crops
+from cnnx.data.crops import Crops, fingerprint, write_crops
 from cnnx.data.images import ImageSet, Split
 from cnnx.data.sets import BUILT_IN, open_images
+from cnnx.environment import installed_version
 from cnnx.errors import UsageError
 from cnnx.labels import read_wnids
-from cnnx.pipeline.progress import Steps
-from cnnx.pipeline.steps.typed_graph import crops_step
+from cnnx.own_code import own_code
+from cnnx.pipeline.progress import Progress, Steps
 from cnnx.recipe import Recipe
 
 # Calibration pictures, or pictures that choose, below which the user is told that they are few.
 _FEW = 64
+
+
+def crops_step(
+    steps: Steps, images: ImageSet, recipe: Recipe, *, count: int, role: str, apart_from: Sequence[Crops] = ()
+) -> Crops:
+    """Decode the pictures of one role, once.
+
+    Args:
+        count: how many at most.
+        role: "calibration", "selection", "validation" or "held-out".
+        apart_from: sets whose pictures must not be among them.
+    """
+    exclude = frozenset(digest for crops in apart_from for digest in crops.digests)
+    inputs = {
+        "images": fingerprint(images, count=count, exclude=exclude),
+        "count": count,
+        "preprocessing": dataclasses.asdict(recipe.preprocessing),
+        "shape": recipe.input.shape,
+        "code": own_code(__name__, "cnnx.data"),
+        "pillow": installed_version("pillow"),
+    }
+
+    def fill(folder: Path, progress: Progress) -> None:
+        write_crops(
+            images,
+            recipe.preprocessing,
+            shape=recipe.input.shape,
+            count=count,
+            folder=folder,
+            exclude=exclude,
+            progress=progress,
+        )
+
+    return Crops.open(steps.make(f"{role} pictures", "crops", inputs, fill).folder)
 
 
 @dataclass(frozen=True, slots=True)

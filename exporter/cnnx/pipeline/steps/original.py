@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,9 +13,11 @@ from numpy.typing import NDArray
 
 from cnnx import runtimes
 from cnnx.environment import installed_version
-from cnnx.errors import GraphError, RecipeError, UsageError
-from cnnx.recipe import InputSpec, ModelSpec, Preprocessing, Recipe, read_recipe
-from cnnx.store import code_digest, digest_of_file
+from cnnx.errors import UsageError
+from cnnx.pipeline.steps.definition import build_torch, check_model
+from cnnx.pipeline.steps.inference import ORT, open_here
+from cnnx.recipe import Recipe
+from cnnx.store import digest_of_file
 from cnnx.weights import Weights, locate
 
 if TYPE_CHECKING:
@@ -36,8 +37,13 @@ class Original(Protocol):
     weights: Weights
     notes: tuple[str, ...]
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """cnnx modules that it loads by name; see `own_code`."""
+        ...
+
     def key(self) -> dict[str, Any]:
-        """Everything the exported graph depends on but the batch, as plain data."""
+        """Everything the exported graph depends on but code and batch, as plain data."""
         ...
 
     def batch(self, asked: Batch) -> Batch:
@@ -55,64 +61,6 @@ class Original(Protocol):
     def release(self) -> None:
         """Give its memory back; it is built again when needed."""
         ...
-
-
-def resolve(model: str, *, trust_recipe: bool) -> Recipe:
-    """The recipe for what the user named: a recipe's name, a recipe file, or an ONNX file.
-
-    Raises:
-        RecipeError: there is none, or it would run code and was not trusted.
-        GraphError: the ONNX file is not a classifier of pictures.
-    """
-    recipe = _recipe_for_onnx(Path(model)) if model.endswith(".onnx") else read_recipe(model)
-    refuse_untrusted(recipe, trust_recipe=trust_recipe)
-    return recipe
-
-
-def refuse_untrusted(recipe: Recipe, *, trust_recipe: bool) -> None:
-    """Refuse a recipe that would run code and was not trusted.
-
-    Raises:
-        RecipeError: it would.
-    """
-    if recipe.runs_user_code and not trust_recipe:
-        raise RecipeError(
-            f"this recipe runs Python code: {recipe.model.definition}",
-            where=recipe.folder / recipe.model.definition.split(":")[0],
-            mend="read that file; if you trust it, add --trust-recipe",
-        )
-
-
-def _recipe_for_onnx(path: Path) -> Recipe:
-    """A recipe for a bare graph: its own sizes, and the usual preprocessing for its channels."""
-    from cnnx.graph.edit import data_inputs, value_types
-    from cnnx.graph.load import input_shape, load_model, logits_name
-
-    graph = load_model(path)
-    _, channels, height, width = input_shape(graph)
-    logits = value_types(graph)[logits_name(graph)].shape
-    classes = logits[1] if logits else None
-    if not isinstance(classes, int):
-        raise GraphError(
-            "the number of classes is not fixed in the graph", where=path, mend="export it again"
-        )
-    if channels not in (1, 3):
-        raise RecipeError(
-            f"the graph takes {channels} channels, pictures have 1 or 3",
-            where=path,
-            mend="write a recipe for it",
-        )
-    resize = max(round(max(height, width) * 256 / 224), max(height, width))
-    gray = Preprocessing(color="gray", resize=resize, mean=(0.5,), std=(0.5,))
-    return Recipe(
-        name=re.sub(r"[^a-z0-9_.-]", "-", path.stem.lower()).lstrip("-_.") or "model",
-        model=ModelSpec(definition=path.name, classes=classes),
-        title=path.name,
-        summary="A graph of the user's own, with the preprocessing usual for its channels.",
-        input=InputSpec(shape=(channels, height, width), name=data_inputs(graph.graph)[0].name),
-        preprocessing=gray if channels == 1 else Preprocessing(resize=resize),
-        folder=path.parent,
-    )
 
 
 def open_original(
@@ -148,9 +96,14 @@ class OnnxOriginal:
         digest = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
         self.weights = Weights(kind="file", origin=self._file.name, digest=digest, file=self._file)
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """What judges it."""
+        return (ORT,)
+
     def key(self) -> dict[str, Any]:
-        """The graph's content, wherever it keeps its weights, and our simplifications of it."""
-        return {"onnx": self.weights.digest, "code": code_digest("cnnx.graph.simplify", "cnnx.graph.load")}
+        """The graph's content, wherever it keeps its weights."""
+        return {"onnx": self.weights.digest}
 
     def batch(self, asked: Batch) -> Batch:
         """The graph's own batch where that is fixed, else what was asked.
@@ -198,6 +151,11 @@ class TorchOriginal:
         self.notes: tuple[str, ...] = ()
         self.weights = weights
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Definitions, and the images behind the statistics of stand-ins."""
+        return ("cnnx.models", "cnnx.data") if self.weights.kind == "standin" else ("cnnx.models",)
+
     def key(self) -> dict[str, Any]:
         """Definition, weights, exporter and the versions of what exports."""
         spec, fit = self._recipe.model, self._recipe.weights
@@ -212,7 +170,6 @@ class TorchOriginal:
             "weights": self.weights.digest,
             "fitted": (fit.training_only, dict(fit.rename), fit.background_classes),
             "statistics": self._statistics_key() if self.weights.kind == "standin" else None,
-            "code": code_digest("cnnx.models", "cnnx.weights", "cnnx.graph.export", "cnnx.graph.simplify"),
             "torch": installed_version("torch"),
             "onnxscript": installed_version("onnxscript"),
         }
@@ -260,7 +217,6 @@ class TorchOriginal:
         return {
             "preprocessing": dataclasses.asdict(self._recipe.preprocessing),
             "images": (_STANDIN_IMAGES, _STANDIN_BATCH),
-            "code": code_digest("cnnx.data"),
         }
 
     def _statistics_batches(self) -> Iterator[NDArray[np.float32]]:
@@ -277,71 +233,3 @@ class TorchOriginal:
         for start in range(0, _STANDIN_IMAGES, _STANDIN_BATCH):
             batch = [crop(images[start + i].load(), preprocessing, shape) for i in range(_STANDIN_BATCH)]
             yield normalize(np.stack(batch), preprocessing)
-
-
-def build_torch(recipe: Recipe, *, trusted: bool) -> nn.Module:
-    """The recipe's definition as a module, weights not loaded.
-
-    Raises:
-        MissingExtra: PyTorch is absent.
-        RecipeError: the definition is unknown or untrusted.
-    """
-    from cnnx import models
-
-    if recipe.runs_user_code:
-        from cnnx.models.user import load_user_model
-
-        return load_user_model(recipe, trusted=trusted)
-    return models.build(
-        recipe.model.definition, classes=recipe.model.classes, arguments=recipe.model.arguments
-    )
-
-
-def check_model(model: nn.Module, recipe: Recipe) -> None:
-    """Hold a model against what its recipe says of it, before weights are loaded.
-
-    Raises:
-        RecipeError: it does not take the recipe's input, gives another number of classes, or has other
-            counts than the recipe states.
-    """
-    spec = recipe.model
-    if recipe.runs_user_code and not (spec.parameters or spec.multiply_adds):
-        return  # it may hold tensors of its own, which do not follow it to the meta device
-    from cnnx.models.count import trace
-
-    rows, logits = trace(model, recipe.input.shape)
-    if logits != (spec.classes,):
-        raise RecipeError(
-            f"the network gives {list(logits)} for a picture, the recipe says {spec.classes} classes",
-            where="model.classes",
-            mend="let the definition take `classes`, or state the number it has",
-        )
-    for key in ("parameters", "multiply_adds"):
-        stated, found = getattr(spec, key), sum(getattr(row, key) for row in rows)
-        if stated not in (0, found):
-            raise RecipeError(
-                f"the network has {found:,} {key.replace('_', '-')}, the recipe states {stated:,}",
-                where=f"model.{key}",
-                mend="mend or drop that key, or mend model.arguments or input.shape",
-            )
-
-
-def open_here(name: str, file: Path) -> runtimes.Session:
-    """A session on that runtime, or the reason why it cannot run here.
-
-    Raises:
-        EnvironmentLacks: the package, driver or GPU it needs is absent.
-    """
-    runtime = runtimes.get(name)
-    if reason := runtime.cannot_run():
-        raise reason
-    return runtime.open(file)
-
-
-def ran_by() -> dict[str, str | None]:
-    """What results of ONNX graphs depend on besides graph and pictures: a part of their steps' keys."""
-    return {
-        "onnx": installed_version("onnx"),
-        "onnxruntime": installed_version("onnxruntime"),
-        "device": runtimes.get("ort").device(),
-    }

@@ -1,0 +1,118 @@
+"""What the user named, as a recipe and as a PyTorch module whose weights are not loaded yet."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnnx.errors import GraphError, RecipeError
+from cnnx.recipe import InputSpec, ModelSpec, Preprocessing, Recipe, read_recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def resolve(model: str, *, trust_recipe: bool) -> Recipe:
+    """The recipe for what the user named: a recipe's name, a recipe file, or an ONNX file.
+
+    Raises:
+        RecipeError: there is none, or it would run code and was not trusted.
+        GraphError: the ONNX file is not a classifier of pictures.
+    """
+    recipe = _recipe_for_onnx(Path(model)) if model.endswith(".onnx") else read_recipe(model)
+    refuse_untrusted(recipe, trust_recipe=trust_recipe)
+    return recipe
+
+
+def refuse_untrusted(recipe: Recipe, *, trust_recipe: bool) -> None:
+    """Refuse a recipe that would run code and was not trusted.
+
+    Raises:
+        RecipeError: it would.
+    """
+    if recipe.runs_user_code and not trust_recipe:
+        raise RecipeError(
+            f"this recipe runs Python code: {recipe.model.definition}",
+            where=recipe.folder / recipe.model.definition.split(":")[0],
+            mend="read that file; if you trust it, add --trust-recipe",
+        )
+
+
+def _recipe_for_onnx(path: Path) -> Recipe:
+    """A recipe for a bare graph: its own sizes, and the usual preprocessing for its channels."""
+    from cnnx.graph.edit import data_inputs, value_types
+    from cnnx.graph.load import input_shape, load_model, logits_name
+
+    graph = load_model(path)
+    _, channels, height, width = input_shape(graph)
+    logits = value_types(graph)[logits_name(graph)].shape
+    classes = logits[1] if logits else None
+    if not isinstance(classes, int):
+        raise GraphError(
+            "the number of classes is not fixed in the graph", where=path, mend="export it again"
+        )
+    if channels not in (1, 3):
+        raise RecipeError(
+            f"the graph takes {channels} channels, pictures have 1 or 3",
+            where=path,
+            mend="write a recipe for it",
+        )
+    resize = max(round(max(height, width) * 256 / 224), max(height, width))
+    gray = Preprocessing(color="gray", resize=resize, mean=(0.5,), std=(0.5,))
+    return Recipe(
+        name=re.sub(r"[^a-z0-9_.-]", "-", path.stem.lower()).lstrip("-_.") or "model",
+        model=ModelSpec(definition=path.name, classes=classes),
+        title=path.name,
+        summary="A graph of the user's own, with the preprocessing usual for its channels.",
+        input=InputSpec(shape=(channels, height, width), name=data_inputs(graph.graph)[0].name),
+        preprocessing=gray if channels == 1 else Preprocessing(resize=resize),
+        folder=path.parent,
+    )
+
+
+def build_torch(recipe: Recipe, *, trusted: bool) -> nn.Module:
+    """The recipe's definition as a module, weights not loaded.
+
+    Raises:
+        MissingExtra: PyTorch is absent.
+        RecipeError: the definition is unknown or untrusted.
+    """
+    from cnnx import models
+
+    if recipe.runs_user_code:
+        from cnnx.models.user import load_user_model
+
+        return load_user_model(recipe, trusted=trusted)
+    return models.build(
+        recipe.model.definition, classes=recipe.model.classes, arguments=recipe.model.arguments
+    )
+
+
+def check_model(model: nn.Module, recipe: Recipe) -> None:
+    """Hold a model against what its recipe says of it, before weights are loaded.
+
+    Raises:
+        RecipeError: it does not take the recipe's input, gives another number of classes, or has other
+            counts than the recipe states.
+    """
+    spec = recipe.model
+    if recipe.runs_user_code and not (spec.parameters or spec.multiply_adds):
+        return  # it may hold tensors of its own, which do not follow it to the meta device
+    from cnnx.models.count import trace
+
+    rows, logits = trace(model, recipe.input.shape)
+    if logits != (spec.classes,):
+        raise RecipeError(
+            f"the network gives {list(logits)} for a picture, the recipe says {spec.classes} classes",
+            where="model.classes",
+            mend="let the definition take `classes`, or state the number it has",
+        )
+    for key in ("parameters", "multiply_adds"):
+        stated, found = getattr(spec, key), sum(getattr(row, key) for row in rows)
+        if stated not in (0, found):
+            raise RecipeError(
+                f"the network has {found:,} {key.replace('_', '-')}, the recipe states {stated:,}",
+                where=f"model.{key}",
+                mend="mend or drop that key, or mend model.arguments or input.shape",
+            )

@@ -1,0 +1,50 @@
+"""The FP32 graph with its channels equalized, for INT8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnnx.own_code import own_code
+from cnnx.pipeline.progress import Progress, Steps
+from cnnx.pipeline.steps.artefacts import MODEL
+from cnnx.pipeline.steps.inference import ORT, PARITY_IMAGES, check_parity, graph_logits
+from cnnx.pipeline.steps.observation import observed, observed_from
+from cnnx.recipe import Recipe
+from cnnx.store import Entry
+
+if TYPE_CHECKING:
+    from cnnx.data.crops import Crops
+
+# Equalization wants the largest value of a channel to within a factor, not to within a percent.
+_EQUALIZE_IMAGES = 64
+
+
+def equalize_step(steps: Steps, graph: Entry, crops: Crops, recipe: Recipe) -> Entry:
+    """The FP32 graph with its channels scaled, by what the first calibration pictures show of them.
+
+    Raises:
+        BuildFailed: it computes something else than before.
+    """
+    inputs = {**observed_from(graph, crops, recipe), "code": own_code(__name__, ORT)}
+
+    def fill(folder: Path, progress: Progress) -> None:
+        from cnnx.graph.equalize import equalize
+        from cnnx.graph.load import load_model, save_model
+
+        pixels = crops.pixels[:_EQUALIZE_IMAGES]
+        model = load_model(graph.folder / MODEL)
+        seen = observed(model, pixels, recipe, folder=folder, progress=progress)
+        equalize(model, {name: seen.channel_maxima(name) for name in seen.watched})
+        save_model(model, folder / MODEL)
+        few = pixels[:PARITY_IMAGES]
+        check_parity(
+            folder / MODEL,
+            few,
+            graph_logits(graph.folder / MODEL, few, recipe.preprocessing),
+            recipe,
+            what="the graph with equalized channels is not the graph before",
+            mend="export with --no-equalize, and report it",
+        )
+
+    return steps.make("equalized channels", "equalized", inputs, fill)

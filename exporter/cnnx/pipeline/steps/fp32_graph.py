@@ -1,0 +1,29 @@
+"""The FP32 graph of the original, simplified."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cnnx.environment import installed_version
+from cnnx.own_code import own_code
+from cnnx.pipeline.progress import Progress, Steps
+from cnnx.pipeline.steps.artefacts import MODEL, NOTES
+from cnnx.pipeline.steps.original import Batch, Original
+from cnnx.store import Entry
+
+
+def export_step(steps: Steps, original: Original, *, batch: Batch) -> Entry:
+    """The original's simplified FP32 graph, and what loading its weights had to say."""
+    inputs = {
+        "original": original.key(),
+        "batch": batch,
+        "code": own_code(__name__, *original.modules),
+        "onnx": installed_version("onnx"),
+    }
+
+    def fill(folder: Path, _: Progress) -> None:
+        original.export(folder / MODEL, batch)
+        (folder / NOTES).write_text(json.dumps(original.notes) + "\n", encoding="utf-8")
+
+    return steps.make("ONNX graph", "export", inputs, fill)

@@ -1,0 +1,96 @@
+"""Images run through a graph that watches its own activations."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnx.data.normalize import normalize
+from cnnx.errors import BundleError
+from cnnx.pipeline.progress import Progress
+from cnnx.pipeline.steps.inference import open_here, ran_by
+from cnnx.quant.observation import Observation, Seen, observe
+from cnnx.recipe import Recipe
+from cnnx.store import Entry, atomic_file
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from cnnx.data.crops import Crops
+
+# A calibration that is killed loses what it saw since, at most.
+_SAVE_SECONDS = 20.0
+
+
+def observed_from(graph: Entry, crops: Crops, recipe: Recipe) -> dict[str, Any]:
+    """What `observed` depends on besides code."""
+    return {
+        "graph": graph.key,
+        "crops": crops.key,
+        "preprocessing": dataclasses.asdict(recipe.preprocessing),
+        **ran_by(),
+    }
+
+
+def observed(
+    model: ModelProto,
+    pixels: NDArray[np.uint8],
+    recipe: Recipe,
+    *,
+    folder: Path,
+    progress: Progress,
+    sampled: Sequence[str] = (),
+    partial: Path | None = None,
+) -> Observation:
+    """Run pictures (N, H, W, C) through a graph that watches itself.
+
+    Args:
+        sampled: tensors to take histograms of.
+        folder: for files that are gone afterwards.
+        partial: where to save what was seen so far, and to go on from.
+    """
+    from cnnx.graph.load import input_shape, save_model
+    from cnnx.graph.observe import MAXIMA, MEANS, SAMPLE, observed_model
+
+    observed = observed_model(model, sampled=sampled)
+    scratch = folder / "observed.onnx"
+    save_model(observed.model, scratch)
+    seen = Observation(observed.channels, observed.samples)
+    if partial is not None and partial.is_file():
+        with contextlib.suppress(BundleError):  # a damaged one: begin anew
+            seen = Observation.load(partial)
+    batch = input_shape(model)[0]
+    size = batch if isinstance(batch, int) else 1
+    del observed
+    session = open_here("ort", scratch)
+    scratch.unlink()
+    saved = time.monotonic()
+
+    def watch(batch: NDArray[np.float32]) -> Seen:
+        # Where too few are left for a graph of fixed batch, it reads some of them twice, and they count
+        # twice: fewer pictures than a batch has.
+        outputs = session.run(batch[np.arange(size) % len(batch)])
+        return Seen(outputs[MAXIMA], outputs[MEANS], outputs.get(SAMPLE, np.empty(0, np.float32)))
+
+    def note(done: int) -> None:
+        nonlocal saved
+        progress(done, len(pixels))
+        if partial is not None and time.monotonic() - saved > _SAVE_SECONDS:
+            with atomic_file(partial) as draft:
+                seen.save(draft)
+            saved = time.monotonic()
+
+    rest = (
+        normalize(pixels[place : place + size], recipe.preprocessing)
+        for place in range(seen.images, len(pixels), size)
+    )
+    observe(watch, rest, seen, progress=note)
+    session.close()
+    return seen

@@ -1,0 +1,53 @@
+"""The logits of the original, which everything made from it is judged by."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cnnx.own_code import own_code
+from cnnx.pipeline.progress import Progress, Steps
+from cnnx.pipeline.steps.artefacts import LOGITS, MODEL
+from cnnx.pipeline.steps.inference import (
+    ORT,
+    PARITY_IMAGES,
+    check_parity,
+    logits_of,
+    ran_by,
+    refuse_nonfinite,
+)
+from cnnx.pipeline.steps.original import Original
+from cnnx.recipe import Recipe
+from cnnx.store import Entry
+
+if TYPE_CHECKING:
+    from cnnx.data.crops import Crops
+
+
+def reference_step(steps: Steps, original: Original, graph: Entry, crops: Crops, recipe: Recipe) -> Entry:
+    """The original's logits for the validation pictures; the exported graph is checked against them.
+
+    Raises:
+        BuildFailed: the FP32 graph and the original disagree.
+    """
+    inputs = {
+        "original": graph.key,
+        "crops": crops.key,
+        "preprocessing": dataclasses.asdict(recipe.preprocessing),
+        "code": own_code(__name__, ORT, *original.modules),
+        **ran_by(),
+    }
+
+    def fill(folder: Path, progress: Progress) -> None:
+        session = original.session()
+        logits = logits_of(session, crops.pixels, recipe.preprocessing, progress=progress)
+        session.close()
+        original.release()
+        refuse_nonfinite(logits, recipe)
+        check_parity(graph.folder / MODEL, crops.pixels[:PARITY_IMAGES], logits, recipe)
+        np.save(folder / LOGITS, logits)
+
+    return steps.make("original's logits", "reference", inputs, fill)
