@@ -98,7 +98,7 @@ def test_a_validation_survives_being_written():
     assert validation.flips and validation_from_dict(validation.as_dict()) == validation
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.floats(-50, 50), st.floats(0.01, 3))
 def test_divergence_is_that_of_probabilities(seed, shift, noise):
     original = logits(40, seed=seed)

@@ -98,7 +98,7 @@ def test_what_was_written_is_read_again(whole):
     assert [engine.identity for engine in opened.engines()] == ["rtx-1-sm86"]
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from((*PORTABLE, *ENGINE)), st.data())
 def test_any_byte_changed_anywhere_is_refused(whole, tmp_path_factory, file, data):
     copy = tmp_path_factory.mktemp("copy") / "b"

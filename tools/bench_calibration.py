@@ -30,9 +30,9 @@ from cnnx.data.sets import open_images
 from cnnx.graph import observe as observing
 from cnnx.graph.load import load_model, save_model
 from cnnx.graph.placement import plan_layers, tensors_to_observe
-from cnnx.quant.calibration import calibration_of
 from cnnx.quant.methods import METHODS
 from cnnx.quant.observation import Observation, Seen, observe
+from cnnx.quant.ranges import calibration_of
 from cnnx.recipe import Recipe, read_recipe
 from cnnx.runtimes import get
 

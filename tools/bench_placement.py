@@ -27,7 +27,6 @@ from cnnx.agreement import compare
 from cnnx.graph.rules import RULES
 from cnnx.pipeline.parts import Job, make_parts
 from cnnx.pipeline.progress import Steps
-from cnnx.pipeline.steps.artefacts import MODEL
 from cnnx.pipeline.steps.inference import graph_logits
 from cnnx.pipeline.steps.original import open_original
 from cnnx.recipe import read_recipe, recipe_names
@@ -77,7 +76,7 @@ def run_cell(name: str, variant: str) -> cells.Record:
     original = open_original(recipe, "pretrained", trust_recipe=False, progress=lambda *_: None)
     parts = make_parts(job, original, Steps(), labels=None)
     crops = parts.validation
-    logits = graph_logits(parts.typed.folder / MODEL, crops.pixels, recipe.preprocessing)
+    logits = graph_logits(parts.typed.model, crops.pixels, recipe.preprocessing)
     likeness = compare(parts.logits, logits)
     assert crops.labels is not None
     right = [logits.argmax(axis=1) == crops.labels for logits in (parts.logits, logits)]
@@ -85,7 +84,7 @@ def run_cell(name: str, variant: str) -> cells.Record:
         "name": name,
         "variant": variant,
         "int8_share": parts.described["int8_share"],
-        "graph": digest_of_file(parts.typed.folder / MODEL),
+        "graph": digest_of_file(parts.typed.model),
         "both": int(np.sum(right[0] & right[1])),
         "only_original": int(np.sum(right[0] & ~right[1])),
         "only_engine": int(np.sum(~right[0] & right[1])),

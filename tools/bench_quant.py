@@ -44,7 +44,7 @@ from cnnx.graph.inspect import expected_types, int8_share, layers
 from cnnx.graph.lint import lint
 from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.search.method import SELECTION_IMAGES
-from cnnx.pipeline.steps.artefacts import LOGITS, MODEL
+from cnnx.pipeline.steps.artefacts import MODEL, Fp32Graph
 from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import crops_step
 from cnnx.pipeline.steps.inference import graph_logits
@@ -52,7 +52,7 @@ from cnnx.pipeline.steps.original import open_original
 from cnnx.pipeline.steps.reference import reference_step
 from cnnx.recipe import Recipe, read_recipe
 from cnnx.runtimes import BuildRequest
-from cnnx.store import Entry, atomic_file
+from cnnx.store import atomic_file
 from quant_records import LARGE, ROOT, WAYS, networks, place, recorded, records
 
 VENV = ROOT / "build" / "modelopt-venv"
@@ -71,7 +71,7 @@ class Ground:
     """What every way is given of a network, and what judges it (of a large one nothing does)."""
 
     recipe: Recipe
-    graph: Entry
+    graph: Fp32Graph
     calibration: Crops
     selection: Crops
     validation: Crops | None
@@ -98,7 +98,7 @@ def prepare(name: str, *, images: int, large: bool) -> Ground:
     calibration = pictures("calibration", count, *apart, selection)
     logits = None
     if validation is not None:
-        logits = np.load(reference_step(steps, original, graph, validation, recipe).folder / LOGITS)
+        logits = reference_step(steps, original, graph, validation, recipe).logits
     return Ground(recipe, graph, calibration, selection, validation, logits)
 
 
@@ -153,7 +153,7 @@ def quantize(ground: Ground, way: str, folder: Path, out: Path) -> dict[str, Any
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         # ModelOpt leaves files beside the graph: the cache's own is not given away.
         graph = Path(scratch) / MODEL
-        graph.write_bytes((ground.graph.folder / MODEL).read_bytes())
+        graph.write_bytes(ground.graph.model.read_bytes())
         work = {
             "graph": str(graph),
             "key": ground.graph.key,

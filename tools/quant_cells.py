@@ -64,12 +64,9 @@ def ours(method: str, work: Work) -> Callable[[], None]:
     """What `cnnx export --int8` does between the FP32 graph and the INT8 graph, with an empty cache."""
     from cnnx.data.crops import Crops
     from cnnx.pipeline.progress import Steps
+    from cnnx.pipeline.quantizer import Quantizer
     from cnnx.pipeline.search.method import AUTO, choose_method
-    from cnnx.pipeline.steps.artefacts import MODEL
-    from cnnx.pipeline.steps.equalized import equalize_step
-    from cnnx.pipeline.steps.ranges import calibration_step
-    from cnnx.pipeline.steps.statistics import statistics_step
-    from cnnx.pipeline.steps.typed_graph import graph_step
+    from cnnx.pipeline.steps.artefacts import Fp32Graph
     from cnnx.recipe import read_recipe
     from cnnx.store import Entry, Store
 
@@ -79,17 +76,13 @@ def ours(method: str, work: Work) -> Callable[[], None]:
         recipe = read_recipe(work["network"])
         steps = Steps(store=Store(Path(work["scratch"])))
         images = Crops.open(Path(work["images"]))
-        source = Entry("export", work["key"], Path(work["graph"]).parent, reused=True)
-        if recipe.precision.equalize:
-            source = equalize_step(steps, source, images, recipe)
-        seen = statistics_step(steps, source, images, recipe, precision="int8")
+        exported = Fp32Graph(Entry("export", work["key"], Path(work["graph"]).parent, reused=True))
+        quantizer = Quantizer.observe(steps, exported, images, recipe)
         chosen = method or recipe.calibration.method
         if chosen == AUTO:
-            selection = Crops.open(Path(work["selection"]))
-            chosen = choose_method(steps, source, seen, images, selection, recipe, scales="fp16")[0].method
-        ranges = calibration_step(steps, seen, images, method=chosen)
-        typed = graph_step(steps, source, ranges, recipe, precision="int8", scales="fp16")
-        Path(work["out"]).write_bytes((typed.folder / MODEL).read_bytes())
+            chosen = choose_method(quantizer, Crops.open(Path(work["selection"])))[0].method
+        typed = quantizer.typed(quantizer.ranges(chosen))
+        Path(work["out"]).write_bytes(typed.model.read_bytes())
         work["method"] = chosen
 
     return run

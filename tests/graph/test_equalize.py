@@ -42,7 +42,7 @@ def test_the_function_stays(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_how_channels_were_scaled_before_makes_no_difference(name: str, seed: int) -> None:
     model, x = GRAPHS[name](), images()

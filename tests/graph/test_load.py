@@ -90,7 +90,7 @@ def test_a_short_weights_file_is_refused_before_it_is_read(split):
         load_model(split)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cut=st.floats(0, 0.999), junk=st.binary(max_size=64))
 def test_truncated_or_foreign_bytes_are_refused(tmp_path_factory, cut, junk):
     whole = plain().SerializeToString()

@@ -99,7 +99,7 @@ def test_a_sample_meets_every_column_and_channel(shape: tuple[int, int, int]) ->
         assert counts.min() > 0 and counts.max() - counts.min() <= 0.2 * counts.max() + 2
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(place=st.integers(0, 4 * 3 * 12 * 12 - 1), value=st.sampled_from([np.nan, np.inf, -np.inf]))
 def test_one_bad_value_anywhere_shows(place: int, value: float) -> None:
     observed = observed_model(GRAPHS["plain"]())

@@ -23,7 +23,7 @@ from cnnx.recipe import LayerOverride, PrecisionPolicy, Scales
 KINDS = {"fp16": np.float16, "fp32": np.float32}
 POLICY = PrecisionPolicy(small_layers="int8", reason="test")
 scale_types = st.sampled_from(["fp16", "fp32"])
-few = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite

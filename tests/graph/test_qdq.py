@@ -41,7 +41,6 @@ def test_scales_are_positive_representable_and_cover_their_range(amax, kind):
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-@settings(deadline=None)
 @given(data=st.data(), kind=st.sampled_from(["fp16", "fp32"]))
 def test_weights_come_back_within_half_a_scale(axis, data, kind):
     shape = data.draw(st.sampled_from([(5, 3), (4, 2, 3, 3), (1, 1), (7, 9)]))
@@ -61,7 +60,7 @@ def test_slices_of_a_large_weight_are_quantized_as_the_whole():
         np.testing.assert_array_equal(integers[::97], np.rint(values / spread)[::97])
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     amax=st.floats(0.01, 100), x=hnp.arrays(np.float32, (1, 3, 12, 12), elements=st.floats(-1, 1, width=32))
 )

@@ -30,7 +30,7 @@ PUBLISHED = json.loads((Path(__file__).parent / "published_tensors.json").read_t
     kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     size=st.tuples(st.integers(3, 9), st.integers(3, 9)),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_convolutions_are_counted_as_they_are_computed(
     groups: int, kernel: tuple[int, int], size: tuple[int, int]
 ) -> None:

@@ -14,7 +14,7 @@ import cnnx
 from cnnx.errors import UsageError
 from cnnx.pipeline.progress import Listener
 from cnnx.pipeline.results import CalibrateResult
-from cnnx.pipeline.steps import statistics as calibrating
+from cnnx.pipeline.steps import observation
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.methods import METHODS
 
@@ -83,7 +83,7 @@ def test_few_pictures_are_too_few_and_many_are_not(images: int, settled: bool) -
 def test_a_stopped_fold_is_gone_on_with_and_finished_ones_stay(
     monkeypatch: pytest.MonkeyPatch, stop_at: Callable[[str, int, list[int]], Listener]
 ) -> None:
-    monkeypatch.setattr(calibrating, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(observation, "_SAVE_SECONDS", 0.0)
     seen: list[int] = []
     options = {"calibration_images": 37, "folds": 3, "method": "max"}
     title = "fold 2 of 3 through the graph"

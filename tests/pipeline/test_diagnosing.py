@@ -13,8 +13,8 @@ import pytest
 import cnnx
 from cnnx.data.crops import Crops
 from cnnx.errors import BundleError, UsageError, WeightsError
+from cnnx.pipeline import quantizer
 from cnnx.pipeline.results import plain
-from cnnx.pipeline.search import trials as tries
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 
@@ -80,10 +80,10 @@ def test_a_stopped_diagnosis_goes_on_where_it_was(
     with pytest.raises(KeyboardInterrupt):
         cnnx.diagnose(twin, images=9, listener=stop_at(STEP, 10, []))
     (journal,) = (cache / "damage").glob(".*.partial")
-    monkeypatch.setattr(tries, "type_graph", count := Counting(tries.type_graph))
+    monkeypatch.setattr(quantizer, "type_graph", count := Counting(quantizer.type_graph))
     found = cnnx.diagnose(twin, images=9).findings
-    # None in INT8 and seven layers were known; all in INT8 is run once more, for its logits.
-    assert count.calls == len(found.layers) - 7 + 1 and not journal.exists()
+    # None in INT8 and seven layers were known; all in INT8 is written for its logits and to be checked.
+    assert count.calls == len(found.layers) - 7 + 2 and not journal.exists()
 
 
 def test_an_fp16_bundle_has_nothing_quantized(twin: Path, tmp_path: Path) -> None:

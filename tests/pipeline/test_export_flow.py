@@ -119,7 +119,7 @@ def test_a_fixed_batch_is_calibrated_with_every_picture(int8, tmp_path):
 
 def test_a_calibration_that_was_stopped_goes_on_where_it_was(int8, tmp_path, monkeypatch, stop_at):
     monkeypatch.setenv("CNNX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("cnnx.pipeline.steps.statistics._SAVE_SECONDS", 0)
+    monkeypatch.setattr("cnnx.pipeline.steps.observation._SAVE_SECONDS", 0)
     seen: list[int] = []
     step = "calibration pictures through the graph"
 

@@ -10,7 +10,8 @@ import pytest
 
 import cnnx
 from cnnx.errors import UsageError
-from cnnx.pipeline.search import trials as tries
+from cnnx.pipeline import quantizer
+from cnnx.pipeline.search.trials import read_journal
 from cnnx.stats import Verdict
 
 pytest.importorskip("torch", reason="exports need PyTorch")
@@ -93,7 +94,7 @@ def test_a_stopped_search_goes_on_where_it_was(tmp_path: Path, monkeypatch: Any,
         export("resnet20-hostile", tmp_path / "b", repair=True, listener=stop_at("repair", 10, trials))
     (journal,) = (tmp_path / "cache" / "repair").glob(".*.partial")
     assert len(json.loads(journal.read_text())) == 10
-    monkeypatch.setattr(tries, "type_graph", count := Counting(tries.type_graph))
+    monkeypatch.setattr(quantizer, "type_graph", count := Counting(quantizer.type_graph))
     result = export("resnet20-hostile", tmp_path / "b", repair=True, listener=stop_at("repair", 0, trials))
     assert count.calls == result.repair.tried - 10  # what was tried before is not tried again
     assert result.repair.after.passes and not journal.exists()
@@ -118,4 +119,4 @@ def test_options_that_would_do_nothing_are_refused(options: Any, says: str, tmp_
 def test_a_damaged_journal_is_begun_anew(tmp_path: Path) -> None:
     file = tmp_path / "journal"
     file.write_text('[[["conv1"], {"distance": 1')
-    assert tries.read_journal(file) == tries.read_journal(tmp_path / "absent") == {}
+    assert read_journal(file) == read_journal(tmp_path / "absent") == {}

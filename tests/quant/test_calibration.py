@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from cnnx.errors import BundleError, UsageError
-from cnnx.quant.calibration import Calibration, calibration_of
+from cnnx.quant.calibration import Calibration
 from cnnx.quant.methods import METHODS
 from cnnx.quant.observation import Observation, Seen
+from cnnx.quant.ranges import calibration_of
 
 Floats = NDArray[np.float32]
 

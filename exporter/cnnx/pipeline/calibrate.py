@@ -9,20 +9,16 @@ from cnnx.data.crops import Crops
 from cnnx.errors import UsageError
 from cnnx.pipeline.options import check_calibrator, with_options
 from cnnx.pipeline.progress import Listener, Steps, silent
+from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.results import CalibrateResult, MethodRange, TensorMethods
-from cnnx.pipeline.search.folds import Folds, fold_crops, folds_step, statistics_by_fold, verdict
+from cnnx.pipeline.search.folds import Folds, fold_crops, folds_step, observe_by_fold, verdict
 from cnnx.pipeline.search.method import AUTO, SELECTION_IMAGES, Candidate, choose_method
 from cnnx.pipeline.steps import original as originals
-from cnnx.pipeline.steps.artefacts import STATISTICS
 from cnnx.pipeline.steps.definition import resolve
-from cnnx.pipeline.steps.equalized import equalize_step
 from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import few_ranges, picture_sets, remarks
-from cnnx.pipeline.steps.ranges import calibration_step, read_calibration
-from cnnx.pipeline.steps.statistics import statistics_step
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.methods import METHODS
-from cnnx.quant.observation import Observation
 
 
 def calibrate(
@@ -81,38 +77,23 @@ def calibrate(
     calibration, selection = pictures.calibration, pictures.selection
     assert calibration is not None
     dealt = fold_crops(calibration, folds, batch=batch[0]) if folds else ()
-    if recipe.precision.equalize:
-        graph = equalize_step(steps, graph, calibration, recipe)
     if dealt:
-        statistics, parts = statistics_by_fold(steps, graph, calibration, dealt, recipe)
+        quantizer, parts = observe_by_fold(steps, graph, calibration, dealt, recipe)
     else:
-        statistics, parts = statistics_step(steps, graph, calibration, recipe, precision="int8"), ()
+        quantizer, parts = Quantizer.observe(steps, graph, calibration, recipe), ()
     candidates: tuple[Candidate, ...] = ()
     if selection and chosen == AUTO:
-        candidates = choose_method(steps, graph, statistics, calibration, selection, recipe, scales="fp16")
+        candidates = choose_method(quantizer, selection)
         chosen = candidates[0].method
-    compared = None
-    if selection and dealt:
-        compared = folds_step(
-            steps,
-            graph,
-            (calibration, statistics),
-            list(zip(dealt, parts, strict=True)),
-            selection,
-            recipe,
-            method=chosen,
-        )
-    shown = {
-        name: read_calibration(calibration_step(steps, statistics, calibration, method=name))
-        for name in ([chosen] if method else METHODS)
-    }
+    compared = folds_step(quantizer, parts, selection, method=chosen) if selection and parts else None
+    shown = {name: quantizer.ranges(name).read() for name in ([chosen] if method else METHODS)}
     return CalibrateResult(
         network=recipe.name,
         images=len(calibration),
         image_set=calibration.name,
         selection_images=len(selection) if selection else 0,
         equalized=recipe.precision.equalize,
-        tensors=_side_by_side(shown, Observation.load(statistics.folder / STATISTICS).sampled),
+        tensors=_side_by_side(shown, quantizer.statistics.read().sampled),
         folds=compared,
         candidates=candidates,
         notes=(*_notes(shown, calibration, compared), *remarks(calibration, selection, None)),

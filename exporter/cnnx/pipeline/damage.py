@@ -13,16 +13,14 @@ from numpy.typing import NDArray
 
 from cnnx.agreement import Likeness, compare
 from cnnx.own_code import own_code
-from cnnx.pipeline.progress import Progress, Steps
+from cnnx.pipeline.progress import Progress
+from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.trials import Trials
-from cnnx.pipeline.steps.artefacts import MODEL
 from cnnx.pipeline.steps.inference import ORT, ran_by
 from cnnx.pipeline.steps.typed_graph import observed_maxima
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.coverage import Coverage, coverage
-from cnnx.quant.observation import Observation
-from cnnx.recipe import Recipe, Scales
-from cnnx.store import Entry, digest_of
+from cnnx.store import digest_of
 
 _FILE, _LOGITS = "damage.json", "logits.npz"
 
@@ -47,44 +45,40 @@ class Damage:
 
 
 def damage_step(
-    steps: Steps,
-    graph: Entry,
+    quantizer: Quantizer,
     calibration: Calibration,
     pixels: NDArray[np.uint8],
-    recipe: Recipe,
     *,
     pictures: str,
     layers: Sequence[str],
-    scales: Scales,
 ) -> Damage:
     """Try each layer alone in INT8. Who was stopped goes on where they were.
 
     Args:
-        graph: the FP32 graph that the bundle's was made from.
+        quantizer: what the bundle's graph was made by.
         calibration: the bundle's.
         pixels: pictures (N, H, W, C).
-        recipe: the bundle's.
         pictures: digest of their list.
         layers: the bundle's INT8 layers.
-        scales: type of the scales.
     """
+    recipe = quantizer.recipe
     inputs = {
-        "graph": graph.key,
+        "graph": quantizer.graph.key,
         "calibration": digest_of(json.loads(calibration.to_json())),
         "pictures": pictures,
         "images": len(pixels),
         "preprocessing": dataclasses.asdict(recipe.preprocessing),
         "policy": dataclasses.asdict(recipe.precision),
         "layers": layers,
-        "scales": scales,
+        "scales": quantizer.scales,
         "code": own_code(__name__, ORT),
         **ran_by(),
     }
-    journal = steps.store.partial("damage", inputs)
+    journal = quantizer.steps.store.partial("damage", inputs)
 
     def fill(folder: Path, progress: Progress) -> None:
         total = len(layers) + 3
-        trials = Trials(graph, calibration, pixels, recipe, layers=layers, scales=scales, journal=journal)
+        trials = Trials(quantizer, calibration, pixels, layers=layers, journal=journal)
         progress(1, total)
         int8 = trials.logits(frozenset(layers))
         progress(2, total)
@@ -100,7 +94,7 @@ def damage_step(
             np.savez_compressed(file, original=trials.original, int8=int8)
         journal.unlink(missing_ok=True)
 
-    entry = steps.make("each layer alone in INT8", "damage", inputs, fill)
+    entry = quantizer.steps.make("each layer alone in INT8", "damage", inputs, fill)
     found = json.loads((entry.folder / _FILE).read_text(encoding="utf-8"))
     with np.load(entry.folder / _LOGITS, allow_pickle=False) as saved:
         original, int8 = saved["original"], saved["int8"]
@@ -113,43 +107,42 @@ def damage_step(
     )
 
 
-def coverages(
-    graph: Entry, calibration: Calibration, seen: Observation, recipe: Recipe, *, scales: Scales
-) -> tuple[Coverage, ...]:
+def coverages(quantizer: Quantizer, calibration: Calibration) -> tuple[Coverage, ...]:
     """Every tensor that carries Q/DQ, in the order they are first read."""
     from cnnx.graph.load import load_model
     from cnnx.graph.placement import plan_layers, quantized_uses
     from cnnx.graph.qdq import scales_from_amax
 
-    model = load_model(graph.folder / MODEL)
+    model = load_model(quantizer.graph.model)
     plan = plan_layers(
         model,
         precision="int8",
-        policy=recipe.precision,
+        policy=quantizer.recipe.precision,
         maxima=observed_maxima(calibration),
-        scales=scales,
+        scales=quantizer.scales,
     )
+    seen = quantizer.statistics.read()
     found = []
     for tensor, readers in quantized_uses(model, plan).items():
-        step = scales_from_amax(np.array(calibration.ranges[tensor].amax), scales=scales)
+        step = scales_from_amax(np.array(calibration.ranges[tensor].amax), scales=quantizer.scales)
         found.append(coverage(seen, tensor, step=float(step), read_by=readers))
     return tuple(found)
 
 
-def weights_lost(graph: Entry, layers: Sequence[str], *, scales: Scales) -> dict[str, float]:
+def weights_lost(quantizer: Quantizer, layers: Sequence[str]) -> dict[str, float]:
     """INT8 layer -> share of its weights other than zero that round to zero."""
     from cnnx.graph import edit
     from cnnx.graph.load import load_model
     from cnnx.graph.qdq import quantize_weight
 
-    model = load_model(graph.folder / MODEL)
+    model = load_model(quantizer.graph.model)
     constants = edit.initializers(model.graph)
     found = {}
     for node in model.graph.node:
         axis = edit.weight_axis(node, constants) if node.name in layers else None
         if axis is not None:
             weight = edit.array(constants[node.input[1]])
-            integers, _ = quantize_weight(weight, axis=axis, scales=scales)
+            integers, _ = quantize_weight(weight, axis=axis, scales=quantizer.scales)
             alive = weight != 0
             found[node.name] = float(np.mean(integers[alive] == 0)) if alive.any() else 0.0
     return found

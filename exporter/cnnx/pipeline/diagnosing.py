@@ -81,7 +81,7 @@ def diagnose(
     )
     remade = remake(opened, sources, steps)
     crops, notes = _pictures(remade, steps, images)
-    findings = _findings(opened, remade, crops, notes, steps, images=images)
+    findings = _findings(opened, remade, crops, notes, images=images)
     record = keep(opened, "diagnosis", open_subject(opened, "ort").subject, findings.as_dict())
     return DiagnoseResult(opened, findings, record, tuple(steps.times))
 
@@ -89,7 +89,7 @@ def diagnose(
 def _pictures(remade: Remade, steps: Steps, count: int) -> tuple[Crops, tuple[str, ...]]:
     """What layers are tried on, and what is to be said of it."""
     try:
-        crops = held_out(steps, remade.recipe, remade.pictures, count)
+        crops = held_out(steps, remade.quantizer.recipe, remade.pictures, count)
     except ImageError as error:
         assert remade.pictures.validation is not None
         return remade.pictures.validation, (
@@ -103,38 +103,26 @@ def _pictures(remade: Remade, steps: Steps, count: int) -> tuple[Crops, tuple[st
 
 
 def _findings(
-    bundle: Bundle, remade: Remade, crops: Crops, notes: tuple[str, ...], steps: Steps, *, images: int
+    bundle: Bundle, remade: Remade, crops: Crops, notes: tuple[str, ...], *, images: int
 ) -> Findings:
     manifest, pixels = bundle.manifest, crops.pixels[:images]
     names = [layer["node"] for layer in manifest.layers if layer["precision"] == "int8"]
-    damage = damage_step(
-        steps,
-        remade.graph,
-        remade.calibration,
-        pixels,
-        remade.recipe,
-        pictures=crops.key,
-        layers=names,
-        scales=manifest.scales,
-    )
-    tensors = coverages(remade.graph, remade.calibration, remade.seen, remade.recipe, scales=manifest.scales)
+    damage = damage_step(remade.quantizer, remade.calibration, pixels, pictures=crops.key, layers=names)
+    tensors = coverages(remade.quantizer, remade.calibration)
     rows = [row for row in inspect_layers(load_model(bundle.model)) if row.multiply_adds]
     findings = Findings(
         images=len(pixels),
         image_set=crops.name,
         floor=damage.floor,
         whole=damage.whole,
-        layers=_layers(
-            rows, damage, tensors, weights_lost(remade.graph, names, scales=manifest.scales), len(pixels)
-        ),
+        layers=_layers(rows, damage, tensors, weights_lost(remade.quantizer, names), len(pixels)),
         others=_others(bundle, rows),
         tensors=tensors,
         flips=_flips(bundle.labels, damage, crops),
         notes=notes,
     )
-    return dataclasses.replace(
-        findings, reading=read_findings(findings, recipe=remade.recipe, calibration=remade.calibration)
-    )
+    reading = read_findings(findings, recipe=remade.quantizer.recipe, calibration=remade.calibration)
+    return dataclasses.replace(findings, reading=reading)
 
 
 def _layers(

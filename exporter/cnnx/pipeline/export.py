@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import resource
 import time
 from collections.abc import Sequence
@@ -29,8 +28,6 @@ from cnnx.pipeline.publish import class_names, publish
 from cnnx.pipeline.results import ExportResult
 from cnnx.pipeline.running import OpenSubject, choose_runtime, open_subject
 from cnnx.pipeline.steps import original as originals
-from cnnx.pipeline.steps.artefacts import MODEL as STEP_MODEL
-from cnnx.pipeline.steps.artefacts import NOTES
 from cnnx.pipeline.steps.definition import resolve
 from cnnx.pipeline.steps.images import few_ranges, remarks
 from cnnx.pipeline.steps.original import Batch
@@ -133,7 +130,7 @@ def export(
     parts = make_parts(job, source, steps, labels=None if labels is None else Path(labels))
     found = None
     if job.repair_trials:
-        job, parts, found = repaired(job, parts, steps)
+        job, parts, found = repaired(job, parts)
     bundle, unchanged = publish(job, parts, steps)
     engines = _engines(job, bundle, steps)
     before = latest_validation(bundle, bundle.records()) if unchanged else None
@@ -227,14 +224,14 @@ def _measure(job: Job, bundle: Bundle, parts: Parts, steps: Steps) -> tuple[Meas
 
 
 def _original_graph(bundle: Bundle, parts: Parts, beside: Subject) -> OpenSubject:
-    file = parts.graph.folder / STEP_MODEL
+    file = parts.graph.model
     digest = bundle.manifest.weights["digest"]
     subject = dataclasses.replace(beside, artefact="original", precision="fp32", digest=digest)
     return OpenSubject(subject, runtimes.get("ort"), file)
 
 
 def _notes(job: Job, parts: Parts) -> tuple[str, ...]:
-    notes: list[str] = json.loads((parts.graph.folder / NOTES).read_text(encoding="utf-8"))
+    notes = [*parts.graph.notes]
     if parts.original.weights.kind == "standin":
         notes.append("Stand-in weights: agreement proves nothing, latency and memory hold.")
     if job.recipe.is_onnx:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,6 @@ from cnnx.pipeline.predicting import predict_graph
 from cnnx.pipeline.progress import Event, Listener, Progress, Steps, silent
 from cnnx.pipeline.results import BuildResult, ValidateResult
 from cnnx.pipeline.running import OpenSubject, choose_runtime, open_subject
-from cnnx.pipeline.steps.artefacts import BUILT
 from cnnx.pipeline.steps.engine import engine_step
 from cnnx.pipeline.steps.inference import logits_of
 from cnnx.recipe import Recipe, recipe_from_dict
@@ -204,13 +202,12 @@ def build_into(
         compute_capabilities=tuple(sm),
         options=dataclasses.replace(asked, timing_cache_folder=caches),
     )
-    entry = engine_step(steps, bundle.model, runtime=runtime, request=request)
+    built = engine_step(steps, bundle.model, runtime=runtime, request=request)
     environment = detect().as_dict()
     standing = {engine.identity: engine for engine in bundle.engines()}
     engines = []
-    for place in sorted(path for path in entry.folder.iterdir() if path.is_dir()):
-        said = json.loads((place / BUILT).read_text(encoding="utf-8"))
-        digest = digest_of_file(place / said["file"])
+    for plan, said in built.read():
+        digest = digest_of_file(plan)
         known = standing.get(said["identity"])
         if known is not None and known.digest == digest and _is_intact(bundle, known):
             engines.append(known)
@@ -224,7 +221,7 @@ def build_into(
             environment=environment,
             batch=request.batch,
         )
-        bundle.add_engine(engine, place / engine.file)
+        bundle.add_engine(engine, plan)
         engines.append(engine)
     return tuple(engines)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +11,18 @@ from numpy.typing import NDArray
 
 from cnnx.data.crops import Crops
 from cnnx.pipeline.progress import Steps
+from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.method import AUTO, SELECTION_IMAGES, Candidate, choose_method
 from cnnx.pipeline.search.repair import REPAIR_IMAGES, put_back_reason, repair_step
-from cnnx.pipeline.search.trials import in_fp16
-from cnnx.pipeline.steps.artefacts import LAYERS, LOGITS
-from cnnx.pipeline.steps.equalized import equalize_step
+from cnnx.pipeline.steps.artefacts import Fp32Graph, Ranges, Reference, TypedGraph
 from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import picture_sets
 from cnnx.pipeline.steps.original import Batch, Original
-from cnnx.pipeline.steps.ranges import calibration_step
 from cnnx.pipeline.steps.reference import reference_step
-from cnnx.pipeline.steps.statistics import statistics_step
 from cnnx.pipeline.steps.typed_graph import graph_step
 from cnnx.quant.repair import Repair
 from cnnx.recipe import Precision, Recipe, Scales
 from cnnx.runtimes import Runtime
-from cnnx.store import Entry
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,31 +46,30 @@ class Parts:
 
     Attributes:
         graph: as exported.
-        source: the FP32 graph that was typed or quantized; `graph` with its channels equalized, or itself.
+        quantizer: what typed it from calibration images; None in FP32, which needs none.
+        ranges: that it was quantized by; likewise.
     """
 
     original: Original
     validation: Crops
     calibration: Crops | None
     selection: Crops | None
-    graph: Entry
-    source: Entry
-    reference: Entry
-    ranges: Entry | None
-    typed: Entry
+    graph: Fp32Graph
+    reference: Reference
+    quantizer: Quantizer | None
+    ranges: Ranges | None
+    typed: TypedGraph
     candidates: tuple[Candidate, ...]
 
     @property
     def described(self) -> dict[str, Any]:
-        """What typing the graph left to say of its layers."""
-        described: dict[str, Any] = json.loads((self.typed.folder / LAYERS).read_text(encoding="utf-8"))
-        return described
+        """The plan of the typed graph's layers."""
+        return self.typed.described
 
     @property
     def logits(self) -> NDArray[np.float32]:
-        """The original's, for the validation pictures."""
-        logits: NDArray[np.float32] = np.load(self.reference.folder / LOGITS, allow_pickle=False)
-        return logits
+        """The original's, for the validation images."""
+        return self.reference.logits
 
 
 def make_parts(job: Job, original: Original, steps: Steps, *, labels: Path | None) -> Parts:
@@ -91,49 +85,31 @@ def make_parts(job: Job, original: Original, steps: Steps, *, labels: Path | Non
     validation, calibration, selection = pictures.validation, pictures.calibration, pictures.selection
     assert validation is not None
     reference = reference_step(steps, original, graph, validation, recipe)
-    ranges, source = None, graph
-    candidates: tuple[Candidate, ...] = ()
-    if calibration:
-        source, statistics = observe_pictures(steps, graph, calibration, recipe, precision=job.precision)
-        # FP16 needs no ranges, only the maxima that say which layers would overflow.
-        method = job.method if job.precision == "int8" else "max"
-        if selection and chooses:
-            candidates = choose_method(
-                steps, source, statistics, calibration, selection, recipe, scales=job.scales
-            )
-            method = candidates[0].method
-        ranges = calibration_step(steps, statistics, calibration, method=method)
-    typed = graph_step(steps, source, ranges, recipe, precision=job.precision, scales=job.scales)
-    return Parts(
-        original, validation, calibration, selection, graph, source, reference, ranges, typed, candidates
+    sets = (original, validation, calibration, selection, graph, reference)
+    if calibration is None:
+        typed = graph_step(steps, graph, None, recipe, precision=job.precision, scales=job.scales)
+        return Parts(*sets, None, None, typed, ())
+    quantizer = Quantizer.observe(
+        steps, graph, calibration, recipe, precision=job.precision, scales=job.scales
     )
+    candidates = choose_method(quantizer, selection) if selection and chooses else ()
+    # FP16 needs no ranges, only the maxima that say which layers would overflow.
+    method = candidates[0].method if candidates else job.method if job.precision == "int8" else "max"
+    ranges = quantizer.ranges(method)
+    return Parts(*sets, quantizer, ranges, quantizer.typed(ranges), candidates)
 
 
-def observe_pictures(
-    steps: Steps, graph: Entry, calibration: Crops, recipe: Recipe, *, precision: Precision
-) -> tuple[Entry, Entry]:
-    """The graph with its channels equalized, where that is asked, and what the pictures show of it."""
-    source = graph
-    if precision == "int8" and recipe.precision.equalize:
-        source = equalize_step(steps, graph, calibration, recipe)
-    return source, statistics_step(steps, source, calibration, recipe, precision=precision)
-
-
-def repaired(job: Job, parts: Parts, steps: Steps) -> tuple[Job, Parts, Repair]:
+def repaired(job: Job, parts: Parts) -> tuple[Job, Parts, Repair]:
     """What `--repair` came to, and the graph it left."""
-    assert parts.ranges is not None and parts.selection is not None
+    assert parts.quantizer is not None and parts.ranges is not None and parts.selection is not None
     found = repair_step(
-        steps,
-        parts.source,
+        parts.quantizer,
         parts.ranges,
         parts.selection,
-        job.recipe,
         costs=parts.described["costs"],
-        scales=job.scales,
         most=job.repair_trials,
         validation_images=len(parts.validation),
     )
-    reasons = {each.layer: put_back_reason(each) for each in found.put_back}
-    recipe = in_fp16(job.recipe, reasons)
-    typed = graph_step(steps, parts.source, parts.ranges, recipe, precision=job.precision, scales=job.scales)
-    return dataclasses.replace(job, recipe=recipe), dataclasses.replace(parts, typed=typed), found
+    quantizer = parts.quantizer.with_fp16({each.layer: put_back_reason(each) for each in found.put_back})
+    parts = dataclasses.replace(parts, quantizer=quantizer, typed=quantizer.typed(parts.ranges))
+    return dataclasses.replace(job, recipe=quantizer.recipe), parts, found

@@ -16,8 +16,6 @@ from cnnx.labels import read_labels
 from cnnx.own_code import own_code
 from cnnx.pipeline.parts import Job, Parts
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps.artefacts import MODEL as STEP_MODEL
-from cnnx.pipeline.steps.artefacts import RANGES
 from cnnx.recipe import Recipe
 from cnnx.store import digest_of
 
@@ -43,9 +41,9 @@ def publish(job: Job, parts: Parts, steps: Steps) -> tuple[Bundle, bool]:
 
 
 def _fill(draft: Path, job: Job, parts: Parts) -> None:
-    shutil.copyfile(parts.typed.folder / STEP_MODEL, draft / MODEL)
+    shutil.copyfile(parts.typed.model, draft / MODEL)
     if parts.ranges:
-        shutil.copyfile(parts.ranges.folder / RANGES, draft / CALIBRATION)
+        shutil.copyfile(parts.ranges.file, draft / CALIBRATION)
     crops = parts.validation
     Reference(crops.pixels, parts.logits, crops.labels, crops.ids).save(draft / REFERENCE)
     if names := class_names(job.recipe):

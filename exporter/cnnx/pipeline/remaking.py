@@ -15,22 +15,18 @@ from cnnx.bundle import CALIBRATION, MODEL, Bundle
 from cnnx.bundle.manifest import Manifest
 from cnnx.environment import installed_version
 from cnnx.errors import BundleError, RecipeError, UsageError, WeightsError
-from cnnx.pipeline.parts import observe_pictures
 from cnnx.pipeline.progress import Progress, Steps
+from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.repair import without_repair
 from cnnx.pipeline.steps import original as originals
-from cnnx.pipeline.steps.artefacts import MODEL as STEP_MODEL
-from cnnx.pipeline.steps.artefacts import STATISTICS
 from cnnx.pipeline.steps.definition import refuse_untrusted
 from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import PictureSets, picture_sets
 from cnnx.pipeline.steps.original import Original
-from cnnx.pipeline.steps.typed_graph import type_graph
 from cnnx.quant.calibration import Calibration
-from cnnx.quant.observation import Observation
 from cnnx.recipe import Recipe, recipe_from_dict, recipe_names
 from cnnx.resources import shared_folder
-from cnnx.store import Entry, digest_of_file
+from cnnx.store import digest_of_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +53,12 @@ class Remade:
     """What an INT8 bundle was made from.
 
     Attributes:
-        recipe: the bundle's, with the layers that repair put back.
-        graph: the FP32 graph that was quantized.
+        quantizer: by the bundle's recipe, with the layers that repair put back.
         calibration: the bundle's own.
-        seen: what the calibration pictures showed of the graph.
     """
 
-    recipe: Recipe
-    graph: Entry
+    quantizer: Quantizer
     calibration: Calibration
-    seen: Observation
     pictures: PictureSets
 
 
@@ -99,10 +91,10 @@ def remake(bundle: Bundle, sources: Sources, steps: Steps) -> Remade:
             mend="say where they are with --calibration-data, and with --validation-data where those moved; "
             "or export again",
         )
-    graph, statistics = observe_pictures(steps, exported, pictures.calibration, asked, precision="int8")
+    quantizer = Quantizer.observe(steps, exported, pictures.calibration, asked, scales=manifest.scales)
     place = bundle.path / CALIBRATION
     calibration = Calibration.from_json(place.read_text(encoding="utf-8"), where=place)
-    remade = Remade(recipe, graph, calibration, Observation.load(statistics.folder / STATISTICS), pictures)
+    remade = Remade(dataclasses.replace(quantizer, recipe=recipe), calibration, pictures)
     steps.run("the bundle's graph again", lambda _: _check_graph(bundle, remade))
     return remade
 
@@ -158,16 +150,8 @@ def _check_graph(bundle: Bundle, remade: Remade) -> None:
     """Refuse what is not what the bundle was made from."""
     manifest = bundle.manifest
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        type_graph(
-            folder,
-            remade.graph,
-            remade.calibration,
-            remade.recipe,
-            precision="int8",
-            scales=manifest.scales,
-        )
-        if digest_of_file(folder / STEP_MODEL) == manifest.files[MODEL]:
+        model = remade.quantizer.write_typed(Path(scratch), remade.calibration)
+        if digest_of_file(model) == manifest.files[MODEL]:
             return
     raise BundleError(
         f"the same weights and pictures give another graph here: {_differences(manifest)}",

@@ -1,4 +1,4 @@
-"""Calibration: from what pictures showed of a network, a range for each tensor that INT8 will carry."""
+"""Calibration: a range for each tensor that INT8 will carry, as calibration.json keeps it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from cnnx.errors import BundleError
-from cnnx.quant.histogram import TensorStatistics
-from cnnx.quant.methods import METHODS, check_method
-from cnnx.quant.observation import Observation
 
 SCHEMA = 2
 """Counts up when a field changes its meaning. 1: first; 2: means."""
@@ -87,53 +84,6 @@ class Calibration:
             where=where,
             mend="calibrate again, or use the cnnx that wrote it",
         )
-
-
-def calibration_of(observation: Observation, *, method: str, images_digest: str) -> Calibration:
-    """Choose a range for each sampled tensor.
-
-    Args:
-        observation: what the pictures showed.
-        method: a name in `METHODS`.
-        images_digest: hash of the list of pictures, to be kept.
-
-    Raises:
-        UsageError: an unknown method.
-    """
-    check_method(method)
-    nonfinite = observation.nonfinite()
-    return Calibration(
-        method,
-        observation.images,
-        images_digest,
-        ranges={
-            name: _range(observation.statistics(name), method, usable=name not in nonfinite)
-            for name in observation.sampled
-        },
-        maxima=observation.maxima(),
-        means={
-            name: tuple(map(_short, found.tolist()))
-            for name in observation.sampled
-            if (found := observation.means(name)) is not None
-        },
-        nonfinite=nonfinite,
-    )
-
-
-def _short(value: float) -> float:
-    """Six digits: more than a mean over pictures has to say."""
-    return float(f"{value:.6g}")
-
-
-def _range(statistics: TensorStatistics, method: str, *, usable: bool) -> TensorRange:
-    amax = METHODS[method](statistics) if usable else 0.0
-    return TensorRange(
-        amax=amax,
-        maximum=statistics.maximum,
-        method=method,
-        saturated_share=statistics.share_above(amax) if usable else 0.0,
-        zeros_share=statistics.zeros_share,
-    )
 
 
 _NUMBER = (float, int)

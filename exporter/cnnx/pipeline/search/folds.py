@@ -18,13 +18,13 @@ from cnnx.data.crops import Crops
 from cnnx.errors import UsageError
 from cnnx.own_code import own_code
 from cnnx.pipeline.progress import Progress, Steps
+from cnnx.pipeline.quantizer import Quantizer, equalized_graph
 from cnnx.pipeline.search.trials import compare_ranges
+from cnnx.pipeline.steps.artefacts import Fp32Graph
 from cnnx.pipeline.steps.inference import ORT, ran_by
-from cnnx.pipeline.steps.ranges import calibration_step, read_calibration
 from cnnx.pipeline.steps.statistics import statistics_step
 from cnnx.quant.folds import Spread, spreads, still_moves
 from cnnx.recipe import Recipe
-from cnnx.store import Entry
 
 # A divergence that may still move by a quarter is not settled, unless that is less than this many nats.
 _RELATIVE, _OUTRIGHT = 0.25, 1e-4
@@ -84,67 +84,69 @@ def fold_crops(calibration: Crops, count: int, *, batch: int) -> tuple[Crops, ..
     return tuple(calibration.only(numbers[numbers // batch % count == fold]) for fold in range(count))
 
 
-def statistics_by_fold(
-    steps: Steps, graph: Entry, calibration: Crops, folds: Sequence[Crops], recipe: Recipe
-) -> tuple[Entry, tuple[Entry, ...]]:
-    """What all pictures showed of the graph, and what each fold did; one pass serves both."""
+def observe_by_fold(
+    steps: Steps, exported: Fp32Graph, images: Crops, folds: Sequence[Crops], recipe: Recipe
+) -> tuple[Quantizer, tuple[Quantizer, ...]]:
+    """A quantizer of all images and one of each fold; one pass over the images serves both.
+
+    Raises:
+        BuildFailed: the equalized graph computes something else.
+    """
+    graph = equalized_graph(steps, exported, images, recipe)
     parts = tuple(
-        statistics_step(
+        Quantizer(
             steps,
+            recipe,
             graph,
             fold,
-            recipe,
-            precision="int8",
-            title=f"fold {number} of {len(folds)} through the graph",
+            statistics_step(
+                steps,
+                graph,
+                fold,
+                recipe,
+                precision="int8",
+                title=f"fold {number} of {len(folds)} through the graph",
+            ),
         )
         for number, fold in enumerate(folds, start=1)
     )
-    return statistics_step(steps, graph, calibration, recipe, precision="int8", parts=parts), parts
+    seen = [part.statistics for part in parts]
+    whole = statistics_step(steps, graph, images, recipe, precision="int8", parts=seen)
+    return Quantizer(steps, recipe, graph, images, whole), parts
 
 
-def folds_step(
-    steps: Steps,
-    graph: Entry,
-    whole: tuple[Crops, Entry],
-    parts: Sequence[tuple[Crops, Entry]],
-    selection: Crops,
-    recipe: Recipe,
-    *,
-    method: str,
-) -> Folds:
-    """Quantize by the whole set's ranges and by each fold's, and compare on held-out pictures.
+def folds_step(whole: Quantizer, parts: Sequence[Quantizer], selection: Crops, *, method: str) -> Folds:
+    """Quantize by the whole set's ranges and by each fold's, and compare on held-out images.
 
     Args:
-        graph: the FP32 graph that is quantized.
-        whole: all calibration pictures and what they showed of it.
-        parts: the same of each fold.
-        selection: pictures that compare.
+        whole: of all calibration images.
+        parts: of each fold.
+        selection: images that compare.
         method: how ranges are chosen.
     """
-    sets = (whole, *parts)
+    quiet = [each.quiet() for each in (whole, *parts)]
     inputs = {
-        "statistics": [statistics.key for _, statistics in sets],
-        "graph": graph.key,
+        "statistics": [each.statistics.key for each in quiet],
+        "graph": whole.graph.key,
         "selection": selection.key,
-        "policy": dataclasses.asdict(recipe.precision),
+        "policy": dataclasses.asdict(whole.recipe.precision),
         "method": method,
         "code": own_code(__name__, ORT),
         **ran_by(),
     }
-    inner = Steps(store=steps.store)
-    ranges = [calibration_step(inner, statistics, crops, method=method) for crops, statistics in sets]
+    ranges = [each.ranges(method) for each in quiet]
 
     def fill(folder: Path, progress: Progress) -> None:
-        found = compare_ranges(inner, graph, ranges, selection, recipe, scales="fp16", progress=progress)
+        found = compare_ranges(quiet[0], ranges, selection, progress=progress)
         text = json.dumps([dataclasses.asdict(likeness) for likeness in found], indent=1)
         (folder / _FILE).write_text(text + "\n", encoding="utf-8")
 
-    entry = steps.make(f"{len(parts)} folds compared", "folds", inputs, fill)
+    entry = whole.steps.make(f"{len(parts)} folds compared", "folds", inputs, fill)
     kept = json.loads((entry.folder / _FILE).read_text(encoding="utf-8"))
     of_whole, *of_folds = (
-        Fold(len(crops), Likeness(**each)) for (crops, _), each in zip(sets, kept, strict=True)
+        Fold(len(each.images), Likeness(**likeness)) for each, likeness in zip(quiet, kept, strict=True)
     )
-    first, *others = map(read_calibration, ranges)
+    first, *others = (each.read() for each in ranges)
     divergence = of_whole.likeness.divergence
     moves = still_moves(divergence, [fold.likeness.divergence for fold in of_folds])
     return Folds(

@@ -10,12 +10,10 @@ from pathlib import Path
 from cnnx.agreement import Likeness
 from cnnx.data.crops import Crops
 from cnnx.own_code import own_code
-from cnnx.pipeline.progress import Progress, Steps
+from cnnx.pipeline.progress import Progress
+from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.trials import compare_ranges
 from cnnx.pipeline.steps.inference import ORT, ran_by
-from cnnx.pipeline.steps.ranges import calibration_step
-from cnnx.recipe import Recipe, Scales
-from cnnx.store import Entry
 
 AUTO = "auto"
 CANDIDATES = ("entropy", "max", "mse", "percentile-99.99", "percentile-99.999")
@@ -35,48 +33,36 @@ class Candidate:
     likeness: Likeness
 
 
-def choose_method(
-    steps: Steps,
-    graph: Entry,
-    statistics: Entry,
-    calibration: Crops,
-    selection: Crops,
-    recipe: Recipe,
-    *,
-    scales: Scales,
-) -> tuple[Candidate, ...]:
+def choose_method(quantizer: Quantizer, selection: Crops) -> tuple[Candidate, ...]:
     """Every candidate, the one of least divergence first.
 
-    Divergence weighs logits by what they decide, and moves less from one set of pictures to the next than
-    counts of agreeing pictures do.
+    Divergence weighs logits by what they decide, and moves less from one image set to the next than
+    counts of agreeing images do.
 
     Args:
-        graph: the FP32 graph that is quantized.
-        statistics: what the calibration pictures showed of it.
-        calibration: those pictures.
-        selection: pictures that choose.
-        scales: type of the scales.
+        quantizer: whose ranges are to be chosen.
+        selection: images that choose.
     """
     inputs = {
-        "statistics": statistics.key,
-        "graph": graph.key,
+        "statistics": quantizer.statistics.key,
+        "graph": quantizer.graph.key,
         "selection": selection.key,
-        "policy": dataclasses.asdict(recipe.precision),
-        "scales": scales,
+        "policy": dataclasses.asdict(quantizer.recipe.precision),
+        "scales": quantizer.scales,
         "candidates": CANDIDATES,
         "code": own_code(__name__, ORT),
         **ran_by(),
     }
 
     def fill(folder: Path, progress: Progress) -> None:
-        inner = Steps(store=steps.store)
-        ranges = [calibration_step(inner, statistics, calibration, method=method) for method in CANDIDATES]
-        likenesses = compare_ranges(inner, graph, ranges, selection, recipe, scales=scales, progress=progress)
+        quiet = quantizer.quiet()
+        ranges = [quiet.ranges(method) for method in CANDIDATES]
+        likenesses = compare_ranges(quiet, ranges, selection, progress=progress)
         found = [Candidate(*each) for each in zip(CANDIDATES, likenesses, strict=True)]
         found.sort(key=lambda candidate: candidate.likeness.divergence)
         text = json.dumps([dataclasses.asdict(candidate) for candidate in found], indent=1)
         (folder / _FILE).write_text(text + "\n", encoding="utf-8")
 
-    entry = steps.make("choice of a method", "choice", inputs, fill)
+    entry = quantizer.steps.make("choice of a method", "choice", inputs, fill)
     chosen = json.loads((entry.folder / _FILE).read_text(encoding="utf-8"))
     return tuple(Candidate(each["method"], Likeness(**each["likeness"])) for each in chosen)

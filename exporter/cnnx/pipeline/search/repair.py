@@ -10,14 +10,14 @@ from pathlib import Path
 from cnnx.agreement import Likeness
 from cnnx.data.crops import Crops
 from cnnx.own_code import own_code
-from cnnx.pipeline.progress import Progress, Steps
+from cnnx.pipeline.progress import Progress
+from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.trials import Trials
+from cnnx.pipeline.steps.artefacts import Ranges
 from cnnx.pipeline.steps.inference import ORT, ran_by
-from cnnx.pipeline.steps.ranges import read_calibration
 from cnnx.quant.repair import Outcome, PutBack, Repair, repair
-from cnnx.recipe import Recipe, Scales, Thresholds
+from cnnx.recipe import Recipe, Thresholds
 from cnnx.stats import Verdict, wilson
-from cnnx.store import Entry
 
 REPAIR_IMAGES = 512
 """Pictures that choose what goes back. They are neither calibrated on nor validated with."""
@@ -27,14 +27,11 @@ _PUT_BACK = "put back by repair"
 
 
 def repair_step(
-    steps: Steps,
-    graph: Entry,
-    ranges: Entry,
+    quantizer: Quantizer,
+    ranges: Ranges,
     selection: Crops,
-    recipe: Recipe,
     *,
     costs: Mapping[str, int],
-    scales: Scales,
     most: int,
     validation_images: int,
 ) -> Repair:
@@ -45,38 +42,30 @@ def repair_step(
     those are so few that no rate could). Accuracy is left to validation: what chooses has no labels.
 
     Args:
-        graph: the FP32 graph that is quantized.
-        ranges: of `calibration_step`.
+        quantizer: whose INT8 graph fails.
+        ranges: that it was quantized by.
         selection: pictures that choose.
         costs: INT8 layer -> its multiply-adds.
-        scales: type of the scales.
         most: trials.
         validation_images: how many pictures will validate.
     """
+    recipe = quantizer.recipe
     inputs = {
-        "graph": graph.key,
+        "graph": quantizer.graph.key,
         "ranges": ranges.key,
         "selection": selection.key,
         "policy": dataclasses.asdict(recipe.precision),
         "acceptance": dataclasses.asdict(recipe.acceptance.int8),
         "validation": validation_images,
-        "scales": scales,
+        "scales": quantizer.scales,
         "most": most,
         "code": own_code(__name__, ORT),
         **ran_by(),
     }
-    journal = steps.store.partial("repair", inputs)
+    journal = quantizer.steps.store.partial("repair", inputs)
 
     def fill(folder: Path, progress: Progress) -> None:
-        trials = Trials(
-            graph,
-            read_calibration(ranges),
-            selection.pixels,
-            recipe,
-            layers=list(costs),
-            scales=scales,
-            journal=journal,
-        )
+        trials = Trials(quantizer, ranges.read(), selection.pixels, layers=list(costs), journal=journal)
         done = 0
 
         def attempt(int8: frozenset[str]) -> Outcome:
@@ -91,7 +80,7 @@ def repair_step(
         (folder / _FILE).write_text(json.dumps(dataclasses.asdict(found), indent=1) + "\n", encoding="utf-8")
         journal.unlink(missing_ok=True)
 
-    entry = steps.make("repair", "repair", inputs, fill)
+    entry = quantizer.steps.make("repair", "repair", inputs, fill)
     data = json.loads((entry.folder / _FILE).read_text(encoding="utf-8"))
     return Repair(
         put_back=tuple(PutBack(**each) for each in data["put_back"]),

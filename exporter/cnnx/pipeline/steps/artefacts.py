@@ -1,6 +1,18 @@
-"""The files that steps leave in the cache: steps read one another's files, not their code."""
+"""What steps leave in the cache, by type: steps read one another's files, not one another's code."""
 
 from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnx.quant.calibration import Calibration
+from cnnx.quant.observation import Observation
+from cnnx.store import Entry
 
 MODEL = "model.onnx"
 NOTES = "notes.json"
@@ -9,3 +21,102 @@ STATISTICS = "statistics.npz"
 RANGES = "calibration.json"
 LAYERS = "layers.json"
 BUILT = "built.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """The files of one finished step."""
+
+    entry: Entry
+
+    @property
+    def key(self) -> str:
+        """For the keys of the steps that read it."""
+        return self.entry.key
+
+    @property
+    def folder(self) -> Path:
+        """Where its files lie."""
+        return self.entry.folder
+
+
+class Fp32Graph(Artefact):
+    """The simplified FP32 graph of the original, as exported or with its channels equalized."""
+
+    __slots__ = ()
+
+    @property
+    def model(self) -> Path:
+        """The ONNX file."""
+        return self.folder / MODEL
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What loading the weights had to say; as exported only."""
+        return tuple(json.loads((self.folder / NOTES).read_text(encoding="utf-8")))
+
+
+class Reference(Artefact):
+    """The logits of the original."""
+
+    __slots__ = ()
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """(N, classes), for the validation images in their order."""
+        logits: NDArray[np.float32] = np.load(self.folder / LOGITS, allow_pickle=False)
+        return logits
+
+
+class Statistics(Artefact):
+    """What calibration images show of an FP32 graph; serves every range method."""
+
+    __slots__ = ()
+
+    def read(self) -> Observation:
+        """The observation."""
+        return Observation.load(self.folder / STATISTICS)
+
+
+class Ranges(Artefact):
+    """The ranges that one method chose."""
+
+    __slots__ = ()
+
+    @property
+    def file(self) -> Path:
+        """`calibration.json`, as a bundle carries it."""
+        return self.folder / RANGES
+
+    def read(self) -> Calibration:
+        """The calibration."""
+        return Calibration.from_json(self.file.read_text(encoding="utf-8"))
+
+
+class TypedGraph(Artefact):
+    """The typed or Q/DQ graph that every target compiles."""
+
+    __slots__ = ()
+
+    @property
+    def model(self) -> Path:
+        """The ONNX file."""
+        return self.folder / MODEL
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The plan of its layers and what the linter remarked; see `typed_graph.type_graph`."""
+        described: dict[str, Any] = json.loads((self.folder / LAYERS).read_text(encoding="utf-8"))
+        return described
+
+
+class Engines(Artefact):
+    """Engines built from a typed graph, a folder each."""
+
+    __slots__ = ()
+
+    def read(self) -> list[tuple[Path, dict[str, Any]]]:
+        """Each engine's file, and what its build reported."""
+        folders = sorted(path for path in self.folder.iterdir() if path.is_dir())
+        built = [(path, json.loads((path / BUILT).read_text(encoding="utf-8"))) for path in folders]
+        return [(path / each["file"], each) for path, each in built]

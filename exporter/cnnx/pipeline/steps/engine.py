@@ -10,13 +10,13 @@ from cnnx import runtimes
 from cnnx.environment import detect
 from cnnx.own_code import own_code
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps.artefacts import BUILT
-from cnnx.store import Entry, digest_of_file
+from cnnx.pipeline.steps.artefacts import BUILT, Engines
+from cnnx.store import digest_of_file
 
 
 def engine_step(
     steps: Steps, model: Path, *, runtime: runtimes.Runtime, request: runtimes.BuildRequest
-) -> Entry:
+) -> Engines:
     """Engines built from a graph: one folder each, with the plain file and what the build said of it.
 
     Raises:
@@ -53,7 +53,7 @@ def engine_step(
             }
             (place / BUILT).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 
-    return steps.make(f"{runtime.name} engine", "engine", inputs, fill)
+    return Engines(steps.make(f"{runtime.name} engine", "engine", inputs, fill))
 
 
 def _device_here(runtime: runtimes.Runtime) -> list[str | None]:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from cnnx.own_code import own_code
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps.artefacts import MODEL
+from cnnx.pipeline.steps.artefacts import MODEL, Fp32Graph
 from cnnx.pipeline.steps.inference import ORT, PARITY_IMAGES, check_parity, graph_logits
 from cnnx.pipeline.steps.observation import observed, observed_from
 from cnnx.recipe import Recipe
-from cnnx.store import Entry
 
 if TYPE_CHECKING:
     from cnnx.data.crops import Crops
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 _EQUALIZE_IMAGES = 64
 
 
-def equalize_step(steps: Steps, graph: Entry, crops: Crops, recipe: Recipe) -> Entry:
+def equalize_step(steps: Steps, graph: Fp32Graph, crops: Crops, recipe: Recipe) -> Fp32Graph:
     """The FP32 graph with its channels scaled, by what the first calibration pictures show of them.
 
     Raises:
@@ -33,7 +32,7 @@ def equalize_step(steps: Steps, graph: Entry, crops: Crops, recipe: Recipe) -> E
         from cnnx.graph.load import load_model, save_model
 
         pixels = crops.pixels[:_EQUALIZE_IMAGES]
-        model = load_model(graph.folder / MODEL)
+        model = load_model(graph.model)
         seen = observed(model, pixels, recipe, folder=folder, progress=progress)
         equalize(model, {name: seen.channel_maxima(name) for name in seen.watched})
         save_model(model, folder / MODEL)
@@ -41,10 +40,10 @@ def equalize_step(steps: Steps, graph: Entry, crops: Crops, recipe: Recipe) -> E
         check_parity(
             folder / MODEL,
             few,
-            graph_logits(graph.folder / MODEL, few, recipe.preprocessing),
+            graph_logits(graph.model, few, recipe.preprocessing),
             recipe,
             what="the graph with equalized channels is not the graph before",
             mend="export with --no-equalize, and report it",
         )
 
-    return steps.make("equalized channels", "equalized", inputs, fill)
+    return Fp32Graph(steps.make("equalized channels", "equalized", inputs, fill))

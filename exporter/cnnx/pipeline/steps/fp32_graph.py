@@ -8,12 +8,11 @@ from pathlib import Path
 from cnnx.environment import installed_version
 from cnnx.own_code import own_code
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps.artefacts import MODEL, NOTES
+from cnnx.pipeline.steps.artefacts import MODEL, NOTES, Fp32Graph
 from cnnx.pipeline.steps.original import Batch, Original
-from cnnx.store import Entry
 
 
-def export_step(steps: Steps, original: Original, *, batch: Batch) -> Entry:
+def export_step(steps: Steps, original: Original, *, batch: Batch) -> Fp32Graph:
     """The original's simplified FP32 graph, and what loading its weights had to say."""
     inputs = {
         "original": original.key(),
@@ -26,4 +25,4 @@ def export_step(steps: Steps, original: Original, *, batch: Batch) -> Entry:
         original.export(folder / MODEL, batch)
         (folder / NOTES).write_text(json.dumps(original.notes) + "\n", encoding="utf-8")
 
-    return steps.make("ONNX graph", "export", inputs, fill)
+    return Fp32Graph(steps.make("ONNX graph", "export", inputs, fill))

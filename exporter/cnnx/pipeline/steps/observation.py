@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from cnnx.data.normalize import normalize
 from cnnx.errors import BundleError
 from cnnx.pipeline.progress import Progress
+from cnnx.pipeline.steps.artefacts import Fp32Graph
 from cnnx.pipeline.steps.inference import open_here, ran_by
 from cnnx.quant.observation import Observation, Seen, observe
 from cnnx.recipe import Recipe
-from cnnx.store import Entry, atomic_file
+from cnnx.store import atomic_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 _SAVE_SECONDS = 20.0
 
 
-def observed_from(graph: Entry, crops: Crops, recipe: Recipe) -> dict[str, Any]:
+def observed_from(graph: Fp32Graph, crops: Crops, recipe: Recipe) -> dict[str, Any]:
     """What `observed` depends on besides code."""
     return {
         "graph": graph.key,

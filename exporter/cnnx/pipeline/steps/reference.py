@@ -10,7 +10,7 @@ import numpy as np
 
 from cnnx.own_code import own_code
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps.artefacts import LOGITS, MODEL
+from cnnx.pipeline.steps.artefacts import LOGITS, Fp32Graph, Reference
 from cnnx.pipeline.steps.inference import (
     ORT,
     PARITY_IMAGES,
@@ -21,13 +21,14 @@ from cnnx.pipeline.steps.inference import (
 )
 from cnnx.pipeline.steps.original import Original
 from cnnx.recipe import Recipe
-from cnnx.store import Entry
 
 if TYPE_CHECKING:
     from cnnx.data.crops import Crops
 
 
-def reference_step(steps: Steps, original: Original, graph: Entry, crops: Crops, recipe: Recipe) -> Entry:
+def reference_step(
+    steps: Steps, original: Original, graph: Fp32Graph, crops: Crops, recipe: Recipe
+) -> Reference:
     """The original's logits for the validation pictures; the exported graph is checked against them.
 
     Raises:
@@ -47,7 +48,7 @@ def reference_step(steps: Steps, original: Original, graph: Entry, crops: Crops,
         session.close()
         original.release()
         refuse_nonfinite(logits, recipe)
-        check_parity(graph.folder / MODEL, crops.pixels[:PARITY_IMAGES], logits, recipe)
+        check_parity(graph.model, crops.pixels[:PARITY_IMAGES], logits, recipe)
         np.save(folder / LOGITS, logits)
 
-    return steps.make("original's logits", "reference", inputs, fill)
+    return Reference(steps.make("original's logits", "reference", inputs, fill))

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 from cnnx.own_code import own_code
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps.artefacts import MODEL, STATISTICS
+from cnnx.pipeline.steps.artefacts import STATISTICS, Fp32Graph, Statistics
 from cnnx.pipeline.steps.inference import ORT
 from cnnx.pipeline.steps.observation import observed, observed_from
 from cnnx.quant.observation import Observation
 from cnnx.recipe import Precision, Recipe, Scales
-from cnnx.store import Entry
 
 if TYPE_CHECKING:
     from cnnx.data.crops import Crops
@@ -22,14 +21,14 @@ if TYPE_CHECKING:
 
 def statistics_step(
     steps: Steps,
-    graph: Entry,
+    graph: Fp32Graph,
     crops: Crops,
     recipe: Recipe,
     *,
     precision: Precision,
-    parts: Sequence[Entry] = (),
+    parts: Sequence[Statistics] = (),
     title: str = "calibration pictures through the graph",
-) -> Entry:
+) -> Statistics:
     """What the calibration pictures show of the graph: `statistics.npz`, which serves every method.
 
     A step that was stopped goes on from what it saved on the way.
@@ -53,7 +52,7 @@ def statistics_step(
         if parts:
             _merged(parts).save(folder / STATISTICS)
             return
-        model = load_model(graph.folder / MODEL)
+        model = load_model(graph.model)
         tensors: dict[str, None] = {}
         # FP32 scales quantize layers that FP16 could not hold; one pass serves either type.
         types: tuple[Scales, ...] = ("fp16", "fp32") if precision == "int8" else ()
@@ -74,11 +73,11 @@ def statistics_step(
         seen.save(folder / STATISTICS)
         partial.unlink(missing_ok=True)
 
-    return steps.make(title, "statistics", inputs, fill)
+    return Statistics(steps.make(title, "statistics", inputs, fill))
 
 
-def _merged(parts: Sequence[Entry]) -> Observation:
-    first, *others = (Observation.load(part.folder / STATISTICS) for part in parts)
+def _merged(parts: Sequence[Statistics]) -> Observation:
+    first, *others = (part.read() for part in parts)
     for other in others:
         first.merge(other)
     return first

@@ -10,22 +10,20 @@ from pathlib import Path
 from cnnx.environment import installed_version
 from cnnx.own_code import own_code
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps.artefacts import LAYERS, MODEL
-from cnnx.pipeline.steps.ranges import read_calibration
+from cnnx.pipeline.steps.artefacts import LAYERS, MODEL, Fp32Graph, Ranges, TypedGraph
 from cnnx.quant.calibration import Calibration
 from cnnx.recipe import Precision, Recipe, Scales
-from cnnx.store import Entry
 
 
 def graph_step(
     steps: Steps,
-    graph: Entry,
-    calibration: Entry | None,
+    graph: Fp32Graph,
+    ranges: Ranges | None,
     recipe: Recipe,
     *,
     precision: Precision,
     scales: Scales,
-) -> Entry:
+) -> TypedGraph:
     """The typed or Q/DQ graph, linted, and the plan of its layers; what every target compiles.
 
     Raises:
@@ -33,7 +31,7 @@ def graph_step(
     """
     inputs = {
         "graph": graph.key,
-        "calibration": calibration.key if calibration else None,
+        "calibration": ranges.key if ranges else None,
         "precision": precision,
         "scales": scales,
         "policy": dataclasses.asdict(recipe.precision),
@@ -42,15 +40,15 @@ def graph_step(
     }
 
     def fill(folder: Path, _: Progress) -> None:
-        observed = read_calibration(calibration) if calibration else None
+        observed = ranges.read() if ranges else None
         type_graph(folder, graph, observed, recipe, precision=precision, scales=scales)
 
-    return steps.make(f"{precision} graph", "graph", inputs, fill)
+    return TypedGraph(steps.make(f"{precision} graph", "graph", inputs, fill))
 
 
 def type_graph(
     folder: Path,
-    graph: Entry,
+    graph: Fp32Graph,
     observed: Calibration | None,
     recipe: Recipe,
     *,
@@ -70,7 +68,7 @@ def type_graph(
     from cnnx.graph.placement import plan_layers
     from cnnx.graph.qdq import insert_qdq
 
-    model = load_model(graph.folder / MODEL)
+    model = load_model(graph.model)
     maxima = observed_maxima(observed) if observed else None
     plan = plan_layers(model, precision=precision, policy=recipe.precision, maxima=maxima, scales=scales)
     if precision == "int8" and observed:

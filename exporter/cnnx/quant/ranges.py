@@ -1,0 +1,55 @@
+"""From what calibration images showed of a network to a range for each tensor."""
+
+from __future__ import annotations
+
+from cnnx.quant.calibration import Calibration, TensorRange
+from cnnx.quant.histogram import TensorStatistics
+from cnnx.quant.methods import METHODS, check_method
+from cnnx.quant.observation import Observation
+
+
+def calibration_of(observation: Observation, *, method: str, images_digest: str) -> Calibration:
+    """Choose a range for each sampled tensor.
+
+    Args:
+        observation: what the pictures showed.
+        method: a name in `METHODS`.
+        images_digest: hash of the list of pictures, to be kept.
+
+    Raises:
+        UsageError: an unknown method.
+    """
+    check_method(method)
+    nonfinite = observation.nonfinite()
+    return Calibration(
+        method,
+        observation.images,
+        images_digest,
+        ranges={
+            name: _range(observation.statistics(name), method, usable=name not in nonfinite)
+            for name in observation.sampled
+        },
+        maxima=observation.maxima(),
+        means={
+            name: tuple(map(_short, found.tolist()))
+            for name in observation.sampled
+            if (found := observation.means(name)) is not None
+        },
+        nonfinite=nonfinite,
+    )
+
+
+def _short(value: float) -> float:
+    """Six digits: more than a mean over pictures has to say."""
+    return float(f"{value:.6g}")
+
+
+def _range(statistics: TensorStatistics, method: str, *, usable: bool) -> TensorRange:
+    amax = METHODS[method](statistics) if usable else 0.0
+    return TensorRange(
+        amax=amax,
+        maximum=statistics.maximum,
+        method=method,
+        saturated_share=statistics.share_above(amax) if usable else 0.0,
+        zeros_share=statistics.zeros_share,
+    )
