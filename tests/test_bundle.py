@@ -1,19 +1,22 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cnnx.bundle import REFERENCE_BYTES, Bundle, Reference, new_bundle, seal
+from cnnx import files
+from cnnx.bundle import REFERENCE_BYTES, Bundle, Reference
 from cnnx.bundle.engine import Engine
 from cnnx.bundle.manifest import ImageList, Manifest, TensorInfo
 from cnnx.bundle.sealed import write_sealed
+from cnnx.bundle.writing import left_beside, new_bundle, refuse_place, seal
 from cnnx.errors import BundleError
+from cnnx.files import digest_of_file
 from cnnx.record import Record, Subject
-from cnnx.store import digest_of_file
 
 PORTABLE = ("manifest.json", "model.onnx", "labels.txt", "reference.npz")
 ENGINE = ("engines/rtx-1-sm86/engine.json", "engines/rtx-1-sm86/model.engine")
@@ -45,8 +48,8 @@ def reference(n=5):
     return Reference(crops, random.normal(size=(n, 10)).astype(np.float32), None, tuple(map(str, range(n))))
 
 
-def make(place, **changes):
-    with new_bundle(place) as draft:
+def make(place, *, force=False, **changes):
+    with new_bundle(place, force=force) as draft:
         (draft / "model.onnx").write_bytes(bytes(range(256)) * 4)
         (draft / "labels.txt").write_text("".join(f"class {i}\n" for i in range(10)))
         reference().save(draft / "reference.npz")
@@ -128,23 +131,134 @@ def test_an_unknown_schema_says_both(tmp_path):
         Bundle.open(tmp_path / "b")
 
 
-def test_records_outlive_a_new_export_and_engines_do_not(tmp_path):
-    first = make(tmp_path / "b")
-    (tmp_path / "plan").write_bytes(b"x")
-    first.add_engine(engine_of(first, tmp_path / "plan"), tmp_path / "plan")
+def with_engine(place, **changes):
+    made = make(place, **changes)
+    (place.parent / "plan").write_bytes(b"x")
+    made.add_engine(engine_of(made, place.parent / "plan"), place.parent / "plan")
+    return made
+
+
+def test_records_engines_and_the_users_files_outlive_a_new_export(tmp_path):
+    first = with_engine(tmp_path / "b")
     subject = Subject("net", "graph", first.manifest.files["model.onnx"], "int8", "ort 1", "CPU")
     first.add_record(Record("validation", subject, {}, {}))
-    second = make(tmp_path / "b", fingerprint="e" * 64)
+    (tmp_path / "b" / "calibration.json").write_text("a user's, as this manifest does not list it")
+    (tmp_path / "b" / "photos").mkdir()
+    (tmp_path / "b" / "photos" / "a.jpg").write_text("a picture")
+    (tmp_path / "b" / ".notes").write_text("a note")
+    folder = (tmp_path / "b").stat().st_ino
+    with new_bundle(tmp_path / "b") as draft:
+        (draft / "model.onnx").write_bytes(bytes(range(256)) * 4)
+        (draft / "calibration.json").write_text("cnnx's")
+        seal(draft, manifest())
+    second = Bundle.open(tmp_path / "b")
     assert len(second.records()) == 1 and second.records()[0].subject == subject
-    assert second.engines() == ()
+    assert [engine.identity for engine in second.engines()] == ["rtx-1-sm86"]
+    assert (tmp_path / "b").stat().st_ino == folder, "the folder itself stays, and whoever works in it"
+    assert (tmp_path / "b" / "photos" / "a.jpg").read_text() == "a picture"
+    assert (tmp_path / "b" / "calibration.json").read_text() == "cnnx's"
+    assert (tmp_path / "b" / "calibration.json.kept-1").read_text().startswith("a user's")
+    assert not (tmp_path / "b" / "labels.txt").exists(), "the first bundle's, as its manifest says"
+    [said] = left_beside(second)
+    assert ".notes, calibration.json.kept-1, photos" in said
 
 
-def test_something_else_at_the_place_stays_as_it_was(tmp_path):
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "thesis.tex").touch()
-    with pytest.raises(BundleError, match="no bundle"):
-        make(tmp_path / "b")
-    assert [p.name for p in (tmp_path / "b").iterdir()] == ["thesis.tex"]
+def test_an_engine_of_another_graph_stays_and_is_not_taken_for_the_bundles(tmp_path):
+    with_engine(tmp_path / "b")
+    with new_bundle(tmp_path / "b") as draft:
+        (draft / "model.onnx").write_bytes(b"another graph")
+        seal(draft, manifest())
+    second = Bundle.open(tmp_path / "b")
+    assert second.engines() == () and [each.identity for each in second.stale_engines()] == ["rtx-1-sm86"]
+    assert (tmp_path / "b" / ENGINE[1]).read_bytes() == b"x"
+    assert "engines/rtx-1-sm86" in left_beside(second)[0] and "another graph" in left_beside(second)[0]
+    second.add_engine(engine_of(second, tmp_path / "plan"), tmp_path / "plan")
+    assert len(second.engines()) == 1 and left_beside(second) == second.stale_engines() == ()
+
+
+def test_a_damaged_engine_does_not_have_a_new_bundle_refused(tmp_path):
+    with_engine(tmp_path / "b")
+    (tmp_path / "b" / ENGINE[0]).write_text("{}")
+    second = make(tmp_path / "b", fingerprint="e" * 64)
+    assert second.engines() == second.stale_engines() == () and (tmp_path / "b" / ENGINE[1]).exists()
+    assert "engines/rtx-1-sm86" in left_beside(second)[0]
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+FOREIGN = {
+    "a web app's": '{"name": "app", "icons": []}',
+    "no JSON": "once upon a time",
+    "a list": "[]",
+    "empty": "",
+    "another schema": None,
+    "damaged": None,
+}
+
+
+@pytest.mark.parametrize("kind", [*FOREIGN, "no manifest"])
+def test_a_folder_that_is_no_bundles_is_refused_and_with_force_loses_nothing(tmp_path, kind):
+    place = tmp_path / "b"
+    if kind == "another schema":
+        with new_bundle(place) as draft:
+            seal(draft, dataclasses.replace(manifest(), schema=99))
+    elif kind == "damaged":
+        make(place)
+        (place / "manifest.json").write_text((place / "manifest.json").read_text()[:-9])
+    else:
+        place.mkdir()
+        if kind != "no manifest":
+            (place / "manifest.json").write_text(FOREIGN[kind])
+    for name in ("model.onnx", "index.html", "src/app.js"):
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text(f"the user's {name}")
+    before = contents(place)
+    with pytest.raises(BundleError, match="not") as caught:
+        make(place)
+    assert "--force" in caught.value.mend and "--out" in caught.value.mend and caught.value.exit_code == 3
+    assert before == {
+        path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()
+    }
+    read_all(make(place, force=True).path)
+    after = contents(place)
+    for path, content in before.items():
+        assert after[path] == content or after[Path(f"{path}.kept-1")] == content
+
+
+def test_a_link_to_a_folder_stays_and_the_bundle_goes_where_it_leads(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for fingerprint in ("a", "b"):
+        assert make(tmp_path / "link", fingerprint=fingerprint * 64).manifest.fingerprint[0] == fingerprint
+        assert (tmp_path / "link").is_symlink()
+        read_all(tmp_path / "real")
+    assert {path.name for path in tmp_path.iterdir()} == {"real", "link"}
+
+
+def test_a_link_that_leads_nowhere_is_refused(tmp_path):
+    (tmp_path / "nowhere").symlink_to("absent")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("nowhere", "loop"):
+        with pytest.raises(BundleError, match="leads nowhere") as caught:
+            refuse_place(tmp_path / name, force=True)
+        assert "--out" in caught.value.mend and (tmp_path / name).is_symlink()
+
+
+def test_an_interrupted_replacement_is_finished_by_whoever_opens_the_bundle(tmp_path, monkeypatch):
+    make(tmp_path / "b")
+
+    def killed(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "carry_out", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path / "b", fingerprint="e" * 64)
+    assert json.loads((tmp_path / "b" / "manifest.json").read_text())["fingerprint"] == "f" * 64
+    assert Bundle.open(tmp_path / "b").manifest.fingerprint == "e" * 64
+    assert {path.name for path in (tmp_path / "b").iterdir()} == set(PORTABLE)
 
 
 @pytest.mark.parametrize(
@@ -290,13 +404,14 @@ def test_a_new_export_that_fails_half_way_leaves_the_old_bundle_whole(whole, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
-def test_a_damaged_bundle_may_be_replaced_and_a_file_may_not(tmp_path):
+def test_a_damaged_file_is_replaced_and_a_file_in_the_folders_place_is_not(tmp_path):
     make(tmp_path / "b")
-    (tmp_path / "b" / "manifest.json").write_text("{}")
+    (tmp_path / "b" / "model.onnx").write_text("damaged")
     read_all(make(tmp_path / "b").path)
+    assert left_beside(Bundle.open(tmp_path / "b")) == ()
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(BundleError, match="no bundle stands there") as caught:
-        make(tmp_path / "thesis.tex")
+    with pytest.raises(BundleError, match="not a folder") as caught:
+        make(tmp_path / "thesis.tex", force=True)
     assert "--out" in caught.value.mend and (tmp_path / "thesis.tex").read_text() == "years of work"
 
 

@@ -24,6 +24,7 @@ from rich.console import Console
 import cells
 from cnnx import runtimes
 from cnnx.agreement import compare
+from cnnx.files import digest_of_file
 from cnnx.graph.rules import RULES
 from cnnx.pipeline.parts import Job, make_parts
 from cnnx.pipeline.progress import Steps
@@ -31,7 +32,6 @@ from cnnx.pipeline.steps.inference import graph_logits
 from cnnx.pipeline.steps.original import open_original
 from cnnx.recipe import read_recipe, recipe_names
 from cnnx.stats import Paired
-from cnnx.store import digest_of_file
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "build" / "placement"

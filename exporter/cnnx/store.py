@@ -1,28 +1,37 @@
 """The cache: files named by a fingerprint of all that went into them, whole or absent.
 
 An entry is a folder `<root>/<kind>/<key>/`. It is made beside its place and renamed into it, so a
-reader never meets half of one; a maker holds a lock, so two processes make it once.
+reader never meets half of one; a maker holds a lock, so two processes make it once. It lists its files, each
+with its hash: it is verified when it is read, and what no such list names is never removed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
 import os
-import shutil
-import tempfile
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cnnx.drafts import make_folder, settle
+from cnnx.entries import LIST, fault_of, listed_files, remove_listed, write_list
 from cnnx.errors import WriteFailed
+from cnnx.files import atomic_file, atomic_folder, writing
 
 _STALE_SECONDS = 24 * 3600
+
+_PARTIAL = b"cnnx partial "
+_TAG = """Signature: 8a477f597d28d172789f06886806bc55
+# A cache of cnnx (CNNX_CACHE): everything in it is made again when it is needed.
+# `cnnx cache` shows its size, `cnnx cache --prune 30` removes what was not used for 30 days.
+"""
+_KEPT_FILES = {"weights": r".+-[0-9a-f]{8,64}\.[a-z]+", "timing-caches": r".+\.timing"}
 
 
 def cache_folder() -> Path:
@@ -48,157 +57,34 @@ def digest_of_file(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def writing(place: Path) -> Iterator[None]:
-    """Turn what the operating system says about a failed write into a `WriteFailed`."""
-    try:
-        yield
-    except OSError as error:
-        reasons = {
-            errno.ENOSPC: "the disk is full",
-            errno.EDQUOT: "the disk quota is used up",
-            errno.EFBIG: "the file-size limit was reached",
-            errno.EROFS: "the file system is read-only",
-            errno.EACCES: "permission was denied",
-            errno.EPERM: "permission was denied",
-            errno.ENOENT: "no file can be made there",
-            errno.ENOTDIR: "a file stands where a folder should be",
-            errno.EISDIR: "a folder stands where a file should be",
-            errno.EEXIST: "a file stands where a folder should be",
-        }
-        if error.errno not in reasons:
-            raise
-        raise WriteFailed(
-            f"cannot write: {reasons[error.errno]}",
-            where=place,
-            mend="choose another place (for the cache by CNNX_CACHE), or free some space",
-        ) from error
-
-
-@contextlib.contextmanager
-def atomic_folder(place: Path) -> Iterator[Path]:
-    """A new folder that appears at `place` whole, or not at all. An existing one is replaced.
-
-    Raises:
-        WriteFailed: it cannot be written there.
-    """
-    with writing(place):
-        _make_folder(place.parent)
-        _sweep(place.parent)
-        draft = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".draft", dir=place.parent))
-        try:
-            draft.chmod(0o755)
-            yield draft
-            for path in [*draft.rglob("*"), draft]:
-                _sync(path)
-            _replace_folder(draft, place)
-            _sync(place.parent)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-
-
-def _make_folder(folder: Path) -> None:
-    """A folder and those above it. Where none can be made (/proc, say) the system says ENOENT."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileNotFoundError as error:
-        raise OSError(errno.EROFS, "no folder can be made there", str(folder)) from error
-
-
-def _replace_folder(draft: Path, place: Path) -> None:
-    """Rename over an existing folder: the old one steps aside first, for rename(2) refuses a full one."""
-    if place.exists():
-        aside = draft.with_suffix(".old.draft")
-        place.rename(aside)
-        draft.rename(place)
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        draft.rename(place)
-
-
-def _sweep(folder: Path) -> None:
-    """Drafts that a killed process left: gone after a day."""
-    for draft in folder.glob(".*.draft"):
-        with contextlib.suppress(OSError):
-            if time.time() - draft.stat().st_mtime > _STALE_SECONDS:
-                _remove(draft)
-
-
-def _remove(draft: Path) -> None:
-    """A folder or a file."""
-    if draft.is_dir():
-        shutil.rmtree(draft, ignore_errors=True)
-    else:
-        draft.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def atomic_file(place: Path) -> Iterator[Path]:
-    """A path beside `place` to write to; synced and renamed to `place` on success, else removed.
-
-    Raises:
-        WriteFailed: it cannot be written there.
-    """
-    with writing(place):
-        draft = _draft_beside(place)
-        try:
-            draft.chmod(0o644)
-            yield draft
-            _sync(draft)
-            draft.replace(place)
-            _sync(place.parent)
-        finally:
-            draft.unlink(missing_ok=True)
-
-
-def check_place(place: Path) -> None:
-    """Find out, before long work, whether a file can be written there; leaves nothing.
-
-    Raises:
-        WriteFailed: it cannot.
-    """
-    with writing(place):
-        if place.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place))
-        standing = next(folder for folder in place.absolute().parents if folder.exists())
-        _draft_in(standing, place.name).unlink()
-
-
-def _draft_beside(place: Path) -> Path:
-    """An empty file, in a folder that is made where it is not there."""
-    _make_folder(place.parent)
-    return _draft_in(place.parent, place.name)
-
-
-def _draft_in(folder: Path, name: str) -> Path:
-    handle, draft = tempfile.mkstemp(prefix=f".{name}.", suffix=".draft", dir=folder)
-    os.close(handle)
-    return Path(draft)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
 def locked(place: Path) -> Iterator[None]:
     """Hold the lock named after `place` (a file in the cache, so nothing is left beside `place`).
 
     The kernel drops it when its holder dies, however it dies.
     """
-    name = hashlib.sha256(str(place.absolute()).encode()).hexdigest()[:32]
+    name = hashlib.sha256(os.fsencode(os.path.realpath(place))).hexdigest()[:32]
     file = cache_folder() / "locks" / name
+    _mark(cache_folder())
     with writing(file):
-        _make_folder(file.parent)
+        make_folder(file.parent)
         handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)
+
+
+def _mark(root: Path) -> None:
+    """Mark a cache when it is created, so that backups leave it out (https://bford.info/cachedir/).
+
+    A folder that holds something already is used as it is: it may be anything, and is not to be left out.
+    """
+    # Where it cannot be written, the step that needs it is refused.
+    with contextlib.suppress(OSError, WriteFailed):
+        if not root.exists() or not any(root.iterdir()):
+            with atomic_file(root / "CACHEDIR.TAG") as draft:
+                draft.write_text(_TAG, encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +97,37 @@ class Entry:
     reused: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """What a step that is stopped resumes from: a file beside its entry's place, held to its hash."""
+
+    path: Path
+
+    def save(self, write: Callable[[Path], object]) -> None:
+        """Keep what `write` writes to the path it is given, in place of what was kept before.
+
+        Raises:
+            WriteFailed: it cannot be written.
+        """
+        with atomic_file(self.path) as draft:
+            write(draft)
+            content = draft.read_bytes()
+            draft.write_bytes(_PARTIAL + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+
+    def load(self) -> bytes | None:
+        """What was kept; None where nothing was, or it is damaged: the step begins anew."""
+        with contextlib.suppress(OSError):
+            head, _, content = self.path.read_bytes().partition(b"\n")
+            if head == _PARTIAL + hashlib.sha256(content).hexdigest().encode():
+                return content
+        return None
+
+    def remove(self) -> None:
+        """Take it away: the step is done."""
+        if _is_partial(self.path):
+            self.path.unlink(missing_ok=True)
+
+
 class Store:
     """The cache of finished steps under one root."""
 
@@ -221,51 +138,128 @@ class Store:
         """Where the step with these inputs keeps its files, made or not."""
         return self.root / kind / digest_of(inputs)[:32]
 
-    def partial(self, kind: str, inputs: Mapping[str, Any]) -> Path:
-        """A file beside that place, for what a step that is stopped goes on from; the step takes it away."""
+    def partial(self, kind: str, inputs: Mapping[str, Any]) -> Partial:
+        """Beside that place, what a step that is stopped resumes from; the step takes it away."""
         place = self.place(kind, inputs)
-        return place.with_name(f".{place.name}.partial")
+        return Partial(place.with_name(f".{place.name}.partial"))
 
-    def make(self, kind: str, inputs: Mapping[str, Any], fill: Callable[[Path], None]) -> Entry:
-        """The entry for these inputs: found, or filled into a fresh folder and then published.
+    def make(
+        self,
+        kind: str,
+        inputs: Mapping[str, Any],
+        fill: Callable[[Path], None],
+        *,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> Entry:
+        """The entry for these inputs: found and verified, or filled into a fresh folder and then published.
 
         Args:
             kind: the step's name, a folder under the root.
             inputs: plain data that names everything the result depends on.
             fill: writes the step's files into the folder it is given.
+            warn: told in a sentence of an entry that is damaged and therefore made again.
+
+        Raises:
+            WriteFailed: it cannot be written.
         """
         place = self.place(kind, inputs)
-        if place.is_dir():
+        if _is_whole(place):
             with contextlib.suppress(OSError):
                 os.utime(place)
             return Entry(kind, place.name, place, reused=True)
+        _mark(self.root)
         with locked(place):
-            if place.is_dir():
+            if _is_whole(place):
                 return Entry(kind, place.name, place, reused=True)
+            if os.path.lexists(place):
+                with writing(place):
+                    warn(_give_way(place))
             with atomic_folder(place) as draft:
                 fill(draft)
                 (draft / "inputs.json").write_text(json.dumps(inputs, indent=1, sort_keys=True) + "\n")
+                write_list(draft, kind, place.name)
         return Entry(kind, place.name, place, reused=False)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes by kind of step."""
-        kinds = sorted(folder for folder in self.root.glob("*") if folder.is_dir())
-        return {
-            kind.name: sum(file.stat().st_size for file in kind.rglob("*") if file.is_file())
-            for kind in kinds
-        }
+        """Bytes by kind of step, of downloaded weights and of timing caches; nothing else is counted."""
+        sizes: dict[str, int] = {}
+        for place in self.root.glob("*/*"):
+            if _is_partial(place) or _is_kept_file(place):
+                size = place.stat().st_size
+            else:
+                size = sum(
+                    (place / name).stat().st_size for name in _own_files(place) if (place / name).is_file()
+                )
+            if size:
+                sizes[place.parent.name] = sizes.get(place.parent.name, 0) + size
+        return dict(sorted(sizes.items()))
 
     def prune(self, *, older_than_seconds: float) -> int:
-        """Remove entries not used for that long; gives the bytes freed."""
+        """Remove entries not used for that long; gives the bytes freed.
+
+        Only what is proven to be cnnx's goes: entries that list their files, and what steps that were stopped
+        left.
+        """
         freed = 0
         horizon = time.time() - older_than_seconds
-        for entry in self.root.glob("*/*"):
-            if entry.is_dir() and entry.stat().st_mtime < horizon:
-                freed += sum(file.stat().st_size for file in entry.rglob("*") if file.is_file())
-                shutil.rmtree(entry, ignore_errors=True)
-        # What steps that were stopped have left, and drafts of such files.
-        for left in (*self.root.glob("*/.*.partial"), *self.root.glob("*/.*.draft")):
-            if left.is_file() and left.stat().st_mtime < horizon:
-                freed += left.stat().st_size
-                left.unlink(missing_ok=True)
+        for place in self.root.glob("*/*"):
+            with contextlib.suppress(FileNotFoundError):  # another process removes it, too
+                if place.lstat().st_mtime >= horizon:
+                    continue
+                if _is_partial(place):
+                    freed += place.stat().st_size
+                    place.unlink()
+                elif own := _own_files(place):
+                    freed += remove_listed(place, own)
+        for kind in self.root.glob("*"):
+            settle(kind)
         return freed
+
+
+def _is_whole(place: Path) -> bool:
+    return os.path.lexists(place) and fault_of(place, place.parent.name, place.name) is None
+
+
+def _give_way(place: Path) -> str:
+    """Take a damaged entry away, without what cnnx did not write; gives what to say of it."""
+    fault = fault_of(place, place.parent.name, place.name)
+    said = f"The cached {place.parent.name} {place.name[:12]} is damaged ({fault}): it is made again"
+    if listed := listed_files(place, place.parent.name, place.name):
+        remove_listed(place, listed)
+    if not os.path.lexists(place):
+        return f"{said}."
+    number = 1
+    while os.path.lexists(aside := place.with_name(f"{place.name}.kept-{number}")):
+        number += 1
+    place.rename(aside)
+    return f"{said}; what cnnx cannot prove to be its own there was moved to {aside}."
+
+
+def _own_files(place: Path) -> Collection[str]:
+    """Paths of an entry's files in it; none where nothing proves that it is one.
+
+    Entries of cnnx 0.1 had no list of their files, but a name that is the digest of what they were made from.
+    """
+    listed = listed_files(place, place.parent.name, place.name)
+    if listed is not None:
+        return (*listed, LIST)
+    try:
+        inputs = json.loads((place / "inputs.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ()
+    if place.is_symlink() or digest_of(inputs)[:32] != place.name:
+        return ()
+    return [path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()]
+
+
+def _is_partial(path: Path) -> bool:
+    if not (path.name.endswith(".partial") and path.is_file() and not path.is_symlink()):
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_PARTIAL)) == _PARTIAL
+
+
+def _is_kept_file(path: Path) -> bool:
+    """Downloaded weights, whose names carry their hash, and TensorRT's timing caches."""
+    pattern = _KEPT_FILES.get(path.parent.name)
+    return pattern is not None and bool(re.fullmatch(pattern, path.name)) and path.is_file()

@@ -316,7 +316,7 @@ class TestWriting:
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "thesis.tex").write_text("years of work")
         code, _, said = cnnx_command("export", tiny, *FEW, "--out", tmp_path / "out")
-        assert code == 3 and "no bundle stands there" in said
+        assert code == 3 and "not a cnnx bundle" in said and "--force" in said
         assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
 

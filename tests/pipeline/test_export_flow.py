@@ -8,7 +8,8 @@ import pytest
 from onnx import numpy_helper
 
 import cnnx
-from cnnx.bundle import Bundle, new_bundle, seal
+from cnnx.bundle import Bundle
+from cnnx.bundle.writing import new_bundle, seal
 from cnnx.errors import BuildFailed, GraphError, MissingExtra, UsageError
 from cnnx.recipe import read_recipe
 from cnnx.runtimes import get

@@ -11,8 +11,8 @@ import pytest
 import cnnx
 from cnnx.errors import UsageError
 from cnnx.pipeline import quantizer
-from cnnx.pipeline.search.trials import read_journal
 from cnnx.stats import Verdict
+from cnnx.store import Partial
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 
@@ -93,7 +93,7 @@ def test_a_stopped_search_goes_on_where_it_was(tmp_path: Path, monkeypatch: Any,
     with pytest.raises(KeyboardInterrupt):
         export("resnet20-hostile", tmp_path / "b", repair=True, listener=stop_at("repair", 10, trials))
     (journal,) = (tmp_path / "cache" / "repair").glob(".*.partial")
-    assert len(json.loads(journal.read_text())) == 10
+    assert len(json.loads(Partial(journal).load() or "")) == 10
     monkeypatch.setattr(quantizer, "type_graph", count := Counting(quantizer.type_graph))
     result = export("resnet20-hostile", tmp_path / "b", repair=True, listener=stop_at("repair", 0, trials))
     assert count.calls == result.repair.tried - 10  # what was tried before is not tried again
@@ -114,9 +114,3 @@ def test_options_that_would_do_nothing_are_refused(options: Any, says: str, tmp_
     with pytest.raises(UsageError) as refusal:
         cnnx.export("lenet5", out=tmp_path / "b", **{"precision": "int8", **options})
     assert says in str(refusal.value)
-
-
-def test_a_damaged_journal_is_begun_anew(tmp_path: Path) -> None:
-    file = tmp_path / "journal"
-    file.write_text('[[["conv1"], {"distance": 1')
-    assert read_journal(file) == read_journal(tmp_path / "absent") == {}

@@ -15,11 +15,9 @@ was checked.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,13 +28,14 @@ from numpy.typing import NDArray
 from cnnx.bundle.engine import Engine, engine_from_dict
 from cnnx.bundle.manifest import Manifest, manifest_from_dict
 from cnnx.bundle.sealed import check_file, read_sealed, write_sealed
-from cnnx.errors import BundleError
+from cnnx.drafts import settle
+from cnnx.files import atomic_file, atomic_files, check_place
 from cnnx.record import Record, read_record
-from cnnx.store import atomic_file, atomic_folder, check_place, digest_of_file, locked
+from cnnx.store import locked
 
 REFERENCE_BYTES = 32 * 2**20
 MODEL, CALIBRATION, REFERENCE, LABELS = "model.onnx", "calibration.json", "reference.npz", "labels.txt"
-_MANIFEST, _ENGINE = "manifest.json", "engine.json"
+MANIFEST, ENGINE = "manifest.json", "engine.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +81,9 @@ class Bundle:
         Raises:
             BundleError: no bundle, not whole, a byte changed, or a schema this cnnx does not know.
         """
-        data = read_sealed(path / _MANIFEST, bundle=path)
-        bundle = cls(path, manifest_from_dict(data, where=path / _MANIFEST))
+        settle(path)
+        data = read_sealed(path / MANIFEST, bundle=path)
+        bundle = cls(path, manifest_from_dict(data, where=path / MANIFEST))
         if verify:
             bundle.verify()
         return bundle
@@ -115,9 +115,21 @@ class Bundle:
             return Reference(arrays["crops"], arrays["logits"], arrays.get("labels"), ids)
 
     def engines(self) -> tuple[Engine, ...]:
-        """Engines that stand beside the portable part, their descriptions verified."""
+        """Engines that were built from this graph, their descriptions verified."""
+        return tuple(engine for engine in self._all_engines() if self._is_current(engine))
+
+    def stale_engines(self) -> tuple[Engine, ...]:
+        """Engines of another graph, as of the bundle that stood there before: nothing uses them."""
+        return tuple(engine for engine in self._all_engines() if not self._is_current(engine))
+
+    def _is_current(self, engine: Engine) -> bool:
+        return engine.graph_digest == self.manifest.files.get(MODEL)
+
+    def _all_engines(self) -> tuple[Engine, ...]:
         found = []
-        for file in sorted(self.path.glob(f"engines/*/{_ENGINE}")):
+        for folder in self.path.glob("engines/*"):
+            settle(folder)
+        for file in sorted(self.path.glob(f"engines/*/{ENGINE}")):
             data = read_sealed(file, bundle=self.path)
             found.append(engine_from_dict(data, where=file))
         return tuple(found)
@@ -134,9 +146,15 @@ class Bundle:
 
     def add_engine(self, engine: Engine, plan: Path) -> None:
         """Put an engine beside the portable part, replacing one of the same identity."""
-        with locked(self.path), atomic_folder(self.path / "engines" / engine.identity) as draft:
+        place = self.path / "engines" / engine.identity
+        with locked(self.path), atomic_files(place, own=lambda: self._engine_files(place, engine)) as draft:
             shutil.copyfile(plan, draft / engine.file)
-            write_sealed(draft / _ENGINE, dataclasses.asdict(engine))
+            write_sealed(draft / ENGINE, dataclasses.asdict(engine))
+
+    def _engine_files(self, place: Path, engine: Engine) -> set[str]:
+        """Names that this engine takes, and those of one that it replaces."""
+        standing = [each.file for each in self._all_engines() if each.identity == place.name]
+        return {ENGINE, engine.file, *standing}
 
     def check_place(self, folder: Literal["engines", "runs"]) -> None:
         """Find out, before long work, whether an engine or a record could be kept.
@@ -158,48 +176,6 @@ class Bundle:
         return tuple(read_record(file) for file in sorted(self.path.glob("runs/*.json")))
 
 
-@contextlib.contextmanager
-def new_bundle(place: Path) -> Iterator[Path]:
-    """A draft folder to fill with portable files; `seal` it last. Becomes the bundle at `place`.
-
-    Records of a bundle that stood there before are kept: they name by hash what they speak of.
-
-    Raises:
-        BundleError: something that is no bundle stands at `place`.
-        WriteFailed: no folder can be made there.
-    """
-    refuse_place(place)
-    with locked(place), atomic_folder(place) as draft:
-        if (place / "runs").is_dir():
-            shutil.copytree(place / "runs", draft / "runs")
-        yield draft
-
-
-def refuse_place(place: Path) -> None:
-    """Refuse, before any work, to put a bundle where something else would be lost or none can be.
-
-    Where a bundle stands it may be left as it is: whether it could be replaced is found out when it is.
-
-    Raises:
-        BundleError: a file, or a folder that is neither empty nor a bundle, stands there.
-        WriteFailed: no folder can be made there.
-    """
-    if is_bundle(place):
-        return
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise BundleError(
-            "something that is no bundle stands there", where=place, mend="choose another --out"
-        )
-    check_place(place / _MANIFEST)
-
-
-def seal(draft: Path, manifest: Manifest) -> None:
-    """Write the manifest of a draft whose portable files are all there."""
-    names = sorted(file.name for file in draft.iterdir() if file.is_file())
-    files = {name: digest_of_file(draft / name) for name in names}
-    write_sealed(draft / _MANIFEST, dataclasses.replace(manifest, files=files).as_dict())
-
-
 def is_bundle(path: Path) -> bool:
     """Whether a bundle's manifest lies there, whole or not."""
-    return (path / _MANIFEST).is_file()
+    return (path / MANIFEST).is_file()

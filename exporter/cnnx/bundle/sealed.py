@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cnnx.errors import BundleError
-from cnnx.store import digest_of, digest_of_file
+from cnnx.files import digest_of_file
+from cnnx.store import digest_of
 
 SCHEMA = 1
 """Of manifest.json and engine.json."""
@@ -37,7 +38,7 @@ def read_sealed(path: Path, *, bundle: Path) -> dict[str, Any]:
         data: dict[str, Any] = json.loads(text)
         seal = data.pop("seal")
         canonical = json.dumps({**data, "seal": seal}, indent=1, ensure_ascii=False) + "\n"
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{path.name} is damaged: {error}", where=path, mend=_MEND) from None
     # The text is compared too: a changed space or digit form would survive parsing.
     if digest_of(data) != seal or canonical != text:

@@ -72,6 +72,12 @@ def export_command(
     ] = Scales.FP16,
     batch: Annotated[str, typer.Option(help="Batch size, or a range such as 1..8.")] = "1",
     trust_recipe: Trust = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Put the bundle into a folder that holds other files; none of them is lost."
+        ),
+    ] = False,
     report: Report = None,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -104,6 +110,7 @@ def export_command(
             scales=scales.value,
             batch=batch_of(batch),
             trust_recipe=trust_recipe,
+            force=force,
             listener=ui.listen,
         )
         ui.show(

@@ -30,7 +30,8 @@ class CacheUse:
 def cache(*, prune_days: float | None = None) -> CacheUse:
     """Say what the cache takes; remove steps first that were not used for long.
 
-    Whatever is removed is made again when it is needed. Downloaded weights stay.
+    Whatever is removed is made again when it is needed. Downloaded weights stay. What cnnx cannot prove to
+    have written is neither counted nor removed, wherever CNNX_CACHE points.
 
     Args:
         prune_days: remove what was not used for so many days; None: nothing.

@@ -92,7 +92,7 @@ def damage_step(
         (folder / _FILE).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         with (folder / _LOGITS).open("wb") as file:
             np.savez_compressed(file, original=trials.original, int8=int8)
-        journal.unlink(missing_ok=True)
+        journal.remove()
 
     entry = quantizer.steps.make("each layer alone in INT8", "damage", inputs, fill)
     found = json.loads((entry.folder / _FILE).read_text(encoding="utf-8"))

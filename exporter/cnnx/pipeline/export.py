@@ -10,8 +10,9 @@ from pathlib import Path
 
 from cnnx import runtimes
 from cnnx.agreement import Validation
-from cnnx.bundle import Bundle, refuse_place
+from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
+from cnnx.bundle.writing import left_beside, refuse_place
 from cnnx.errors import UsageError
 from cnnx.pipeline.finished import (
     build_into,
@@ -61,6 +62,7 @@ def export(
     scales: Scales = "fp16",
     batch: Batch = (1, 1),
     trust_recipe: bool = False,
+    force: bool = False,
     listener: Listener = silent,
 ) -> ExportResult:
     """Take a network to a bundle: export, calibrate, type, lint, build, validate, measure.
@@ -88,6 +90,7 @@ def export(
         scales: "fp16", or "fp32" to keep everything that is not INT8 in FP32.
         batch: smallest and largest batch.
         trust_recipe: let the recipe's own Python code run.
+        force: put the bundle into `out` though that is a folder with other files; all of them stay there.
         listener: told of progress.
 
     Raises:
@@ -106,7 +109,7 @@ def export(
     _refuse_idle([option for option, value in for_int8.items() if value is not None], chosen)
     trials = _trials(repair, repair_trials)
     place = Path(out) if out else Path(f"{recipe.name}-{chosen}")
-    refuse_place(place)
+    refuse_place(place, force=force)
     class_names(recipe)  # a fault in them is refused before any work
     runtime = choose_runtime(target, sm)
     check_calibrator(method or recipe.calibration.method)
@@ -131,7 +134,7 @@ def export(
     found = None
     if job.repair_trials:
         job, parts, found = repaired(job, parts)
-    bundle, unchanged = publish(job, parts, steps)
+    bundle, unchanged = publish(job, parts, steps, force=force)
     engines = _engines(job, bundle, steps)
     before = latest_validation(bundle, bundle.records()) if unchanged else None
     measurements: tuple[Measurement, ...] = ()
@@ -150,7 +153,12 @@ def export(
         judged=judged,
         measurements=measurements,
         unchanged=before is not None,
-        notes=(*_notes(job, parts), *_no_engine(target, job), *_advice(job, validation)),
+        notes=(
+            *_notes(job, parts),
+            *left_beside(bundle),
+            *_no_engine(target, job),
+            *_advice(job, validation),
+        ),
         candidates=parts.candidates,
         repair=found,
         int8_share=parts.described["int8_share"] if job.precision == "int8" else None,

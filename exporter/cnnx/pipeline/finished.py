@@ -18,6 +18,7 @@ from cnnx.bundle.engine import Engine
 from cnnx.bundle.manifest import Manifest
 from cnnx.environment import detect
 from cnnx.errors import BundleError, CnnxError, EnvironmentLacks, UsageError
+from cnnx.files import digest_of_file
 from cnnx.graph.inspect import Layer, expected_types, layers
 from cnnx.graph.load import load_model
 from cnnx.pipeline.measurements import Prediction
@@ -29,7 +30,7 @@ from cnnx.pipeline.steps.engine import engine_step
 from cnnx.pipeline.steps.inference import logits_of
 from cnnx.recipe import Recipe, recipe_from_dict
 from cnnx.record import Record, RecordKind, Subject
-from cnnx.store import cache_folder, digest_of_file
+from cnnx.store import cache_folder
 
 
 def build(

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cnnx.files import atomic_file
 from cnnx.pipeline.results import plain
-from cnnx.store import atomic_file
 
 _ROWS = "rows"
 _DIED = "the process died in this cell twice, for want of memory perhaps"

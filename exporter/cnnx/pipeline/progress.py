@@ -78,10 +78,13 @@ class Steps:
         """
 
         def work(progress: Progress) -> tuple[Entry, bool]:
-            entry = self.store.make(kind, inputs, lambda folder: fill(folder, progress))
+            entry = self.store.make(kind, inputs, lambda folder: fill(folder, progress), warn=self._warn)
             return entry, entry.reused
 
         return self._told(title, work, timed=False)
+
+    def _warn(self, said: str) -> None:
+        self._listener(Event(said, note=True))
 
     def _told(self, title: str, work: Callable[[Progress], tuple[T, bool]], *, timed: bool) -> T:
         started = time.perf_counter()

@@ -17,6 +17,7 @@ from typing import Any
 
 from cnnx.bundle import Bundle, is_bundle
 from cnnx.errors import BundleError, CnnxError, UsageError
+from cnnx.files import atomic_file, check_place
 from cnnx.pipeline.doctor import Diagnosis, doctor
 from cnnx.pipeline.energy import PowerPass
 from cnnx.pipeline.journal import Row
@@ -26,7 +27,6 @@ from cnnx.pipeline.survey import exit_code_of, survey
 from cnnx.pipeline.survey_plan import SurveyPlan, planned
 from cnnx.recipe import Precision
 from cnnx.report.survey import markdown_from_rows
-from cnnx.store import atomic_file, check_place
 
 SCHEMA = 1
 """Of proof.json in the archive."""

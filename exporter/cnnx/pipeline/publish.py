@@ -7,8 +7,9 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-from cnnx.bundle import CALIBRATION, LABELS, MODEL, REFERENCE, Bundle, Reference, is_bundle, new_bundle, seal
+from cnnx.bundle import CALIBRATION, LABELS, MODEL, REFERENCE, Bundle, Reference, is_bundle
 from cnnx.bundle.manifest import ImageList, Manifest, TensorInfo
+from cnnx.bundle.writing import new_bundle, seal
 from cnnx.data.crops import Crops
 from cnnx.environment import installed_version
 from cnnx.errors import BundleError
@@ -22,17 +23,17 @@ from cnnx.store import digest_of
 _TOOLS = ("cnnx", "numpy", "onnx", "onnxruntime", "onnxscript", "pillow", "torch")
 
 
-def publish(job: Job, parts: Parts, steps: Steps) -> tuple[Bundle, bool]:
+def publish(job: Job, parts: Parts, steps: Steps, *, force: bool = False) -> tuple[Bundle, bool]:
     """The bundle at its place, and whether it stood there already, made from exactly these inputs."""
     manifest = _manifest(job, parts)
     if is_bundle(job.out):
-        with contextlib.suppress(BundleError):  # a damaged one is replaced
+        with contextlib.suppress(BundleError):  # another is replaced, or refused
             standing = Bundle.open(job.out)
             if standing.manifest.fingerprint == manifest.fingerprint:
                 return standing, True
 
     def work(_: Progress) -> Bundle:
-        with new_bundle(job.out) as draft:
+        with new_bundle(job.out, force=force) as draft:
             _fill(draft, job, parts)
             seal(draft, manifest)
         return Bundle.open(job.out, verify=False)

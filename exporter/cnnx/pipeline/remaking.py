@@ -15,6 +15,7 @@ from cnnx.bundle import CALIBRATION, MODEL, Bundle
 from cnnx.bundle.manifest import Manifest
 from cnnx.environment import installed_version
 from cnnx.errors import BundleError, RecipeError, UsageError, WeightsError
+from cnnx.files import digest_of_file
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.repair import without_repair
@@ -26,7 +27,6 @@ from cnnx.pipeline.steps.original import Original
 from cnnx.quant.calibration import Calibration
 from cnnx.recipe import Recipe, recipe_from_dict, recipe_names
 from cnnx.resources import shared_folder
-from cnnx.store import digest_of_file
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 from cnnx.bundle import Bundle
 from cnnx.environment import detect, installed_version
 from cnnx.errors import CnnxError, EnvironmentLacks
+from cnnx.files import check_place, digest_of_file
 from cnnx.pipeline.benching import bench, energy_of
 from cnnx.pipeline.energy import PowerPass, choose_sampler, how_long
 from cnnx.pipeline.finished import build, validate
@@ -24,7 +25,7 @@ from cnnx.pipeline.running import choose_runtime, open_subject
 from cnnx.pipeline.survey_plan import Sources, SurveyPlan, planned
 from cnnx.recipe import Precision
 from cnnx.report.survey import write_survey
-from cnnx.store import check_place, digest_of, digest_of_file
+from cnnx.store import digest_of
 
 _DIED_IN_PASS = "the process died in the pass"
 _TRY_AGAIN = "--again measures it once more"

@@ -9,10 +9,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 from cnnx.errors import MissingExtra, UsageError
+from cnnx.files import atomic_file, check_place
 from cnnx.record import Record
 from cnnx.report.frame import frame_from_records
 from cnnx.report.tables import Table, tables_from_records
-from cnnx.store import atomic_file, check_place
 
 
 def write_records(records: Sequence[Record], path: Path) -> None:

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cnnx.store import atomic_file
+from cnnx.files import atomic_file
 
 
 class TimingCache:

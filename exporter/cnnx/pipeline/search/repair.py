@@ -78,7 +78,7 @@ def repair_step(
 
         found = repair(list(costs), attempt, costs=costs, most=most)
         (folder / _FILE).write_text(json.dumps(dataclasses.asdict(found), indent=1) + "\n", encoding="utf-8")
-        journal.unlink(missing_ok=True)
+        journal.remove()
 
     entry = quantizer.steps.make("repair", "repair", inputs, fill)
     data = json.loads((entry.folder / _FILE).read_text(encoding="utf-8"))

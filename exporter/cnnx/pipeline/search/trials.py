@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import tempfile
@@ -19,7 +18,7 @@ from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.steps.artefacts import Ranges
 from cnnx.pipeline.steps.inference import graph_logits, refuse_nonfinite
 from cnnx.quant.calibration import Calibration
-from cnnx.store import atomic_file
+from cnnx.store import Partial
 
 
 class Trials:
@@ -30,7 +29,7 @@ class Trials:
         calibration: ranges of all that might be in INT8.
         pixels: images (N, H, W, C).
         layers: those in INT8 when none is taken out.
-        journal: file of outcomes; its caller removes it.
+        journal: keeps the outcomes; its caller removes it.
 
     Attributes:
         original: the FP32 graph's logits.
@@ -43,20 +42,19 @@ class Trials:
         pixels: NDArray[np.uint8],
         *,
         layers: Sequence[str],
-        journal: Path,
+        journal: Partial,
     ) -> None:
         self.original = graph_logits(quantizer.graph.model, pixels, quantizer.recipe.preprocessing)
         self._quantizer, self._calibration, self._pixels = quantizer, calibration, pixels
         self._layers, self._journal = layers, journal
-        self._known = read_journal(journal)
+        self._known = _read(journal)
 
     def __call__(self, int8: frozenset[str]) -> Likeness:
         """The network with just these of the layers in INT8."""
         if int8 not in self._known:
             self._known[int8] = compare(self.original, self.logits(int8))
             kept = [[sorted(names), dataclasses.asdict(each)] for names, each in self._known.items()]
-            with atomic_file(self._journal) as draft:
-                draft.write_text(json.dumps(kept), encoding="utf-8")
+            self._journal.save(lambda file: file.write_bytes(json.dumps(kept).encode()))
         return self._known[int8]
 
     def logits(self, int8: frozenset[str]) -> NDArray[np.float32]:
@@ -96,9 +94,7 @@ def compare_ranges(
     ]
 
 
-def read_journal(file: Path) -> dict[frozenset[str], Likeness]:
-    """What was tried before a stop; nothing where there was none, or the file is damaged."""
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        return {frozenset(names): Likeness(**outcome) for names, outcome in kept}
-    return {}
+def _read(journal: Partial) -> dict[frozenset[str], Likeness]:
+    """What was tried before a stop; nothing where there was none, or what was kept is damaged."""
+    kept = journal.load()
+    return {frozenset(names): Likeness(**outcome) for names, outcome in json.loads(kept or b"[]")}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from cnnx import runtimes
 from cnnx.environment import detect
+from cnnx.files import digest_of_file
 from cnnx.own_code import own_code
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.artefacts import BUILT, Engines
-from cnnx.store import digest_of_file
 
 
 def engine_step(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -13,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.data.normalize import normalize
-from cnnx.errors import BundleError
 from cnnx.pipeline.progress import Progress
 from cnnx.pipeline.steps.artefacts import Fp32Graph
 from cnnx.pipeline.steps.inference import open_here, ran_by
 from cnnx.quant.observation import Observation, Seen, observe
 from cnnx.recipe import Recipe
-from cnnx.store import atomic_file
+from cnnx.store import Partial
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -48,7 +46,7 @@ def observed(
     folder: Path,
     progress: Progress,
     sampled: Sequence[str] = (),
-    partial: Path | None = None,
+    partial: Partial | None = None,
 ) -> Observation:
     """Run pictures (N, H, W, C) through a graph that watches itself.
 
@@ -64,9 +62,11 @@ def observed(
     scratch = folder / "observed.onnx"
     save_model(observed.model, scratch)
     seen = Observation(observed.channels, observed.samples)
-    if partial is not None and partial.is_file():
-        with contextlib.suppress(BundleError):  # a damaged one: begin anew
-            seen = Observation.load(partial)
+    if partial is not None and (kept := partial.load()) is not None:
+        resumed = folder / "resumed.npz"
+        resumed.write_bytes(kept)
+        seen = Observation.load(resumed)
+        resumed.unlink()
     batch = input_shape(model)[0]
     size = batch if isinstance(batch, int) else 1
     del observed
@@ -84,8 +84,7 @@ def observed(
         nonlocal saved
         progress(done, len(pixels))
         if partial is not None and time.monotonic() - saved > _SAVE_SECONDS:
-            with atomic_file(partial) as draft:
-                seen.save(draft)
+            partial.save(seen.save)
             saved = time.monotonic()
 
     rest = (

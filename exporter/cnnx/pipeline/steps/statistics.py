@@ -71,7 +71,7 @@ def statistics_step(
             progress=progress,
         )
         seen.save(folder / STATISTICS)
-        partial.unlink(missing_ok=True)
+        partial.remove()
 
     return Statistics(steps.make(title, "statistics", inputs, fill))
 

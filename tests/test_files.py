@@ -1,0 +1,294 @@
+"""Files appear whole or not at all, and nothing else is touched: by failures, kills, links and leftovers."""
+
+import fcntl
+import json
+import multiprocessing
+import os
+import platform
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cnnx.drafts import is_draft, settle
+from cnnx.errors import WriteFailed
+from cnnx.files import atomic_file, atomic_files, atomic_folder, check_place
+
+TOUCHING = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "fcntl.flock"}
+
+
+def content(folder):
+    """Relative path -> text of every file, drafts left out."""
+    kept = {}
+    for path in sorted(folder.rglob("*")):
+        parts = [folder.joinpath(*path.relative_to(folder).parts[: n + 1]) for n in range(9)]
+        if path.is_file() and not any(map(is_draft, parts)):
+            kept[path.relative_to(folder).as_posix()] = path.read_text()
+    return kept
+
+
+def killed_before(call, work):
+    """Do the work in a child that dies before its `call`-th system call on files; whether it got there."""
+
+    def child():
+        left = call
+
+        def count(event, _):
+            nonlocal left
+            if event in TOUCHING:
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(count)
+        work()
+        os._exit(0)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+def write(place, new, own):
+    with atomic_files(place, own=lambda: own) as draft:
+        for name, text in new.items():
+            (draft / name).write_text(text)
+
+
+OLD = {"a": "old a", "b": "old b", "user.txt": "mine", "c": "mine, too"}
+NEW = {"a": "new a", "c": "new c", "d": "new d"}
+CHANGED = {**NEW, "user.txt": "mine", "c.kept-1": "mine, too"}
+
+
+@pytest.mark.parametrize("standing", [OLD, {}])
+def test_a_kill_before_any_system_call_leaves_all_old_or_all_new_files(tmp_path, standing):
+    """And whoever comes next finds it so, and leaves nothing of what was killed."""
+    seen = set()
+    for call in range(1000):
+        place = tmp_path / str(call) / "place"
+        place.mkdir(parents=True)
+        for name, text in standing.items():
+            (place / name).write_text(text)
+        died = killed_before(call, lambda place=place: write(place, NEW, {"a", "b"}))
+        settle(place)
+        new = CHANGED if standing else NEW
+        assert content(place) in (standing, new), call
+        seen.add(content(place) == new)
+        write(place, NEW, {"a", "b", "d"} if content(place) == standing else {"a", "c", "d"})
+        assert content(place) == new
+        assert {path.name for path in place.iterdir()} == set(new), call
+        if not died:
+            break
+    assert seen == {False, True} and call > 15
+
+
+@pytest.mark.parametrize("make", [atomic_file, atomic_folder])
+def test_a_kill_before_any_system_call_leaves_it_whole_or_absent(tmp_path, make):
+    def work(place):
+        with make(place) as draft:
+            (draft if make is atomic_file else draft / "x").write_text("whole")
+
+    for call in range(1000):
+        place = tmp_path / str(call) / "place"
+        place.parent.mkdir()
+        died = killed_before(call, lambda place=place: work(place))
+        whole = "place" if make is atomic_file else "place/x"
+        assert content(place.parent) in ({}, {whole: "whole"})
+        with atomic_file(place.parent / "next"):
+            pass
+        assert {path.name for path in place.parent.iterdir()} <= {"place", "next"}, call
+        if not died:
+            break
+    assert call > 8
+
+
+def test_a_change_that_cannot_be_finished_is_finished_later(tmp_path, monkeypatch):
+    place = tmp_path / "place"
+    write(place, {"a": "old", "b": "old"}, ())
+    done = []
+
+    def replace(self, target, real=Path.replace):
+        if done:
+            raise PermissionError(1, "not now", str(target))
+        done.append(target)
+        return real(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", replace)
+        with pytest.raises(WriteFailed, match="permission"):
+            write(place, {"a": "new", "b": "new"}, {"a", "b"})
+    assert content(place) == {"a": "new", "b": "old"}
+    settle(place)
+    assert content(place) == {"a": "new", "b": "new"} and len(list(place.iterdir())) == 2
+
+
+def _hold(folder, ready):
+    with atomic_file(folder / "x") as draft:
+        draft.write_text("in the making")
+        ready.set()
+        time.sleep(60)
+
+
+def test_the_draft_of_a_live_process_is_left_however_old_it_is(tmp_path):
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    maker = context.Process(target=_hold, args=(tmp_path, ready))
+    maker.start()
+    assert ready.wait(30)
+    [draft] = tmp_path.iterdir()
+    os.utime(draft, (0, 0))
+    with atomic_file(tmp_path / "other"):
+        pass
+    assert draft.is_dir() and (draft / "new" / "x").read_text() == "in the making"
+    maker.kill()
+    maker.join()
+    settle(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def draft_of(host, folder, name=".cnnx-abcdefgh.draft"):
+    draft = folder / name
+    (draft / "new").mkdir(parents=True)
+    (draft / "owner.json").write_text(json.dumps({"maker": "cnnx draft", "host": host}))
+    return draft
+
+
+def test_a_draft_from_another_host_is_left_for_a_day(tmp_path):
+    """Its lock may not be seen from here."""
+    draft = draft_of("elsewhere", tmp_path)
+    settle(tmp_path)
+    assert draft.is_dir()
+    os.utime(draft, (0, 0))
+    settle(tmp_path)
+    assert not draft.exists()
+
+
+@pytest.mark.parametrize(
+    "name", [".x.draft", ".x.1234.draft", ".cnnx-abcdefgh.draft", ".cnnx-x.draft", "cnnx-abcdefgh.draft"]
+)
+@pytest.mark.parametrize("owner", [None, "", "{}", "null", '{"maker": "another"}', "\0" * 40])
+def test_what_is_not_proven_to_be_a_draft_is_never_touched(tmp_path, name, owner):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.tex").write_text("years of work")
+    if owner is not None:
+        (tmp_path / name / "owner.json").write_text(owner)
+    os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".y.draft").write_text("a file of that name")
+    for _ in range(2):
+        with atomic_folder(tmp_path / f"x{_}"):
+            pass
+    assert (tmp_path / name / "thesis.tex").read_text() == "years of work"
+    assert (tmp_path / ".y.draft").exists()
+
+
+outside = st.sampled_from(["../victim", "/tmp/victim", "a/../../victim", "..", ".", ""])
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["keep", "remove", "put"]), outside, st.booleans())
+def test_a_journal_reaches_nothing_outside_its_folder(tmp_path_factory, key, name, value):
+    """A bundle that was downloaded may hold one."""
+    root = tmp_path_factory.mktemp("root")
+    (root / "victim").write_text("mine")
+    (root / "bundle").mkdir()
+    draft = draft_of("here", root / "bundle")
+    keep = {"a": name} if value else {name: "a"}
+    journal = {"keep": {}, "remove": [], "put": [], key: keep if key == "keep" else [name]}
+    (draft / "journal.json").write_text(json.dumps(journal))
+    settle(root / "bundle")
+    assert (root / "victim").read_text() == "mine" and list(root.iterdir()) != []
+
+
+def test_a_journal_takes_nothing_from_outside_its_folder(tmp_path):
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "key").write_text("mine")
+    draft = draft_of("here", tmp_path / "bundle")
+    (draft / "new").rmdir()
+    (draft / "new").symlink_to(tmp_path / "secrets")
+    (draft / "journal.json").write_text(json.dumps({"keep": {}, "remove": [], "put": ["key"]}))
+    settle(tmp_path / "bundle")
+    assert content(tmp_path / "secrets") == {"key": "mine"} and not (tmp_path / "bundle" / "key").exists()
+
+
+def test_a_failure_leaves_what_was_there(tmp_path):
+    (tmp_path / "f").write_text("old")
+    for attempt in (atomic_file, lambda place: atomic_files(place.parent, own=lambda: {"f"})):
+        with pytest.raises(RuntimeError), attempt(tmp_path / "f") as draft:
+            (draft / "f" if draft.is_dir() else draft).write_text("new")
+            raise RuntimeError
+        assert content(tmp_path) == {"f": "old"} and len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(RuntimeError), atomic_files(tmp_path / "absent", own=set):
+        raise RuntimeError
+    assert not (tmp_path / "absent").exists()
+
+
+def test_only_plain_files_are_taken_for_our_own(tmp_path):
+    """A link or a folder under the name of a file that cnnx wrote was put there by somebody else."""
+    (tmp_path / "elsewhere").write_text("big")
+    place = tmp_path / "place"
+    (place / "b").mkdir(parents=True)
+    (place / "b" / "thesis.tex").write_text("years of work")
+    (place / "a").symlink_to(tmp_path / "elsewhere")
+    (place / "gone").symlink_to(tmp_path / "elsewhere")
+    write(place, {"a": "new", "b": "new"}, {"a", "b", "gone"})
+    assert (place / "a.kept-1").is_symlink() and (place / "gone").is_symlink()
+    assert (place / "a").read_text() == (place / "b").read_text() == "new"
+    assert (place / "b.kept-1" / "thesis.tex").exists() and (tmp_path / "elsewhere").read_text() == "big"
+
+
+def test_a_link_stays_and_what_it_names_is_written(tmp_path):
+    for name, target in {"file": "real/file", "absent": "real/absent", "folder": "real/folder"}.items():
+        (tmp_path / name).symlink_to(tmp_path / target)
+    (tmp_path / "real" / "folder").mkdir(parents=True)
+    (tmp_path / "real" / "file").write_text("old")
+    for name in ("file", "absent"):
+        with atomic_file(tmp_path / name) as draft:
+            draft.write_text("new")
+    write(tmp_path / "folder", {"x": "new"}, ())
+    assert all((tmp_path / name).is_symlink() for name in ("file", "absent", "folder"))
+    assert content(tmp_path / "real") == {"file": "new", "absent": "new", "folder/x": "new"}
+
+
+def test_a_link_to_itself_is_refused(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for attempt in (atomic_file, check_place, lambda place: atomic_files(place, own=set)):
+        with pytest.raises(WriteFailed, match="leads back to itself"), attempt(tmp_path / "loop"):
+            pass
+    assert (tmp_path / "loop").is_symlink()
+
+
+def test_a_place_that_cannot_be_written_is_refused_with_its_reason(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(WriteFailed, match="a file stands where a folder should be") as caught,
+        atomic_folder(tmp_path / "file" / "x"),
+    ):
+        pass
+    assert "another place" in caught.value.mend and caught.value.exit_code == 4
+
+
+def test_a_file_that_could_not_be_read_is_no_failure_to_write(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "out" / "x"):
+        (tmp_path / "somewhere" / "absent").read_text()
+
+
+def test_looking_whether_a_place_can_be_written_leaves_nothing(tmp_path):
+    check_place(tmp_path / "a" / "b" / "c")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_locks_files_are_written_and_drafts_are_left(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    draft = draft_of(platform.node(), tmp_path)
+    with atomic_file(tmp_path / "x") as new:
+        new.write_text("new")
+    assert (tmp_path / "x").read_text() == "new" and draft.is_dir()
