@@ -173,7 +173,7 @@ def main() -> int:
     )
     parser.add_argument("--convert", action="store_true", help="compare the version converters")
     asked = parser.parse_args()
-    build(asked.folder, every_opset=asked.convert)
+    build(asked.folder, only=asked.only, every_opset=asked.convert)
     files = [p for p in sorted(asked.folder.glob("*.onnx")) if any(part in p.stem for part in asked.only)]
     tools = CONVERTERS if asked.convert else asked.tools
     workers = {tool: (Worker(tool, "1"), Worker(tool, "2")) for tool in tools}
