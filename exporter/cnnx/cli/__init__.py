@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from cnnx.cli.app import app
+from cnnx.isolated import isolate
 
 
 def main() -> None:
     """Entry point of the `cnnx` command."""
+    isolate()
+    from cnnx.cli.app import app
+
     sys.exit(app())

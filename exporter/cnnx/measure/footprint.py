@@ -20,8 +20,8 @@ import numpy as np
 
 from cnnx import runtimes
 from cnnx.environment import first_gpu
+from cnnx.isolated import python_process
 from cnnx.measure.memory import MemoryUse, peak_memory, resident_bytes
-from cnnx.measure.processes import own_python
 
 _ROOT = Path("/")
 _TIME_LIMIT_S = 600
@@ -104,7 +104,7 @@ def measure_footprint(
     """
     how = dataclasses.asdict(options)
     request = {"runtime": runtime, "file": str(file), "shape": shape, "options": how}
-    command, environment = own_python("cnnx.measure", json.dumps(request))
+    command, environment = python_process("cnnx.measure.footprint_process", json.dumps(request))
     try:
         done = subprocess.run(
             command,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.errors import EnvironmentLacks
+from cnnx.isolated import find_program
 from cnnx.measure.latency import batches_of
 from cnnx.measure.power import (
     COST_LIMIT_S,
@@ -207,7 +207,7 @@ def measure_use(
             plan=power.plan,
             clock=power.clock,
             sleep=power.sleep,
-            tegrastats=shutil.which(power.tegrastats),
+            tegrastats=find_program(power.tegrastats),
             progress=lambda share: progress(round(share * 100), 100),
         )
 

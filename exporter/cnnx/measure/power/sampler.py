@@ -1,6 +1,6 @@
 """Sampling a sensor in a process of its own, so that the load does not hold it up.
 
-The process is `python -m cnnx.measure.power`; it writes one JSON value a line to a file: the sensor, then
+The process, `cnnx.measure.power.sampler_process`, writes one JSON value a line to a file: the sensor, then
 [stamp_ns, value, ...] for each sample. Stamps are CLOCK_MONOTONIC's, which all processes share.
 """
 
@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import Protocol
 
 from cnnx.errors import EnvironmentLacks, UsageError
+from cnnx.isolated import python_process
 from cnnx.measure.power.sensors import Clock, Sample, Sensor, SensorInfo, monotonic_ns
 from cnnx.measure.power.trace import Trace
-from cnnx.measure.processes import own_python
 
 LEAST_HZ = 10.0
 # Coprime to the rates of cameras and displays: within a second samples fall on all phases of a frame. At
@@ -77,7 +77,7 @@ def sample(
 
 
 class SamplerProcess:
-    """A sampler that runs `python -m cnnx.measure.power`.
+    """A sampler that runs `cnnx.measure.power.sampler_process`.
 
     Args:
         sensor: its name, such as "ina"; found again by the process.
@@ -108,7 +108,7 @@ class SamplerProcess:
     def __enter__(self) -> SamplerProcess:
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="cnnx-power-")))
         where = (self._sensor, str(self._rate_hz), str(self._root), str(self._folder / "samples"))
-        command, environment = own_python("cnnx.measure.power", *where)
+        command, environment = python_process("cnnx.measure.power.sampler_process", *where)
         errors = self._stack.enter_context((self._folder / "errors").open("wb"))
         self._process = subprocess.Popen(
             command,

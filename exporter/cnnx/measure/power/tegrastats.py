@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from cnnx.isolated import environment
 from cnnx.measure.power.driving import Span
 from cnnx.measure.power.sensors import Unsupported
 
@@ -132,7 +133,7 @@ def during(run: Callable[[], T], *, program: Sequence[str]) -> tuple[T, list[Lin
     # A file, not a pipe: a full pipe would stop the program until somebody reads.
     with tempfile.TemporaryFile("w+", errors="replace") as printed:
         try:
-            process = subprocess.Popen(program, stdin=subprocess.DEVNULL, stdout=printed)
+            process = subprocess.Popen(program, stdin=subprocess.DEVNULL, stdout=printed, env=environment())
         except OSError as error:
             return run(), Unsupported("tegrastats", f"{program[0]}: {error.strerror}")
         try:

@@ -1,4 +1,4 @@
-"""The sampler's process: python -m cnnx.measure.power SENSOR RATE_HZ ROOT FILE, until standard input ends."""
+"""The sampler's process: called with SENSOR RATE_HZ ROOT FILE, it samples until standard input ends."""
 
 from __future__ import annotations
 
@@ -31,7 +31,3 @@ def main(arguments: list[str]) -> int:
 
 def _stdin_ends(seconds: float) -> bool:
     return bool(select.select([sys.stdin], [], [], seconds)[0])
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

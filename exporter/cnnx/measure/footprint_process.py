@@ -1,4 +1,4 @@
-"""The process of `measure_footprint`: python -m cnnx.measure REQUEST, the answer on standard output."""
+"""The process of `measure_footprint`: its argument is the request, the answer goes to standard output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,3 @@ def main(arguments: list[str]) -> int:
         return error.exit_code
     sys.stdout.write(json.dumps(found.as_dict()))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
