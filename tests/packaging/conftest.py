@@ -1,3 +1,5 @@
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,3 +24,35 @@ def wheel(tmp_path_factory):
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, ROOT)
     [built] = out.glob("*.whl")
     return built
+
+
+def python310():
+    """JetPack 6's Python, where there is one: on the path, or among pyenv's."""
+    if found := shutil.which("python3.10"):
+        works = subprocess.run([found, "-c", "import venv, ensurepip"], capture_output=True)
+        if works.returncode == 0:
+            return found
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found = sorted(root.glob("versions/3.10.*/bin/python3.10"))
+    return str(found[-1]) if found else None
+
+
+@pytest.fixture
+def venv310(tmp_path):
+    """A virtual environment of Python 3.10 with nothing in it; gives its folder of programs."""
+    interpreter = python310()
+    if interpreter is None:
+        pytest.skip("there is no Python 3.10 here")
+    run(interpreter, "-m", "venv", tmp_path / "venv310")
+    return tmp_path / "venv310" / "bin"
+
+
+def pip(programs, *arguments):
+    """What pip printed; skips the test where there is no package index."""
+    command = [programs / "python", "-m", "pip", "install", "--quiet", *arguments]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=540)
+    unreachable = ("connection", "network", "temporary failure", "timed out")
+    if done.returncode and any(word in done.stderr.lower() for word in unreachable):
+        pytest.skip("no package index can be reached")
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -1,15 +1,18 @@
 """A finished bundle on a machine without PyTorch, as a Jetson is."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
+import onnx
 import pytest
 
-from .conftest import run
+from tests.cli.conftest import tiny_graph
+from tests.measure import power_trees
+from tests.traps import CHILDREN, set_traps
+
+from .conftest import pip, run
 
 BLOCKED = """
 import sys
@@ -29,17 +32,6 @@ def bundle(tmp_path_factory):
     import cnnx
 
     return cnnx.export("lenet5", precision="int8", out=tmp_path_factory.mktemp("b") / "bundle").bundle.path
-
-
-def python310():
-    """JetPack 6's Python, where there is one: on the path, or among pyenv's."""
-    if found := shutil.which("python3.10"):
-        works = subprocess.run([found, "-c", "import venv, ensurepip"], capture_output=True)
-        if works.returncode == 0:
-            return found
-    roots = [Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))]
-    found = sorted(path for root in roots for path in root.glob("versions/3.10.*/bin/python3.10"))
-    return str(found[-1]) if found else None
 
 
 def use(command, bundle):
@@ -69,27 +61,24 @@ def test_no_verb_on_a_bundle_imports_torch(bundle, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_bundle_works_on_python_310_without_torch(bundle, wheel, tmp_path):
-    interpreter = python310()
-    if interpreter is None:
-        pytest.skip("there is no Python 3.10 here")
-    run(interpreter, "-m", "venv", tmp_path / "venv")
-    python = tmp_path / "venv" / "bin" / "python"
-    installed = subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", f"{wheel}[cpu]", "numpy<2"],
-        capture_output=True,
-        text=True,
-    )
-    if installed.returncode:
-        pytest.skip(f"no package index can be reached: {installed.stderr.splitlines()[-1]}")
+def test_a_bundle_works_on_python_310_without_torch(bundle, wheel, venv310, tmp_path):
+    pip(venv310, f"{wheel}[cpu]")
+    python = venv310 / "python"
+    sprung = set_traps(tmp_path / "traps")
     taken = tmp_path / "taken-along"
     shutil.copytree(bundle, taken)
 
     def command(*arguments):
-        program = tmp_path / "venv" / "bin" / "cnnx"
-        return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, cwd=tmp_path)
+        program = [venv310 / "cnnx", *map(str, arguments)]
+        return subprocess.run(program, capture_output=True, text=True, cwd=tmp_path / "traps")
 
     assert subprocess.run([python, "-c", "import torch"], capture_output=True).returncode == 1
     use(command, taken)
     built = command("build", taken, "--target", "rtx", "--sm", "86")
     assert built.returncode == 4 and "cnnx[rtx]" in built.stderr
+    power_trees.orin_nx(tmp_path / "tree")
+    (tmp_path / "children.py").write_text(CHILDREN)
+    onnx.save(tiny_graph(), tmp_path / "tiny.onnx")
+    folders = (tmp_path / "traps", tmp_path / "tree", tmp_path / "tiny.onnx")
+    run(python, tmp_path / "children.py", *folders, cwd=tmp_path)
+    assert sprung() == []
