@@ -117,7 +117,9 @@ def _rows(file: Path) -> Iterator[tuple[int, str]]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ImageError(f"the list cannot be read: {error.strerror}", where=file) from None
+        raise ImageError(
+            f"the list cannot be read: {error.strerror}", where=file, mend="give a text file, one name a line"
+        ) from None
     except UnicodeDecodeError:
         raise ImageError("this is no UTF-8 text", where=file, mend="one file name a line") from None
     first = True

@@ -72,10 +72,7 @@ def build(name: str, *, classes: int, arguments: Mapping[str, Any]) -> nn.Module
         RecipeError: no network has this name, or it does not take these arguments.
         MissingExtra: PyTorch is not installed.
     """
-    if name not in DEFINITIONS:
-        near = difflib.get_close_matches(name, DEFINITIONS, n=1, cutoff=0.5)
-        mend = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(DEFINITIONS)}"
-        raise RecipeError(f"no network is called {name!r}", where="model.definition", mend=mend)
+    check_name(name)
     definition = _load(name)
     checked = _checked(definition, name, arguments)
     try:
@@ -85,6 +82,18 @@ def build(name: str, *, classes: int, arguments: Mapping[str, Any]) -> nn.Module
             f"{name} cannot be built with these arguments: {error}", where="model.arguments", mend="mend them"
         ) from error
     return model.eval()
+
+
+def check_name(name: str) -> None:
+    """Refuse a definition that there is not; PyTorch is not needed.
+
+    Raises:
+        RecipeError: no network has this name.
+    """
+    if name not in DEFINITIONS:
+        near = difflib.get_close_matches(name, DEFINITIONS, n=1, cutoff=0.5)
+        mend = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(DEFINITIONS)}"
+        raise RecipeError(f"no network is called {name!r}", where="model.definition", mend=mend)
 
 
 def _checked(definition: Callable[..., Any], name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

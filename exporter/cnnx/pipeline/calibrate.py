@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from cnnx.data.crops import Crops
 from cnnx.errors import UsageError
+from cnnx.pipeline.ahead import Ahead
 from cnnx.pipeline.options import check_calibrator, with_options
+from cnnx.pipeline.preconditions import open_checked
 from cnnx.pipeline.progress import Listener, Steps, silent
 from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.results import CalibrateResult, MethodRange, TensorMethods
 from cnnx.pipeline.search.folds import Folds, fold_crops, folds_step, observe_by_fold, verdict
 from cnnx.pipeline.search.method import AUTO, SELECTION_IMAGES, Candidate, choose_method
-from cnnx.pipeline.steps import original as originals
 from cnnx.pipeline.steps.definition import resolve
 from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import few_ranges, picture_sets, remarks
@@ -64,15 +65,11 @@ def calibrate(
     )
     chosen = method or recipe.calibration.method
     check_calibrator(chosen)
-    source = steps.run(
-        "weights",
-        lambda progress: originals.open_original(
-            recipe, weights, trust_recipe=trust_recipe, progress=progress
-        ),
-    )
+    count = SELECTION_IMAGES if folds or method == AUTO else 0
+    ahead = Ahead(recipe, weights, precision=None, validates=False, selects=count, folds=folds or 0)
+    source = open_checked(ahead, steps, trust_recipe=trust_recipe)
     batch = source.batch((1, 1))
     graph = export_step(steps, source, batch=batch)
-    count = SELECTION_IMAGES if folds or method == AUTO else 0
     pictures = picture_sets(steps, recipe, validates=False, calibrates=True, selects=count)
     calibration, selection = pictures.calibration, pictures.selection
     assert calibration is not None

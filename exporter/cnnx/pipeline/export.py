@@ -14,6 +14,7 @@ from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.bundle.writing import left_beside, refuse_place
 from cnnx.errors import UsageError
+from cnnx.pipeline.ahead import Ahead
 from cnnx.pipeline.finished import (
     build_into,
     judge_session,
@@ -23,12 +24,12 @@ from cnnx.pipeline.finished import (
 from cnnx.pipeline.measurements import Measurement
 from cnnx.pipeline.measuring import Effort, measure
 from cnnx.pipeline.options import check_calibrator, with_options
-from cnnx.pipeline.parts import Job, Parts, make_parts, repaired
+from cnnx.pipeline.parts import Job, Parts, images_to_choose_by, make_parts, repaired
+from cnnx.pipeline.preconditions import open_checked
 from cnnx.pipeline.progress import Listener, Steps, silent
-from cnnx.pipeline.publish import class_names, publish
+from cnnx.pipeline.publish import publish
 from cnnx.pipeline.results import ExportResult
 from cnnx.pipeline.running import OpenSubject, choose_runtime, open_subject
-from cnnx.pipeline.steps import original as originals
 from cnnx.pipeline.steps.definition import resolve
 from cnnx.pipeline.steps.images import few_ranges, remarks
 from cnnx.pipeline.steps.original import Batch
@@ -107,30 +108,38 @@ def export(
     chosen: Precision = precision or recipe.precision.default
     for_int8 = {"--method": method, "--equalize/--no-equalize": equalize, "--repair": repair or None}
     _refuse_idle([option for option, value in for_int8.items() if value is not None], chosen)
-    trials = _trials(repair, repair_trials)
+    trials, typed, sizes = _trials(repair, repair_trials), _scales(scales), _batch(batch)
     place = Path(out) if out else Path(f"{recipe.name}-{chosen}")
     refuse_place(place, force=force)
-    class_names(recipe)  # a fault in them is refused before any work
     runtime = choose_runtime(target, sm)
-    check_calibrator(method or recipe.calibration.method)
-    source = steps.run(
-        "weights",
-        lambda progress: originals.open_original(
-            recipe, weights, trust_recipe=trust_recipe, progress=progress
+    how = method or recipe.calibration.method
+    check_calibrator(how)
+    listed = None if labels is None else Path(labels)
+    source = open_checked(
+        Ahead(
+            recipe=recipe,
+            weights=weights,
+            precision=chosen,
+            batch=sizes,
+            selects=images_to_choose_by(chosen, how, trials),
+            labels=listed,
+            out=place,
         ),
+        steps,
+        trust_recipe=trust_recipe,
     )
     job = Job(
         recipe=recipe,
         precision=chosen,
-        scales=_scales(scales),
-        batch=source.batch(_batch(batch)),
-        method=method or recipe.calibration.method,
+        scales=typed,
+        batch=source.batch(sizes),
+        method=how,
         out=place,
         runtime=runtime,
         sm=tuple(sm),
         repair_trials=trials,
     )
-    parts = make_parts(job, source, steps, labels=None if labels is None else Path(labels))
+    parts = make_parts(job, source, steps, labels=listed)
     found = None
     if job.repair_trials:
         job, parts, found = repaired(job, parts)

@@ -18,10 +18,11 @@ from cnnx.bundle.engine import Engine
 from cnnx.bundle.manifest import Manifest
 from cnnx.environment import detect
 from cnnx.errors import BundleError, CnnxError, EnvironmentLacks, UsageError
-from cnnx.files import digest_of_file
+from cnnx.files import check_place, digest_of_file
 from cnnx.graph.inspect import Layer, expected_types, layers
 from cnnx.graph.load import load_model
 from cnnx.pipeline.measurements import Prediction
+from cnnx.pipeline.preconditions import refuse_unwritable_cache
 from cnnx.pipeline.predicting import predict_graph
 from cnnx.pipeline.progress import Event, Listener, Progress, Steps, silent
 from cnnx.pipeline.results import BuildResult, ValidateResult
@@ -66,6 +67,9 @@ def build(
     if runtime.engine_suffix is None:
         raise _no_builder(target)
     opened.check_place("engines")
+    refuse_unwritable_cache()
+    if options and options.timing_cache_folder:
+        check_place(Path(options.timing_cache_folder) / "probe")
     engines = build_into(opened, runtime, sm, steps, opt_batch=opt_batch, options=options)
     return BuildResult(opened, engines, tuple(steps.times))
 

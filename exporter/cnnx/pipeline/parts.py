@@ -72,15 +72,26 @@ class Parts:
         return self.reference.logits
 
 
+def images_to_choose_by(precision: Precision, method: str, repair_trials: int) -> int:
+    """Maximum number of images that choose a method, or what repair puts back; 0 where nothing is chosen."""
+    if repair_trials:
+        return REPAIR_IMAGES
+    return SELECTION_IMAGES if precision == "int8" and method == AUTO else 0
+
+
 def make_parts(job: Job, original: Original, steps: Steps, *, labels: Path | None) -> Parts:
     """Every step that gives files, in order."""
     recipe = job.recipe
     # First, for it is what refuses a definition, or weights, that are not what the recipe says.
     graph = export_step(steps, original, batch=job.batch)
     chooses = job.precision == "int8" and job.method == AUTO
-    selects = REPAIR_IMAGES if job.repair_trials else SELECTION_IMAGES if chooses else 0
     pictures = picture_sets(
-        steps, recipe, validates=True, calibrates=job.precision != "fp32", selects=selects, labels=labels
+        steps,
+        recipe,
+        validates=True,
+        calibrates=job.precision != "fp32",
+        selects=images_to_choose_by(job.precision, job.method, job.repair_trials),
+        labels=labels,
     )
     validation, calibration, selection = pictures.validation, pictures.calibration, pictures.selection
     assert validation is not None

@@ -16,10 +16,11 @@ from cnnx.bundle.manifest import Manifest
 from cnnx.environment import installed_version
 from cnnx.errors import BundleError, RecipeError, UsageError, WeightsError
 from cnnx.files import digest_of_file
-from cnnx.pipeline.progress import Progress, Steps
+from cnnx.pipeline.ahead import Ahead
+from cnnx.pipeline.preconditions import open_checked
+from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.repair import without_repair
-from cnnx.pipeline.steps import original as originals
 from cnnx.pipeline.steps.definition import refuse_untrusted
 from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import PictureSets, picture_sets
@@ -74,13 +75,15 @@ def remake(bundle: Bundle, sources: Sources, steps: Steps) -> Remade:
     recipe = _recipe(bundle, sources)
     # The steps before the graph was typed knew nothing of what repair found.
     asked = without_repair(recipe)
-    original = steps.run("weights", lambda progress: _original(bundle, asked, sources, progress))
+    chose = manifest.images.get("selection")
+    selects = chose.images if chose else 0
+    weights = _weights(bundle, asked, sources)
+    ahead = Ahead(asked, weights, precision="int8", batch=manifest.batch, selects=selects)
+    original = open_checked(ahead, steps, trust_recipe=sources.trust_recipe)
+    _check_weights(bundle, original)
     exported = export_step(steps, original, batch=manifest.batch)
     original.release()
-    chose = manifest.images.get("selection")
-    pictures = picture_sets(
-        steps, asked, validates=True, calibrates=True, selects=chose.images if chose else 0
-    )
+    pictures = picture_sets(steps, asked, validates=True, calibrates=True, selects=selects)
     assert pictures.calibration is not None
     calibrated = manifest.images["calibration"]
     if pictures.calibration.list_digest != calibrated.digest:
@@ -124,7 +127,8 @@ def _recipe(bundle: Bundle, sources: Sources) -> Recipe:
     return dataclasses.replace(recipe, **moved)
 
 
-def _original(bundle: Bundle, recipe: Recipe, sources: Sources, progress: Progress) -> Original:
+def _weights(bundle: Bundle, recipe: Recipe, sources: Sources) -> str:
+    """What `--weights` would have to be to make the bundle again."""
     weights = bundle.manifest.weights
     if weights["kind"] == "file" and not recipe.is_onnx and sources.weights is None:
         raise UsageError(
@@ -132,10 +136,12 @@ def _original(bundle: Bundle, recipe: Recipe, sources: Sources, progress: Progre
             where=bundle.path,
             mend="say where that is with --weights FILE",
         )
-    kind = "pretrained" if recipe.is_onnx else weights["kind"]
-    original = originals.open_original(
-        recipe, sources.weights or kind, trust_recipe=sources.trust_recipe, progress=progress
-    )
+    kind: str = "pretrained" if recipe.is_onnx else weights["kind"]
+    return sources.weights or kind
+
+
+def _check_weights(bundle: Bundle, original: Original) -> None:
+    weights = bundle.manifest.weights
     if original.weights.digest != weights["digest"]:
         raise WeightsError(
             f"these are not the bundle's weights ({weights['origin']}): their SHA-256 is "
@@ -143,7 +149,6 @@ def _original(bundle: Bundle, recipe: Recipe, sources: Sources, progress: Progre
             where=original.weights.file,
             mend="name those with --model, for an ONNX file, or --weights; or export again",
         )
-    return original
 
 
 def _check_graph(bundle: Bundle, remade: Remade) -> None:

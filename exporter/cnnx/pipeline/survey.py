@@ -98,8 +98,9 @@ def survey(
             touched.
         RecipeError: models that are none.
         WeightsError: a checkpoint is not there.
+        ImageError: images that a recipe names are not there.
         EnvironmentLacks: a named target or sensor cannot be used here.
-        WriteFailed: `out` cannot be written, which is told before any work.
+        WriteFailed: `out` or the cache cannot be written, which is reported before any work.
     """
     chosen = plan or SurveyPlan()
     networks = planned(models, precisions, batches, chosen)

@@ -8,10 +8,13 @@ from pathlib import Path
 
 from cnnx.bundle import Bundle, is_bundle
 from cnnx.errors import CnnxError, RecipeError, UsageError, WeightsError
+from cnnx.pipeline.ahead import Ahead
 from cnnx.pipeline.benching import check_effort
 from cnnx.pipeline.energy import PowerPass
+from cnnx.pipeline.options import with_options
+from cnnx.pipeline.preconditions import count_images, refuse_unwritable_cache
 from cnnx.pipeline.running import choose_runtime
-from cnnx.recipe import Precision, recipe_names
+from cnnx.recipe import Precision, read_recipe, recipe_names
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 _UNREAD = "unknown"
@@ -57,13 +60,18 @@ def planned(
         UsageError: options that make no sense, or two models of one name.
         RecipeError: models that are none.
         WeightsError: a checkpoint is not there.
+        ImageError: images that a recipe names are not there.
         EnvironmentLacks: a named target cannot be used here.
+        WriteFailed: the cache cannot be written.
     """
     _check_cells(models, precisions, batches)
     _check_plan(plan)
     networks = _networks(models, precisions)
     exported = [source for kinds in networks.values() for source in kinds.values() if isinstance(source, str)]
     _check_exported(list(dict.fromkeys(exported)), plan)
+    refuse_unwritable_cache()
+    for model in dict.fromkeys(exported):
+        _check_images(model, plan)
     return networks
 
 
@@ -102,6 +110,18 @@ def _check_exported(models: Sequence[str], plan: SurveyPlan) -> None:
         if weights != "standin" and not Path(weights).is_file():
             mend = "--weights takes pretrained, standin, or a .safetensors, .pth or .pt file"
             raise WeightsError(f"there is no checkpoint {weights}", mend=mend)
+
+
+def _check_images(model: str, plan: SurveyPlan) -> None:
+    """Image sets that are not there; a recipe that cannot be read is a row. ONNX files take built-in sets."""
+    if model.endswith(".onnx"):
+        return
+    try:
+        recipe = read_recipe(model)
+    except CnnxError:
+        return
+    chosen = with_options(recipe, calibration=(None, plan.images), validation=(None, plan.images))
+    count_images(Ahead(chosen, plan.weights_of(model), precision="int8"))
 
 
 def _is_there(model: str) -> bool:

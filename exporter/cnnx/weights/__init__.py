@@ -18,7 +18,7 @@ from cnnx.files import digest_of_file
 from cnnx.recipe import Recipe, read_recipe, recipe_names
 from cnnx.resources import shared_folder
 from cnnx.store import cache_folder, digest_of
-from cnnx.weights.download import fetch
+from cnnx.weights.download import fetch, require_safe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,14 +75,58 @@ def locate(recipe: Recipe, choice: str, *, progress: Callable[[int, int | None],
         _refuse_sibling(recipe, file, digest)
         source = recipe.weights.source or recipe.weights.url or "shipped with the recipe"
         return Weights("pretrained", f"{file.name}: {source}", digest, file)
+    file = _given(choice)
+    digest = digest_of_file(file)
+    _refuse_sibling(recipe, file, digest)
+    return Weights("file", f"the user's {file.name}", digest, file)
+
+
+def find(recipe: Recipe, choice: str) -> Path | None:
+    """The checkpoint that `--weights` asks for, where it lies on this machine; its content is not looked at.
+
+    Returns:
+        None for a stand-in, and for published weights that `locate` will download.
+
+    Raises:
+        WeightsError: the recipe has no published weights, or the file is absent and has no URL.
+        RecipeError: the recipe's file name or URL cannot be used.
+    """
+    if choice == "standin":
+        return None
+    if choice != "pretrained":
+        return _given(choice)
+    if not recipe.weights.file:
+        raise WeightsError(
+            f"no weights are published for {recipe.name}",
+            mend="--weights standin (random: figures, but no verdict), or --weights FILE with your own",
+        )
+    _hash_in_name(recipe)
+    for place in _everywhere(recipe):
+        if place.is_file():
+            return place
+    if not recipe.weights.url:
+        raise _not_at_hand(recipe)
+    require_safe(recipe.weights.url)
+    return None
+
+
+def _given(choice: str) -> Path:
+    """The user's own checkpoint."""
     file = Path(choice)
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
         mend = "--weights takes pretrained, standin, or a .safetensors, .pth or .pt file"
         raise WeightsError(f"the checkpoint {what}", where=file, mend=mend)
-    digest = digest_of_file(file)
-    _refuse_sibling(recipe, file, digest)
-    return Weights("file", f"the user's {file.name}", digest, file)
+    with file.open("rb"):  # it may not be readable
+        return file
+
+
+def _not_at_hand(recipe: Recipe) -> WeightsError:
+    return WeightsError(
+        f"the weights {recipe.weights.file} are not at hand, and no URL is given",
+        where=recipe.name,
+        mend=f"put it at {_places(recipe)[-1]}, or take --weights standin or --weights FILE",
+    )
 
 
 def _refuse_sibling(recipe: Recipe, file: Path, digest: str) -> None:
@@ -111,33 +155,30 @@ def _refuse_sibling(recipe: Recipe, file: Path, digest: str) -> None:
 
 
 def _published(recipe: Recipe, progress: Callable[[int, int | None], None]) -> tuple[Path, str]:
-    name = recipe.weights.file
-    if not name:
-        raise WeightsError(
-            f"no weights are published for {recipe.name}",
-            mend="--weights standin (random: figures, but no verdict), or --weights FILE with your own",
-        )
+    find(recipe, "pretrained")
     expected = _hash_in_name(recipe)
     for place in _places(recipe):
         if place.is_file():
             return place, _checked(place, expected)
-    hub = _hub_folder() / name
+    hub = _everywhere(recipe)[-1]
     # A damaged file there is another tool's to mend: pass over it.
     if hub.is_file() and (digest := digest_of_file(hub)).startswith(expected):
         return hub, digest
     cached = _places(recipe)[-1]
     if not recipe.weights.url:
-        mend = f"put it at {cached}, or take --weights standin or --weights FILE"
-        raise WeightsError(
-            f"the weights {name} are not at hand, and no URL is given", where=recipe.name, mend=mend
-        )
+        raise _not_at_hand(recipe)
     fetch(recipe.weights.url, cached, digest=expected, progress=progress)
     return cached, _checked(cached, expected)
 
 
 def at_hand(recipe: Recipe) -> bool:
     """Whether the published weights lie somewhere on this machine; their hash is not looked at."""
-    return any(place.is_file() for place in (*_places(recipe), _hub_folder() / recipe.weights.file))
+    return any(place.is_file() for place in _everywhere(recipe))
+
+
+def _everywhere(recipe: Recipe) -> tuple[Path, ...]:
+    """Our own places, and last PyTorch's."""
+    return (*_places(recipe), _hub_folder() / recipe.weights.file)
 
 
 def _places(recipe: Recipe) -> tuple[Path, ...]:

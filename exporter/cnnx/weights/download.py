@@ -50,7 +50,7 @@ def fetch(url: str, place: Path, *, digest: str, progress: Callable[[int, int | 
         WeightsError: the file came whole and has another hash; the part is removed.
         WriteFailed: it cannot be stored.
     """
-    _require_safe(url)
+    require_safe(url)
     part = place.with_name(place.name + ".part")
     with locked(place), writing(place):
         if place.is_file():
@@ -162,7 +162,12 @@ def _discard(part: Path) -> None:
     _note(part).unlink(missing_ok=True)
 
 
-def _require_safe(url: str) -> None:
+def require_safe(url: str) -> None:
+    """Refuse an address that weights are not downloaded from.
+
+    Raises:
+        RecipeError: neither https nor local.
+    """
     scheme, host = urllib.parse.urlsplit(url).scheme, urllib.parse.urlsplit(url).hostname
     if scheme != "https" and not (scheme == "http" and host in _LOCAL_HOSTS):
         raise RecipeError(
@@ -174,7 +179,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     """Holds redirects to the rule that the first address is held to."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        _require_safe(newurl)
+        require_safe(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

@@ -73,15 +73,23 @@ def fold_crops(calibration: Crops, count: int, *, batch: int) -> tuple[Crops, ..
     Raises:
         UsageError: a fold would be empty.
     """
-    batches = -(-len(calibration) // batch)
-    if count > batches:
-        at_a_time = f", {batch} at a time," if batch > 1 else ""
-        raise UsageError(
-            f"{len(calibration)} calibration pictures{at_a_time} do not fill {count} folds",
-            mend="give more --calibration-images, or fewer --folds",
-        )
+    refuse_empty_folds(len(calibration), count, batch=batch)
     numbers = np.arange(len(calibration))
     return tuple(calibration.only(numbers[numbers // batch % count == fold]) for fold in range(count))
+
+
+def refuse_empty_folds(images: int, count: int, *, batch: int) -> None:
+    """Refuse to deal out fewer batches than folds.
+
+    Raises:
+        UsageError: a fold would be empty.
+    """
+    if count > -(-images // batch):
+        at_a_time = f", {batch} at a time," if batch > 1 else ""
+        raise UsageError(
+            f"{images} calibration pictures{at_a_time} do not fill {count} folds",
+            mend="give more --calibration-images, or fewer --folds",
+        )
 
 
 def observe_by_fold(

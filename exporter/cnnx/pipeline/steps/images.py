@@ -91,7 +91,7 @@ def picture_sets(
     if validates or not {recipe.calibration.data, recipe.validation.data} & set(BUILT_IN):
         validation = crops_step(
             steps,
-            _images(recipe, recipe.validation.data, "validation", labels),
+            image_set(recipe, recipe.validation.data, "validation", labels),
             recipe,
             count=recipe.validation.images,
             role="validation",
@@ -101,7 +101,7 @@ def picture_sets(
     if calibrates:
         calibration = crops_step(
             steps,
-            _images(recipe, recipe.calibration.data, "calibration", None),
+            image_set(recipe, recipe.calibration.data, "calibration", None),
             recipe,
             count=recipe.calibration.images,
             role="calibration",
@@ -118,7 +118,7 @@ def held_out(steps: Steps, recipe: Recipe, pictures: PictureSets, count: int) ->
     """
     return crops_step(
         steps,
-        _images(recipe, recipe.calibration.data, "selection", None),
+        image_set(recipe, recipe.calibration.data, "selection", None),
         recipe,
         count=count,
         role="held-out",
@@ -152,17 +152,12 @@ def few_ranges(calibration: Crops) -> tuple[str, ...]:
 
 def _selection(steps: Steps, recipe: Recipe, validation: Crops | None, count: int) -> Crops:
     """Pictures that choose; of a set without such pictures of its own at most a quarter."""
-    images = _images(recipe, recipe.calibration.data, "selection", None)
+    images = image_set(recipe, recipe.calibration.data, "selection", None)
     # A folder that also validates: those pictures are spoken for.
     data = recipe.calibration.data
     same = data not in BUILT_IN and os.path.realpath(data) == os.path.realpath(recipe.validation.data)
     available = len(images) - (len(validation) if validation and same else 0)
-    if available < 2:
-        raise UsageError(
-            f"{available} pictures are left to calibrate with, none of them to choose by",
-            where=recipe.calibration.data,
-            mend="give more calibration pictures, or leave out --method auto, --repair and --folds",
-        )
+    refuse_too_few(available, recipe)
     return crops_step(
         steps,
         images,
@@ -173,7 +168,22 @@ def _selection(steps: Steps, recipe: Recipe, validation: Crops | None, count: in
     )
 
 
-def _images(recipe: Recipe, data: str, split: Split, labels: Path | None) -> ImageSet:
+def refuse_too_few(available: int, recipe: Recipe) -> None:
+    """Refuse to choose by images where fewer than two are left to choose by and to calibrate with.
+
+    Raises:
+        UsageError: they are.
+    """
+    if available < 2:
+        raise UsageError(
+            f"{available} pictures are left to calibrate with, none of them to choose by",
+            where=recipe.calibration.data,
+            mend="give more calibration pictures, or leave out --method auto, --repair and --folds",
+        )
+
+
+def image_set(recipe: Recipe, data: str, split: Split, labels: Path | None) -> ImageSet:
+    """A set as this network sees it, opened and not decoded; see `cnnx.data.sets.open_images`."""
     preprocessing, file = recipe.preprocessing, recipe.labels_file
     return open_images(
         data,
