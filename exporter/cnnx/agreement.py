@@ -7,15 +7,17 @@ is not finite agrees in nothing.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnx.errors import BundleError
 from cnnx.recipe import Thresholds
 from cnnx.record import Subject
+from cnnx.schema import Count, Rate, from_plain
 from cnnx.stats import Interval, Paired, Verdict, images_to_decide, wilson, worst
 
 Logits = NDArray[np.float32]
@@ -32,9 +34,9 @@ class Gate:
     name: str
     value: float
     interval: Interval
-    threshold: float
+    threshold: Rate
     verdict: Verdict
-    decides_at: int | None = None
+    decides_at: Count | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +44,18 @@ class Flip:
     """An image whose first class changed, with both lists of five (class indices, best first)."""
 
     image: str
-    original: tuple[int, ...]
-    engine: tuple[int, ...]
-    label: int | None
+    original: tuple[Count, ...]
+    engine: tuple[Count, ...]
+    label: Count | None
 
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
     """Top-1 accuracy where labels exist, with McNemar's p-value that both err equally often."""
 
-    original: float
-    engine: float
-    mcnemar: float
+    original: Rate
+    engine: Rate
+    mcnemar: Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Validation:
     """
 
     subject: Subject
-    images: int
+    images: Count
     image_set: str
     verdict: Verdict
     reasons: tuple[str, ...]
@@ -82,7 +84,7 @@ class Validation:
     accuracy: Accuracy | None
     flips: tuple[Flip, ...]
     logit_sqnr_db: float | None
-    nonfinite: int
+    nonfinite: Count
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
@@ -93,22 +95,13 @@ class Validation:
         return data
 
 
-def validation_from_dict(data: Mapping[str, Any]) -> Validation:
-    """The validation that `Validation.as_dict` describes."""
-    fields = dict(data)
-    fields["subject"] = Subject(**data["subject"])
-    fields["verdict"] = Verdict(data["verdict"])
-    fields["reasons"] = tuple(data["reasons"])
-    fields["gates"] = tuple(
-        Gate(**{**gate, "interval": Interval(**gate["interval"]), "verdict": Verdict(gate["verdict"])})
-        for gate in data["gates"]
-    )
-    fields["accuracy"] = Accuracy(**data["accuracy"]) if data["accuracy"] else None
-    fields["flips"] = tuple(
-        Flip(**{**flip, "original": tuple(flip["original"]), "engine": tuple(flip["engine"])})
-        for flip in data["flips"]
-    )
-    return Validation(**fields)
+def validation_from_dict(data: object, *, where: object = "the validation") -> Validation:
+    """The validation that `Validation.as_dict` describes.
+
+    Raises:
+        BundleError: a key is unknown or missing, or a value has another type or range.
+    """
+    return from_plain(Validation, data, where=where, error=BundleError, at="result")
 
 
 @dataclass(frozen=True, slots=True)

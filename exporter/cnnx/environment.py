@@ -10,15 +10,15 @@ import dataclasses
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnnx.errors import BundleError
 from cnnx.installed import Installed, Wheels, find_cuda, find_tensorrt, find_wheel, system_packages
 from cnnx.libcuda import device_0_bus_id
+from cnnx.schema import Count
 
 # One thing, several distributions: the first that is installed counts.
 _DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
@@ -54,9 +54,9 @@ class Gpu:
     """
 
     name: str
-    compute_capability: int | None = None
+    compute_capability: Count | None = None
     driver: str | None = None
-    memory_bytes: int | None = None
+    memory_bytes: Count | None = None
     cuda: str | None = None
     remark: str = ""
 
@@ -88,9 +88,9 @@ class Environment:
     machine: str
     board: str | None
     cpu: str | None
-    cores: int
+    cores: Count
     cpu_governor: str | None
-    memory_bytes: int | None
+    memory_bytes: Count | None
     power_mode: str | None
     l4t: str | None
     jetpack: str | None
@@ -103,25 +103,6 @@ class Environment:
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
         return dataclasses.asdict(self)
-
-    @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> Environment:
-        """The environment that `as_dict` described.
-
-        Raises:
-            BundleError: keys are missing or unknown.
-        """
-        try:
-            gpu = data["gpu"]
-            # Descriptions of before these two were looked for do not have them.
-            parts = {key: _installed(data.get(key, ())) for key in ("cuda", "tensorrt")}
-            return Environment(**{**data, **parts, "gpu": Gpu(**gpu) if gpu is not None else None})
-        except (KeyError, TypeError) as error:
-            raise BundleError(f"the description of an environment is damaged: {error}") from None
-
-
-def _installed(listed: Sequence[Mapping[str, Any]]) -> tuple[Installed, ...]:
-    return tuple(Installed(**one) for one in listed)
 
 
 def detect(root: Path = Path("/"), *, nvml: Any = None, wheels: Wheels = find_wheel) -> Environment:

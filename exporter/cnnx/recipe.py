@@ -9,18 +9,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
-import math
 import re
 import sys
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from cnnx.errors import RecipeError
 from cnnx.resources import shared_folder
-from cnnx.schema import filled
+from cnnx.schema import Count, Name, Percent, Positive, Quantity, Rate, from_plain
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,6 +32,11 @@ Precision = Literal["fp32", "fp16", "int8"]
 _Int8 = Literal["fp16", "int8"]
 Scales = Literal["fp16", "fp32"]
 """Type that the scales of Q/DQ are written in."""
+
+Classes = Annotated[
+    int, Meta(ge=2, description="the length of the logits: a classifier has at least 2 classes")
+]
+_Deviation = Annotated[float, Meta(gt=0, description="positive, for x in 0..1")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +55,11 @@ class ModelSpec:
     """
 
     definition: str
-    classes: int
+    classes: Classes
     labels: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    parameters: int = 0
-    multiply_adds: int = 0
+    parameters: Count = 0
+    multiply_adds: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +85,12 @@ class WeightsSpec:
     url: str = ""
     source: str = ""
     licence: str = ""
-    top1: float = 0.0
-    top5: float = 0.0
+    top1: Percent = 0.0
+    top5: Percent = 0.0
     protocol: str = ""
     training_only: tuple[str, ...] = ()
     rename: Mapping[str, str] = field(default_factory=dict)
-    background_classes: int = 0
+    background_classes: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +106,15 @@ class PublishedAccuracy:
 
     source: str
     protocol: str
-    top1: float = 0.0
-    top5: float = 0.0
+    top1: Percent = 0.0
+    top5: Percent = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
     """The network's one input: name, and channels, height, width of a picture."""
 
-    shape: tuple[int, int, int] = (3, 224, 224)
+    shape: tuple[Positive, Positive, Positive] = (3, 224, 224)
     name: str = "input"
 
 
@@ -128,10 +134,10 @@ class Preprocessing:
     """
 
     color: Literal["rgb", "gray"] = "rgb"
-    resize: int = 256
+    resize: Positive = 256
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    std: tuple[_Deviation, ...] = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +173,7 @@ class PrecisionPolicy:
     residual: _Int8 = "int8"
     reason: str = ""
     equalize: bool = True
-    fp16_limit: float = 30000.0
+    fp16_limit: Quantity = 30000.0
     overrides: tuple[LayerOverride, ...] = ()
 
 
@@ -176,7 +182,7 @@ class CalibrationSpec:
     """The pictures ranges are taken from, and the method that takes them."""
 
     data: str = "deadleaves"
-    images: int = 512
+    images: Positive = 512
     method: str = "mse"
 
 
@@ -185,7 +191,7 @@ class ValidationSpec:
     """The pictures that judge, once, at the end."""
 
     data: str = "deadleaves"
-    images: int = 1024
+    images: Positive = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +206,10 @@ class Thresholds:
         reason: why these and not the defaults.
     """
 
-    top1_agreement: float
-    top1_in_top5: float
-    top5_agreement: float
-    accuracy_ratio: float = 0.99
+    top1_agreement: Rate
+    top1_in_top5: Rate
+    top5_agreement: Rate
+    accuracy_ratio: Rate = 0.99
     reason: str = ""
 
 
@@ -228,15 +234,15 @@ class Acceptance:
 class Budgets:
     """Sizes a finished bundle must stay within; 0 means no budget. Checked by the gate."""
 
-    onnx_mib: float = 0.0
-    engine_mib: float = 0.0
+    onnx_mib: Quantity = 0.0
+    engine_mib: Quantity = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """One network, whole. `folder` is where the file lay: relative names start there."""
 
-    name: str
+    name: Name
     model: ModelSpec
     title: str = ""
     summary: str = ""
@@ -297,86 +303,67 @@ def parse_recipe(text: str, *, where: Path) -> Recipe:
     return recipe_from_dict(data, where=where)
 
 
-def recipe_from_dict(data: Mapping[str, Any], *, where: Path) -> Recipe:
+def recipe_from_dict(data: object, *, where: Path, at: str = "") -> Recipe:
     """The recipe that `Recipe.as_dict` or a TOML file's tables describe.
+
+    Args:
+        data: plain data.
+        where: the file it is from, for messages; relative names start in its folder.
+        at: path of the key under which it stands in that file.
 
     Raises:
         RecipeError: an unknown key, a wrong type, or values that contradict each other.
     """
-    recipe: Recipe = filled(Recipe, data, at="", where=where)
+    recipe = from_plain(Recipe, data, where=where, error=RecipeError, at=at)
     recipe = dataclasses.replace(recipe, folder=where.parent)
-    _check(recipe, where)
+    _check(recipe, where, f"{at}." if at else "")
     return recipe
 
 
-def _check(recipe: Recipe, where: Path) -> None:
-    def refuse(what: str, key: str, mend: str) -> typing.NoReturn:
-        raise RecipeError(what, where=f"{where}, key {key}", mend=mend)
+def _check(recipe: Recipe, where: Path, at: str) -> None:
+    """Refuse values that contradict each other; each by itself was checked by its type."""
 
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", recipe.name):
-        refuse(f"the name {recipe.name!r} cannot name a folder", "name", "lower case letters, digits, - _ .")
-    if recipe.model.classes < 2:
-        refuse("a classifier has at least 2 classes", "model.classes", "give the length of the logits")
-    for key in ("model.parameters", "model.multiply_adds", "weights.background_classes"):
-        table, _, name = key.partition(".")
-        if getattr(getattr(recipe, table), name) < 0:
-            refuse("a count is at least 0", key, "leave it out when it is not known")
-    for key, percent in (
-        ("weights.top1", recipe.weights.top1),
-        ("weights.top5", recipe.weights.top5),
-        *(("published", figure) for each in recipe.published for figure in (each.top1, each.top5)),
-    ):
-        if not 0 <= percent <= 100:
-            refuse(f"{percent} is no share in percent", key, "76.13, not 0.7613 or 7613")
+    def refuse(what: str, key: str, mend: str) -> typing.NoReturn:
+        raise RecipeError(what, where=f"{where}, key {at}{key}", mend=mend)
+
     if recipe.weights.url and not recipe.weights.file:
         refuse("weights.url without weights.file", "weights.file", "name the file; its name carries its hash")
     try:
         for pattern, replacement in recipe.weights.rename.items():
             re.compile(pattern).sub(replacement, "")
-    except (re.error, TypeError) as error:
+    except (re.error, RecursionError, OverflowError) as error:
         refuse(f"a name cannot be changed so: {error}", "weights.rename", "regular expression = replacement")
-    channels = recipe.input.shape[0]
-    expected = {"rgb": 3, "gray": 1}[recipe.preprocessing.color]
-    if min(recipe.input.shape) < 1 or channels != expected:
-        refuse(
-            f"{recipe.preprocessing.color} pictures have {expected} channels, input.shape is "
-            f"{list(recipe.input.shape)}",
-            "input.shape",
-            "make shape [channels, height, width] fit preprocessing.color",
-        )
-    for key in ("mean", "std"):
-        if len(getattr(recipe.preprocessing, key)) != channels:
-            refuse(
-                f"{key} needs one value for each of {channels} channels",
-                f"preprocessing.{key}",
-                "add or drop",
-            )
-    if not all(map(math.isfinite, recipe.preprocessing.mean)):
-        refuse("mean must be finite", "preprocessing.mean", "values for x in 0..1")
-    if not all(0 < deviation < math.inf for deviation in recipe.preprocessing.std):
-        refuse("std must be positive and finite", "preprocessing.std", "values for x in 0..1")
-    if recipe.preprocessing.resize < max(recipe.input.shape[1:]):
-        refuse("the crop would be larger than the resized picture", "preprocessing.resize", "make it larger")
+    _check_input(recipe, refuse)
     policy, usual = recipe.precision, PrecisionPolicy()
     for key in ("small_layers", "first_layer", "last_layer", "residual"):
         if getattr(policy, key) != getattr(usual, key) and not policy.reason:
             refuse(f"{key} is not {getattr(usual, key)!r} without a reason", "precision.reason", "say why")
     for precision, default in (("fp16", FP16_THRESHOLDS), ("int8", INT8_THRESHOLDS)):
         chosen: Thresholds = getattr(recipe.acceptance, precision)
-        rates = (chosen.top1_agreement, chosen.top1_in_top5, chosen.top5_agreement, chosen.accuracy_ratio)
-        if not all(0 <= rate <= 1 for rate in rates):
-            refuse("thresholds are rates in 0..1", f"acceptance.{precision}", "0.95, not 95")
         if not chosen.reason and dataclasses.replace(chosen, reason="") != default:
             refuse("thresholds off the defaults need a reason", f"acceptance.{precision}.reason", "say why")
-    for key, figure in (
-        ("budgets.onnx_mib", recipe.budgets.onnx_mib),
-        ("budgets.engine_mib", recipe.budgets.engine_mib),
-        ("precision.fp16_limit", recipe.precision.fp16_limit),
-    ):
-        if not 0 <= figure < math.inf:
-            refuse(f"{figure} is no size", key, "a number from 0")
-    if min(recipe.calibration.images, recipe.validation.images) < 1:
-        refuse("at least one image is needed", "calibration.images, validation.images", "512 is usual")
+
+
+def _check_input(recipe: Recipe, refuse: Callable[[str, str, str], typing.NoReturn]) -> None:
+    """Shape and preprocessing fit each other."""
+    channels, expected = recipe.input.shape[0], {"rgb": 3, "gray": 1}[recipe.preprocessing.color]
+    if channels != expected:
+        refuse(
+            f"{recipe.preprocessing.color} images have {expected} channels, input.shape is "
+            f"{list(recipe.input.shape)}",
+            "input.shape",
+            "make shape [channels, height, width] fit preprocessing.color",
+        )
+    for key in ("mean", "std"):
+        if len(getattr(recipe.preprocessing, key)) != channels:
+            what = f"{key} needs one value for each of {channels} channels"
+            refuse(what, f"preprocessing.{key}", "add or drop")
+    if recipe.preprocessing.resize < max(recipe.input.shape[1:]):
+        what = (
+            f"the crop would be larger than the resized image: input.shape is {list(recipe.input.shape)}, "
+            f"preprocessing.resize {recipe.preprocessing.resize}"
+        )
+        refuse(what, "preprocessing.resize", "make it larger")
 
 
 def recipe_names() -> tuple[str, ...]:

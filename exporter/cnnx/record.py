@@ -3,22 +3,33 @@
 Records are plain data and never change once written; statistics are derived from the raw samples they
 keep. `SCHEMA` counts up when a field changes its meaning:
 
-    1  first.
+    1  first. Since version 0.2 a subject has the digest of its graph, too; it is empty in older records.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
+
+from msgspec import Meta
 
 from cnnx.errors import BundleError
+from cnnx.schema import Date, Digest, NoDigest, NoFileName, from_plain, read_json
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
+_MEND = "nothing else depends on it: delete it, or copy it again from where it was made"
+
+Runtime = Annotated[
+    str,
+    Meta(
+        pattern=r"^[^\s/\\\x00]+( [^\x00\n]*)?(?![\s\S])",
+        description="a runtime's name and version, such as 'ort 1.31.1'",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +65,18 @@ class Subject:
         runtime: name and version of what ran it, such as "ort 1.31.1".
         device: what it ran on.
         engine: identity, of an engine; empty in records of before.
+        graph_digest: SHA-256 of the bundle's graph: the one that ran, that an engine was built from, or that
+            was made from the original. Empty in records of before.
     """
 
     network: str
     artefact: Literal["graph", "engine", "original"]
-    digest: str
-    precision: str
-    runtime: str
+    digest: Digest
+    precision: Literal["fp32", "fp16", "int8"]
+    runtime: Runtime
     device: str
-    engine: str = ""
+    engine: NoFileName = ""
+    graph_digest: NoDigest = ""
 
     def __str__(self) -> str:
         artefact = f"{self.artefact} {self.engine}" if self.engine else self.artefact
@@ -71,7 +85,7 @@ class Subject:
         )
 
 
-RecordKind = Literal["validation", "benchmark", "diagnosis", "energy"]
+RecordKind: TypeAlias = Literal["validation", "benchmark", "diagnosis", "energy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +96,8 @@ class Record:
     subject: Subject
     environment: Mapping[str, Any]
     result: Mapping[str, Any]
-    date: str = field(default_factory=lambda: _now())
-    schema: int = SCHEMA
+    date: Date = field(default_factory=lambda: _now())
+    schema: Literal[1] = SCHEMA
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
@@ -96,25 +110,48 @@ class Record:
         return f"{stamp}-{self.kind}-{self.subject.runtime.split()[0]}.json"
 
 
+@dataclass(frozen=True, slots=True)
+class Unverified:
+    """A record that says nothing about what is in a bundle.
+
+    Attributes:
+        file: its path.
+        reason: why it is not believed.
+        record: what it says; None where it is damaged.
+    """
+
+    file: str
+    reason: str
+    record: Record | None = None
+
+
 def _now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
 
 
 def read_record(path: Path) -> Record:
-    """The record in a file.
+    """The record in a file. Its result may have any content: see `cnnx.pipeline.records`.
 
     Raises:
         BundleError: it is damaged, or of a schema this cnnx does not know.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data["schema"] != SCHEMA:
-            raise BundleError(
-                f"the record has schema {data['schema']}, this cnnx reads {SCHEMA}",
-                where=path,
-                mend="read it with the cnnx that wrote it, or run again",
-            )
-        data["subject"] = Subject(**data["subject"])
-        return Record(**data)
-    except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"the record is damaged: {error}", where=path, mend="delete it") from None
+        text = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"the record cannot be read: {error.strerror}", where=path, mend=_MEND) from None
+    data = read_json(text, where=path, error=BundleError, mend=_MEND)
+    if isinstance(data, dict) and data.get("schema", SCHEMA) != SCHEMA:
+        raise BundleError(
+            f"the record has schema {data['schema']}, this cnnx reads {SCHEMA}",
+            where=path,
+            mend="read it with the cnnx that wrote it, or run again",
+        )
+    record = from_plain(Record, data, where=path, error=BundleError, mend=_MEND)
+    for key in ("date", "schema"):
+        if key not in data:
+            raise BundleError(f"the key {key!r} is missing", where=path, mend=_MEND)
+    try:
+        datetime.datetime.fromisoformat(record.date)
+    except ValueError as error:
+        raise BundleError(f"date is {record.date!r}: {error}", where=path, mend=_MEND) from None
+    return record

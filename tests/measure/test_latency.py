@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from cnnx.errors import UsageError
 from cnnx.measure import Latency, measure_latency, measure_side_by_side, samples_needed
 from cnnx.runtimes.fake import FakeClock, FakeSession
+from tests.again import again
 
 MS = 1_000_000
 POOL = np.zeros((6, 1, 2, 2), np.float32)
@@ -176,4 +176,4 @@ def test_statistics_of_known_samples():
     assert latency.coefficient_of_variation == pytest.approx(0.5)
     assert latency.throughput == pytest.approx(2000.0)
     assert of(MS).coefficient_of_variation is None
-    assert Latency.from_dict(json.loads(json.dumps(latency.as_dict()))) == latency
+    assert again(Latency, latency.as_dict()) == latency

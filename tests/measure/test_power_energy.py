@@ -3,7 +3,6 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import itertools
-import json
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from cnnx.errors import EnvironmentLacks, UsageError
 from cnnx.measure.power import (
     EnergyMeasurement,
+    EnergyRows,
     Plan,
     Replay,
     SamplerCost,
@@ -22,6 +22,7 @@ from cnnx.measure.power import (
 )
 from cnnx.measure.power.sensors import Quantity, Rail, Total, Uncertainty
 from cnnx.pipeline.energy_use import total_and_rails
+from tests.again import again
 
 SECOND = 1_000_000_000
 MS = 1_000_000
@@ -110,7 +111,7 @@ def test_back_to_back_energy_is_what_the_machine_took(quantity):
     assert result.load.span.seconds >= 30
     assert result.load.inferences == 2 * result.load.calls
     assert energy.gross.low <= energy.gross_mj <= energy.gross.high
-    assert EnergyMeasurement.from_dict(json.loads(json.dumps(result.as_dict()))) == result
+    assert again(EnergyRows, result.as_dict()).measurement() == result
 
 
 @pytest.mark.parametrize("quantity", ["power_mw", "energy_mj"])
@@ -276,7 +277,7 @@ def test_the_samplers_cost_is_measured_in_alternating_turns():
     sides = [sampled for sampled, _ in itertools.groupby(order)]
     assert sides == [False, True] * 5 + [False]
     assert told == [(turn, 10) for turn in range(11)]
-    assert SamplerCost.from_dict(json.loads(json.dumps(cost.as_dict()))) == cost
+    assert again(SamplerCost, cost.as_dict()) == cost
     with pytest.raises(UsageError):
         sampler_cost(run, lambda: Costly(info(), lambda _: (1.0,), clock=machine.clock), turns=1)
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from cnnx.errors import EnvironmentLacks
 from cnnx.measure.power import PolledSensor, SensorInfo, Unsupported, board_of, open_sensor, total_of
 from cnnx.measure.power.ina import find_ina
 from cnnx.measure.power.rapl import find_rapl
+from tests.again import again
 
 from . import power_trees as trees
 from .power_trees import write
@@ -81,7 +81,7 @@ def test_every_board_gives_its_rails_and_a_total_that_counts_nothing_twice(tmp_p
     assert sum(values[name] for name in sensor.info.total.rails) == pytest.approx(total)
     assert "not in the table" not in {rail.covers for rail in sensor.info.rails}
     assert sensor.info.uncertainty.relative is None  # nobody states one
-    assert SensorInfo.from_dict(json.loads(json.dumps(sensor.info.as_dict()))) == sensor.info
+    assert again(SensorInfo, sensor.info.as_dict()) == sensor.info
 
 
 def test_what_a_combined_rail_covers_is_not_said_of_one_part(tmp_path):

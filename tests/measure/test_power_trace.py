@@ -12,6 +12,8 @@ import pytest
 from cnnx.errors import EnvironmentLacks, UsageError
 from cnnx.measure.power import PolledSensor, Sample, SamplerProcess, SensorInfo, Trace, sample
 from cnnx.measure.power.sensors import Quantity, Rail, Total, Uncertainty
+from cnnx.measure.power.trace import TraceRows
+from tests.again import again
 
 from . import power_trees as trees
 
@@ -66,7 +68,7 @@ def test_a_replayed_trace_gives_its_known_energy(rate_hz, span):
     assert any(before < 61 * SECOND < after for before, after in trace.gaps_ns)
     assert trace.missed >= 3 * rate_hz - 2
     assert trace.achieved_hz == pytest.approx(rate_hz * 69 / 72, rel=0.01)
-    assert Trace.from_dict(json.loads(json.dumps(trace.as_dict()))) == trace
+    assert again(TraceRows, trace.as_dict()).trace() == trace
 
 
 def test_a_ramp_is_integrated_exactly_between_any_borders():
@@ -130,7 +132,7 @@ def test_sampling_keeps_its_rate_and_leaves_out_what_it_missed():
     sensor = PolledSensor(info("VDD_IN"), [slow_once], clock=clock)
     sample(sensor, lines.append, rate_hz=10, wait=wait, clock=clock)
     described, *rows = [json.loads(line) for line in lines]
-    assert SensorInfo.from_dict(described) == sensor.info
+    assert again(SensorInfo, described) == sensor.info
     # Periods of 100 ms from the start; the third reading took 350 ms, so the next is at 600 ms.
     assert [row[0] // 1_000_000 for row in rows] == [1, 101, 375, 601, 701]
     assert all(second >= 0 for second in waits)

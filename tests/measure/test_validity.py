@@ -17,9 +17,9 @@ from cnnx.measure import (
     measure_side_by_side,
 )
 from cnnx.measure.state import Frequency
-from cnnx.measure.validity import Validity
 from cnnx.runtimes import RunTimes
 from cnnx.runtimes.fake import FakeClock, FakeSession, FakeTimedSession
+from tests.again import again
 
 US = 1000
 SECOND = 10**9
@@ -101,7 +101,6 @@ def test_on_a_cpu_nothing_is_invalid_and_the_variation_is_remarked():
     noisy = Latency((900_000, 1_100_000) * 50, 1, 20, "time limit", True)
     verdict = judge_validity(noisy, on_gpu=False, states=[state(), state(10.0)])
     assert verdict.valid and [found.rule for found in verdict.remarks] == ["warm-up", "unsteady"]
-    assert Validity.from_dict(verdict.as_dict()) == verdict
 
 
 def test_a_clock_locked_low_is_remarked_and_valid():
@@ -153,7 +152,7 @@ def test_timed_sessions_are_asked_for_parts_and_looked_at_from_warm_to_the_end()
     assert looks[1] - looks[0] < SECOND
     assert list(a.series) == ["with transfers", "GPU compute", "end to end"]
     assert set(a.series["with transfers"]) == {525 * US} and set(a.steady_ns) == {500 * US}
-    assert Latency.from_dict(a.as_dict()) == a
+    assert again(Latency, a.as_dict()) == a
     faster = compare(found["b"], a)
     assert faster.ratio == pytest.approx(0.5) and faster.outcome == "faster" and faster.rounds == 20
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import io
 import json
 import shutil
@@ -137,7 +138,8 @@ def test_a_report_has_the_newest_energy_of_each_batch_and_rate(bundle, tmp_path)
     [file] = bundle.glob("runs/*-energy-*.json")
     record = read_record(file)
     for number, other in enumerate([{}, {"batch": 8}, {"rate": 30.0}, {"sensor": "rapl"}]):
-        date = f"2099-01-02T03:04:0{number}.000000+00:00"
+        later = datetime.datetime.fromisoformat(record.date) + datetime.timedelta(seconds=1 + number)
+        date = later.isoformat(timespec="microseconds")
         kept = dataclasses.replace(record, date=date, result={**record.result, **other})
         (bundle / "runs" / kept.file_name).write_text(json.dumps(kept.as_dict()))
     cnnx.write_report(bundle, tmp_path / "r.json")

@@ -15,6 +15,7 @@ was checked.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -26,15 +27,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.bundle.engine import Engine, engine_from_dict
+from cnnx.bundle.manifest import CALIBRATION as CALIBRATION
+from cnnx.bundle.manifest import LABELS as LABELS
+from cnnx.bundle.manifest import MODEL as MODEL
+from cnnx.bundle.manifest import REFERENCE as REFERENCE
 from cnnx.bundle.manifest import Manifest, manifest_from_dict
-from cnnx.bundle.sealed import check_file, read_sealed, write_sealed
+from cnnx.bundle.sealed import MEND, check_file, check_inside, read_sealed, write_sealed
 from cnnx.drafts import settle
+from cnnx.errors import BundleError
 from cnnx.files import atomic_file, atomic_files, check_place
 from cnnx.record import Record, read_record
 from cnnx.store import locked
 
 REFERENCE_BYTES = 32 * 2**20
-MODEL, CALIBRATION, REFERENCE, LABELS = "model.onnx", "calibration.json", "reference.npz", "labels.txt"
 MANIFEST, ENGINE = "manifest.json", "engine.json"
 
 
@@ -104,9 +109,22 @@ class Bundle:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes; empty where there are none."""
-        file = self.path / LABELS
-        return tuple(file.read_text(encoding="utf-8").splitlines()) if LABELS in self.manifest.files else ()
+        """Names of the classes; empty where there are none.
+
+        Raises:
+            BundleError: the file is no text, or has another number of lines.
+        """
+        if LABELS not in self.manifest.files:
+            return ()
+        file, classes = self.path / LABELS, self.manifest.classes
+        try:
+            names = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        except UnicodeDecodeError as error:
+            raise BundleError(f"{LABELS} is not UTF-8: {error}", where=file, mend=MEND) from None
+        if len(names) != classes:
+            what = f"{LABELS} has {len(names)} lines, the network {classes} classes"
+            raise BundleError(what, where=file, mend=MEND)
+        return tuple(names)
 
     def reference(self) -> Reference:
         """The self-test set."""
@@ -172,8 +190,28 @@ class Bundle:
         return place
 
     def records(self) -> tuple[Record, ...]:
-        """Every record under runs/, oldest first."""
-        return tuple(read_record(file) for file in sorted(self.path.glob("runs/*.json")))
+        """Records under runs/, oldest first; damaged ones are left out.
+
+        Results have any content here: `cnnx.pipeline.records` checks them, and what they are worth.
+        """
+        found = []
+        for file in self.record_files():
+            with contextlib.suppress(BundleError):
+                found.append(self.record(file))
+        return tuple(found)
+
+    def record_files(self) -> tuple[Path, ...]:
+        """Files of records under runs/, oldest first."""
+        return tuple(sorted(self.path.glob("runs/*.json")))
+
+    def record(self, file: Path) -> Record:
+        """One record under runs/.
+
+        Raises:
+            BundleError: it is damaged, of another schema, or lies outside the bundle.
+        """
+        check_inside(file, bundle=self.path)
+        return read_record(file)
 
 
 def is_bundle(path: Path) -> bool:

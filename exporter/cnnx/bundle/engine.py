@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from msgspec import Meta
 from packaging.version import InvalidVersion, Version
 
-from cnnx.bundle.sealed import SCHEMA, dataclass_from_dict
+from cnnx.bundle.sealed import MEND, SCHEMA
+from cnnx.environment import Environment
 from cnnx.errors import BundleError
+from cnnx.recipe import Precision
+from cnnx.schema import Count, Digest, FileName, NoDigest, Positive, from_plain
 
-# Came into engine.json with TensorRT and after; engines of before are still read.
-_LATER = frozenset({"reach", "version_compatible", "dla_core", "on_gpu", "timing_cache", "remarks", "batch"})
+_Runtime = Annotated[str, Meta(pattern=r"^(tensorrt|rtx)(?![\s\S])", description="tensorrt or rtx")]
+_Target = Annotated[
+    str, Meta(pattern=r"^(sm\d{1,4})?(?![\s\S])", description="a GPU architecture such as sm86, or empty")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +41,25 @@ class Engine:
         batch: smallest, the one it is tuned for, and largest; empty in descriptions of before.
     """
 
-    identity: str
-    file: str
-    digest: str
-    runtime: str
+    identity: FileName
+    file: FileName
+    digest: Digest
+    runtime: _Runtime
     runtime_version: str
-    target: str
-    precision: str
-    graph_digest: str
+    target: _Target
+    precision: Precision
+    graph_digest: Digest
     layer_types: Mapping[str, str]
     environment: Mapping[str, Any]
-    reach: str = "compute_capability"
+    # What follows came with TensorRT and after: descriptions of before are read without.
+    reach: Literal["compute_capability", "gpu", "ampere_plus"] = "compute_capability"
     version_compatible: bool = False
-    dla_core: int | None = None
+    dla_core: Count | None = None
     on_gpu: Sequence[str] = ()
-    timing_cache: str = ""
+    timing_cache: NoDigest = ""
     remarks: Sequence[str] = ()
-    batch: Sequence[int] = ()
-    schema: int = SCHEMA
+    batch: Sequence[Positive] = ()
+    schema: Literal[1] = SCHEMA
 
     def check(
         self,
@@ -116,10 +123,20 @@ class Engine:
 
 
 def engine_from_dict(data: Mapping[str, Any], *, where: Path) -> Engine:
-    """An engine's description.
+    """An engine's description, read from `where`.
 
     Raises:
-        BundleError: it has other fields; `where` is named.
+        BundleError: a key is unknown or missing, or a value has another type or range.
     """
-    engine: Engine = dataclass_from_dict(Engine, data, where=where, later=_LATER)
+    engine = from_plain(Engine, data, where=where, error=BundleError, mend=MEND)
+    from_plain(Environment, engine.environment, where=where, error=BundleError, at="environment", mend=MEND)
+    if engine.identity != where.parent.name:
+        raise BundleError(
+            f"identity is {engine.identity!r}, the folder is called {where.parent.name!r}",
+            where=where,
+            mend="give the folder its name back",
+        )
+    if len(engine.batch) not in (0, 3) or list(engine.batch) != sorted(engine.batch):
+        what = f"batch is {list(engine.batch)}, and should be smallest, usual and largest"
+        raise BundleError(what, where=where, mend=MEND)
     return engine

@@ -7,11 +7,24 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NoReturn, TypedDict
 
-from cnnx.bundle.sealed import SCHEMA, dataclass_from_dict
-from cnnx.errors import BundleError
-from cnnx.recipe import Precision, Scales
+from msgspec import Meta
+
+from cnnx.bundle.sealed import MEND, SCHEMA
+from cnnx.errors import BundleError, RecipeError
+from cnnx.recipe import Classes, Precision, Scales, recipe_from_dict
+from cnnx.schema import Count, Digest, FileName, Positive, from_plain
+
+MODEL, CALIBRATION, REFERENCE, LABELS = "model.onnx", "calibration.json", "reference.npz", "labels.txt"
+PortableFile = Annotated[
+    str,
+    Meta(
+        pattern=r"^(model\.onnx|calibration\.json|reference\.npz|labels\.txt)(?![\s\S])",
+        description="a portable file of a bundle: model.onnx, calibration.json, reference.npz or labels.txt",
+    ),
+]
+_Batch = Annotated[int, Meta(ge=1, le=2**20, description="a batch size from 1 to 1,048,576")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +33,7 @@ class TensorInfo:
 
     name: str
     type: str
-    shape: tuple[int | None, ...]
+    shape: tuple[Positive | None, ...]
     layout: str
 
 
@@ -30,10 +43,41 @@ class ImageList:
 
     name: str
     source: str
-    images: int
-    digest: str
+    images: Count
+    digest: Digest
     synthetic: bool = False
     skipped: tuple[str, ...] = ()
+
+
+class WeightsUsed(TypedDict):
+    """Where the weights came from, and the SHA-256 of their file."""
+
+    kind: Literal["pretrained", "standin", "file"]
+    origin: str
+    digest: Digest
+
+
+class LayerPrecision(TypedDict):
+    """Precision of a layer, and why."""
+
+    node: str
+    op: str
+    precision: Precision
+    reason: str
+    rule: str
+
+
+class Remark(TypedDict):
+    """A remark of the linter."""
+
+    rule: str
+    severity: str
+    node: str
+    message: str
+    mend: str
+
+
+Tensors = Annotated[tuple[TensorInfo, ...], Meta(min_length=1, description="a list of at least one tensor")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +95,22 @@ class Manifest:
         files: SHA-256 of each portable file.
     """
 
-    name: str
+    name: FileName
     precision: Precision
-    fingerprint: str
+    fingerprint: Digest
     recipe: Mapping[str, Any]
-    weights: Mapping[str, str]
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
-    batch: tuple[int, int]
-    classes: int
+    weights: WeightsUsed
+    inputs: Tensors
+    outputs: Tensors
+    batch: tuple[_Batch, _Batch]
+    classes: Classes
     scales: Scales
     images: Mapping[str, ImageList]
-    layers: tuple[Mapping[str, Any], ...]
-    warnings: tuple[Mapping[str, str], ...]
+    layers: tuple[LayerPrecision, ...]
+    warnings: tuple[Remark, ...]
     versions: Mapping[str, str]
-    files: Mapping[str, str] = field(default_factory=dict)
-    schema: int = SCHEMA
+    files: Mapping[PortableFile, Digest] = field(default_factory=dict)
+    schema: Literal[1] = SCHEMA
 
     @property
     def cannot_judge(self) -> tuple[str, ...]:
@@ -85,31 +129,29 @@ class Manifest:
 
 
 def manifest_from_dict(data: dict[str, Any], *, where: Path) -> Manifest:
-    """A manifest of plain data.
+    """A manifest of plain data, read from `where`.
 
     Raises:
-        BundleError: fields are missing, odd or of another form; `where` is named.
+        BundleError: a key is unknown or missing, a value has another type or range, or a file that every
+            bundle has is not listed: it would be read without a check of its hash.
     """
-
-    def tensor(info: dict[str, Any]) -> TensorInfo:
-        return TensorInfo(**{**info, "shape": tuple(info["shape"])})
-
-    def listed(images: dict[str, Any]) -> ImageList:
-        return ImageList(**{**images, "skipped": tuple(images["skipped"])})
-
+    manifest = from_plain(Manifest, data, where=where, error=BundleError, mend=MEND)
     try:
-        parsed = {
-            **data,
-            "inputs": tuple(map(tensor, data["inputs"])),
-            "outputs": tuple(map(tensor, data["outputs"])),
-            "batch": tuple(data["batch"]),
-            "layers": tuple(data["layers"]),
-            "warnings": tuple(data["warnings"]),
-            "images": {role: listed(images) for role, images in data["images"].items()},
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BundleError(
-            f"{where.name} does not have the fields of schema {SCHEMA}: {error}", where=where
-        ) from None
-    manifest: Manifest = dataclass_from_dict(Manifest, parsed, where=where)
+        recipe = recipe_from_dict(manifest.recipe, where=where, at="recipe")
+    except RecipeError as error:
+        raise BundleError(error.what, where=error.where, mend=MEND) from None
+
+    def refuse(what: str) -> NoReturn:
+        raise BundleError(what, where=where, mend=MEND)
+
+    for name in (MODEL, REFERENCE, *([CALIBRATION] if manifest.precision == "int8" else [])):
+        if name not in manifest.files:
+            refuse(f"the key 'files[{name!r}]' is missing: the file would be read unchecked")
+    for role in ("validation", *(["calibration"] if manifest.precision == "int8" else [])):
+        if role not in manifest.images:
+            refuse(f"the key 'images.{role}' is missing")
+    if manifest.batch[0] > manifest.batch[1]:
+        refuse(f"batch is {list(manifest.batch)}, the smallest first")
+    if manifest.classes != recipe.model.classes:
+        refuse(f"classes is {manifest.classes}, recipe.model.classes {recipe.model.classes}")
     return manifest

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cnnx.errors import BundleError
 from cnnx.files import digest_of_file
 from cnnx.store import digest_of
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 """Of manifest.json and engine.json."""
 
-_MEND = "copy the bundle again from where it was made, or export it again"
+MEND = "copy the bundle again from where it was made, or export it again"
 
 
 def write_sealed(path: Path, data: dict[str, Any]) -> None:
@@ -29,20 +27,24 @@ def read_sealed(path: Path, *, bundle: Path) -> dict[str, Any]:
     """What `write_sealed` wrote, without the seal.
 
     Raises:
-        BundleError: it is missing, a byte was changed, or its schema is another.
+        BundleError: it is missing, lies outside the bundle, a byte was changed, or its schema is another.
     """
     if not path.is_file():
         raise BundleError(f"no bundle: {path.name} is missing", where=bundle, mend="cnnx export makes one")
+    check_inside(path, bundle=bundle)
     try:
         text = path.read_bytes().decode("utf-8")
         data: dict[str, Any] = json.loads(text)
         seal = data.pop("seal")
         canonical = json.dumps({**data, "seal": seal}, indent=1, ensure_ascii=False) + "\n"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{path.name} is damaged: {error}", where=path, mend=_MEND) from None
+        digest = digest_of(data)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        said: object = "nested too deeply" if isinstance(error, RecursionError) else error
+        said = f"the key {error} is missing" if isinstance(error, KeyError) else said
+        raise BundleError(f"{path.name} is damaged: {said}", where=path, mend=MEND) from None
     # The text is compared too: a changed space or digit form would survive parsing.
-    if digest_of(data) != seal or canonical != text:
-        raise BundleError(f"{path.name} was changed after it was written", where=path, mend=_MEND)
+    if digest != seal or canonical != text:
+        raise BundleError(f"{path.name} was changed after it was written", where=path, mend=MEND)
     if data.get("schema") != SCHEMA:
         raise BundleError(
             f"{path.name} has schema {data.get('schema')}, this cnnx reads {SCHEMA}",
@@ -56,24 +58,29 @@ def check_file(file: Path, digest: str, *, bundle: Path) -> None:
     """Hold a file to its SHA-256.
 
     Raises:
-        BundleError: it is missing, or a byte was changed.
+        BundleError: it is missing, lies outside the bundle, or a byte was changed.
     """
     if not file.is_file():
-        raise BundleError(f"{file.relative_to(bundle)} is missing", where=bundle, mend=_MEND)
+        raise BundleError(f"{file.relative_to(bundle)} is missing", where=bundle, mend=MEND)
+    check_inside(file, bundle=bundle)
     found = digest_of_file(file)
     if found != digest:
         raise BundleError(
             f"{file.relative_to(bundle)} was changed: its SHA-256 is {found[:12]}, not {digest[:12]}",
             where=bundle,
-            mend=_MEND,
+            mend=MEND,
         )
 
 
-def dataclass_from_dict(
-    cls: type[Any], data: Mapping[str, Any], *, where: Path, later: frozenset[str] = frozenset()
-) -> Any:
-    """Build a dataclass from plain data that has its fields; `later` ones may be absent."""
-    names = {f.name for f in dataclasses.fields(cls)}
-    if odd := ", ".join(sorted((set(data) - names) | (names - set(data) - later))):
-        raise BundleError(f"{where.name} has other fields than schema {SCHEMA} has: {odd}", where=where)
-    return cls(**data)
+def check_inside(file: Path, *, bundle: Path) -> None:
+    """Refuse a symbolic link that leads out of the bundle: what lies there is no part of it.
+
+    Raises:
+        BundleError: the file, or a folder above it, is such a link.
+    """
+    if not file.resolve().is_relative_to(bundle.resolve()):
+        raise BundleError(
+            f"{file.relative_to(bundle)} is a link that leads out of the bundle",
+            where=bundle,
+            mend="copy the file itself to this path",
+        )

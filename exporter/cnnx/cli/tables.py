@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cnnx.pipeline.search.method import Candidate
     from cnnx.pipeline.zoo import Architecture, Network
     from cnnx.quant.repair import Repair
-    from cnnx.record import LayerRow
+    from cnnx.record import LayerRow, Unverified
 
 _COLORS = {
     Verdict.PASSED: "green",
@@ -312,6 +312,18 @@ def print_inspection(out: Console, inspection: Inspection, *, verbose: bool) -> 
     if inspection.engines:
         print_engines(out, inspection.engines)
     _print_warnings(out, manifest, verbose=verbose)
+    _print_unverified(out, inspection.unverified, verbose=verbose)
+
+
+def _print_unverified(out: Console, unverified: Sequence[Unverified], *, verbose: bool) -> None:
+    """Records that say nothing about this bundle: damaged ones each, others counted."""
+    for one in unverified:
+        if verbose or one.record is None:
+            what = "damaged" if one.record is None else "unverified"
+            out.print(f"[yellow]{what}:[/] {escape(one.file)}: {escape(one.reason)}", soft_wrap=True)
+    others = sum(one.record is not None for one in unverified)
+    if others and not verbose:
+        out.print(f"{others} unverified record{'s' * (others > 1)} not counted (--verbose shows them)")
 
 
 def _layer_table(layers: Sequence[Layer], manifest: Manifest) -> Table:

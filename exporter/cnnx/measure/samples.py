@@ -6,14 +6,18 @@ import dataclasses
 import itertools
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from cnnx.errors import UsageError
 from cnnx.runtimes import RunTimes
+from cnnx.schema import Count, Positive
 
 WarmUpEnd = Literal["steady", "time limit"]
+Samples = Annotated[tuple[Count, ...], Meta(min_length=1, description="a list of at least one time")]
 
 # MLPerf's LoadGen, early stopping: confidence in a percentile's bound.
 _CONFIDENCE = 0.99
@@ -30,10 +34,10 @@ class Parts:
         d2h_ns: the GPU's, outputs to the host.
     """
 
-    enqueue_ns: tuple[int, ...]
-    h2d_ns: tuple[int, ...]
-    compute_ns: tuple[int, ...]
-    d2h_ns: tuple[int, ...]
+    enqueue_ns: tuple[Count, ...]
+    h2d_ns: tuple[Count, ...]
+    compute_ns: tuple[Count, ...]
+    d2h_ns: tuple[Count, ...]
 
     @property
     def latency_ns(self) -> tuple[int, ...]:
@@ -62,12 +66,12 @@ class Latency:
         parts: where the time went; None: the session does not tell.
     """
 
-    samples_ns: tuple[int, ...]
-    batch: int
-    warmup: int
+    samples_ns: Samples
+    batch: Positive
+    warmup: Count
     warmup_ended: WarmUpEnd
     complete: bool
-    turn: int = 10
+    turn: Count = 10
     parts: Parts | None = None
 
     @property
@@ -147,13 +151,6 @@ class Latency:
             if self.parts
             else None,
         }
-
-    @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> Latency:
-        """What `as_dict` described."""
-        told = data.get("parts")
-        parts = Parts(**{name: tuple(times) for name, times in told.items()}) if told else None
-        return Latency(**{**data, "samples_ns": tuple(data["samples_ns"]), "parts": parts})
 
 
 def percentile_of(samples: Sequence[int], share: float) -> int | None:

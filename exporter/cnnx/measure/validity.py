@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,11 +74,6 @@ class Validity:
             "findings": plain(self.findings),
             "remarks": plain(self.remarks),
         }
-
-    @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> Validity:
-        """What `as_dict` described."""
-        return Validity(*(tuple(Finding(**f) for f in data[name]) for name in ("findings", "remarks")))
 
 
 def judge_validity(

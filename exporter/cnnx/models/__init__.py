@@ -10,11 +10,10 @@ import importlib
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cnnx.errors import MissingExtra, RecipeError
-from cnnx.schema import converted
+from cnnx.schema import from_plain
 
 if TYPE_CHECKING:
     from torch import nn
@@ -105,9 +104,10 @@ def _checked(definition: Callable[..., Any], name: str, arguments: Mapping[str, 
             near = difflib.get_close_matches(argument, known, n=1, cutoff=0.5)
             mend = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(known) or 'none'}"
             raise RecipeError(f"{name} takes no {argument!r}", where="model.arguments", mend=mend)
-    where = Path("the recipe")
     return {
-        argument: converted(hints[argument], value, at=f"model.arguments.{argument}", where=where)
+        argument: from_plain(
+            hints[argument], value, where="the recipe", error=RecipeError, at=f"model.arguments.{argument}"
+        )
         for argument, value in arguments.items()
     }
 

@@ -28,6 +28,7 @@ from cnnx.pipeline.parts import Job, Parts, images_to_choose_by, make_parts, rep
 from cnnx.pipeline.preconditions import open_checked
 from cnnx.pipeline.progress import Listener, Steps, silent
 from cnnx.pipeline.publish import publish
+from cnnx.pipeline.records import records_of
 from cnnx.pipeline.results import ExportResult
 from cnnx.pipeline.running import OpenSubject, choose_runtime, open_subject
 from cnnx.pipeline.steps.definition import resolve
@@ -145,7 +146,7 @@ def export(
         job, parts, found = repaired(job, parts)
     bundle, unchanged = publish(job, parts, steps, force=force)
     engines = _engines(job, bundle, steps)
-    before = latest_validation(bundle, bundle.records()) if unchanged else None
+    before = latest_validation(records_of(bundle).verified) if unchanged else None
     measurements: tuple[Measurement, ...] = ()
     if before:
         judged, validation = before[0].date, before[1]

@@ -25,12 +25,13 @@ from cnnx.pipeline.measurements import Prediction
 from cnnx.pipeline.preconditions import refuse_unwritable_cache
 from cnnx.pipeline.predicting import predict_graph
 from cnnx.pipeline.progress import Event, Listener, Progress, Steps, silent
+from cnnx.pipeline.records import records_of
 from cnnx.pipeline.results import BuildResult, ValidateResult
 from cnnx.pipeline.running import OpenSubject, choose_runtime, open_subject
 from cnnx.pipeline.steps.engine import engine_step
 from cnnx.pipeline.steps.inference import logits_of
 from cnnx.recipe import Recipe, recipe_from_dict
-from cnnx.record import Record, RecordKind, Subject
+from cnnx.record import Record, RecordKind, Subject, Unverified
 from cnnx.store import cache_folder
 
 
@@ -136,7 +137,8 @@ class Inspection:
     Attributes:
         layers: the graph's layers as they are written.
         engines: built engines, hashes checked.
-        records: every verdict and measurement, oldest first.
+        records: every verdict and measurement of what is in the bundle, oldest first.
+        unverified: records that are damaged, or say nothing about what is in the bundle, with the reason.
         verdict: of the latest validation of this graph, in words.
         predicted: memory that the graph will take at the smallest and at the largest batch, by batch.
     """
@@ -145,12 +147,13 @@ class Inspection:
     layers: tuple[Layer, ...]
     engines: tuple[Engine, ...]
     records: tuple[Record, ...]
+    unverified: tuple[Unverified, ...]
     verdict: str
     predicted: dict[int, Prediction]
 
 
 def inspect(bundle: str | Path) -> Inspection:
-    """Read a bundle, every hash checked.
+    """Read a bundle, every hash checked. A damaged record is reported, and no reason to refuse the bundle.
 
     Raises:
         BundleError: it is not whole, or a byte changed.
@@ -159,22 +162,22 @@ def inspect(bundle: str | Path) -> Inspection:
     engines = opened.engines()
     for engine in engines:
         opened.engine_file(engine)
-    records = opened.records()
-    latest = latest_validation(opened, records)
+    records = records_of(opened)
+    latest = latest_validation(records.verified)
     verdict = (
         f"{latest[1].verdict.value} ({latest[1].subject}, {latest[0].date})"
         if latest
         else "not validated yet"
     )
     predicted = {batch: predict_graph(opened.model, batch) for batch in opened.manifest.batch}
-    return Inspection(opened, layers(load_model(opened.model)), engines, records, verdict, predicted)
+    shown = layers(load_model(opened.model))
+    return Inspection(opened, shown, engines, records.verified, records.unverified, verdict, predicted)
 
 
-def latest_validation(bundle: Bundle, records: Sequence[Record]) -> tuple[Record, Validation] | None:
-    """The newest verdict on this bundle's graph or an engine made from it; None where there is none."""
-    ours = {bundle.manifest.files["model.onnx"], *(engine.digest for engine in bundle.engines())}
+def latest_validation(records: Sequence[Record]) -> tuple[Record, Validation] | None:
+    """The newest verdict among verified records (`records_of`); None where there is none."""
     for record in reversed(records):
-        if record.kind == "validation" and record.subject.digest in ours:
+        if record.kind == "validation":
             return record, validation_from_dict(record.result)
     return None
 

@@ -6,16 +6,69 @@ import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
+from cnnx.errors import InputRefused
 from cnnx.files import atomic_file
+from cnnx.pipeline.measurements import Prediction
+from cnnx.pipeline.recorded import Memory
 from cnnx.pipeline.results import plain
+from cnnx.record import Subject
+from cnnx.schema import Count, FileName, Positive, Quantity, from_plain, plain_of, read_json
+from cnnx.stats import Interval
 
 _ROWS = "rows"
 _DIED = "the process died in this cell twice, for want of memory perhaps"
 _TRIES = 2
 
 Row = dict[str, Any]
+
+
+class _Head(TypedDict):
+    model: FileName
+    precision: Literal["fp32", "fp16", "int8", "unknown"]
+    batch: Positive
+    status: Literal["done", "failed", "running"]
+    reason: str
+    mend: str
+    verdict: Literal["passed", "failed", "inconclusive", "not judged"] | None
+    follows_from: Mapping[str, Any]
+
+
+class StoredRow(_Head, total=False):
+    """A survey's row as its file has it; figures are absent where the cell failed or was stopped before."""
+
+    killed: Count
+    subject: Subject
+    cuda_graph: bool | None
+    valid: bool
+    findings: list[str]
+    of: str
+    images_per_second: Quantity
+    p50_ns: Count | None
+    p90_ns: Count | None
+    p99_ns: Count | None
+    mean_ns: Quantity
+    coefficient_of_variation: Quantity | None
+    percentile: Quantity
+    percentile_ns: Count | None
+    percentile_bound_ns: Count | None
+    p50_interval: Interval | None
+    mean_interval: Interval | None
+    block: Positive | None
+    memory: Memory
+    predicted: Prediction
+    advice: str
+    energy: Literal["measured", "unsupported", "failed"]
+    sensor: str | None
+    gross_mj: float | None
+    net_mj: float | None
+    no_energy: str
+    energy_doubts: list[str]
+
+
+_FIGURES = ("subject", "valid", "findings", "p50_ns", "p99_ns", "images_per_second", "memory")
+_DAMAGED = "delete this file: its cell is measured again"
 Cell = tuple[str, str, int]
 """Network, precision, batch."""
 
@@ -125,14 +178,12 @@ class Journal:
         return tuple(row for row in found if row is not None)
 
     def _file(self, cell: Cell) -> Path:
-        name, precision, batch = cell
-        return self.folder / _ROWS / f"{name}-{precision}-b{batch}.json"
+        return self.folder / _ROWS / _file_name(cell)
 
     def _read(self, file: Path) -> Row | None:
-        text = _text_of(file)
-        if text is None:
+        row = _stored(file)
+        if row is None:
             return None
-        row: Row = json.loads(text)
         killed = row.pop("killed", 0)
         if row["status"] == "running":
             if killed < _TRIES:
@@ -147,7 +198,7 @@ class Journal:
     def _marks(self) -> Iterator[tuple[Path, int]]:
         """Marks that processes before this one left, and how often they were killed there."""
         for file in (self.folder / _ROWS).glob("*.json"):
-            row: Row = json.loads(_text_of(file) or "{}")
+            row = _stored(file) or {}
             now = self._follows.get((row.get("model", ""), row.get("precision", "")))
             if row.get("killed") and row["follows_from"] == now:
                 yield file, row["killed"]
@@ -158,12 +209,39 @@ def cell_of(row: Row) -> Cell:
     return row["model"], row["precision"], row["batch"]
 
 
+def _stored(file: Path) -> Row | None:
+    """The row in a file; None where there is no file.
+
+    Raises:
+        InputRefused: it is damaged, or of another cell than its file's name says.
+    """
+    text = _text_of(file)
+    if text is None:
+        return None
+    data = read_json(text, where=file, error=InputRefused, mend=_DAMAGED)
+    row: Row = plain_of(from_plain(StoredRow, data, where=file, error=InputRefused, mend=_DAMAGED))
+    if file.name != _file_name(cell_of(row)):
+        what = "model, precision and batch are {!r}, {!r} and {!r}".format(*cell_of(row))
+        raise InputRefused(f"{what}, and the file's name says otherwise", where=file, mend=_DAMAGED)
+    if row["status"] == "done" and (missing := [key for key in _FIGURES if key not in row]):
+        raise InputRefused(f"the key {missing[0]!r} is missing", where=file, mend=_DAMAGED)
+    return row
+
+
+def _file_name(cell: Cell) -> str:
+    name, precision, batch = cell
+    return f"{name}-{precision}-b{batch}.json"
+
+
 def _text(row: Row) -> str:
     return json.dumps(plain(row), indent=1) + "\n"
 
 
 def _text_of(file: Path) -> str | None:
-    return file.read_text(encoding="utf-8") if file.is_file() else None
+    try:
+        return file.read_text(encoding="utf-8") if file.is_file() else None
+    except UnicodeDecodeError as error:
+        raise InputRefused(f"it is not UTF-8: {error}", where=file, mend=_DAMAGED) from None
 
 
 def _put(file: Path, text: str) -> None:

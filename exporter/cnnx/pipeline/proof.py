@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnx.bundle import Bundle, is_bundle
+from cnnx.bundle.sealed import check_inside
 from cnnx.errors import BundleError, CnnxError, UsageError
 from cnnx.files import atomic_file, check_place
 from cnnx.pipeline.doctor import Diagnosis, doctor
@@ -146,7 +147,10 @@ def _write(place: Path, documents: dict[str, Any], page: str, bundles: Sequence[
             if not is_bundle(bundle):
                 continue
             for file in sorted(bundle.glob("runs/*.json")):
-                _add(tar, f"runs/{bundle.name}/{file.name}", file.read_text(encoding="utf-8"))
+                with contextlib.suppress(CnnxError):  # a link to what is not the bundle's own
+                    check_inside(file, bundle=bundle)
+                    text = file.read_text(encoding="utf-8", errors="replace")
+                    _add(tar, f"runs/{bundle.name}/{file.name}", text)
             with contextlib.suppress(CnnxError):  # a damaged one: its rows say so
                 for engine in Bundle.open(bundle, verify=False).engines():
                     text = json.dumps(dataclasses.asdict(engine), indent=1)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cnnx.bundle import Bundle
-from cnnx.record import Record
+from cnnx.pipeline.records import records_of
+from cnnx.record import Record, Unverified
 from cnnx.report.files import write_records
 
 
@@ -16,7 +17,7 @@ def write_report(bundle: str | Path | Sequence[str | Path], path: str | Path) ->
 
     The newest verdict, measurement (of each batch, with and without a CUDA graph), energy (likewise, of each
     rate and sensor) and diagnosis of each subject count: what was judged again is not reported twice, and
-    records of earlier contents of the bundle are left out.
+    records that are damaged or say nothing about what is in the bundle are listed without their figures.
 
     Args:
         bundle: a bundle's folder, or several.
@@ -24,21 +25,25 @@ def write_report(bundle: str | Path | Sequence[str | Path], path: str | Path) ->
 
     Raises:
         UsageError: a suffix that means no format.
-        BundleError: a bundle is not whole.
+        BundleError: a bundle is not whole, or a byte was changed.
         MissingExtra: HTML is asked for and what draws it is absent.
     """
     paths = [bundle] if isinstance(bundle, (str, Path)) else bundle
-    records = [record for each in paths for record in _newest(Bundle.open(Path(each), verify=False))]
-    write_records(sorted(records, key=lambda record: record.date), Path(path))
+    found = [records_of(Bundle.open(Path(each))) for each in paths]
+    records = sorted((record for each in found for record in _newest(each.verified)), key=_date)
+    unverified = [
+        Unverified(str(Path(bundle) / one.file), one.reason, one.record)
+        for bundle, each in zip(paths, found, strict=True)
+        for one in each.unverified
+    ]
+    write_records(records, Path(path), unverified=unverified)
 
 
-def _newest(bundle: Bundle) -> Iterable[Record]:
-    present = {
-        bundle.manifest.files["model.onnx"],
-        bundle.manifest.weights["digest"],
-        *(engine.digest for engine in bundle.engines()),
-    }
-    records = [record for record in bundle.records() if record.subject.digest in present]
+def _date(record: Record) -> str:
+    return record.date
+
+
+def _newest(records: Iterable[Record]) -> Iterable[Record]:
     return {(record.kind, record.subject, *_conditions(record)): record for record in records}.values()
 
 

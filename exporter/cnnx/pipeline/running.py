@@ -213,4 +213,12 @@ def _refusal(
 
 
 def _subject(manifest: Manifest, artefact: Any, digest: str, runtime: str, device: str) -> Subject:
-    return Subject(manifest.recipe["name"], artefact, digest, manifest.precision, runtime, device)
+    return Subject(
+        manifest.recipe["name"],
+        artefact,
+        digest,
+        manifest.precision,
+        runtime,
+        device,
+        graph_digest=manifest.files["model.onnx"],
+    )

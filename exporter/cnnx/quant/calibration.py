@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from cnnx.errors import BundleError
+from cnnx.schema import Count, Positive, Quantity, Rate, from_plain, read_json
 
-SCHEMA = 2
+SCHEMA: Literal[2] = 2
 """Counts up when a field changes its meaning. 1: first; 2: means."""
+
+_NUMBER = r"-?[0-9]{1,9}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,2})?"
+Numbers = Annotated[
+    str,
+    Meta(pattern=rf"^({_NUMBER}( {_NUMBER})*)?(?![\s\S])", description="numbers with spaces between them"),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +34,11 @@ class TensorRange:
         zeros_share: share of exact zeros among those sampled; None where none was finite.
     """
 
-    amax: float
-    maximum: float
+    amax: Quantity
+    maximum: Quantity
     method: str
-    saturated_share: float
-    zeros_share: float | None
+    saturated_share: Rate
+    zeros_share: Rate | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,57 +78,33 @@ class Calibration:
         Raises:
             BundleError: no JSON, another schema, or fields missing, unknown or of the wrong type.
         """
-        try:
-            data = json.loads(text, parse_constant=_refuse_constant)
-            schema = data.pop("schema")
-            if schema == SCHEMA:
-                return _from_data(data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        mend = "calibrate again"
+        data = read_json(text, where=where, error=BundleError, mend=mend)
+        if isinstance(data, dict) and data.get("schema", SCHEMA) != SCHEMA:
             raise BundleError(
-                f"the calibration cannot be read: {error}", where=where, mend="calibrate again"
-            ) from None
-        raise BundleError(
-            f"the calibration has schema {schema!r}, this cnnx reads {SCHEMA}",
-            where=where,
-            mend="calibrate again, or use the cnnx that wrote it",
-        )
+                f"the calibration has schema {data['schema']!r}, this cnnx reads {SCHEMA}",
+                where=where,
+                mend="calibrate again, or use the cnnx that wrote it",
+            )
+        file = from_plain(CalibrationFile, data, where=where, error=BundleError, mend=mend)
+        return file.calibration()
 
 
-_NUMBER = (float, int)
-_KINDS: dict[str, Any] = {
-    "amax": _NUMBER,
-    "maximum": _NUMBER,
-    "saturated_share": _NUMBER,
-    "zeros_share": (float, int, type(None)),
-    "method": str,
-    "images": int,
-    "images_digest": str,
-    "ranges": dict,
-    "maxima": dict,
-    "means": dict,
-    "nonfinite": dict,
-}
+@dataclass(frozen=True, slots=True)
+class CalibrationFile:
+    """A calibration as calibration.json has it: means as text, a line a tensor."""
 
+    method: str
+    images: Count
+    images_digest: str
+    ranges: dict[str, TensorRange]
+    maxima: dict[str, Quantity]
+    means: dict[str, Numbers]
+    nonfinite: dict[str, Positive]
+    schema: Literal[2]
 
-def _from_data(data: Mapping[str, Any]) -> Calibration:
-    plain = dict(_checked(Calibration, data))
-    plain["ranges"] = {name: TensorRange(**_checked(TensorRange, r)) for name, r in data["ranges"].items()}
-    plain["maxima"] = {name: float(value) for name, value in data["maxima"].items()}
-    plain["means"] = {name: tuple(map(float, row.split())) for name, row in data["means"].items()}
-    plain["nonfinite"] = {name: int(value) for name, value in data["nonfinite"].items()}
-    return Calibration(**plain)
-
-
-def _checked(cls: type[Calibration] | type[TensorRange], data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The data, once it has each field of a dataclass, of its kind, and no other."""
-    known = {f.name for f in fields(cls)}
-    if set(data) != known:
-        raise ValueError(f"{cls.__name__} has the fields {sorted(known)}, found {sorted(data)}")
-    for name, value in data.items():
-        if not isinstance(value, _KINDS[name]) or isinstance(value, bool):
-            raise ValueError(f"{name} is {value!r}")
-    return data
-
-
-def _refuse_constant(word: str) -> float:
-    raise ValueError(f"{word} is no number of JSON")
+    def calibration(self) -> Calibration:
+        """The calibration itself."""
+        values = {f.name: getattr(self, f.name) for f in fields(Calibration)}
+        values["means"] = {name: tuple(map(float, row.split())) for name, row in self.means.items()}
+        return Calibration(**values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,27 @@ from xml.etree import ElementTree
 
 from cnnx.errors import MissingExtra, UsageError
 from cnnx.files import atomic_file, check_place
-from cnnx.record import Record
+from cnnx.record import Record, Unverified
 from cnnx.report.frame import frame_from_records
-from cnnx.report.tables import Table, tables_from_records
+from cnnx.report.tables import Table, tables_from_records, unverified_tables
+
+Writer = Callable[[Sequence[Record], Sequence[Unverified]], str]
 
 
-def write_records(records: Sequence[Record], path: Path) -> None:
+def write_records(records: Sequence[Record], path: Path, *, unverified: Sequence[Unverified] = ()) -> None:
     """Write a report; its format follows from the path's suffix.
+
+    Args:
+        records: that are verified.
+        path: of the report.
+        unverified: records that are listed with the reason and without their figures.
 
     Raises:
         UsageError: a suffix that means no format.
         MissingExtra: HTML is asked for and what draws it is absent.
         WriteFailed: the file cannot be written.
     """
-    text = _writer_for(path)(records)
+    text = _writer_for(path)(records, unverified)
     with atomic_file(path) as draft:
         draft.write_text(text, encoding="utf-8")
 
@@ -43,7 +51,7 @@ def check(path: Path) -> None:
     check_place(path)
 
 
-def _writer_for(path: Path) -> Callable[[Sequence[Record]], str]:
+def _writer_for(path: Path) -> Writer:
     """What makes a report of this suffix.
 
     Raises:
@@ -57,19 +65,19 @@ def _writer_for(path: Path) -> Callable[[Sequence[Record]], str]:
     return FORMATS[path.suffix]
 
 
-def json_from_records(records: Sequence[Record]) -> str:
+def json_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
     """The table, row by row."""
-    return frame_from_records(records).write_json() + "\n"
+    return frame_from_records(records, unverified).write_json() + "\n"
 
 
-def csv_from_records(records: Sequence[Record]) -> str:
+def csv_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
     """The table, for spreadsheets."""
-    return frame_from_records(records).write_csv()
+    return frame_from_records(records, unverified).write_csv()
 
 
-def markdown_from_records(records: Sequence[Record]) -> str:
+def markdown_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
     """Every table; remarks below each. A diagnosis has none."""
-    tables = tables_from_records(records)
+    tables = (*tables_from_records(records), *unverified_tables(unverified))
     if not tables:
         return "Nothing was judged or measured.\n"
     return "\n".join(line for table in tables for line in _lines(table))
@@ -88,8 +96,11 @@ def _line(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def junit_from_records(records: Sequence[Record]) -> str:
-    """One suite a verdict, one case a gate; what is open or not judged counts as skipped, with its reason."""
+def junit_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
+    """One suite a verdict, one case a gate; what is open or not judged counts as skipped, with its reason.
+
+    Unverified records are skipped cases of a suite of their own.
+    """
     suites = ElementTree.Element("testsuites", name="cnnx")
     for record in (r for r in records if r.kind == "validation"):
         gates = record.result["gates"]
@@ -97,7 +108,7 @@ def junit_from_records(records: Sequence[Record]) -> str:
         suite = ElementTree.SubElement(
             suites,
             "testsuite",
-            name=str(record.subject),
+            name=_xml(str(record.subject)),
             timestamp=record.date[:19],
             tests=str(len(gates)),
             failures=str(outcomes.count("failed")),
@@ -105,15 +116,34 @@ def junit_from_records(records: Sequence[Record]) -> str:
             skipped=str(len(gates) - outcomes.count("failed") - outcomes.count("passed")),
         )
         for gate in gates:
-            name = f"cnnx.{record.subject.network}.{record.subject.precision}"
-            case = ElementTree.SubElement(suite, "testcase", name=gate["name"], classname=name)
+            name = _xml(f"cnnx.{record.subject.network}.{record.subject.precision}")
+            case = ElementTree.SubElement(suite, "testcase", name=_xml(gate["name"]), classname=name)
             if gate["verdict"] != "passed":
                 kind = "failure" if gate["verdict"] == "failed" else "skipped"
-                ElementTree.SubElement(case, kind, message=_said(gate, record.result["reasons"]))
+                ElementTree.SubElement(case, kind, message=_xml(_said(gate, record.result["reasons"])))
+    if unverified:
+        count = str(len(unverified))
+        suite = ElementTree.SubElement(
+            suites,
+            "testsuite",
+            name="unverified records",
+            tests=count,
+            failures="0",
+            errors="0",
+            skipped=count,
+        )
+        for one in unverified:
+            case = ElementTree.SubElement(suite, "testcase", name=_xml(one.file), classname="cnnx.unverified")
+            ElementTree.SubElement(case, "skipped", message=_xml(one.reason))
     ElementTree.indent(suites)
     return (
         '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suites, encoding="unicode") + "\n"
     )
+
+
+def _xml(text: str) -> str:
+    """Text without control characters, which XML 1.0 cannot hold."""
+    return re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
 
 
 def _said(gate: dict[str, Any], reasons: Sequence[str]) -> str:
@@ -124,14 +154,14 @@ def _said(gate: dict[str, Any], reasons: Sequence[str]) -> str:
     return "; ".join([text, *reasons])
 
 
-def html_from_records(records: Sequence[Record]) -> str:
+def html_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
     """One page with pictures and no link out of it."""
     from cnnx.report.page import page_from_records
 
-    return page_from_records(records)
+    return page_from_records(records, unverified)
 
 
-FORMATS: dict[str, Callable[[Sequence[Record]], str]] = {
+FORMATS: dict[str, Writer] = {
     ".html": html_from_records,
     ".md": markdown_from_records,
     ".xml": junit_from_records,

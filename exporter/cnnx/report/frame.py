@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from cnnx.record import Record
+from cnnx.record import Record, Unverified
 
 RATES = {
     "top-1 agreement": "top1_agreement",
@@ -18,7 +18,7 @@ RATES = {
 """Name of a gate -> its column; `_low` and `_high` columns hold the interval."""
 
 _SUBJECT = ("network", "precision", "artefact", "engine", "digest", "runtime", "device")
-_TEXT = ("date", "kind", *_SUBJECT, "verdict", "sensor", "covers", "of")
+_TEXT = ("date", "kind", *_SUBJECT, "verdict", "sensor", "covers", "of", "file", "unverified")
 _FLAGS = ("cuda_graph", "valid")
 _COUNTS = ("images", "flips", "samples", "batch", "p50_ns", "p90_ns", "p99_ns", "peak_bytes", "added_bytes")
 _MEMORY = ("libraries_bytes", "context_bytes", "gpu_bytes", "shared_bytes", "scratch_bytes", "io_bytes")
@@ -46,16 +46,19 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def frame_from_records(records: Iterable[Record]) -> pl.DataFrame:
+def frame_from_records(records: Iterable[Record], unverified: Iterable[Unverified] = ()) -> pl.DataFrame:
     """One row a verdict or measurement, in their order. What a record does not hold is null, never 0.
 
     A picture's energy is that of the board's total; where there is none it is null, and `covers` says why.
+
+    Of an unverified record there is who it is of and, in `unverified`, why its figures are left out.
 
     A diagnosis has figures for each layer, not one row of them: it is left out.
 
     Runs of any device, runtime and version stand side by side; none are averaged.
     """
     rows = [_row(record) for record in records if record.kind != "diagnosis"]
+    rows += [_unverified(one) for one in unverified]
     return pl.DataFrame(rows, schema=SCHEMA)
 
 
@@ -67,10 +70,20 @@ def _row(record: Record) -> dict[str, Any]:
     return {column: found.get(column) for column in SCHEMA}
 
 
+def _unverified(one: Unverified) -> dict[str, Any]:
+    found: dict[str, Any] = {"file": one.file, "unverified": one.reason}
+    if one.record is not None:
+        found |= {column: getattr(one.record.subject, column) for column in _SUBJECT}
+        found |= {"date": one.record.date, "kind": one.record.kind}
+    return {column: found.get(column) for column in SCHEMA}
+
+
 def _judged(result: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: result[name] for name in ("verdict", "images", "logit_sqnr_db")}
     found["flips"] = len(result["flips"])
     for gate in result["gates"]:
+        if gate["name"] not in RATES:
+            continue
         column = RATES[gate["name"]]
         found[column] = gate["value"]
         found[f"{column}_low"], found[f"{column}_high"] = gate["interval"]["low"], gate["interval"]["high"]

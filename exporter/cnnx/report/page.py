@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnnx.errors import MissingExtra
-from cnnx.record import Record
+from cnnx.record import Record, Unverified
 from cnnx.report.damage import draw_damage
 from cnnx.report.power import draw_power
-from cnnx.report.tables import graph_words, measured_tables, pace, rail_table
+from cnnx.report.tables import graph_words, measured_tables, pace, rail_table, unverified_tables
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,11 +72,12 @@ runs {{ pace(record.result) }}, batch {{ record.result.batch }}
 {{ picture }}
 {{ drawn(rails) }}
 {% endfor %}{% endif %}
+{% for table in unverified %}<h2>{{ table.title }}</h2><div class="wide">{{ drawn(table) }}</div>{% endfor %}
 </body></html>
 """
 
 
-def page_from_records(records: Sequence[Record]) -> str:
+def page_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
     """The page: a picture and a table a verdict, a picture a diagnosis, the samples of every measurement with
     tables of latency, memory and layers, and of energy its power over time and a table.
 
@@ -106,6 +107,7 @@ def page_from_records(records: Sequence[Record]) -> str:
             for record in used
         ],
         pace=pace,
+        unverified=unverified_tables(unverified),
         tables=measured_tables(measured) if measured else (),
         zip=zip,
     )

@@ -6,8 +6,9 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-from cnnx.errors import UsageError
-from cnnx.measure.power import EnergyMeasurement, SensorInfo
+from cnnx.errors import BundleError, UsageError
+from cnnx.measure.power import EnergyMeasurement, EnergyRows, SensorInfo
+from cnnx.schema import from_plain
 
 _WINDOW_NS = 500_000_000
 # Okabe and Ito's palette.
@@ -25,7 +26,8 @@ def draw_power(result: Mapping[str, Any]) -> str:
     mpl.use("svg")
     import matplotlib.pyplot as plt
 
-    measured = EnergyMeasurement.from_dict(result["measured"])
+    rows = from_plain(EnergyRows, result["measured"], where="the record", error=BundleError, at="measured")
+    measured = rows.measurement()
     figure, axes = plt.subplots(figsize=(8, 2.8), layout="constrained")
     start = measured.idle_before.start_ns
     for color, (name, powers) in zip(_COLORS, _series(measured).items(), strict=False):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cnnx.record import Record
+from cnnx.record import Record, Unverified
 
 _LAYERS_SHOWN = 10
 _MIB = 2**20
@@ -40,6 +40,21 @@ def tables_from_records(records: Sequence[Record]) -> tuple[Table, ...]:
     if used:
         tables.append(_energy_table(used))
     return tuple(tables)
+
+
+def unverified_tables(unverified: Sequence[Unverified]) -> tuple[Table, ...]:
+    """Records whose figures are not shown, with the reason; no table where there are none."""
+    rows = tuple(
+        (
+            one.file,
+            one.record.date[:19] if one.record else "-",
+            one.record.kind if one.record else "-",
+            one.reason,
+        )
+        for one in unverified
+    )
+    columns = ("file", "date", "kind", "why it is not shown")
+    return (Table("Unverified records", columns, frozenset(), rows),) if rows else ()
 
 
 def measured_tables(records: Sequence[Record]) -> tuple[Table, ...]:

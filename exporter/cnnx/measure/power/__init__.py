@@ -3,7 +3,7 @@
 from cnnx.measure.power.boards import BOARDS, Board, board_of, total_of
 from cnnx.measure.power.cost import COST_LIMIT_S, SamplerCost, cost_seconds, cost_turns, sampler_cost
 from cnnx.measure.power.driving import Driven, Span
-from cnnx.measure.power.energy import EnergyMeasurement, EnergyPerInference
+from cnnx.measure.power.energy import EnergyMeasurement, EnergyPerInference, EnergyRows
 from cnnx.measure.power.finding import find_sensors, open_sensor
 from cnnx.measure.power.live import power_now
 from cnnx.measure.power.measuring import Plan, measure_energy
@@ -19,6 +19,7 @@ __all__ = [
     "Driven",
     "EnergyMeasurement",
     "EnergyPerInference",
+    "EnergyRows",
     "Plan",
     "PolledSensor",
     "Replay",

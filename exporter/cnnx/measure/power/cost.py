@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,11 +52,6 @@ class SamplerCost:
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
         return {"without_ns": list(self.without_ns), "with_ns": list(self.with_ns)}
-
-    @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> SamplerCost:
-        """What `as_dict` described."""
-        return SamplerCost(**{key: tuple(turns) for key, turns in data.items()})
 
     def _logarithms(self) -> list[float]:
         pairs = zip(self.with_ns, self.without_ns, strict=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cnnx.errors import UsageError
 from cnnx.measure.power.sensors import Clock
+from cnnx.schema import Positive
 
 Load = Callable[[], int]
 """Runs once, waits for the result, and returns how many inferences that was."""
@@ -43,7 +44,7 @@ class Driven:
 
     span: Span
     calls: int
-    inferences: int
+    inferences: Positive
     dropped: int
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from cnnx.measure.bootstrap import middle, resampled_means
 from cnnx.measure.power.driving import Driven, Span
 from cnnx.measure.power.sampler import LEAST_HZ
 from cnnx.measure.power.tegrastats import Beside, cross_check
-from cnnx.measure.power.trace import Trace
+from cnnx.measure.power.trace import Trace, TraceRows
 from cnnx.measure.samples import WarmUpEnd
 from cnnx.stats import Interval
 
@@ -152,20 +152,24 @@ class EnergyMeasurement:
             "beside": dataclasses.asdict(self.beside) if self.beside else None,
         }
 
-    @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> EnergyMeasurement:
-        """What `as_dict` described."""
-        load, beside = data["load"], data.get("beside")
-        return EnergyMeasurement(
-            trace=Trace.from_dict(data["trace"]),
-            idle_before=Span(**data["idle_before"]),
-            warmup=Span(**data["warmup"]),
-            warmup_ended=data["warmup_ended"],
-            load=Driven(**{**load, "span": Span(**load["span"])}),
-            idle_after=Span(**data["idle_after"]),
-            rate=data["rate"],
-            beside=Beside(**{**beside, "span": Span(**beside["span"])}) if beside else None,
-        )
+
+@dataclass(frozen=True, slots=True)
+class EnergyRows:
+    """An `EnergyMeasurement` as records have it."""
+
+    trace: TraceRows
+    idle_before: Span
+    warmup: Span
+    warmup_ended: WarmUpEnd
+    load: Driven
+    idle_after: Span
+    rate: float | None
+    beside: Beside | None = None
+
+    def measurement(self) -> EnergyMeasurement:
+        """The measurement itself."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return EnergyMeasurement(**{**values, "trace": self.trace.trace()})
 
 
 def _per_inference(measured: EnergyMeasurement, rails: tuple[str, ...], covers: str) -> EnergyPerInference:

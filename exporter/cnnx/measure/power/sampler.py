@@ -20,6 +20,7 @@ from cnnx.errors import EnvironmentLacks, UsageError
 from cnnx.isolated import python_process
 from cnnx.measure.power.sensors import Clock, Sample, Sensor, SensorInfo, monotonic_ns
 from cnnx.measure.power.trace import Trace
+from cnnx.schema import from_plain
 
 LEAST_HZ = 10.0
 # Coprime to the rates of cameras and displays: within a second samples fall on all phases of a frame. At
@@ -168,7 +169,8 @@ class SamplerProcess:
             raise EnvironmentLacks("the power sampler has recorded nothing")
         info, *rows = lines
         samples = tuple(Sample(stamp, tuple(values)) for stamp, *values in rows)
-        return Trace(SensorInfo.from_dict(info), self._rate_hz, samples)
+        sensor = from_plain(SensorInfo, info, where="the power sampler", error=EnvironmentLacks)
+        return Trace(sensor, self._rate_hz, samples)
 
     def _wait_for_a_sample(self) -> None:
         end = time.monotonic() + self._patience_s

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -89,21 +89,6 @@ class SensorInfo:
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
         return dataclasses.asdict(self)
-
-    @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> SensorInfo:
-        """What `as_dict` described."""
-        total = data["total"]
-        return SensorInfo(
-            **{
-                **data,
-                "rails": tuple(Rail(**rail) for rail in data["rails"]),
-                "total": Total(rails=tuple(total["rails"]), covers=total["covers"]),
-                "uncertainty": Uncertainty(**data["uncertainty"]),
-                "notes": tuple(data["notes"]),
-                "drivers": tuple(data.get("drivers", ())),
-            }
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,45 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from cnnx.errors import UsageError
 from cnnx.measure.power.sensors import Sample, SensorInfo
 
+Rate = Annotated[float, Meta(gt=0, le=1e6, description="a rate in Hz, above 0")]
 # Two samples further apart than this many periods have a gap between them.
 _GAP = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRows:
+    """A trace as records have it: a row a sample, its stamp first, then a value a rail or null."""
+
+    sensor: SensorInfo
+    asked_hz: Rate
+    samples: tuple[tuple[int | float | None, ...], ...]
+
+    def __post_init__(self) -> None:
+        width, before = 1 + len(self.sensor.rails), -math.inf
+        for place, (stamp, *values) in enumerate(row or (None,) for row in self.samples):
+            if not isinstance(stamp, int) or len(values) != width - 1:
+                raise ValueError(f"samples[{place}] needs a stamp and {width - 1} values")
+            if stamp < before:
+                raise ValueError(f"samples[{place}] is earlier than the one before it")
+            before = stamp
+        unknown = set(self.sensor.total.rails) - {rail.name for rail in self.sensor.rails}
+        if unknown:
+            raise ValueError(f"sensor.total.rails names {sorted(unknown)}, and there is no such rail")
+
+    def trace(self) -> Trace:
+        """The trace itself."""
+        samples = (Sample(int(stamp or 0), tuple(values)) for stamp, *values in self.samples)
+        return Trace(self.sensor, self.asked_hz, tuple(samples))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +124,6 @@ class Trace:
             "asked_hz": self.asked_hz,
             "samples": [[sample.stamp_ns, *sample.values] for sample in self.samples],
         }
-
-    @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> Trace:
-        """What `as_dict` described."""
-        return Trace(
-            sensor=SensorInfo.from_dict(data["sensor"]),
-            asked_hz=data["asked_hz"],
-            samples=tuple(Sample(stamp, tuple(values)) for stamp, *values in data["samples"]),
-        )
 
     def _energy_mj(self, points: list[tuple[int, float]], start_ns: int, end_ns: int) -> float:
         start, end = _value_at(points, start_ns), _value_at(points, end_ns)
