@@ -38,9 +38,11 @@ check: .venv/test.stamp  ## style, types, imports, sizes, generated help
 	$(BIN)/lint-imports
 	$(BIN)/python tools/size_report.py --check
 	$(BIN)/python tools/help_page.py --check
+	$(BIN)/python tools/schemas_page.py --check
 
-docs: .venv/test.stamp  ## write docs/help.md from the commands themselves
+docs: .venv/test.stamp  ## write docs/help.md from the commands, docs/schemas from the types
 	$(BIN)/python tools/help_page.py
+	$(BIN)/python tools/schemas_page.py
 
 matrix: .venv/test.stamp  ## every recipe in every precision, to docs/matrix.md; continues where it stopped
 	$(BIN)/python tools/matrix.py

@@ -50,9 +50,11 @@ def reference(n=5):
 
 
 def make(place, *, force=False, **changes):
+    """Of FP16, without ranges, where `precision` says so."""
     with new_bundle(place, force=force) as draft:
         (draft / "model.onnx").write_bytes(bytes(range(256)) * 4)
-        (draft / "calibration.json").write_text("{}")
+        if changes.get("precision") != "fp16":
+            (draft / "calibration.json").write_text("{}")
         (draft / "labels.txt").write_text("".join(f"class {i}\n" for i in range(10)))
         reference().save(draft / "reference.npz")
         seal(draft, dataclasses.replace(manifest(), **changes))
@@ -141,7 +143,7 @@ def with_engine(place, **changes):
 
 
 def test_records_engines_and_the_users_files_outlive_a_new_export(tmp_path):
-    first = with_engine(tmp_path / "b")
+    first = with_engine(tmp_path / "b", precision="fp16")
     subject = Subject("net", "graph", first.manifest.files["model.onnx"], "int8", "ort 1", "CPU")
     first.add_record(Record("validation", subject, {}, {}))
     (tmp_path / "b" / "calibration.json").write_text("a user's, as this manifest does not list it")
@@ -152,6 +154,7 @@ def test_records_engines_and_the_users_files_outlive_a_new_export(tmp_path):
     with new_bundle(tmp_path / "b") as draft:
         (draft / "model.onnx").write_bytes(bytes(range(256)) * 4)
         (draft / "calibration.json").write_text("cnnx's")
+        reference().save(draft / "reference.npz")
         seal(draft, manifest())
     second = Bundle.open(tmp_path / "b")
     assert len(second.records()) == 1 and second.records()[0].subject == subject
@@ -169,6 +172,8 @@ def test_an_engine_of_another_graph_stays_and_is_not_taken_for_the_bundles(tmp_p
     with_engine(tmp_path / "b")
     with new_bundle(tmp_path / "b") as draft:
         (draft / "model.onnx").write_bytes(b"another graph")
+        (draft / "calibration.json").write_text("{}")
+        reference().save(draft / "reference.npz")
         seal(draft, manifest())
     second = Bundle.open(tmp_path / "b")
     assert second.engines() == () and [each.identity for each in second.stale_engines()] == ["rtx-1-sm86"]

@@ -1,0 +1,163 @@
+"""What `--json` prints, as types: the plain form of each command's result."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cnnx import agreement
+from cnnx.bundle import Bundle
+from cnnx.bundle.manifest import Manifest
+from cnnx.measure.comparing import Outcome
+from cnnx.measure.state import MachineState
+from cnnx.pipeline import recorded
+from cnnx.pipeline.caching import CacheUse
+from cnnx.pipeline.doctor import Diagnosis
+from cnnx.pipeline.energy_use import EnergyUse
+from cnnx.pipeline.finished import Inspection
+from cnnx.pipeline.journal import StoredRow
+from cnnx.pipeline.measurements import Advice, Measurement, Unmeasured
+from cnnx.pipeline.proof import Proof
+from cnnx.pipeline.results import (
+    BenchResult,
+    BuildResult,
+    CalibrateResult,
+    DiagnoseResult,
+    ExportResult,
+    Findings,
+    ValidateResult,
+)
+from cnnx.pipeline.zoo import Network
+from cnnx.record import LayerRow, Record, Subject
+from cnnx.schema import Count, Positive
+from cnnx.stats import Interval
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedBundle:
+    """A bundle: its folder, and the content of manifest.json without its seal."""
+
+    path: str
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedUnmeasured:
+    """Why a subject was not measured at a batch."""
+
+    subject: Subject
+    batch: Positive
+    reason: str
+    mend: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedAdvice:
+    """INT8 against FP16 of one network, as `cnnx.pipeline.measurements.Advice` describes it."""
+
+    network: str
+    engine: str
+    batch: Positive
+    ratio: float
+    interval: Interval
+    rounds: Count
+    outcome: Outcome
+    recommended: Literal["fp16", "int8"] | None
+    undecided: str
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over the layers."""
+
+    parameters: Count
+    multiply_adds: Count
+    activation_bytes: Count
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedArchitecture:
+    """A network layer by layer; the first is the image."""
+
+    name: str
+    title: str
+    layers: tuple[LayerRow, ...]
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedSurvey:
+    """A survey's folder and its rows, in order."""
+
+    folder: str
+    rows: tuple[StoredRow, ...]
+
+
+_FORMS: Mapping[Any, Any] = {
+    Bundle: PrintedBundle,
+    Path: str,
+    Measurement: recorded.Benchmark,
+    EnergyUse: recorded.Energy,
+    Findings: recorded.Diagnosis,
+    MachineState: recorded.State,
+    agreement.Likeness: recorded.Likeness,
+    Unmeasured: PrintedUnmeasured,
+    Advice: PrintedAdvice,
+}
+# Their floats are finite, or they say themselves where null may stand.
+_AS_THEY_ARE = (agreement.Validation, Manifest, Record, LayerRow, Subject)
+
+COMMANDS: Mapping[str, Any] = {
+    "list": tuple[Network, ...],
+    "show": PrintedArchitecture,
+    "export": ExportResult,
+    "calibrate": CalibrateResult,
+    "build": BuildResult,
+    "validate": ValidateResult,
+    "bench": BenchResult,
+    "survey": PrintedSurvey,
+    "diagnose": DiagnoseResult,
+    "inspect": Inspection,
+    "cache": CacheUse,
+    "doctor": Diagnosis,
+    "doctor --proof": Proof,
+}
+"""Command -> type of its result."""
+
+
+@functools.cache
+def printed(kind: Any) -> Any:
+    """The type of the plain form of a type; a float may be null there, where it is not finite."""
+    if kind in _FORMS:
+        return _FORMS[kind]
+    if kind is float:
+        return float | None
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return kind
+    if origin in (typing.Union, types.UnionType):
+        return typing.Union[tuple(printed(member) for member in arguments)]  # noqa: UP007
+    if origin is not None and origin is not Literal:
+        inner = tuple(each if each is Ellipsis else printed(each) for each in arguments)
+        if inner[0] is int and len(inner) == 2 and issubclass(origin, Mapping):
+            inner = (str, inner[1])  # keys of JSON are text
+        return origin[inner]
+    if dataclasses.is_dataclass(kind) and kind not in _AS_THEY_ARE and kind.__module__ != recorded.__name__:
+        return _printed_fields(typing.cast(type, kind))
+    return kind
+
+
+def _printed_fields(kind: type) -> type:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    fields: list[Any] = [(f.name, printed(hints[f.name])) for f in dataclasses.fields(kind)]
+    if all(form == hints[name] for name, form in fields):
+        return kind
+    made = dataclasses.make_dataclass(kind.__name__, fields, frozen=True, kw_only=True)
+    made.__doc__ = kind.__doc__
+    return made
