@@ -49,10 +49,10 @@ def test_an_unknown_model_names_the_nearest(refused):
     assert "lenet5" in said and "cnnx list" in said
 
 
-def test_a_typing_slip_in_a_recipe_names_the_key_the_table_and_the_nearest(refused, tmp_path):
+def test_a_typing_slip_in_a_recipe_names_its_path_and_the_nearest_key(refused, tmp_path):
     (tmp_path / "mine.toml").write_text(RECIPE.replace("resize", "risize"))
     said = refused(3, tmp_path / "mine.toml")
-    assert "risize" in said and "'resize'" in said and "[preprocessing]" in said
+    assert "preprocessing.risize" in said and "'resize'" in said
 
 
 def test_a_recipes_own_code_runs_only_when_trusted(refused, cnnx_command, tmp_path):
