@@ -14,7 +14,7 @@ import cnnx
 from cnnx.data.crops import Crops
 from cnnx.errors import BundleError, UsageError, WeightsError
 from cnnx.pipeline import quantizer
-from cnnx.pipeline.results import plain
+from cnnx.pipeline.plain import plain
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 

@@ -21,7 +21,7 @@ from cnnx.measure.power.sensors import Rail, Total, Uncertainty
 from cnnx.pipeline.combinations import wrong_combinations
 from cnnx.pipeline.doctor import Diagnosis, ability
 from cnnx.pipeline.energy import choose_sampler
-from cnnx.pipeline.results import plain
+from cnnx.pipeline.plain import plain
 
 
 def looked_at(root, nvml=None, have=None) -> Diagnosis:

@@ -23,8 +23,8 @@ from cnnx.measure.power.tegrastats import Beside
 from cnnx.pipeline import energy as energy_module
 from cnnx.pipeline.benching import pool_of
 from cnnx.pipeline.energy import choose_sampler, choose_sensor, measure_use
+from cnnx.pipeline.plain import plain
 from cnnx.pipeline.progress import Steps
-from cnnx.pipeline.results import plain
 from cnnx.pipeline.running import open_subject
 from cnnx.record import read_record
 

@@ -23,7 +23,7 @@ from cnnx.cli.measurements import names_of, print_bench
 from cnnx.errors import EnvironmentLacks, UsageError
 from cnnx.measure.validity import Validity
 from cnnx.pipeline.measurements import advice_of, int8_beside_fp16
-from cnnx.pipeline.results import plain
+from cnnx.pipeline.plain import plain
 from cnnx.record import Subject, read_record
 from cnnx.runtimes import trt
 from cnnx.runtimes.trt import TrtRuntime

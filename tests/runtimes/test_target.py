@@ -13,8 +13,8 @@ import cnnx
 from cnnx import runtimes
 from cnnx.cli.app import app
 from cnnx.errors import BundleError, EnvironmentLacks, MissingExtra, UsageError
-from cnnx.pipeline import steps
 from cnnx.pipeline.running import choose_runtime
+from cnnx.pipeline.steps import engine as engine_steps
 from cnnx.record import read_record
 from cnnx.runtimes import trt
 from cnnx.runtimes.trt import TrtRuntime
@@ -84,7 +84,7 @@ def test_machines_that_share_a_cache_never_share_an_engine(tensorrt, bundle, mon
     """Without NVML, as on a Jetson of before, board and device were no part of what a build depends on."""
 
     def builds(board, device):
-        monkeypatch.setattr(steps, "detect", lambda: machine(board))
+        monkeypatch.setattr(engine_steps, "detect", lambda: machine(board))
         monkeypatch.setattr(tensorrt._bindings.device, "device_name", lambda: device)
         before = len(tensorrt._bindings.loaded.trt.configs)
         cnnx.build(bundle.path, target="tensorrt")

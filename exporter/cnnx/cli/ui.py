@@ -18,8 +18,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from cnnx.errors import CnnxError, InputRefused
+from cnnx.pipeline.plain import JSON_SCHEMA, plain
 from cnnx.pipeline.progress import Event
-from cnnx.pipeline.results import JSON_SCHEMA, plain
 
 INTERNAL_ERROR = 70
 """EX_SOFTWARE of sysexits.h: a fault of cnnx itself."""

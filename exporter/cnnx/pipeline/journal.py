@@ -11,8 +11,8 @@ from typing import Any, Literal, TypedDict
 from cnnx.errors import InputRefused
 from cnnx.files import atomic_file
 from cnnx.pipeline.measurements import Prediction
+from cnnx.pipeline.plain import plain
 from cnnx.pipeline.recorded import Memory
-from cnnx.pipeline.results import plain
 from cnnx.record import Subject
 from cnnx.schema import Count, FileName, Positive, Quantity, from_plain, plain_of, read_json
 from cnnx.stats import Interval

@@ -22,8 +22,8 @@ from cnnx.files import atomic_file, check_place
 from cnnx.pipeline.doctor import Diagnosis, doctor
 from cnnx.pipeline.energy import PowerPass
 from cnnx.pipeline.journal import Row
+from cnnx.pipeline.plain import plain
 from cnnx.pipeline.progress import Event, Listener, silent
-from cnnx.pipeline.results import plain
 from cnnx.pipeline.survey import exit_code_of, survey
 from cnnx.pipeline.survey_plan import SurveyPlan, planned
 from cnnx.recipe import Precision

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from cnnx.agreement import Likeness, Validation
@@ -15,6 +11,7 @@ from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.pipeline.energy_use import EnergyRatio, EnergyUse
 from cnnx.pipeline.measurements import Advice, Measurement, Unmeasured
+from cnnx.pipeline.plain import plain
 from cnnx.pipeline.progress import StepTime
 from cnnx.pipeline.search.folds import Folds
 from cnnx.pipeline.search.method import Candidate
@@ -22,9 +19,6 @@ from cnnx.quant.coverage import Coverage
 from cnnx.quant.repair import Repair
 from cnnx.record import Record, Subject
 from cnnx.stats import Verdict
-
-JSON_SCHEMA = 2
-"""Of every object `--json` prints; described in docs/json.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,24 +276,3 @@ class DiagnoseResult:
     findings: Findings
     record: Record
     steps: tuple[StepTime, ...]
-
-
-def plain(value: Any) -> Any:
-    """Any result as JSON-ready data."""
-    if isinstance(value, Bundle):
-        return {"path": str(value.path.absolute()), "manifest": value.manifest.as_dict()}
-    if hasattr(value, "as_dict"):
-        return plain(value.as_dict())
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Verdict):
-        return value.value
-    if isinstance(value, Path):
-        return str(value.absolute())
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None  # JSON has no word for it
-    return json.loads(json.dumps(value))
