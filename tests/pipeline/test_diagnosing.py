@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 import cnnx
+from cnnx.bundle.sealed import read_sealed, write_sealed
 from cnnx.data.crops import Crops
 from cnnx.errors import BundleError, UsageError, WeightsError
+from cnnx.files import digest_of_file
 from cnnx.pipeline import quantizer
 from cnnx.pipeline.plain import plain
 
@@ -127,3 +129,29 @@ def test_weights_of_the_users_own_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="not the bundle's weights"):
         cnnx.diagnose(bundle, weights=str(shipped))
     assert cnnx.diagnose(bundle, weights=str(tmp_path / "mine.safetensors"), images=8).findings.images == 8
+
+
+def without_a_range(bundle: Path) -> None:
+    calibration = json.loads((bundle / "calibration.json").read_text())
+    del calibration["ranges"][next(iter(calibration["ranges"]))]
+    (bundle / "calibration.json").write_text(json.dumps(calibration))
+
+
+def without_a_layer(manifest: dict[str, Any]) -> None:
+    del manifest["layers"][0]
+
+
+def of_another_precision(manifest: dict[str, Any]) -> None:
+    manifest["layers"][0]["precision"] = "fp16"
+
+
+@pytest.mark.parametrize("change", [without_a_range, without_a_layer, of_another_precision])
+def test_a_bundle_sealed_anew_whose_parts_do_not_fit_is_refused(change: Any, tmp_path: Path) -> None:
+    bundle = export("lenet5", tmp_path / "b")
+    manifest = read_sealed(bundle / "manifest.json", bundle=bundle)
+    change(bundle if change is without_a_range else manifest)
+    manifest["files"]["calibration.json"] = digest_of_file(bundle / "calibration.json")
+    write_sealed(bundle / "manifest.json", manifest)
+    with pytest.raises(BundleError) as caught:
+        cnnx.diagnose(bundle, images=8)
+    assert Path(str(caught.value.where)).name in ("calibration.json", "manifest.json")

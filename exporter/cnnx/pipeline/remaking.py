@@ -7,11 +7,14 @@ has them; what comes out is held to the bundle's graph.
 from __future__ import annotations
 
 import dataclasses
+import json
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from cnnx.bundle import CALIBRATION, MODEL, Bundle
+from cnnx.bundle import CALIBRATION, MANIFEST, MODEL, Bundle
 from cnnx.bundle.manifest import Manifest
 from cnnx.environment import installed_version
 from cnnx.errors import BundleError, RecipeError, UsageError, WeightsError
@@ -21,6 +24,7 @@ from cnnx.pipeline.preconditions import open_checked
 from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.repair import without_repair
+from cnnx.pipeline.steps.artefacts import LAYERS
 from cnnx.pipeline.steps.definition import refuse_untrusted
 from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import PictureSets, picture_sets
@@ -28,6 +32,8 @@ from cnnx.pipeline.steps.original import Original
 from cnnx.quant.calibration import Calibration
 from cnnx.recipe import Recipe, recipe_from_dict, recipe_names
 from cnnx.resources import shared_folder
+
+_AGAIN = "copy the bundle again from where it was made, or export it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,7 @@ def remake(bundle: Bundle, sources: Sources, steps: Steps) -> Remade:
     quantizer = Quantizer.observe(steps, exported, pictures.calibration, asked, scales=manifest.scales)
     place = bundle.path / CALIBRATION
     calibration = Calibration.from_json(place.read_text(encoding="utf-8"), where=place)
+    _check_ranges(bundle, calibration, quantizer)
     remade = Remade(dataclasses.replace(quantizer, recipe=recipe), calibration, pictures)
     steps.run("the bundle's graph again", lambda _: _check_graph(bundle, remade))
     return remade
@@ -151,18 +158,41 @@ def _check_weights(bundle: Bundle, original: Original) -> None:
         )
 
 
+def _check_ranges(bundle: Bundle, calibration: Calibration, quantizer: Quantizer) -> None:
+    """Refuse a calibration that lacks a tensor which the graph's policy may quantize."""
+    missing = sorted(set(quantizer.statistics.read().sampled) - set(calibration.ranges))
+    if missing:
+        raise BundleError(
+            f"{CALIBRATION} has no range for {missing[0]}",
+            where=bundle.path / CALIBRATION,
+            mend=_AGAIN,
+        )
+
+
 def _check_graph(bundle: Bundle, remade: Remade) -> None:
     """Refuse what is not what the bundle was made from."""
     manifest = bundle.manifest
     with tempfile.TemporaryDirectory() as scratch:
         model = remade.quantizer.write_typed(Path(scratch), remade.calibration)
-        if digest_of_file(model) == manifest.files[MODEL]:
-            return
+        same = digest_of_file(model) == manifest.files[MODEL]
+        plan = json.loads((Path(scratch) / LAYERS).read_text(encoding="utf-8"))["layers"]
+    if same and _precisions(plan) != _precisions(manifest.layers):
+        raise BundleError(
+            "the manifest's list of layers is not that of its graph",
+            where=bundle.path / MANIFEST,
+            mend=_AGAIN,
+        )
+    if same:
+        return
     raise BundleError(
         f"the same weights and pictures give another graph here: {_differences(manifest)}",
         where=bundle.path,
         mend="export it again with what is installed here, and diagnose that",
     )
+
+
+def _precisions(layers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    return {layer["node"]: layer["precision"] for layer in layers}
 
 
 def _differences(manifest: Manifest) -> str:
