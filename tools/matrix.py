@@ -91,7 +91,7 @@ def logit_error(bundle: cnnx.Bundle) -> float:
         for crop in reference.crops
     ]
     session.close()
-    return float(np.abs(np.concatenate(found) - reference.logits).max() / np.abs(reference.logits).max())
+    return float(np.abs(np.concatenate(found) - reference.original).max() / np.abs(reference.original).max())
 
 
 def cells(pattern: str) -> Iterator[tuple[str, str]]:

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from cnnx.pipeline.finished import build as build
     from cnnx.pipeline.finished import inspect as inspect
     from cnnx.pipeline.finished import load as load
-    from cnnx.pipeline.finished import validate as validate
     from cnnx.pipeline.progress import Event as Event
     from cnnx.pipeline.proof import prove as prove
     from cnnx.pipeline.reporting import write_report as write_report
     from cnnx.pipeline.survey import survey as survey
     from cnnx.pipeline.survey_plan import SurveyPlan as SurveyPlan
+    from cnnx.pipeline.validating import validate as validate
     from cnnx.pipeline.zoo import list_networks as list_networks
     from cnnx.pipeline.zoo import show as show
     from cnnx.recipe import Recipe as Recipe
@@ -63,7 +63,7 @@ _HOMES = {
     "prove": "cnnx.pipeline.proof",
     "show": "cnnx.pipeline.zoo",
     "survey": "cnnx.pipeline.survey",
-    "validate": "cnnx.pipeline.finished",
+    "validate": "cnnx.pipeline.validating",
     "write_report": "cnnx.pipeline.reporting",
 }
 

@@ -128,8 +128,7 @@ def compare(original: Logits, other: Logits) -> Likeness:
     """Compare logits of shape (N, classes), row by row."""
     same_first, first_in_five, shared = _agreements(original, other)
     finite = np.asarray(np.isfinite(other).all(axis=1))
-    ours, theirs = (_log_softmax(np.where(finite[:, None], logits, 0)) for logits in (original, other))
-    divergence = float(np.mean((np.exp(ours) * (ours - theirs)).sum(axis=1)))
+    divergence = float(np.mean(divergences(*(np.where(finite[:, None], x, 0) for x in (original, other)))))
     return Likeness(
         divergence=divergence if finite.all() else float("inf"),
         top1_agreement=float(np.mean(same_first)),
@@ -139,6 +138,13 @@ def compare(original: Logits, other: Logits) -> Likeness:
     )
 
 
+def divergences(original: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
+    """Kullback-Leibler divergence of each image's class probabilities from the original's, in nats."""
+    ours, theirs = _log_softmax(original), _log_softmax(other)
+    result: NDArray[np.float64] = (np.exp(ours) * (ours - theirs)).sum(axis=1)
+    return result
+
+
 def probabilities(logits: Logits) -> NDArray[np.float64]:
     """Of the classes, row by row; not a number where a logit is not finite."""
     with np.errstate(invalid="ignore"):
@@ -146,7 +152,7 @@ def probabilities(logits: Logits) -> NDArray[np.float64]:
     return result
 
 
-def _log_softmax(logits: Logits) -> NDArray[np.float64]:
+def _log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return result

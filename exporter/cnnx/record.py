@@ -85,7 +85,7 @@ class Subject:
         )
 
 
-RecordKind: TypeAlias = Literal["validation", "benchmark", "diagnosis", "energy"]
+RecordKind: TypeAlias = Literal["validation", "selftest", "benchmark", "diagnosis", "energy"]
 
 
 @dataclass(frozen=True, slots=True)

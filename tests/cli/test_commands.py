@@ -206,13 +206,13 @@ def test_inspect_shows_the_linters_remarks_when_asked(shown, exported):
     assert all(remark["rule"] in table and remark["node"] in table for remark in remarks)
 
 
-def test_validate_shows_the_verdict_and_keeps_a_record(shown, lenet5):
+def test_validate_shows_the_self_test_and_keeps_a_record(shown, lenet5):
     before = set((lenet5 / "runs").iterdir())
     out = shown("validate", lenet5)
     [record] = set((lenet5 / "runs").iterdir()) - before
     kept = json.loads(record.read_text())
-    assert "lenet5 int8: PASSED" in out and "800 images of digits" in out
-    assert kept["kind"] == "validation" and kept["result"]["images"] == 800
+    assert "lenet5 int8, self-test: PASSED" in out and "200 images of digits" in out
+    assert kept["kind"] == "selftest" and kept["result"]["images"] == 200
     assert kept["subject"]["digest"][:12] in out and kept["subject"]["device"] in out
 
 

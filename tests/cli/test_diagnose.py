@@ -27,6 +27,7 @@ def test_findings_are_printed_drawn_and_reported(cnnx_command, tiny_bundle, tmp_
     code, _, _ = cnnx_command("validate", tiny_bundle, "--report", tmp_path / "rows.json")
     assert {row["kind"] for row in json.loads((tmp_path / "rows.json").read_text())} == {
         "benchmark",
+        "selftest",
         "validation",
     }
 

@@ -41,7 +41,7 @@ def use(command, bundle):
         assert done.returncode == 0, (verb, done.stdout, done.stderr)
         assert json.loads(done.stdout)["command"] == verb
         if verb == "validate":
-            assert json.loads(done.stdout)["result"]["validation"]["verdict"] == "passed"
+            assert json.loads(done.stdout)["result"]["self_test"]["verdict"] == "passed"
 
 
 def test_no_verb_on_a_bundle_imports_torch(bundle, tmp_path):

@@ -62,7 +62,7 @@ def test_a_bundle_is_built_and_validated(tensorrt, bundle):
     assert len(engine.timing_cache) == 64
     said = json.loads((bundle.path / "engines" / engine.identity / "engine.json").read_text())
     assert (said["timing_cache"], said["remarks"]) == (engine.timing_cache, [])
-    validation = cnnx.validate(bundle.path).validation
+    validation = cnnx.validate(bundle.path).self_test
     assert (validation.subject.artefact, validation.subject.digest) == ("engine", engine.digest)
     assert validation.subject.runtime == "tensorrt 11.4.0.106"
     # Nothing is built again, though the timing cache went on.
@@ -74,7 +74,7 @@ def test_an_engine_whose_smallest_batch_is_large_is_validated_and_measured(tenso
     images = {"validation_data": "digits", "validation_images": 20}
     made = cnnx.export("lenet5", precision="fp16", out=tmp_path / "b", batch=(16, 32), target="ort", **images)
     cnnx.build(made.bundle.path, target="tensorrt")
-    validation = cnnx.validate(made.bundle.path).validation
+    validation = cnnx.validate(made.bundle.path).self_test
     assert validation.subject.artefact == "engine" and validation.images == 20
     [measured] = cnnx.bench(made.bundle.path, batch=16, seconds=0.01, percentile=50).measurements
     assert measured.subject.artefact == "engine" and measured.latency.batch == 16
@@ -101,7 +101,7 @@ def test_an_engine_of_another_release_is_refused_naming_both(tensorrt, bundle, m
         cnnx.validate(bundle.path)
     # One built here is found beside it.
     cnnx.build(bundle.path, target="tensorrt")
-    assert cnnx.validate(bundle.path).validation.subject.runtime == "tensorrt 10.3.0"
+    assert cnnx.validate(bundle.path).self_test.subject.runtime == "tensorrt 10.3.0"
 
 
 def test_options_of_the_builder_go_from_the_command_to_the_engine(tensorrt, bundle):
@@ -117,7 +117,7 @@ def test_options_of_the_builder_go_from_the_command_to_the_engine(tensorrt, bund
         if other.name != engine["identity"]:
             shutil.rmtree(other)
     # The imitation, as TensorRT does, refuses such an engine unless its code may run.
-    assert cnnx.validate(bundle.path).validation.subject.digest == engine["digest"]
+    assert cnnx.validate(bundle.path).self_test.subject.digest == engine["digest"]
     measured = cnnx.bench(bundle.path, seconds=0.01, percentile=50, layers=True).measurements[0]
     assert measured.subject.digest == engine["digest"] and measured.layers is not None
 
@@ -132,12 +132,12 @@ def test_one_of_several_engines_is_taken_by_name(tensorrt, bundle):
 
     told = []
     judged = cnnx.validate(bundle.path, listener=told.append)
-    assert judged.validation.subject.engine == usual
+    assert judged.self_test.subject.engine == usual
     (remark,) = [event.step for event in told if event.note]
     assert other in remark and third in remark and "--engine" in remark
     told.clear()
     judged = cnnx.validate(bundle.path, engine=other, listener=told.append)
-    assert judged.validation.subject.engine == other and not [event for event in told if event.note]
+    assert judged.self_test.subject.engine == other and not [event for event in told if event.note]
     assert read_record(next(iter(sorted(bundle.path.glob("runs/*"), reverse=True)))).subject.engine == other
     [measured] = cnnx.bench(bundle.path, engine=third, seconds=0.01, percentile=50).measurements
     assert (

@@ -4,7 +4,7 @@
       manifest.json      what it is; the SHA-256 of every portable file and of itself
       model.onnx         the typed or Q/DQ graph that every target compiles
       calibration.json   ranges and maxima (fp16 and int8)
-      reference.npz      self-test: uint8 crops and the original's logits
+      reference.npz      self-test: uint8 crops with the original's logits and the graph's
       labels.txt         a class a line, where the network has names for them
       engines/<identity>/    a vendor's plain file, and engine.json beside it
       runs/              records
@@ -19,12 +19,8 @@ import contextlib
 import dataclasses
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
 from cnnx.bundle.engine import Engine, engine_from_dict
 from cnnx.bundle.manifest import CALIBRATION as CALIBRATION
@@ -32,6 +28,7 @@ from cnnx.bundle.manifest import LABELS as LABELS
 from cnnx.bundle.manifest import MODEL as MODEL
 from cnnx.bundle.manifest import REFERENCE as REFERENCE
 from cnnx.bundle.manifest import Manifest, manifest_from_dict
+from cnnx.bundle.reference import Reference, read_reference
 from cnnx.bundle.sealed import MEND, check_file, check_inside, read_sealed, write_sealed
 from cnnx.drafts import settle
 from cnnx.errors import BundleError
@@ -39,33 +36,7 @@ from cnnx.files import atomic_file, atomic_files, check_place
 from cnnx.record import Record, read_record
 from cnnx.store import locked
 
-REFERENCE_BYTES = 32 * 2**20
 MANIFEST, ENGINE = "manifest.json", "engine.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """The self-test: crops (N, H, W, C) uint8, original's logits (N, classes), labels or None, names."""
-
-    crops: NDArray[np.uint8]
-    logits: NDArray[np.float32]
-    labels: NDArray[np.int64] | None
-    ids: tuple[str, ...]
-
-    def save(self, path: Path) -> None:
-        """Write as many of the images, from the first, as `REFERENCE_BYTES` hold."""
-        ids = np.array(self.ids, dtype=np.str_)
-        size = self.crops[0].nbytes + self.logits[0].nbytes + ids.itemsize + 8
-        keep = slice(0, max(1, REFERENCE_BYTES // size))
-        arrays: dict[str, NDArray[Any]] = {
-            "crops": self.crops[keep],
-            "logits": self.logits[keep],
-            "ids": ids[keep],
-        }
-        if self.labels is not None:
-            arrays["labels"] = self.labels[keep]
-        with path.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 class Bundle:
@@ -127,10 +98,18 @@ class Bundle:
         return tuple(names)
 
     def reference(self) -> Reference:
-        """The self-test set."""
-        with np.load(self.path / REFERENCE, allow_pickle=False) as arrays:
-            ids = tuple(map(str, arrays["ids"]))
-            return Reference(arrays["crops"], arrays["logits"], arrays.get("labels"), ids)
+        """The self-test, its file's hash checked.
+
+        Raises:
+            BundleError: it is missing, changed, or not as `cnnx.bundle.reference` writes it.
+        """
+        if REFERENCE not in self.manifest.files:
+            raise BundleError(f"the manifest lists no {REFERENCE}", where=self.path, mend="export it again")
+        file = self.path / REFERENCE
+        check_file(file, self.manifest.files[REFERENCE], bundle=self.path)
+        _, *shape = self.manifest.inputs[0].shape
+        channels, height, width = (int(length or 0) for length in shape)
+        return read_reference(file, shape=(channels, height, width), classes=self.manifest.classes)
 
     def engines(self) -> tuple[Engine, ...]:
         """Engines that were built from this graph, their descriptions verified."""

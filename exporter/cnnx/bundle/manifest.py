@@ -115,10 +115,14 @@ class Manifest:
     @property
     def cannot_judge(self) -> tuple[str, ...]:
         """Reasons why agreement of this bundle proves nothing; empty when it does."""
+        return self.cannot_judge_on(synthetic=self.images["validation"].synthetic)
+
+    def cannot_judge_on(self, *, synthetic: bool) -> tuple[str, ...]:
+        """The same for other validation images, synthetic or not."""
         reasons = []
         if self.weights["kind"] == "standin":
             reasons.append("the weights are stand-ins: nothing was learned that could be lost")
-        elif self.images["validation"].synthetic:
+        elif synthetic:
             reasons.append("the validation pictures are synthetic, the weights were trained on photographs")
         return tuple(reasons)
 

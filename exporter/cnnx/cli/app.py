@@ -19,17 +19,13 @@ from cnnx.cli.export import export_command
 from cnnx.cli.options import (
     BundlePath,
     Debug,
-    Engine,
     Json,
     Model,
-    Report,
-    Target,
     Trust,
     Verbose,
-    check_report,
-    write_report,
 )
 from cnnx.cli.survey import survey_command
+from cnnx.cli.validate import validate_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -142,36 +138,7 @@ app.command("calibrate")(calibrate_command)
 app.command("build")(build_command)
 
 
-@app.command()
-def validate(
-    bundle: BundlePath,
-    target: Target = "auto",
-    engine: Engine = None,
-    report: Report = None,
-    as_json: Json = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
-) -> None:
-    """Judge a bundle on its self-test, and keep the verdict in its runs/."""
-    from cnnx.cli.ui import command
-
-    with command(as_json=as_json, verbose=verbose, debug=debug) as ui:
-        import cnnx
-        from cnnx.cli.tables import print_validation
-
-        check_report(report, [bundle])
-        result = cnnx.validate(bundle, target=target, engine=engine, listener=ui.listen)
-        ui.show(
-            result,
-            command="validate",
-            render=lambda out, verbose: print_validation(
-                out, result.validation, result.bundle.labels, verbose=verbose
-            ),
-            report=lambda: write_report(bundle, report),
-        )
-        raise typer.Exit(result.validation.verdict.exit_code)
-
-
+app.command("validate")(validate_command)
 app.command("bench")(bench_command)
 app.command("survey")(survey_command)
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from cnnx.cli.columns import titled
 from cnnx.cli.measurements import prediction, print_measurements
+from cnnx.report.tables import with_unit
 from cnnx.stats import Verdict
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from cnnx.pipeline.zoo import Architecture, Network
     from cnnx.quant.repair import Repair
     from cnnx.record import LayerRow, Unverified
+    from cnnx.selftest import SelfTest
 
 _COLORS = {
     Verdict.PASSED: "green",
@@ -249,6 +251,32 @@ def print_validation(out: Console, validation: Validation, labels: Sequence[str]
     _print_flips(out, validation.flips, labels, verbose=verbose)
 
 
+def print_self_test(out: Console, tested: SelfTest) -> None:
+    """Each check with its limit and margin, and the images that are furthest off where one failed."""
+    title = f"{tested.subject.network} {tested.subject.precision}, self-test: {tested.verdict.value.upper()}"
+    figures = ("value", "limit", "margin")
+    table = titled(title, "check", *figures, "verdict", right=figures)
+    for check in tested.checks:
+        table.add_row(
+            check.name,
+            with_unit(check.value, check.unit),
+            f"{'at least' if check.at_least else 'at most'} {with_unit(check.limit, check.unit)}",
+            with_unit(check.margin, "dB", signed=True),
+            _verdict(check.verdict),
+        )
+    out.print(table)
+    if tested.nonfinite:
+        out.print(f"[red]{tested.nonfinite} images gave logits that are not finite[/]")
+    if tested.verdict is Verdict.FAILED:
+        worst = ", ".join(f"{name} ({ratio:.1f} dB)" for name, ratio in tested.worst_images)
+        out.print(f"furthest off: {escape(worst)}", soft_wrap=True)
+    if tested.verdict is Verdict.INCONCLUSIVE:
+        out.print(f"[yellow]{tested.images} images are too few to tell; 100 or more decide.[/]")
+    out.print(f"{tested.images} images of {escape(tested.image_set)}", soft_wrap=True)
+    out.print(f"tested: {escape(str(tested.subject))}", soft_wrap=True)
+    out.print("Compared with the graph's own logits at export; accuracy is export's verdict (cnnx inspect).")
+
+
 def _print_flips(out: Console, flips: Sequence[Flip], labels: Sequence[str], *, verbose: bool) -> None:
     if not flips:
         return
@@ -292,6 +320,7 @@ def print_inspection(out: Console, inspection: Inspection, *, verbose: bool) -> 
         "bundle": str(inspection.bundle.path),
         "network": f"{manifest.recipe['title'] or manifest.recipe['name']}, {manifest.precision}",
         "verdict": inspection.verdict,
+        "self-test": "; ".join(inspection.self_tests) or "not run yet: cnnx validate",
         "weights": f"{manifest.weights['origin']} ({manifest.weights['digest'][:12]})",
         "input": ", ".join(f"{t.name} {t.type} {_shape(t.shape)} {t.layout}" for t in manifest.inputs),
         "output": ", ".join(f"{t.name} {t.type} {_shape(t.shape)} {t.layout}" for t in manifest.outputs),

@@ -7,7 +7,8 @@ import math
 import shutil
 from pathlib import Path
 
-from cnnx.bundle import REFERENCE_BYTES, is_bundle
+from cnnx.bundle import is_bundle
+from cnnx.bundle.reference import REFERENCE_BYTES
 from cnnx.errors import WriteFailed
 from cnnx.pipeline.ahead import Ahead, ImageCounts
 from cnnx.store import Store, cache_folder

@@ -1,4 +1,4 @@
-"""The verbs on a finished bundle: build, validate, inspect, load. None of them needs PyTorch."""
+"""The verbs on a finished bundle: build, inspect, load. None of them needs PyTorch."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from cnnx.graph.load import load_model
 from cnnx.pipeline.measurements import Prediction
 from cnnx.pipeline.preconditions import refuse_unwritable_cache
 from cnnx.pipeline.predicting import predict_graph
-from cnnx.pipeline.progress import Event, Listener, Progress, Steps, silent
+from cnnx.pipeline.progress import Listener, Progress, Steps, silent
 from cnnx.pipeline.records import records_of
-from cnnx.pipeline.results import BuildResult, ValidateResult
+from cnnx.pipeline.results import BuildResult
 from cnnx.pipeline.running import OpenSubject, choose_runtime, open_subject
 from cnnx.pipeline.steps.engine import engine_step
 from cnnx.pipeline.steps.inference import logits_of
@@ -89,47 +89,6 @@ def _no_builder(target: str) -> CnnxError:
     )
 
 
-def validate(
-    bundle: str | Path,
-    *,
-    target: str = "auto",
-    engine: str | None = None,
-    listener: Listener = silent,
-) -> ValidateResult:
-    """Judge what runs here on the bundle's self-test: the engine where it can run, else the graph.
-
-    The verdict is kept as a record under runs/.
-
-    Args:
-        bundle: its folder.
-        target: "auto" or a runtime's name.
-        engine: identity of the engine to judge, its folder's name under engines/; None: see `open_subject`.
-        listener: told of progress.
-
-    Raises:
-        UsageError: the bundle holds no engine of that identity.
-        WriteFailed: the record cannot be kept, which is told before any work.
-    """
-    opened = Bundle.open(Path(bundle))
-    opened.check_place("runs")
-    steps = Steps(listener)
-    subject = open_subject(opened, target, engine=engine)
-    for remark in subject.remarks:
-        listener(Event(remark, note=True))
-    reference = opened.reference()
-    validation = judge_session(
-        subject,
-        opened,
-        pixels=reference.crops,
-        original=reference.logits,
-        labels=reference.labels,
-        ids=reference.ids,
-        steps=steps,
-    )
-    record = keep(opened, "validation", validation.subject, validation.as_dict())
-    return ValidateResult(opened, validation, record, tuple(steps.times))
-
-
 @dataclass(frozen=True, slots=True)
 class Inspection:
     """A bundle read, verified and laid open.
@@ -140,6 +99,7 @@ class Inspection:
         records: every verdict and measurement of what is in the bundle, oldest first.
         unverified: records that are damaged, or say nothing about what is in the bundle, with the reason.
         verdict: of the latest validation of this graph, in words.
+        self_tests: the newest of each engine and device, in words, oldest first.
         predicted: memory that the graph will take at the smallest and at the largest batch, by batch.
     """
 
@@ -149,6 +109,7 @@ class Inspection:
     records: tuple[Record, ...]
     unverified: tuple[Unverified, ...]
     verdict: str
+    self_tests: tuple[str, ...]
     predicted: dict[int, Prediction]
 
 
@@ -170,8 +131,25 @@ def inspect(bundle: str | Path) -> Inspection:
         else "not validated yet"
     )
     predicted = {batch: predict_graph(opened.model, batch) for batch in opened.manifest.batch}
-    shown = layers(load_model(opened.model))
-    return Inspection(opened, shown, engines, records.verified, records.unverified, verdict, predicted)
+    return Inspection(
+        bundle=opened,
+        layers=layers(load_model(opened.model)),
+        engines=engines,
+        records=records.verified,
+        unverified=records.unverified,
+        verdict=verdict,
+        self_tests=_self_tests(records.verified),
+        predicted=predicted,
+    )
+
+
+def _self_tests(records: Sequence[Record]) -> tuple[str, ...]:
+    newest = {
+        record.subject: f"{record.result['verdict']} ({record.subject}, {record.date})"
+        for record in records
+        if record.kind == "selftest"
+    }
+    return tuple(newest.values())
 
 
 def latest_validation(records: Sequence[Record]) -> tuple[Record, Validation] | None:
@@ -251,8 +229,13 @@ def judge_session(
     labels: NDArray[np.int64] | None,
     ids: Sequence[str],
     steps: Steps,
+    image_set: str | None = None,
+    cannot_judge: tuple[str, ...] | None = None,
 ) -> Validation:
-    """Run crops through a subject and judge its logits against the original's."""
+    """Run crops through a subject and judge its logits against the original's.
+
+    `image_set` and `cannot_judge` are those of the bundle's own validation images unless given.
+    """
     manifest = bundle.manifest
     recipe = recipe_of(manifest)
 
@@ -267,8 +250,8 @@ def judge_session(
             thresholds=recipe.acceptance.of(manifest.precision),
             labels=labels,
             ids=ids,
-            image_set=manifest.images["validation"].name,
-            cannot_judge=manifest.cannot_judge,
+            image_set=manifest.images["validation"].name if image_set is None else image_set,
+            cannot_judge=manifest.cannot_judge if cannot_judge is None else cannot_judge,
         )
 
     return steps.run("validation", work)

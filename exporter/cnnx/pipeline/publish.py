@@ -7,8 +7,9 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-from cnnx.bundle import CALIBRATION, LABELS, MODEL, REFERENCE, Bundle, Reference, is_bundle
+from cnnx.bundle import CALIBRATION, LABELS, MODEL, REFERENCE, Bundle, is_bundle
 from cnnx.bundle.manifest import ImageList, Manifest, TensorInfo
+from cnnx.bundle.reference import Reference, self_test_places
 from cnnx.bundle.writing import new_bundle, seal
 from cnnx.data.crops import Crops
 from cnnx.environment import installed_version
@@ -17,6 +18,7 @@ from cnnx.labels import read_labels
 from cnnx.own_code import own_code
 from cnnx.pipeline.parts import Job, Parts
 from cnnx.pipeline.progress import Progress, Steps
+from cnnx.pipeline.steps.inference import graph_logits
 from cnnx.recipe import Recipe
 from cnnx.store import digest_of
 
@@ -31,22 +33,39 @@ def publish(job: Job, parts: Parts, steps: Steps, *, force: bool = False) -> tup
             standing = Bundle.open(job.out)
             if standing.manifest.fingerprint == manifest.fingerprint:
                 return standing, True
+    reference = steps.run("self-test", lambda progress: _reference(job, parts, progress))
 
     def work(_: Progress) -> Bundle:
         with new_bundle(job.out, force=force) as draft:
-            _fill(draft, job, parts)
+            _fill(draft, job, parts, reference)
             seal(draft, manifest)
         return Bundle.open(job.out, verify=False)
 
     return steps.run("bundle", work), False
 
 
-def _fill(draft: Path, job: Job, parts: Parts) -> None:
+def _reference(job: Job, parts: Parts, progress: Progress) -> Reference:
+    """Some of the validation images, with what the original and the typed graph make of them."""
+    crops, logits = parts.validation, parts.logits
+    places = self_test_places(len(crops), crops.pixels[0].nbytes + 2 * logits[0].nbytes)
+    chosen = crops.only(places)
+    return Reference(
+        crops=chosen.pixels,
+        original=logits[places],
+        graph=graph_logits(parts.typed.model, chosen.pixels, job.recipe.preprocessing, progress=progress),
+        labels=chosen.labels,
+        ids=chosen.ids,
+        used=tuple(
+            digest for used in (parts.calibration, parts.selection) if used for digest in used.digests
+        ),
+    )
+
+
+def _fill(draft: Path, job: Job, parts: Parts, reference: Reference) -> None:
     shutil.copyfile(parts.typed.model, draft / MODEL)
     if parts.ranges:
         shutil.copyfile(parts.ranges.file, draft / CALIBRATION)
-    crops = parts.validation
-    Reference(crops.pixels, parts.logits, crops.labels, crops.ids).save(draft / REFERENCE)
+    reference.save(draft / REFERENCE)
     if names := class_names(job.recipe):
         (draft / LABELS).write_text("\n".join(names) + "\n", encoding="utf-8")
 

@@ -18,6 +18,7 @@ from cnnx.pipeline.measurements import Conditions, Prediction
 from cnnx.record import RecordKind, Subject
 from cnnx.runtimes.layer_times import LayerKind, LayerTime
 from cnnx.schema import Count, Positive, Quantity, Rate
+from cnnx.selftest import SelfTest
 from cnnx.stats import Interval
 
 
@@ -274,6 +275,7 @@ class Diagnosis:
 
 RESULTS: Mapping[RecordKind, type] = {
     "validation": Validation,
+    "selftest": SelfTest,
     "benchmark": Benchmark,
     "diagnosis": Diagnosis,
     "energy": Energy,

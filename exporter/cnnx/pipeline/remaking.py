@@ -78,15 +78,15 @@ def remake(bundle: Bundle, sources: Sources, steps: Steps) -> Remade:
         BundleError: these are other pictures, or what comes out is another graph.
     """
     manifest = bundle.manifest
-    recipe = _recipe(bundle, sources)
+    recipe = recipe_of_sources(bundle, sources)
     # The steps before the graph was typed knew nothing of what repair found.
     asked = without_repair(recipe)
     chose = manifest.images.get("selection")
     selects = chose.images if chose else 0
-    weights = _weights(bundle, asked, sources)
+    weights = weights_of(bundle, asked, sources)
     ahead = Ahead(asked, weights, precision="int8", batch=manifest.batch, selects=selects)
     original = open_checked(ahead, steps, trust_recipe=sources.trust_recipe)
-    _check_weights(bundle, original)
+    check_weights(bundle, original)
     exported = export_step(steps, original, batch=manifest.batch)
     original.release()
     pictures = picture_sets(steps, asked, validates=True, calibrates=True, selects=selects)
@@ -109,8 +109,13 @@ def remake(bundle: Bundle, sources: Sources, steps: Steps) -> Remade:
     return remade
 
 
-def _recipe(bundle: Bundle, sources: Sources) -> Recipe:
-    """The bundle's recipe, as if it lay where its files are."""
+def recipe_of_sources(bundle: Bundle, sources: Sources) -> Recipe:
+    """The bundle's recipe, as if it lay where its files are.
+
+    Raises:
+        UsageError: its file, or the ONNX file, has to be named.
+        RecipeError: there is no such file, or it would run code and was not trusted.
+    """
     name, file = bundle.manifest.recipe["name"], sources.model
     if file is not None and not file.is_file():
         raise RecipeError("there is no such file", where=file, mend="--model takes a recipe or an ONNX file")
@@ -134,8 +139,12 @@ def _recipe(bundle: Bundle, sources: Sources) -> Recipe:
     return dataclasses.replace(recipe, **moved)
 
 
-def _weights(bundle: Bundle, recipe: Recipe, sources: Sources) -> str:
-    """What `--weights` would have to be to make the bundle again."""
+def weights_of(bundle: Bundle, recipe: Recipe, sources: Sources) -> str:
+    """What `--weights` would have to be to make the bundle again.
+
+    Raises:
+        UsageError: the checkpoint has to be named.
+    """
     weights = bundle.manifest.weights
     if weights["kind"] == "file" and not recipe.is_onnx and sources.weights is None:
         raise UsageError(
@@ -147,7 +156,12 @@ def _weights(bundle: Bundle, recipe: Recipe, sources: Sources) -> str:
     return sources.weights or kind
 
 
-def _check_weights(bundle: Bundle, original: Original) -> None:
+def check_weights(bundle: Bundle, original: Original) -> None:
+    """Hold the original's weights to the digest in the manifest.
+
+    Raises:
+        WeightsError: these are other weights.
+    """
     weights = bundle.manifest.weights
     if original.weights.digest != weights["digest"]:
         raise WeightsError(

@@ -18,6 +18,7 @@ from cnnx.pipeline.search.method import Candidate
 from cnnx.quant.coverage import Coverage
 from cnnx.quant.repair import Repair
 from cnnx.record import Record, Subject
+from cnnx.selftest import SelfTest
 from cnnx.stats import Verdict
 
 
@@ -32,12 +33,25 @@ class BuildResult:
 
 @dataclass(frozen=True, slots=True)
 class ValidateResult:
-    """A verdict, and the record that keeps it."""
+    """A self-test or a new validation, the other being None, and the record that keeps it."""
 
     bundle: Bundle
-    validation: Validation
+    self_test: SelfTest | None
+    validation: Validation | None
     record: Record
     steps: tuple[StepTime, ...]
+
+    @property
+    def outcome(self) -> SelfTest | Validation:
+        """The one that was run."""
+        outcome = self.self_test or self.validation
+        assert outcome is not None
+        return outcome
+
+    @property
+    def verdict(self) -> Verdict:
+        """Its verdict."""
+        return self.outcome.verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,14 +17,18 @@ from cnnx.errors import CnnxError, EnvironmentLacks
 from cnnx.files import check_place, digest_of_file
 from cnnx.pipeline.benching import bench, energy_of
 from cnnx.pipeline.energy import PowerPass, choose_sampler, how_long
-from cnnx.pipeline.finished import build, validate
+from cnnx.pipeline.finished import build, latest_validation
 from cnnx.pipeline.journal import Cell, Journal, Row, cell_of
 from cnnx.pipeline.measurements import Measurement
 from cnnx.pipeline.progress import Event, Listener, Steps, silent
+from cnnx.pipeline.records import records_of
+from cnnx.pipeline.results import ValidateResult
 from cnnx.pipeline.running import choose_runtime, open_subject
 from cnnx.pipeline.survey_plan import Sources, SurveyPlan, planned
+from cnnx.pipeline.validating import validate
 from cnnx.recipe import Precision
 from cnnx.report.survey import write_survey
+from cnnx.stats import Verdict
 from cnnx.store import digest_of
 
 _DIED_IN_PASS = "the process died in the pass"
@@ -279,7 +283,7 @@ def _bundle(
         runtime = choose_runtime(plan.target, ())
         if runtime.engine_suffix is not None:
             build(source, target=plan.target, listener=listener)
-        return source, validate(source, target=plan.target, listener=listener).validation.verdict.value
+        return source, _verdict_of(validate(source, target=plan.target, listener=listener))
     from cnnx.pipeline.export import export  # needs PyTorch where the source is a recipe
 
     place = folder / "bundles" / f"{name}-{precision}"
@@ -295,6 +299,14 @@ def _bundle(
         listener=listener,
     )
     return place, result.validation.verdict.value
+
+
+def _verdict_of(tested: ValidateResult) -> str:
+    """What the bundle was judged to be, unless what runs here does not compute that."""
+    if tested.verdict is Verdict.FAILED:
+        return "self-test failed"
+    judged = latest_validation(records_of(tested.bundle).verified)
+    return (judged[1].verdict if judged else Verdict.NOT_JUDGED).value
 
 
 def _measure(

@@ -13,7 +13,8 @@ from cnnx.errors import MissingExtra, UsageError
 from cnnx.files import atomic_file, check_place
 from cnnx.record import Record, Unverified
 from cnnx.report.frame import frame_from_records
-from cnnx.report.tables import Table, tables_from_records, unverified_tables
+from cnnx.report.tables import Table, tables_from_records, unverified_tables, with_unit
+from cnnx.selftest import self_test_from_dict
 
 Writer = Callable[[Sequence[Record], Sequence[Unverified]], str]
 
@@ -97,44 +98,21 @@ def _line(*cells: str) -> str:
 
 
 def junit_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
-    """One suite a verdict, one case a gate; what is open or not judged counts as skipped, with its reason.
+    """A suite for each verdict and self-test, a case for each gate or check; open ones count as skipped.
 
     Unverified records are skipped cases of a suite of their own.
     """
     suites = ElementTree.Element("testsuites", name="cnnx")
-    for record in (r for r in records if r.kind == "validation"):
-        gates = record.result["gates"]
-        outcomes = [gate["verdict"] for gate in gates]
-        suite = ElementTree.SubElement(
-            suites,
-            "testsuite",
-            name=_xml(str(record.subject)),
-            timestamp=record.date[:19],
-            tests=str(len(gates)),
-            failures=str(outcomes.count("failed")),
-            errors="0",
-            skipped=str(len(gates) - outcomes.count("failed") - outcomes.count("passed")),
-        )
-        for gate in gates:
-            name = _xml(f"cnnx.{record.subject.network}.{record.subject.precision}")
-            case = ElementTree.SubElement(suite, "testcase", name=_xml(gate["name"]), classname=name)
-            if gate["verdict"] != "passed":
-                kind = "failure" if gate["verdict"] == "failed" else "skipped"
-                ElementTree.SubElement(case, kind, message=_xml(_said(gate, record.result["reasons"])))
+    for record in records:
+        classname = f"cnnx.{record.subject.network}.{record.subject.precision}"
+        if record.kind == "validation":
+            _suite(suites, str(record.subject), classname, _gate_cases(record), date=record.date)
+        if record.kind == "selftest":
+            name = f"self-test of {record.subject}"
+            _suite(suites, name, classname, _self_test_cases(record), date=record.date)
     if unverified:
-        count = str(len(unverified))
-        suite = ElementTree.SubElement(
-            suites,
-            "testsuite",
-            name="unverified records",
-            tests=count,
-            failures="0",
-            errors="0",
-            skipped=count,
-        )
-        for one in unverified:
-            case = ElementTree.SubElement(suite, "testcase", name=_xml(one.file), classname="cnnx.unverified")
-            ElementTree.SubElement(case, "skipped", message=_xml(one.reason))
+        cases = [(one.file, "skipped", one.reason) for one in unverified]
+        _suite(suites, "unverified records", "cnnx.unverified", cases)
     ElementTree.indent(suites)
     return (
         '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suites, encoding="unicode") + "\n"
@@ -144,6 +122,54 @@ def junit_from_records(records: Sequence[Record], unverified: Sequence[Unverifie
 def _xml(text: str) -> str:
     """Text without control characters, which XML 1.0 cannot hold."""
     return re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
+
+
+def _suite(
+    suites: ElementTree.Element,
+    name: str,
+    classname: str,
+    cases: Sequence[tuple[str, str, str]],
+    *,
+    date: str = "",
+) -> None:
+    """A suite of cases, each a name, its outcome, and what is said where it did not pass."""
+    outcomes = [outcome for _, outcome, _ in cases]
+    counts = {
+        "tests": str(len(cases)),
+        "failures": str(outcomes.count("failed")),
+        "errors": "0",
+        "skipped": str(len(cases) - outcomes.count("failed") - outcomes.count("passed")),
+    }
+    when = {"timestamp": date[:19]} if date else {}
+    suite = ElementTree.SubElement(suites, "testsuite", {"name": _xml(name), **when, **counts})
+    for what, outcome, said in cases:
+        case = ElementTree.SubElement(suite, "testcase", name=_xml(what), classname=_xml(classname))
+        if outcome != "passed":
+            kind = "failure" if outcome == "failed" else "skipped"
+            ElementTree.SubElement(case, kind, message=_xml(said))
+
+
+def _gate_cases(record: Record) -> list[tuple[str, str, str]]:
+    reasons = record.result["reasons"]
+    return [(gate["name"], gate["verdict"], _said(gate, reasons)) for gate in record.result["gates"]]
+
+
+def _self_test_cases(record: Record) -> list[tuple[str, str, str]]:
+    tested = self_test_from_dict(record.result)
+    cases = [
+        (
+            check.name,
+            check.verdict.value,
+            f"{check.verdict.value}: {with_unit(check.value, check.unit)}, "
+            f"limit {with_unit(check.limit, check.unit)}",
+        )
+        for check in tested.checks
+    ]
+    if tested.nonfinite:
+        cases.append(
+            ("finite logits", "failed", f"{tested.nonfinite} images gave logits that are not finite")
+        )
+    return cases
 
 
 def _said(gate: dict[str, Any], reasons: Sequence[str]) -> str:

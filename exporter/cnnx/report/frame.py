@@ -116,4 +116,8 @@ def _used(result: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-_READERS = {"validation": _judged, "benchmark": _measured, "energy": _used}
+def _tested(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: result[name] for name in ("verdict", "images")}
+
+
+_READERS = {"validation": _judged, "selftest": _tested, "benchmark": _measured, "energy": _used}

@@ -10,7 +10,14 @@ from cnnx.errors import MissingExtra
 from cnnx.record import Record, Unverified
 from cnnx.report.damage import draw_damage
 from cnnx.report.power import draw_power
-from cnnx.report.tables import graph_words, measured_tables, pace, rail_table, unverified_tables
+from cnnx.report.tables import (
+    graph_words,
+    measured_tables,
+    pace,
+    rail_table,
+    self_test_table,
+    unverified_tables,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,6 +61,7 @@ th { border-bottom: 2px solid #999 } td { border-bottom: 1px solid #ddd } .numbe
 <td class="number">{{ gate.threshold }}</td><td class="{{ gate.verdict }}">{{ gate.verdict }}</td></tr>
 {% endfor %}</table>
 {% endfor %}
+{% if self_tests %}<h2>{{ self_tests.title }}</h2><div class="wide">{{ drawn(self_tests) }}</div>{% endif %}
 {% for record, picture in diagnoses %}
 <h2>damage along the network: {{ record.subject }}</h2>
 <p>{{ record.date[:19] }}, {{ record.result.images }} images of {{ record.result.image_set }}</p>
@@ -78,8 +86,9 @@ runs {{ pace(record.result) }}, batch {{ record.result.batch }}
 
 
 def page_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
-    """The page: a picture and a table a verdict, a picture a diagnosis, the samples of every measurement with
-    tables of latency, memory and layers, and of energy its power over time and a table.
+    """The page: a picture and a table a verdict, a table of self-tests, a picture a diagnosis, the samples of
+    every measurement with tables of latency, memory and layers, and of energy its power over time with a
+    table.
 
     Raises:
         MissingExtra: jinja2 or matplotlib is absent.
@@ -92,6 +101,7 @@ def page_from_records(records: Sequence[Record], unverified: Sequence[Unverified
         raise MissingExtra(str(error.name), "report", purpose="an HTML report") from None
     mpl.use("svg")
     verdicts = [record for record in records if record.kind == "validation"]
+    tested = [record for record in records if record.kind == "selftest"]
     measured = [record for record in records if record.kind == "benchmark"]
     used = [record for record in records if record.kind == "energy"]
     diagnosed = [record for record in records if record.kind == "diagnosis"]
@@ -100,6 +110,7 @@ def page_from_records(records: Sequence[Record], unverified: Sequence[Unverified
         verdicts=[
             (record, markupsafe.Markup(_draw(_intervals, record.result["gates"]))) for record in verdicts
         ],
+        self_tests=self_test_table(tested) if tested else None,
         diagnoses=[(record, markupsafe.Markup(_damage(record))) for record in diagnosed],
         latencies=markupsafe.Markup(_draw(_latencies, measured)) if measured else "",
         energies=[

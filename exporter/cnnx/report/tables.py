@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnnx.record import Record, Unverified
+from cnnx.selftest import self_test_from_dict
 
 _LAYERS_SHOWN = 10
 _MIB = 2**20
@@ -30,11 +31,14 @@ class Table:
 
 
 def tables_from_records(records: Sequence[Record]) -> tuple[Table, ...]:
-    """Verdicts, latency, memory, layers and energy; no table of what there is no record of."""
-    judged, measured, used = (_of(records, kind) for kind in ("validation", "benchmark", "energy"))
+    """Verdicts, self-tests, latency, memory, layers and energy; no table of what there is no record of."""
+    kinds = ("validation", "selftest", "benchmark", "energy")
+    judged, tested, measured, used = (_of(records, kind) for kind in kinds)
     tables = []
     if judged:
         tables.append(_verdict_table(judged))
+    if tested:
+        tables.append(self_test_table(tested))
     if measured:
         tables += measured_tables(measured)
     if used:
@@ -90,6 +94,31 @@ def _verdict_table(records: Iterable[Record]) -> Table:
     )
     columns = ("date", "subject", "rate", "value", "95 % interval", "threshold", "verdict")
     return Table("Verdicts", columns, frozenset(figures), rows)
+
+
+def self_test_table(records: Iterable[Record]) -> Table:
+    """A row a check: whether what ran computes what was judged at export."""
+    figures = ("value", "limit", "margin")
+    rows = tuple(
+        (
+            record.date[:19],
+            str(record.subject),
+            check.name,
+            with_unit(check.value, check.unit),
+            with_unit(check.limit, check.unit),
+            with_unit(check.margin, "dB", signed=True),
+            check.verdict.value,
+        )
+        for record in records
+        for check in self_test_from_dict(record.result).checks
+    )
+    columns = ("date", "subject", "check", *figures, "verdict")
+    return Table("Self-tests: does it compute what was judged at export?", columns, frozenset(figures), rows)
+
+
+def with_unit(value: float, unit: str, *, signed: bool = False) -> str:
+    """A quantity of a self-test, in decibels or nats."""
+    return f"{value:{'+' if signed else ''}{'.1f' if unit == 'dB' else '.2g'}} {unit}"
 
 
 def _latency_table(records: Sequence[Record]) -> Table:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from cnnx.data.crops import Crops, fingerprint, write_crops
 from cnnx.data.images import ImageSet, Split
@@ -22,8 +23,23 @@ from cnnx.recipe import Recipe
 _FEW = 64
 
 
+class Listed(Protocol):
+    """Images known by their SHA-256."""
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Of each image's source."""
+        ...
+
+
 def crops_step(
-    steps: Steps, images: ImageSet, recipe: Recipe, *, count: int, role: str, apart_from: Sequence[Crops] = ()
+    steps: Steps,
+    images: ImageSet,
+    recipe: Recipe,
+    *,
+    count: int,
+    role: str,
+    apart_from: Sequence[Listed] = (),
 ) -> Crops:
     """Decode the pictures of one role, once.
 
