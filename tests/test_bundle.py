@@ -8,17 +8,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cnnx import files
 from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.bundle.manifest import ImageList, Manifest, TensorInfo
 from cnnx.bundle.reference import Reference
 from cnnx.bundle.sealed import write_sealed
 from cnnx.bundle.writing import left_beside, new_bundle, refuse_place, seal
-from cnnx.environment import detect
 from cnnx.errors import BundleError
-from cnnx.files import digest_of_file
+from cnnx.machine.environment import detect
 from cnnx.record import Record, Subject
+from cnnx.store import files
+from cnnx.store.files import digest_of_file
 
 PORTABLE = ("manifest.json", "model.onnx", "calibration.json", "labels.txt", "reference.npz")
 ENGINE = ("engines/rtx-1-sm86/engine.json", "engines/rtx-1-sm86/model.engine")

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cnnx.environment as environment
-from cnnx.environment import Environment, Gpu, cpu_model, detect, installed_version, usable_cores
+import cnnx.machine.environment as environment
 from cnnx.errors import BundleError
-from cnnx.installed import Installed, find_cuda
-from cnnx.libcuda import bus_id_by
+from cnnx.machine.environment import Environment, Gpu, cpu_model, detect, installed_version, usable_cores
+from cnnx.machine.libcuda import bus_id_by
+from cnnx.machine.packages import Installed, find_cuda
 from tests.again import again
 from tests.measure.machines import ORIN_NVML, DesktopNvml, orin_nx_jetpack_6, wheels
 from tests.measure.test_power_nvml import TwoGpus

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cnnx.drafts import is_draft, settle
 from cnnx.errors import WriteFailed
-from cnnx.files import atomic_file, atomic_files, atomic_folder, check_place
+from cnnx.store.drafts import is_draft, settle
+from cnnx.store.files import atomic_file, atomic_files, atomic_folder, check_place
 
 TOUCHING = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "fcntl.flock"}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from cnnx.isolated import environment, import_path
+from cnnx.machine.isolated import environment, import_path
 from tests.cli.conftest import tiny_graph
 from tests.measure import power_trees
 from tests.traps import CHILDREN, set_traps

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import cnnx
+from cnnx.data.class_names import read_labels, read_wnids
 from cnnx.errors import RecipeError
-from cnnx.labels import read_labels, read_wnids
 from cnnx.resources import shared_folder
 
 

@@ -9,15 +9,15 @@ import cnnx
 from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.bundle.sealed import write_sealed
-from cnnx.environment import detect
 from cnnx.errors import InputRefused
-from cnnx.pipeline.journal import Journal
-from cnnx.pipeline.records import checked, records_of
-from cnnx.pipeline.running import open_subject
+from cnnx.machine.environment import detect
+from cnnx.pipeline.records.verified import checked, records_of
+from cnnx.pipeline.survey.journal import Journal
+from cnnx.pipeline.target import open_subject
 from cnnx.quant.calibration import Calibration
 from cnnx.record import Record
 from cnnx.report.survey import markdown_from_rows
-from cnnx.store import digest_of_file
+from cnnx.store.cache import digest_of_file
 from tests.cli.conftest import tiny_bundle  # noqa: F401
 from tests.damage import WRONG, mutations
 from tests.measure.rehearsal import rehearsal

@@ -1,6 +1,6 @@
 import pytest
 
-from cnnx import own_code
+from cnnx.store import own_code
 
 FILES = {
     "__init__.py": "from cnnx.aside import everything",

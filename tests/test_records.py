@@ -10,11 +10,11 @@ import cnnx
 from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.bundle.sealed import write_sealed
-from cnnx.environment import detect
 from cnnx.errors import BundleError
-from cnnx.pipeline.records import records_of
+from cnnx.machine.environment import detect
+from cnnx.pipeline.records.verified import records_of
 from cnnx.record import Record, Subject
-from cnnx.store import digest_of_file
+from cnnx.store.cache import digest_of_file
 from tests.cli.conftest import cnnx_command, tiny_bundle  # noqa: F401
 
 ORIN = "Jetson AGX Orin"

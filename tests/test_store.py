@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cnnx
-from cnnx import entries
 from cnnx.errors import UsageError
-from cnnx.store import Store, digest_of
+from cnnx.store import entries
+from cnnx.store.cache import Store, digest_of
 
 
 def test_a_step_is_done_once_and_its_files_are_found_again(tmp_path):

@@ -11,8 +11,8 @@ import pytest
 from safetensors import safe_open
 
 from cnnx import models, weights
+from cnnx.data.builtin.shapes100 import draw_batch
 from cnnx.data.normalize import normalize
-from cnnx.data.shapes100 import draw_batch
 from cnnx.recipe import Recipe, read_recipe, recipe_names
 from cnnx.stats import wilson
 

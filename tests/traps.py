@@ -30,8 +30,8 @@ from pathlib import Path
 import numpy, onnx, onnxruntime
 from cnnx.measure.footprint import measure_footprint
 from cnnx.measure.power import SamplerProcess
-from cnnx.measure.power.tegrastats import during
-from cnnx.isolated import find_program
+from cnnx.measure.power.sensors.tegrastats import during
+from cnnx.machine.isolated import find_program
 from cnnx.runtimes import USUAL
 
 folder, tree, model = sys.argv[1:]

@@ -27,9 +27,9 @@ import cnnx
 from cnnx.data.crops import write_crops
 from cnnx.data.normalize import normalize
 from cnnx.data.sets import open_images
-from cnnx.graph import observe as observing
 from cnnx.graph.load import load_model, save_model
-from cnnx.graph.placement import plan_layers, tensors_to_observe
+from cnnx.graph.passes import observe as observing
+from cnnx.graph.policy.placement import plan_layers, tensors_to_observe
 from cnnx.quant.methods import METHODS
 from cnnx.quant.observation import Observation, Seen, observe
 from cnnx.quant.ranges import calibration_of

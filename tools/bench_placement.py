@@ -2,9 +2,9 @@
 
 python tools/bench_placement.py [--names PATTERN] [--again] [--page-only]
 
-Every trained network is quantized by the rules of `cnnx.graph.rules` and with one choice changed at a time,
-channels equalized, and judged beside its original. Twins that only have other channel scales are left out:
-equalization makes them their originals' graphs (docs/trained.md). Each cell leaves a record in
+Every trained network is quantized by the rules of `cnnx.graph.policy.rules` and with one choice changed at a
+time, channels equalized, and judged beside its original. Twins that only have other channel scales are left
+out: equalization makes them their originals' graphs (docs/trained.md). Each cell leaves a record in
 build/placement/; cells with a record are not run again, so a stopped run continues.
 """
 
@@ -24,14 +24,14 @@ from rich.console import Console
 import cells
 from cnnx import runtimes
 from cnnx.agreement import compare
-from cnnx.files import digest_of_file
-from cnnx.graph.rules import RULES
-from cnnx.pipeline.parts import Job, make_parts
+from cnnx.graph.policy.rules import RULES
+from cnnx.pipeline.export.parts import Job, make_parts
 from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.steps.inference import graph_logits
 from cnnx.pipeline.steps.original import open_original
 from cnnx.recipe import read_recipe, recipe_names
 from cnnx.stats import Paired
+from cnnx.store.files import digest_of_file
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "build" / "placement"
@@ -103,7 +103,7 @@ TEXT = """\
 
 The first rule that has something to say of a layer decides; the last two look at the layers around it, and
 are applied afterwards. `cnnx inspect` names each layer's rule and reason. They are TensorRT's rules for every
-target, for a bundle has one graph for all of them (`cnnx.graph.rules`).
+target, for a bundle has one graph for all of them (`cnnx.graph.policy.rules`).
 
 {rules}
 

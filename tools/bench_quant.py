@@ -38,11 +38,10 @@ from cnnx.data.crops import Crops
 from cnnx.data.images import Split
 from cnnx.data.normalize import normalize
 from cnnx.data.sets import open_images
-from cnnx.environment import cpu_model, detect, usable_cores
 from cnnx.errors import CnnxError
-from cnnx.files import atomic_file
 from cnnx.graph.inspect import expected_types, int8_share, layers
 from cnnx.graph.lint import lint
+from cnnx.machine.environment import cpu_model, detect, usable_cores
 from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.search.method import SELECTION_IMAGES
 from cnnx.pipeline.steps.artefacts import MODEL, Fp32Graph
@@ -53,6 +52,7 @@ from cnnx.pipeline.steps.original import open_original
 from cnnx.pipeline.steps.reference import reference_step
 from cnnx.recipe import Recipe, read_recipe
 from cnnx.runtimes import BuildRequest
+from cnnx.store.files import atomic_file
 from quant_records import LARGE, ROOT, WAYS, networks, place, recorded, records
 
 VENV = ROOT / "build" / "modelopt-venv"

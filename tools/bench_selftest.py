@@ -27,7 +27,7 @@ import cnnx
 import planted
 from cnnx.bundle import Bundle
 from cnnx.data.normalize import normalize
-from cnnx.environment import cpu_model
+from cnnx.machine.environment import cpu_model
 from cnnx.pipeline.finished import recipe_of
 from cnnx.record import Subject
 from cnnx.runtimes import get

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cnnx.environment import cpu_model, installed_version
+from cnnx.machine.environment import cpu_model, installed_version
 
 TOOLS = ("cnnx", "onnx", "onnxruntime", "numpy")
 Record = dict[str, Any]

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cnnx.data.shapes100 import CLASS_NAMES, draw_batch, labels_of
-from cnnx.data.shapes100_fields import SHAPES, TEXTURES
-from cnnx.data.shapes100_paint import ARRANGEMENTS
+from cnnx.data.builtin.shapes100 import CLASS_NAMES, draw_batch, labels_of
+from cnnx.data.builtin.shapes100_fields import SHAPES, TEXTURES
+from cnnx.data.builtin.shapes100_paint import ARRANGEMENTS
 
 DEFAULT = Path(__file__).resolve().parent.parent / "docs" / "shapes100.png"
 SIZE, ENLARGED = 32, 2

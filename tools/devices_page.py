@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from cells import table
-from cnnx.measure.power.boards import BOARDS
-from cnnx.pipeline.proof import SCHEMA
+from cnnx.measure.power.sensors.boards import BOARDS
+from cnnx.pipeline.survey.proof import SCHEMA
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "devices.md"

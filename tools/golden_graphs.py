@@ -24,7 +24,7 @@ from typing import Any
 import onnx
 
 import cnnx
-from cnnx.environment import detect, installed_version
+from cnnx.machine.environment import detect, installed_version
 from cnnx.recipe import Precision
 
 RECORDED = Path(__file__).resolve().parent.parent / "tests" / "golden" / "graphs.json"

@@ -4,7 +4,8 @@
 SHA-256>.safetensors and prints the lines to set in the recipes. Half a minute each; equal inputs give equal
 bytes.
 
-In two ways a channel is multiplied where it is made and divided where it is read (`cnnx.graph.channels`):
+In two ways a channel is multiplied where it is made and divided where it is read
+(`cnnx.graph.passes.channels`):
 
 - channels: in a third of the places, every channel by a factor of its own, log-uniform over ten octaves, and
   two of them by 64 more. One range for all channels of a tensor then leaves the smallest nothing. In
@@ -38,11 +39,11 @@ from onnx import ModelProto, NodeProto
 from torch import Tensor, nn
 
 from cnnx import models, weights
+from cnnx.data.builtin.shapes100 import draw_batch
 from cnnx.data.normalize import normalize
-from cnnx.data.shapes100 import draw_batch
 from cnnx.graph import edit
-from cnnx.graph.channels import Groups, channels_of, scale_channels
-from cnnx.graph.observe import MAXIMA, observed_model
+from cnnx.graph.passes.channels import Groups, channels_of, scale_channels
+from cnnx.graph.passes.observe import MAXIMA, observed_model
 from cnnx.graph.simplify import foldable_layer, simplify
 from cnnx.models.levit import Block, LeViT
 from cnnx.recipe import Recipe, read_recipe

@@ -30,9 +30,9 @@ from rich.table import Table
 
 import cnnx
 from cnnx.data.normalize import normalize
-from cnnx.environment import cpu_model
 from cnnx.errors import CnnxError
 from cnnx.graph.inspect import int8_share, left_out
+from cnnx.machine.environment import cpu_model
 from cnnx.recipe import read_recipe, recipe_from_dict
 from cnnx.runtimes import get
 

@@ -68,9 +68,9 @@ def ours(method: str, work: Work) -> Callable[[], None]:
     from cnnx.pipeline.search.method import AUTO, choose_method
     from cnnx.pipeline.steps.artefacts import Fp32Graph
     from cnnx.recipe import read_recipe
-    from cnnx.store import Entry, Store
+    from cnnx.store.cache import Entry, Store
 
-    _load("onnx", "onnxruntime", "cnnx.graph.lint", "cnnx.graph.equalize")
+    _load("onnx", "onnxruntime", "cnnx.graph.lint", "cnnx.graph.passes.equalize")
 
     def run() -> None:
         recipe = read_recipe(work["network"])

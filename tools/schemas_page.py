@@ -18,10 +18,10 @@ import msgspec
 
 from cnnx.bundle.engine import Engine
 from cnnx.bundle.manifest import Manifest
-from cnnx.environment import Environment
+from cnnx.machine.environment import Environment
 from cnnx.pipeline.plain import JSON_SCHEMA
 from cnnx.pipeline.printed import COMMANDS, printed
-from cnnx.pipeline.recorded import RESULTS
+from cnnx.pipeline.records.results import RESULTS
 from cnnx.quant.calibration import CalibrationFile
 from cnnx.recipe import Recipe
 from cnnx.record import Record

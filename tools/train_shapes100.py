@@ -33,10 +33,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnnx import models
+from cnnx.data.builtin.shapes100 import LENGTHS, VERSION, draw_batch
 from cnnx.data.images import Split
 from cnnx.data.normalize import normalize
-from cnnx.data.shapes100 import LENGTHS, VERSION, draw_batch
-from cnnx.environment import cpu_model
+from cnnx.machine.environment import cpu_model
 from cnnx.recipe import Recipe, read_recipe
 from cnnx.resources import shared_folder
 from shipping import report, ship

@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from cnnx.bundle import Bundle as Bundle
     from cnnx.bundle.manifest import Manifest as Manifest
     from cnnx.errors import CnnxError as CnnxError
-    from cnnx.pipeline.benching import bench as bench
-    from cnnx.pipeline.caching import cache as cache
-    from cnnx.pipeline.calibrate import calibrate as calibrate
-    from cnnx.pipeline.diagnosing import diagnose as diagnose
-    from cnnx.pipeline.doctor import doctor as doctor
-    from cnnx.pipeline.energy import PowerPass as PowerPass
-    from cnnx.pipeline.export import export as export
+    from cnnx.pipeline.bench.bench import bench as bench
+    from cnnx.pipeline.bench.energy import PowerPass as PowerPass
+    from cnnx.pipeline.cache import cache as cache
+    from cnnx.pipeline.diagnose.diagnose import diagnose as diagnose
+    from cnnx.pipeline.doctor.doctor import doctor as doctor
+    from cnnx.pipeline.export.calibrate import calibrate as calibrate
+    from cnnx.pipeline.export.export import export as export
     from cnnx.pipeline.finished import build as build
     from cnnx.pipeline.finished import inspect as inspect
     from cnnx.pipeline.finished import load as load
+    from cnnx.pipeline.networks import list_networks as list_networks
+    from cnnx.pipeline.networks import show as show
     from cnnx.pipeline.progress import Event as Event
-    from cnnx.pipeline.proof import prove as prove
-    from cnnx.pipeline.reporting import write_report as write_report
-    from cnnx.pipeline.survey import survey as survey
-    from cnnx.pipeline.survey_plan import SurveyPlan as SurveyPlan
-    from cnnx.pipeline.validating import validate as validate
-    from cnnx.pipeline.zoo import list_networks as list_networks
-    from cnnx.pipeline.zoo import show as show
+    from cnnx.pipeline.report import write_report as write_report
+    from cnnx.pipeline.survey.plan import SurveyPlan as SurveyPlan
+    from cnnx.pipeline.survey.proof import prove as prove
+    from cnnx.pipeline.survey.survey import survey as survey
+    from cnnx.pipeline.validate import validate as validate
     from cnnx.recipe import Recipe as Recipe
     from cnnx.runtimes import BuildOptions as BuildOptions
     from cnnx.stats import Verdict as Verdict
@@ -46,25 +46,25 @@ _HOMES = {
     "CnnxError": "cnnx.errors",
     "Event": "cnnx.pipeline.progress",
     "Manifest": "cnnx.bundle.manifest",
-    "PowerPass": "cnnx.pipeline.energy",
+    "PowerPass": "cnnx.pipeline.bench.energy",
     "Recipe": "cnnx.recipe",
-    "SurveyPlan": "cnnx.pipeline.survey_plan",
+    "SurveyPlan": "cnnx.pipeline.survey.plan",
     "Verdict": "cnnx.stats",
-    "bench": "cnnx.pipeline.benching",
+    "bench": "cnnx.pipeline.bench.bench",
     "build": "cnnx.pipeline.finished",
-    "cache": "cnnx.pipeline.caching",
-    "calibrate": "cnnx.pipeline.calibrate",
-    "diagnose": "cnnx.pipeline.diagnosing",
-    "doctor": "cnnx.pipeline.doctor",
-    "export": "cnnx.pipeline.export",
+    "cache": "cnnx.pipeline.cache",
+    "calibrate": "cnnx.pipeline.export.calibrate",
+    "diagnose": "cnnx.pipeline.diagnose.diagnose",
+    "doctor": "cnnx.pipeline.doctor.doctor",
+    "export": "cnnx.pipeline.export.export",
     "inspect": "cnnx.pipeline.finished",
-    "list_networks": "cnnx.pipeline.zoo",
+    "list_networks": "cnnx.pipeline.networks",
     "load": "cnnx.pipeline.finished",
-    "prove": "cnnx.pipeline.proof",
-    "show": "cnnx.pipeline.zoo",
-    "survey": "cnnx.pipeline.survey",
-    "validate": "cnnx.pipeline.validating",
-    "write_report": "cnnx.pipeline.reporting",
+    "prove": "cnnx.pipeline.survey.proof",
+    "show": "cnnx.pipeline.networks",
+    "survey": "cnnx.pipeline.survey.survey",
+    "validate": "cnnx.pipeline.validate",
+    "write_report": "cnnx.pipeline.report",
 }
 
 __all__ = sorted(_HOMES)

@@ -161,7 +161,7 @@ class PrecisionPolicy:
         residual: of the shortcut of a sum behind an INT8 convolution: "int8" lets TensorRT fuse the two.
         reason: required when one of these four is not as usual.
         equalize: for INT8, scale channels first so that one range serves all of a tensor; in FP32 the
-            function stays (`cnnx.graph.equalize`).
+            function stays (`cnnx.graph.passes.equalize`).
         fp16_limit: activations above this in absolute value make an FP32 island of their layer.
         overrides: exceptions by node name; the last match wins.
     """

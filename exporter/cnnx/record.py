@@ -130,7 +130,7 @@ def _now() -> str:
 
 
 def read_record(path: Path) -> Record:
-    """The record in a file. Its result may have any content: see `cnnx.pipeline.records`.
+    """The record in a file. Its result may have any content: see `cnnx.pipeline.records.verified`.
 
     Raises:
         BundleError: it is damaged, or of a schema this cnnx does not know.

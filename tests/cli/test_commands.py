@@ -12,7 +12,7 @@ from cnnx.cli.app import app
 from cnnx.errors import EnvironmentLacks
 from cnnx.recipe import read_recipe, recipe_names
 from cnnx.runtimes import NAMES, get
-from cnnx.runtimes.engine_runtime import EngineRuntime
+from cnnx.runtimes.engine.runtime import EngineRuntime
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cnnx.data.deadleaves import render
+from cnnx.data.builtin.deadleaves import render
 from cnnx.data.sets import open_images
 
 SIDE = 128

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cnnx.data.class_names import read_wnids
 from cnnx.data.images import ImageSet
 from cnnx.data.sets import BUILT_IN, open_images
 from cnnx.errors import ImageError, UsageError
-from cnnx.labels import read_wnids
 from cnnx.resources import shared_folder
 
 from .pictures import picture

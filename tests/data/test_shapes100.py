@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cnnx.data.builtin.shapes100 import CLASS_NAMES, draw_batch
 from cnnx.data.images import Split
 from cnnx.data.sets import open_images
-from cnnx.data.shapes100 import CLASS_NAMES, draw_batch
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 

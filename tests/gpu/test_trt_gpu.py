@@ -16,7 +16,8 @@ from onnx.reference import ReferenceEvaluator
 
 from cnnx import runtimes
 from cnnx.errors import BundleError
-from cnnx.runtimes import BuildOptions, BuildRequest, RunOptions, trt
+from cnnx.runtimes import BuildOptions, BuildRequest, RunOptions
+from cnnx.runtimes.trt import runtime as trt
 
 TRT = runtimes.get("tensorrt")
 REASON = TRT.cannot_run()

@@ -9,7 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from cnnx.graph.observe import MAXIMA, observed_model
+from cnnx.graph.passes.observe import MAXIMA, observed_model
 
 SIDE = 12
 

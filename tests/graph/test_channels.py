@@ -13,8 +13,8 @@ from onnx import ModelProto
 
 from cnnx import models
 from cnnx.graph import edit
-from cnnx.graph.channels import Channels, channels_of, scale_channels
 from cnnx.graph.export import export_model
+from cnnx.graph.passes.channels import Channels, channels_of, scale_channels
 from cnnx.graph.simplify import simplify
 from cnnx.weights.standin import initialise
 

@@ -8,10 +8,10 @@ from graphs import Sketch, images, run
 from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
 
-from cnnx.graph.correction import mean_output_error
 from cnnx.graph.lint import lint
-from cnnx.graph.placement import plan_layers, tensors_to_calibrate
-from cnnx.graph.qdq import insert_qdq, quantize_weight
+from cnnx.graph.passes.correction import mean_output_error
+from cnnx.graph.passes.qdq import insert_qdq, quantize_weight
+from cnnx.graph.policy.placement import plan_layers, tensors_to_calibrate
 from cnnx.recipe import PrecisionPolicy
 
 Floats = NDArray[np.float32]

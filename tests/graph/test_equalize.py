@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from cnnx.graph import edit
-from cnnx.graph.channels import channels_of, scale_channels
-from cnnx.graph.equalize import LARGEST, equalize
-from cnnx.graph.observe import MAXIMA, observed_model
+from cnnx.graph.passes.channels import channels_of, scale_channels
+from cnnx.graph.passes.equalize import LARGEST, equalize
+from cnnx.graph.passes.observe import MAXIMA, observed_model
 
 
 def channel_maxima(model: ModelProto, x: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

@@ -9,9 +9,9 @@ from graphs import GRAPHS, images, maxima_of, ops, run
 from onnx import TensorProto, helper, numpy_helper
 
 from cnnx.errors import GraphError
-from cnnx.graph.fp16 import type_fp16
-from cnnx.graph.placement import plan_layers
-from cnnx.graph.qdq import insert_qdq
+from cnnx.graph.passes.fp16 import type_fp16
+from cnnx.graph.passes.qdq import insert_qdq
+from cnnx.graph.policy.placement import plan_layers
 from cnnx.recipe import LayerOverride, PrecisionPolicy
 
 POLICY = PrecisionPolicy(small_layers="int8", reason="test")

@@ -19,10 +19,10 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from cnnx.errors import GraphError
 from cnnx.graph.edit import value_types
-from cnnx.graph.fp16 import type_fp16
 from cnnx.graph.lint import RULES, lint, refuse, refused, slow
-from cnnx.graph.placement import Scales, plan_layers
-from cnnx.graph.qdq import insert_qdq
+from cnnx.graph.passes.fp16 import type_fp16
+from cnnx.graph.passes.qdq import insert_qdq
+from cnnx.graph.policy.placement import Scales, plan_layers
 from cnnx.graph.simplify import simplify
 from cnnx.recipe import PrecisionPolicy
 

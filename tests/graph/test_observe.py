@@ -13,7 +13,7 @@ from onnx import ModelProto
 
 from cnnx.errors import GraphError
 from cnnx.graph import edit
-from cnnx.graph.observe import MAXIMA, MEANS, SAMPLE, SAMPLED, observed_model
+from cnnx.graph.passes.observe import MAXIMA, MEANS, SAMPLE, SAMPLED, observed_model
 
 
 def with_all_outputs(model: ModelProto) -> ModelProto:

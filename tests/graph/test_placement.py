@@ -5,8 +5,8 @@ from graphs import GRAPHS, Sketch, images, maxima_of
 from onnx import numpy_helper
 
 from cnnx.errors import RecipeError
-from cnnx.graph.placement import plan_layers, quantized_uses, tensors_to_calibrate
-from cnnx.graph.rules import RULES
+from cnnx.graph.policy.placement import plan_layers, quantized_uses, tensors_to_calibrate
+from cnnx.graph.policy.rules import RULES
 from cnnx.recipe import LayerOverride, PrecisionPolicy
 
 

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from cnnx.graph.fp16 import type_fp16
 from cnnx.graph.lint import lint
-from cnnx.graph.placement import LayerPlan, plan_layers, tensors_to_calibrate, tensors_to_observe
-from cnnx.graph.qdq import insert_qdq
+from cnnx.graph.passes.fp16 import type_fp16
+from cnnx.graph.passes.qdq import insert_qdq
+from cnnx.graph.policy.placement import LayerPlan, plan_layers, tensors_to_calibrate, tensors_to_observe
 from cnnx.recipe import LayerOverride, PrecisionPolicy, Scales
 
 KINDS = {"fp16": np.float16, "fp32": np.float32}

@@ -8,8 +8,8 @@ from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper, numpy_helper
 
 from cnnx.errors import GraphError
-from cnnx.graph.placement import plan_layers, tensors_to_calibrate
-from cnnx.graph.qdq import insert_qdq, quantize_weight, scales_from_amax
+from cnnx.graph.passes.qdq import insert_qdq, quantize_weight, scales_from_amax
+from cnnx.graph.policy.placement import plan_layers, tensors_to_calibrate
 from cnnx.recipe import LayerOverride, PrecisionPolicy
 
 KINDS = {"fp16": np.float16, "fp32": np.float32}

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from cnnx.installed import Installed
+from cnnx.machine.packages import Installed
 from tests.measure.power_trees import orin_nx, thor, write
 from tests.measure.test_power_nvml import FakeNvml, NVMLError
 

@@ -9,8 +9,8 @@ import pytest
 
 import cnnx
 from cnnx.measure.power import Plan, Replay, Sampler, SensorInfo, Unsupported
-from cnnx.measure.power.sensors import Rail, Total, Uncertainty
-from cnnx.pipeline import energy
+from cnnx.measure.power.sensors.sensor import Rail, Total, Uncertainty
+from cnnx.pipeline.bench import energy
 
 
 class Ticking:

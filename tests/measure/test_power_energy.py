@@ -20,8 +20,8 @@ from cnnx.measure.power import (
     measure_energy,
     sampler_cost,
 )
-from cnnx.measure.power.sensors import Quantity, Rail, Total, Uncertainty
-from cnnx.pipeline.energy_use import total_and_rails
+from cnnx.measure.power.sensors.sensor import Quantity, Rail, Total, Uncertainty
+from cnnx.pipeline.bench.energy_use import total_and_rails
 from tests.again import again
 
 SECOND = 1_000_000_000

@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from cnnx import environment
+from cnnx.machine import environment
 from cnnx.measure.power import PolledSensor, Unsupported
-from cnnx.measure.power.nvml import FIELD_AVERAGE, FIELD_INSTANT, NAMES, find_nvml
+from cnnx.measure.power.sensors.nvml import FIELD_AVERAGE, FIELD_INSTANT, NAMES, find_nvml
 
 NOT_SUPPORTED = 3  # nvml.h: NVML_ERROR_NOT_SUPPORTED
 

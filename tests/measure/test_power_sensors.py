@@ -8,8 +8,8 @@ import pytest
 
 from cnnx.errors import EnvironmentLacks
 from cnnx.measure.power import PolledSensor, SensorInfo, Unsupported, board_of, open_sensor, total_of
-from cnnx.measure.power.ina import find_ina
-from cnnx.measure.power.rapl import find_rapl
+from cnnx.measure.power.sensors.ina import find_ina
+from cnnx.measure.power.sensors.rapl import find_rapl
 from tests.again import again
 
 from . import power_trees as trees

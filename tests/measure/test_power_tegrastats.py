@@ -14,10 +14,10 @@ from cnnx.measure.power import (
     Replay,
     Unsupported,
     measure_energy,
-    tegrastats,
 )
-from cnnx.measure.power.ina import find_ina
-from cnnx.measure.power.tegrastats import RailPower, cross_check, during, mean_power_mw, parse_line
+from cnnx.measure.power.sensors import tegrastats
+from cnnx.measure.power.sensors.ina import find_ina
+from cnnx.measure.power.sensors.tegrastats import RailPower, cross_check, during, mean_power_mw, parse_line
 from tests.again import again
 from tests.measure.power_trees import orin_nx
 from tests.measure.test_power_energy import Machine

@@ -11,7 +11,7 @@ import pytest
 
 from cnnx.errors import EnvironmentLacks, UsageError
 from cnnx.measure.power import PolledSensor, Sample, SamplerProcess, SensorInfo, Trace, sample
-from cnnx.measure.power.sensors import Quantity, Rail, Total, Uncertainty
+from cnnx.measure.power.sensors.sensor import Quantity, Rail, Total, Uncertainty
 from cnnx.measure.power.trace import TraceRows
 from tests.again import again
 

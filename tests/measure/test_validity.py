@@ -8,6 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
+from cnnx.machine.state import Frequency
 from cnnx.measure import (
     Latency,
     MachineState,
@@ -16,7 +17,6 @@ from cnnx.measure import (
     judge_validity,
     measure_side_by_side,
 )
-from cnnx.measure.state import Frequency
 from cnnx.runtimes import RunTimes
 from cnnx.runtimes.fake import FakeClock, FakeSession, FakeTimedSession
 from tests.again import again

@@ -12,7 +12,7 @@ from safetensors import safe_open
 import make_hostile
 from cnnx import models, weights
 from cnnx.graph import edit
-from cnnx.graph.channels import channels_of
+from cnnx.graph.passes.channels import channels_of
 from cnnx.recipe import read_recipe
 
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 import cnnx
-from cnnx.pipeline import export as exporting
+from cnnx.pipeline.export import export as exporting
 from cnnx.runtimes import get
 
 pytest.importorskip("torch", reason="exports need PyTorch")

@@ -14,9 +14,9 @@ import cnnx
 from cnnx.bundle.sealed import read_sealed, write_sealed
 from cnnx.data.crops import Crops
 from cnnx.errors import BundleError, UsageError, WeightsError
-from cnnx.files import digest_of_file
 from cnnx.pipeline import quantizer
 from cnnx.pipeline.plain import plain
+from cnnx.store.files import digest_of_file
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 

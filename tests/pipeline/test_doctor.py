@@ -12,15 +12,15 @@ from tests.measure.power_trees import write
 from tests.measure.test_power_nvml import TwoGpus
 
 import cnnx
-from cnnx import environment
 from cnnx.cli.machine import print_diagnosis
-from cnnx.environment import detect
 from cnnx.errors import EnvironmentLacks, MissingExtra
+from cnnx.machine import environment
+from cnnx.machine.environment import detect
 from cnnx.measure.power import PolledSensor, Sample, SensorInfo, power_now
-from cnnx.measure.power.sensors import Rail, Total, Uncertainty
-from cnnx.pipeline.combinations import wrong_combinations
-from cnnx.pipeline.doctor import Diagnosis, ability
-from cnnx.pipeline.energy import choose_sampler
+from cnnx.measure.power.sensors.sensor import Rail, Total, Uncertainty
+from cnnx.pipeline.bench.energy import choose_sampler
+from cnnx.pipeline.doctor.doctor import Diagnosis, ability
+from cnnx.pipeline.doctor.packages import wrong_combinations
 from cnnx.pipeline.plain import plain
 
 

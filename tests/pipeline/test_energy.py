@@ -19,13 +19,13 @@ from cnnx.bundle import Bundle
 from cnnx.cli.energy import print_energy
 from cnnx.errors import EnvironmentLacks
 from cnnx.measure.power import Unsupported
-from cnnx.measure.power.tegrastats import Beside
-from cnnx.pipeline import energy as energy_module
-from cnnx.pipeline.benching import pool_of
-from cnnx.pipeline.energy import choose_sampler, choose_sensor, measure_use
+from cnnx.measure.power.sensors.tegrastats import Beside
+from cnnx.pipeline.bench import energy as energy_module
+from cnnx.pipeline.bench.bench import pool_of
+from cnnx.pipeline.bench.energy import choose_sampler, choose_sensor, measure_use
 from cnnx.pipeline.plain import plain
 from cnnx.pipeline.progress import Steps
-from cnnx.pipeline.running import open_subject
+from cnnx.pipeline.target import open_subject
 from cnnx.record import read_record
 
 

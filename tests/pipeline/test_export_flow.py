@@ -200,7 +200,7 @@ def test_a_graph_that_is_not_the_original_stops_the_export(tmp_path, int8, monke
 
 
 def test_a_named_gpu_needs_a_builder_and_says_which_extra(monkeypatch, int8):
-    from cnnx.runtimes import rtx
+    from cnnx.runtimes.rtx import runtime as rtx
 
     lacking = MissingExtra("tensorrt_rtx_bindings", "rtx", purpose="building")
     monkeypatch.setattr(rtx.RtxRuntime, "missing", lambda _: lacking)

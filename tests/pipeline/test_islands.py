@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from cnnx.graph.fp16 import type_fp16
 from cnnx.graph.inspect import expected_types
 from cnnx.graph.load import save_model
-from cnnx.graph.placement import plan_layers
+from cnnx.graph.passes.fp16 import type_fp16
+from cnnx.graph.policy.placement import plan_layers
 from cnnx.recipe import LayerOverride, PrecisionPolicy
 from cnnx.runtimes import BuildRequest, get
 

@@ -12,7 +12,7 @@ import cnnx
 from cnnx.errors import UsageError
 from cnnx.pipeline import quantizer
 from cnnx.stats import Verdict
-from cnnx.store import Partial
+from cnnx.store.cache import Partial
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 

@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 import cnnx
-from cnnx import own_code
 from cnnx.stats import Verdict
+from cnnx.store import own_code
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import cnnx
-from cnnx.own_code import closure
 from cnnx.pipeline.progress import Steps
 from cnnx.runtimes import get
+from cnnx.store.own_code import closure
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 PACKAGE = Path(cnnx.__file__).parent

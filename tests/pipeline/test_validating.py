@@ -13,8 +13,8 @@ import planted
 from cnnx.bundle import Bundle
 from cnnx.bundle.writing import new_bundle, seal
 from cnnx.errors import BundleError, MissingExtra, UsageError, WeightsError
-from cnnx.pipeline.running import OpenSubject
-from cnnx.pipeline.validating import images_needed
+from cnnx.pipeline.target import OpenSubject
+from cnnx.pipeline.validate import images_needed
 from cnnx.recipe import FP16_THRESHOLDS, INT8_THRESHOLDS
 from cnnx.stats import Verdict, wilson
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 
 from cnnx.errors import EnvironmentLacks
-from cnnx.runtimes.cudart import CudaRuntime
+from cnnx.runtimes.engine.cudart import CudaRuntime
 
 
 class HostCuda(CudaRuntime):

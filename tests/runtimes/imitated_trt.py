@@ -20,8 +20,8 @@ import onnx
 from host_cuda import HostCuda
 from onnx.reference import ReferenceEvaluator
 
-from cnnx.environment import Environment
-from cnnx.runtimes.network import Library, make_log
+from cnnx.machine.environment import Environment
+from cnnx.runtimes.engine.network import Library, make_log
 
 ORIN = "NVIDIA Jetson AGX Orin Developer Kit"
 # The words of the inspector for types: 10 has them within a format (issue #4020), 11 alone.
@@ -65,7 +65,7 @@ class Behaviour:
 
 
 class ImitatedBindings:
-    """Satisfies `cnnx.runtimes.trt.Bindings`."""
+    """Satisfies `cnnx.runtimes.trt.runtime.Bindings`."""
 
     def __init__(self, release: str = "10.3.0", *, here: Environment | None = None, **behaviour: Any) -> None:
         self.release, self.here, self.device = release, here or machine(), HostCuda()

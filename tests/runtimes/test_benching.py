@@ -22,11 +22,11 @@ from cnnx.cli.energy import print_energies
 from cnnx.cli.measurements import names_of, print_bench
 from cnnx.errors import EnvironmentLacks, UsageError
 from cnnx.measure.validity import Validity
-from cnnx.pipeline.measurements import advice_of, int8_beside_fp16
+from cnnx.pipeline.bench.measurement import advice_of, int8_beside_fp16
 from cnnx.pipeline.plain import plain
 from cnnx.record import Subject, read_record
-from cnnx.runtimes import trt
-from cnnx.runtimes.trt import TrtRuntime
+from cnnx.runtimes.trt import runtime as trt
+from cnnx.runtimes.trt.runtime import TrtRuntime
 
 DEAD = EnvironmentLacks("the power sampler ended")
 

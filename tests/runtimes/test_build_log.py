@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnx.runtimes.build_log import layer_types, parse_kernels
 from cnnx.runtimes.kernels import mismatches
+from cnnx.runtimes.rtx.build_log import layer_types, parse_kernels
 
 CAPTURED = Path(__file__).parent / "captured"
 INT8 = (CAPTURED / "rtx-1.7.1-int8.txt").read_text()

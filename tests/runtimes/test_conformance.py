@@ -18,7 +18,7 @@ from onnx.reference import ReferenceEvaluator
 from cnnx import runtimes
 from cnnx.errors import CnnxError, ImageError, UsageError
 from cnnx.runtimes import BuildRequest, Runtime, Session
-from cnnx.runtimes.trt import TrtRuntime
+from cnnx.runtimes.trt.runtime import TrtRuntime
 
 EXPECTED = {"conv1": "fp32", "conv2": "fp32", "fc": "fp32"}
 BATCHES = {1: (1, 1, 1), 2: (2, 2, 2), "N": (1, 2, 4)}

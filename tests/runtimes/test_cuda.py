@@ -16,9 +16,10 @@ import pytest
 from imitated_trt import ImitatedBindings
 
 from cnnx.errors import EnvironmentLacks, MissingExtra
-from cnnx.runtimes import BuildOptions, BuildRequest, RunOptions, cuda, cudart, device
-from cnnx.runtimes.cuda import PycudaRuntime
-from cnnx.runtimes.trt import TrtRuntime
+from cnnx.runtimes import BuildOptions, BuildRequest, RunOptions, device
+from cnnx.runtimes.engine import cuda, cudart
+from cnnx.runtimes.engine.cuda import PycudaRuntime
+from cnnx.runtimes.trt.runtime import TrtRuntime
 
 
 class Driver:

@@ -17,7 +17,7 @@ from host_cuda import HostCuda
 
 from cnnx.errors import BundleError, EnvironmentLacks, ImageError, UsageError
 from cnnx.runtimes import RunOptions
-from cnnx.runtimes.engine import EngineSession
+from cnnx.runtimes.engine.session import EngineSession
 
 
 class Log:

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnx.runtimes.inspector import parse_kernels
 from cnnx.runtimes.kernels import types_of
+from cnnx.runtimes.trt.inspector import parse_kernels
 
 WRITTEN = Path(__file__).parent / "written"
 FORMS = {form: (WRITTEN / f"inspector-{form}.json").read_text() for form in ("10", "11")}

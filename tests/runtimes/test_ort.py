@@ -9,10 +9,10 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from cnnx import runtimes
-from cnnx.environment import Gpu
 from cnnx.errors import EnvironmentLacks, GraphError, UsageError
+from cnnx.machine.environment import Gpu
 from cnnx.runtimes import BuildRequest
-from cnnx.runtimes.ort import OrtRuntime
+from cnnx.runtimes.ort.runtime import OrtRuntime
 
 onnxruntime = pytest.importorskip("onnxruntime")
 ORT = runtimes.get("ort")

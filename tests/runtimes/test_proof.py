@@ -15,8 +15,8 @@ from tests.measure.rehearsal import failing, no_sensors, rehearsal
 import cnnx
 import devices_page
 from cnnx.errors import BundleError, UsageError, WriteFailed
-from cnnx.pipeline import proof, survey
-from cnnx.pipeline.survey_plan import SurveyPlan
+from cnnx.pipeline.survey import proof, survey
+from cnnx.pipeline.survey.plan import SurveyPlan
 
 
 def test_the_archive_holds_records_and_the_page_what_was_seen(tiny_bundle, tmp_path):  # noqa: F811

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from cnnx import runtimes
 from cnnx.errors import BuildFailed, GraphError, UsageError
 from cnnx.runtimes import BuildRequest
-from cnnx.runtimes.network import parser_sentence, release_of
+from cnnx.runtimes.engine.network import parser_sentence, release_of
 
 RTX = runtimes.get("rtx")
 MISSING = RTX.missing()

@@ -19,8 +19,8 @@ from tests.measure.rehearsal import failing, no_sensors, rehearsal
 
 import cnnx
 from cnnx.errors import EnvironmentLacks, UsageError
-from cnnx.pipeline import survey
-from cnnx.pipeline.measurements import Unmeasured
+from cnnx.pipeline.bench.measurement import Unmeasured
+from cnnx.pipeline.survey import survey
 
 PLAN = cnnx.SurveyPlan(target="ort", seconds=0.01, percentile=50, images=16)
 
@@ -311,7 +311,7 @@ def test_a_row_of_other_options_or_of_another_graph_is_done_again(tiny, tmp_path
     model.graph.node[0].doc_string = "another"
     onnx.save(model, tiny)
     assert told(plan=longer)[0].endswith("since: network.")
-    monkeypatch.setattr("cnnx.runtimes.ort.RUNTIME.version", lambda: "99.9")
+    monkeypatch.setattr("cnnx.runtimes.ort.runtime.RUNTIME.version", lambda: "99.9")
     assert told(plan=longer)[0].endswith("since: runtime.")
     assert told(plan=longer, batches=[1, 2])[0].endswith("since: batches.")
 

@@ -13,11 +13,11 @@ import cnnx
 from cnnx import runtimes
 from cnnx.cli.app import app
 from cnnx.errors import BundleError, EnvironmentLacks, MissingExtra, UsageError
-from cnnx.pipeline.running import choose_runtime
 from cnnx.pipeline.steps import engine as engine_steps
+from cnnx.pipeline.target import choose_runtime
 from cnnx.record import read_record
-from cnnx.runtimes import trt
-from cnnx.runtimes.trt import TrtRuntime
+from cnnx.runtimes.trt import runtime as trt
+from cnnx.runtimes.trt.runtime import TrtRuntime
 
 torch = pytest.importorskip("torch")
 

@@ -10,11 +10,12 @@ import onnx
 import pytest
 from imitated_trt import ORIN, ImitatedBindings, machine
 
-from cnnx.environment import detect
 from cnnx.errors import BuildFailed, BundleError, EnvironmentLacks, GraphError, MissingExtra, UsageError
-from cnnx.runtimes import USUAL, BuildOptions, BuildRequest, RunOptions, trt
-from cnnx.runtimes.dla import why_no_dla
-from cnnx.runtimes.trt import TrtRuntime
+from cnnx.machine.environment import detect
+from cnnx.runtimes import USUAL, BuildOptions, BuildRequest, RunOptions
+from cnnx.runtimes.trt import runtime as trt
+from cnnx.runtimes.trt.dla import why_no_dla
+from cnnx.runtimes.trt.runtime import TrtRuntime
 
 LAYERS = ("conv1", "conv2", "fc")
 RELEASES = ("10.3.0", "11.4.0.106")

@@ -30,11 +30,11 @@ from cnnx.bundle.manifest import REFERENCE as REFERENCE
 from cnnx.bundle.manifest import Manifest, manifest_from_dict
 from cnnx.bundle.reference import Reference, read_reference
 from cnnx.bundle.sealed import MEND, check_file, check_inside, read_sealed, write_sealed
-from cnnx.drafts import settle
 from cnnx.errors import BundleError
-from cnnx.files import atomic_file, atomic_files, check_place
 from cnnx.record import Record, read_record
-from cnnx.store import locked
+from cnnx.store.cache import locked
+from cnnx.store.drafts import settle
+from cnnx.store.files import atomic_file, atomic_files, check_place
 
 MANIFEST, ENGINE = "manifest.json", "engine.json"
 
@@ -171,7 +171,7 @@ class Bundle:
     def records(self) -> tuple[Record, ...]:
         """Records under runs/, oldest first; damaged ones are left out.
 
-        Results have any content here: `cnnx.pipeline.records` checks them, and what they are worth.
+        Results have any content here: `cnnx.pipeline.records.verified` checks them, and what they are worth.
         """
         found = []
         for file in self.record_files():

@@ -11,8 +11,8 @@ from msgspec import Meta
 from packaging.version import InvalidVersion, Version
 
 from cnnx.bundle.sealed import MEND, SCHEMA
-from cnnx.environment import Environment
 from cnnx.errors import BundleError
+from cnnx.machine.environment import Environment
 from cnnx.recipe import Precision
 from cnnx.schema import Count, Digest, FileName, NoDigest, Positive, from_plain
 

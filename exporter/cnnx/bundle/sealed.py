@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cnnx.errors import BundleError
-from cnnx.files import digest_of_file
-from cnnx.store import digest_of
+from cnnx.store.cache import digest_of
+from cnnx.store.files import digest_of_file
 
 SCHEMA: Literal[1] = 1
 """Of manifest.json and engine.json."""

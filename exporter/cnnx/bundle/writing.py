@@ -11,10 +11,10 @@ from cnnx.bundle import CALIBRATION, ENGINE, LABELS, MANIFEST, MODEL, REFERENCE,
 from cnnx.bundle.engine import engine_from_dict
 from cnnx.bundle.manifest import Manifest
 from cnnx.bundle.sealed import read_sealed, write_sealed
-from cnnx.drafts import is_draft, settle
 from cnnx.errors import BundleError
-from cnnx.files import atomic_files, check_place, digest_of_file
-from cnnx.store import locked
+from cnnx.store.cache import locked
+from cnnx.store.drafts import is_draft, settle
+from cnnx.store.files import atomic_files, check_place, digest_of_file
 
 _PORTABLE = frozenset({MANIFEST, MODEL, CALIBRATION, REFERENCE, LABELS})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cnnx.isolated import isolate
+from cnnx.machine.isolated import isolate
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from cnnx.cli.measurements import graph_words, names_of, unmeasured_table
 
 if TYPE_CHECKING:
     from cnnx.measure.power import EnergyPerInference
-    from cnnx.pipeline.energy_use import EnergyUse
+    from cnnx.pipeline.bench.energy_use import EnergyUse
     from cnnx.pipeline.results import BenchResult
     from cnnx.record import Subject
 

@@ -12,10 +12,10 @@ from rich.table import Table
 from cnnx.cli.columns import titled
 
 if TYPE_CHECKING:
-    from cnnx.environment import Environment
-    from cnnx.installed import Installed
-    from cnnx.measure.state import Frequency, MachineState
-    from cnnx.pipeline.doctor import Diagnosis, SensorReading
+    from cnnx.machine.environment import Environment
+    from cnnx.machine.packages import Installed
+    from cnnx.machine.state import Frequency, MachineState
+    from cnnx.pipeline.doctor.doctor import Diagnosis, SensorReading
 
 _GIB = 2**30
 _NONE = "none found"

@@ -17,7 +17,7 @@ from cnnx.report.tables import MemoryTold, layer_table, memory_table
 
 if TYPE_CHECKING:
     from cnnx.measure.figures import Figures
-    from cnnx.pipeline.measurements import Measurement, Prediction, Unmeasured
+    from cnnx.pipeline.bench.measurement import Measurement, Prediction, Unmeasured
     from cnnx.pipeline.results import BenchResult
     from cnnx.record import Subject
 

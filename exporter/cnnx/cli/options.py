@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cnnx.pipeline.energy import PowerPass
+    from cnnx.pipeline.bench.energy import PowerPass
     from cnnx.recipe import Precision
 
 
@@ -120,7 +120,7 @@ def power_pass(*, power: bool, rate: float | None, sensor: str | None) -> PowerP
                 raise UsageError(f"{option} says how energy is measured, and it is not", mend="give --power")
         return None
     from cnnx.measure.power import Plan
-    from cnnx.pipeline.energy import PowerPass
+    from cnnx.pipeline.bench.energy import PowerPass
 
     return PowerPass(plan=Plan(rate=rate), sensor=sensor)
 

@@ -50,7 +50,7 @@ def survey_command(
 
     with command(as_json=as_json, debug=debug) as ui:
         import cnnx
-        from cnnx.pipeline.survey_plan import SurveyPlan
+        from cnnx.pipeline.survey.plan import SurveyPlan
 
         result = cnnx.survey(
             models.split(","),

@@ -24,8 +24,8 @@ from cnnx.data.geometry import crop
 from cnnx.data.images import ImageItem, ImageSet, name_bytes, printable
 from cnnx.data.parallel import in_order
 from cnnx.errors import ImageError
-from cnnx.files import digest_of_file, writing
 from cnnx.recipe import Preprocessing
+from cnnx.store.files import digest_of_file, writing
 
 PIXELS, FACTS = "crops.npy", "crops.json"
 SCHEMA = 3

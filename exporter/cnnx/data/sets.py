@@ -15,9 +15,9 @@ from cnnx.data.listing import Classes
 from cnnx.errors import ImageError, UsageError
 
 BUILT_IN = {
-    "deadleaves": "cnnx.data.deadleaves",
-    "digits": "cnnx.data.digits",
-    "shapes100": "cnnx.data.shapes100",
+    "deadleaves": "cnnx.data.builtin.deadleaves",
+    "digits": "cnnx.data.builtin.digits",
+    "shapes100": "cnnx.data.builtin.shapes100",
 }
 """name -> module with `open_set(split, *, size, color) -> ImageSet`."""
 

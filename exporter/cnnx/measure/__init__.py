@@ -1,11 +1,11 @@
 """What running a network costs: latency and memory; power and energy in `cnnx.measure.power`."""
 
+from cnnx.machine.state import MachineState, read_state
 from cnnx.measure.bootstrap import block_bootstrap
 from cnnx.measure.comparing import Comparison, compare
 from cnnx.measure.latency import measure_latency, measure_side_by_side
 from cnnx.measure.memory import MemoryUse, peak_memory
 from cnnx.measure.samples import Latency, Parts, samples_needed
-from cnnx.measure.state import MachineState, read_state
 from cnnx.measure.validity import Validity, judge_validity
 
 __all__ = [

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from cnnx import runtimes
-from cnnx.environment import first_gpu
-from cnnx.isolated import python_process
+from cnnx.machine.environment import first_gpu
+from cnnx.machine.isolated import python_process
 from cnnx.measure.memory import MemoryUse, peak_memory, resident_bytes
 
 _ROOT = Path("/")

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cnnx.machine.state import MachineState
 from cnnx.measure.samples import Latency, Parts, variation
-from cnnx.measure.state import MachineState
 
 # trtexec (TensorRT's samples/common/sampleReporting.cpp) warns at these.
 _ENQUEUE_SHARE = 0.8

@@ -16,23 +16,23 @@ from cnnx.agreement import Validation, judge, validation_from_dict
 from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.bundle.manifest import Manifest
-from cnnx.environment import detect
 from cnnx.errors import BundleError, CnnxError, EnvironmentLacks, UsageError
-from cnnx.files import check_place, digest_of_file
 from cnnx.graph.inspect import Layer, expected_types, layers
 from cnnx.graph.load import load_model
-from cnnx.pipeline.measurements import Prediction
-from cnnx.pipeline.preconditions import refuse_unwritable_cache
-from cnnx.pipeline.predicting import predict_graph
+from cnnx.machine.environment import detect
+from cnnx.pipeline.bench.measurement import Prediction
+from cnnx.pipeline.bench.prediction import predict_graph
+from cnnx.pipeline.preconditions.refusals import refuse_unwritable_cache
 from cnnx.pipeline.progress import Listener, Progress, Steps, silent
-from cnnx.pipeline.records import records_of
+from cnnx.pipeline.records.verified import records_of
 from cnnx.pipeline.results import BuildResult
-from cnnx.pipeline.running import OpenSubject, choose_runtime, open_subject
 from cnnx.pipeline.steps.engine import engine_step
 from cnnx.pipeline.steps.inference import logits_of
+from cnnx.pipeline.target import OpenSubject, choose_runtime, open_subject
 from cnnx.recipe import Recipe, recipe_from_dict
 from cnnx.record import Record, RecordKind, Subject, Unverified
-from cnnx.store import cache_folder
+from cnnx.store.cache import cache_folder
+from cnnx.store.files import check_place, digest_of_file
 
 
 def build(

@@ -14,16 +14,15 @@ from typing import Annotated, Any, Literal
 from cnnx import agreement
 from cnnx.bundle import Bundle
 from cnnx.bundle.manifest import Manifest
+from cnnx.machine.state import MachineState
 from cnnx.measure.comparing import Outcome
-from cnnx.measure.state import MachineState
-from cnnx.pipeline import recorded
-from cnnx.pipeline.caching import CacheUse
-from cnnx.pipeline.doctor import Diagnosis
-from cnnx.pipeline.energy_use import EnergyUse
+from cnnx.pipeline.bench.energy_use import EnergyUse
+from cnnx.pipeline.bench.measurement import Advice, Measurement, Unmeasured
+from cnnx.pipeline.cache import CacheUse
+from cnnx.pipeline.doctor.doctor import Diagnosis
 from cnnx.pipeline.finished import Inspection
-from cnnx.pipeline.journal import StoredRow
-from cnnx.pipeline.measurements import Advice, Measurement, Unmeasured
-from cnnx.pipeline.proof import Proof
+from cnnx.pipeline.networks import Network
+from cnnx.pipeline.records import results as recorded
 from cnnx.pipeline.results import (
     BenchResult,
     BuildResult,
@@ -33,7 +32,8 @@ from cnnx.pipeline.results import (
     Findings,
     ValidateResult,
 )
-from cnnx.pipeline.zoo import Network
+from cnnx.pipeline.survey.journal import StoredRow
+from cnnx.pipeline.survey.proof import Proof
 from cnnx.record import LayerRow, Record, Subject
 from cnnx.schema import Count, Positive
 from cnnx.stats import Interval
@@ -59,7 +59,7 @@ class PrintedUnmeasured:
 
 @dataclass(frozen=True, slots=True)
 class PrintedAdvice:
-    """INT8 against FP16 of one network, as `cnnx.pipeline.measurements.Advice` describes it."""
+    """INT8 against FP16 of one network, as `cnnx.pipeline.bench.measurement.Advice` describes it."""
 
     network: str
     engine: str

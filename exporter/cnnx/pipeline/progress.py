@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cnnx.store import Entry, Store
+from cnnx.store.cache import Entry, Store
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]

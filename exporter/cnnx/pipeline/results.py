@@ -9,8 +9,8 @@ from typing import Any
 from cnnx.agreement import Likeness, Validation
 from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
-from cnnx.pipeline.energy_use import EnergyRatio, EnergyUse
-from cnnx.pipeline.measurements import Advice, Measurement, Unmeasured
+from cnnx.pipeline.bench.energy_use import EnergyRatio, EnergyUse
+from cnnx.pipeline.bench.measurement import Advice, Measurement, Unmeasured
 from cnnx.pipeline.plain import plain
 from cnnx.pipeline.progress import StepTime
 from cnnx.pipeline.search.folds import Folds

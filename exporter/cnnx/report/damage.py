@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnx.errors import MissingExtra, UsageError
-from cnnx.files import atomic_file, check_place
+from cnnx.store.files import atomic_file, check_place
 
 FORMATS = (".svg", ".png")
 

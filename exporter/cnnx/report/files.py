@@ -10,11 +10,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 from cnnx.errors import MissingExtra, UsageError
-from cnnx.files import atomic_file, check_place
 from cnnx.record import Record, Unverified
 from cnnx.report.frame import frame_from_records
 from cnnx.report.tables import Table, tables_from_records, unverified_tables, with_unit
 from cnnx.selftest import self_test_from_dict
+from cnnx.store.files import atomic_file, check_place
 
 Writer = Callable[[Sequence[Record], Sequence[Unverified]], str]
 

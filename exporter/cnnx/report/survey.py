@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnnx.files import atomic_file
+from cnnx.store.files import atomic_file
 
 COLUMNS = (
     "network",

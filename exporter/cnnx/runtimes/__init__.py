@@ -19,9 +19,9 @@ from cnnx.errors import CnnxError, UsageError
 from cnnx.runtimes.layer_times import LayerTime
 
 NAMES = {
-    "ort": "cnnx.runtimes.ort",
-    "rtx": "cnnx.runtimes.rtx",
-    "tensorrt": "cnnx.runtimes.trt",
+    "ort": "cnnx.runtimes.ort.runtime",
+    "rtx": "cnnx.runtimes.rtx.runtime",
+    "tensorrt": "cnnx.runtimes.trt.runtime",
 }
 
 HardwareCompatibility = Literal["none", "same_compute_capability", "ampere_plus"]

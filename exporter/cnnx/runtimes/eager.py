@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from cnnx.environment import cpu_model
 from cnnx.errors import InputRefused, UsageError
+from cnnx.machine.environment import cpu_model
 
 
 class EagerSession:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal
 
 from cnnx import models
 from cnnx.errors import MissingExtra, RecipeError, WeightsError
-from cnnx.files import digest_of_file
 from cnnx.recipe import Recipe, read_recipe, recipe_names
 from cnnx.resources import shared_folder
-from cnnx.store import cache_folder, digest_of
+from cnnx.store.cache import cache_folder, digest_of
+from cnnx.store.files import digest_of_file
 from cnnx.weights.download import fetch, require_safe
 
 if TYPE_CHECKING:

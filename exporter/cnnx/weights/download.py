@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from cnnx.errors import RecipeError, Unreachable, WeightsError
-from cnnx.files import atomic_file, digest_of_file, writing
-from cnnx.store import locked
+from cnnx.store.cache import locked
+from cnnx.store.files import atomic_file, digest_of_file, writing
 
 _TIMEOUT_SECONDS = 30.0
 _BLOCK_BYTES = 1 << 18

@@ -1,15 +1,15 @@
 """Power and energy: sensors, a sampler in a process of its own, and energy per inference."""
 
-from cnnx.measure.power.boards import BOARDS, Board, board_of, total_of
 from cnnx.measure.power.cost import COST_LIMIT_S, SamplerCost, cost_seconds, cost_turns, sampler_cost
-from cnnx.measure.power.driving import Driven, Span
+from cnnx.measure.power.driving import Driven
 from cnnx.measure.power.energy import EnergyMeasurement, EnergyPerInference, EnergyRows
 from cnnx.measure.power.finding import find_sensors, open_sensor
 from cnnx.measure.power.live import power_now
 from cnnx.measure.power.measuring import Plan, measure_energy
 from cnnx.measure.power.replay import Replay
 from cnnx.measure.power.sampler import Sampler, SamplerProcess, sample
-from cnnx.measure.power.sensors import PolledSensor, Sample, Sensor, SensorInfo, Unsupported
+from cnnx.measure.power.sensors.boards import BOARDS, Board, board_of, total_of
+from cnnx.measure.power.sensors.sensor import PolledSensor, Sample, Sensor, SensorInfo, Span, Unsupported
 from cnnx.measure.power.trace import Trace
 
 __all__ = [

@@ -12,7 +12,7 @@ from typing import Any
 from cnnx.errors import UsageError
 from cnnx.measure.bootstrap import middle, resampled_means
 from cnnx.measure.power.sampler import Sampler
-from cnnx.measure.power.sensors import Clock
+from cnnx.measure.power.sensors.sensor import Clock
 from cnnx.stats import Interval
 
 # A side of a turn: over 20 periods of the sampler, so that samples fall into it however short a run is.

@@ -6,28 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cnnx.errors import UsageError
-from cnnx.measure.power.sensors import Clock
+from cnnx.measure.power.sensors.sensor import Clock, Sleep, Span
 from cnnx.schema import Positive
 
 Load = Callable[[], int]
 """Runs once, waits for the result, and returns how many inferences that was."""
-Sleep = Callable[[float], object]
-"""Waits that many seconds."""
 
 _SECOND_NS = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A stretch of the monotonic clock."""
-
-    start_ns: int
-    end_ns: int
-
-    @property
-    def seconds(self) -> float:
-        """How long it is."""
-        return (self.end_ns - self.start_ns) / 1e9
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from cnnx.errors import UsageError
 from cnnx.measure.bootstrap import middle, resampled_means
-from cnnx.measure.power.driving import Driven, Span
+from cnnx.measure.power.driving import Driven
 from cnnx.measure.power.sampler import LEAST_HZ
-from cnnx.measure.power.tegrastats import Beside, cross_check
+from cnnx.measure.power.sensors.sensor import Span
+from cnnx.measure.power.sensors.tegrastats import Beside, cross_check
 from cnnx.measure.power.trace import Trace, TraceRows
 from cnnx.measure.samples import WarmUpEnd
 from cnnx.stats import Interval

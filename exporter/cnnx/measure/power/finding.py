@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from cnnx.errors import EnvironmentLacks
-from cnnx.measure.power.ina import find_ina
-from cnnx.measure.power.nvml import find_nvml
-from cnnx.measure.power.rapl import find_rapl
-from cnnx.measure.power.sensors import PolledSensor, Unsupported
+from cnnx.measure.power.sensors.ina import find_ina
+from cnnx.measure.power.sensors.nvml import find_nvml
+from cnnx.measure.power.sensors.rapl import find_rapl
+from cnnx.measure.power.sensors.sensor import PolledSensor, Unsupported
 
 
 def find_sensors(root: Path = Path("/"), *, nvml: Any = None) -> list[PolledSensor | Unsupported]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 
-from cnnx.measure.power.driving import Sleep
-from cnnx.measure.power.sensors import Sensor
+from cnnx.measure.power.sensors.sensor import Sensor, Sleep
 
 # RAPL's counters move every millisecond, NVML's more slowly: over a shorter span its difference may be 0.
 _COUNTER_SPAN_S = 0.3

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cnnx.errors import EnvironmentLacks, UsageError
-from cnnx.measure.power.driving import Load, Sleep, Span, drive
+from cnnx.measure.power.driving import Load, drive
 from cnnx.measure.power.energy import EnergyMeasurement
-from cnnx.measure.power.ina import NAME as INA
 from cnnx.measure.power.sampler import Sampler
-from cnnx.measure.power.sensors import Clock, monotonic_ns
-from cnnx.measure.power.tegrastats import Beside, during
+from cnnx.measure.power.sensors.ina import NAME as INA
+from cnnx.measure.power.sensors.sensor import Clock, Sleep, Span, monotonic_ns
+from cnnx.measure.power.sensors.tegrastats import Beside, during
 from cnnx.measure.power.trace import Trace
 from cnnx.measure.samples import WarmUpEnd
 

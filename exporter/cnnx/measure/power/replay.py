@@ -7,7 +7,7 @@ from types import TracebackType
 
 from cnnx.errors import EnvironmentLacks
 from cnnx.measure.power.sampler import DEFAULT_HZ
-from cnnx.measure.power.sensors import Clock, Sample, SensorInfo
+from cnnx.measure.power.sensors.sensor import Clock, Sample, SensorInfo
 from cnnx.measure.power.trace import Trace
 
 

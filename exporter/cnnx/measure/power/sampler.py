@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Protocol
 
 from cnnx.errors import EnvironmentLacks, UsageError
-from cnnx.isolated import python_process
-from cnnx.measure.power.sensors import Clock, Sample, Sensor, SensorInfo, monotonic_ns
+from cnnx.machine.isolated import python_process
+from cnnx.measure.power.sensors.sensor import Clock, Sample, Sensor, SensorInfo, monotonic_ns
 from cnnx.measure.power.trace import Trace
 from cnnx.schema import from_plain
 

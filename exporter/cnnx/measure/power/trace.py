@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from cnnx.errors import UsageError
-from cnnx.measure.power.sensors import Sample, SensorInfo
+from cnnx.measure.power.sensors.sensor import Sample, SensorInfo
 
 Rate = Annotated[float, Meta(gt=0, le=1e6, description="a rate in Hz, above 0")]
 # Two samples further apart than this many periods have a gap between them.

@@ -16,7 +16,6 @@ import numpy as np
 from cnnx.agreement import Likeness
 from cnnx.data.crops import Crops
 from cnnx.errors import UsageError
-from cnnx.own_code import own_code
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.quantizer import Quantizer, equalized_graph
 from cnnx.pipeline.search.trials import compare_ranges
@@ -25,6 +24,7 @@ from cnnx.pipeline.steps.inference import ORT, ran_by
 from cnnx.pipeline.steps.statistics import statistics_step
 from cnnx.quant.folds import Spread, spreads, still_moves
 from cnnx.recipe import Recipe
+from cnnx.store.own_code import own_code
 
 # A divergence that may still move by a quarter is not settled, unless that is less than this many nats.
 _RELATIVE, _OUTRIGHT = 0.25, 1e-4

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from cnnx.agreement import Likeness
 from cnnx.data.crops import Crops
-from cnnx.own_code import own_code
 from cnnx.pipeline.progress import Progress
 from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.trials import compare_ranges
 from cnnx.pipeline.steps.inference import ORT, ran_by
+from cnnx.store.own_code import own_code
 
 AUTO = "auto"
 CANDIDATES = ("entropy", "max", "mse", "percentile-99.99", "percentile-99.999")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from cnnx.agreement import Likeness
 from cnnx.data.crops import Crops
-from cnnx.own_code import own_code
 from cnnx.pipeline.progress import Progress
 from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.trials import Trials
@@ -18,6 +17,7 @@ from cnnx.pipeline.steps.inference import ORT, ran_by
 from cnnx.quant.repair import Outcome, PutBack, Repair, repair
 from cnnx.recipe import Recipe, Thresholds
 from cnnx.stats import Verdict, wilson
+from cnnx.store.own_code import own_code
 
 REPAIR_IMAGES = 512
 """Pictures that choose what goes back. They are neither calibrated on nor validated with."""

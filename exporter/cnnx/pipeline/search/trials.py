@@ -18,7 +18,7 @@ from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.steps.artefacts import Ranges
 from cnnx.pipeline.steps.inference import graph_logits, refuse_nonfinite
 from cnnx.quant.calibration import Calibration
-from cnnx.store import Partial
+from cnnx.store.cache import Partial
 
 
 class Trials:

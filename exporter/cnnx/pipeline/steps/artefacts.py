@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.observation import Observation
-from cnnx.store import Entry
+from cnnx.store.cache import Entry
 
 MODEL = "model.onnx"
 NOTES = "notes.json"

@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 
 from cnnx import runtimes
-from cnnx.environment import detect
-from cnnx.files import digest_of_file
-from cnnx.own_code import own_code
+from cnnx.machine.environment import detect
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.artefacts import BUILT, Engines
+from cnnx.store.files import digest_of_file
+from cnnx.store.own_code import own_code
 
 
 def engine_step(

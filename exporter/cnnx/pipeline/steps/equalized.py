@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnx.own_code import own_code
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.artefacts import MODEL, Fp32Graph
 from cnnx.pipeline.steps.inference import ORT, PARITY_IMAGES, check_parity, graph_logits
 from cnnx.pipeline.steps.observation import observed, observed_from
 from cnnx.recipe import Recipe
+from cnnx.store.own_code import own_code
 
 if TYPE_CHECKING:
     from cnnx.data.crops import Crops
@@ -28,8 +28,8 @@ def equalize_step(steps: Steps, graph: Fp32Graph, crops: Crops, recipe: Recipe) 
     inputs = {**observed_from(graph, crops, recipe), "code": own_code(__name__, ORT)}
 
     def fill(folder: Path, progress: Progress) -> None:
-        from cnnx.graph.equalize import equalize
         from cnnx.graph.load import load_model, save_model
+        from cnnx.graph.passes.equalize import equalize
 
         pixels = crops.pixels[:_EQUALIZE_IMAGES]
         model = load_model(graph.model)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cnnx.environment import installed_version
-from cnnx.own_code import own_code
+from cnnx.machine.environment import installed_version
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.artefacts import MODEL, NOTES, Fp32Graph
 from cnnx.pipeline.steps.original import Batch, Original
+from cnnx.store.own_code import own_code
 
 
 def export_step(steps: Steps, original: Original, *, batch: Batch) -> Fp32Graph:

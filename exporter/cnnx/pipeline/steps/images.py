@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from cnnx.data.class_names import read_wnids
 from cnnx.data.crops import Crops, fingerprint, write_crops
 from cnnx.data.images import ImageSet, Split
 from cnnx.data.sets import BUILT_IN, open_images
-from cnnx.environment import installed_version
 from cnnx.errors import UsageError
-from cnnx.labels import read_wnids
-from cnnx.own_code import own_code
+from cnnx.machine.environment import installed_version
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.recipe import Recipe
+from cnnx.store.own_code import own_code
 
 # Calibration pictures, or pictures that choose, below which the user is told that they are few.
 _FEW = 64

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from cnnx import runtimes
 from cnnx.data.normalize import normalize
-from cnnx.environment import installed_version
 from cnnx.errors import BuildFailed, InputRefused
+from cnnx.machine.environment import installed_version
 from cnnx.pipeline.progress import Progress
 from cnnx.recipe import Preprocessing, Recipe
 
-ORT = "cnnx.runtimes.ort"
+ORT = "cnnx.runtimes.ort.runtime"
 """For `own_code` of a step that runs graphs: a runtime is loaded by its name."""
 
 # PyTorch and ONNX Runtime must agree in FP32 to this, as max|a-b| / max|b|.

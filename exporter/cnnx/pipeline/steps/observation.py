@@ -17,7 +17,7 @@ from cnnx.pipeline.steps.artefacts import Fp32Graph
 from cnnx.pipeline.steps.inference import open_here, ran_by
 from cnnx.quant.observation import Observation, Seen, observe
 from cnnx.recipe import Recipe
-from cnnx.store import Partial
+from cnnx.store.cache import Partial
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -56,7 +56,7 @@ def observed(
         partial: where to save what was seen so far, and to go on from.
     """
     from cnnx.graph.load import input_shape, save_model
-    from cnnx.graph.observe import MAXIMA, MEANS, SAMPLE, observed_model
+    from cnnx.graph.passes.observe import MAXIMA, MEANS, SAMPLE, observed_model
 
     observed = observed_model(model, sampled=sampled)
     scratch = folder / "observed.onnx"

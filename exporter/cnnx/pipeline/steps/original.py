@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx import runtimes
-from cnnx.environment import installed_version
 from cnnx.errors import UsageError
-from cnnx.files import digest_of_file
+from cnnx.machine.environment import installed_version
 from cnnx.pipeline.steps.definition import build_torch, check_model
 from cnnx.pipeline.steps.inference import ORT, open_here
 from cnnx.recipe import Recipe
+from cnnx.store.files import digest_of_file
 from cnnx.weights import Weights, locate
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnx.own_code import own_code
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.artefacts import RANGES, Ranges, Statistics
 from cnnx.quant.ranges import calibration_of
+from cnnx.store.own_code import own_code
 
 if TYPE_CHECKING:
     from cnnx.data.crops import Crops

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnx.own_code import own_code
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.artefacts import LOGITS, Fp32Graph, Reference
 from cnnx.pipeline.steps.inference import (
@@ -21,6 +20,7 @@ from cnnx.pipeline.steps.inference import (
 )
 from cnnx.pipeline.steps.original import Original
 from cnnx.recipe import Recipe
+from cnnx.store.own_code import own_code
 
 if TYPE_CHECKING:
     from cnnx.data.crops import Crops

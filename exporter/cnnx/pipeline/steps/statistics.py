@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnx.own_code import own_code
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.artefacts import STATISTICS, Fp32Graph, Statistics
 from cnnx.pipeline.steps.inference import ORT
 from cnnx.pipeline.steps.observation import observed, observed_from
 from cnnx.quant.observation import Observation
 from cnnx.recipe import Precision, Recipe, Scales
+from cnnx.store.own_code import own_code
 
 if TYPE_CHECKING:
     from cnnx.data.crops import Crops
@@ -47,7 +47,7 @@ def statistics_step(
 
     def fill(folder: Path, progress: Progress) -> None:
         from cnnx.graph.load import load_model
-        from cnnx.graph.placement import plan_layers, tensors_to_observe
+        from cnnx.graph.policy.placement import plan_layers, tensors_to_observe
 
         if parts:
             _merged(parts).save(folder / STATISTICS)

@@ -7,12 +7,12 @@ import json
 import math
 from pathlib import Path
 
-from cnnx.environment import installed_version
-from cnnx.own_code import own_code
+from cnnx.machine.environment import installed_version
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.artefacts import LAYERS, MODEL, Fp32Graph, Ranges, TypedGraph
 from cnnx.quant.calibration import Calibration
 from cnnx.recipe import Precision, Recipe, Scales
+from cnnx.store.own_code import own_code
 
 
 def graph_step(
@@ -60,13 +60,13 @@ def type_graph(
     Raises:
         GraphError: TensorRT would refuse the graph.
     """
-    from cnnx.graph.fp16 import type_fp16
     from cnnx.graph.inspect import int8_share, left_out
     from cnnx.graph.inspect import layers as inspect_layers
     from cnnx.graph.lint import lint, refuse
     from cnnx.graph.load import load_model, logits_name, save_model
-    from cnnx.graph.placement import plan_layers
-    from cnnx.graph.qdq import insert_qdq
+    from cnnx.graph.passes.fp16 import type_fp16
+    from cnnx.graph.passes.qdq import insert_qdq
+    from cnnx.graph.policy.placement import plan_layers
 
     model = load_model(graph.model)
     maxima = observed_maxima(observed) if observed else None

@@ -1,0 +1,1 @@
+"""Image sets that cnnx makes or ships."""

@@ -1,0 +1,1 @@
+"""Which layers are computed in which precision, and by which rule."""

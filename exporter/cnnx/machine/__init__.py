@@ -1,0 +1,1 @@
+"""What this computer is: its hardware, clocks and packages, and how programs are started on it."""

@@ -1,0 +1,325 @@
+"""The identity of a machine and its installation: what a measurement is worth nothing without.
+
+Everything is read from files, package metadata and NVML; no heavy package is imported and no program
+is run. What cannot be found out is None, never a guess.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnnx.machine.libcuda import device_0_bus_id
+from cnnx.machine.packages import Installed, Wheels, find_cuda, find_tensorrt, find_wheel, system_packages
+from cnnx.schema import Count
+
+# One thing, several distributions: the first that is installed counts.
+_DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+    "tensorrt_rtx": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx"),
+}
+
+# JetPack by the Jetson Linux release it ships (NVIDIA's JetPack archive and release notes). Where the
+# nvidia-jetpack package is installed its own version counts instead.
+_JETPACK_OF_L4T: Mapping[str, str] = {
+    "36.3.0": "6.0",
+    "36.4.0": "6.1",
+    "36.4.3": "6.2",
+    "36.4.4": "6.2.1",
+    "38.2.0": "7.0",
+    "38.4.0": "7.1",
+    "39.2.0": "7.2",
+    "39.2.1": "7.2.1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """The GPU that CUDA takes, by NVML. On Jetson Orin NVML names it and knows little more.
+
+    Attributes:
+        compute_capability: SM version such as 86.
+        driver: version of the kernel driver.
+        memory_bytes: all of it; None where it shares the CPU's.
+        cuda: newest CUDA that the driver serves, such as "13.0".
+        remark: why it may not be the one that CUDA takes; empty where it is.
+    """
+
+    name: str
+    compute_capability: Count | None = None
+    driver: str | None = None
+    memory_bytes: Count | None = None
+    cuda: str | None = None
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Where something ran.
+
+    Attributes:
+        system: kernel name and release.
+        distribution: PRETTY_NAME of /etc/os-release.
+        machine: architecture, such as "x86_64" or "aarch64".
+        board: model that the device tree names, such as a Jetson's.
+        cpu: model name.
+        cores: physical cores this process may use (see `usable_cores`).
+        cpu_governor: frequency governor of the first core.
+        memory_bytes: the machine's memory.
+        power_mode: number and name of the nvpmodel mode of a Jetson, such as "0 MAXN".
+        l4t: release of Jetson Linux, such as "36.4.3".
+        jetpack: version of JetPack.
+        python: version of the interpreter.
+        packages: installed version of each package a result may depend on; None: not installed.
+        cuda: CUDA runtimes, the system's and wheels'.
+        tensorrt: parts of TensorRT, the system's and wheels'.
+    """
+
+    system: str
+    distribution: str | None
+    machine: str
+    board: str | None
+    cpu: str | None
+    cores: Count
+    cpu_governor: str | None
+    memory_bytes: Count | None
+    power_mode: str | None
+    l4t: str | None
+    jetpack: str | None
+    gpu: Gpu | None
+    python: str
+    packages: Mapping[str, str | None]
+    cuda: tuple[Installed, ...] = ()
+    tensorrt: tuple[Installed, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+def detect(root: Path = Path("/"), *, nvml: Any = None, wheels: Wheels = find_wheel) -> Environment:
+    """Describe this machine.
+
+    Args:
+        root: where its file system starts; tests give a tree of their own. What does not come from
+            files (kernel, Python, packages) is this machine's in any case.
+        nvml: a module with pynvml's functions; None: pynvml.
+        wheels: finds the Python distributions of CUDA and TensorRT.
+    """
+    l4t = _l4t(root)
+    return Environment(
+        system=f"{platform.system()} {platform.release()}",
+        distribution=_field(root / "etc/os-release", r'^PRETTY_NAME="?([^"\n]+)'),
+        machine=platform.machine(),
+        board=_board(root),
+        cpu=cpu_model(root),
+        cores=usable_cores(root),
+        cpu_governor=_field(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", r"(\S+)"),
+        memory_bytes=_memory_bytes(root),
+        power_mode=power_mode(root),
+        l4t=l4t,
+        jetpack=_jetpack(root, l4t),
+        gpu=detect_gpu(nvml),
+        python=platform.python_version(),
+        packages={
+            name: installed_version(name)
+            for name in ("cnnx", "numpy", "torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx")
+        },
+        cuda=find_cuda(root, wheels),
+        tensorrt=find_tensorrt(root, wheels),
+    )
+
+
+def installed_version(name: str) -> str | None:
+    """Version of an installed package, from its metadata: nothing is imported."""
+    found = map(find_wheel, _DISTRIBUTIONS.get(name, (name,)))
+    return next((wheel.version for wheel in found if wheel is not None), None)
+
+
+def cpu_model(root: Path = Path("/")) -> str | None:
+    """The CPU's name. ARM kernels give none in /proc/cpuinfo: then the core's part number."""
+    cpuinfo = root / "proc/cpuinfo"
+    name = _field(cpuinfo, r"^model name\s*:\s*(.+)$")
+    part = _field(cpuinfo, r"^CPU part\s*:\s*(\S+)")
+    return name or (f"ARM part {part}" if part else None)
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Physical cores that this process may use: what a thread pool should be as large as.
+
+    Logical CPUs of one core count once (two threads of a matrix kernel on one core share its vector
+    units), CPUs outside the process's affinity not at all, and a container's CPU quota (cgroup v2,
+    cpu.max) caps the sum.
+    """
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    topology = root / "sys/devices/system/cpu"
+    cores = {
+        _field(topology / f"cpu{cpu}/topology/thread_siblings_list", r"(\S+)") or str(cpu) for cpu in allowed
+    }
+    quota = re.match(r"(\d+) (\d+)", _text(root / "sys/fs/cgroup/cpu.max"))
+    limit = max(1, int(quota[1]) // int(quota[2])) if quota else len(cores)
+    return max(1, min(len(cores), limit))
+
+
+def detect_gpu(nvml: Any = None) -> Gpu | None:
+    """CUDA's first GPU by NVML, or None without a driver.
+
+    NVML starts on Jetson Orin and then refuses nearly every question, so each is asked apart.
+
+    Args:
+        nvml: a module with pynvml's functions; None: pynvml.
+    """
+    with first_gpu(nvml) as gpu:
+        name = gpu.ask("nvmlDeviceGetName") if gpu else None
+        if gpu is None or name is None:
+            return None
+        capability = gpu.ask("nvmlDeviceGetCudaComputeCapability")
+        memory = gpu.ask("nvmlDeviceGetMemoryInfo")
+        cuda = gpu.ask_system("nvmlSystemGetCudaDriverVersion")
+        return Gpu(
+            name=name,
+            compute_capability=capability[0] * 10 + capability[1] if capability else None,
+            driver=gpu.ask_system("nvmlSystemGetDriverVersion"),
+            memory_bytes=int(memory.total) if memory else None,
+            # 13020 is 13.2: NVML_CUDA_DRIVER_VERSION_MAJOR and _MINOR of nvml.h.
+            cuda=f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else None,
+            remark=gpu.remark,
+        )
+
+
+class NvmlGpu:
+    """A GPU that NVML lists; questions go by the names of its functions.
+
+    Args:
+        nvml: a module with pynvml's functions, started.
+        handle: of the GPU; None: of none, for questions to the system alone.
+        remark: why it may not be the one that CUDA takes.
+    """
+
+    def __init__(self, nvml: Any, handle: Any, remark: str = "") -> None:
+        self._nvml, self._handle = nvml, handle
+        self.remark = remark
+
+    def ask(self, function: str, *arguments: Any) -> Any:
+        """What a function says of the GPU; None where it is refused, or unknown to this pynvml."""
+        return self.ask_system(function, self._handle, *arguments)
+
+    def ask_system(self, function: str, *arguments: Any) -> Any:
+        """What a function says that takes no GPU; None as above."""
+        question = getattr(self._nvml, function, None)
+        if question is None:
+            return None
+        try:
+            answer = question(*arguments)
+        except self._nvml.NVMLError:
+            return None
+        # Old releases of pynvml answer in bytes.
+        return answer.decode() if isinstance(answer, bytes) else answer
+
+
+@contextmanager
+def first_gpu(nvml: Any = None) -> Iterator[NvmlGpu | None]:
+    """CUDA's first GPU for the length of a with block; None where NVML does not start or lists none.
+
+    Args:
+        nvml: a module with pynvml's functions; None: pynvml.
+    """
+    if nvml is None:
+        import pynvml
+
+        nvml = pynvml
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
+        yield None
+        return
+    try:
+        try:
+            gpu = NvmlGpu(nvml, *cudas_handle(nvml))
+        except nvml.NVMLError:
+            gpu = None
+        yield gpu
+    finally:
+        nvml.nvmlShutdown()
+
+
+def cudas_handle(nvml: Any) -> tuple[Any, str]:
+    """NVML's handle of the GPU that CUDA calls device 0; NVML's own first one may be another.
+
+    Args:
+        nvml: a module with pynvml's functions, started.
+
+    Returns:
+        The handle, and a remark where it may be the wrong one.
+
+    Raises:
+        nvml.NVMLError: NVML lists no GPU.
+    """
+    system = NvmlGpu(nvml, None)
+    count = system.ask_system("nvmlDeviceGetCount") or 1
+    if count == 1:
+        return nvml.nvmlDeviceGetHandleByIndex(0), ""
+    bus_id = device_0_bus_id()
+    handle = system.ask_system("nvmlDeviceGetHandleByPciBusId", bus_id) if bus_id else None
+    if handle is not None:
+        return handle, ""
+    remark = f"{count} GPUs are here, which of them CUDA uses could not be found out: this is NVML's first"
+    return nvml.nvmlDeviceGetHandleByIndex(0), remark
+
+
+def _l4t(root: Path) -> str | None:
+    """From a line such as "# R36 (release), REVISION: 4.3, GCID: ..."; REVISION may be "4" alone."""
+    found = re.search(r"R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)", _text(root / "etc/nv_tegra_release"))
+    if found is None:
+        return None
+    parts = [found[1], *found[2].strip(".").split(".")]
+    return ".".join([*parts, "0"] if len(parts) == 2 else parts)
+
+
+def _jetpack(root: Path, l4t: str | None) -> str | None:
+    installed = system_packages(root, re.compile("nvidia-jetpack")).get("nvidia-jetpack", "")
+    number = re.match(r"[\d.]+", installed)
+    return number[0] if number else _JETPACK_OF_L4T.get(l4t or "")
+
+
+def power_mode(root: Path = Path("/")) -> str | None:
+    """What nvpmodel last set: its number from the status file, its name from the configuration."""
+    number = _field(root / "var/lib/nvpmodel/status", r"pmode:\s*(\d+)")
+    if number is None:
+        return None
+    name = _field(root / "etc/nvpmodel.conf", rf"<\s*POWER_MODEL\s+ID={int(number)}\s+NAME=(\S+)\s*>")
+    return f"{int(number)} {name}" if name else str(int(number))
+
+
+def _board(root: Path) -> str | None:
+    """Device trees end their strings with a zero byte."""
+    for place in ("proc/device-tree/model", "sys/firmware/devicetree/base/model"):
+        if name := _text(root / place).strip("\0\n "):
+            return name
+    return None
+
+
+def _memory_bytes(root: Path) -> int | None:
+    kib = _field(root / "proc/meminfo", r"^MemTotal:\s*(\d+) kB")
+    return int(kib) * 1024 if kib else None
+
+
+def _field(path: Path, pattern: str) -> str | None:
+    found = re.search(pattern, _text(path), re.MULTILINE)
+    return found[1].strip() if found else None
+
+
+def _text(path: Path) -> str:
+    """A file's content; empty where there is none or it may not be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,1 @@
+"""Sensors of power: one kind of hardware a file."""

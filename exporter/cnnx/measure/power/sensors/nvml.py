@@ -1,0 +1,159 @@
+"""Power and energy of an NVIDIA GPU by NVML. What is there is found out by reading a value.
+
+NVML starts on a Jetson Orin, names the GPU and then answers NotSupported to power and energy
+(JetPack 7.2.1, driver 595.78).
+
+Sources: NVML API reference, nvmlDeviceGetPowerUsage, nvmlDeviceGetTotalEnergyConsumption and
+NVML_FI_DEV_POWER_*; "Part-time Power Measurements" (arXiv 2312.02741).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cnnx.machine.environment import cudas_handle
+from cnnx.measure.power.sensors.sensor import (
+    Channel,
+    Clock,
+    PolledSensor,
+    Quantity,
+    Rail,
+    SensorInfo,
+    Total,
+    Uncertainty,
+    Unsupported,
+    monotonic_ns,
+)
+
+# NVML's names for what is asked. The numbers are its interface (nvml.h), so they hold for any binding.
+FIELD_AVERAGE = 185
+FIELD_INSTANT = 186
+_SUCCESS = 0
+_ARCH_AMPERE = 7
+_ARCH_UNKNOWN = 0xFFFFFFFF
+_GA100 = (8, 0)
+_SECOND_NS = 1_000_000_000
+
+NAMES = ("nvml-instant", "nvml-average", "nvml-usage", "nvml-energy")
+
+_UNCERTAINTY = Uncertainty(
+    0.05, 1.0, "NVML: within 5 % on Fermi and Kepler; NVIDIA states nothing for later ones, taken over"
+)
+_PART_TIME = (
+    "A100 and H100 look at a quarter of the time only (arXiv 2312.02741): a load that repeats in step with "
+    "that is misread"
+)
+_DEVICE = "GPU board: GPU, memory and their regulators"
+
+
+def find_nvml(*, nvml: Any = None, clock: Clock = monotonic_ns) -> list[PolledSensor | Unsupported]:
+    """One entry for each of `NAMES`, of the GPU that CUDA takes: a sensor, or why it is not supported.
+
+    Args:
+        nvml: a module with pynvml's functions; None: pynvml. Tests give an object of theirs.
+        clock: of the readings.
+    """
+    if nvml is None:
+        import pynvml
+
+        nvml = pynvml
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        return [Unsupported(name, f"NVML: {error}") for name in NAMES]
+    try:
+        return _sensors(_Gpu(nvml, *cudas_handle(nvml)), nvml, clock)
+    except nvml.NVMLError as error:
+        return [Unsupported(name, f"NVML: {error}") for name in NAMES]
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _sensors(gpu: _Gpu, nvml: Any, clock: Clock) -> list[PolledSensor | Unsupported]:
+    channels: list[tuple[str, Quantity, int, Channel]] = [
+        ("nvml-instant", "power_mw", 0, gpu.field(FIELD_INSTANT)),
+        ("nvml-average", "power_mw", _SECOND_NS, gpu.field(FIELD_AVERAGE)),
+        ("nvml-usage", "power_mw", gpu.usage_window_ns(), gpu.function(nvml.nvmlDeviceGetPowerUsage)),
+        ("nvml-energy", "energy_mj", 0, gpu.function(nvml.nvmlDeviceGetTotalEnergyConsumption)),
+    ]
+    return [gpu.sensor(*channel, clock=clock) for channel in channels]
+
+
+class _Gpu:
+    """One GPU. What it last refused with is kept as the reason."""
+
+    def __init__(self, nvml: Any, handle: Any, remark: str) -> None:
+        self._nvml, self._handle, self._remark = nvml, handle, remark
+        self._refusal = "no value"
+
+    def sensor(
+        self, name: str, quantity: Quantity, window_ns: int, channel: Channel, *, clock: Clock
+    ) -> PolledSensor | Unsupported:
+        """A sensor of one rail, or why it gives no value."""
+        if channel() is None:
+            return Unsupported(name, f"NVML: {self._refusal}")
+        info = SensorInfo(
+            name=name,
+            quantity=quantity,
+            rails=(Rail("GPU board", _DEVICE),),
+            total=Total(("GPU board",), _DEVICE),
+            rate_hz=None,
+            window_ns=window_ns,
+            uncertainty=_UNCERTAINTY,
+            notes=self._notes(window_ns),
+        )
+        # NVML counts its initializations (nvmlInit_v2, "a reference count"): each sensor holds one.
+        self._nvml.nvmlInit()
+        return PolledSensor(info, [channel], clock=clock, close=self._nvml.nvmlShutdown)
+
+    def function(self, question: Callable[[Any], int]) -> Channel:
+        """What a function of NVML answers: mW or mJ."""
+
+        def channel() -> float | None:
+            try:
+                return float(question(self._handle))
+            except self._nvml.NVMLError as error:
+                self._refusal = str(error)
+                return None
+
+        return channel
+
+    def field(self, number: int) -> Channel:
+        """What a field holds, in mW. The call may succeed and the field alone be refused."""
+
+        def channel() -> float | None:
+            try:
+                (value,) = self._nvml.nvmlDeviceGetFieldValues(self._handle, [number])
+            except self._nvml.NVMLError as error:
+                self._refusal = str(error)
+                return None
+            if value.nvmlReturn != _SUCCESS:
+                self._refusal = f"field {number} refused with code {value.nvmlReturn}"
+                return None
+            return float(value.value.uiVal)
+
+        return channel
+
+    def usage_window_ns(self) -> int:
+        """Over which nvmlDeviceGetPowerUsage averages: 1 s on Ampere and later, except GA100."""
+        architecture = self._ask(self._nvml.nvmlDeviceGetArchitecture)
+        capability = self._ask(self._nvml.nvmlDeviceGetCudaComputeCapability)
+        averages = architecture not in (None, _ARCH_UNKNOWN) and architecture >= _ARCH_AMPERE
+        return _SECOND_NS if averages and tuple(capability or ()) != _GA100 else 0
+
+    def _notes(self, window_ns: int) -> tuple[str, ...]:
+        name = self._ask(self._nvml.nvmlDeviceGetName)
+        name = name.decode() if isinstance(name, bytes) else name
+        notes = [note for note in (name, self._remark) if note]
+        if name and any(chip in name.replace("-", " ").split() for chip in ("A100", "H100")):
+            notes.append(_PART_TIME)
+        if window_ns:
+            notes.append("each value is the mean of the last second")
+        return tuple(notes)
+
+    def _ask(self, question: Callable[[Any], Any]) -> Any:
+        try:
+            return question(self._handle)
+        except self._nvml.NVMLError:
+            return None

@@ -1,0 +1,1 @@
+"""`bench`: latency, memory and energy of what runs here."""

@@ -1,0 +1,283 @@
+"""`bench`: finished bundles side by side, over batches; energy in a pass of its own for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnx.bundle import Bundle
+from cnnx.data.normalize import normalize
+from cnnx.errors import CnnxError, EnvironmentLacks, UsageError
+from cnnx.measure.samples import samples_needed
+from cnnx.pipeline.bench.energy import Chosen, PowerPass, choose_sampler, how_long, measure_use
+from cnnx.pipeline.bench.energy_use import EnergyUse, ratios_of
+from cnnx.pipeline.bench.latency import POOL, Effort, measure_pools
+from cnnx.pipeline.bench.measurement import Measurement, Unmeasured, advice_of
+from cnnx.pipeline.finished import keep, recipe_of
+from cnnx.pipeline.progress import Event, Listener, Steps, silent
+from cnnx.pipeline.results import BenchResult
+from cnnx.pipeline.target import OpenSubject, open_subject
+from cnnx.record import Subject
+
+# Samples by which a ratio of two networks gets an interval: ten turns of ten.
+_TO_COMPARE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Taker:
+    """What takes turns: something of a bundle that runs here."""
+
+    home: Bundle
+    opened: OpenSubject
+
+    @property
+    def subject(self) -> Subject:
+        """What it is."""
+        return self.opened.subject
+
+
+def bench(
+    bundle: str | Path | Sequence[str | Path],
+    *,
+    target: str = "auto",
+    engine: str | Sequence[str] | None = None,
+    batch: int | Sequence[int] = 1,
+    seconds: float = 3.0,
+    percentile: float = 99.0,
+    cuda_graph: bool | None = None,
+    layers: bool = False,
+    power: PowerPass | None = None,
+    listener: Listener = silent,
+) -> BenchResult:
+    """Measure latency and memory of what runs here, on the self-test's pictures; energy if asked.
+
+    Several bundles and engines take turns, so that what drifts on the machine hits all alike: FP16 and INT8
+    of one network can be compared. Each measurement is kept as a record in its bundle's runs/.
+
+    Args:
+        bundle: a bundle's folder, or several.
+        target: "auto" or a runtime's name.
+        engine: identity of the engine to take of each bundle, or several, of which each bundle's own take
+            turns; None: see `open_subject`.
+        batch: pictures a run, or several sizes to measure one after another.
+        seconds: the least time to measure each for; as many samples as the percentile needs are taken.
+        percentile: to be told, in percent; more samples for a higher one.
+        cuda_graph: launch an engine's kernels as one CUDA graph; None: where that is possible.
+        layers: time layers, too, in a session of their own.
+        power: how to measure energy, after latency, in a pass of its own for each of them at each batch,
+            one after another; None: not. A pass that fails is a row with its reason.
+        listener: told of progress.
+
+    Raises:
+        UsageError: options that make no sense, no such engine, or no bundle takes any of the batches.
+        EnvironmentLacks: energy is asked for and no sensor sees a device; told before anything is measured.
+        WriteFailed: records cannot be kept, which is told before, too.
+    """
+    paths = [bundle] if isinstance(bundle, (str, Path)) else list(bundle)
+    batches = [batch] if isinstance(batch, int) else list(dict.fromkeys(batch))
+    _check(paths, batches)
+    check_effort(seconds, percentile)
+    steps = Steps(listener)
+    bundles = [Bundle.open(Path(path)) for path in paths]
+    for opened in bundles:
+        opened.check_place("runs")
+    takers = _takers(bundles, target, [engine] if isinstance(engine, str) else engine)
+    _check_ranges(bundles, batches)
+    if power:
+        _check_sensors(power, [taker.opened for taker in takers])
+        passes = sum(not _out_of_range(taker.home, size) for taker in takers for size in batches)
+        listener(Event(f"Energy after latency: {how_long(power.plan, passes)}.", note=True))
+    effort = Effort(
+        seconds,
+        min_samples=max(samples_needed(percentile / 100), _TO_COMPARE if len(takers) > 1 else 1),
+        max_seconds=max(60.0, 3 * seconds) * len(takers),
+        percentile=percentile,
+        cuda_graph=cuda_graph,
+        layers=layers,
+    )
+    measured: list[Measurement] = []
+    unmeasured: list[Unmeasured] = []
+    for size in batches:
+        found, failed = _at(size, takers, effort, steps)
+        measured += found
+        unmeasured += failed
+    if not measured:
+        raise unmeasured[0].error
+    uses, without = _energies(takers, measured, power, steps) if power else ((), ())
+    return BenchResult(
+        bundles=tuple(bundles),
+        measurements=tuple(measured),
+        unmeasured=tuple(unmeasured),
+        advice=advice_of(measured),
+        steps=tuple(steps.times),
+        energy=uses,
+        energy_unmeasured=without,
+        energy_ratios=ratios_of(uses),
+    )
+
+
+def _takers(bundles: Sequence[Bundle], target: str, engines: Sequence[str] | None) -> list[_Taker]:
+    """Of each bundle the engines that it holds of those named, or the usual one.
+
+    Raises:
+        UsageError: a bundle holds none of them, or none holds one; what `open_subject` says.
+    """
+    found = []
+    for home in bundles:
+        held = {engine.identity for engine in home.engines()}
+        mine = [name for name in dict.fromkeys(engines or ()) if name in held]
+        asked: list[str | None] = [*mine] or [engines[0] if engines else None]
+        found += [_Taker(home, open_subject(home, target, engine=name)) for name in asked]
+    taken = {taker.subject.engine for taker in found}
+    for name in engines or ():
+        if name not in taken:
+            open_subject(bundles[0], target, engine=name)  # refuses it
+    return found
+
+
+def _at(
+    size: int, takers: Sequence[_Taker], effort: Effort, steps: Steps
+) -> tuple[tuple[Measurement, ...], tuple[Unmeasured, ...]]:
+    """One batch: those that take it side by side, the others as rows with their reason."""
+    taking: list[_Taker] = []
+    rows: list[Unmeasured] = []
+    for taker in takers:
+        if error := _out_of_range(taker.home, size):
+            rows.append(Unmeasured(taker.subject, size, error))
+        else:
+            taking.append(taker)
+    if not taking:
+        return (), tuple(rows)
+    found, failed = measure_pools(
+        [taker.opened for taker in taking],
+        [pool_of(taker.home, size) for taker in taking],
+        batch=size,
+        effort=effort,
+        steps=steps,
+    )
+    homes = {taker.subject: taker.home for taker in taking}
+    for measured in found:
+        keep(homes[measured.subject], "benchmark", measured.subject, measured.as_dict())
+    return found, (*rows, *failed)
+
+
+def _check(paths: Sequence[str | Path], batches: Sequence[int]) -> None:
+    if not paths or not batches:
+        raise UsageError("a benchmark needs a bundle and a batch", mend="cnnx bench BUNDLE --batch 1")
+    if len({Path(path).resolve() for path in paths}) < len(paths):
+        raise UsageError("a bundle is named twice", mend="name each once")
+
+
+def check_effort(seconds: float, percentile: float) -> None:
+    """Refuse, before any work, what cannot be measured.
+
+    Raises:
+        UsageError: no time, or a percentile that is none.
+    """
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"measuring for {seconds} seconds makes no sense", mend="--seconds 3")
+    if not 50 <= percentile < 100:
+        raise UsageError(f"--percentile is in percent, from 50 to below 100, not {percentile:g}")
+
+
+def _check_ranges(bundles: Sequence[Bundle], batches: Sequence[int]) -> None:
+    """Refuse what would come to nothing but rows of reasons."""
+    errors = [_out_of_range(one, size) for one in bundles for size in batches]
+    if all(errors) and errors[0]:
+        raise errors[0]
+
+
+def _check_sensors(power: PowerPass, subjects: Sequence[OpenSubject]) -> None:
+    """Refuse, before minutes are spent, where no sensor sees any of the devices."""
+    errors = [_unseen(power, device) for device in dict.fromkeys(one.subject.device for one in subjects)]
+    if all(errors) and errors[0]:
+        raise errors[0]
+
+
+def _unseen(power: PowerPass, device: str) -> EnvironmentLacks | None:
+    try:
+        choose_sampler(power, device)
+    except EnvironmentLacks as error:
+        return error
+    return None
+
+
+def _out_of_range(bundle: Bundle, size: int) -> UsageError | None:
+    low, high = bundle.manifest.batch
+    if low <= size <= high:
+        return None
+    return UsageError(
+        f"the graph takes batches of {low} to {high}, not {size}",
+        mend=f"export it with --batch {min(low, size)}..{max(high, size)}",
+    )
+
+
+def pool_of(bundle: Bundle, size: int) -> NDArray[np.float32]:
+    """Pictures to measure on, normalised, (M, C, H, W)."""
+    pixels = bundle.reference().crops[: max(size, POOL)]
+    return normalize(pixels, recipe_of(bundle.manifest).preprocessing)
+
+
+def _energies(
+    takers: Sequence[_Taker],
+    measured: Sequence[Measurement],
+    power: PowerPass,
+    steps: Steps,
+) -> tuple[tuple[EnergyUse, ...], tuple[Unmeasured, ...]]:
+    """One pass after another: two at a time would each count the other's energy. One that fails is a row."""
+    latencies = {(one.subject, one.latency.batch): one for one in measured}
+    passes = [
+        (taker.home, taker.opened, one)
+        for taker in takers
+        for one in latencies.values()
+        if one.subject == taker.subject
+    ]
+    uses: list[EnergyUse] = []
+    failed: list[Unmeasured] = []
+    for number, (bundle, subject, one) in enumerate(passes, start=1):
+        batch = one.latency.batch
+        which = f" {number} of {len(passes)}: {one.subject.precision}, batch {batch}"
+        title = f"energy{which if len(passes) > 1 else ''}"
+        try:
+            chosen = choose_sampler(power, one.subject.device)
+            uses.append(energy_of(bundle, subject, one, power=power, chosen=chosen, steps=steps, title=title))
+        except CnnxError as error:
+            failed.append(Unmeasured(one.subject, batch, error))
+    return tuple(uses), tuple(failed)
+
+
+def energy_of(
+    bundle: Bundle,
+    subject: OpenSubject,
+    measured: Measurement,
+    *,
+    power: PowerPass,
+    chosen: Chosen,
+    steps: Steps,
+    title: str = "energy",
+) -> EnergyUse:
+    """Measure the energy of what latency was measured of, in the same way, and keep the record.
+
+    Raises:
+        EnvironmentLacks: the sensor stopped, or the network does not run.
+    """
+    batch = measured.latency.batch
+    use = measure_use(
+        subject,
+        pool_of(bundle, batch),
+        batch=batch,
+        cuda_graph=measured.conditions.cuda_graph,
+        power=power,
+        chosen=chosen,
+        run_ns=measured.latency.mean_ns,
+        remark=measured.remark,
+        steps=steps,
+        title=title,
+    )
+    keep(bundle, "energy", use.subject, use.as_dict())
+    return use

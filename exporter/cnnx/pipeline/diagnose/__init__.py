@@ -1,0 +1,1 @@
+"""`diagnose`: which INT8 layers do the damage."""

@@ -1,0 +1,148 @@
+"""What INT8 does to a network, in figures: layer by layer on pictures, tensor by tensor from the ranges."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnx.agreement import Likeness, compare
+from cnnx.pipeline.progress import Progress
+from cnnx.pipeline.quantizer import Quantizer
+from cnnx.pipeline.search.trials import Trials
+from cnnx.pipeline.steps.inference import ORT, ran_by
+from cnnx.pipeline.steps.typed_graph import observed_maxima
+from cnnx.quant.calibration import Calibration
+from cnnx.quant.coverage import Coverage, coverage
+from cnnx.store.cache import digest_of
+from cnnx.store.own_code import own_code
+
+_FILE, _LOGITS = "damage.json", "logits.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What was tried.
+
+    Attributes:
+        floor: no layer in INT8: what FP16 alone makes.
+        whole: the bundle's graph.
+        alone: INT8 layer -> the network with it alone in INT8.
+        original: logits of the FP32 graph.
+        int8: logits of the bundle's graph.
+    """
+
+    floor: Likeness
+    whole: Likeness
+    alone: Mapping[str, Likeness]
+    original: NDArray[np.float32]
+    int8: NDArray[np.float32]
+
+
+def damage_step(
+    quantizer: Quantizer,
+    calibration: Calibration,
+    pixels: NDArray[np.uint8],
+    *,
+    pictures: str,
+    layers: Sequence[str],
+) -> Damage:
+    """Try each layer alone in INT8. Who was stopped goes on where they were.
+
+    Args:
+        quantizer: what the bundle's graph was made by.
+        calibration: the bundle's.
+        pixels: pictures (N, H, W, C).
+        pictures: digest of their list.
+        layers: the bundle's INT8 layers.
+    """
+    recipe = quantizer.recipe
+    inputs = {
+        "graph": quantizer.graph.key,
+        "calibration": digest_of(json.loads(calibration.to_json())),
+        "pictures": pictures,
+        "images": len(pixels),
+        "preprocessing": dataclasses.asdict(recipe.preprocessing),
+        "policy": dataclasses.asdict(recipe.precision),
+        "layers": layers,
+        "scales": quantizer.scales,
+        "code": own_code(__name__, ORT),
+        **ran_by(),
+    }
+    journal = quantizer.steps.store.partial("damage", inputs)
+
+    def fill(folder: Path, progress: Progress) -> None:
+        total = len(layers) + 3
+        trials = Trials(quantizer, calibration, pixels, layers=layers, journal=journal)
+        progress(1, total)
+        int8 = trials.logits(frozenset(layers))
+        progress(2, total)
+        floor = trials(frozenset())
+        progress(3, total)
+        alone = {}
+        for number, layer in enumerate(layers, start=4):
+            alone[layer] = dataclasses.asdict(trials(frozenset([layer])))
+            progress(number, total)
+        found = {"floor": dataclasses.asdict(floor), "alone": alone}
+        (folder / _FILE).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        with (folder / _LOGITS).open("wb") as file:
+            np.savez_compressed(file, original=trials.original, int8=int8)
+        journal.remove()
+
+    entry = quantizer.steps.make("each layer alone in INT8", "damage", inputs, fill)
+    found = json.loads((entry.folder / _FILE).read_text(encoding="utf-8"))
+    with np.load(entry.folder / _LOGITS, allow_pickle=False) as saved:
+        original, int8 = saved["original"], saved["int8"]
+    return Damage(
+        floor=Likeness(**found["floor"]),
+        whole=compare(original, int8),
+        alone={layer: Likeness(**likeness) for layer, likeness in found["alone"].items()},
+        original=original,
+        int8=int8,
+    )
+
+
+def coverages(quantizer: Quantizer, calibration: Calibration) -> tuple[Coverage, ...]:
+    """Every tensor that carries Q/DQ, in the order they are first read."""
+    from cnnx.graph.load import load_model
+    from cnnx.graph.passes.qdq import scales_from_amax
+    from cnnx.graph.policy.placement import plan_layers, quantized_uses
+
+    model = load_model(quantizer.graph.model)
+    plan = plan_layers(
+        model,
+        precision="int8",
+        policy=quantizer.recipe.precision,
+        maxima=observed_maxima(calibration),
+        scales=quantizer.scales,
+    )
+    seen = quantizer.statistics.read()
+    found = []
+    for tensor, readers in quantized_uses(model, plan).items():
+        step = scales_from_amax(np.array(calibration.ranges[tensor].amax), scales=quantizer.scales)
+        found.append(coverage(seen, tensor, step=float(step), read_by=readers))
+    return tuple(found)
+
+
+def weights_lost(quantizer: Quantizer, layers: Sequence[str]) -> dict[str, float]:
+    """INT8 layer -> share of its weights other than zero that round to zero."""
+    from cnnx.graph import edit
+    from cnnx.graph.load import load_model
+    from cnnx.graph.passes.qdq import quantize_weight
+
+    model = load_model(quantizer.graph.model)
+    constants = edit.initializers(model.graph)
+    found = {}
+    for node in model.graph.node:
+        axis = edit.weight_axis(node, constants) if node.name in layers else None
+        if axis is not None:
+            weight = edit.array(constants[node.input[1]])
+            integers, _ = quantize_weight(weight, axis=axis, scales=quantizer.scales)
+            alive = weight != 0
+            found[node.name] = float(np.mean(integers[alive] == 0)) if alive.any() else 0.0
+    return found

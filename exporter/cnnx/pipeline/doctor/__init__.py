@@ -1,0 +1,1 @@
+"""`doctor`: what works on this machine, what does not, and why."""

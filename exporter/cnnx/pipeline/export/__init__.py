@@ -1,0 +1,1 @@
+"""`export` and `calibrate`: from a network to a judged bundle."""

@@ -1,0 +1,130 @@
+"""Ranges without an export: by every method side by side, and how far they hang on the pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from cnnx.data.crops import Crops
+from cnnx.errors import UsageError
+from cnnx.pipeline.export.options import check_calibrator, with_options
+from cnnx.pipeline.preconditions.ahead import Ahead
+from cnnx.pipeline.preconditions.refusals import open_checked
+from cnnx.pipeline.progress import Listener, Steps, silent
+from cnnx.pipeline.quantizer import Quantizer
+from cnnx.pipeline.results import CalibrateResult, MethodRange, TensorMethods
+from cnnx.pipeline.search.folds import Folds, fold_crops, folds_step, observe_by_fold, verdict
+from cnnx.pipeline.search.method import AUTO, SELECTION_IMAGES, Candidate, choose_method
+from cnnx.pipeline.steps.definition import resolve
+from cnnx.pipeline.steps.fp32_graph import export_step
+from cnnx.pipeline.steps.images import few_ranges, picture_sets, remarks
+from cnnx.quant.calibration import Calibration
+from cnnx.quant.methods import METHODS
+
+
+def calibrate(
+    model: str,
+    *,
+    weights: str = "pretrained",
+    calibration_data: str | None = None,
+    calibration_images: int | None = None,
+    method: str | None = None,
+    equalize: bool | None = None,
+    folds: int | None = None,
+    trust_recipe: bool = False,
+    listener: Listener = silent,
+) -> CalibrateResult:
+    """Take the ranges that INT8 would get, without making a bundle.
+
+    One pass over the pictures serves every method, and a later export of the same pictures needs none.
+
+    Args:
+        model: a recipe's name, a recipe file, or an ONNX file.
+        weights: "pretrained", "standin", or a checkpoint.
+        calibration_data: a built-in set, a folder, or a list of files; the recipe's otherwise.
+        calibration_images: how many of them at most.
+        method: the only one to show, or "auto": the one that held-out pictures choose; all otherwise. Folds
+            are compared by it; by the recipe's otherwise.
+        equalize: whether channels are scaled first; the recipe's otherwise.
+        folds: deal the pictures out into so many disjoint sets, and say how far ranges and the quantized
+            network's error move from one to the other.
+        trust_recipe: let the recipe's own Python code run.
+        listener: told of progress.
+
+    Raises:
+        CnnxError: see `cnnx.errors`; each kind has its exit code.
+    """
+    started = time.perf_counter()
+    if folds is not None and folds < 2:
+        raise UsageError(f"--folds {folds}: nothing could be compared", mend="--folds 5")
+    steps = Steps(listener)
+    recipe = with_options(
+        resolve(model, trust_recipe=trust_recipe),
+        calibration=(calibration_data, calibration_images),
+        equalize=equalize,
+    )
+    chosen = method or recipe.calibration.method
+    check_calibrator(chosen)
+    count = SELECTION_IMAGES if folds or method == AUTO else 0
+    ahead = Ahead(recipe, weights, precision=None, validates=False, selects=count, folds=folds or 0)
+    source = open_checked(ahead, steps, trust_recipe=trust_recipe)
+    batch = source.batch((1, 1))
+    graph = export_step(steps, source, batch=batch)
+    pictures = picture_sets(steps, recipe, validates=False, calibrates=True, selects=count)
+    calibration, selection = pictures.calibration, pictures.selection
+    assert calibration is not None
+    dealt = fold_crops(calibration, folds, batch=batch[0]) if folds else ()
+    if dealt:
+        quantizer, parts = observe_by_fold(steps, graph, calibration, dealt, recipe)
+    else:
+        quantizer, parts = Quantizer.observe(steps, graph, calibration, recipe), ()
+    candidates: tuple[Candidate, ...] = ()
+    if selection and chosen == AUTO:
+        candidates = choose_method(quantizer, selection)
+        chosen = candidates[0].method
+    compared = folds_step(quantizer, parts, selection, method=chosen) if selection and parts else None
+    shown = {name: quantizer.ranges(name).read() for name in ([chosen] if method else METHODS)}
+    return CalibrateResult(
+        network=recipe.name,
+        images=len(calibration),
+        image_set=calibration.name,
+        selection_images=len(selection) if selection else 0,
+        equalized=recipe.precision.equalize,
+        tensors=_side_by_side(shown, quantizer.statistics.read().sampled),
+        folds=compared,
+        candidates=candidates,
+        notes=(*_notes(shown, calibration, compared), *remarks(calibration, selection, None)),
+        steps=tuple(steps.times),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _side_by_side(shown: Mapping[str, Calibration], names: Sequence[str]) -> tuple[TensorMethods, ...]:
+    any_of_them = next(iter(shown.values()))
+    return tuple(
+        TensorMethods(
+            tensor=name,
+            maximum=any_of_them.ranges[name].maximum,
+            zeros_share=any_of_them.ranges[name].zeros_share,
+            nonfinite=any_of_them.nonfinite.get(name, 0),
+            methods={
+                method: MethodRange(each.ranges[name].amax, each.ranges[name].saturated_share)
+                for method, each in shown.items()
+            },
+        )
+        for name in names
+    )
+
+
+def _notes(shown: Mapping[str, Calibration], calibration: Crops, compared: Folds | None) -> tuple[str, ...]:
+    ranges = next(iter(shown.values())).ranges
+    if not ranges:
+        return ("No layer of this network can be INT8: no tensor needs a range.",)
+    none = [name for name, tensor in ranges.items() if tensor.amax == 0]
+    notes = list(verdict(compared) if compared else few_ranges(calibration))
+    if none:
+        notes.append(
+            f"{len(none)} tensors get no range, for they are zero or not finite, and the layers that read "
+            f"them stay out of INT8: {', '.join(none[:3])}"
+        )
+    return tuple(notes)

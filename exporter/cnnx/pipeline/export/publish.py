@@ -1,0 +1,120 @@
+"""From what the steps left to a bundle in its place."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+from pathlib import Path
+
+from cnnx.bundle import CALIBRATION, LABELS, MODEL, REFERENCE, Bundle, is_bundle
+from cnnx.bundle.manifest import ImageList, Manifest, TensorInfo
+from cnnx.bundle.reference import Reference, self_test_places
+from cnnx.bundle.writing import new_bundle, seal
+from cnnx.data.class_names import read_labels
+from cnnx.data.crops import Crops
+from cnnx.errors import BundleError
+from cnnx.machine.environment import installed_version
+from cnnx.pipeline.export.parts import Job, Parts
+from cnnx.pipeline.progress import Progress, Steps
+from cnnx.pipeline.steps.inference import graph_logits
+from cnnx.recipe import Recipe
+from cnnx.store.cache import digest_of
+from cnnx.store.own_code import own_code
+
+_TOOLS = ("cnnx", "numpy", "onnx", "onnxruntime", "onnxscript", "pillow", "torch")
+
+
+def publish(job: Job, parts: Parts, steps: Steps, *, force: bool = False) -> tuple[Bundle, bool]:
+    """The bundle at its place, and whether it stood there already, made from exactly these inputs."""
+    manifest = _manifest(job, parts)
+    if is_bundle(job.out):
+        with contextlib.suppress(BundleError):  # another is replaced, or refused
+            standing = Bundle.open(job.out)
+            if standing.manifest.fingerprint == manifest.fingerprint:
+                return standing, True
+    reference = steps.run("self-test", lambda progress: _reference(job, parts, progress))
+
+    def work(_: Progress) -> Bundle:
+        with new_bundle(job.out, force=force) as draft:
+            _fill(draft, job, parts, reference)
+            seal(draft, manifest)
+        return Bundle.open(job.out, verify=False)
+
+    return steps.run("bundle", work), False
+
+
+def _reference(job: Job, parts: Parts, progress: Progress) -> Reference:
+    """Some of the validation images, with what the original and the typed graph make of them."""
+    crops, logits = parts.validation, parts.logits
+    places = self_test_places(len(crops), crops.pixels[0].nbytes + 2 * logits[0].nbytes)
+    chosen = crops.only(places)
+    return Reference(
+        crops=chosen.pixels,
+        original=logits[places],
+        graph=graph_logits(parts.typed.model, chosen.pixels, job.recipe.preprocessing, progress=progress),
+        labels=chosen.labels,
+        ids=chosen.ids,
+        used=tuple(
+            digest for used in (parts.calibration, parts.selection) if used for digest in used.digests
+        ),
+    )
+
+
+def _fill(draft: Path, job: Job, parts: Parts, reference: Reference) -> None:
+    shutil.copyfile(parts.typed.model, draft / MODEL)
+    if parts.ranges:
+        shutil.copyfile(parts.ranges.file, draft / CALIBRATION)
+    reference.save(draft / REFERENCE)
+    if names := class_names(job.recipe):
+        (draft / LABELS).write_text("\n".join(names) + "\n", encoding="utf-8")
+
+
+def class_names(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the recipe's classes, where it has any.
+
+    Raises:
+        RecipeError: see `cnnx.data.class_names.read_labels`.
+    """
+    file = recipe.labels_file
+    return read_labels(file, recipe.model.classes) if file else ()
+
+
+def _manifest(job: Job, parts: Parts) -> Manifest:
+    recipe, weights = job.recipe, parts.original.weights
+    described = parts.described
+    batch = job.batch[0] if job.batch[0] == job.batch[1] else None
+    images = {"validation": _listed(parts.validation)}
+    if parts.calibration:
+        images["calibration"] = _listed(parts.calibration)
+    if parts.selection:
+        images["selection"] = _listed(parts.selection)
+    manifest = Manifest(
+        name=f"{recipe.name}-{job.precision}",
+        precision=job.precision,
+        fingerprint="",
+        recipe=recipe.as_dict(),
+        weights={"kind": weights.kind, "origin": weights.origin, "digest": weights.digest},
+        inputs=(TensorInfo(recipe.input.name, "float32", (batch, *recipe.input.shape), "NCHW"),),
+        outputs=(TensorInfo(described["output"], "float32", (batch, recipe.model.classes), "NC"),),
+        batch=job.batch,
+        classes=recipe.model.classes,
+        scales=job.scales,
+        images=images,
+        layers=tuple(described["layers"]),
+        warnings=tuple(described["warnings"]),
+        versions={name: version for name in _TOOLS if (version := installed_version(name))},
+    )
+    inputs = {
+        "manifest": manifest.as_dict(),
+        "graph": parts.typed.key,
+        "reference": parts.reference.key,
+        "labels": class_names(recipe),
+        "code": own_code("cnnx.bundle", "cnnx.agreement"),
+    }
+    return dataclasses.replace(manifest, fingerprint=digest_of(inputs))
+
+
+def _listed(crops: Crops) -> ImageList:
+    skipped = tuple(f"{each.id}: {each.reason}" for each in crops.skipped)
+    return ImageList(crops.name, crops.source, len(crops), crops.list_digest, crops.synthetic, skipped)

@@ -1,0 +1,1 @@
+"""Records of a bundle: what their results hold, and which of them count."""

@@ -1,0 +1,1 @@
+"""`survey`: many networks on this machine, and the proof that a device works."""

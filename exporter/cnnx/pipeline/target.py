@@ -1,0 +1,224 @@
+"""Which runtime a target stands for here, and what of a bundle this machine can run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnnx import runtimes
+from cnnx.bundle import Bundle
+from cnnx.bundle.engine import Engine
+from cnnx.bundle.manifest import Manifest
+from cnnx.errors import BundleError, CnnxError, MissingExtra, UsageError
+from cnnx.machine.environment import Environment, detect
+from cnnx.record import Subject
+from cnnx.runtimes.engine.network import release_of
+
+
+def choose_runtime(target: str, sm: Sequence[int]) -> runtimes.Runtime:
+    """The runtime a target stands for here.
+
+    "auto": TensorRT where it and a GPU are, else RTX where it can build, else ONNX Runtime. A GPU that is
+    named and not here is RTX's alone to build for.
+
+    Raises:
+        EnvironmentLacks: a named runtime is absent, or builds on a GPU and there is none.
+    """
+    if target != "auto":
+        runtime = runtimes.get(target)
+        if reason := cannot_build(runtime):
+            raise reason
+        runtime.check_capabilities(sm)
+        return runtime
+    tensorrt = runtimes.get("tensorrt")
+    if not sm and tensorrt.cannot_run() is None:
+        return tensorrt
+    rtx = runtimes.get("rtx")
+    if rtx.missing() is None and (sm or rtx.cannot_run() is None):
+        rtx.check_capabilities(sm)
+        return rtx
+    if sm:
+        raise MissingExtra("tensorrt_rtx_bindings", "rtx", purpose="building an engine for a named GPU")
+    return runtimes.get("ort")
+
+
+def cannot_build(runtime: runtimes.Runtime) -> CnnxError | None:
+    """Why a runtime can build nothing here, or None. One that builds on the GPU it is for needs that GPU."""
+    return runtime.missing() if runtime.builds_without_gpu else runtime.cannot_run()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSubject:
+    """Something of a bundle that runs here, and how to open it.
+
+    Attributes:
+        subject: what it is.
+        runtime: what opens it.
+        file: that is opened, its hash checked.
+        options: how it must be opened, whatever is wanted of it.
+        remarks: what is to be known of it beside its figures, a sentence each.
+        batch: of an engine: smallest, the one it is tuned for, and largest; None where they are not known.
+    """
+
+    subject: Subject
+    runtime: runtimes.Runtime
+    file: Path
+    options: runtimes.RunOptions = runtimes.USUAL
+    remarks: tuple[str, ...] = ()
+    batch: tuple[int, int, int] | None = None
+
+    @property
+    def captures(self) -> bool:
+        """Whether it may run as one CUDA graph."""
+        return self.subject.artefact == "engine"
+
+    def wanted(self, *, cuda_graph: bool) -> runtimes.RunOptions:
+        """Its options, with or without a CUDA graph."""
+        return dataclasses.replace(self.options, cuda_graph=cuda_graph)
+
+    def open(self, *, cuda_graph: bool = False) -> runtimes.Session:
+        """Open it; see `cnnx.runtimes.Runtime.open`."""
+        return self.runtime.open(self.file, self.wanted(cuda_graph=cuda_graph))
+
+
+def open_subject(bundle: Bundle, target: str, *, engine: str | None = None) -> OpenSubject:
+    """What of a bundle can run here: for "auto" an engine if one can, else the graph on ONNX Runtime.
+
+    Args:
+        bundle: opened.
+        target: "auto" or a runtime's name.
+        engine: identity of the engine to take; None: TensorRT's before RTX's, and one that was built by the
+            usual options before others, the others being remarked.
+
+    Raises:
+        EnvironmentLacks: a named runtime cannot run here.
+        BundleError: no engine of that runtime, or it was built for another machine.
+        UsageError: no engine of that name, or it is of another runtime than the target.
+    """
+    environment = detect()
+    engines = bundle.engines() if engine is None else (_named(bundle, target, engine),)
+    if ready := _that_run(engines, target, environment, where=bundle.path):
+        return _open_engine(bundle, ready, environment)
+    if engine is not None:
+        target = engines[0].runtime
+    if target not in ("auto", "ort"):
+        runtime = runtimes.get(target)
+        raise runtime.cannot_run() or UsageError(
+            f"the bundle holds no {target} engine",
+            where=bundle.path,
+            mend=f"cnnx build {bundle.path} --target {target}",
+        )
+    ort = runtimes.get("ort")
+    if reason := ort.cannot_run():
+        raise reason
+    manifest = bundle.manifest
+    subject = _subject(manifest, "graph", manifest.files["model.onnx"], f"ort {ort.version()}", ort.device())
+    remarks = () if subject.device.startswith("CPU: ") else _of_gpu(environment)
+    return OpenSubject(subject, ort, bundle.model, remarks=remarks)
+
+
+def _open_engine(bundle: Bundle, ready: Sequence[Engine], environment: Environment) -> OpenSubject:
+    """The first of the engines that run here."""
+    engine, *others = ready
+    runtime = runtimes.get(engine.runtime)
+    version = f"{engine.runtime} {engine.runtime_version}"
+    subject = _subject(bundle.manifest, "engine", engine.digest, version, runtime.device())
+    remarks = _of_gpu(environment)
+    if others:
+        names = ", ".join(other.identity for other in others)
+        remarks = (*remarks, f"Of the bundle's engines {engine.identity} is taken; --engine takes {names}.")
+    return OpenSubject(
+        dataclasses.replace(subject, engine=engine.identity),
+        runtime,
+        bundle.engine_file(engine),
+        runtimes.RunOptions(host_code=engine.version_compatible, dla_core=engine.dla_core),
+        remarks,
+        (engine.batch[0], engine.batch[1], engine.batch[2]) if engine.batch else None,
+    )
+
+
+def _of_gpu(here: Environment) -> tuple[str, ...]:
+    """What the description of the GPU here does not promise, and so clocks and energy do not either."""
+    return (f"{here.gpu.remark}.",) if here.gpu and here.gpu.remark else ()
+
+
+def _named(bundle: Bundle, target: str, identity: str) -> Engine:
+    standing = {engine.identity: engine for engine in bundle.engines()}
+    if identity not in standing:
+        raise UsageError(
+            f"the bundle holds no engine {identity!r}",
+            where=bundle.path,
+            mend=f"choose one of: {', '.join(standing)}" if standing else f"cnnx build {bundle.path}",
+        )
+    engine = standing[identity]
+    if target not in ("auto", engine.runtime):
+        raise UsageError(
+            f"the engine {identity} is of {engine.runtime}, not of {target}", mend="leave --target out"
+        )
+    return engine
+
+
+def _that_run(
+    engines: Sequence[Engine], target: str, environment: Environment, *, where: Path
+) -> list[Engine]:
+    """Engines that this machine can run, the one to take first; none where there is none at all.
+
+    Raises:
+        BundleError: there are engines of runtimes that run here, and none was built for this machine.
+    """
+    found, refusals = [], []
+    for engine in engines:
+        runtime = runtimes.get(engine.runtime)
+        if target not in ("auto", engine.runtime) or runtime.cannot_run() is not None:
+            continue
+        refusal = _refusal(engine, runtime, environment, where=where)
+        if refusal is None:
+            found.append(engine)
+        else:
+            refusals.append(refusal)
+    if refusals and not found:
+        raise refusals[0]
+    return sorted(found, key=_preference, reverse=True)
+
+
+def _preference(engine: Engine) -> tuple[bool, bool, tuple[int, ...]]:
+    """The larger, the sooner: TensorRT's, built by the usual options, and by the newest release."""
+    on_tensorrt = engine.runtime == "tensorrt"
+    special = (
+        engine.dla_core is not None,
+        engine.version_compatible,
+        engine.reach != ("gpu" if on_tensorrt else "compute_capability"),
+        bool(engine.batch) and engine.batch[1] != engine.batch[2],
+    )
+    return on_tensorrt, not any(special), release_of(engine.runtime_version)
+
+
+def _refusal(
+    engine: Engine, runtime: runtimes.Runtime, here: Environment, *, where: Path
+) -> BundleError | None:
+    try:
+        engine.check(
+            runtime_version=runtime.version(),
+            compute_capability=here.gpu.compute_capability if here.gpu else None,
+            gpu=here.gpu.name if here.gpu else None,
+            board=here.board,
+            where=where,
+        )
+    except BundleError as error:
+        return error
+    return None
+
+
+def _subject(manifest: Manifest, artefact: Any, digest: str, runtime: str, device: str) -> Subject:
+    return Subject(
+        manifest.recipe["name"],
+        artefact,
+        digest,
+        manifest.precision,
+        runtime,
+        device,
+        graph_digest=manifest.files["model.onnx"],
+    )

@@ -1,0 +1,315 @@
+"""`validate`: the self-test of what runs here, or a new judgement on images of the user's."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnx.agreement import Gate, Validation, top_k
+from cnnx.bundle import REFERENCE, Bundle
+from cnnx.data.crops import Crops
+from cnnx.data.images import ImageSet
+from cnnx.errors import BundleError, CnnxError, UsageError
+from cnnx.pipeline.finished import judge_session, keep, latest_validation, recipe_of
+from cnnx.pipeline.progress import Event, Listener, Progress, Steps, silent
+from cnnx.pipeline.records.verified import records_of
+from cnnx.pipeline.results import ValidateResult
+from cnnx.pipeline.steps.images import crops_step, image_set
+from cnnx.pipeline.steps.inference import logits_of, refuse_nonfinite
+from cnnx.pipeline.steps.original import Original
+from cnnx.pipeline.target import OpenSubject, open_subject
+from cnnx.recipe import Recipe, Thresholds, recipe_from_dict
+from cnnx.resources import shared_folder
+from cnnx.selftest import SelfTest, self_test
+from cnnx.stats import Interval, Verdict, images_to_pass, wilson
+
+
+@dataclass(frozen=True, slots=True)
+class NewImages:
+    """What to judge anew on, and where the original is.
+
+    Attributes:
+        data: a built-in set, a folder, or a list of files.
+        images: how many of them at most; None: as many as the recipe asks for, and as the gates need.
+        labels: for a flat folder, the file that gives each image's class.
+        model: the recipe or ONNX file that the bundle was made from, where it does not ship with cnnx.
+        weights: the checkpoint, where it was made with one of the user's.
+        trust_recipe: let the recipe's own Python code run.
+    """
+
+    data: str
+    images: int | None = None
+    labels: Path | None = None
+    model: Path | None = None
+    weights: str | None = None
+    trust_recipe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Used:
+    """Images that a bundle was made with, by their digests."""
+
+    digests: tuple[str, ...]
+
+
+def validate(
+    bundle: str | Path,
+    *,
+    target: str = "auto",
+    engine: str | None = None,
+    validation_data: str | None = None,
+    validation_images: int | None = None,
+    labels: str | Path | None = None,
+    model: str | Path | None = None,
+    weights: str | None = None,
+    trust_recipe: bool = False,
+    listener: Listener = silent,
+) -> ValidateResult:
+    """Run the self-test on what runs here: the engine where it can run, else the graph.
+
+    The self-test asks whether an engine computes what was judged at export (`cnnx.selftest`); it needs the
+    bundle alone. With `validation_data` agreement is judged anew instead, as export does it. That runs the
+    original: it needs PyTorch and the weights, or the ONNX file. Where they are not here and the images are
+    labelled, accuracy alone is held to what export recorded, and agreement is reported as not judged.
+    The outcome is kept as a record under runs/.
+
+    Args:
+        bundle: its folder.
+        target: "auto" or a runtime's name.
+        engine: identity of the engine to judge, its folder's name under engines/; None: see `open_subject`.
+        validation_data: images to judge anew on: a built-in set, a folder, or a list of files. Images that
+            the bundle was calibrated on are left out.
+        validation_images: maximum number of them; as many as the recipe and the gates ask for otherwise.
+        labels: for a flat folder, the file that gives each image's class.
+        model: the recipe or ONNX file that the bundle was made from, where it does not ship with cnnx.
+        weights: the checkpoint, where it was made with one of the user's.
+        trust_recipe: let the recipe's own Python code run.
+        listener: told of progress.
+
+    Raises:
+        UsageError: the bundle holds no engine of that identity, or options that do nothing.
+        BundleError: the bundle or its self-test is damaged.
+        WeightsError: these are not the bundle's weights.
+        ImageError: no usable image.
+        EnvironmentLacks: the original cannot run here and the images have no labels.
+        WriteFailed: the record cannot be kept; found before any work.
+    """
+    given = (validation_images, labels, model, weights, trust_recipe or None)
+    options = ("--validation-images", "--labels", "--model", "--weights", "--trust-recipe")
+    idle = [option for option, value in zip(options, given, strict=True) if value is not None]
+    if validation_data is None and idle:
+        raise UsageError(f"the self-test takes no {idle[0]}", mend="give --validation-data, too")
+    opened = Bundle.open(Path(bundle))
+    opened.check_place("runs")
+    if validation_images is not None and validation_images < 1:
+        raise UsageError(f"--validation-images is {validation_images}", mend="give at least 1")
+    steps = Steps(listener)
+    subject = open_subject(opened, target, engine=engine)
+    for remark in subject.remarks:
+        listener(Event(remark, note=True))
+    if validation_data is None:
+        tested = run_self_test(subject, opened, steps=steps)
+        record = keep(opened, "selftest", tested.subject, tested.as_dict())
+        return ValidateResult(opened, tested, None, record, tuple(steps.times))
+    new = NewImages(
+        validation_data,
+        validation_images,
+        None if labels is None else Path(labels),
+        None if model is None else Path(model),
+        weights,
+        trust_recipe,
+    )
+    judged = _judge_anew(subject, opened, new, steps, listener)
+    record = keep(opened, "validation", judged.subject, judged.as_dict())
+    return ValidateResult(opened, None, judged, record, tuple(steps.times))
+
+
+def run_self_test(subject: OpenSubject, bundle: Bundle, *, steps: Steps) -> SelfTest:
+    """Run the self-test's images through a subject and hold its logits to the graph's.
+
+    Raises:
+        BundleError: the self-test is damaged, or the graph itself gave logits that are not finite.
+    """
+    reference = bundle.reference()
+    if not np.isfinite(reference.graph).all():
+        raise BundleError(
+            "the bundle's own graph gave logits that are not finite when it was exported",
+            where=bundle.path / REFERENCE,
+            mend="see export's verdict (cnnx inspect); nothing can be held to such logits",
+        )
+    manifest = bundle.manifest
+    preprocessing = recipe_of(manifest).preprocessing
+
+    def work(progress: Progress) -> SelfTest:
+        session = subject.open()
+        logits = logits_of(session, reference.crops, preprocessing, progress=progress)
+        session.close()
+        return self_test(
+            reference.graph,
+            logits,
+            original=reference.original,
+            precision=manifest.precision,
+            subject=subject.subject,
+            ids=reference.ids,
+            image_set=manifest.images["validation"].name,
+        )
+
+    return steps.run("self-test", work)
+
+
+def images_needed(thresholds: Thresholds) -> int:
+    """Images on which the gates of agreement can pass at all: on fewer, perfect agreement stays open."""
+    gates = (thresholds.top1_agreement, thresholds.top1_in_top5, thresholds.top5_agreement)
+    return max(map(images_to_pass, gates))
+
+
+def _judge_anew(
+    subject: OpenSubject, bundle: Bundle, new: NewImages, steps: Steps, listener: Listener
+) -> Validation:
+    recipe = _recipe_for(bundle, new)
+    needed = images_needed(recipe.acceptance.of(bundle.manifest.precision))
+    images = image_set(recipe, new.data, "validation", new.labels)
+    original = _original(bundle, new, steps)
+    if isinstance(original, CnnxError) and any(item.label is None for item in images):
+        raise original
+    crops = _crops(bundle, recipe, images, new.images or max(needed, recipe.validation.images), steps)
+    for remark in _remarks(crops, needed):
+        listener(Event(remark, note=True))
+    if isinstance(original, CnnxError):
+        return _accuracy_alone(subject, bundle, crops, original, steps=steps)
+    return judge_session(
+        subject,
+        bundle,
+        pixels=crops.pixels,
+        original=_logits(original, crops, recipe, steps),
+        labels=crops.labels,
+        ids=crops.ids,
+        image_set=crops.name,
+        cannot_judge=bundle.manifest.cannot_judge_on(synthetic=crops.synthetic),
+        steps=steps,
+    )
+
+
+def _recipe_for(bundle: Bundle, new: NewImages) -> Recipe:
+    """The bundle's recipe, with the new images to validate on."""
+    plain = bundle.manifest.recipe
+    file = new.model or shared_folder("recipes") / f"{plain['name']}.toml"
+    recipe = recipe_from_dict(plain, where=file)
+    if recipe.labels_file is not None and not recipe.labels_file.is_file():
+        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, labels=""))
+    return dataclasses.replace(recipe, validation=dataclasses.replace(recipe.validation, data=new.data))
+
+
+def _crops(bundle: Bundle, recipe: Recipe, images: ImageSet, count: int, steps: Steps) -> Crops:
+    used = _Used(bundle.reference().used)
+    return crops_step(steps, images, recipe, count=count, role="validation", apart_from=[used])
+
+
+def _remarks(crops: Crops, needed: int) -> list[str]:
+    remarks = []
+    if crops.excluded:
+        remarks.append(f"{crops.excluded} of these images set ranges or methods at export: left out.")
+    if len(crops) < needed:
+        remarks.append(
+            f"{len(crops)} images can fail the gates of agreement and cannot pass them: that takes {needed} "
+            "even if every image agrees."
+        )
+    if crops.skipped:
+        first = ", ".join(f"{each.id} ({each.reason})" for each in crops.skipped[:3])
+        remarks.append(f"{len(crops.skipped)} images of {crops.name} were skipped: {first}")
+    return remarks
+
+
+def _original(bundle: Bundle, new: NewImages, steps: Steps) -> Original | CnnxError:
+    """The original, its weights held to the bundle's; or why it is not here, where nobody named it.
+
+    Raises:
+        CnnxError: it was named, and cannot be found or run here.
+    """
+    from cnnx.pipeline.diagnose.rebuild import Sources, check_weights, recipe_of_sources, weights_of
+    from cnnx.pipeline.preconditions.ahead import Ahead
+    from cnnx.pipeline.preconditions.refusals import open_checked
+
+    sources = Sources(
+        model=new.model, weights=new.weights, validation_data=new.data, trust_recipe=new.trust_recipe
+    )
+    try:
+        recipe = recipe_of_sources(bundle, sources)
+        weights = weights_of(bundle, recipe, sources)
+        ahead = Ahead(recipe, weights, precision="fp32", batch=bundle.manifest.batch, labels=new.labels)
+        original = open_checked(ahead, steps, trust_recipe=new.trust_recipe)
+        check_weights(bundle, original)
+    except CnnxError as error:
+        if new.model or new.weights:
+            raise
+        return error
+    return original
+
+
+def _logits(original: Original, crops: Crops, recipe: Recipe, steps: Steps) -> NDArray[np.float32]:
+    def work(progress: Progress) -> NDArray[np.float32]:
+        session = original.session()
+        logits = logits_of(session, crops.pixels, recipe.preprocessing, progress=progress)
+        session.close()
+        original.release()
+        refuse_nonfinite(logits, recipe)
+        return logits
+
+    return steps.run("original's logits", work)
+
+
+def _accuracy_alone(
+    subject: OpenSubject, bundle: Bundle, crops: Crops, reason: CnnxError, *, steps: Steps
+) -> Validation:
+    """Without the original: accuracy against what export recorded; it can fail, and nothing can pass."""
+    recipe = recipe_of(bundle.manifest)
+    before = latest_validation(records_of(bundle).verified)
+    recorded = before[1].accuracy if before else None
+    assert crops.labels is not None
+
+    def work(progress: Progress) -> NDArray[np.float32]:
+        session = subject.open()
+        logits = logits_of(session, crops.pixels, recipe.preprocessing, progress=progress)
+        session.close()
+        return logits
+
+    logits = steps.run("validation", work)
+    finite = np.isfinite(logits).all(axis=1)
+    right = (top_k(np.where(np.isfinite(logits), logits, -np.inf), 1)[:, 0] == crops.labels) & finite
+    reasons = [f"agreement, as the original is not here: {reason.what}"]
+    reasons += [reason.mend] if reason.mend else []
+    reasons.append(f"the engine's accuracy is {right.mean():.4f} on these {len(right)} images")
+    gates: tuple[Gate, ...] = ()
+    if before is None or recorded is None or recorded.original == 0:
+        reasons.append("export recorded no accuracy to compare with")
+    else:
+        threshold = recipe.acceptance.of(bundle.manifest.precision).accuracy_ratio
+        gates = (_against_recorded(right, recorded.original, threshold),)
+        reasons.append(
+            f"it is held to the original's {recorded.original:.4f}, recorded on {before[1].images} images of "
+            f"{before[1].image_set}"
+        )
+    failed = any(gate.verdict is Verdict.FAILED for gate in gates)
+    return Validation(
+        subject=subject.subject,
+        images=len(crops),
+        image_set=crops.name,
+        verdict=Verdict.FAILED if failed else Verdict.NOT_JUDGED,
+        reasons=tuple(reasons),
+        gates=gates,
+        accuracy=None,
+        flips=(),
+        logit_sqnr_db=None,
+        nonfinite=int((~finite).sum()),
+    )
+
+
+def _against_recorded(right: NDArray[np.bool_], original: float, threshold: float) -> Gate:
+    rate = float(right.mean())
+    interval = wilson(rate, len(right))
+    ratio = Interval(interval.low / original, interval.high / original)
+    return Gate("accuracy / original's", rate / original, ratio, threshold, ratio.against(threshold))

@@ -1,0 +1,1 @@
+"""What TensorRT and TensorRT for RTX share: networks, sessions, CUDA."""

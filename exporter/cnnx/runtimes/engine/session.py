@@ -1,0 +1,321 @@
+"""Running a TensorRT engine, of whichever of NVIDIA's libraries: the caller brings the loaded bindings.
+
+The calls used are the same in TensorRT 10.3 to 11 and in TensorRT for RTX (NVIDIA's Python API reference).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnx.errors import BundleError, CnnxError, EnvironmentLacks, UsageError
+from cnnx.runtimes import USUAL, RunOptions, RunTimes
+from cnnx.runtimes.batches import check_images, run_in_batches
+from cnnx.runtimes.device import Buffer, Cuda, Event, Graph
+from cnnx.runtimes.engine.network import tells_no_memory
+from cnnx.runtimes.engine.profiler import make_profiler
+from cnnx.runtimes.layer_times import LayerTime
+
+_WARMING_RUNS = 5
+
+
+class Log(Protocol):
+    """The process's one TensorRT logger: an ILogger that remembers its last errors."""
+
+    def clear(self) -> None:
+        """Forget what was said."""
+        ...
+
+    def said(self) -> str:
+        """The last errors, in one line."""
+        ...
+
+
+class EngineSession:
+    """An engine on the first GPU: memory allocated once, copies and kernels on one stream.
+
+    Satisfies `cnnx.runtimes.TimedSession`. `run` includes the copies to and from the device.
+
+    Args:
+        file: the engine. It is native code: its hash has been checked against a trusted manifest.
+        trt: the bindings' module.
+        cuda: CUDA, in the context that the bindings use.
+        log: passed to TensorRT, and asked when it fails.
+        runtime: name in `cnnx.runtimes.NAMES`.
+        options: how it is opened.
+
+    Raises:
+        BundleError: the engine is damaged, of another release, or for another GPU.
+        EnvironmentLacks: memory does not suffice, CUDA reports an error, or has no CUDA graphs.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        trt: Any,
+        *,
+        cuda: Cuda,
+        log: Log,
+        runtime: str,
+        options: RunOptions = USUAL,
+    ) -> None:
+        if options.cuda_graph and not cuda.captures:
+            raise EnvironmentLacks(
+                "CUDA graphs were asked, pycuda has none", mend="run without one, or with the CUDA runtime"
+            )
+        self.runtime, self.runtime_version = runtime, str(trt.__version__)
+        self.device = cuda.device_name()
+        self._trt = trt
+        self._cuda, self._log, self._cuda_graph = cuda, log, options.cuda_graph
+        log.clear()
+        self._trt_runtime: Any = make_trt_runtime(trt, log, options)
+        self._engine: Any = self._trt_runtime.deserialize_cuda_engine(file.read_bytes())
+        if self._engine is None:
+            raise _not_read(runtime, log.said(), file)
+        self._context: Any = self._engine.create_execution_context()
+        if self._context is None:
+            raise _no_room(runtime, log.said(), file)
+        self._describe(trt)
+        self._graph: Graph | None = None
+        self._buffers: dict[str, Buffer] = {}
+        self._events: list[Event] = []
+        self._stream = cuda.stream()
+        try:
+            self._allocate()
+        except EnvironmentLacks:
+            self.close()
+            raise
+
+    def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Run N pictures, in slices of the engine's largest batch, filled up to its smallest.
+
+        Args:
+            images: (N, C, H, W), normalised.
+
+        Raises:
+            ImageError: the pictures do not fit the input.
+            EnvironmentLacks: CUDA or TensorRT reports an error.
+        """
+        self._check(images)
+        return run_in_batches(self._run, images, size=self._shape[0], least=self._least)
+
+    def timed_run(self, images: NDArray[np.float32]) -> RunTimes:
+        """Run one batch and time its parts; the outputs are copied to the host and left there.
+
+        Filling the page-locked memory comes before, a graph's capture too: neither is in the times.
+
+        Args:
+            images: (N, C, H, W), normalised; N within the engine's range of batches.
+
+        Raises:
+            ImageError: the pictures do not fit the input.
+            UsageError: they are not one batch of this engine.
+            EnvironmentLacks: CUDA or TensorRT reports an error.
+        """
+        self._check(images)
+        least, most = self._least, self._shape[0]
+        if not least <= len(images) <= most:
+            raise UsageError(
+                f"{len(images)} pictures are not one batch of this engine",
+                mend=f"give it {most}" if least == most else f"give it {least} to {most}",
+            )
+        self._prepare(images)
+        if not self._events:
+            self._events = [self._cuda.event() for _ in range(4)]
+        start, uploaded, computed, done = self._events
+        start.record(self._stream)
+        self._upload(images.size)
+        uploaded.record(self._stream)
+        before = time.perf_counter_ns()
+        self._enqueue()
+        enqueue_ns = time.perf_counter_ns() - before
+        computed.record(self._stream)
+        self._download()
+        done.record(self._stream)
+        self._stream.synchronize()
+        return RunTimes(
+            enqueue_ns=enqueue_ns,
+            h2d_ns=uploaded.ns_since(start),
+            compute_ns=computed.ns_since(uploaded),
+            d2h_ns=done.ns_since(computed),
+        )
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Device memory that the context takes for activations, as the engine tells it."""
+        return int(self._engine.device_memory_size_v2)
+
+    @property
+    def io_bytes(self) -> int:
+        """Device memory of inputs and outputs at the largest batch; the host page-locks as much again."""
+        return sum(int(buffer.host.nbytes) for buffer in self._buffers.values())
+
+    def layer_times(self, images: NDArray[np.float32], *, runs: int) -> tuple[LayerTime, ...]:
+        """Time one batch layer by layer. From then on every run is profiled: close the session afterwards.
+
+        Args:
+            images: (N, C, H, W), normalised; N within the engine's range of batches.
+            runs: that count, after a few to warm up.
+
+        Raises:
+            EnvironmentLacks: CUDA or TensorRT reports an error.
+        """
+        self._check(images)
+        self._prepare(images)
+        self._upload(images.size)
+        self._context.profiler = profiler = make_profiler(self._trt)
+        for run in range(_WARMING_RUNS + runs):
+            if run == _WARMING_RUNS:
+                profiler.clear()
+            self._execute()
+            self._stream.synchronize()
+        layers: tuple[LayerTime, ...] = profiler.layers()
+        return layers
+
+    def close(self) -> None:
+        """Free the memory on the device and the engine."""
+        if self._context is None:
+            return
+        self._drop_graph()
+        for event in self._events:
+            event.free()
+        for buffer in self._buffers.values():
+            buffer.free()
+        self._stream.free()
+        # In this order: a context must not outlive its engine, nor an engine its runtime.
+        self._context = None
+        self._engine = None
+        self._trt_runtime = None
+
+    def _describe(self, trt: Any) -> None:
+        """Names and types of inputs and outputs; the smallest batch, and the input's shape at the largest."""
+        engine = self._engine
+        self._names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        inputs = [name for name in self._names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        if len(inputs) != 1:
+            raise BundleError(f"a classifier has one input, this engine has {len(inputs)}")
+        self._input: str = inputs[0]
+        self.output_names: tuple[str, ...] = tuple(name for name in self._names if name not in inputs)
+        self._dtypes = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in self._names}
+        shape = tuple(engine.get_tensor_shape(self._input))
+        if shape[0] == -1:
+            smallest, _, largest = map(tuple, engine.get_tensor_profile_shape(self._input, 0))
+        else:
+            smallest = largest = shape
+        self._least: int = smallest[0]
+        self._shape: tuple[int, ...] = largest
+
+    def _allocate(self) -> None:
+        """Buffers for the largest batch."""
+        self._set_batch(self._shape[0])
+        for name in self._names:
+            elements = math.prod(self._context.get_tensor_shape(name))
+            self._buffers[name] = self._cuda.buffer(elements, self._dtypes[name])
+            self._context.set_tensor_address(name, self._buffers[name].address)
+
+    def _set_batch(self, size: int) -> None:
+        if not self._context.set_input_shape(self._input, (size, *self._shape[1:])):
+            raise UsageError(
+                f"the engine does not take a batch of {size}: {self._log.said()}",
+                mend="keep to the range of batches it was built for",
+            )
+        self._drop_graph()
+        self._batch = size
+        self._shapes = {name: tuple(self._context.get_tensor_shape(name)) for name in self.output_names}
+
+    def _check(self, images: NDArray[np.float32]) -> None:
+        if self._context is None:
+            raise UsageError("the session is closed")
+        check_images(images, ("N", *self._shape[1:]))
+
+    def _prepare(self, images: NDArray[np.float32]) -> None:
+        """Set the batch, fill the host's memory, and capture the graph where one is wanted and missing."""
+        if len(images) != self._batch:
+            self._set_batch(len(images))
+        self._buffers[self._input].host[: images.size] = images.reshape(-1)
+        if self._cuda_graph and self._graph is None:
+            # The first run after a change of shapes updates the context, which a capture must not record
+            # (TensorRT's guide, "CUDA Graphs"). It runs on whatever the device's memory holds.
+            self._execute()
+            self._stream.synchronize()
+            self._graph = self._captured()
+
+    def _captured(self) -> Graph:
+        try:
+            return self._cuda.capture(self._stream, self._execute)
+        except EnvironmentLacks as refusal:
+            raise EnvironmentLacks(
+                f"the engine cannot be captured as a CUDA graph: {refusal.what}", mend="run it without one"
+            ) from refusal
+
+    def _run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        self._prepare(images)
+        self._upload(images.size)
+        self._enqueue()
+        self._download()
+        self._stream.synchronize()
+        return {name: self._read(name, shape) for name, shape in self._shapes.items()}
+
+    def _upload(self, elements: int) -> None:
+        self._buffers[self._input].upload(elements, self._stream)
+
+    def _enqueue(self) -> None:
+        if self._graph is None:
+            self._execute()
+        else:
+            self._graph.launch(self._stream)
+
+    def _execute(self) -> None:
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise EnvironmentLacks(f"{self.runtime} did not run: {self._log.said()}")
+
+    def _download(self) -> None:
+        for name, shape in self._shapes.items():
+            self._buffers[name].download(math.prod(shape), self._stream)
+
+    def _drop_graph(self) -> None:
+        if self._graph is not None:
+            self._graph.free()
+            self._graph = None
+
+    def _read(self, name: str, shape: Sequence[int]) -> NDArray[np.float32]:
+        """A copy, as the next run overwrites the buffer; FP16 widened."""
+        values = self._buffers[name].host[: math.prod(shape)].reshape(shape)
+        return values.astype(np.float32) if values.dtype == np.float16 else values.copy()
+
+
+def make_trt_runtime(trt: Any, log: Log, options: RunOptions) -> Any:
+    """A trt.Runtime that takes engines opened like this: both options must stand before one is read."""
+    trt_runtime = trt.Runtime(log)
+    trt_runtime.engine_host_code_allowed = options.host_code
+    if options.dla_core is not None:
+        trt_runtime.DLA_core = options.dla_core
+    return trt_runtime
+
+
+def _not_read(runtime: str, said: str, file: Path) -> CnnxError:
+    """Why a plan gives no engine."""
+    if tells_no_memory(said):
+        return _no_room(runtime, said, file)
+    return BundleError(
+        f"{runtime} does not take the engine: {said}",
+        where=file,
+        mend="it uses a plugin, and cnnx loads none: build it from a graph of standard operators"
+        if "plugin" in said.lower()
+        else "build it again with this release and for this GPU",
+    )
+
+
+def _no_room(runtime: str, said: str, file: Path) -> EnvironmentLacks:
+    """An engine that was read is of this release and GPU: what it lacks is memory."""
+    return EnvironmentLacks(
+        f"{runtime} has no room for the engine: {said}",
+        where=file,
+        mend="free GPU memory (other programs), or export and build with a smaller --batch",
+    )

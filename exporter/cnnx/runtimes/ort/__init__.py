@@ -1,0 +1,1 @@
+"""ONNX Runtime, which runs graphs as they are."""

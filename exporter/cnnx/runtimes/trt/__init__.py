@@ -1,0 +1,1 @@
+"""TensorRT, which builds on the device that it runs on."""
