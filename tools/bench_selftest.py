@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 import cnnx
 import planted
 from cnnx.bundle import Bundle
+from cnnx.bundle.manifest import recipe_of
 from cnnx.data.normalize import normalize
 from cnnx.machine.environment import cpu_model
-from cnnx.pipeline.finished import recipe_of
 from cnnx.record import Subject
 from cnnx.runtimes import get
 from cnnx.selftest import SelfTest, self_test

@@ -20,14 +20,13 @@ if TYPE_CHECKING:
     from cnnx.errors import CnnxError as CnnxError
     from cnnx.pipeline.bench.bench import bench as bench
     from cnnx.pipeline.bench.energy import PowerPass as PowerPass
+    from cnnx.pipeline.build import build as build
     from cnnx.pipeline.cache import cache as cache
     from cnnx.pipeline.diagnose.diagnose import diagnose as diagnose
     from cnnx.pipeline.doctor.doctor import doctor as doctor
     from cnnx.pipeline.export.calibrate import calibrate as calibrate
     from cnnx.pipeline.export.export import export as export
-    from cnnx.pipeline.finished import build as build
-    from cnnx.pipeline.finished import inspect as inspect
-    from cnnx.pipeline.finished import load as load
+    from cnnx.pipeline.inspect import inspect as inspect
     from cnnx.pipeline.networks import list_networks as list_networks
     from cnnx.pipeline.networks import show as show
     from cnnx.pipeline.progress import Event as Event
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from cnnx.pipeline.survey.plan import SurveyPlan as SurveyPlan
     from cnnx.pipeline.survey.proof import prove as prove
     from cnnx.pipeline.survey.survey import survey as survey
+    from cnnx.pipeline.target import load as load
     from cnnx.pipeline.validate import validate as validate
     from cnnx.recipe import Recipe as Recipe
     from cnnx.runtimes import BuildOptions as BuildOptions
@@ -51,15 +51,15 @@ _HOMES = {
     "SurveyPlan": "cnnx.pipeline.survey.plan",
     "Verdict": "cnnx.stats",
     "bench": "cnnx.pipeline.bench.bench",
-    "build": "cnnx.pipeline.finished",
+    "build": "cnnx.pipeline.build",
     "cache": "cnnx.pipeline.cache",
     "calibrate": "cnnx.pipeline.export.calibrate",
     "diagnose": "cnnx.pipeline.diagnose.diagnose",
     "doctor": "cnnx.pipeline.doctor.doctor",
     "export": "cnnx.pipeline.export.export",
-    "inspect": "cnnx.pipeline.finished",
+    "inspect": "cnnx.pipeline.inspect",
     "list_networks": "cnnx.pipeline.networks",
-    "load": "cnnx.pipeline.finished",
+    "load": "cnnx.pipeline.target",
     "prove": "cnnx.pipeline.survey.proof",
     "show": "cnnx.pipeline.networks",
     "survey": "cnnx.pipeline.survey.survey",

@@ -12,8 +12,8 @@ import pytest
 
 import cnnx
 from cnnx.errors import UsageError
+from cnnx.pipeline.export.calibrate import CalibrateResult
 from cnnx.pipeline.progress import Listener
-from cnnx.pipeline.results import CalibrateResult
 from cnnx.pipeline.steps import observation
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.methods import METHODS

@@ -14,7 +14,8 @@ from PIL import Image
 
 import cnnx
 from cnnx.errors import InputRefused
-from cnnx.pipeline.results import CalibrateResult, ExportResult
+from cnnx.pipeline.export.calibrate import CalibrateResult
+from cnnx.pipeline.export.result import ExportResult
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.methods import METHODS
 

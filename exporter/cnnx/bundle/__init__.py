@@ -19,8 +19,9 @@ import contextlib
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cnnx.bundle.engine import Engine, engine_from_dict
 from cnnx.bundle.manifest import CALIBRATION as CALIBRATION
@@ -31,7 +32,8 @@ from cnnx.bundle.manifest import Manifest, manifest_from_dict
 from cnnx.bundle.reference import Reference, read_reference
 from cnnx.bundle.sealed import MEND, check_file, check_inside, read_sealed, write_sealed
 from cnnx.errors import BundleError
-from cnnx.record import Record, read_record
+from cnnx.machine.environment import detect
+from cnnx.record import Record, RecordKind, Subject, read_record
 from cnnx.store.cache import locked
 from cnnx.store.drafts import settle
 from cnnx.store.files import atomic_file, atomic_files, check_place
@@ -160,6 +162,16 @@ class Bundle:
             WriteFailed: it could not.
         """
         check_place(self.path / folder / "probe")
+
+    def keep(self, kind: RecordKind, subject: Subject, result: Mapping[str, Any]) -> Record:
+        """Keep what was judged, measured or diagnosed on this machine as a record under runs/.
+
+        Raises:
+            WriteFailed: it cannot be written.
+        """
+        record = Record(kind, subject, detect().as_dict(), result)
+        self.add_record(record)
+        return record
 
     def add_record(self, record: Record) -> Path:
         """Keep a record under runs/; gives its path."""

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from cnnx.bundle.sealed import MEND, SCHEMA
 from cnnx.errors import BundleError, RecipeError
-from cnnx.recipe import Classes, Precision, Scales, recipe_from_dict
+from cnnx.recipe import Classes, Precision, Recipe, Scales, recipe_from_dict
 from cnnx.schema import Count, Digest, FileName, Positive, from_plain
 
 MODEL, CALIBRATION, REFERENCE, LABELS = "model.onnx", "calibration.json", "reference.npz", "labels.txt"
@@ -159,3 +159,8 @@ def manifest_from_dict(data: dict[str, Any], *, where: Path) -> Manifest:
     if manifest.classes != recipe.model.classes:
         refuse(f"classes is {manifest.classes}, recipe.model.classes {recipe.model.classes}")
     return manifest
+
+
+def recipe_of(manifest: Manifest) -> Recipe:
+    """The recipe that a bundle was made with."""
+    return recipe_from_dict(manifest.recipe, where=Path("manifest.json"))

@@ -14,7 +14,7 @@ from cnnx.cli.columns import titled
 from cnnx.cli.tables import candidate_table
 
 if TYPE_CHECKING:
-    from cnnx.pipeline.results import CalibrateResult, MethodRange, TensorMethods
+    from cnnx.pipeline.export.calibrate import CalibrateResult, MethodRange, TensorMethods
     from cnnx.pipeline.search.folds import Fold, Folds
 
 _SHOWN = 12

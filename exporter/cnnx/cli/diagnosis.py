@@ -12,7 +12,7 @@ from rich.table import Table
 from cnnx.cli.columns import titled
 
 if TYPE_CHECKING:
-    from cnnx.pipeline.results import DiagnoseResult, Findings, FlippedImage, Guess
+    from cnnx.pipeline.diagnose.findings import DiagnoseResult, Findings, FlippedImage, Guess
     from cnnx.quant.coverage import Coverage
 
 _LAYERS_SHOWN, _TENSORS_SHOWN, _FLIPS_SHOWN = 15, 5, 10

@@ -15,8 +15,8 @@ from cnnx.cli.measurements import graph_words, names_of, unmeasured_table
 
 if TYPE_CHECKING:
     from cnnx.measure.power import EnergyPerInference
+    from cnnx.pipeline.bench.bench import BenchResult
     from cnnx.pipeline.bench.energy_use import EnergyUse
-    from cnnx.pipeline.results import BenchResult
     from cnnx.record import Subject
 
 _COLUMNS = ("mJ", "95 % interval", "mW", "at rest")

@@ -17,8 +17,8 @@ from cnnx.report.tables import MemoryTold, layer_table, memory_table
 
 if TYPE_CHECKING:
     from cnnx.measure.figures import Figures
+    from cnnx.pipeline.bench.bench import BenchResult
     from cnnx.pipeline.bench.measurement import Measurement, Prediction, Unmeasured
-    from cnnx.pipeline.results import BenchResult
     from cnnx.record import Subject
 
 _MIB = 2**20

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from cnnx.bundle.engine import Engine
     from cnnx.bundle.manifest import Manifest
     from cnnx.graph.inspect import Layer
-    from cnnx.pipeline.finished import Inspection
+    from cnnx.pipeline.export.result import ExportResult
+    from cnnx.pipeline.inspect import Inspection
     from cnnx.pipeline.networks import Architecture, Network
-    from cnnx.pipeline.results import ExportResult
     from cnnx.pipeline.search.method import Candidate
     from cnnx.quant.repair import Repair
     from cnnx.record import LayerRow, Unverified

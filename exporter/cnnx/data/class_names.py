@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from cnnx.errors import RecipeError
+from cnnx.recipe import Recipe
 
 
 def read_labels(path: Path, classes: int) -> tuple[str, ...]:
@@ -91,3 +92,13 @@ def _csv_rows(lines: list[str], path: Path) -> list[dict[str, str]]:
                 mend="order the rows as the logits are",
             )
     return rows
+
+
+def class_names(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the recipe's classes, where it has any.
+
+    Raises:
+        RecipeError: see `read_labels`.
+    """
+    file = recipe.labels_file
+    return read_labels(file, recipe.model.classes) if file else ()

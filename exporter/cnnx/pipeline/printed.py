@@ -16,24 +16,21 @@ from cnnx.bundle import Bundle
 from cnnx.bundle.manifest import Manifest
 from cnnx.machine.state import MachineState
 from cnnx.measure.comparing import Outcome
+from cnnx.pipeline.bench.bench import BenchResult
 from cnnx.pipeline.bench.energy_use import EnergyUse
 from cnnx.pipeline.bench.measurement import Advice, Measurement, Unmeasured
+from cnnx.pipeline.build import BuildResult
 from cnnx.pipeline.cache import CacheUse
+from cnnx.pipeline.diagnose.findings import DiagnoseResult, Findings
 from cnnx.pipeline.doctor.doctor import Diagnosis
-from cnnx.pipeline.finished import Inspection
+from cnnx.pipeline.export.calibrate import CalibrateResult
+from cnnx.pipeline.export.result import ExportResult
+from cnnx.pipeline.inspect import Inspection
 from cnnx.pipeline.networks import Network
 from cnnx.pipeline.records import results as recorded
-from cnnx.pipeline.results import (
-    BenchResult,
-    BuildResult,
-    CalibrateResult,
-    DiagnoseResult,
-    ExportResult,
-    Findings,
-    ValidateResult,
-)
 from cnnx.pipeline.survey.journal import StoredRow
 from cnnx.pipeline.survey.proof import Proof
+from cnnx.pipeline.validate import ValidateResult
 from cnnx.record import LayerRow, Record, Subject
 from cnnx.schema import Count, Positive
 from cnnx.stats import Interval

@@ -222,3 +222,17 @@ def _subject(manifest: Manifest, artefact: Any, digest: str, runtime: str, devic
         device,
         graph_digest=manifest.files["model.onnx"],
     )
+
+
+def load(bundle: str | Path, *, target: str = "auto", engine: str | None = None) -> runtimes.Session:
+    """Open what of a bundle runs here, every hash checked first.
+
+    Args:
+        bundle: its folder.
+        target: "auto" or a runtime's name.
+        engine: identity of the engine to open; None: see `open_subject`.
+
+    Returns:
+        A session; `run` takes (N, C, H, W) float32, preprocessed as the manifest says.
+    """
+    return open_subject(Bundle.open(Path(bundle)), target, engine=engine).open()

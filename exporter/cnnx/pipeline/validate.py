@@ -3,29 +3,53 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnx.agreement import Gate, Validation, top_k
+from cnnx.agreement import Gate, Validation, judge, top_k
 from cnnx.bundle import REFERENCE, Bundle
+from cnnx.bundle.manifest import recipe_of
 from cnnx.data.crops import Crops
 from cnnx.data.images import ImageSet
 from cnnx.errors import BundleError, CnnxError, UsageError
-from cnnx.pipeline.finished import judge_session, keep, latest_validation, recipe_of
-from cnnx.pipeline.progress import Event, Listener, Progress, Steps, silent
-from cnnx.pipeline.records.verified import records_of
-from cnnx.pipeline.results import ValidateResult
+from cnnx.pipeline.progress import Event, Listener, Progress, Steps, StepTime, silent
+from cnnx.pipeline.records.verified import latest_validation, records_of
 from cnnx.pipeline.steps.images import crops_step, image_set
 from cnnx.pipeline.steps.inference import logits_of, refuse_nonfinite
 from cnnx.pipeline.steps.original import Original
 from cnnx.pipeline.target import OpenSubject, open_subject
 from cnnx.recipe import Recipe, Thresholds, recipe_from_dict
+from cnnx.record import Record
 from cnnx.resources import shared_folder
 from cnnx.selftest import SelfTest, self_test
 from cnnx.stats import Interval, Verdict, images_to_pass, wilson
+
+
+@dataclass(frozen=True, slots=True)
+class ValidateResult:
+    """A self-test or a new validation, the other being None, and the record that keeps it."""
+
+    bundle: Bundle
+    self_test: SelfTest | None
+    validation: Validation | None
+    record: Record
+    steps: tuple[StepTime, ...]
+
+    @property
+    def outcome(self) -> SelfTest | Validation:
+        """The one that was run."""
+        outcome = self.self_test or self.validation
+        assert outcome is not None
+        return outcome
+
+    @property
+    def verdict(self) -> Verdict:
+        """Its verdict."""
+        return self.outcome.verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +137,7 @@ def validate(
         listener(Event(remark, note=True))
     if validation_data is None:
         tested = run_self_test(subject, opened, steps=steps)
-        record = keep(opened, "selftest", tested.subject, tested.as_dict())
+        record = opened.keep("selftest", tested.subject, tested.as_dict())
         return ValidateResult(opened, tested, None, record, tuple(steps.times))
     new = NewImages(
         validation_data,
@@ -124,8 +148,45 @@ def validate(
         trust_recipe,
     )
     judged = _judge_anew(subject, opened, new, steps, listener)
-    record = keep(opened, "validation", judged.subject, judged.as_dict())
+    record = opened.keep("validation", judged.subject, judged.as_dict())
     return ValidateResult(opened, None, judged, record, tuple(steps.times))
+
+
+def judge_session(
+    subject: OpenSubject,
+    bundle: Bundle,
+    *,
+    pixels: NDArray[np.uint8],
+    original: NDArray[np.float32],
+    labels: NDArray[np.int64] | None,
+    ids: Sequence[str],
+    steps: Steps,
+    image_set: str | None = None,
+    cannot_judge: tuple[str, ...] | None = None,
+) -> Validation:
+    """Run crops through a subject and judge its logits against the original's.
+
+    `image_set` and `cannot_judge` are those of the bundle's own validation images unless given.
+    """
+    manifest = bundle.manifest
+    recipe = recipe_of(manifest)
+
+    def work(progress: Progress) -> Validation:
+        session = subject.open()
+        logits = logits_of(session, pixels, recipe.preprocessing, progress=progress)
+        session.close()
+        return judge(
+            original,
+            logits,
+            subject=subject.subject,
+            thresholds=recipe.acceptance.of(manifest.precision),
+            labels=labels,
+            ids=ids,
+            image_set=manifest.images["validation"].name if image_set is None else image_set,
+            cannot_judge=manifest.cannot_judge if cannot_judge is None else cannot_judge,
+        )
+
+    return steps.run("validation", work)
 
 
 def run_self_test(subject: OpenSubject, bundle: Bundle, *, steps: Steps) -> SelfTest:

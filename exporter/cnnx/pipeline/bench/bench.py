@@ -11,21 +11,64 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.bundle import Bundle
+from cnnx.bundle.manifest import recipe_of
 from cnnx.data.normalize import normalize
 from cnnx.errors import CnnxError, EnvironmentLacks, UsageError
 from cnnx.measure.samples import samples_needed
 from cnnx.pipeline.bench.energy import Chosen, PowerPass, choose_sampler, how_long, measure_use
-from cnnx.pipeline.bench.energy_use import EnergyUse, ratios_of
+from cnnx.pipeline.bench.energy_use import EnergyRatio, EnergyUse, ratios_of
 from cnnx.pipeline.bench.latency import POOL, Effort, measure_pools
-from cnnx.pipeline.bench.measurement import Measurement, Unmeasured, advice_of
-from cnnx.pipeline.finished import keep, recipe_of
-from cnnx.pipeline.progress import Event, Listener, Steps, silent
-from cnnx.pipeline.results import BenchResult
+from cnnx.pipeline.bench.measurement import Advice, Measurement, Unmeasured, advice_of
+from cnnx.pipeline.progress import Event, Listener, Steps, StepTime, silent
 from cnnx.pipeline.target import OpenSubject, open_subject
 from cnnx.record import Subject
 
 # Samples by which a ratio of two networks gets an interval: ten turns of ten.
 _TO_COMPARE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class BenchResult:
+    """Measurements, side by side in one run.
+
+    Attributes:
+        bundles: in the order given.
+        measurements: batch by batch.
+        unmeasured: what was asked and could not be measured, with the reason.
+        advice: INT8 against FP16, where both were measured on a GPU.
+        energy: bundle by bundle, engine by engine, each over its batches; empty unless it was asked for.
+        energy_unmeasured: of what was measured, what has no energy, with the reason.
+        energy_ratios: INT8's over FP16's.
+    """
+
+    bundles: tuple[Bundle, ...]
+    measurements: tuple[Measurement, ...]
+    unmeasured: tuple[Unmeasured, ...]
+    advice: tuple[Advice, ...]
+    steps: tuple[StepTime, ...]
+    energy: tuple[EnergyUse, ...] = ()
+    energy_unmeasured: tuple[Unmeasured, ...] = ()
+    energy_ratios: tuple[EnergyRatio, ...] = ()
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """All that stood side by side, those that were not measured, too."""
+        measured = [one.subject for one in self.measurements]
+        return tuple(dict.fromkeys([*measured, *(row.subject for row in self.unmeasured)]))
+
+    @property
+    def exit_code(self) -> int:
+        """6 where a measurement is invalid: its figures decide nothing.
+
+        What was measured at no batch at all, or energy of which nothing came, gives the code of its reason.
+        """
+        measured = {one.subject for one in self.measurements}
+        for row in self.unmeasured:
+            if row.subject not in measured:
+                return row.error.exit_code
+        if self.energy_unmeasured and not self.energy:
+            return self.energy_unmeasured[0].error.exit_code
+        return 0 if all(measured.validity.valid for measured in self.measurements) else 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +205,7 @@ def _at(
     )
     homes = {taker.subject: taker.home for taker in taking}
     for measured in found:
-        keep(homes[measured.subject], "benchmark", measured.subject, measured.as_dict())
+        homes[measured.subject].keep("benchmark", measured.subject, measured.as_dict())
     return found, (*rows, *failed)
 
 
@@ -279,5 +322,5 @@ def energy_of(
         steps=steps,
         title=title,
     )
-    keep(bundle, "energy", use.subject, use.as_dict())
+    bundle.keep("energy", use.subject, use.as_dict())
     return use

@@ -19,10 +19,16 @@ from cnnx.graph.inspect import layers as inspect_layers
 from cnnx.graph.load import load_model
 from cnnx.pipeline.diagnose.damage import Damage, coverages, damage_step, weights_lost
 from cnnx.pipeline.diagnose.explain import read_findings
+from cnnx.pipeline.diagnose.findings import (
+    DiagnoseResult,
+    Findings,
+    FlippedImage,
+    Guess,
+    LayerDamage,
+    OtherLayer,
+)
 from cnnx.pipeline.diagnose.rebuild import Remade, Sources, remake
-from cnnx.pipeline.finished import keep
 from cnnx.pipeline.progress import Listener, Steps, silent
-from cnnx.pipeline.results import DiagnoseResult, Findings, FlippedImage, Guess, LayerDamage, OtherLayer
 from cnnx.pipeline.search.repair import REPAIR_IMAGES
 from cnnx.pipeline.steps.images import held_out
 from cnnx.pipeline.target import open_subject
@@ -82,7 +88,7 @@ def diagnose(
     remade = remake(opened, sources, steps)
     crops, notes = _pictures(remade, steps, images)
     findings = _findings(opened, remade, crops, notes, images=images)
-    record = keep(opened, "diagnosis", open_subject(opened, "ort").subject, findings.as_dict())
+    record = opened.keep("diagnosis", open_subject(opened, "ort").subject, findings.as_dict())
     return DiagnoseResult(opened, findings, record, tuple(steps.times))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from cnnx.pipeline.results import Findings, LayerDamage
+from cnnx.pipeline.diagnose.findings import Findings, LayerDamage
 from cnnx.pipeline.search.repair import REPAIR_IMAGES, would_pass
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.coverage import Coverage

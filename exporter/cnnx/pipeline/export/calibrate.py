@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from cnnx.data.crops import Crops
 from cnnx.errors import UsageError
 from cnnx.pipeline.export.options import check_calibrator, with_options
 from cnnx.pipeline.preconditions.ahead import Ahead
 from cnnx.pipeline.preconditions.refusals import open_checked
-from cnnx.pipeline.progress import Listener, Steps, silent
+from cnnx.pipeline.progress import Listener, Steps, StepTime, silent
 from cnnx.pipeline.quantizer import Quantizer
-from cnnx.pipeline.results import CalibrateResult, MethodRange, TensorMethods
 from cnnx.pipeline.search.folds import Folds, fold_crops, folds_step, observe_by_fold, verdict
 from cnnx.pipeline.search.method import AUTO, SELECTION_IMAGES, Candidate, choose_method
 from cnnx.pipeline.steps.definition import resolve
@@ -20,6 +20,62 @@ from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import few_ranges, picture_sets, remarks
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.methods import METHODS
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRange:
+    """The range that one method gives a tensor, and the share of its non-zero values that this clips."""
+
+    amax: float
+    saturated_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class TensorMethods:
+    """One tensor that INT8 would carry.
+
+    Attributes:
+        tensor: its name.
+        maximum: largest finite |x| seen.
+        zeros_share: share of exact zeros; None where nothing was finite.
+        nonfinite: batches in which it had NaN or infinite values; it gets no range then.
+        methods: method -> its range; amax 0 where there is none.
+    """
+
+    tensor: str
+    maximum: float
+    zeros_share: float | None
+    nonfinite: int
+    methods: dict[str, MethodRange]
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrateResult:
+    """Ranges side by side.
+
+    Attributes:
+        network: its name.
+        images: calibration pictures.
+        image_set: where they are from.
+        selection_images: held-out pictures, on which quantized networks were compared; 0 where none were.
+        equalized: channels were scaled first.
+        tensors: those that INT8 would carry, in graph order.
+        folds: how far ranges and error move from part to part of the set; None unless asked for.
+        candidates: what the method was chosen from, the chosen one first; empty unless it was "auto".
+        notes: what the user should know.
+    """
+
+    network: str
+    images: int
+    image_set: str
+    selection_images: int
+    equalized: bool
+    tensors: tuple[TensorMethods, ...]
+    folds: Folds | None
+    candidates: tuple[Candidate, ...]
+    notes: tuple[str, ...]
+    steps: tuple[StepTime, ...]
+    seconds: float
 
 
 def calibrate(

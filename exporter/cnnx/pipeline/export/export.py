@@ -16,24 +16,20 @@ from cnnx.bundle.writing import left_beside, refuse_place
 from cnnx.errors import UsageError
 from cnnx.pipeline.bench.latency import Effort, measure
 from cnnx.pipeline.bench.measurement import Measurement
+from cnnx.pipeline.build import build_into
 from cnnx.pipeline.export.options import check_calibrator, with_options
 from cnnx.pipeline.export.parts import Job, Parts, images_to_choose_by, make_parts, repaired
 from cnnx.pipeline.export.publish import publish
-from cnnx.pipeline.finished import (
-    build_into,
-    judge_session,
-    keep,
-    latest_validation,
-)
+from cnnx.pipeline.export.result import ExportResult
 from cnnx.pipeline.preconditions.ahead import Ahead
 from cnnx.pipeline.preconditions.refusals import open_checked
 from cnnx.pipeline.progress import Listener, Steps, silent
-from cnnx.pipeline.records.verified import records_of
-from cnnx.pipeline.results import ExportResult
+from cnnx.pipeline.records.verified import latest_validation, records_of
 from cnnx.pipeline.steps.definition import resolve
 from cnnx.pipeline.steps.images import few_ranges, remarks
 from cnnx.pipeline.steps.original import Batch
 from cnnx.pipeline.target import OpenSubject, choose_runtime, open_subject
+from cnnx.pipeline.validate import judge_session
 from cnnx.recipe import Precision, Scales
 from cnnx.record import Subject
 from cnnx.stats import Verdict
@@ -152,10 +148,10 @@ def export(
         judged, validation = before[0].date, before[1]
     else:
         validation = _judge(bundle, parts, steps)
-        judged = keep(bundle, "validation", validation.subject, validation.as_dict()).date
+        judged = bundle.keep("validation", validation.subject, validation.as_dict()).date
         measurements = _measure(job, bundle, parts, steps)
         for measured in measurements:
-            keep(bundle, "benchmark", measured.subject, measured.as_dict())
+            bundle.keep("benchmark", measured.subject, measured.as_dict())
     return ExportResult(
         bundle=bundle,
         engines=engines,

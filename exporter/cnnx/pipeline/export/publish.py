@@ -11,14 +11,13 @@ from cnnx.bundle import CALIBRATION, LABELS, MODEL, REFERENCE, Bundle, is_bundle
 from cnnx.bundle.manifest import ImageList, Manifest, TensorInfo
 from cnnx.bundle.reference import Reference, self_test_places
 from cnnx.bundle.writing import new_bundle, seal
-from cnnx.data.class_names import read_labels
+from cnnx.data.class_names import class_names
 from cnnx.data.crops import Crops
 from cnnx.errors import BundleError
 from cnnx.machine.environment import installed_version
 from cnnx.pipeline.export.parts import Job, Parts
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.inference import graph_logits
-from cnnx.recipe import Recipe
 from cnnx.store.cache import digest_of
 from cnnx.store.own_code import own_code
 
@@ -68,16 +67,6 @@ def _fill(draft: Path, job: Job, parts: Parts, reference: Reference) -> None:
     reference.save(draft / REFERENCE)
     if names := class_names(job.recipe):
         (draft / LABELS).write_text("\n".join(names) + "\n", encoding="utf-8")
-
-
-def class_names(recipe: Recipe) -> tuple[str, ...]:
-    """Names of the recipe's classes, where it has any.
-
-    Raises:
-        RecipeError: see `cnnx.data.class_names.read_labels`.
-    """
-    file = recipe.labels_file
-    return read_labels(file, recipe.model.classes) if file else ()
 
 
 def _manifest(job: Job, parts: Parts) -> Manifest:

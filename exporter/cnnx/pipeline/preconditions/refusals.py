@@ -6,9 +6,9 @@ import importlib.util
 import os
 
 from cnnx import models
+from cnnx.data.class_names import class_names
 from cnnx.data.sets import BUILT_IN
 from cnnx.errors import ImageError, MissingExtra, RecipeError
-from cnnx.pipeline.export.publish import class_names
 from cnnx.pipeline.preconditions.ahead import Ahead, ImageCounts
 from cnnx.pipeline.preconditions.disk_space import refuse_full_disks
 from cnnx.pipeline.progress import Progress, Steps

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cnnx.agreement import Validation, validation_from_dict
 from cnnx.bundle import MODEL, Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.errors import BundleError
@@ -126,3 +127,11 @@ def _intact(bundle: Bundle) -> dict[str, Engine]:
             continue
         found[engine.digest] = engine
     return found
+
+
+def latest_validation(records: Sequence[Record]) -> tuple[Record, Validation] | None:
+    """The newest verdict among verified records (`records_of`); None where there is none."""
+    for record in reversed(records):
+        if record.kind == "validation":
+            return record, validation_from_dict(record.result)
+    return None

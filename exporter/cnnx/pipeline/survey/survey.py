@@ -17,14 +17,13 @@ from cnnx.machine.environment import detect, installed_version
 from cnnx.pipeline.bench.bench import bench, energy_of
 from cnnx.pipeline.bench.energy import PowerPass, choose_sampler, how_long
 from cnnx.pipeline.bench.measurement import Measurement
-from cnnx.pipeline.finished import build, latest_validation
+from cnnx.pipeline.build import build
 from cnnx.pipeline.progress import Event, Listener, Steps, silent
-from cnnx.pipeline.records.verified import records_of
-from cnnx.pipeline.results import ValidateResult
+from cnnx.pipeline.records.verified import latest_validation, records_of
 from cnnx.pipeline.survey.journal import Cell, Journal, Row, cell_of
 from cnnx.pipeline.survey.plan import Sources, SurveyPlan, planned
 from cnnx.pipeline.target import choose_runtime, open_subject
-from cnnx.pipeline.validate import validate
+from cnnx.pipeline.validate import ValidateResult, validate
 from cnnx.recipe import Precision
 from cnnx.report.survey import write_survey
 from cnnx.stats import Verdict
