@@ -7,8 +7,8 @@ import pytest
 
 import schemas_page
 from cnnx.errors import BundleError
-from cnnx.pipeline.printed import COMMANDS, printed
 from cnnx.schema import from_plain
+from printed import COMMANDS, printed
 from tests.cli.conftest import cnnx_command, tiny, tiny_bundle  # noqa: F401
 
 

@@ -20,12 +20,12 @@ from cnnx.bundle.engine import Engine
 from cnnx.bundle.manifest import Manifest
 from cnnx.machine.environment import Environment
 from cnnx.pipeline.plain import JSON_SCHEMA
-from cnnx.pipeline.printed import COMMANDS, printed
-from cnnx.pipeline.records.results import RESULTS
+from cnnx.pipeline.records.kinds import RESULTS, result_type
 from cnnx.quant.calibration import CalibrationFile
 from cnnx.recipe import Recipe
 from cnnx.record import Record
 from cnnx.schema import fields_of
+from printed import COMMANDS, printed
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "schemas"
 
@@ -59,7 +59,7 @@ class Refusal:
 def pages() -> dict[str, str]:
     """File name -> text."""
     found = {f"{name}.json": _text(kind, f"cnnx: {name}") for name, kind in _FILES.items()}
-    kinds = [Record, Environment, *RESULTS.values()]
+    kinds = [Record, Environment, *map(result_type, RESULTS)]
     schemas, parts = msgspec.json.schema_components(kinds, schema_hook=_hook, ref_template="#/$defs/{name}")
     _described(parts)
     record = {

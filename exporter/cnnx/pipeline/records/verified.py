@@ -18,7 +18,7 @@ from cnnx.bundle import MODEL, Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.errors import BundleError
 from cnnx.machine.environment import Environment
-from cnnx.pipeline.records.results import RESULTS
+from cnnx.pipeline.records.kinds import result_type
 from cnnx.record import Record, Subject, Unverified
 from cnnx.schema import from_plain, plain_of
 
@@ -79,7 +79,7 @@ def checked(record: Record, *, where: Path) -> Record:
         return from_plain(kind, data, where=where, error=BundleError, at=at, mend=_MEND)
 
     read(Environment, record.environment, "environment")
-    result = read(RESULTS[record.kind], record.result, "result")
+    result = read(result_type(record.kind), record.result, "result")
     subject = getattr(result, "subject", record.subject)
     for f in dataclasses.fields(Subject):
         there, here = getattr(subject, f.name), getattr(record.subject, f.name)

@@ -27,13 +27,15 @@ from cnnx.pipeline.export.calibrate import CalibrateResult
 from cnnx.pipeline.export.result import ExportResult
 from cnnx.pipeline.inspect import Inspection
 from cnnx.pipeline.networks import Network
-from cnnx.pipeline.records import results as recorded
+from cnnx.pipeline.records import benchmark, diagnosis, energy
 from cnnx.pipeline.survey.journal import StoredRow
 from cnnx.pipeline.survey.proof import Proof
 from cnnx.pipeline.validate import ValidateResult
 from cnnx.record import LayerRow, Record, Subject
 from cnnx.schema import Count, Positive
 from cnnx.stats import Interval
+
+_RECORDED = "cnnx.pipeline.records."
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +101,11 @@ class PrintedSurvey:
 _FORMS: Mapping[Any, Any] = {
     Bundle: PrintedBundle,
     Path: str,
-    Measurement: recorded.Benchmark,
-    EnergyUse: recorded.Energy,
-    Findings: recorded.Diagnosis,
-    MachineState: recorded.State,
-    agreement.Likeness: recorded.Likeness,
+    Measurement: benchmark.Benchmark,
+    EnergyUse: energy.Energy,
+    Findings: diagnosis.Diagnosis,
+    MachineState: benchmark.State,
+    agreement.Likeness: diagnosis.Likeness,
     Unmeasured: PrintedUnmeasured,
     Advice: PrintedAdvice,
 }
@@ -145,7 +147,11 @@ def printed(kind: Any) -> Any:
         if inner[0] is int and len(inner) == 2 and issubclass(origin, Mapping):
             inner = (str, inner[1])  # keys of JSON are text
         return origin[inner]
-    if dataclasses.is_dataclass(kind) and kind not in _AS_THEY_ARE and kind.__module__ != recorded.__name__:
+    if (
+        dataclasses.is_dataclass(kind)
+        and kind not in _AS_THEY_ARE
+        and not kind.__module__.startswith(_RECORDED)
+    ):
         return _printed_fields(typing.cast(type, kind))
     return kind
 

@@ -1,4 +1,4 @@
-"""What the result of a record holds, kind by kind: the types that it is checked by when it is read.
+"""What the record of a benchmark holds: the types that it is checked by when it is read.
 
 Fields with a default came after version 0.1 or are absent where nothing was measured. Floats that may be null
 were not finite: JSON has no word for it.
@@ -9,16 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cnnx.agreement import Validation
-from cnnx.measure.power import EnergyPerInference, EnergyRows, SamplerCost
-from cnnx.measure.power.sensors.sensor import Uncertainty
 from cnnx.measure.samples import Latency
 from cnnx.measure.validity import Finding
 from cnnx.pipeline.bench.measurement import Conditions, Prediction
-from cnnx.record import RecordKind, Subject
+from cnnx.record import Subject
 from cnnx.runtimes.layer_times import LayerKind, LayerTime
 from cnnx.schema import Count, Positive, Quantity, Rate
-from cnnx.selftest import SelfTest
 from cnnx.stats import Interval
 
 
@@ -132,152 +128,3 @@ class Benchmark:
             raise ValueError("the lists of latency.parts differ in length")
         elif not parts.compute_ns:
             raise ValueError("the lists of latency.parts are empty")
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How power was sampled, and what that cost in latency."""
-
-    achieved_hz: Quantity | None
-    gaps: Count
-    longest_gap_ns: Count
-    missed: Count
-    latency_ratio: Quantity | None
-    latency_ratio_low: Quantity | None
-    latency_ratio_high: Quantity | None
-    no_cost: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Tegrastats:
-    """How far tegrastats' means are from ours, rail by rail."""
-
-    deviations: Mapping[str, float]
-    lines: Count
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Energy:
-    """The result of an energy measurement, as `cnnx.pipeline.bench.energy_use.EnergyUse` describes it."""
-
-    subject: Subject
-    batch: Positive
-    rate: Quantity | None
-    sensor: str
-    why: str
-    total: EnergyPerInference | None
-    no_total: str
-    rails: tuple[EnergyPerInference, ...]
-    doubts: tuple[str, ...]
-    inferences: Count
-    dropped: Count
-    sampling: Sampling
-    state_before: State
-    state_after: State
-    remark: str
-    measured: EnergyRows
-    cost: SamplerCost | None
-    cuda_graph: bool | None = None
-    uncertainty: Uncertainty | None = None
-    notes: tuple[str, ...] = ()
-    drivers: tuple[str, ...] = ()
-    tegrastats: Tegrastats | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Likeness:
-    """How like two sets of logits are, as `cnnx.agreement.Likeness` describes it."""
-
-    divergence: float | None
-    top1_agreement: Rate
-    top1_in_top5: Rate
-    top5_agreement: Rate
-    logit_sqnr_db: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """What a layer does alone in INT8, as `cnnx.pipeline.results.LayerDamage` describes it."""
-
-    layer: str
-    op: str
-    place: Count
-    multiply_adds: Count
-    tensor: str
-    likeness: Likeness
-    flips: Count
-    share: Rate
-    weights_lost: Rate
-
-
-@dataclass(frozen=True, slots=True)
-class Other:
-    """A layer that is not in INT8, as `cnnx.pipeline.results.OtherLayer` describes it."""
-
-    layer: str
-    op: str
-    place: Count
-    data_type: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """A tensor under its range, as `cnnx.quant.coverage.Coverage` describes it."""
-
-    tensor: str
-    read_by: tuple[str, ...]
-    amax: Quantity
-    maximum: Quantity
-    saturated: Rate | None
-    underflow: Rate | None
-    body: Quantity | None
-    channels: Count
-    dead_channels: Count
-    middle_steps: Quantity | None
-
-
-@dataclass(frozen=True, slots=True)
-class Guess:
-    """A class, its name (empty where there are none) and its probability."""
-
-    index: Count
-    name: str
-    probability: Rate | None
-
-
-@dataclass(frozen=True, slots=True)
-class Flipped:
-    """An image whose first class changed, with both lists of five."""
-
-    image: str
-    label: Count | None
-    original: tuple[Guess, ...]
-    int8: tuple[Guess, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """The result of a diagnosis, as `cnnx.pipeline.results.Findings` describes it."""
-
-    images: Count
-    image_set: str
-    floor: Likeness
-    whole: Likeness
-    layers: tuple[Damage, ...]
-    others: tuple[Other, ...]
-    tensors: tuple[Range, ...]
-    flips: tuple[Flipped, ...]
-    reading: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-RESULTS: Mapping[RecordKind, type] = {
-    "validation": Validation,
-    "selftest": SelfTest,
-    "benchmark": Benchmark,
-    "diagnosis": Diagnosis,
-    "energy": Energy,
-}
-"""Kind of a record -> type of its result."""
