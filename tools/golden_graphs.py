@@ -25,7 +25,7 @@ import onnx
 
 import cnnx
 from cnnx.machine.environment import detect, installed_version
-from cnnx.recipe import Precision
+from cnnx.options import Precision
 
 RECORDED = Path(__file__).resolve().parent.parent / "tests" / "golden" / "graphs.json"
 NETWORKS = {"lenet5": "pretrained", "resnet20": "pretrained", "small-levit": "pretrained", "vgg16": "standin"}

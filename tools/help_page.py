@@ -47,7 +47,9 @@ def table(parameters: list[Any]) -> Iterator[str]:
     for parameter in parameters:
         option = parameter.param_type_name == "option"
         name = (
-            f"`{', '.join(parameter.opts)}`" if option else f"`{parameter.metavar or parameter.name.upper()}`"
+            f"`{', '.join([*parameter.opts, *parameter.secondary_opts])}`"
+            if option
+            else f"`{parameter.metavar or parameter.name.upper()}`"
         )
         default = parameter.default
         shown = (

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cnnx.bundle import Bundle as Bundle
     from cnnx.bundle.manifest import Manifest as Manifest
     from cnnx.errors import CnnxError as CnnxError
+    from cnnx.options import CalibrateOptions as CalibrateOptions
+    from cnnx.options import ExportOptions as ExportOptions
     from cnnx.pipeline.bench.bench import bench as bench
     from cnnx.pipeline.bench.energy import PowerPass as PowerPass
     from cnnx.pipeline.build import build as build
@@ -42,8 +44,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BuildOptions": "cnnx.runtimes",
+    "CalibrateOptions": "cnnx.options",
     "Bundle": "cnnx.bundle",
     "CnnxError": "cnnx.errors",
+    "ExportOptions": "cnnx.options",
     "Event": "cnnx.pipeline.progress",
     "Manifest": "cnnx.bundle.manifest",
     "PowerPass": "cnnx.pipeline.bench.energy",

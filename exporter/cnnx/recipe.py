@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from cnnx.errors import RecipeError
+from cnnx.options import Precision
 from cnnx.resources import shared_folder
 from cnnx.schema import Count, Name, Percent, Positive, Quantity, Rate, from_plain
 
@@ -28,10 +29,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Precision = Literal["fp32", "fp16", "int8"]
 _Int8 = Literal["fp16", "int8"]
-Scales = Literal["fp16", "fp32"]
-"""Type that the scales of Q/DQ are written in."""
 
 Classes = Annotated[
     int, Meta(ge=2, description="the length of the logits: a classifier has at least 2 classes")

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from cnnx.agreement import Logits, divergences
 from cnnx.errors import BundleError
-from cnnx.recipe import Precision
+from cnnx.options import Precision
 from cnnx.record import Subject
 from cnnx.schema import Count, from_plain
 from cnnx.stats import Verdict, worst

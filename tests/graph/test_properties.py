@@ -18,7 +18,8 @@ from cnnx.graph.lint import lint
 from cnnx.graph.passes.fp16 import type_fp16
 from cnnx.graph.passes.qdq import insert_qdq
 from cnnx.graph.policy.placement import LayerPlan, plan_layers, tensors_to_calibrate, tensors_to_observe
-from cnnx.recipe import LayerOverride, PrecisionPolicy, Scales
+from cnnx.options import Scales
+from cnnx.recipe import LayerOverride, PrecisionPolicy
 
 KINDS = {"fp16": np.float16, "fp32": np.float32}
 POLICY = PrecisionPolicy(small_layers="int8", reason="test")

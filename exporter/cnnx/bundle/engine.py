@@ -13,7 +13,7 @@ from packaging.version import InvalidVersion, Version
 from cnnx.bundle.sealed import MEND, SCHEMA
 from cnnx.errors import BundleError
 from cnnx.machine.environment import Environment
-from cnnx.recipe import Precision
+from cnnx.options import Precision
 from cnnx.schema import Count, Digest, FileName, NoDigest, Positive, from_plain
 
 _Runtime = Annotated[str, Meta(pattern=r"^(tensorrt|rtx)(?![\s\S])", description="tensorrt or rtx")]

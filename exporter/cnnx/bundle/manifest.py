@@ -13,7 +13,8 @@ from msgspec import Meta
 
 from cnnx.bundle.sealed import MEND, SCHEMA
 from cnnx.errors import BundleError, RecipeError
-from cnnx.recipe import Classes, Precision, Recipe, Scales, recipe_from_dict
+from cnnx.options import Precision, Scales
+from cnnx.recipe import Classes, Recipe, recipe_from_dict
 from cnnx.schema import Count, Digest, FileName, Positive, from_plain
 
 MODEL, CALIBRATION, REFERENCE, LABELS = "model.onnx", "calibration.json", "reference.npz", "labels.txt"

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import functools
+import inspect
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
+
+from cnnx.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cnnx.pipeline.bench.energy import PowerPass
-    from cnnx.recipe import Precision
 
 
-class Scales(str, enum.Enum):
-    """Types that scales are written in."""
-
-    FP16 = "fp16"
-    FP32 = "fp32"
-
+_ANYWHERE = inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/json.md) instead of tables.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show every layer, warning and flipped image.")]
@@ -46,15 +46,6 @@ Trust = Annotated[bool, typer.Option("--trust-recipe", help="Let the recipe's ow
 Report = Annotated[
     Path | None, typer.Option(help="Also write a report: .html, .md, .xml (JUnit), .json or .csv.")
 ]
-CalibrationData = Annotated[
-    str | None,
-    typer.Option(help="digits, deadleaves, shapes100, a folder of pictures, or a list of file names."),
-]
-CalibrationImages = Annotated[int | None, typer.Option(help="How many of them at most.")]
-Equalize = Annotated[
-    bool | None,
-    typer.Option(help="Scale channels first so that one range serves all of a tensor (INT8; default)."),
-]
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A recipe's name, a recipe file, or an ONNX file.")
 ]
@@ -75,32 +66,92 @@ Sensor = Annotated[
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
 
 
-def precision_of(*, fp32: bool, fp16: bool, int8: bool) -> Precision | None:
-    """The one that was asked for; None where none was."""
-    from cnnx.errors import UsageError
+def command_of(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of a function that takes `ui` and `options`, where progress and refusals go to `ui`.
 
-    choices: tuple[tuple[Precision, bool], ...] = (("fp32", fp32), ("fp16", fp16), ("int8", int8))
-    asked = [name for name, chosen in choices if chosen]
-    if len(asked) > 1:
-        raise UsageError(f"--{asked[0]} and --{asked[1]} exclude each other", mend="give one of them")
-    return asked[0] if asked else None
+    The command has a parameter for each of the options, and --json, --verbose and --debug.
+
+    Args:
+        kind: a dataclass whose fields are made by `cnnx.options.option`.
+    """
+
+    def decorated(function: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(function, include_extras=True, localns={"Ui": Any})
+        added = [each for f in dataclasses.fields(kind) for each in _parameters(f, kind)]
+        shown: list[inspect.Parameter] = []
+        for own in inspect.signature(function).parameters.values():
+            if own.name == "options":
+                shown += added
+            elif own.name != "ui":
+                shown.append(own.replace(annotation=hints[own.name]))
+        for name, hint in (("as_json", Json), ("verbose", Verbose), ("debug", Debug)):
+            shown.append(inspect.Parameter(name, _ANYWHERE, default=False, annotation=hint))
+
+        @functools.wraps(function)
+        def call(*, as_json: bool, verbose: bool, debug: bool, **given: Any) -> None:
+            from cnnx.cli.ui import command
+
+            with command(as_json=as_json, verbose=verbose, debug=debug) as ui:
+                values = {f.name: _value(f, given) for f in dataclasses.fields(kind)}
+                function(ui=ui, options=kind(**values), **given)
+
+        call.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        call.__annotations__ = {each.name: each.annotation for each in shown}
+        return call
+
+    return decorated
 
 
-def batch_of(text: str) -> tuple[int, int]:
-    """Smallest and largest of "4" or "1..8"."""
-    from cnnx.errors import UsageError
+def _parameters(f: dataclasses.Field[Any], kind: type) -> Iterator[inspect.Parameter]:
+    """What an option is on the command line: one parameter, or a flag for each choice."""
+    said = f.metadata
+    if said["flags"]:
+        for choice, text in said["flags"].items():
+            yield _parameter(choice, bool, False, f"--{choice}", help=text)
+        return
+    hint, flag = get_type_hints(kind)[f.name], f"--{f.name.replace('_', '-')}"
+    members = get_args(hint)
+    if get_origin(hint) is Literal:
+        make: Any = enum.Enum  # mypy wants the members spelled out
+        choices = make(f.name, {choice: choice for choice in members}, type=str)
+        yield _parameter(f.name, choices, choices(f.default), help=said["help"])
+    elif said["read"]:
+        yield _parameter(f.name, str, said["text"], help=said["help"])
+    elif get_origin(hint) is tuple:
+        yield _parameter(f.name, list[members[0]] | None, None, flag, help=said["help"])  # type: ignore[valid-type]
+    elif hint is bool:
+        yield _parameter(f.name, bool, f.default, flag, help=said["help"])
+    else:
+        plain = str | None if Path in members else hint
+        yield _parameter(f.name, plain, f.default, help=said["help"])
 
-    low, _, high = text.partition("..")
-    try:
-        return int(low), int(high or low)
-    except ValueError:
-        raise UsageError(f"--batch {text!r} is no size", mend="--batch 4, or --batch 1..8") from None
+
+def _parameter(name: str, hint: Any, default: Any, *flags: str, help: str) -> inspect.Parameter:  # noqa: A002
+    annotation = Annotated[hint, typer.Option(*flags, help=help)]
+    return inspect.Parameter(name, _ANYWHERE, default=default, annotation=annotation)
+
+
+def _value(f: dataclasses.Field[Any], given: dict[str, Any]) -> Any:
+    """An option's value, taken out of what the command line gave.
+
+    Raises:
+        UsageError: two choices at once, or a text that cannot be read.
+    """
+    if f.metadata["flags"]:
+        asked = [choice for choice in f.metadata["flags"] if given.pop(choice)]
+        if len(asked) > 1:
+            raise UsageError(f"--{asked[0]} and --{asked[1]} exclude each other", mend="give one of them")
+        return asked[0] if asked else f.default
+    value = given.pop(f.name)
+    if f.metadata["read"]:
+        return f.metadata["read"](value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    return tuple(value or ()) if isinstance(f.default, tuple) else value
 
 
 def sizes_of(text: str, *, option: str = "--batch") -> list[int]:
     """Sizes of "1,2,4,8"."""
-    from cnnx.errors import UsageError
-
     try:
         sizes = [int(size) for size in text.split(",")]
     except ValueError:
@@ -112,8 +163,6 @@ def sizes_of(text: str, *, option: str = "--batch") -> list[int]:
 
 def power_pass(*, power: bool, rate: float | None, sensor: str | None) -> PowerPass | None:
     """What --power, --rate and --sensor ask for; None without --power."""
-    from cnnx.errors import UsageError
-
     if not power:
         for option, value in (("--rate", rate), ("--sensor", sensor)):
             if value is not None:

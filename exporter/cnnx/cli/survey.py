@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from cnnx.recipe import Precision
+    from cnnx.options import Precision
 
 _FIGURES = ("batch", "p50 ms", "p99 ms", "images/s", "GPU MiB", "gross mJ", "net mJ")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnx.data.crops import Crops
+from cnnx.options import Precision, Scales
 from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.steps.artefacts import MODEL, Fp32Graph, Ranges, Statistics, TypedGraph
 from cnnx.pipeline.steps.equalized import equalize_step
@@ -16,7 +17,7 @@ from cnnx.pipeline.steps.ranges import calibration_step
 from cnnx.pipeline.steps.statistics import statistics_step
 from cnnx.pipeline.steps.typed_graph import graph_step, type_graph
 from cnnx.quant.calibration import Calibration
-from cnnx.recipe import LayerOverride, Precision, Recipe, Scales
+from cnnx.recipe import LayerOverride, Recipe
 
 
 @dataclass(frozen=True, slots=True)

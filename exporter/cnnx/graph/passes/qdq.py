@@ -21,7 +21,7 @@ from cnnx.graph import edit
 from cnnx.graph.passes.correction import mean_output_error
 from cnnx.graph.policy.placement import LayerPlan, quantized_uses
 from cnnx.graph.policy.rules import SCALE_FLOORS
-from cnnx.recipe import Scales
+from cnnx.options import Scales
 
 LEVELS = 127  # -128 is left unused, so that the range is symmetric
 

@@ -18,7 +18,8 @@ from cnnx.errors import RecipeError
 from cnnx.graph import edit
 from cnnx.graph.edit import ACTIVATIONS, ValueType, Wiring
 from cnnx.graph.policy.rules import RULES, Context, context_of, tensor_fault
-from cnnx.recipe import LayerOverride, Precision, PrecisionPolicy, Scales
+from cnnx.options import Precision, Scales
+from cnnx.recipe import LayerOverride, PrecisionPolicy
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from onnx import ModelProto, NodeProto
 
 from cnnx.graph import edit
 from cnnx.graph.edit import Wiring
-from cnnx.recipe import Precision, PrecisionPolicy, Scales
+from cnnx.options import Precision, Scales
+from cnnx.recipe import PrecisionPolicy
 
 FP16_MAX = 65504.0
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from cnnx.data.crops import Crops
 from cnnx.errors import UsageError
+from cnnx.options import CalibrateOptions, takes
 from cnnx.pipeline.export.options import check_calibrator, with_options
 from cnnx.pipeline.preconditions.ahead import Ahead
 from cnnx.pipeline.preconditions.refusals import open_checked
@@ -78,52 +80,34 @@ class CalibrateResult:
     seconds: float
 
 
+@takes(CalibrateOptions)
 def calibrate(
-    model: str,
-    *,
-    weights: str = "pretrained",
-    calibration_data: str | None = None,
-    calibration_images: int | None = None,
-    method: str | None = None,
-    equalize: bool | None = None,
-    folds: int | None = None,
-    trust_recipe: bool = False,
-    listener: Listener = silent,
+    model: str | Path, options: CalibrateOptions, *, listener: Listener = silent
 ) -> CalibrateResult:
     """Take the ranges that INT8 would get, without making a bundle.
 
-    One pass over the pictures serves every method, and a later export of the same pictures needs none.
+    One pass over the images serves every method, and a later export of the same images needs none. All
+    methods are shown unless one is given; folds are compared by that one, or by the recipe's.
 
     Args:
         model: a recipe's name, a recipe file, or an ONNX file.
-        weights: "pretrained", "standin", or a checkpoint.
-        calibration_data: a built-in set, a folder, or a list of files; the recipe's otherwise.
-        calibration_images: how many of them at most.
-        method: the only one to show, or "auto": the one that held-out pictures choose; all otherwise. Folds
-            are compared by it; by the recipe's otherwise.
-        equalize: whether channels are scaled first; the recipe's otherwise.
-        folds: deal the pictures out into so many disjoint sets, and say how far ranges and the quantized
-            network's error move from one to the other.
-        trust_recipe: let the recipe's own Python code run.
-        listener: told of progress.
+        options: as an object; each can be given by keyword, too.
+        listener: receives progress.
 
     Raises:
         CnnxError: see `cnnx.errors`; each kind has its exit code.
     """
     started = time.perf_counter()
+    folds, method = options.folds, options.method
     if folds is not None and folds < 2:
         raise UsageError(f"--folds {folds}: nothing could be compared", mend="--folds 5")
     steps = Steps(listener)
-    recipe = with_options(
-        resolve(model, trust_recipe=trust_recipe),
-        calibration=(calibration_data, calibration_images),
-        equalize=equalize,
-    )
+    recipe = with_options(resolve(str(model), trust_recipe=options.trust_recipe), options)
     chosen = method or recipe.calibration.method
     check_calibrator(chosen)
     count = SELECTION_IMAGES if folds or method == AUTO else 0
-    ahead = Ahead(recipe, weights, precision=None, validates=False, selects=count, folds=folds or 0)
-    source = open_checked(ahead, steps, trust_recipe=trust_recipe)
+    ahead = Ahead(recipe, options.weights, precision=None, validates=False, selects=count, folds=folds or 0)
+    source = open_checked(ahead, steps, trust_recipe=options.trust_recipe)
     batch = source.batch((1, 1))
     graph = export_step(steps, source, batch=batch)
     pictures = picture_sets(steps, recipe, validates=False, calibrates=True, selects=count)

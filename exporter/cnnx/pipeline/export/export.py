@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import resource
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from cnnx import runtimes
@@ -13,11 +12,11 @@ from cnnx.agreement import Validation
 from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.bundle.writing import left_beside, refuse_place
-from cnnx.errors import UsageError
+from cnnx.options import ExportOptions, takes
 from cnnx.pipeline.bench.latency import Effort, measure
 from cnnx.pipeline.bench.measurement import Measurement
 from cnnx.pipeline.build import build_into
-from cnnx.pipeline.export.options import check_calibrator, with_options
+from cnnx.pipeline.export.options import check_calibrator, check_options, with_options
 from cnnx.pipeline.export.parts import Job, Parts, images_to_choose_by, make_parts, repaired
 from cnnx.pipeline.export.publish import publish
 from cnnx.pipeline.export.result import ExportResult
@@ -27,42 +26,21 @@ from cnnx.pipeline.progress import Listener, Steps, silent
 from cnnx.pipeline.records.verified import latest_validation, records_of
 from cnnx.pipeline.steps.definition import resolve
 from cnnx.pipeline.steps.images import few_ranges, remarks
-from cnnx.pipeline.steps.original import Batch
+from cnnx.pipeline.steps.original import Original
 from cnnx.pipeline.target import OpenSubject, choose_runtime, open_subject
 from cnnx.pipeline.validate import judge_session
-from cnnx.recipe import Precision, Scales
 from cnnx.record import Subject
 from cnnx.stats import Verdict
 
 # An export measures long enough to show a median; cnnx bench measures properly.
 _GLANCE = Effort(min_seconds=0.5, min_samples=30, max_seconds=10.0)
+_REPAIR_TRIALS = 200
 # Share of the multiply-adds in INT8 below which the user is told what keeps the rest out.
 _MOSTLY = 0.95
 
 
-def export(
-    model: str,
-    *,
-    precision: Precision | None = None,
-    target: str = "auto",
-    sm: Sequence[int] = (),
-    weights: str = "pretrained",
-    out: str | Path | None = None,
-    calibration_data: str | None = None,
-    calibration_images: int | None = None,
-    validation_data: str | None = None,
-    validation_images: int | None = None,
-    labels: str | Path | None = None,
-    method: str | None = None,
-    equalize: bool | None = None,
-    repair: bool = False,
-    repair_trials: int | None = None,
-    scales: Scales = "fp16",
-    batch: Batch = (1, 1),
-    trust_recipe: bool = False,
-    force: bool = False,
-    listener: Listener = silent,
-) -> ExportResult:
+@takes(ExportOptions)
+def export(model: str | Path, options: ExportOptions, *, listener: Listener = silent) -> ExportResult:
     """Take a network to a bundle: export, calibrate, type, lint, build, validate, measure.
 
     Steps whose inputs did not change are reused from the cache. A bundle that already stands at `out`,
@@ -70,77 +48,20 @@ def export(
 
     Args:
         model: a recipe's name, a recipe file, or an ONNX file.
-        precision: "fp32", "fp16" or "int8"; the recipe's default otherwise.
-        target: "auto" or a runtime's name.
-        sm: GPU architectures to build engines for, such as 86.
-        weights: "pretrained", "standin", or a checkpoint.
-        out: the bundle's folder; <name>-<precision> here by default.
-        calibration_data: a built-in set, a folder, or a list of files; the recipe's otherwise.
-        calibration_images: how many of them at most.
-        validation_data: likewise, for the pictures that judge.
-        validation_images: how many of them at most.
-        labels: for a flat validation folder, the file that gives each picture's class.
-        method: how ranges are chosen, or "auto": by pictures that are held out for it; the recipe's
-            otherwise.
-        equalize: whether channels are scaled first, for INT8; the recipe's otherwise.
-        repair: put INT8 layers back into FP16 until the gates would pass on held-out pictures.
-        repair_trials: how many networks that search may try; 200 otherwise.
-        scales: "fp16", or "fp32" to keep everything that is not INT8 in FP32.
-        batch: smallest and largest batch.
-        trust_recipe: let the recipe's own Python code run.
-        force: put the bundle into `out` though that is a folder with other files; all of them stay there.
-        listener: told of progress.
+        options: as an object; each can be given by keyword, too.
+        listener: receives progress.
 
     Raises:
         CnnxError: see `cnnx.errors`; each kind has its exit code.
     """
     started = time.perf_counter()
     steps = Steps(listener)
-    recipe = with_options(
-        resolve(model, trust_recipe=trust_recipe),
-        calibration=(calibration_data, calibration_images),
-        validation=(validation_data, validation_images),
-        equalize=equalize,
-    )
-    chosen: Precision = precision or recipe.precision.default
-    for_int8 = {"--method": method, "--equalize/--no-equalize": equalize, "--repair": repair or None}
-    _refuse_idle([option for option, value in for_int8.items() if value is not None], chosen)
-    trials, typed, sizes = _trials(repair, repair_trials), _scales(scales), _batch(batch)
-    place = Path(out) if out else Path(f"{recipe.name}-{chosen}")
-    refuse_place(place, force=force)
-    runtime = choose_runtime(target, sm)
-    how = method or recipe.calibration.method
-    check_calibrator(how)
-    listed = None if labels is None else Path(labels)
-    source = open_checked(
-        Ahead(
-            recipe=recipe,
-            weights=weights,
-            precision=chosen,
-            batch=sizes,
-            selects=images_to_choose_by(chosen, how, trials),
-            labels=listed,
-            out=place,
-        ),
-        steps,
-        trust_recipe=trust_recipe,
-    )
-    job = Job(
-        recipe=recipe,
-        precision=chosen,
-        scales=typed,
-        batch=source.batch(sizes),
-        method=how,
-        out=place,
-        runtime=runtime,
-        sm=tuple(sm),
-        repair_trials=trials,
-    )
-    parts = make_parts(job, source, steps, labels=listed)
+    job, source = _prepared(str(model), options, steps)
+    parts = make_parts(job, source, steps)
     found = None
     if job.repair_trials:
         job, parts, found = repaired(job, parts)
-    bundle, unchanged = publish(job, parts, steps, force=force)
+    bundle, unchanged = publish(job, parts, steps, force=options.force)
     engines = _engines(job, bundle, steps)
     before = latest_validation(records_of(bundle).verified) if unchanged else None
     measurements: tuple[Measurement, ...] = ()
@@ -162,7 +83,7 @@ def export(
         notes=(
             *_notes(job, parts),
             *left_beside(bundle),
-            *_no_engine(target, job),
+            *_no_engine(options.target, job),
             *_advice(job, validation),
         ),
         candidates=parts.candidates,
@@ -175,32 +96,40 @@ def export(
     )
 
 
-def _refuse_idle(for_int8: Sequence[str], precision: Precision) -> None:
-    """Options that would do nothing."""
-    if for_int8 and precision != "int8":
-        raise UsageError(f"{for_int8[0]} is for INT8, this export is in {precision}", mend="give --int8, too")
-
-
-def _trials(repair: bool, trials: int | None) -> int:
-    if not repair and trials is not None:
-        raise UsageError("--repair-trials says how long --repair searches", mend="give --repair, too")
-    if trials is not None and trials < 1:
-        raise UsageError(f"a search in {trials} trials finds nothing", mend="--repair-trials 200")
-    return (trials or 200) if repair else 0
-
-
-def _scales(scales: Scales) -> Scales:
-    if scales not in ("fp16", "fp32"):
-        raise UsageError(f"scales are written in fp16 or fp32, not {scales!r}", mend="--scales fp16")
-    return scales
-
-
-def _batch(batch: Batch) -> Batch:
-    if not 1 <= batch[0] <= batch[1]:
-        raise UsageError(
-            f"a batch of {batch[0]} to {batch[1]} makes no sense", mend="--batch 4, or --batch 1..8"
-        )
-    return batch
+def _prepared(model: str, options: ExportOptions, steps: Steps) -> tuple[Job, Original]:
+    """The job, once nothing speaks against it, and the original with its weights at hand."""
+    recipe = with_options(resolve(model, trust_recipe=options.trust_recipe), options)
+    precision = options.precision or recipe.precision.default
+    check_options(options, precision)
+    method = options.method or recipe.calibration.method
+    trials = (options.repair_trials or _REPAIR_TRIALS) if options.repair else 0
+    out = Path(options.out) if options.out else Path(f"{recipe.name}-{precision}")
+    refuse_place(out, force=options.force)
+    runtime = choose_runtime(options.target, options.sm)
+    check_calibrator(method)
+    job = Job(
+        recipe=recipe,
+        precision=precision,
+        scales=options.scales,
+        batch=options.batch,
+        method=method,
+        out=out,
+        runtime=runtime,
+        sm=tuple(options.sm),
+        repair_trials=trials,
+        labels=None if options.labels is None else Path(options.labels),
+    )
+    ahead = Ahead(
+        recipe=recipe,
+        weights=options.weights,
+        precision=precision,
+        batch=options.batch,
+        selects=images_to_choose_by(precision, method, trials),
+        labels=job.labels,
+        out=out,
+    )
+    source = open_checked(ahead, steps, trust_recipe=options.trust_recipe)
+    return dataclasses.replace(job, batch=source.batch(options.batch)), source
 
 
 def _engines(job: Job, bundle: Bundle, steps: Steps) -> tuple[Engine, ...]:

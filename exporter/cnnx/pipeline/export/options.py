@@ -6,39 +6,26 @@ import dataclasses
 
 from cnnx import runtimes
 from cnnx.errors import UsageError
+from cnnx.options import ExportOptions, NetworkOptions, Precision, overrides
 from cnnx.pipeline.search.method import AUTO
 from cnnx.quant.methods import check_method
 from cnnx.recipe import Recipe
 
 
-def with_options(
-    recipe: Recipe,
-    *,
-    calibration: tuple[str | None, int | None],
-    validation: tuple[str | None, int | None] = (None, None),
-    equalize: bool | None = None,
-) -> Recipe:
+def with_options(recipe: Recipe, options: NetworkOptions) -> Recipe:
     """The recipe with what the user asked for in place of its own.
 
-    Args:
-        recipe: as it was read.
-        calibration: picture set, and how many of it at most; None: the recipe's.
-        validation: likewise.
-        equalize: whether channels are scaled before INT8; None: as the recipe says.
-
     Raises:
-        UsageError: less than one picture was asked for.
+        UsageError: less than one image was asked for.
     """
-    sets = {}
-    for role, (data, images) in {"calibration": calibration, "validation": validation}.items():
-        if images is not None and images < 1:
-            raise UsageError(f"--{role}-images is {images}", mend="give at least 1; 512 is usual")
-        changes = {"data": data, "images": images}
-        spec = getattr(recipe, role)
-        sets[role] = dataclasses.replace(spec, **{k: v for k, v in changes.items() if v is not None})
-    if equalize is not None:
-        sets["precision"] = dataclasses.replace(recipe.precision, equalize=equalize)
-    return dataclasses.replace(recipe, **sets)
+    for key, value in overrides(options).items():
+        table, name = key.split(".")
+        if name == "images" and value < 1:
+            raise UsageError(f"--{table}-images is {value}", mend="give at least 1; 512 is usual")
+        changed = str(value) if name == "data" else value
+        part = dataclasses.replace(getattr(recipe, table), **{name: changed})
+        recipe = dataclasses.replace(recipe, **{table: part})
+    return recipe
 
 
 def check_calibrator(method: str) -> None:
@@ -52,3 +39,29 @@ def check_calibrator(method: str) -> None:
         check_method(method)
     if reason := runtimes.get("ort").missing():
         raise reason
+
+
+def check_options(options: ExportOptions, precision: Precision) -> None:
+    """Refuse options of an export in this precision that contradict one another or would do nothing.
+
+    Raises:
+        UsageError: they do.
+    """
+    for_int8 = {
+        "--method": options.method,
+        "--equalize/--no-equalize": options.equalize,
+        "--repair": options.repair or None,
+    }
+    idle = [option for option, value in for_int8.items() if value is not None]
+    if idle and precision != "int8":
+        raise UsageError(f"{idle[0]} is for INT8, this export is in {precision}", mend="give --int8, too")
+    trials = options.repair_trials
+    if not options.repair and trials is not None:
+        raise UsageError("--repair-trials says how long --repair searches", mend="give --repair, too")
+    if trials is not None and trials < 1:
+        raise UsageError(f"a search in {trials} trials finds nothing", mend="--repair-trials 200")
+    if options.scales not in ("fp16", "fp32"):
+        raise UsageError(f"scales are written in fp16 or fp32, not {options.scales!r}", mend="--scales fp16")
+    low, high = options.batch
+    if not 1 <= low <= high:
+        raise UsageError(f"a batch of {low} to {high} makes no sense", mend="--batch 4, or --batch 1..8")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.data.crops import Crops
+from cnnx.options import Batch, Precision, Scales
 from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.method import AUTO, SELECTION_IMAGES, Candidate, choose_method
@@ -17,11 +18,11 @@ from cnnx.pipeline.search.repair import REPAIR_IMAGES, put_back_reason, repair_s
 from cnnx.pipeline.steps.artefacts import Fp32Graph, Ranges, Reference, TypedGraph
 from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import picture_sets
-from cnnx.pipeline.steps.original import Batch, Original
+from cnnx.pipeline.steps.original import Original
 from cnnx.pipeline.steps.reference import reference_step
 from cnnx.pipeline.steps.typed_graph import graph_step
 from cnnx.quant.repair import Repair
-from cnnx.recipe import Precision, Recipe, Scales
+from cnnx.recipe import Recipe
 from cnnx.runtimes import Runtime
 
 
@@ -38,6 +39,7 @@ class Job:
     runtime: Runtime
     sm: tuple[int, ...]
     repair_trials: int
+    labels: Path | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def images_to_choose_by(precision: Precision, method: str, repair_trials: int) -
     return SELECTION_IMAGES if precision == "int8" and method == AUTO else 0
 
 
-def make_parts(job: Job, original: Original, steps: Steps, *, labels: Path | None) -> Parts:
+def make_parts(job: Job, original: Original, steps: Steps) -> Parts:
     """Every step that gives files, in order."""
     recipe = job.recipe
     # First, for it is what refuses a definition, or weights, that are not what the recipe says.
@@ -91,7 +93,7 @@ def make_parts(job: Job, original: Original, steps: Steps, *, labels: Path | Non
         validates=True,
         calibrates=job.precision != "fp32",
         selects=images_to_choose_by(job.precision, job.method, job.repair_trials),
-        labels=labels,
+        labels=job.labels,
     )
     validation, calibration, selection = pictures.validation, pictures.calibration, pictures.selection
     assert validation is not None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnnx.pipeline.steps.original import Batch
-from cnnx.recipe import Precision, Recipe
+from cnnx.options import Batch, Precision
+from cnnx.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 from cnnx.machine.environment import installed_version
+from cnnx.options import Batch
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.artefacts import MODEL, NOTES, Fp32Graph
-from cnnx.pipeline.steps.original import Batch, Original
+from cnnx.pipeline.steps.original import Original
 from cnnx.store.own_code import own_code
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cnnx import runtimes
 from cnnx.errors import UsageError
 from cnnx.machine.environment import installed_version
+from cnnx.options import Batch
 from cnnx.pipeline.steps.definition import build_torch, check_model
 from cnnx.pipeline.steps.inference import ORT, open_here
 from cnnx.recipe import Recipe
@@ -23,7 +24,6 @@ from cnnx.weights import Weights, locate
 if TYPE_CHECKING:
     from torch import nn
 
-Batch = tuple[int, int]
 # In batches, for BatchNorm over a single value a channel has no variance to take.
 _STANDIN_IMAGES, _STANDIN_BATCH = 16, 8
 

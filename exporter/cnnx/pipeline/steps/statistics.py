@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnnx.options import Precision, Scales
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.artefacts import STATISTICS, Fp32Graph, Statistics
 from cnnx.pipeline.steps.inference import ORT
 from cnnx.pipeline.steps.observation import observed, observed_from
 from cnnx.quant.observation import Observation
-from cnnx.recipe import Precision, Recipe, Scales
+from cnnx.recipe import Recipe
 from cnnx.store.own_code import own_code
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ import math
 from pathlib import Path
 
 from cnnx.machine.environment import installed_version
+from cnnx.options import Precision, Scales
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.artefacts import LAYERS, MODEL, Fp32Graph, Ranges, TypedGraph
 from cnnx.quant.calibration import Calibration
-from cnnx.recipe import Precision, Recipe, Scales
+from cnnx.recipe import Recipe
 from cnnx.store.own_code import own_code
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from cnnx.bundle import Bundle, is_bundle
 from cnnx.errors import CnnxError, RecipeError, UsageError, WeightsError
+from cnnx.options import ExportOptions, Precision
 from cnnx.pipeline.bench.bench import check_effort
 from cnnx.pipeline.bench.energy import PowerPass
 from cnnx.pipeline.export.options import with_options
 from cnnx.pipeline.preconditions.ahead import Ahead
 from cnnx.pipeline.preconditions.refusals import count_images, refuse_unwritable_cache
 from cnnx.pipeline.target import choose_runtime
-from cnnx.recipe import Precision, read_recipe, recipe_names
+from cnnx.recipe import read_recipe, recipe_names
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 _UNREAD = "unknown"
@@ -120,7 +121,8 @@ def _check_images(model: str, plan: SurveyPlan) -> None:
         recipe = read_recipe(model)
     except CnnxError:
         return
-    chosen = with_options(recipe, calibration=(None, plan.images), validation=(None, plan.images))
+    images = ExportOptions(calibration_images=plan.images, validation_images=plan.images)
+    chosen = with_options(recipe, images)
     count_images(Ahead(chosen, plan.weights_of(model), precision="int8"))
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from cnnx.bundle import Bundle, is_bundle
 from cnnx.bundle.sealed import check_inside
 from cnnx.errors import BundleError, CnnxError, UsageError
+from cnnx.options import Precision
 from cnnx.pipeline.bench.energy import PowerPass
 from cnnx.pipeline.doctor.doctor import Diagnosis, doctor
 from cnnx.pipeline.plain import plain
@@ -25,7 +26,6 @@ from cnnx.pipeline.progress import Event, Listener, silent
 from cnnx.pipeline.survey.journal import Row
 from cnnx.pipeline.survey.plan import SurveyPlan, planned
 from cnnx.pipeline.survey.survey import exit_code_of, survey
-from cnnx.recipe import Precision
 from cnnx.report.survey import markdown_from_rows
 from cnnx.store.files import atomic_file, check_place
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 from cnnx.bundle import Bundle
 from cnnx.errors import CnnxError, EnvironmentLacks
 from cnnx.machine.environment import detect, installed_version
+from cnnx.options import Precision
 from cnnx.pipeline.bench.bench import bench, energy_of
 from cnnx.pipeline.bench.energy import PowerPass, choose_sampler, how_long
 from cnnx.pipeline.bench.measurement import Measurement
@@ -24,7 +25,6 @@ from cnnx.pipeline.survey.journal import Cell, Journal, Row, cell_of
 from cnnx.pipeline.survey.plan import Sources, SurveyPlan, planned
 from cnnx.pipeline.target import choose_runtime, open_subject
 from cnnx.pipeline.validate import ValidateResult, validate
-from cnnx.recipe import Precision
 from cnnx.report.survey import write_survey
 from cnnx.stats import Verdict
 from cnnx.store.cache import digest_of
