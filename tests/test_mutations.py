@@ -160,7 +160,7 @@ def traced(data):
     return data["result"].get("measured", {}).get("trace", {}).get("samples")
 
 
-@pytest.mark.parametrize("kind", ["validation", "benchmark", "energy", "diagnosis"])
+@pytest.mark.parametrize("kind", ["validation", "selftest", "benchmark", "energy", "diagnosis"])
 def test_every_mutation_of_a_record(whole, tmp_path, kind):
     """One by one, then in reports: a record that is taken is shown, one that is not hides no other."""
     shutil.copytree(whole, tmp_path / "b")
