@@ -18,13 +18,15 @@ def test_a_chain_holds_two_maps_at_once_and_views_hold_none():
 
 
 def test_a_shortcut_stays_alive_and_what_is_constant_is_folded():
-    """Of input -> a -> b -> c, c = b + a: a, b and c at once. The scale is a constant's square."""
+    """Of input -> a -> b -> c, c = b + a: a, b and c at once, and a's other name takes nothing. The scale is
+    a constant's square."""
     names = ["scale"]
     nodes = [
         helper.make_node("Mul", ["scale", "scale"], ["squared"]),
         helper.make_node("Mul", ["input", "squared"], ["a"]),
-        helper.make_node("Relu", ["a"], ["b"]),
-        helper.make_node("Add", ["b", "a"], ["c"]),
+        helper.make_node("Identity", ["a"], ["same"]),
+        helper.make_node("Relu", ["same"], ["b"]),
+        helper.make_node("Add", ["b", "same"], ["c"]),
         helper.make_node("GlobalAveragePool", ["c"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["logits"]),
     ]
@@ -38,3 +40,19 @@ def test_a_shortcut_stays_alive_and_what_is_constant_is_folded():
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
     assert predict_memory(model, 2).scratch_bytes == 3 * 2 * 4 * 8 * 16
     assert predict_memory(model, 2).weights_bytes == 32
+
+
+def test_what_shape_inference_does_not_know_counts_as_nothing():
+    nodes = [
+        helper.make_node("Expand", ["input", "shape"], ["a"]),
+        helper.make_node("GlobalAveragePool", ["input"], ["pooled"]),
+        helper.make_node("Mul", ["a", "pooled"], ["logits"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 8, 4, 4]),
+        helper.make_tensor_value_info("shape", TensorProto.INT64, ["rank"]),
+    ]
+    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "unknown", inputs, [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
+    assert predict_memory(model, 2).scratch_bytes == 2 * 4 * 8

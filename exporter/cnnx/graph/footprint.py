@@ -71,8 +71,9 @@ def predict_memory(model: ModelProto, batch: int) -> GraphMemory:
 
 def _bytes(kind: ValueType, batch: int) -> int:
     """A first dimension that is no number is the batch."""
-    shape = kind.shape or ()
-    lengths = [batch if axis == 0 and not isinstance(n, int) else n for axis, n in enumerate(shape)]
+    if kind.shape is None:
+        return 0
+    lengths = [batch if axis == 0 and not isinstance(n, int) else n for axis, n in enumerate(kind.shape)]
     if not all(isinstance(n, int) for n in lengths):
         return 0
     known = [n for n in lengths if isinstance(n, int)]
