@@ -32,9 +32,12 @@ def test_an_engine_equal_to_its_original_passes_with_every_rate_one():
     assert same.verdict is Verdict.PASSED and same.flips == () and same.logit_sqnr_db is None
 
 
-def test_ties_go_to_the_lower_class():
-    assert top_k(np.zeros((1, 7), np.float32)).tolist() == [[0, 1, 2, 3, 4]]
-    assert top_k(np.array([[1, 3, 3, 2]], np.float32)).tolist() == [[1, 2, 3, 0]]
+# Few values in many classes: sorting that is not stable shows from 17 on.
+@given(hnp.arrays(np.float32, (3, 200), elements=st.sampled_from([0.0, 1.0, 2.0])), st.integers(1, 9))
+def test_ties_go_to_the_lower_class(values, k):
+    wanted = [sorted(range(200), key=lambda place: (-row[place], place))[:k] for row in values]
+    assert top_k(values, k).tolist() == wanted
+    assert top_k(values[:, :4], 5).shape == (3, 4)
 
 
 def test_the_three_rates_by_hand():
@@ -45,6 +48,7 @@ def test_the_three_rates_by_hand():
     assert rate(validation, "top-1 in top-5") == 0.5
     assert rate(validation, "top-5 agreement") == pytest.approx((1.0 + 0.8) / 2)
     assert [flip.engine[0] for flip in validation.flips] == [1, 1]
+    assert validation.logit_sqnr_db == pytest.approx(10 * np.log10(2 * 280 / (1 + 1 + 81)))
 
 
 @settings(max_examples=50)
@@ -59,10 +63,14 @@ def test_reordering_classes_alike_changes_no_rate_without_ties(values, shift):
 
 def test_logits_that_are_not_finite_agree_in_nothing():
     engine = logits()
-    engine[:300] = np.nan
-    validation = judged(logits(), engine)
-    assert validation.nonfinite == 300 and rate(validation, "top-5 agreement") == 0.5
+    # The first class is where it was: it is one other logit that is not a number.
+    engine[np.arange(300), engine[:300].argmin(axis=1)] = np.nan
+    validation = judged(logits(), engine, labels=logits().argmax(axis=1).astype(np.int64))
+    assert validation.nonfinite == len(validation.flips) == 300 and validation.logit_sqnr_db is None
+    assert [gate.value for gate in validation.gates] == [0.5] * 4
     assert validation.verdict is Verdict.FAILED
+    found = compare(logits(), engine)
+    assert (found.top1_agreement, found.top1_in_top5, found.top5_agreement) == (0.5, 0.5, 0.5)
 
 
 def test_too_few_images_are_inconclusive_and_say_how_many_decide():

@@ -130,10 +130,23 @@ def test_a_missing_file_is_named(whole, tmp_path, file):
         read_all(tmp_path / "b")
 
 
-def test_an_unknown_schema_says_both(tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "synthetic", "why"),
+    [("file", False, ()), ("file", True, ("synthetic",)), ("standin", False, ("stand-ins",))],
+)
+def test_a_bundle_says_why_its_agreement_proves_nothing(kind, synthetic, why):
+    images = dict(manifest().images)
+    images["validation"] = dataclasses.replace(images["validation"], synthetic=synthetic)
+    weights = {**manifest().weights, "kind": kind}
+    found = dataclasses.replace(manifest(), images=images, weights=weights).cannot_judge
+    assert len(found) == len(why) and all(word in reason for word, reason in zip(why, found, strict=True))
+
+
+@pytest.mark.parametrize("schema", [0, 99])
+def test_an_unknown_schema_says_both(tmp_path, schema):
     with new_bundle(tmp_path / "b") as draft:
-        seal(draft, dataclasses.replace(manifest(), schema=99))
-    with pytest.raises(BundleError, match="schema 99, this cnnx reads 1"):
+        seal(draft, dataclasses.replace(manifest(), schema=schema))
+    with pytest.raises(BundleError, match=f"schema {schema}, this cnnx reads 1"):
         Bundle.open(tmp_path / "b")
 
 

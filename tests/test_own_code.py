@@ -6,7 +6,7 @@ FILES = {
     "__init__.py": "from cnnx.aside import everything",
     "a/__init__.py": "",
     "a/top.py": "def f():\n    from cnnx.b import low",
-    "a/plugin.py": "from cnnx.c import deep",
+    "a/plugin.py": "import cnnx.c.deep, os",
     "aside.py": "",
     "b/__init__.py": "from cnnx.b_needs import x",
     "b/low.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import cnnx.aside",

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,6 +71,16 @@ def test_mcnemar_is_symmetric_and_knows_nothing_of_agreement(both, b, c, neither
 def test_mcnemar_is_the_exact_sign_test():
     # 2 * P(X <= 1) for X ~ Binomial(10, 1/2) = 2 * 11 / 1024
     assert Paired(100, 9, 1, 5).mcnemar() == pytest.approx(22 / 1024)
+
+
+@given(*[st.integers(0, 300)] * 4, st.floats(0.9, 1))
+def test_the_accuracy_margin_is_a_normal_interval_with_half_an_image_more_in_each_cell(b, o, e, n, ratio):
+    values, weights = [1 - ratio, -ratio, 1, 0], [b + 0.5, o + 0.5, e + 0.5, n + 0.5]
+    mean = np.average(values, weights=weights)
+    variance = np.average((values - mean) ** 2, weights=weights)
+    half = 1.959964 * math.sqrt(variance / sum(weights))
+    margin = Paired(b, o, e, n).margin(ratio)
+    assert (margin.low, margin.high) == pytest.approx((mean - half, mean + half), abs=1e-6)
 
 
 def test_the_accuracy_margin_has_a_width_even_when_nobody_disagrees():

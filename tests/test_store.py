@@ -204,12 +204,16 @@ def test_prune_removes_what_was_not_used_for_long(tmp_path):
     kept = Store(tmp_path)
     old = kept.make("step", {"n": 1}, lambda folder: (folder / "x").write_bytes(b"12345"))
     kept.make("step", {"n": 2}, lambda folder: None)
-    partial = kept.partial("step", {"n": 3})
-    partial.save(lambda file: file.write_bytes(b"12345"))
-    for path in (old.folder, partial.path):
+    used = kept.make("step", {"n": 3}, lambda folder: None)
+    stopped, going = (kept.partial("step", {"n": n}) for n in (4, 5))
+    for partial in (stopped, going):
+        partial.save(lambda file: file.write_bytes(b"12345"))
+    for path in (old.folder, used.folder, stopped.path):
         os.utime(path, (0, 0))
+    assert kept.make("step", {"n": 3}, lambda folder: None).reused  # as good as new again
     assert kept.prune(older_than_seconds=3600) >= 10
-    assert not old.folder.exists() and not partial.path.exists()
+    assert not old.folder.exists() and used.folder.is_dir()
+    assert going.path.exists() and not stopped.path.exists()
     assert kept.place("step", {"n": 2}).is_dir()
 
 

@@ -410,7 +410,7 @@ BAD: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "one missing": (lambda file: saved(without(lenet().state_dict(), "fc1.bias")), "1 missing (fc1.bias)"),
     "integers": (
         lambda file: saved({n: t.to(torch.int8) for n, t in lenet().state_dict().items()}),
-        "10 of another type (conv1.weight: int8",
+        "does not fit the model: 10 of another type (conv1.weight: int8",
     ),
     "not a number": (
         lambda file: saved({**lenet().state_dict(), "fc3.bias": torch.full((10,), torch.nan)}),

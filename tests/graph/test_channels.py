@@ -64,12 +64,16 @@ def test_any_factors_leave_the_logits_alone(name: str) -> None:
 
 
 def parsed(
-    body: str, *, weights: dict[str, tuple[int, ...]], values: dict[str, Any] | None = None
+    body: str,
+    *,
+    weights: dict[str, tuple[int, ...]],
+    values: dict[str, Any] | None = None,
+    entry: str = "1, 4, 6, 6",
 ) -> ModelProto:
-    """input (1, 4, 6, 6) -> output (1, N), with random weights of these shapes."""
+    """input -> output (1, N), with random weights of these shapes."""
     model = onnx.parser.parse_model(
         '<ir_version: 10, opset_import: ["" : 20]>'
-        f" g (float[1, 4, 6, 6] input) => (float[1, N] output) {{ {body} }}"
+        f" g (float[{entry}] input) => (float[1, N] output) {{ {body} }}"
     )
     rng = np.random.default_rng(0)
     drawn = {name: rng.normal(size=shape).astype(np.float32) for name, shape in weights.items()}
@@ -129,13 +133,24 @@ def test_a_concatenation_hands_its_parts_channels_on_and_flattening_repeats_them
     assert set(groups["output"]) == {0}
 
 
-@pytest.mark.parametrize(("value", "free"), [(0, 6), (1, 0)])
-def test_padding_by_zeros_adds_free_channels_by_other_values_fixes_all(value: int, free: int) -> None:
-    body = (
-        f"{CONV} z = Pad(a, pads, v) p = GlobalAveragePool(z) f = Flatten<axis=1>(p) output = MatMul(f, w2)"
-    )
-    pads = np.array([0, 0, 0, 0, 0, 2, 0, 0])
-    model = parsed(body, weights={**SHAPES, "w2": (6, 3)}, values={"pads": pads, "v": np.float32(value)})
+@pytest.mark.parametrize(
+    ("how", "value", "free"),
+    [
+        ("Pad(a, pads, v)", 0, 6),
+        ("Pad(a, pads)", 0, 6),
+        ("Pad(a, pads, v)", 1, 0),
+        ('Pad<mode="wrap">(a, pads, v)', 0, 0),
+        ("Pad(a, pads, v, axes)", 0, 0),
+    ],
+)
+def test_padding_by_zeros_adds_free_channels_by_other_values_fixes_all(
+    how: str, value: int, free: int
+) -> None:
+    body = f"{CONV} z = {how} p = GlobalAveragePool(z) f = Flatten<axis=1>(p) output = MatMul(f, w2)"
+    values = {
+        "pads": np.array([0, 0, 0, 0, 0, 2, 0, 0]), "v": np.float32(value), "axes": np.arange(4)
+    }  # fmt: skip
+    model = parsed(body, weights={**SHAPES, "w2": (6, 3)}, values=values)
     groups = channels_of(model).groups
     assert len(set(groups["z"].tolist()) - {0}) == free
 
@@ -153,3 +168,20 @@ def test_axis_1_of_tokens_is_no_channel() -> None:
     before = model.SerializeToString()
     scale_channels(model, channels, np.ones(1))
     assert model.SerializeToString() == before
+
+
+def test_what_is_read_but_was_never_made_is_not_scaled_even_where_its_channels_are_not_known() -> None:
+    names = ["s", "b", "m", "v"]
+    body = f"q = Pad(input, pads) n = BatchNormalization(q, {', '.join(names)}) z = Relu(n) {HEAD}"
+    values = {name: np.full(4, 0.5, np.float32) for name in names}
+    values["pads"] = np.array([0, 0, 1, 1, 0, 0, 1, 1])
+    model = parsed(body, weights={"w2": (3, 4), "b2": (3,)}, values=values, entry="1, C, 6, 6")
+    channels = channels_of(model)
+    assert "input" not in channels.groups and set(channels.groups["q"]) == {0}
+    assert len(channels.groups["n"]) == 4 and "n" in channels.layers
+
+
+def test_a_concatenation_with_the_input_leaves_its_other_parts_free() -> None:
+    body = f"r = Relu(input) {CONV.replace('(input', '(r')} z = Concat<axis=1>(a, input) {HEAD}"
+    groups = channels_of(parsed(body, weights={**SHAPES, "w2": (3, 8)})).groups
+    assert set(groups["input"]) == {0} and len(set(groups["z"]) - {0}) == 4

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from graphs import Sketch, images, run
 from numpy.typing import NDArray
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, helper, numpy_helper
 
 from cnnx.graph.lint import lint
 from cnnx.graph.passes.correction import mean_output_error
@@ -109,6 +109,19 @@ def test_a_bias_that_would_leave_fp16_stays_as_it_is() -> None:
     means = {"relu": (2e4,) * 16}
     found = insert_qdq(model, plan, ranges=ranges, scales="fp16", means=means)
     assert found == insert_qdq(model, plan, ranges=ranges, scales="fp16")
+
+
+@pytest.mark.parametrize("scaled", ["alpha", "beta"])
+def test_a_gemm_that_scales_its_product_or_its_bias_is_left_alone(scaled: str) -> None:
+    model = network(group=1, biased=True, trans_b=1)
+    fc = next(node for node in model.graph.node if node.op_type == "Gemm")
+    fc.attribute.append(helper.make_attribute(scaled, 0.5))
+    plan = plan_layers(model, precision="int8", policy=POLICY, maxima=None, scales="fp32")
+    ranges = dict.fromkeys(tensors_to_calibrate(model, plan), 40.0)
+    means = {fc.input[0]: (1.0,) * 32}
+    assert insert_qdq(model, plan, ranges=ranges, scales="fp32", means=means) == insert_qdq(
+        model, plan, ranges=ranges, scales="fp32"
+    )
 
 
 def test_means_that_are_not_the_channels_read_are_left_alone() -> None:

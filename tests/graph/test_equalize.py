@@ -84,3 +84,15 @@ def test_a_dead_channel_does_not_set_its_readers_scales() -> None:
     largest = np.abs(after).max(axis=(0, 2, 3))
     assert largest[1] <= largest.max() and largest.max() < 20 * np.median(largest)
     assert np.isfinite(after).all()
+
+
+def test_a_channel_that_no_weight_reads_becomes_as_large_as_the_others_are_in_the_middle() -> None:
+    model, x = GRAPHS["plain"](), images()
+    constants = edit.initializers(model.graph)
+    readers = [node for node in model.graph.node if node.op_type == "Conv"][1]
+    weight = edit.array(constants[readers.input[1]]).copy()
+    weight[:, 3] = 0
+    constants[readers.input[1]].CopyFrom(edit.tensor_from_array(readers.input[1], weight))
+    ranges = channel_maxima(equalized(model, x), x)["relu1"]
+    assert ranges[3] == pytest.approx(np.median(np.delete(ranges, 3)), rel=1e-4)
+    assert ranges.max() == pytest.approx(LARGEST, rel=1e-5)

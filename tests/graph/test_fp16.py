@@ -1,5 +1,6 @@
 import ctypes
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,10 +105,25 @@ def test_integers_and_comparisons_are_left_alone():
     np.testing.assert_allclose(run(graph, images())["logits"], run(model, images())["logits"], atol=5e-3)
 
 
-def test_a_constant_beyond_fp16_is_refused_with_its_node():
+def test_a_dequantize_is_fp16_unless_all_its_readers_are_fp32():
+    model = GRAPHS["residual"]()
+    maxima = maxima_of(model, images())
+    plan = plan_layers(model, precision="int8", policy=POLICY, maxima=maxima)
+    quantized = insert_qdq(model, plan, ranges=maxima, scales="fp16")
+    for islands, kind in (({"a.add"}, TensorProto.FLOAT16), ({"a.add", "a.conv1"}, TensorProto.FLOAT)):
+        mixed = [replace(each, precision="fp32") if each.node in islands else each for each in plan]
+        graph = type_fp16(quantized, tuple(mixed))
+        onnx.checker.check_model(graph, full_check=True)
+        kinds = types(graph)
+        assert kinds["stem.relu.dequantized"] == kind
+        assert kinds["a.add"] == TensorProto.FLOAT
+
+
+@pytest.mark.parametrize("value", [65505, 1e6, -1e6, np.inf, np.nan])
+def test_a_constant_beyond_fp16_is_refused_with_its_node(value):
     model = GRAPHS["plain"]()
     bias = numpy_helper.to_array(model.graph.initializer[1]).copy()
-    bias[0] = 1e6
+    bias[0] = value
     model.graph.initializer[1].raw_data = bias.tobytes()
     policy = PrecisionPolicy(overrides=(LayerOverride("conv1", "fp16", "against better advice"),))
     plan = plan_layers(model, precision="fp16", policy=policy, maxima={})

@@ -160,3 +160,12 @@ def test_a_picture_size_that_varies_is_refused() -> None:
     with pytest.raises(GraphError, match="not known") as refusal:
         layers(model)
     assert refusal.value.where == "Conv0"
+
+
+def test_a_tensor_that_shape_inference_does_not_know_is_named() -> None:
+    model = chain([pool(2, 2), conv(8, 3, 3), pool(224, 224), ("Flatten", (), {}), dense(1000, 8)])
+    model.graph.node[0].op_type, model.graph.node[0].domain = "Twirl", "com.example"
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+    with pytest.raises(GraphError, match="inference says nothing of") as refusal:
+        layers(model)
+    assert refusal.value.where == "MaxPool0"

@@ -135,9 +135,9 @@ def versions(opset: int = 19, ir: int = 10) -> ModelProto:
     return model
 
 
-def custom_operator() -> ModelProto:
+def custom_operator(name: str = "Relu") -> ModelProto:
     model = alone("Relu")
-    model.graph.node[0].domain = "com.example"
+    model.graph.node[0].op_type, model.graph.node[0].domain = name, "com.example"
     model.opset_import.append(helper.make_opsetid("com.example", 1))
     return model
 
@@ -178,6 +178,14 @@ def int32_bias() -> ModelProto:
     return sketch.model(result)
 
 
+def in_a_node(model: ModelProto, name: str) -> ModelProto:
+    """The constant comes from a Constant node, as some exporters write it."""
+    place = [tensor.name for tensor in model.graph.initializer].index(name)
+    value = model.graph.initializer.pop(place)
+    model.graph.node.insert(0, helper.make_node("Constant", [], [name], f"{name}.node", value=value))
+    return model
+
+
 def computed_scale() -> ModelProto:
     sketch = Sketch()
     scale = sketch.node("Squeeze", "scale", sketch.node("ReduceMax", "top", "x", keepdims=1))
@@ -192,9 +200,9 @@ def half_scales_of_old_opset() -> ModelProto:
     return model
 
 
-def two_scales() -> ModelProto:
+def two_scales(other: float) -> ModelProto:
     model = edited("x.dq", inputs={1: "other"})
-    model.graph.initializer.append(numpy_helper.from_array(np.array(0.0625, HALF), "other"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(other, HALF), "other"))
     return model
 
 
@@ -231,6 +239,14 @@ def concat(scales: tuple[float, float]) -> ModelProto:
     tensors = [sketch.node(op, op, "x") for op in ("Relu", "Abs")]
     branches = [sketch.qdq(tensor, scale) for tensor, scale in zip(tensors, scales, strict=True)]
     return sketch.model(sketch.node("Concat", "it", *branches, axis=1))
+
+
+def weight_of_two_parts() -> ModelProto:
+    """Their scales are those of channels, and meet nowhere."""
+    sketch = Sketch()
+    parts = [sketch.weight(name, (8, 16, 1, 1)) for name in ("low", "high")]
+    weight = sketch.node("Concat", "joined", *parts, axis=0)
+    return sketch.model(sketch.node("Conv", "it", "x", weight))
 
 
 def norm_after_conv() -> ModelProto:
@@ -270,6 +286,16 @@ def uint8_weight() -> ModelProto:
     return sketch.model("logits:0")
 
 
+def one_scale_as_a_vector() -> ModelProto:
+    """It has no axis, whatever the attribute says."""
+    sketch = residual()
+    sketch.constant("conv1.ws", np.full(1, 0.01))
+    sketch.constant("conv1.wz", np.zeros(1), INT8)
+    model = sketch.model("logits:0")
+    node_of(model, "conv1.wdq").ClearField("attribute")
+    return model
+
+
 def per_channel_activation() -> ModelProto:
     sketch = residual()
     sketch.constant("x.s", np.full(16, 0.05))
@@ -284,6 +310,12 @@ FAULTS: dict[str, tuple[str, str, str, Callable[[], ModelProto]]] = {
     "opset-too-old": ("versions", "sketch", "11", lambda: versions(opset=11)),
     "ir-too-new": ("versions", "sketch", "11", lambda: versions(ir=11)),
     "custom-operator": ("unknown-operator", "it", "com.example", custom_operator),
+    "unheard-of-custom-operator": (
+        "unknown-operator",
+        "it",
+        "com.example",
+        lambda: custom_operator("Twirl"),
+    ),
     "operator-newer-than-opset": ("unknown-operator", "it", "Swish", lambda: alone("Swish")),
     "unsupported-operator": ("unsupported-operator", "it", "Det", lambda: alone("Det", ("n", 8, 8))),
     "weights-in-another-file": ("external-data", "conv2.w", "another file", external),
@@ -299,6 +331,12 @@ FAULTS: dict[str, tuple[str, str, str, Callable[[], ModelProto]]] = {
     "zero-point": ("zero-point", "x.q", "5", lambda: changed("x.z", 5, INT8)),
     "computed-scale": ("scale-not-constant", "q", "scale:0", computed_scale),
     "negative-scale": ("scale-value", "x.q", "-0.125", lambda: changed("x.s", -0.125)),
+    "negative-scale-from-a-node": (
+        "scale-value",
+        "x.q",
+        "-0.125",
+        lambda: in_a_node(changed("x.s", -0.125), "x.s"),
+    ),
     "infinite-scale": ("scale-value", "x.q", "inf", lambda: changed("x.s", np.inf)),
     "dead-channel": (
         "scale-value",
@@ -307,7 +345,8 @@ FAULTS: dict[str, tuple[str, str, str, Callable[[], ModelProto]]] = {
         lambda: changed("conv1.ws", HALF_ZERO),
     ),
     "half-scale-before-opset-19": ("invalid", "sketch", "float16", half_scales_of_old_opset),
-    "two-scales-in-a-pair": ("scale-mismatch", "x.dq", "0.0625", two_scales),
+    "two-scales-in-a-pair": ("scale-mismatch", "x.dq", "0.0625", lambda: two_scales(0.0625)),
+    "two-scales-1-percent-apart": ("scale-mismatch", "x.dq", "0.0505", lambda: two_scales(0.0505)),
     "block-scales": (
         "block-quantization",
         "conv1.wdq",
@@ -339,6 +378,18 @@ FAULTS: dict[str, tuple[str, str, str, Callable[[], ModelProto]]] = {
         "2 and give 2",
         lambda: int8_conv((16, 2, 3, 3), 16, group=8),
     ),
+    "two-channels-out-a-group": (
+        "group-channels",
+        "it",
+        "4 and give 2",
+        lambda: int8_conv((16, 4, 3, 3), 32, group=8),
+    ),
+    "two-channels-in-a-group": (
+        "group-channels",
+        "it",
+        "2 and give 8",
+        lambda: int8_conv((16, 2, 3, 3), 4, group=2),
+    ),
     "depthwise": ("depthwise", "it", "16 groups", lambda: int8_conv((16, 1, 3, 3), 16, group=16)),
     "small-conv": ("small-layer", "it", "8 channels in, 8 out", lambda: int8_conv((8, 8, 3, 3), 8, "Relu")),
     "odd-channels": ("small-layer", "it", "17 channels in, 17 out", lambda: int8_conv((17, 17, 3, 3), 17)),
@@ -358,8 +409,11 @@ GOOD: dict[str, Callable[[], ModelProto]] = {
     "grouped-in-fours": lambda: int8_conv((32, 4, 3, 3), 16, group=4),
     "pool-that-ends-inside": lambda: pool_past_the_end(length=6),
     "lrn": lambda: alone("LRN", size=5),
+    "scales-that-are-one-but-for-rounding": lambda: two_scales(float(np.nextafter(HALF(0.05), HALF(1)))),
+    "one-scale-as-a-vector": one_scale_as_a_vector,
     "gemm-along-outputs": lambda: plain_gemm(axis=1),
     "concat-of-one-scale": lambda: concat((0.04, 0.04)),
+    "weight-of-two-parts": weight_of_two_parts,
     "norm-beside-a-reader": norm_beside_a_reader,
     "plain-half": lambda: alone("AveragePool", kernel_shape=[3, 3]),
 }
@@ -392,12 +446,16 @@ def test_refusal_lists_errors_and_mends_and_lets_warnings_pass() -> None:
         refuse(lint(FAULTS["dead-channel"][3]()), where="model.onnx")
     assert refusal.value.where == "model.onnx"
     assert "scale-value: conv1.wdq: the scale of channel 3 of 16 is 0" in refusal.value.what
-    sketch = Sketch()
-    tensor = "x"
-    for number in range(12):
-        tensor = sketch.node("LRN", f"lrn{number}", tensor, size=4)
-    with pytest.raises(GraphError, match=r"12 faults(.|\n)*lrn9(.|\n)*and 2 more"):
-        refuse(lint(sketch.model(tensor)), where="model.onnx")
+    for count, more in ((10, ""), (12, "\n  and 2 more")):
+        sketch = Sketch()
+        tensor = "x"
+        for number in range(count):
+            tensor = sketch.node("LRN", f"lrn{number}", tensor, size=4)
+        with pytest.raises(GraphError) as refusal:
+            refuse(lint(sketch.model(tensor)), where="model.onnx")
+        said = refusal.value.what
+        assert f"{count} faults" in said and said.count("lrn-window") == 10 and "lrn9" in said
+        assert said.endswith(more or "15)") and ("more" in said) == bool(more)
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -483,8 +541,10 @@ PARSER_REFUSES = {
     "half-plus-float",
     "int32-bias",
     "negative-scale",
+    "negative-scale-from-a-node",
     "operator-newer-than-opset",
     "uint8-weight",
+    "unheard-of-custom-operator",
     "unsupported-operator",
     "weights-in-another-file",
     "wide-lrn",

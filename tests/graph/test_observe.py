@@ -66,8 +66,9 @@ def test_every_opset_that_is_read_can_be_observed(opset: int) -> None:
     assert run(observed.model, images(1))[MAXIMA].max() > 0
 
 
-def test_a_sample_is_every_kth_value() -> None:
-    sketch = Sketch(batch=1)
+@pytest.mark.parametrize("batch", [1, "batch"])
+def test_a_sample_is_every_kth_value(batch: int | str) -> None:
+    sketch = Sketch(batch=batch)
     x = sketch.node("Relu", [sketch.conv("input", "wide", 3, 60)], "relu")
     model = sketch.classify(x, 60 * 12 * 12)
     x = images(1)

@@ -50,6 +50,24 @@ def test_islands_and_group_rules():
     assert layers["depthwise"].precision == "fp16" and "1" in layers["depthwise"].reason
 
 
+@pytest.mark.parametrize(("per_group", "int8"), [(1, False), (2, False), (4, True), (6, False), (8, True)])
+def test_int8_wants_channels_of_a_group_in_fours(per_group, int8):
+    s = Sketch()
+    x = s.conv("input", "widen", 3, 4 * per_group)
+    x = s.conv(x, "probe", 4 * per_group, 32, group=4)
+    found = plan(s.classify(s.node("GlobalAveragePool", [x], "gap"), 32))["probe"]
+    assert (found.precision, found.rule) == (("int8", "weighted") if int8 else ("fp16", "group-channels"))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_tensor_with_fewer_steps_in_fp16_than_in_int8_is_an_island(precision):
+    # FP16's steps there are 2**-24.
+    for share, island in ((0.99, True), (1.01, False)):
+        found = plan(GRAPHS["plain"](), precision=precision, maxima={"gap": share * 127 * 2.0**-24})
+        assert (found["gap"].rule == "narrow") == (found["gap"].precision == "fp32") == island
+    assert "narrow" not in rules(plan(GRAPHS["plain"](), precision=precision, maxima={"gap": 0.0})).values()
+
+
 def test_fp32_scales_keep_the_rest_in_fp32():
     layers = plan(GRAPHS["branching"](), scales="fp32")
     assert {layer.precision for layer in layers.values()} == {"int8", "fp32"}
@@ -86,6 +104,7 @@ def test_small_layers(inputs, outputs, kernel, group, first, int8):
     model = s.classify(s.node("GlobalAveragePool", [x], "gap"), outputs)
     found = plan(model, images(channels=inputs if first else 3))["probe"]
     assert (found.precision, found.rule) == (("int8", "weighted") if int8 else ("fp16", "small-layer"))
+    assert int8 or ("groups" in found.reason) == (group > 1)
     x = images(channels=inputs if first else 3)
     assert plan(model, x, small_layers="int8", reason="measured")["probe"].precision == "int8"
 
@@ -95,6 +114,14 @@ def test_a_bad_range_keeps_a_layer_from_int8(bad, word):
     layers = plan(GRAPHS["plain"](), maxima={"pool1": bad}, scales="fp32")
     assert layers["conv2"].rule == "no-range" and word in layers["conv2"].reason
     assert layers["conv1"].precision == "int8"
+
+
+@pytest.mark.parametrize(("share", "rule"), [(0.99, "no-range"), (1.01, "weighted")])
+def test_a_range_below_the_least_that_an_fp16_scale_has_keeps_a_layer_from_int8(share, rule):
+    value = share * 127 * 2.0**-20
+    layer = plan(GRAPHS["plain"](), maxima={"pool1": value})["conv2"]
+    assert layer.rule == rule and (rule == "weighted" or "least range is 0.00012" in layer.reason)
+    assert plan(GRAPHS["plain"](), maxima={"pool1": value}, scales="fp32")["conv2"].rule == "weighted"
 
 
 @pytest.mark.parametrize("value", [30001.0, math.inf, math.nan])
@@ -143,8 +170,8 @@ def test_an_override_to_int8_takes_weighted_layers_only():
 
 def test_an_override_that_matches_nothing_is_refused():
     with pytest.raises(RecipeError, match="matches no layer") as refusal:
-        plan(GRAPHS["plain"](), overrides=(LayerOverride("conv3", "fp16", "typo"),))
-    assert "conv1" in str(refusal.value)
+        plan(GRAPHS["residual"](), overrides=(LayerOverride("b.conv3", "fp16", "typo"),))
+    assert refusal.value.mend.count("conv") == 3 and "b.conv1" in refusal.value.mend
 
 
 def test_only_shortcuts_are_quantized_at_an_add():
@@ -156,6 +183,15 @@ def test_only_shortcuts_are_quantized_at_an_add():
     assert uses["b.down"] == ("b.add",)  # the projection, though it stands first
     assert "a.conv2" not in uses and "b.conv2" not in uses
     assert tensors_to_calibrate(model, tuple(layers.values())) == tuple(uses)
+
+
+def test_a_sum_of_maps_of_different_sizes_has_no_shortcut():
+    s = Sketch()
+    stem = s.node("Relu", [s.conv("input", "stem", 3, 16)], "relu")
+    means = s.node("GlobalAveragePool", [stem], "means")
+    x = s.node("Add", [s.conv(stem, "conv", 16, 16), means], "add")
+    model = s.classify(s.node("GlobalAveragePool", [x], "gap"), 16)
+    assert plan(model)["add"].rule == "follows"
 
 
 def test_a_shortcut_stays_where_its_range_is_bad_or_the_recipe_says_so():

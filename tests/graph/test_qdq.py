@@ -40,6 +40,13 @@ def test_scales_are_positive_representable_and_cover_their_range(amax, kind):
     assert (scales[(amax > 0) & (amax < 1e-5)] == 2.0**-20).all() or kind == "fp32"
 
 
+def test_a_scale_of_fp32_is_a_normal_number():
+    assert scales_from_amax(np.array([0, 1e-42, 126 * 2.0**-126]), scales="fp32").tolist() == [
+        1,
+        *[2.0**-126] * 2,
+    ]
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 @given(data=st.data(), kind=st.sampled_from(["fp16", "fp32"]))
 def test_weights_come_back_within_half_a_scale(axis, data, kind):
@@ -114,6 +121,16 @@ def test_int8_stays_near_the_original(scales):
         assert noise < 10**-2.5  # 25 dB: trained networks lie at 25 to 35
 
 
+def test_weights_that_are_listed_as_inputs_leave_the_list_with_their_values():
+    model = GRAPHS["plain"]()
+    for tensor in model.graph.initializer:
+        value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        model.graph.input.append(value)
+    graph, _, _ = quantized(model)
+    assert [value.name for value in graph.graph.input] == ["input", "conv1.bias", "conv2.bias", "fc.bias"]
+    assert run(graph, images())["logits"].shape == (4, 10)
+
+
 def test_a_shared_tensor_has_one_pair_and_others_keep_the_original():
     model = GRAPHS["residual"]()
     policy = PrecisionPolicy(overrides=(LayerOverride("b.down", "fp16", "test"),))
@@ -141,6 +158,25 @@ def test_columns_are_the_channels_of_an_untransposed_matrix(op):
     weight = next(node for node in graph.graph.node if node.output[0].startswith("fc.weight"))
     assert next(a.i for a in weight.attribute if a.name == "axis") == 1
     np.testing.assert_allclose(run(graph, images())["logits"], run(model, images())["logits"], atol=0.05)
+
+
+def test_a_weight_that_two_layers_read_along_different_axes_has_the_scales_of_both():
+    s = Sketch(seed=2)
+    x = s.node("Flatten", [s.node("GlobalAveragePool", [s.conv("input", "conv", 3, 16)], "gap")], "flat")
+    spread = np.geomspace(1, 60, 16, dtype=np.float32)  # of rows and columns: one scale cannot serve both
+    weight = s.constant("w", s.random.standard_normal((16, 16)).astype(np.float32) * spread * spread[:, None])
+    s.node("Gemm", [x, weight], "logits", transB=1)
+    s.node("MatMul", [x, weight], "columns")
+    outputs = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 16]) for n in ("logits", "columns")
+    ]
+    model = s.model(*outputs)
+    graph, plan, _ = quantized(model)
+    assert {layer.precision for layer in plan if layer.node in ("logits", "columns")} == {"int8"}
+    before, after = run(model, images(16)), run(graph, images(16))
+    for name in before:  # each class by itself
+        noise = np.square(after[name] - before[name]).mean(axis=0) / np.square(before[name]).mean(axis=0)
+        assert noise.max() < 0.03, name  # 0.3 where one of them is read with the other's scales
 
 
 def test_dead_channels_have_a_positive_scale_and_stay_zero():

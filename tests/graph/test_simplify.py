@@ -4,6 +4,7 @@ from graphs import GRAPHS, Sketch, images, ops, run
 from onnx import TensorProto, helper, numpy_helper
 
 from cnnx.errors import GraphError
+from cnnx.graph.constants import fold_constants
 from cnnx.graph.simplify import Pass, run_pass, simplify
 
 
@@ -49,12 +50,17 @@ def test_clutter_goes_and_the_logits_stay(keepdims):
     assert not any(simplify(model).values())
 
 
-def test_a_norm_whose_input_is_read_elsewhere_is_not_folded():
-    model = cluttered(shared_norm=True)
-    before = run(model, images())["logits"]
+@pytest.mark.parametrize("given_out", [False, True])
+def test_a_norm_whose_input_is_read_elsewhere_is_not_folded(given_out):
+    model = cluttered(shared_norm=not given_out)
+    if given_out:
+        shape = ["batch", 8, 12, 12]
+        model.graph.output.append(helper.make_tensor_value_info("conv", TensorProto.FLOAT, shape))
+    before = run(model, images())
     simplify(model)
     assert "BatchNormalization" in ops(model)
-    np.testing.assert_allclose(run(model, images())["logits"], before, atol=1e-5)
+    for name, values in run(model, images()).items():
+        np.testing.assert_allclose(values, before[name], atol=1e-5)
 
 
 @pytest.mark.parametrize("trans", [0, 1])
@@ -115,6 +121,22 @@ def test_weights_in_int8_and_results_without_end_stay_computed():
     model = s.classify(s.node("GlobalAveragePool", [x], "pool"), 8)
     assert simplify(model)["fold_constants"] == 0
     assert {"DequantizeLinear", "ConstantOfShape"} <= set(ops(model))
+
+
+def test_nodes_with_graphs_inside_stay():
+    model = GRAPHS["plain"]()
+    inner = numpy_helper.from_array(np.ones(3, np.float32), "inside")
+    branch = helper.make_graph(
+        [helper.make_node("Constant", [], ["given"], value=inner)],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("given", TensorProto.FLOAT, [3])],
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "cond"))
+    model.graph.node.append(
+        helper.make_node("If", ["cond"], ["chosen"], then_branch=branch, else_branch=branch)
+    )
+    assert fold_constants(model) == 0 and ops(model)[-1] == "If"
 
 
 def test_weights_that_two_convolutions_share_are_folded_apart():

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from cnnx.measure.bootstrap import block_bootstrap, middle, resampled_means
+from cnnx.measure.bootstrap import block_bootstrap, block_length, middle, resampled_means
 
 
 def remembering(noise: np.ndarray) -> np.ndarray:
@@ -33,6 +33,13 @@ def test_the_interval_covers_the_mean_of_a_series_with_memory_where_independence
     assert block_bootstrap([1.0] * 9) is None
 
 
+def test_the_length_of_a_block_is_that_of_the_paper_for_a_series_whose_covariances_are_known():
+    """AR(1) with coefficient r, n values: (1.5 n (2r / (1 - r^2))^2)^(1/3), 84 here."""
+    random = np.random.default_rng(1)
+    found = [block_length(remembering(random.normal(size=20_000))) for _ in range(5)]
+    assert np.mean(found) == pytest.approx((1.5 * 20_000 * (2 * 0.8 / (1 - 0.8**2)) ** 2) ** (1 / 3), rel=0.1)
+
+
 def test_means_drawn_in_blocks_scatter_as_the_series_remembers():
     values = remembering(np.random.default_rng(5).normal(size=599))
     alone, together = (resampled_means(values, block=block) for block in (1, 30))
@@ -42,6 +49,15 @@ def test_means_drawn_in_blocks_scatter_as_the_series_remembers():
     interval = middle(alone)
     half = 1.96 * values.std() / math.sqrt(600)
     assert (interval.high - interval.low) / 2 == pytest.approx(half, rel=0.15)
+
+
+@pytest.mark.parametrize("place", [0, 5, -1])
+def test_every_value_is_drawn_as_often_as_any_other_at_the_ends_too(place):
+    """Blocks run on from the last value to the first."""
+    values = np.zeros(90)
+    values[place] = 90
+    means = resampled_means(values, block=20)
+    assert means.mean() == pytest.approx(1, abs=5 * means.std() / math.sqrt(len(means)))
 
 
 def test_means_of_one_value_or_equal_ones_have_no_width():

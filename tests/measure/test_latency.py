@@ -54,6 +54,22 @@ def test_a_network_that_never_settles_says_so():
     assert clock.now_ns < 40e9
 
 
+@pytest.mark.parametrize(("growth", "ended"), [(1.01, "steady"), (1.03, "time limit")])
+def test_warm_is_where_ten_runs_take_what_the_ten_before_took_to_two_percent(growth, ended):
+    creeping = (int(10 * MS * growth ** (run / 10)) for run in itertools.count())
+    _, latency, _ = measured(creeping, max_seconds=20.0, min_samples=50, min_seconds=0)
+    assert latency.warmup_ended == ended
+
+
+@pytest.mark.parametrize(("share", "ended"), [(0.2, "steady"), (0.3, "time limit")])
+def test_warming_up_may_take_a_quarter_of_the_time(share, ended):
+    """Every run takes 1 % longer, until that share of 40 s has passed."""
+    climb = next(runs for runs in itertools.count() if (1.01**runs - 1) / 0.01 * 0.01 > share * 40)
+    climbing = (int(10 * MS * 1.01 ** min(run, climb)) for run in itertools.count())
+    _, latency, _ = measured(climbing, max_seconds=40.0, min_samples=5, min_seconds=0)
+    assert latency.warmup_ended == ended
+
+
 def test_a_slow_network_stops_at_the_time_limit_with_what_it_has():
     _, latency, clock = measured([2_000 * MS], max_seconds=30.0)
     assert not latency.complete
@@ -175,5 +191,6 @@ def test_statistics_of_known_samples():
     assert latency.mean_ns == 2 * MS
     assert latency.coefficient_of_variation == pytest.approx(0.5)
     assert latency.throughput == pytest.approx(2000.0)
-    assert of(MS).coefficient_of_variation is None
+    assert (of(*range(1, 101)).p50_ns, of(*range(1, 101)).p90_ns, of(*range(1, 1001)).p99_ns) == (50, 90, 990)
+    assert of(MS).coefficient_of_variation is None and of(0, 0).coefficient_of_variation is None
     assert again(Latency, latency.as_dict()) == latency

@@ -48,6 +48,15 @@ def test_a_reset_that_does_nothing_is_noticed(tmp_path):
     assert (tmp_path / "clear_refs").read_text() == "5"
 
 
+def test_a_mark_that_came_down_is_told_apart_from_one_that_did_not(tmp_path):
+    """It stays a little above the present: 5 % and a MiB are allowed."""
+    (tmp_path / "clear_refs").touch()
+    for peak_mib, known in ((101, True), (104, True), (109, False)):
+        status(tmp_path, peak_kib=peak_mib * 1024, now_kib=100 * 1024)
+        use = peak_memory(lambda: None, proc=tmp_path)[1]
+        assert use.peak_bytes == (peak_mib * MIB if known else None)
+
+
 def test_without_procfs_nothing_is_known(tmp_path):
     result, use = peak_memory(lambda: 7, proc=tmp_path / "absent")
     assert (result, use) == (7, MemoryUse(None, None, None))

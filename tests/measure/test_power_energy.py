@@ -104,7 +104,7 @@ def test_back_to_back_energy_is_what_the_machine_took(quantity):
     """9 W for 10 ms for two inferences: 45 mJ each, 30 of them above the 3 W of rest."""
     result = measured(Machine(), info(quantity=quantity))
     energy = result.energy()
-    assert result.warmup_ended == "steady"
+    assert result.warmup_ended == "steady" and result.beside is None and result.deviations == {}
     assert (energy.rails, energy.covers) == (("VDD_IN",), "module input")
     assert energy.gross_mj == pytest.approx(45, rel=0.01)
     assert energy.net_mj == pytest.approx(30, rel=0.01)
@@ -181,6 +181,16 @@ def test_drift_of_rest_and_the_sensors_uncertainty_widen_the_interval():
     assert stated.gross.high == pytest.approx(45 * 1.05, rel=0.01)
     assert "widened by the sensor's 5%" in stated.basis
     assert "calibration is not in it" in steady.basis
+
+
+def test_the_steps_of_every_rail_in_a_sum_widen_the_interval():
+    """VDD_SOC is steady: half a step of 20 mW a rail, over the 5 ms of an inference."""
+    coarse = dataclasses.replace(info(), uncertainty=Uncertainty(None, 20.0, "a test"))
+    for rails in (["VDD_IN"], ["VDD_IN", "VDD_SOC"]):
+        plain, stepped = (measured(Machine(), sensor).energy(rails) for sensor in (info(), coarse))
+        wider = 0.010 * 5 * len(rails)
+        assert stepped.gross.low == pytest.approx(plain.gross.low - wider, abs=1e-6)
+        assert stepped.gross.high == pytest.approx(plain.gross.high + wider, abs=1e-6)
 
 
 def test_a_load_whose_power_wanders_has_a_wider_interval():

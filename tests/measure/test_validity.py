@@ -31,6 +31,9 @@ def state(mhz=1500.0, *, throttling=(), temperatures=None, **more):
     return MachineState(None, Frequency(mhz, None, 1600.0), None, temperatures or {}, throttling, **more)
 
 
+UNKNOWN = MachineState(None, None, None, {}, ())
+
+
 def heat(celsius, **limits):
     return state(temperatures={"GPU": celsius, "wifi": 99.0}, limits_c=limits)
 
@@ -60,6 +63,9 @@ def rules(measured, **options):
         (latency(*[GOOD] * 20, warmup_ended="time limit"), {}, ["warm-up"]),
         (latency(*[GOOD] * 20, complete=False), {}, ["cut short"]),
         (latency(*[GOOD] * 20), {"states": [state(), state(1100.0), state()]}, ["clock fell"]),
+        (latency(*[GOOD] * 20), {"states": [state(), state(1130.0), state()]}, []),
+        (latency(*[GOOD] * 20), {"states": [state(None), UNKNOWN, state(), UNKNOWN]}, []),
+        (latency(*[GOOD] * 20), {"states": [UNKNOWN, state(), state(None), state(1.0)]}, ["clock fell"]),
         (
             latency(*[GOOD] * 20),
             {"states": [state(), state(throttling=("GPU idle", "software power cap")), state()]},

@@ -88,12 +88,16 @@ def broken(change: str) -> str:
         data["ranges"]["relu"]["amax"] = "4"
     elif change == "infinite":
         data["maxima"]["relu"] = float("inf")
+    elif change == "count":
+        data["nonfinite"]["relu"] = "many"
     elif change == "list":
         data = [data]
     return json.dumps(data)[: -1 if change == "cut" else None]
 
 
-@pytest.mark.parametrize("change", ["schema", "missing", "unknown", "type", "infinite", "list", "cut"])
+@pytest.mark.parametrize(
+    "change", ["schema", "missing", "unknown", "type", "infinite", "count", "list", "cut"]
+)
 def test_what_is_not_a_calibration_is_refused(change: str) -> None:
     with pytest.raises(BundleError) as refusal:
         Calibration.from_json(broken(change), where="here/calibration.json")

@@ -20,8 +20,8 @@ def calibration(**ranges: float) -> Calibration:
 
 
 def test_the_range_that_moves_most_comes_first() -> None:
-    whole = calibration(steady=4, moves=4, gone=4, dead=0)
-    folds = [calibration(steady=4, moves=amax, gone=amax - 2, dead=0) for amax in (2, 3, 4)]
+    whole = calibration(steady=1e-3, moves=4, gone=4, dead=0)
+    folds = [calibration(steady=1e-3, moves=amax, gone=amax - 2, dead=0) for amax in (2, 3, 4)]
     found = spreads(whole, folds)
     assert [(each.tensor, each.ratio) for each in found] == [("gone", math.inf), ("moves", 2), ("steady", 1)]
     assert found[1].folds == (2, 3, 4) and found[1].amax == 4

@@ -97,6 +97,15 @@ def test_values_that_are_not_finite_are_counted_by_batch() -> None:
     assert found.nonfinite()["input"] == 1  # one channel in the one, another in the other
     assert np.isfinite(list(found.maxima().values())).all()
     assert found.statistics("input").nonfinite == 8
+    assert found.means("input") is None and found.means("relu") is None
+
+
+@pytest.mark.parametrize(("value", "known"), [(65504, True), (65536, False)])
+def test_there_are_no_means_of_what_fp16_cannot_hold(value: float, known: bool) -> None:
+    batches = pictures(3)
+    batches[1][0, 0, 0, 0] = -value
+    assert (seen(batches).means("input") is not None) == known
+    assert Observation(CHANNELS, SAMPLES).means("input") is None
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "empty", "absent", "shorter"])

@@ -336,7 +336,7 @@ def module(release: str, cuda: HostCuda, behaviour: Behaviour) -> Any:
             """False for a shape outside the profile."""
             fixed = self.engine.get_tensor_shape(name)[0]
             low, _, high = self.engine.plan["batch"] or (fixed, fixed, fixed)
-            if not low <= shape[0] <= high:
+            if list(shape[1:]) != self.engine.get_tensor_shape(name)[1:] or not low <= shape[0] <= high:
                 return False
             self.size = shape[0]
             return True
@@ -392,7 +392,8 @@ def module(release: str, cuda: HostCuda, behaviour: Behaviour) -> Any:
             if not plan["detailed"]:
                 return json.dumps({"Layers": [node.name for node in nodes]})
             # Without a context with shapes: "N/A due to dynamic shapes", as seen in dumps of such engines.
-            unknown = plan["batch"] is not None and self.execution_context is None
+            context = self.execution_context
+            unknown = plan["batch"] is not None and (context is None or context.size < 0)
             layers += [self._layer(node, unknown) for node in nodes]
             names = list(self._engine.values)
             if release.startswith("10"):

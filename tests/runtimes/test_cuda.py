@@ -7,9 +7,12 @@ pagelocked_empty and memcpy_*_async; its device memory is host memory.
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.util
 import inspect
+import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,6 +186,29 @@ def test_too_little_memory_is_ours_to_say(built, tmp_path):
     assert "smaller batch" in caught.value.mend
 
 
+def test_a_buffer_without_room_on_the_host_leaves_none_on_the_device():
+    class Small(Driver):
+        def pagelocked_empty(self, shape, dtype):
+            raise self.MemoryError("cuMemHostAlloc failed: out of memory")
+
+    driver = Small()
+    with pytest.raises(EnvironmentLacks, match="out of memory"):
+        PycudaRuntime(driver).buffer(10, np.float32)
+    assert not driver.held
+
+
+def test_the_context_is_given_back_when_the_process_ends(monkeypatch):
+    at_the_end = []
+    monkeypatch.setattr(cuda.atexit, "register", at_the_end.append)
+    driver = Driver()
+    runtime = PycudaRuntime(driver)
+    assert (runtime.compute_capability(), runtime.device_name()) == (87, "host")
+    assert driver.contexts == ["primary"]
+    for work in at_the_end:
+        work()
+    assert driver.contexts == []
+
+
 def test_no_gpu_and_no_driver():
     assert PycudaRuntime(Driver()).why_not() is None
     assert "no CUDA-capable device" in PycudaRuntime(Driver(devices=0)).why_not()
@@ -201,6 +227,13 @@ def test_without_pycuda_the_extra_is_named():
         PycudaRuntime()
 
 
+def test_a_pycuda_that_does_not_load_is_said(monkeypatch):
+    monkeypatch.setattr(cuda, "missing", lambda: None)
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    with pytest.raises(EnvironmentLacks, match="installed and does not load"):
+        PycudaRuntime()
+
+
 @pytest.mark.parametrize("library", [cudart, cuda])
 @pytest.mark.parametrize("what", ["Stream", "Buffer", "Event", "Cuda"])
 def test_both_libraries_offer_what_the_protocol_asks(library, what):
@@ -210,6 +243,49 @@ def test_both_libraries_offer_what_the_protocol_asks(library, what):
         if not name.startswith("_") and callable(member):
             ours = list(inspect.signature(getattr(kind, name)).parameters)
             assert ours == list(inspect.signature(member).parameters), name
+
+
+class Library:
+    """libcudart's functions, in its own words and numbers (CUDA Runtime API, device and error handling)."""
+
+    def __init__(self, *, devices: int = 1, fails: int = 0) -> None:
+        for name in cudart._SIGNATURES:  # each takes `argtypes`, as ctypes' functions do
+            setattr(self, name, functools.partial(lambda *_: fails))
+
+        def count(pointer):
+            pointer._obj.value = devices
+            return fails
+
+        def attribute(pointer, which, device):
+            assert device == 0  # and 75, 76: cudaDevAttrComputeCapabilityMajor, -Minor
+            pointer._obj.value = {75: 8, 76: 7}[which]
+            return fails
+
+        def properties(pointer, device):
+            ctypes.memmove(pointer, b"Orin\0rest", 9)
+            return fails
+
+        self.cudaGetDeviceCount, self.cudaDeviceGetAttribute = count, attribute
+        self.cudaGetDeviceProperties = properties
+        self.cudaGetErrorString = functools.partial({2: b"out of memory", 35: b"driver too old"}.get)
+
+
+def test_what_the_library_says_of_device_and_errors(monkeypatch):
+    def loaded(**how):
+        monkeypatch.setattr(cudart.ctypes, "CDLL", lambda *_, **__: Library(**how))
+        return cudart.CudaRuntime(Path("libcudart.so"))
+
+    good = loaded()
+    assert (good.why_not(), good.compute_capability(), good.device_name()) == (None, 87, "Orin")
+    assert loaded(devices=0).why_not() == "no CUDA-capable device is detected"
+    assert loaded(fails=35).why_not() == "driver too old"
+    for code, words, mend in ((2, "out of memory", "smaller batch"), (35, "driver too old", "dmesg")):
+        with pytest.raises(EnvironmentLacks, match=f"cudaStreamCreate failed: {words}") as caught:
+            loaded(fails=code).stream()
+        assert mend in caught.value.mend
+    monkeypatch.setattr(cudart.ctypes, "CDLL", lambda *_, **__: object())
+    with pytest.raises(EnvironmentLacks, match="too old or not one"):
+        cudart.CudaRuntime(Path("libcudart.so"))
 
 
 def test_a_cuda_runtime_that_is_not_there_is_asked_for(monkeypatch, tmp_path):

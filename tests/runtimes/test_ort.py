@@ -120,6 +120,14 @@ def test_a_visible_gpu_is_used_without_tf32_and_named(net, images, monkeypatch):
     assert cuda.asked == ["CPUExecutionProvider"]
 
 
+def test_a_gpu_is_no_device_of_an_onnx_runtime_without_cuda(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    plain = SimpleNamespace(get_available_providers=lambda: ["CPUExecutionProvider"])
+    assert OrtRuntime(lambda: plain, lambda: Gpu("A GPU")).device().startswith("CPU: ")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert OrtRuntime(pytest.fail, lambda: Gpu("A GPU")).device().startswith("CPU: ")
+
+
 def test_a_gpu_that_onnx_runtime_cannot_use_is_not_passed_over_in_silence(net, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(EnvironmentLacks, match="does not load") as caught:

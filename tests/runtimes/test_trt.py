@@ -169,6 +169,28 @@ def test_a_build_without_enough_memory_says_so_and_what_mends_it(net, says):
     assert "workspace" in caught.value.mend and caught.value.exit_code == 5
 
 
+def test_what_was_logged_before_is_not_told_of_a_build(net):
+    bindings = ImitatedBindings(fails=True)
+    bindings.loaded.log.log(bindings.loaded.trt.ILogger.ERROR, "stale words")
+    with pytest.raises(BuildFailed) as caught:
+        build(bindings, net("fp16"), request("fp16"))
+    assert "stale words" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "gives_nothing", "says"),
+    [
+        ("Runtime", "deserialize_cuda_engine", "does not load the engine that it built"),
+        ("ICudaEngine", "create_execution_context", "does not run the engine that it built"),
+    ],
+)
+def test_an_engine_that_does_not_run_where_it_was_built_is_none(net, monkeypatch, kind, gives_nothing, says):
+    bindings = ImitatedBindings()
+    monkeypatch.setattr(getattr(bindings.loaded.trt, kind), gives_nothing, lambda *_: None)
+    with pytest.raises(BuildFailed, match=says):
+        build(bindings, net("fp16", batch="N"), request("fp16"))
+
+
 def test_a_plugin_that_is_wanted_is_named(net):
     file = net("fp16")
     model = onnx.load(file)
@@ -250,6 +272,11 @@ DLA = [
 @pytest.mark.parametrize("board, jetpack, release, there", DLA)
 def test_where_there_is_a_dla(board, jetpack, release, there):
     assert (why_no_dla(board, jetpack, release) is None) == there
+
+
+def test_why_there_is_no_dla_is_said_without_knowing_the_jetpack():
+    assert why_no_dla(ORIN, None, "10.8.0") == "TensorRT 10.8 to 11.4.0 have no DLA"
+    assert why_no_dla("NVIDIA Jetson AGX Thor", None, "11.4.1") == "Jetson Thor has no DLA"
 
 
 def test_a_dla_build_lists_what_the_gpu_does_and_what_cannot_be_seen(net, tmp_path):
