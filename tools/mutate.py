@@ -92,7 +92,9 @@ def sample(module: str, source: bytes, *, seed: int, each: int, excused: Any) ->
     """One change a line, in an order by hash: more of them are the same and some, and edits move no other."""
 
     def drawn(one: Mutation) -> bytes:
-        return hashlib.sha256(f"{seed} {module} {lines[one.line - 1]} {one.text}".encode()).digest()
+        return hashlib.sha256(
+            f"{seed} {Path(module).name} {lines[one.line - 1]} {one.text}".encode()
+        ).digest()
 
     lines = source.decode().splitlines()
     known = {(one["line"], one["becomes"]) for one in excused if one["module"] == module}

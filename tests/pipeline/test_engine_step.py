@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.steps import engine
 from cnnx.runtimes import BuildRequest
-from cnnx.store import Store
+from cnnx.store.cache import Store
 
 
 @dataclass
