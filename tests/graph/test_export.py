@@ -101,7 +101,7 @@ def test_a_model_that_cannot_be_traced_is_refused_with_the_reason():
 
 
 def test_the_rest_of_the_room_needs_no_torch():
-    modules = ("load", "simplify", "edit", "observe", "placement", "qdq", "fp16")
+    modules = ("load", "simplify", "edit", "passes.observe", "policy.placement", "passes.qdq", "passes.fp16")
     imports = "; ".join(f"import cnnx.graph.{name}" for name in modules)
     code = f"import sys; {imports}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
