@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pytest
 
 import cnnx
-from cnnx.measure.power import Plan, Replay, Sampler, SensorInfo, Unsupported
+from cnnx.measure.power import Plan, Sampler, SensorInfo, Unsupported
 from cnnx.measure.power.sensors.sensor import Rail, Total, Uncertainty
 from cnnx.pipeline.bench import energy
+from tests.doubles.replay import Replay
 
 
 class Ticking:

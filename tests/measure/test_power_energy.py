@@ -12,7 +12,6 @@ from cnnx.measure.power import (
     EnergyMeasurement,
     EnergyRows,
     Plan,
-    Replay,
     SamplerCost,
     SensorInfo,
     cost_seconds,
@@ -23,6 +22,7 @@ from cnnx.measure.power import (
 from cnnx.measure.power.sensors.sensor import Quantity, Rail, Total, Uncertainty
 from cnnx.pipeline.bench.energy_use import total_and_rails
 from tests.again import again
+from tests.doubles.replay import Replay
 
 SECOND = 1_000_000_000
 MS = 1_000_000

@@ -7,18 +7,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cnnx.measure.power import (
-    EnergyMeasurement,
-    EnergyRows,
-    PolledSensor,
-    Replay,
-    Unsupported,
-    measure_energy,
-)
+from cnnx.measure.power import EnergyMeasurement, EnergyRows, PolledSensor, Unsupported, measure_energy
 from cnnx.measure.power.sensors import tegrastats
 from cnnx.measure.power.sensors.ina import find_ina
 from cnnx.measure.power.sensors.tegrastats import RailPower, cross_check, during, mean_power_mw, parse_line
 from tests.again import again
+from tests.doubles.replay import Replay
 from tests.measure.power_trees import orin_nx
 from tests.measure.test_power_energy import Machine
 

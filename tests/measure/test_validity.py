@@ -18,8 +18,8 @@ from cnnx.measure import (
     measure_side_by_side,
 )
 from cnnx.runtimes import RunTimes
-from cnnx.runtimes.fake import FakeClock, FakeSession, FakeTimedSession
 from tests.again import again
+from tests.doubles.sessions import FakeClock, FakeSession, FakeTimedSession
 
 US = 1000
 SECOND = 10**9

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from tests.doubles.sessions import FakeSession
 
 import cnnx
 from cnnx.bundle import Bundle
@@ -13,7 +14,6 @@ from cnnx.bundle.writing import new_bundle, seal
 from cnnx.errors import BuildFailed, GraphError, MissingExtra, UsageError
 from cnnx.recipe import read_recipe
 from cnnx.runtimes import get
-from cnnx.runtimes.fake import FakeSession
 from cnnx.stats import Verdict
 
 pytest.importorskip("torch", reason="exports need PyTorch")

@@ -6,7 +6,6 @@ from cnnx.measure.power.energy import EnergyMeasurement, EnergyPerInference, Ene
 from cnnx.measure.power.finding import find_sensors, open_sensor
 from cnnx.measure.power.live import power_now
 from cnnx.measure.power.measuring import Plan, measure_energy
-from cnnx.measure.power.replay import Replay
 from cnnx.measure.power.sampler import Sampler, SamplerProcess, sample
 from cnnx.measure.power.sensors.boards import BOARDS, Board, board_of, total_of
 from cnnx.measure.power.sensors.sensor import PolledSensor, Sample, Sensor, SensorInfo, Span, Unsupported
@@ -22,7 +21,6 @@ __all__ = [
     "EnergyRows",
     "Plan",
     "PolledSensor",
-    "Replay",
     "Sample",
     "Sampler",
     "SamplerCost",
