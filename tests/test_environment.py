@@ -13,7 +13,7 @@ from cnnx.machine.environment import Environment, Gpu, cpu_model, detect, instal
 from cnnx.machine.libcuda import bus_id_by
 from cnnx.machine.packages import Installed, find_cuda
 from tests.again import again
-from tests.measure.machines import ORIN_NVML, DesktopNvml, orin_nx_jetpack_6, wheels
+from tests.doubles.machines import ORIN_NVML, DesktopNvml, orin_nx_jetpack_6, wheels
 from tests.measure.test_power_nvml import TwoGpus
 
 ORIN = {

@@ -12,7 +12,7 @@ import pytest
 
 from cnnx.machine.isolated import environment, import_path
 from tests.cli.conftest import tiny_graph
-from tests.measure import power_trees
+from tests.doubles import power_trees
 from tests.traps import CHILDREN, set_traps
 
 SOURCES = str(Path(__file__).resolve().parents[1] / "exporter")

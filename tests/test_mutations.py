@@ -20,7 +20,7 @@ from cnnx.report.survey import markdown_from_rows
 from cnnx.store.cache import digest_of_file
 from tests.cli.conftest import tiny_bundle  # noqa: F401
 from tests.damage import WRONG, mutations
-from tests.measure.rehearsal import rehearsal
+from tests.doubles.rehearsal import rehearsal
 
 SEALABLE = tuple(value for value in WRONG if value != "\ud800")
 LIKENESS = {

@@ -10,7 +10,7 @@ from cnnx.measure.footprint import Footprint, GpuMemory, gpu_memory, measure_foo
 from cnnx.measure.memory import MemoryUse
 from cnnx.runtimes import USUAL
 from tests.cli.conftest import tiny_graph
-from tests.measure.power_trees import write
+from tests.doubles.power_trees import write
 
 
 class Refusal(Exception):

@@ -11,9 +11,8 @@ from cnnx.measure.power import PolledSensor, SensorInfo, Unsupported, board_of, 
 from cnnx.measure.power.sensors.ina import find_ina
 from cnnx.measure.power.sensors.rapl import find_rapl
 from tests.again import again
-
-from . import power_trees as trees
-from .power_trees import write
+from tests.doubles import power_trees as trees
+from tests.doubles.power_trees import write
 
 
 def ina(root: Path) -> PolledSensor:

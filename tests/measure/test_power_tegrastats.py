@@ -12,8 +12,8 @@ from cnnx.measure.power.sensors import tegrastats
 from cnnx.measure.power.sensors.ina import find_ina
 from cnnx.measure.power.sensors.tegrastats import RailPower, cross_check, during, mean_power_mw, parse_line
 from tests.again import again
+from tests.doubles.power_trees import orin_nx
 from tests.doubles.replay import Replay
-from tests.measure.power_trees import orin_nx
 from tests.measure.test_power_energy import Machine
 
 # One line of each release, in its format; values are invented.

@@ -14,8 +14,7 @@ from cnnx.measure.power import PolledSensor, Sample, SamplerProcess, SensorInfo,
 from cnnx.measure.power.sensors.sensor import Quantity, Rail, Total, Uncertainty
 from cnnx.measure.power.trace import TraceRows
 from tests.again import again
-
-from . import power_trees as trees
+from tests.doubles import power_trees as trees
 
 SECOND = 1_000_000_000
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cnnx.measure import read_state
-from tests.measure.machines import ORIN_NVML, DesktopNvml, orin_nx_jetpack_6, thor_jetpack_7
+from tests.doubles.machines import ORIN_NVML, DesktopNvml, orin_nx_jetpack_6, thor_jetpack_7
 
 
 def test_an_orin_whose_clocks_are_pinned(tmp_path):

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from tests.cli.conftest import tiny_graph
-from tests.measure import power_trees
+from tests.doubles import power_trees
 from tests.traps import CHILDREN, set_traps
 
 from .conftest import pip, run

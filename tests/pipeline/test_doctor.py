@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.measure.machines import ORIN_NVML, DesktopNvml, orin_nx_jetpack_6, thor_jetpack_7, wheels
-from tests.measure.power_trees import write
+from tests.doubles.machines import ORIN_NVML, DesktopNvml, orin_nx_jetpack_6, thor_jetpack_7, wheels
+from tests.doubles.power_trees import write
 from tests.measure.test_power_nvml import TwoGpus
 
 import cnnx

@@ -11,8 +11,8 @@ import shutil
 import pytest
 from rich.console import Console
 from tests.cli.conftest import tiny_bundle  # noqa: F401
-from tests.measure.machines import orin_nx_jetpack_6
-from tests.measure.rehearsal import info, rehearsal
+from tests.doubles.machines import orin_nx_jetpack_6
+from tests.doubles.rehearsal import info, rehearsal
 
 import cnnx
 from cnnx.bundle import Bundle

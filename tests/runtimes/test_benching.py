@@ -10,10 +10,10 @@ import shutil
 
 import onnx
 import pytest
-from imitated_trt import ImitatedBindings
 from rich.console import Console
 from tests.cli.conftest import DIGITS, cnnx_command, tiny_graph  # noqa: F401
-from tests.measure.rehearsal import failing, rehearsal
+from tests.doubles.imitated_trt import ImitatedBindings
+from tests.doubles.rehearsal import failing, rehearsal
 from typer.testing import CliRunner
 
 import cnnx

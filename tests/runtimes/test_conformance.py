@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from imitated_trt import ImitatedBindings
 from onnx.reference import ReferenceEvaluator
+from tests.doubles.imitated_trt import ImitatedBindings
 
 from cnnx import runtimes
 from cnnx.errors import CnnxError, ImageError, UsageError

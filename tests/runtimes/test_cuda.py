@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from imitated_trt import ImitatedBindings
+from tests.doubles.imitated_trt import ImitatedBindings
 
 from cnnx.errors import EnvironmentLacks, MissingExtra
 from cnnx.runtimes import BuildOptions, BuildRequest, RunOptions, device

@@ -13,7 +13,7 @@ import types
 
 import numpy as np
 import pytest
-from host_cuda import HostCuda
+from tests.doubles.host_cuda import HostCuda
 
 from cnnx.errors import BundleError, EnvironmentLacks, ImageError, UsageError
 from cnnx.runtimes import RunOptions

@@ -10,7 +10,7 @@ import tempfile
 
 import pytest
 from tests.cli.conftest import cnnx_command, tiny_bundle  # noqa: F401
-from tests.measure.rehearsal import failing, no_sensors, rehearsal
+from tests.doubles.rehearsal import failing, no_sensors, rehearsal
 
 import cnnx
 import devices_page

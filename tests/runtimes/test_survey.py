@@ -15,7 +15,7 @@ from pathlib import Path
 import onnx
 import pytest
 from tests.cli.conftest import cnnx_command, tiny_bundle, tiny_graph  # noqa: F401
-from tests.measure.rehearsal import failing, no_sensors, rehearsal
+from tests.doubles.rehearsal import failing, no_sensors, rehearsal
 
 import cnnx
 from cnnx.errors import EnvironmentLacks, UsageError
@@ -167,7 +167,7 @@ def killed_in(tiny, tmp_path, mark, power="None"):
     program = f"""
 import os, signal, cnnx
 from pathlib import Path
-from tests.measure.rehearsal import rehearsal
+from tests.doubles.rehearsal import rehearsal
 
 def kill(event):
     row = Path("out/rows/tiny-fp16-b2.json")

@@ -6,7 +6,7 @@ import json
 import shutil
 
 import pytest
-from imitated_trt import ImitatedBindings, machine
+from tests.doubles.imitated_trt import ImitatedBindings, machine
 from typer.testing import CliRunner
 
 import cnnx

@@ -8,7 +8,7 @@ import importlib.util
 import numpy as np
 import onnx
 import pytest
-from imitated_trt import ORIN, ImitatedBindings, machine
+from tests.doubles.imitated_trt import ORIN, ImitatedBindings, machine
 
 from cnnx.errors import BuildFailed, BundleError, EnvironmentLacks, GraphError, MissingExtra, UsageError
 from cnnx.machine.environment import detect

@@ -14,8 +14,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from host_cuda import HostCuda
-from imitated_trt import Behaviour, module
+from tests.doubles.host_cuda import HostCuda
+from tests.doubles.imitated_trt import Behaviour, module
 
 import api_listing
 

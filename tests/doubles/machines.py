@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from cnnx.machine.packages import Installed
-from tests.measure.power_trees import orin_nx, thor, write
+from tests.doubles.power_trees import orin_nx, thor, write
 from tests.measure.test_power_nvml import FakeNvml, NVMLError
 
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from host_cuda import HostCuda
 from onnx.reference import ReferenceEvaluator
 
 from cnnx.machine.environment import Environment
 from cnnx.runtimes.engine.network import Library, make_log
+from tests.doubles.host_cuda import HostCuda
 
 ORIN = "NVIDIA Jetson AGX Orin Developer Kit"
 # The words of the inspector for types: 10 has them within a format (issue #4020), 11 alone.
