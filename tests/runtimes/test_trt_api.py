@@ -25,14 +25,14 @@ TENSORRT = [name for name in LISTINGS if not name.startswith("tensorrt_rtx")]
 RTX = [name for name in LISTINGS if name.startswith("tensorrt_rtx")]
 # Our modules, and the listings that each must keep to.
 MODULES = {
-    "network": [*TENSORRT, *RTX],
-    "engine": [*TENSORRT, *RTX],
-    "profiler": [*TENSORRT, *RTX],
-    "trt": TENSORRT,
-    "trt_build": TENSORRT,
-    "dla": TENSORRT,
-    "timing_cache": TENSORRT,
-    "rtx": RTX,
+    "engine/network": [*TENSORRT, *RTX],
+    "engine/session": [*TENSORRT, *RTX],
+    "engine/profiler": [*TENSORRT, *RTX],
+    "trt/runtime": TENSORRT,
+    "trt/build": TENSORRT,
+    "trt/dla": TENSORRT,
+    "trt/timing_cache": TENSORRT,
+    "rtx/runtime": RTX,
 }
 # What a variable or attribute of this name holds in these modules.
 HOLDS = {
@@ -150,21 +150,21 @@ def test_the_uses_are_found():
         "INetworkDefinition.num_inputs",
         "OnnxParser",
         "ILogger.INTERNAL_ERROR",
-    } <= used["network"]
+    } <= used["engine/network"]
     assert {
         "IExecutionContext.execute_async_v3",
         "ICudaEngine.get_tensor_profile_shape",
         "Runtime.DLA_core",
         "nptype",
-    } <= used["engine"]
+    } <= used["engine/session"]
     assert {
         "IBuilderConfig.set_memory_pool_limit",
         "EngineInspector.get_engine_information",
         "LayerInformationFormat.JSON",
-    } <= used["trt_build"]
-    assert {"IBuilderConfig.can_run_on_DLA", "Builder.num_DLA_cores", "ILayer.name"} <= used["dla"]
-    assert {"IBuilderConfig.set_timing_cache", "ITimingCache.serialize"} <= used["timing_cache"]
-    assert {"IBuilderConfig.set_compute_capability", "ComputeCapability"} <= used["rtx"]
+    } <= used["trt/build"]
+    assert {"IBuilderConfig.can_run_on_DLA", "Builder.num_DLA_cores", "ILayer.name"} <= used["trt/dla"]
+    assert {"IBuilderConfig.set_timing_cache", "ITimingCache.serialize"} <= used["trt/timing_cache"]
+    assert {"IBuilderConfig.set_compute_capability", "ComputeCapability"} <= used["rtx/runtime"]
 
 
 @pytest.mark.parametrize(
