@@ -85,7 +85,8 @@ class Subject:
         )
 
 
-RecordKind: TypeAlias = Literal["validation", "selftest", "benchmark", "diagnosis", "energy"]
+RecordKind: TypeAlias = Literal["validation", "judgement", "selftest", "benchmark", "diagnosis", "energy"]
+"""A validation is export's; a judgement is a later one, on images of the user's choice."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,12 +171,31 @@ def test_judged_anew_it_agrees_with_export(bundle):
     notes = []
     anew = cnnx.validate(bundle.path, validation_data="digits", listener=notes.append)
     assert anew.self_test is None and anew.validation.images == 800 and anew.verdict is Verdict.PASSED
-    assert anew.record.kind == "validation" and not [event for event in notes if event.note]
+    assert anew.record.kind == "judgement" and not [event for event in notes if event.note]
     few = cnnx.validate(
         bundle.path, validation_data="digits", validation_images=40, listener=notes.append
     ).validation
     assert few.verdict is Verdict.INCONCLUSIVE and few.verdict.exit_code == 6
     assert any("cannot pass them: that takes 381" in event.step for event in notes)
+
+
+def test_a_new_judgement_stands_beside_export_s_verdict_and_never_in_its_place(bundle, tmp_path):
+    """Few images, or another set of them, may judge otherwise than export did; both are shown."""
+    if bundle.manifest.recipe["name"] != "lenet5":
+        pytest.skip("one is enough")
+    folder = shutil.copytree(bundle.path, tmp_path / "b")
+    before = cnnx.inspect(folder)
+    anew = cnnx.validate(folder, validation_data="digits", validation_images=40)
+    assert anew.verdict is Verdict.INCONCLUSIVE
+    after = cnnx.inspect(folder)
+    assert after.verdict == before.verdict and after.verdict.startswith("passed")
+    assert any(told.startswith("inconclusive on 40 images of digits (") for told in after.judgements)
+    again = cnnx.export("lenet5", precision="int8", target="ort", out=folder)
+    assert again.unchanged and again.validation.verdict is Verdict.PASSED
+    for name in ("r.md", "r.xml", "r.html"):
+        cnnx.write_report(folder, tmp_path / name)
+        text = (tmp_path / name).read_text()
+        assert "judged anew" in text and "inconclusive" in text.replace("skipped", "inconclusive")
 
 
 def test_without_the_original_accuracy_alone_is_judged(bundle, monkeypatch, tmp_path):
@@ -189,6 +208,8 @@ def test_without_the_original_accuracy_alone_is_judged(bundle, monkeypatch, tmp_
         "accuracy / original's"
     ]
     assert anew.gates[0].verdict is Verdict.PASSED or anew.gates[0].verdict is Verdict.INCONCLUSIVE
+    again = cnnx.validate(bundle.path, validation_data="digits").validation
+    assert again.gates == anew.gates, "what export recorded is still what it is held to"
     assert "agreement" in anew.reasons[0] and any("cnnx[export]" in reason for reason in anew.reasons)
     with pytest.raises(MissingExtra):
         cnnx.validate(bundle.path, validation_data=str(folder_of_images(tmp_path / "x", 3)))

@@ -149,7 +149,7 @@ def print_export(out: Console, result: ExportResult, *, verbose: bool) -> None:
     if result.unchanged:
         out.print(
             f"Unchanged: this bundle was made from exactly these inputs and judged on {result.judged[:19]}. "
-            "Judge it again with cnnx validate, measure it again with cnnx bench."
+            "Test what runs here with cnnx validate, measure it again with cnnx bench."
         )
     print_validation(out, result.validation, result.bundle.labels, verbose=verbose)
     if result.candidates:
@@ -320,6 +320,7 @@ def print_inspection(out: Console, inspection: Inspection, *, verbose: bool) -> 
         "bundle": str(inspection.bundle.path),
         "network": f"{manifest.recipe['title'] or manifest.recipe['name']}, {manifest.precision}",
         "verdict": inspection.verdict,
+        **({"judged anew": "; ".join(inspection.judgements)} if inspection.judgements else {}),
         "self-test": "; ".join(inspection.self_tests) or "not run yet: cnnx validate",
         "weights": f"{manifest.weights['origin']} ({manifest.weights['digest'][:12]})",
         "input": ", ".join(f"{t.name} {t.type} {_shape(t.shape)} {t.layout}" for t in manifest.inputs),

@@ -25,7 +25,8 @@ class Inspection:
         engines: built engines, hashes checked.
         records: every verdict and measurement of what is in the bundle, oldest first.
         unverified: records that are damaged, or say nothing about what is in the bundle, with the reason.
-        verdict: of the latest validation of this graph, in words.
+        verdict: export's latest of this graph, in words.
+        judgements: the newest of each engine, device and set of images, in words, oldest first.
         self_tests: the newest of each engine and device, in words, oldest first.
         predicted: memory that the graph will take at the smallest and at the largest batch, by batch.
     """
@@ -36,6 +37,7 @@ class Inspection:
     records: tuple[Record, ...]
     unverified: tuple[Unverified, ...]
     verdict: str
+    judgements: tuple[str, ...]
     self_tests: tuple[str, ...]
     predicted: dict[int, Prediction]
 
@@ -65,9 +67,20 @@ def inspect(bundle: str | Path) -> Inspection:
         records=records.verified,
         unverified=records.unverified,
         verdict=verdict,
+        judgements=_judgements(records.verified),
         self_tests=_self_tests(records.verified),
         predicted=predicted,
     )
+
+
+def _judgements(records: Sequence[Record]) -> tuple[str, ...]:
+    newest = {}
+    for record in records:
+        if record.kind == "judgement":
+            images = f"{record.result['images']} images of {record.result['image_set']}"
+            said = f"{record.result['verdict']} on {images} ({record.subject}, {record.date})"
+            newest[record.subject, images] = said
+    return tuple(newest.values())
 
 
 def _self_tests(records: Sequence[Record]) -> tuple[str, ...]:

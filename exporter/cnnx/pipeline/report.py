@@ -48,8 +48,10 @@ def _newest(records: Iterable[Record]) -> Iterable[Record]:
 
 
 def _conditions(record: Record) -> tuple[Any, ...]:
-    """What tells measurements of one subject apart."""
+    """What tells measurements and judgements of one subject apart."""
     result = record.result
+    if record.kind == "judgement":
+        return result["image_set"], result["images"]
     if record.kind == "benchmark":
         return result["latency"]["batch"], result.get("conditions", {}).get("cuda_graph")
     if record.kind == "energy":

@@ -99,7 +99,7 @@ def validate(
     bundle alone. With `validation_data` agreement is judged anew instead, as export does it. That runs the
     original: it needs PyTorch and the weights, or the ONNX file. Where they are not here and the images are
     labelled, accuracy alone is held to what export recorded, and agreement is reported as not judged.
-    The outcome is kept as a record under runs/.
+    The outcome is kept as a record under runs/, beside export's verdict and never in its place.
 
     Args:
         bundle: its folder.
@@ -148,7 +148,7 @@ def validate(
         trust_recipe,
     )
     judged = _judge_anew(subject, opened, new, steps, listener)
-    record = opened.keep("validation", judged.subject, judged.as_dict())
+    record = opened.keep("judgement", judged.subject, judged.as_dict())
     return ValidateResult(opened, None, judged, record, tuple(steps.times))
 
 

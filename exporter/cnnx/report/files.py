@@ -107,6 +107,9 @@ def junit_from_records(records: Sequence[Record], unverified: Sequence[Unverifie
         classname = f"cnnx.{record.subject.network}.{record.subject.precision}"
         if record.kind == "validation":
             _suite(suites, str(record.subject), classname, _gate_cases(record), date=record.date)
+        if record.kind == "judgement":
+            name = f"{record.subject}, judged anew on {record.result['images']} images"
+            _suite(suites, name, classname, _gate_cases(record), date=record.date)
         if record.kind == "selftest":
             name = f"self-test of {record.subject}"
             _suite(suites, name, classname, _self_test_cases(record), date=record.date)

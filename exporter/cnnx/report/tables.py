@@ -31,12 +31,14 @@ class Table:
 
 
 def tables_from_records(records: Sequence[Record]) -> tuple[Table, ...]:
-    """Verdicts, self-tests, latency, memory, layers and energy; no table of what there is no record of."""
-    kinds = ("validation", "selftest", "benchmark", "energy")
-    judged, tested, measured, used = (_of(records, kind) for kind in kinds)
+    """Export's verdicts, judgements, self-tests, latency, memory, layers and energy; no table of what there is no record of."""
+    kinds = ("validation", "judgement", "selftest", "benchmark", "energy")
+    judged, anew, tested, measured, used = (_of(records, kind) for kind in kinds)
     tables = []
     if judged:
-        tables.append(_verdict_table(judged))
+        tables.append(_verdict_table("Verdicts", judged))
+    if anew:
+        tables.append(_verdict_table("Verdicts, judged anew on other images", anew))
     if tested:
         tables.append(self_test_table(tested))
     if measured:
@@ -76,7 +78,7 @@ def _of(records: Iterable[Record], kind: str) -> list[Record]:
     return [record for record in records if record.kind == kind]
 
 
-def _verdict_table(records: Iterable[Record]) -> Table:
+def _verdict_table(title: str, records: Iterable[Record]) -> Table:
     """A row a gate."""
     figures = ("value", "threshold")
     rows = tuple(
@@ -93,7 +95,7 @@ def _verdict_table(records: Iterable[Record]) -> Table:
         for gate in record.result["gates"]
     )
     columns = ("date", "subject", "rate", "value", "95 % interval", "threshold", "verdict")
-    return Table("Verdicts", columns, frozenset(figures), rows)
+    return Table(title, columns, frozenset(figures), rows)
 
 
 def self_test_table(records: Iterable[Record]) -> Table:

@@ -9,6 +9,7 @@ from cnnx.record import RecordKind
 
 RESULTS: Mapping[RecordKind, str] = {
     "validation": "cnnx.agreement:Validation",
+    "judgement": "cnnx.agreement:Validation",
     "selftest": "cnnx.selftest:SelfTest",
     "benchmark": "cnnx.pipeline.records.benchmark:Benchmark",
     "diagnosis": "cnnx.pipeline.records.diagnosis:Diagnosis",

@@ -130,7 +130,7 @@ def _intact(bundle: Bundle) -> dict[str, Engine]:
 
 
 def latest_validation(records: Sequence[Record]) -> tuple[Record, Validation] | None:
-    """The newest verdict among verified records (`records_of`); None where there is none."""
+    """Export's newest verdict among verified records (`records_of`); None where there is none."""
     for record in reversed(records):
         if record.kind == "validation":
             return record, validation_from_dict(record.result)
