@@ -120,4 +120,10 @@ def _tested(result: Mapping[str, Any]) -> dict[str, Any]:
     return {name: result[name] for name in ("verdict", "images")}
 
 
-_READERS = {"validation": _judged, "judgement": _judged, "selftest": _tested, "benchmark": _measured, "energy": _used}
+_READERS = {
+    "validation": _judged,
+    "judgement": _judged,
+    "selftest": _tested,
+    "benchmark": _measured,
+    "energy": _used,
+}

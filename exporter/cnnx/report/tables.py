@@ -31,7 +31,7 @@ class Table:
 
 
 def tables_from_records(records: Sequence[Record]) -> tuple[Table, ...]:
-    """Export's verdicts, judgements, self-tests, latency, memory, layers and energy; no table of what there is no record of."""
+    """Verdicts, later judgements, self-tests, latency, memory, layers and energy; none without a record."""
     kinds = ("validation", "judgement", "selftest", "benchmark", "energy")
     judged, anew, tested, measured, used = (_of(records, kind) for kind in kinds)
     tables = []
