@@ -9,7 +9,7 @@ import cnnx
 from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.bundle.sealed import write_sealed
-from cnnx.errors import InputRefused
+from cnnx.errors import BundleError, InputRefused
 from cnnx.machine.environment import detect
 from cnnx.pipeline.records.verified import checked, records_of
 from cnnx.pipeline.survey.journal import Journal
@@ -17,7 +17,7 @@ from cnnx.pipeline.target import open_subject
 from cnnx.quant.calibration import Calibration
 from cnnx.record import Record
 from cnnx.report.survey import markdown_from_rows
-from cnnx.store.cache import digest_of_file
+from cnnx.store.files import digest_of_file
 from tests.cli.conftest import tiny_bundle  # noqa: F401
 from tests.damage import WRONG, mutations
 from tests.doubles.rehearsal import rehearsal
@@ -133,7 +133,11 @@ def test_every_mutation_of_a_manifest(whole, tmp_path):
         open_subject(Bundle.open(tmp_path / "b"), "ort")
         cnnx.write_report(tmp_path / "b", tmp_path / "r.json")
 
-    count, refused = outcomes(unsealed(file), read, deeper, every=60, wrong=SEALABLE)
+    data = unsealed(file)
+    for shape in ([], [1], [1, 1, 4, 4, 1], [1, None, 4, 4]):
+        with pytest.raises(BundleError, match=r"inputs\[0\]\.shape is"):
+            read({**data, "inputs": [{**data["inputs"][0], "shape": shape}]})
+    count, refused = outcomes(data, read, deeper, every=60, wrong=SEALABLE)
     assert count > 1000 and refused > 0.6 * count, (count, refused)
 
 

@@ -14,7 +14,7 @@ from cnnx.errors import BundleError
 from cnnx.machine.environment import detect
 from cnnx.pipeline.records.verified import records_of
 from cnnx.record import Record, Subject
-from cnnx.store.cache import digest_of_file
+from cnnx.store.files import digest_of_file
 from tests.cli.conftest import cnnx_command, tiny_bundle  # noqa: F401
 
 ORIN = "Jetson AGX Orin"
@@ -172,6 +172,9 @@ def test_a_record_that_is_a_link_out_of_the_bundle_is_not_read(bundle, tmp_path)
     shutil.move(file, tmp_path / "outside.json")
     file.symlink_to(tmp_path / "outside.json")
     assert "leads out of the bundle" in records_of(bundle).unverified[0].reason
+    file.unlink()
+    file.symlink_to(file.name)
+    assert "cannot be read" in records_of(bundle).unverified[0].reason
 
 
 def test_a_subject_without_a_digest_of_its_graph_can_still_be_named():

@@ -149,6 +149,8 @@ SHAPES = (
     "(-1, 10)",
     "(5, 10, 1)",
     f"({2**62}, {2**62})",
+    f"(0, {2**62}, 9)",
+    f"(0, {10**26})",
     "x",
 )
 NAMES = ("crops.npy", "original.npy", "graph.npy", "ids.npy", "used.npy", "labels.npy")

@@ -157,6 +157,9 @@ def manifest_from_dict(data: dict[str, Any], *, where: Path) -> Manifest:
             refuse(f"the key 'images.{role}' is missing")
     if manifest.batch[0] > manifest.batch[1]:
         refuse(f"batch is {list(manifest.batch)}, the smallest first")
+    shape = manifest.inputs[0].shape
+    if len(shape) != 4 or None in shape[1:]:
+        refuse(f"inputs[0].shape is {list(shape)}, and should be batch, channels, height and width")
     if manifest.classes != recipe.model.classes:
         refuse(f"classes is {manifest.classes}, recipe.model.classes {recipe.model.classes}")
     return manifest

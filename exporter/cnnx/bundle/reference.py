@@ -174,7 +174,8 @@ def _array(name: str, content: memoryview, path: Path) -> NDArray[Any]:
     if header is None or header[1].decode("latin-1") != dtype.str:
         raise _refusal(f"{name} should be a plain array of {dtype} ({dtype.str})", path)
     shape = tuple(int(length) for length in header[2].replace(b" ", b"").split(b",") if length)
-    if math.prod(shape) * dtype.itemsize != len(content) - start:
+    # NumPy refuses a huge length even beside a length of zero.
+    if math.prod(shape) * dtype.itemsize != len(content) - start or max(shape, default=0) > _FILE_BYTES:
         raise _refusal(f"{name} does not have the {shape} values that it states", path)
     return np.frombuffer(content[start:], dtype).reshape(shape)
 

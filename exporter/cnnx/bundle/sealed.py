@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,7 +79,8 @@ def check_inside(file: Path, *, bundle: Path) -> None:
     Raises:
         BundleError: the file, or a folder above it, is such a link.
     """
-    if not file.resolve().is_relative_to(bundle.resolve()):
+    # realpath: resolve() raises where a link leads back to itself, which is no way out.
+    if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(bundle)):
         raise BundleError(
             f"{file.relative_to(bundle)} is a link that leads out of the bundle",
             where=bundle,

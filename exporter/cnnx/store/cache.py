@@ -47,15 +47,6 @@ def digest_of(data: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def digest_of_file(path: Path) -> str:
-    """SHA-256, in hex, of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 @contextlib.contextmanager
 def locked(place: Path) -> Iterator[None]:
     """Hold the lock named after `place` (a file in the cache, so nothing is left beside `place`).
@@ -245,7 +236,7 @@ def _own_files(place: Path) -> Collection[str]:
         return (*listed, LIST)
     try:
         inputs = json.loads((place / "inputs.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return ()
     if place.is_symlink() or digest_of(inputs)[:32] != place.name:
         return ()
