@@ -68,12 +68,6 @@ def wilson(rate: float, n: int) -> Interval:
     return Interval(low, high)
 
 
-def images_to_pass(threshold: float) -> int:
-    """Observations from which a rate of 1 clears a threshold below 1, by Wilson's interval."""
-    n = max(1, math.ceil(_Z95 * _Z95 * threshold / (1 - threshold)))
-    return n if wilson(1.0, n).low >= threshold else n + 1
-
-
 def images_to_decide(rate: float, threshold: float) -> int | None:
     """Observations after which Wilson's interval would leave the threshold, were the rate to stay.
 

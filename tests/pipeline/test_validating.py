@@ -1,5 +1,6 @@
 """`cnnx.validate`: planted faults through real bundles, and judging anew on other images."""
 
+import dataclasses
 import json
 import shutil
 
@@ -163,6 +164,7 @@ def test_the_gates_can_pass_from_the_images_they_need_on():
         assert images_needed(thresholds) == needed
         hardest = max(thresholds.top1_agreement, thresholds.top1_in_top5)
         assert wilson(1.0, needed).low >= hardest > wilson(1.0, needed - 1).low
+    assert images_needed(dataclasses.replace(FP16_THRESHOLDS, top1_in_top5=1.0)) is None
 
 
 def test_judged_anew_it_agrees_with_export(bundle):

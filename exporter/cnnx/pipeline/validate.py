@@ -26,7 +26,7 @@ from cnnx.recipe import Recipe, Thresholds, recipe_from_dict
 from cnnx.record import Record
 from cnnx.resources import shared_folder
 from cnnx.selftest import SelfTest, self_test
-from cnnx.stats import Interval, Verdict, images_to_pass, wilson
+from cnnx.stats import Interval, Verdict, images_to_decide, wilson
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +222,14 @@ def run_self_test(subject: OpenSubject, bundle: Bundle, *, steps: Steps) -> Self
     return steps.run("self-test", work)
 
 
-def images_needed(thresholds: Thresholds) -> int:
-    """Images on which the gates of agreement can pass at all: on fewer, perfect agreement stays open."""
+def images_needed(thresholds: Thresholds) -> int | None:
+    """Images on which the gates of agreement can pass at all: on fewer, perfect agreement stays open.
+
+    None where no number would do, as for a threshold of 1.
+    """
     gates = (thresholds.top1_agreement, thresholds.top1_in_top5, thresholds.top5_agreement)
-    return max(map(images_to_pass, gates))
+    needed = [n for gate in gates if (n := images_to_decide(1.0, gate)) is not None]
+    return max(needed) if len(needed) == len(gates) else None
 
 
 def _judge_anew(
@@ -237,7 +241,7 @@ def _judge_anew(
     original = _original(bundle, new, steps)
     if isinstance(original, CnnxError) and any(item.label is None for item in images):
         raise original
-    crops = _crops(bundle, recipe, images, new.images or max(needed, recipe.validation.images), steps)
+    crops = _crops(bundle, recipe, images, new.images or max(needed or 0, recipe.validation.images), steps)
     for remark in _remarks(crops, needed):
         listener(Event(remark, note=True))
     if isinstance(original, CnnxError):
@@ -270,11 +274,15 @@ def _crops(bundle: Bundle, recipe: Recipe, images: ImageSet, count: int, steps: 
     return crops_step(steps, images, recipe, count=count, role="validation", apart_from=[used])
 
 
-def _remarks(crops: Crops, needed: int) -> list[str]:
+def _remarks(crops: Crops, needed: int | None) -> list[str]:
     remarks = []
     if crops.excluded:
         remarks.append(f"{crops.excluded} of these images set ranges or methods at export: left out.")
-    if len(crops) < needed:
+    if needed is None:
+        remarks.append(
+            "A gate of agreement asks for more than any number of images can show: it cannot pass."
+        )
+    elif len(crops) < needed:
         remarks.append(
             f"{len(crops)} images can fail the gates of agreement and cannot pass them: that takes {needed} "
             "even if every image agrees."
