@@ -158,6 +158,15 @@ def test_a_damaged_entry_is_made_again_with_one_warning(tmp_path, damage, file):
         assert (aside[0] / file).with_name("extra").read_text() == "mine"
 
 
+def test_what_a_link_in_an_entry_leads_to_stays(tmp_path):
+    entry = Store(tmp_path / "cache").make("graph", {"n": 1}, fill)
+    (entry.folder / "deep").rename(tmp_path / "moved")
+    (entry.folder / "deep").symlink_to(tmp_path / "moved")
+    before = everything(tmp_path / "moved")
+    assert not Store(tmp_path / "cache").make("graph", {"n": 1}, fill).reused
+    assert everything(tmp_path / "moved") == before
+
+
 @pytest.mark.parametrize("put", [Path.touch, Path.mkdir, lambda place: place.symlink_to(place.parent)])
 def test_what_stands_in_the_place_of_an_entry_is_moved_aside(tmp_path, put):
     kept, said = Store(tmp_path), []
@@ -245,6 +254,7 @@ def test_a_cache_in_a_users_folder_neither_counts_nor_removes_what_is_his(tmp_pa
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
+    (tmp_path / "photos/2019/inputs.json").write_text("[" * 100_000)
     foreign = everything(tmp_path)
     entry = Store().make("graph", {"n": 1}, fill)
     (entry.folder / "mine.txt").write_text("mine")

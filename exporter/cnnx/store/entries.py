@@ -67,7 +67,8 @@ def remove_listed(folder: Path, listed: Collection[str]) -> int:
     freed = 0
     for name in (*listed, LIST):
         path = folder / name
-        if path.is_symlink() or not path.is_file():
+        through_a_link = Path(os.path.realpath(path)) != Path(os.path.realpath(folder), name)
+        if through_a_link or not path.is_file():
             continue  # nothing that cnnx wrote
         freed += path.stat().st_size
         path.unlink(missing_ok=True)
