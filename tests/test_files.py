@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from cnnx.errors import WriteFailed
 from cnnx.store.drafts import is_draft, settle
-from cnnx.store.files import atomic_file, atomic_files, atomic_folder, check_place
+from cnnx.store.files import atomic_file, atomic_files, atomic_folder, check_folder, check_place
 
 TOUCHING = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "fcntl.flock"}
 
@@ -280,7 +280,13 @@ def test_a_file_that_could_not_be_read_is_no_failure_to_write(tmp_path):
 
 def test_looking_whether_a_place_can_be_written_leaves_nothing(tmp_path):
     check_place(tmp_path / "a" / "b" / "c")
+    check_folder(tmp_path / "a" / "b")
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "x"):
+        with pytest.raises(WriteFailed, match="a file stands where a folder should be") as caught:
+            check_folder(folder)
+        assert caught.value.where == str(folder), "what was asked for, and no file in it"
 
 
 def test_without_locks_files_are_written_and_drafts_are_left(tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ from cnnx.machine.environment import detect
 from cnnx.record import Record, RecordKind, Subject, read_record
 from cnnx.store.cache import locked
 from cnnx.store.drafts import settle
-from cnnx.store.files import atomic_file, atomic_files, check_place
+from cnnx.store.files import atomic_file, atomic_files, check_folder
 
 MANIFEST, ENGINE = "manifest.json", "engine.json"
 
@@ -161,7 +161,7 @@ class Bundle:
         Raises:
             WriteFailed: it could not.
         """
-        check_place(self.path / folder / "probe")
+        check_folder(self.path / folder)
 
     def keep(self, kind: RecordKind, subject: Subject, result: Mapping[str, Any]) -> Record:
         """Keep what was judged, measured or diagnosed on this machine as a record under runs/.

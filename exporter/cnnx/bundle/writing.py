@@ -14,7 +14,7 @@ from cnnx.bundle.sealed import read_sealed, write_sealed
 from cnnx.errors import BundleError
 from cnnx.store.cache import locked
 from cnnx.store.drafts import is_draft, settle
-from cnnx.store.files import atomic_files, check_place, digest_of_file
+from cnnx.store.files import atomic_files, check_folder, digest_of_file
 
 _PORTABLE = frozenset({MANIFEST, MODEL, CALIBRATION, REFERENCE, LABELS})
 
@@ -45,7 +45,7 @@ def refuse_place(place: Path, *, force: bool = False) -> None:
         if not force and (what := _found_instead(place, error)):
             mend = "choose another --out, or give --force, which keeps every file that is there"
             raise BundleError(what, where=place, mend=mend) from None
-        check_place(place / "probe")
+        check_folder(place)
 
 
 def _found_instead(place: Path, error: BundleError) -> str:

@@ -19,7 +19,7 @@ from cnnx.pipeline.progress import Listener, Steps, StepTime, silent
 from cnnx.pipeline.steps.engine import engine_step
 from cnnx.pipeline.target import choose_runtime
 from cnnx.store.cache import cache_folder
-from cnnx.store.files import check_place, digest_of_file
+from cnnx.store.files import check_folder, digest_of_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def build(
     opened.check_place("engines")
     refuse_unwritable_cache()
     if options and options.timing_cache_folder:
-        check_place(Path(options.timing_cache_folder) / "probe")
+        check_folder(Path(options.timing_cache_folder))
     engines = build_into(opened, runtime, sm, steps, opt_batch=opt_batch, options=options)
     return BuildResult(opened, engines, tuple(steps.times))
 

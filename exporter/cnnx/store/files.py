@@ -143,6 +143,17 @@ def check_place(place: Path) -> None:
         _try_writing(next(folder for folder in _target(place).parents if folder.exists()))
 
 
+def check_folder(place: Path) -> None:
+    """The same for files in a folder, which need not be there yet.
+
+    Raises:
+        WriteFailed: it cannot.
+    """
+    with writing(place):
+        target = _target(place)
+        _try_writing(next(folder for folder in (target, *target.parents) if folder.exists()))
+
+
 def _try_writing(folder: Path) -> None:
     try:
         with tempfile.TemporaryFile(dir=folder):

@@ -17,7 +17,7 @@ from cnnx.pipeline.steps.images import image_set, refuse_too_few
 from cnnx.pipeline.steps.original import Original, open_original
 from cnnx.recipe import Recipe
 from cnnx.store.cache import cache_folder
-from cnnx.store.files import check_place
+from cnnx.store.files import check_folder
 from cnnx.weights import find
 
 
@@ -114,7 +114,7 @@ def refuse_unwritable_cache() -> None:
     Raises:
         WriteFailed: the cache's folder cannot be written, or not made.
     """
-    check_place(cache_folder() / "probe")
+    check_folder(cache_folder())
 
 
 def _refuse_definition(recipe: Recipe) -> None:
