@@ -46,6 +46,17 @@ def test_auto_takes_tensorrt_where_it_and_a_gpu_are(tensorrt, monkeypatch):
         choose_runtime("tensorrt", ())  # before anything is exported, as it builds where it runs
 
 
+@pytest.mark.skipif(
+    runtimes.get("rtx").missing() is not None or runtimes.get("rtx").cannot_run() is None,
+    reason="needs TensorRT for RTX and no GPU",
+)
+def test_a_build_for_no_gpu_at_all_is_refused_before_anything_is_exported(tmp_path):
+    told = []
+    with pytest.raises(UsageError, match="no compute capability is named"):
+        cnnx.export("lenet5", target="rtx", out=tmp_path / "b", listener=told.append)
+    assert not told and not (tmp_path / "b").exists()
+
+
 @pytest.mark.skipif(trt.RUNTIME.missing() is None, reason="TensorRT is installed here")
 def test_asked_for_and_absent_it_says_what_brings_it():
     with pytest.raises(type(trt.RUNTIME.missing())) as caught:

@@ -49,8 +49,8 @@ th { border-bottom: 2px solid #999 } td { border-bottom: 1px solid #ddd } .numbe
 </style></head><body>
 <h1>cnnx report</h1>
 {% for record, picture in verdicts %}
-<h2 class="{{ record.result.verdict }}">{{ record.result.verdict }}{{ ", judged anew" if record.kind == "judgement" }}:
-{{ record.subject }}</h2>
+<h2 class="{{ record.result.verdict }}">{{ record.result.verdict }}
+{{- ", judged anew" if record.kind == "judgement" }}: {{ record.subject }}</h2>
 <p>{{ record.date[:19] }}, {{ record.result.images }} images of {{ record.result.image_set }},
 {{ record.result.flips | length }} first classes changed</p>
 {% for reason in record.result.reasons %}<p>Not judged: {{ reason }}</p>{% endfor %}

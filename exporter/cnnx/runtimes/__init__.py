@@ -242,7 +242,7 @@ class Runtime(Protocol):
         """Refuse GPU architectures it does not build for, before any work is done for them.
 
         Raises:
-            UsageError: it does not know one of them, or builds nothing.
+            UsageError: it does not know one of them, or builds nothing; or none is named and no GPU is here.
         """
         ...
 

@@ -73,9 +73,10 @@ class RtxRuntime(EngineRuntime):
         """Refuse an architecture that TensorRT for RTX does not know.
 
         Raises:
-            UsageError: it names those it knows.
+            UsageError: it names those it knows; or none is named and no GPU is here.
         """
         if not capabilities:
+            self._current()
             return
         known = known_capabilities(self.library().trt)
         for capability in capabilities:
@@ -107,7 +108,7 @@ class RtxRuntime(EngineRuntime):
     def _current(self) -> int:
         if self.cannot_run() is not None:
             raise UsageError(
-                "no GPU here says which compute capability to build for",
+                "no compute capability is named to build for, and no GPU is here to tell it",
                 mend="name one: --sm 86 for RTX 30xx",
             )
         return self.cuda().compute_capability()
