@@ -20,7 +20,7 @@ import cnnx
 from cnnx.cli.app import app
 from cnnx.cli.energy import print_energies
 from cnnx.cli.measurements import names_of, print_bench
-from cnnx.errors import EnvironmentLacks, UsageError
+from cnnx.errors import BundleError, EnvironmentLacks, UsageError
 from cnnx.measure.validity import Validity
 from cnnx.pipeline.bench.measurement import advice_of, int8_beside_fp16
 from cnnx.pipeline.plain import plain
@@ -297,6 +297,12 @@ def test_what_makes_no_sense_is_refused(bundles, cnnx_command, arguments, word):
 def test_the_same_bundle_twice_is_refused(bundles):
     with pytest.raises(UsageError, match="twice"):
         cnnx.bench([bundles[0], bundles[0]])
+
+
+def test_a_link_that_leads_back_to_itself_is_no_bundle(bundles, tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(BundleError, match="no bundle"):
+        cnnx.bench([bundles[0], tmp_path / "loop"])
 
 
 def test_inspect_foretells_memory(bundles, cnnx_command):  # noqa: F811

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,7 +213,7 @@ def _at(
 def _check(paths: Sequence[str | Path], batches: Sequence[int]) -> None:
     if not paths or not batches:
         raise UsageError("a benchmark needs a bundle and a batch", mend="cnnx bench BUNDLE --batch 1")
-    if len({Path(path).resolve() for path in paths}) < len(paths):
+    if len({os.path.realpath(path) for path in paths}) < len(paths):
         raise UsageError("a bundle is named twice", mend="name each once")
 
 
