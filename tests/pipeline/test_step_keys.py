@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import cnnx
+from cnnx.pipeline.export import publish
 from cnnx.pipeline.progress import Steps
 from cnnx.runtimes import get
 from cnnx.store.own_code import closure
@@ -82,6 +83,16 @@ def test_every_step_is_seen(filled):
 def test_a_key_covers_all_code_that_fills_the_step(filled):
     missing = {kind: executed - closure(*named) for kind, (named, executed) in filled.items()}
     assert not {kind: modules for kind, modules in missing.items() if modules}
+
+
+def test_a_fingerprint_of_a_bundle_covers_the_code_that_writes_it(monkeypatch, tmp_path):
+    """Otherwise a bundle with an old self-test would be left as unchanged."""
+    named = set()
+    monkeypatch.setattr(publish, "own_code", lambda *modules: named.update(modules) or {})
+    cnnx.export("lenet5", out=tmp_path / "b", precision="fp32", validation_images=2)
+    covered = closure(*named)
+    assert {"cnnx.pipeline.export.publish", "cnnx.pipeline.steps.inference", "cnnx.agreement"} <= covered
+    assert not [module for module in covered if module.startswith((*FORBIDDEN, "cnnx.pipeline.search"))]
 
 
 def test_no_key_covers_what_measures_reports_or_shows(filled):

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cnnx.bundle import CALIBRATION, LABELS, MODEL, REFERENCE, Bundle, is_bundle
 from cnnx.bundle.manifest import ImageList, Manifest, TensorInfo
@@ -15,11 +16,13 @@ from cnnx.data.class_names import class_names
 from cnnx.data.crops import Crops
 from cnnx.errors import BundleError
 from cnnx.machine.environment import installed_version
-from cnnx.pipeline.export.parts import Job, Parts
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.inference import graph_logits
 from cnnx.store.cache import digest_of
 from cnnx.store.own_code import own_code
+
+if TYPE_CHECKING:  # what made the parts is in their own keys
+    from cnnx.pipeline.export.parts import Job, Parts
 
 _TOOLS = ("cnnx", "numpy", "onnx", "onnxruntime", "onnxscript", "pillow", "torch")
 
@@ -99,7 +102,7 @@ def _manifest(job: Job, parts: Parts) -> Manifest:
         "graph": parts.typed.key,
         "reference": parts.reference.key,
         "labels": class_names(recipe),
-        "code": own_code("cnnx.bundle", "cnnx.agreement"),
+        "code": own_code("cnnx.agreement", "cnnx.bundle", "cnnx.pipeline.export.publish"),
     }
     return dataclasses.replace(manifest, fingerprint=digest_of(inputs))
 
