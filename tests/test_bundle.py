@@ -18,7 +18,7 @@ from cnnx.errors import BundleError
 from cnnx.machine.environment import detect
 from cnnx.record import Record, Subject
 from cnnx.store import files
-from cnnx.store.files import digest_of_file
+from cnnx.store.digests import digest_of_file
 
 PORTABLE = ("manifest.json", "model.onnx", "calibration.json", "labels.txt", "reference.npz")
 ENGINE = ("engines/rtx-1-sm86/engine.json", "engines/rtx-1-sm86/model.engine")

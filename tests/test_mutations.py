@@ -17,7 +17,7 @@ from cnnx.pipeline.target import open_subject
 from cnnx.quant.calibration import Calibration
 from cnnx.record import Record
 from cnnx.report.survey import markdown_from_rows
-from cnnx.store.files import digest_of_file
+from cnnx.store.digests import digest_of_file
 from tests.cli.conftest import tiny_bundle  # noqa: F401
 from tests.damage import WRONG, mutations
 from tests.doubles.rehearsal import rehearsal

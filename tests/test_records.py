@@ -14,7 +14,7 @@ from cnnx.errors import BundleError
 from cnnx.machine.environment import detect
 from cnnx.pipeline.records.verified import records_of
 from cnnx.record import Record, Subject
-from cnnx.store.files import digest_of_file
+from cnnx.store.digests import digest_of_file
 from tests.cli.conftest import cnnx_command, tiny_bundle  # noqa: F401
 
 ORIN = "Jetson AGX Orin"

@@ -32,12 +32,14 @@ def judged(graph, engine, original, precision="int8"):
     )
 
 
-@given(precisions, st.integers(1, 300), st.integers(2, 30), st.integers(0, 99))
-def test_a_graph_passes_against_itself_with_any_number_of_images(precision, n, classes, seed):
+@given(precisions, st.integers(1, 300), st.sampled_from([2, 10, 30, 1000]), st.integers(0, 99))
+def test_a_graph_passes_against_itself_unless_too_few_images_could_tell(precision, n, classes, seed):
+    """Of 1,000 classes, too: a network of 224 x 224 pixels has 216 images at most, and passes."""
     original, graph, _ = logits(n, classes, seed=seed, precision=precision)
     tested = judged(graph, graph, original, precision)
-    assert tested.verdict is Verdict.PASSED and all(check.margin >= 0 for check in tested.checks)
-    assert tested.images == n
+    assert tested.verdict is (Verdict.PASSED if n >= 8 else Verdict.INCONCLUSIVE)
+    assert all(check.margin >= 0 for check in tested.checks) and tested.images == n
+    assert len({check.name for check in tested.checks}) == len(tested.checks)
 
 
 @given(st.integers(0, 199))

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 import cnnx
 from cnnx.errors import UsageError
 from cnnx.store import entries
-from cnnx.store.cache import Store, digest_of
+from cnnx.store.cache import Store
+from cnnx.store.digests import digest_of
 
 
 def test_a_step_is_done_once_and_its_files_are_found_again(tmp_path):

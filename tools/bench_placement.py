@@ -31,7 +31,7 @@ from cnnx.pipeline.steps.inference import graph_logits
 from cnnx.pipeline.steps.original import open_original
 from cnnx.recipe import read_recipe, recipe_names
 from cnnx.stats import Paired
-from cnnx.store.files import digest_of_file
+from cnnx.store.digests import digest_of_file
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "build" / "placement"

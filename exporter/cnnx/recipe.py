@@ -378,13 +378,15 @@ def read_recipe(name_or_file: str) -> Recipe:
     file = Path(name_or_file)
     with contextlib.suppress(OSError):  # a name too long to exist
         if (file / "manifest.json").is_file():
-            mend = "cnnx inspect, or give its model.onnx"
+            mend = "give the recipe or the ONNX file that it was made from; cnnx inspect shows what it holds"
             raise RecipeError("this is a finished bundle, not a network", where=file, mend=mend)
     if file.suffix != ".toml":
         file = shared_folder("recipes") / f"{name_or_file}.toml"
         if name_or_file not in recipe_names():
             near = difflib.get_close_matches(name_or_file, recipe_names(), n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}? " if near else ""
+            if Path(name_or_file).suffix in (".pth", ".pt", ".safetensors"):
+                hint = "a checkpoint goes to --weights, beside the network's name or recipe; "
             raise RecipeError(f"unknown model {name_or_file!r}", mend=f"{hint}cnnx list shows every name")
     try:
         return parse_recipe(file.read_text(encoding="utf-8"), where=file)

@@ -16,7 +16,7 @@ from cnnx.data.crops import Crops
 from cnnx.errors import BundleError, UsageError, WeightsError
 from cnnx.pipeline import quantizer
 from cnnx.pipeline.plain import plain
-from cnnx.store.files import digest_of_file
+from cnnx.store.digests import digest_of_file
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 

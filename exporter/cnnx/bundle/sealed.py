@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cnnx.errors import BundleError
-from cnnx.store.cache import digest_of
-from cnnx.store.files import digest_of_file
+from cnnx.store.digests import digest_of, digest_of_file
 
 SCHEMA: Literal[1] = 1
 """Of manifest.json and engine.json."""
@@ -31,7 +30,7 @@ def read_sealed(path: Path, *, bundle: Path) -> dict[str, Any]:
         BundleError: it is missing, lies outside the bundle, a byte was changed, or its schema is another.
     """
     if not path.is_file():
-        raise BundleError(f"no bundle: {path.name} is missing", where=bundle, mend="cnnx export makes one")
+        raise _no_bundle(path, bundle)
     check_inside(path, bundle=bundle)
     try:
         text = path.read_bytes().decode("utf-8")
@@ -53,6 +52,20 @@ def read_sealed(path: Path, *, bundle: Path) -> dict[str, Any]:
             mend="use the cnnx that wrote it, or export again",
         )
     return data
+
+
+def _no_bundle(path: Path, bundle: Path) -> BundleError:
+    if not bundle.exists():
+        return BundleError("there is no such folder", where=bundle, mend="cnnx export makes a bundle")
+    if not bundle.is_dir():
+        return BundleError(
+            "this is a file, not the folder of a bundle",
+            where=bundle,
+            mend="give the folder that cnnx export wrote",
+        )
+    return BundleError(
+        f"no bundle: {path.name} is missing", where=bundle, mend="give the folder that cnnx export wrote"
+    )
 
 
 def check_file(file: Path, digest: str, *, bundle: Path) -> None:

@@ -13,8 +13,9 @@ from cnnx.bundle.manifest import Manifest
 from cnnx.bundle.sealed import read_sealed, write_sealed
 from cnnx.errors import BundleError
 from cnnx.store.cache import locked
+from cnnx.store.digests import digest_of_file
 from cnnx.store.drafts import is_draft, settle
-from cnnx.store.files import atomic_files, check_folder, digest_of_file
+from cnnx.store.files import atomic_files, check_folder
 
 _PORTABLE = frozenset({MANIFEST, MODEL, CALIBRATION, REFERENCE, LABELS})
 

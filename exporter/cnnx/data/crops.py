@@ -25,7 +25,8 @@ from cnnx.data.images import ImageItem, ImageSet, name_bytes, printable
 from cnnx.data.parallel import in_order
 from cnnx.errors import ImageError
 from cnnx.recipe import Preprocessing
-from cnnx.store.files import digest_of_file, writing
+from cnnx.store.digests import digest_of_file
+from cnnx.store.files import writing
 
 PIXELS, FACTS = "crops.npy", "crops.json"
 SCHEMA = 3

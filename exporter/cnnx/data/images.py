@@ -12,7 +12,7 @@ from typing import Literal, Protocol, TypeVar, overload
 from PIL import Image, UnidentifiedImageError
 
 from cnnx.errors import ImageError
-from cnnx.store.files import digest_of_file
+from cnnx.store.digests import digest_of_file
 
 Split = Literal["train", "calibration", "selection", "validation"]
 

@@ -19,7 +19,8 @@ from cnnx.pipeline.progress import Listener, Steps, StepTime, silent
 from cnnx.pipeline.steps.engine import engine_step
 from cnnx.pipeline.target import choose_runtime
 from cnnx.store.cache import cache_folder
-from cnnx.store.files import check_folder, digest_of_file
+from cnnx.store.digests import digest_of_file
+from cnnx.store.files import check_folder
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,7 +245,7 @@ def _judge_anew(
     for remark in _remarks(crops, needed):
         listener(Event(remark, note=True))
     if isinstance(original, CnnxError):
-        return _accuracy_alone(subject, bundle, crops, original, steps=steps)
+        return _accuracy_alone(subject, bundle, crops, original, steps=steps, listener=listener)
     return judge_session(
         subject,
         bundle,
@@ -332,7 +332,13 @@ def _logits(original: Original, crops: Crops, recipe: Recipe, steps: Steps) -> N
 
 
 def _accuracy_alone(
-    subject: OpenSubject, bundle: Bundle, crops: Crops, reason: CnnxError, *, steps: Steps
+    subject: OpenSubject,
+    bundle: Bundle,
+    crops: Crops,
+    reason: CnnxError,
+    *,
+    steps: Steps,
+    listener: Listener,
 ) -> Validation:
     """Without the original: accuracy against what export recorded; it can fail, and nothing can pass."""
     recipe = recipe_of(bundle.manifest)
@@ -349,19 +355,21 @@ def _accuracy_alone(
     logits = steps.run("validation", work)
     finite = np.isfinite(logits).all(axis=1)
     right = (top_k(np.where(np.isfinite(logits), logits, -np.inf), 1)[:, 0] == crops.labels) & finite
-    reasons = [f"agreement, as the original is not here: {reason.what}"]
-    reasons += [reason.mend] if reason.mend else []
-    reasons.append(f"the engine's accuracy is {right.mean():.4f} on these {len(right)} images")
+    hint = f" (hint: {reason.mend})" if reason.mend else ""
+    reasons = [f"agreement was not judged, as the original is not here: {reason.what}{hint}"]
+    reasons += bundle.manifest.cannot_judge_on(synthetic=crops.synthetic)
     gates: tuple[Gate, ...] = ()
-    if before is None or recorded is None or recorded.original == 0:
-        reasons.append("export recorded no accuracy to compare with")
+    said = f"Accuracy is {right.mean():.4f} on these {len(right)} images"
+    if len(reasons) > 1 or before is None or recorded is None or recorded.original == 0:
+        said += "; there is none recorded at export to compare with"
     else:
         threshold = recipe.acceptance.of(bundle.manifest.precision).accuracy_ratio
         gates = (_against_recorded(right, recorded.original, threshold),)
-        reasons.append(
-            f"it is held to the original's {recorded.original:.4f}, recorded on {before[1].images} images of "
+        said += (
+            f"; export recorded {recorded.original:.4f} for the original, on {before[1].images} images of "
             f"{before[1].image_set}"
         )
+    listener(Event(f"{said}.", note=True))
     failed = any(gate.verdict is Verdict.FAILED for gate in gates)
     return Validation(
         subject=subject.subject,

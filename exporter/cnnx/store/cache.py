@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnx.errors import WriteFailed
+from cnnx.store.digests import digest_of
 from cnnx.store.drafts import make_folder, settle
 from cnnx.store.entries import LIST, fault_of, listed_files, remove_listed, write_list
 from cnnx.store.files import atomic_file, atomic_folder, writing
@@ -39,12 +40,6 @@ def cache_folder() -> Path:
     if chosen := os.environ.get("CNNX_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnnx"
-
-
-def digest_of(data: Any) -> str:
-    """SHA-256, in hex, of plain data in its canonical JSON form."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextlib.contextmanager

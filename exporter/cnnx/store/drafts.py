@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cnnx.store.digests import digest_of_file
+
 _NAME = re.compile(r"\.cnnx-[a-z0-9_]{8}\.draft")
 _OWNER, NEW, _JOURNAL = "owner.json", "new", "journal.json"
 _MAKER = "cnnx draft"
@@ -64,15 +66,13 @@ def decide(draft: Path, own: set[str]) -> None:
     """Write the journal: from now on the change will happen, whoever carries it out."""
     place, new = draft.parent, draft / NEW
     names = sorted(path.name for path in new.iterdir())
-    keep = {}
     for name in names:
         sync(new / name)
-        if os.path.lexists(place / name) and not (name in own and _is_regular(place / name)):
-            keep[name] = _free_name(place, name)
-    gone = sorted(name for name in own - set(names) if _is_regular(place / name))
+    # By content, not by name alone: what is replaced or removed later is what cnnx wrote, and nothing else.
+    written = {name: digest_of_file(place / name) for name in sorted(own) if _is_regular(place / name)}
     sync(new)
     sync(draft / _OWNER)
-    text = json.dumps({"keep": keep, "remove": gone, "put": names})
+    text = json.dumps({"own": written, "put": names})
     pending = draft / f"{_JOURNAL}.new"
     pending.write_text(text, encoding="utf-8")
     sync(pending)
@@ -191,6 +191,10 @@ def _is_regular(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
+def _has_content(path: Path, digest: object) -> bool:
+    return _is_regular(path) and digest_of_file(path) == digest
+
+
 def _free_name(place: Path, name: str) -> str:
     number = 1
     while os.path.lexists(place / (kept := f"{name}.kept-{number}")):
@@ -201,22 +205,23 @@ def _free_name(place: Path, name: str) -> str:
 def carry_out(draft: Path) -> None:
     """Do what the journal says, from wherever it was left.
 
-    A bundle may come from anywhere, a journal with it: what it names stays inside the folder.
+    A bundle may come from anywhere, a journal with it: what it names stays inside the folder, and a file
+    whose content is not the one that the journal states is renamed, never replaced or removed.
     """
     place, new = draft.parent, draft / NEW
     journal = json.loads((draft / _JOURNAL).read_text(encoding="utf-8"))
-    keep, gone, put = dict(journal["keep"]), list(journal["remove"]), list(journal["put"])
-    if new.is_symlink() or not all(map(_is_plain, (*keep, *keep.values(), *gone, *put))):
+    own, put = dict(journal["own"]), list(journal["put"])
+    if new.is_symlink() or not all(map(_is_plain, (*own, *put))):
         raise ValueError("a journal names files outside its folder")
     for name in put:
         if not os.path.lexists(new / name):
             continue  # in place already
-        kept = keep.get(name)
-        if kept and os.path.lexists(place / name) and not os.path.lexists(place / kept):
-            (place / name).rename(place / kept)
+        if os.path.lexists(place / name) and not _has_content(place / name, own.get(name)):
+            (place / name).rename(place / _free_name(place, name))
         (new / name).replace(place / name)
-    for name in gone:
-        (place / name).unlink(missing_ok=True)
+    for name in sorted(set(own) - set(put)):
+        if _has_content(place / name, own[name]):
+            (place / name).unlink()
     sync(place)
     (draft / _JOURNAL).unlink()
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from cnnx.store.files import digest_of_file
+from cnnx.store.digests import digest_of_file
 
 LIST = "entry.json"
 _FORMAT = "cnnx cache entry 1"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -26,15 +25,6 @@ _REASONS = {
     errno.EEXIST: "a file stands where a folder should be",
     errno.ELOOP: "a symbolic link leads back to itself",
 }
-
-
-def digest_of_file(path: Path) -> str:
-    """SHA-256, in hex, of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager

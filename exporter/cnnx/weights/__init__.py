@@ -16,8 +16,8 @@ from cnnx import models
 from cnnx.errors import MissingExtra, RecipeError, WeightsError
 from cnnx.recipe import Recipe, read_recipe, recipe_names
 from cnnx.resources import shared_folder
-from cnnx.store.cache import cache_folder, digest_of
-from cnnx.store.files import digest_of_file
+from cnnx.store.cache import cache_folder
+from cnnx.store.digests import digest_of, digest_of_file
 from cnnx.weights.download import fetch, require_safe
 
 if TYPE_CHECKING:

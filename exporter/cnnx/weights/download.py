@@ -17,7 +17,8 @@ from typing import Any
 
 from cnnx.errors import RecipeError, Unreachable, WeightsError
 from cnnx.store.cache import locked
-from cnnx.store.files import atomic_file, digest_of_file, writing
+from cnnx.store.digests import digest_of_file
+from cnnx.store.files import atomic_file, writing
 
 _TIMEOUT_SECONDS = 30.0
 _BLOCK_BYTES = 1 << 18

@@ -101,7 +101,7 @@ def insert_qdq(
     Raises:
         GraphError: the graph is quantized already, or a range is missing, not positive or too large.
     """
-    _refuse_quantized(model)
+    refuse_quantized(model)
     uses = quantized_uses(model, plan)
     if not uses:
         return _copy(model)
@@ -122,7 +122,12 @@ def _copy(model: ModelProto) -> ModelProto:
     return copy
 
 
-def _refuse_quantized(model: ModelProto) -> None:
+def refuse_quantized(model: ModelProto) -> None:
+    """Refuse to quantize what is quantized already.
+
+    Raises:
+        GraphError: it is.
+    """
     for node in model.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"):
             raise GraphError(

@@ -19,7 +19,7 @@ from cnnx.pipeline.steps.inference import ORT, ran_by
 from cnnx.pipeline.steps.typed_graph import observed_maxima
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.coverage import Coverage, coverage
-from cnnx.store.cache import digest_of
+from cnnx.store.digests import digest_of
 from cnnx.store.own_code import own_code
 
 _FILE, _LOGITS = "damage.json", "logits.npz"

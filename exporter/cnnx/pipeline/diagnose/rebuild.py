@@ -31,7 +31,7 @@ from cnnx.pipeline.steps.original import Original
 from cnnx.quant.calibration import Calibration
 from cnnx.recipe import Recipe, recipe_from_dict, recipe_names
 from cnnx.resources import shared_folder
-from cnnx.store.files import digest_of_file
+from cnnx.store.digests import digest_of_file
 
 _AGAIN = "copy the bundle again from where it was made, or export it again"
 

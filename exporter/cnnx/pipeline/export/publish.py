@@ -18,7 +18,7 @@ from cnnx.errors import BundleError
 from cnnx.machine.environment import installed_version
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.inference import graph_logits
-from cnnx.store.cache import digest_of
+from cnnx.store.digests import digest_of
 from cnnx.store.own_code import own_code
 
 if TYPE_CHECKING:  # what made the parts is in their own keys

@@ -47,6 +47,7 @@ def refuse_early(ahead: Ahead, *, trust_recipe: bool) -> Original | None:
         RecipeError: there is no such definition, or its class names are not there or not as many as classes.
         UsageError: weights for an ONNX file, another batch than it has, or too few images to choose by or to
             fill the folds.
+        GraphError: the graph of an ONNX file is quantized already, and is to be quantized.
         WeightsError: there is no such checkpoint.
         ImageError: there is no such image set, it is empty, or its labels do not match.
         MissingExtra: the definition is PyTorch's, and that is absent.
@@ -61,6 +62,8 @@ def refuse_early(ahead: Ahead, *, trust_recipe: bool) -> Original | None:
         )
         batch = original.batch(ahead.batch)
         checkpoint = original.weights.file
+        if ahead.precision in (None, "int8"):
+            _refuse_quantized(recipe)
     else:
         _refuse_definition(recipe)
         checkpoint = find(recipe, ahead.weights)
@@ -115,6 +118,13 @@ def refuse_unwritable_cache() -> None:
         WriteFailed: the cache's folder cannot be written, or not made.
     """
     check_folder(cache_folder())
+
+
+def _refuse_quantized(recipe: Recipe) -> None:
+    from cnnx.graph.load import load_model
+    from cnnx.graph.passes.qdq import refuse_quantized
+
+    refuse_quantized(load_model(recipe.folder / recipe.model.definition))
 
 
 def _refuse_definition(recipe: Recipe) -> None:

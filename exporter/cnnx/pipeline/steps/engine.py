@@ -10,7 +10,7 @@ from cnnx import runtimes
 from cnnx.machine.environment import detect
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.artefacts import BUILT, Engines
-from cnnx.store.files import digest_of_file
+from cnnx.store.digests import digest_of_file
 from cnnx.store.own_code import own_code
 
 

@@ -18,7 +18,7 @@ from cnnx.options import Batch
 from cnnx.pipeline.steps.definition import build_torch, check_model
 from cnnx.pipeline.steps.inference import ORT, open_here
 from cnnx.recipe import Recipe
-from cnnx.store.files import digest_of_file
+from cnnx.store.digests import digest_of_file
 from cnnx.weights import Weights, locate
 
 if TYPE_CHECKING:

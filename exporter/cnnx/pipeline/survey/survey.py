@@ -27,8 +27,8 @@ from cnnx.pipeline.target import choose_runtime, open_subject
 from cnnx.pipeline.validate import ValidateResult, validate
 from cnnx.report.survey import write_survey
 from cnnx.stats import Verdict
-from cnnx.store.cache import digest_of
-from cnnx.store.files import check_place, digest_of_file
+from cnnx.store.digests import digest_of, digest_of_file
+from cnnx.store.files import check_place
 
 _DIED_IN_PASS = "the process died in the pass"
 _TRY_AGAIN = "--again measures it once more"
