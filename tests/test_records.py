@@ -71,6 +71,8 @@ def test_an_old_record_of_an_engine_counts_by_the_graph_of_its_description(bundl
     "changes, said",
     [
         ({"digest": "e" * 64}, "another graph, with the SHA-256 eeeeeeeeeeee"),
+        ({"network": "vgg16"}, "of the network vgg16"),
+        ({"precision": "fp32"}, "in fp32"),
         ({"graph_digest": "e" * 64}, "another graph, with the SHA-256 eeeeeeeeeeee"),
         ({"artefact": "engine", "digest": "e" * 64, "engine": "orin"}, "no intact engine"),
         ({"artefact": "original", "digest": "e" * 64}, "another weights"),
@@ -96,6 +98,20 @@ def test_a_forged_record_is_shown_as_unverified(cnnx_command, bundle, tmp_path, 
         assert file.name in text and said in text, suffix
     row = next(row for row in json.loads((tmp_path / "r.json").read_text()) if row["unverified"])
     assert row["verdict"] is row["top1_agreement"] is None and row["device"] == ORIN
+
+
+def test_a_record_of_another_engine_than_its_digest_says_is_unverified(bundle):
+    add(bundle, **of_an_engine(bundle, engine="trt-thor"))
+    assert any("engine trt-thor" in one.reason for one in records_of(bundle).unverified)
+
+
+def test_a_verdict_that_its_own_gates_contradict_is_unverified(bundle):
+    [standing] = [one for one in records_of(bundle).verified if one.kind == "validation"][:1]
+    other = "failed" if standing.result["verdict"] != "failed" else "passed"
+    result = {**standing.result, "verdict": other}
+    bundle.add_record(Record("validation", standing.subject, standing.environment, result))
+    assert any("its gates say" in one.reason for one in records_of(bundle).unverified)
+    assert not cnnx.inspect(bundle.path).verdict.startswith(other)
 
 
 def test_a_record_of_an_engine_that_was_changed_is_unverified(bundle, tmp_path):

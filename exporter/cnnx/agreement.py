@@ -86,6 +86,24 @@ class Validation:
     logit_sqnr_db: float | None
     nonfinite: Count
 
+    def __post_init__(self) -> None:
+        """Refuse a verdict that does not follow from the gates, as of a record that was edited.
+
+        Raises:
+            ValueError: it does not.
+        """
+        for gate in self.gates:
+            decided = gate.interval.against(gate.threshold)
+            if gate.verdict not in (decided, Verdict.NOT_JUDGED):
+                raise ValueError(
+                    f"the verdict of the gate {gate.name!r} is {gate.verdict.value!r}, its interval "
+                    f"(low {gate.interval.low:g}, high {gate.interval.high:g}) and its threshold "
+                    f"{gate.threshold:g} say {decided.value!r}"
+                )
+        follows = worst(gate.verdict for gate in self.gates)
+        if self.verdict is not follows and not (self.verdict is Verdict.NOT_JUDGED and self.reasons):
+            raise ValueError(f"verdict is {self.verdict.value!r}, its gates say {follows.value!r}")
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
         data = dataclasses.asdict(self)

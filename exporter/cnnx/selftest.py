@@ -122,6 +122,18 @@ class SelfTest:
     worst_images: tuple[tuple[str, float], ...]
     nonfinite: Count
 
+    def __post_init__(self) -> None:
+        """Refuse a verdict that does not follow from the checks, as of a record that was edited.
+
+        Raises:
+            ValueError: it does not.
+        """
+        follows = Verdict.FAILED if self.nonfinite else worst(check.verdict for check in self.checks)
+        if self.verdict is not follows:
+            raise ValueError(
+                f"verdict is {self.verdict.value!r}, its checks and nonfinite say {follows.value!r}"
+            )
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
         data = dataclasses.asdict(self)

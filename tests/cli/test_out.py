@@ -1,5 +1,7 @@
 """Where `export --out` points: only cnnx's own files are replaced there, and what is left is named."""
 
+import shutil
+
 import pytest
 
 from .conftest import FEW
@@ -29,6 +31,15 @@ def test_a_web_apps_folder_is_refused_before_any_work_and_with_force_kept(export
     assert (out / "manifest.json.kept-1").read_text() == app["manifest.json"]
     assert (out / "index.html").exists() and (out / "src" / "app.js").exists()
     assert export(out, "--fp16")[0] in (0, 1, 6), "it is a bundle now"
+
+
+def test_a_file_where_records_go_is_refused_before_any_work(export, tmp_path):
+    out = tmp_path / "b"
+    assert export(out, "--int8")[0] in (0, 1, 6)
+    shutil.rmtree(out / "runs")
+    (out / "runs").touch()
+    code, _, said = export(out, "--fp16")
+    assert code == 3 and "runs is not a folder" in said and "ONNX graph" not in said
 
 
 def test_a_bundles_folder_keeps_what_is_not_the_bundles(export, cnnx_command, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,13 @@ def refuse_place(place: Path, *, force: bool = False) -> None:
     if place.exists() and not place.is_dir():
         raise BundleError("the path exists and is not a folder", where=place, mend="choose another --out")
     settle(place)
+    for name in ("engines", "runs"):
+        if os.path.lexists(place / name) and not (place / name).is_dir():
+            raise BundleError(
+                f"{name} is not a folder",
+                where=place / name,
+                mend="remove that file, or choose another --out",
+            )
     try:
         Bundle.open(place, verify=False)
     except BundleError as error:

@@ -101,12 +101,20 @@ def doubt_of(record: Record, bundle: Bundle, *, engines: Mapping[str, Engine], n
     subject, graph = record.subject, bundle.manifest.files[MODEL]
     if datetime.datetime.fromisoformat(record.date) > now + _CLOCKS_DIFFER:
         return f"its date lies in the future: {record.date}"
+    network = bundle.manifest.recipe["name"]
+    if subject.network != network:
+        return f"it is of the network {subject.network}, this bundle of {network}"
+    # A benchmark may stand beside the original, which is in FP32.
+    if subject.artefact != "original" and subject.precision != bundle.manifest.precision:
+        return f"it is in {subject.precision}, this bundle in {bundle.manifest.precision}"
     if subject.artefact == "graph":
         ran, found = subject.digest == graph, subject.digest
     elif subject.artefact == "engine":
         engine = engines.get(subject.digest)
         if engine is None:
             return f"no intact engine in this bundle has the SHA-256 {subject.digest[:12]}"
+        if subject.engine not in ("", engine.identity):
+            return f"it is of the engine {subject.engine}, its SHA-256 is that of {engine.identity}"
         ran, found = engine.graph_digest == graph, engine.graph_digest
     else:
         ran, found = subject.digest == bundle.manifest.weights["digest"], subject.digest
