@@ -14,9 +14,8 @@ from cnnx.bundle.sealed import MEND, SCHEMA
 from cnnx.errors import BundleError
 from cnnx.machine.environment import Environment
 from cnnx.options import Precision
-from cnnx.schema import Count, Digest, FileName, NoDigest, Positive, from_plain
+from cnnx.schema import Count, Digest, FileName, Name, NoDigest, Positive, from_plain
 
-_Runtime = Annotated[str, Meta(pattern=r"^(tensorrt|rtx)(?![\s\S])", description="tensorrt or rtx")]
 _Target = Annotated[
     str, Meta(pattern=r"^(sm\d{1,4})?(?![\s\S])", description="a GPU architecture such as sm86, or empty")
 ]
@@ -44,7 +43,7 @@ class Engine:
     identity: FileName
     file: FileName
     digest: Digest
-    runtime: _Runtime
+    runtime: Name
     runtime_version: str
     target: _Target
     precision: Precision

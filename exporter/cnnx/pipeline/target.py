@@ -171,6 +171,8 @@ def _that_run(
     """
     found, refusals = [], []
     for engine in engines:
+        if engine.runtime not in runtimes.NAMES:
+            continue  # of a cnnx that knows more
         runtime = runtimes.get(engine.runtime)
         if target not in ("auto", engine.runtime) or runtime.cannot_run() is not None:
             continue
