@@ -1,7 +1,6 @@
 """A finished bundle on a machine without PyTorch, as a Jetson is."""
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -26,12 +25,16 @@ main()
 """
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
+def exported(out, **options):
     pytest.importorskip("torch", reason="the bundle is exported from PyTorch")
     import cnnx
 
-    return cnnx.export("lenet5", precision="int8", out=tmp_path_factory.mktemp("b") / "bundle").bundle.path
+    return cnnx.export("lenet5", precision="int8", out=out, **options).bundle.path
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return exported(tmp_path_factory.mktemp("b") / "bundle")
 
 
 def use(command, bundle):
@@ -62,11 +65,12 @@ def test_no_verb_on_a_bundle_imports_torch(bundle, tmp_path):
 
 @pytest.mark.slow
 def test_a_bundle_works_on_python_310_without_torch(bundle, wheel, venv310, tmp_path):
+    """With FP32 scales. The newest ONNX Runtime for Python 3.10 truncates where QuantizeLinear of FP16 must
+    round to nearest: the self-test of a bundle with FP16 scales finds that, and must fail."""
     pip(venv310, f"{wheel}[cpu]")
     python = venv310 / "python"
     sprung = set_traps(tmp_path / "traps")
-    taken = tmp_path / "taken-along"
-    shutil.copytree(bundle, taken)
+    taken = exported(tmp_path / "taken-along", scales="fp32")
 
     def command(*arguments):
         program = [venv310 / "cnnx", *map(str, arguments)]
@@ -74,6 +78,7 @@ def test_a_bundle_works_on_python_310_without_torch(bundle, wheel, venv310, tmp_
 
     assert subprocess.run([python, "-c", "import torch"], capture_output=True).returncode == 1
     use(command, taken)
+    assert command("validate", bundle).returncode == 1
     built = command("build", taken, "--target", "rtx", "--sm", "86")
     assert built.returncode == 4 and "cnnx[rtx]" in built.stderr
     power_trees.orin_nx(tmp_path / "tree")
