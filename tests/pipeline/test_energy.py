@@ -183,7 +183,7 @@ def test_what_sampling_costs_is_told_as_it_goes_on_and_not_measured_of_a_run_tha
 
 def test_tegrastats_on_the_path_is_compared_and_shown(bundle, tmp_path, monkeypatch):
     """On a fake clock it has no time to print: what is found is that it was asked, and the pass goes on."""
-    monkeypatch.setattr(energy_module.shutil, "which", lambda name: f"/no/such/{name}")
+    monkeypatch.setattr(energy_module, "find_program", lambda name: f"/no/such/{name}")
     [use] = cnnx.bench(bundle, target="ort", seconds=0.05, power=rehearsal()).energy
     reason = "/no/such/tegrastats: No such file or directory"
     assert plain(use)["tegrastats"] == {"deviations": {}, "lines": 0, "reason": reason}
