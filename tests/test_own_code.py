@@ -1,6 +1,6 @@
 import pytest
 
-from cnnx.store.own_code import own_code
+from cnnx.store import own_code
 
 FILES = {
     "__init__.py": "from cnnx.aside import everything",

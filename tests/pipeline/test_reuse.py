@@ -5,7 +5,7 @@ from PIL import Image
 
 import cnnx
 from cnnx.stats import Verdict
-from cnnx.store.own_code import own_code
+from cnnx.store import own_code
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 
