@@ -11,7 +11,7 @@ import cnnx.machine.environment as environment
 from cnnx.errors import BundleError
 from cnnx.machine.environment import Environment, Gpu, cpu_model, detect, installed_version, usable_cores
 from cnnx.machine.libcuda import bus_id_by
-from cnnx.machine.packages import Installed, find_cuda
+from cnnx.machine.packages import Package, find_cuda
 from tests.again import again
 from tests.doubles.machines import ORIN_NVML, DesktopNvml, orin_nx_jetpack_6, wheels
 from tests.measure.test_power_nvml import TwoGpus
@@ -238,9 +238,9 @@ def test_tensorrt_and_cuda_of_jetpack_are_the_systems(tmp_path):
     found = detect(tmp_path, nvml=DesktopNvml(**ORIN_NVML), wheels=wheels(system=("tensorrt 10.3.0",)))
     version = "10.3.0.30-1+cuda12.5"
     assert found.tensorrt == tuple(
-        Installed(name, version, "system") for name in ("libnvinfer10", "python3-libnvinfer")
+        Package(name, version, "system") for name in ("libnvinfer10", "python3-libnvinfer")
     )
-    assert found.cuda == (Installed("/usr/local/cuda", "12.6.11", "system"),)
+    assert found.cuda == (Package("/usr/local/cuda", "12.6.11", "system"),)
     assert (found.jetpack, found.power_mode) == ("6.2", "2 15W")
     assert found.gpu == Gpu("Orin (nvgpu)", 87, "595.78", None, cuda="13.2")
     assert again(Environment, found.as_dict()) == found
@@ -259,7 +259,7 @@ def test_a_desktop_has_them_by_wheels(tmp_path):
 
 def test_cuda_of_before_it_had_a_json_file(tmp_path):
     tree(tmp_path, {"usr/local/cuda/version.txt": "CUDA Version 10.2.300\n"})
-    assert find_cuda(tmp_path, wheels()) == (Installed("/usr/local/cuda", "10.2.300", "system"),)
+    assert find_cuda(tmp_path, wheels()) == (Package("/usr/local/cuda", "10.2.300", "system"),)
     tree(tmp_path, {"usr/local/cuda/version.json": "{torn"})
     assert find_cuda(tmp_path, wheels())[0].version == "10.2.300"
 

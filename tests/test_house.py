@@ -83,7 +83,7 @@ CHANGES = {
     "a lint rule": {
         "exporter/cnnx/graph/lint/__init__.py": (
             "RULES = (",
-            '    Rule("toy-rule", "warning", lambda view: [("graph", "a toy saw it", "let it be")]),',
+            '    LintRule("toy-rule", "warning", lambda view: [("graph", "a toy saw it", "let it be")]),',
         )
     },
     "a runtime": {

@@ -25,7 +25,7 @@ import cells
 from cnnx import runtimes
 from cnnx.agreement import compare
 from cnnx.graph.policy.rules import RULES
-from cnnx.pipeline.export.parts import Job, make_parts
+from cnnx.pipeline.export.job import Job, make_artefacts
 from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.steps.inference import graph_logits
 from cnnx.pipeline.steps.original import open_original
@@ -74,17 +74,17 @@ def run_cell(name: str, variant: str) -> cells.Record:
         repair_trials=0,
     )
     original = open_original(recipe, "pretrained", trust_recipe=False, progress=lambda *_: None)
-    parts = make_parts(job, original, Steps(), labels=None)
-    crops = parts.validation
-    logits = graph_logits(parts.typed.model, crops.pixels, recipe.preprocessing)
-    likeness = compare(parts.logits, logits)
+    artefacts = make_artefacts(job, original, Steps(), labels=None)
+    crops = artefacts.validation
+    logits = graph_logits(artefacts.typed.model, crops.pixels, recipe.preprocessing)
+    likeness = compare(artefacts.logits, logits)
     assert crops.labels is not None
-    right = [logits.argmax(axis=1) == crops.labels for logits in (parts.logits, logits)]
+    right = [logits.argmax(axis=1) == crops.labels for logits in (artefacts.logits, logits)]
     return {
         "name": name,
         "variant": variant,
-        "int8_share": parts.described["int8_share"],
-        "graph": digest_of_file(parts.typed.model),
+        "int8_share": artefacts.described["int8_share"],
+        "graph": digest_of_file(artefacts.typed.model),
         "both": int(np.sum(right[0] & right[1])),
         "only_original": int(np.sum(right[0] & ~right[1])),
         "only_engine": int(np.sum(~right[0] & right[1])),

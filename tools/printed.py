@@ -22,7 +22,7 @@ from cnnx.pipeline.bench.measurement import Advice, Measurement, Unmeasured
 from cnnx.pipeline.build import BuildResult
 from cnnx.pipeline.cache import CacheUse
 from cnnx.pipeline.diagnose.findings import DiagnoseResult, Findings
-from cnnx.pipeline.doctor.doctor import Diagnosis
+from cnnx.pipeline.doctor.doctor import DoctorResult
 from cnnx.pipeline.export.calibrate import CalibrateResult
 from cnnx.pipeline.export.result import ExportResult
 from cnnx.pipeline.inspect import Inspection
@@ -104,8 +104,8 @@ _FORMS: Mapping[Any, Any] = {
     Measurement: benchmark.Benchmark,
     EnergyUse: energy.Energy,
     Findings: diagnosis.Diagnosis,
-    MachineState: benchmark.State,
-    agreement.Likeness: diagnosis.Likeness,
+    MachineState: benchmark.PlainMachineState,
+    agreement.Likeness: diagnosis.PlainLikeness,
     Unmeasured: PrintedUnmeasured,
     Advice: PrintedAdvice,
 }
@@ -124,7 +124,7 @@ COMMANDS: Mapping[str, Any] = {
     "diagnose": DiagnoseResult,
     "inspect": Inspection,
     "cache": CacheUse,
-    "doctor": Diagnosis,
+    "doctor": DoctorResult,
     "doctor --proof": Proof,
 }
 """Command -> type of its result."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cnnx.pipeline.inspect import inspect as inspect
     from cnnx.pipeline.networks import list_networks as list_networks
     from cnnx.pipeline.networks import show as show
-    from cnnx.pipeline.progress import Event as Event
+    from cnnx.pipeline.progress import ProgressEvent as ProgressEvent
     from cnnx.pipeline.report import write_report as write_report
     from cnnx.pipeline.survey.plan import SurveyPlan as SurveyPlan
     from cnnx.pipeline.survey.proof import prove as prove
@@ -48,7 +48,7 @@ _HOMES = {
     "Bundle": "cnnx.bundle",
     "CnnxError": "cnnx.errors",
     "ExportOptions": "cnnx.options",
-    "Event": "cnnx.pipeline.progress",
+    "ProgressEvent": "cnnx.pipeline.progress",
     "Manifest": "cnnx.bundle.manifest",
     "PowerPass": "cnnx.pipeline.bench.energy",
     "Recipe": "cnnx.recipe",

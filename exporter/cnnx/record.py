@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from msgspec import Meta
 
 from cnnx.errors import BundleError
-from cnnx.schema import Date, Digest, NoDigest, NoFileName, from_plain, read_json
+from cnnx.schema import Date, Digest, DigestOrEmpty, FileNameOrEmpty, from_plain, read_json
 
 SCHEMA: Literal[1] = 1
 _MEND = "nothing else depends on it: delete it, or copy it again from where it was made"
@@ -75,8 +75,8 @@ class Subject:
     precision: Literal["fp32", "fp16", "int8"]
     runtime: Runtime
     device: str
-    engine: NoFileName = ""
-    graph_digest: NoDigest = ""
+    engine: FileNameOrEmpty = ""
+    graph_digest: DigestOrEmpty = ""
 
     def __str__(self) -> str:
         artefact = f"{self.artefact} {self.engine}" if self.engine else self.artefact

@@ -31,27 +31,15 @@ Positive = Annotated[int, Meta(ge=1, description="a whole number from 1")]
 Quantity = Annotated[float, Meta(ge=0, description="a number from 0")]
 Rate = Annotated[float, Meta(ge=0, le=1, description="a rate in 0..1, such as 0.95")]
 Percent = Annotated[float, Meta(ge=0, le=100, description="a percentage in 0..100, such as 76.13")]
-Digest = Annotated[
-    str, Meta(pattern=f"^[0-9a-f]{{64}}{_END}", description="a SHA-256 in lower-case hexadecimal")
-]
-NoDigest = Annotated[
-    str,
-    Meta(pattern=f"^([0-9a-f]{{64}})?{_END}", description="a SHA-256 in lower-case hexadecimal, or empty"),
-]
-FileName = Annotated[
-    str,
-    Meta(
-        pattern=rf"^(?!\.{{1,2}}{_END})[^/\\\x00-\x1f]{{1,255}}{_END}",
-        description="the name of a file in this folder, without a path",
-    ),
-]
-NoFileName = Annotated[
-    str,
-    Meta(
-        pattern=rf"^(?!\.{{1,2}}{_END})[^/\\\x00-\x1f]{{0,255}}{_END}",
-        description="the name of a file in this folder, without a path, or empty",
-    ),
-]
+_HEX, _FILE = "[0-9a-f]{64}", r"(?!\.{1,2}" + _END + r")[^/\\\x00-\x1f]{1,255}"
+_HEX_SAID, _FILE_SAID = (
+    "a SHA-256 in lower-case hexadecimal",
+    "the name of a file in this folder, without a path",
+)
+Digest = Annotated[str, Meta(pattern=f"^{_HEX}{_END}", description=_HEX_SAID)]
+DigestOrEmpty = Annotated[str, Meta(pattern=f"^({_HEX})?{_END}", description=f"{_HEX_SAID}, or empty")]
+FileName = Annotated[str, Meta(pattern=f"^{_FILE}{_END}", description=_FILE_SAID)]
+FileNameOrEmpty = Annotated[str, Meta(pattern=f"^({_FILE})?{_END}", description=f"{_FILE_SAID}, or empty")]
 Name = Annotated[
     str,
     Meta(

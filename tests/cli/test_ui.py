@@ -12,21 +12,21 @@ import typer
 
 from cnnx.cli.ui import Ui, command
 from cnnx.errors import EnvironmentLacks, WriteFailed
-from cnnx.pipeline.progress import Event
+from cnnx.pipeline.progress import ProgressEvent
 
 
 def test_nothing_moves_beside_what_is_timed(capsys):
     """A display drawn anew ten times a second takes the interpreter from what is timed."""
     ui, before = Ui(as_json=False), threading.active_count()
-    ui.listen(Event("export"))
+    ui.listen(ProgressEvent("export"))
     assert threading.active_count() == before + 1
-    ui.listen(Event("latency", 1, 100, timed=True))
-    ui.listen(Event("latency", 50, 100, timed=True))
+    ui.listen(ProgressEvent("latency", 1, 100, timed=True))
+    ui.listen(ProgressEvent("latency", 50, 100, timed=True))
     deadline = time.monotonic() + 5
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)  # the thread of before sees that it is to end at its next turn
     assert threading.active_count() == before
-    ui.listen(Event("latency", seconds=1.0))
+    ui.listen(ProgressEvent("latency", seconds=1.0))
     ui.stop()
     assert "latency" in capsys.readouterr().err
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from cnnx.machine.packages import Installed
+from cnnx.machine.packages import Package
 from tests.doubles.power_trees import orin_nx, thor, write
 from tests.measure.test_power_nvml import FakeNvml, NVMLError
 
@@ -136,5 +136,5 @@ ORIN_NVML = {"name": "Orin (nvgpu)", "capability": (8, 7), "supported": False}
 def wheels(*named: str, system: tuple[str, ...] = ()) -> Any:
     """Finds these distributions alone, each "name version"; those of `system` lie in the system's folder."""
     pairs = [(*one.split(), "wheel") for one in named] + [(*one.split(), "system") for one in system]
-    known = {name: Installed(name, version, source) for name, version, source in pairs}
+    known = {name: Package(name, version, source) for name, version, source in pairs}
     return known.get

@@ -57,7 +57,7 @@ def rehearsal(*, total: bool = True, rate: float | None = None, tick_ms: int = 1
 
 def failing(
     fails: Callable[[str], bool], power: cnnx.PowerPass, error: Exception
-) -> tuple[cnnx.PowerPass, Callable[[cnnx.Event], None]]:
+) -> tuple[cnnx.PowerPass, Callable[[cnnx.ProgressEvent], None]]:
     """A pass whose sampler does not start in some steps, and the listener that tells it the step."""
     steps: list[str] = []
 

@@ -116,7 +116,7 @@ def test_pycuda_gives_the_same(made):
     images = np.random.default_rng(1).standard_normal((3, 16, 32, 32)).astype(np.float32)
     outcomes = []
     for by in ("cudart", "pycuda"):
-        session = trt.TrtRuntime(trt.Installed(by)).open(engine)
+        session = trt.TrtRuntime(trt.InstalledBindings(by)).open(engine)
         outcomes.append(session.run(images)["features"])
         session.close()
     np.testing.assert_array_equal(*outcomes)

@@ -10,9 +10,9 @@ import pytest
 
 from cnnx.machine.state import Frequency
 from cnnx.measure import (
+    Breakdown,
     Latency,
     MachineState,
-    Parts,
     compare,
     judge_validity,
     measure_side_by_side,
@@ -40,7 +40,7 @@ def heat(celsius, **limits):
 
 def latency(*runs, **changes):
     ends = tuple(run.latency_ns + 50 * US for run in runs)
-    return dataclasses.replace(Latency(ends, 1, 20, "steady", True, parts=Parts.of(runs)), **changes)
+    return dataclasses.replace(Latency(ends, 1, 20, "steady", True, parts=Breakdown.of(runs)), **changes)
 
 
 def rules(measured, **options):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cnnx.data.sets import open_images
-from cnnx.pipeline.progress import Event, Listener
+from cnnx.pipeline.progress import Listener, ProgressEvent
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def stop_at() -> Callable[[str, int, list[int]], Listener]:
     """Makes a listener that notes how far a step is, and interrupts it there."""
 
     def make(step: str, limit: int, seen: list[int]) -> Listener:
-        def listen(event: Event) -> None:
+        def listen(event: ProgressEvent) -> None:
             if event.step == step and event.done:
                 seen.append(event.done)
                 if event.done == limit:

@@ -14,7 +14,7 @@ from cnnx.bundle.sealed import MEND, SCHEMA
 from cnnx.errors import BundleError
 from cnnx.machine.environment import Environment
 from cnnx.options import Precision
-from cnnx.schema import Count, Digest, FileName, Name, NoDigest, Positive, from_plain
+from cnnx.schema import Count, Digest, DigestOrEmpty, FileName, Name, Positive, from_plain
 
 _Target = Annotated[
     str, Meta(pattern=r"^(sm\d{1,4})?(?![\s\S])", description="a GPU architecture such as sm86, or empty")
@@ -55,7 +55,7 @@ class Engine:
     version_compatible: bool = False
     dla_core: Count | None = None
     on_gpu: Sequence[str] = ()
-    timing_cache: NoDigest = ""
+    timing_cache: DigestOrEmpty = ""
     remarks: Sequence[str] = ()
     batch: Sequence[Positive] = ()
     schema: Literal[1] = SCHEMA

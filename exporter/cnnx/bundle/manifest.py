@@ -68,7 +68,7 @@ class LayerPrecision(TypedDict):
     rule: str
 
 
-class Remark(TypedDict):
+class LintWarning(TypedDict):
     """A remark of the linter."""
 
     rule: str
@@ -108,7 +108,7 @@ class Manifest:
     scales: Scales
     images: Mapping[str, ImageList]
     layers: tuple[LayerPrecision, ...]
-    warnings: tuple[Remark, ...]
+    warnings: tuple[LintWarning, ...]
     versions: Mapping[str, str]
     files: Mapping[PortableFile, Digest] = field(default_factory=dict)
     schema: Literal[1] = SCHEMA

@@ -13,15 +13,15 @@ from cnnx.cli.columns import titled
 
 if TYPE_CHECKING:
     from cnnx.machine.environment import Environment
-    from cnnx.machine.packages import Installed
+    from cnnx.machine.packages import Package
     from cnnx.machine.state import Frequency, MachineState
-    from cnnx.pipeline.doctor.doctor import Diagnosis, SensorReading
+    from cnnx.pipeline.doctor.doctor import DoctorResult, SensorReading
 
 _GIB = 2**30
 _NONE = "none found"
 
 
-def print_diagnosis(out: Console, diagnosis: Diagnosis) -> None:
+def print_diagnosis(out: Console, diagnosis: DoctorResult) -> None:
     """The machine, its sensors, wrong combinations, and what cnnx can do."""
     facts = Table.grid(padding=(0, 2))
     for name, value in (*_machine(diagnosis.environment), *_state(diagnosis.state)):
@@ -95,7 +95,7 @@ def _clock(clock: Frequency) -> str:
     return f"{now} MHz" + (f" ({' '.join(bounds)})" if bounds else "")
 
 
-def _packages(packages: Sequence[Installed]) -> str:
+def _packages(packages: Sequence[Package]) -> str:
     return (
         "; ".join(
             _joined(*(f"{one.name} {one.version}" for one in packages if one.source == source)) + f" ({word})"

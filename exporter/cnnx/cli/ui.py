@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from cnnx.errors import CnnxError, InputRefused
 from cnnx.pipeline.plain import JSON_SCHEMA, plain
-from cnnx.pipeline.progress import Event
+from cnnx.pipeline.progress import ProgressEvent
 
 INTERNAL_ERROR = 70
 """EX_SOFTWARE of sysexits.h: a fault of cnnx itself."""
@@ -47,7 +47,7 @@ class Ui:
         self._progress: Progress | None = None
         self._drawn = 0.0
 
-    def listen(self, event: Event) -> None:
+    def listen(self, event: ProgressEvent) -> None:
         """Show where a step stands; a line stays for each that took noticeable time."""
         if self._as_json:
             return

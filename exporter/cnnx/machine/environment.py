@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnx.machine.libcuda import device_0_bus_id
-from cnnx.machine.packages import Installed, Wheels, find_cuda, find_tensorrt, find_wheel, system_packages
+from cnnx.machine.packages import Package, Wheels, find_cuda, find_tensorrt, find_wheel, system_packages
 from cnnx.schema import Count
 
 # One thing, several distributions: the first that is installed counts.
@@ -97,8 +97,8 @@ class Environment:
     gpu: Gpu | None
     python: str
     packages: Mapping[str, str | None]
-    cuda: tuple[Installed, ...] = ()
-    tensorrt: tuple[Installed, ...] = ()
+    cuda: tuple[Package, ...] = ()
+    tensorrt: tuple[Package, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""

@@ -22,7 +22,7 @@ _TENSORRT_SYSTEM = re.compile(r"libnvinfer\d+|python3-libnvinfer")
 
 
 @dataclass(frozen=True, slots=True)
-class Installed:
+class Package:
     """One package.
 
     Attributes:
@@ -36,11 +36,11 @@ class Installed:
     source: Literal["wheel", "system"]
 
 
-Wheels = Callable[[str], "Installed | None"]
+Wheels = Callable[[str], "Package | None"]
 """The Python distribution of a name, or None."""
 
 
-def find_wheel(name: str) -> Installed | None:
+def find_wheel(name: str) -> Package | None:
     """The Python distribution of a name, by its metadata.
 
     JetPack's python3-libnvinfer leaves metadata of a distribution "tensorrt" as well. Debian keeps what
@@ -53,7 +53,7 @@ def find_wheel(name: str) -> Installed | None:
         return None
     folder = Path(str(found.locate_file("")))
     of_system = folder.name == "dist-packages" and folder.is_relative_to("/usr/lib")
-    return Installed(name, found.version, "system" if of_system else "wheel")
+    return Package(name, found.version, "system" if of_system else "wheel")
 
 
 def extra_brings_anything(extra: str, machine: str) -> bool:
@@ -88,18 +88,18 @@ def system_packages(root: Path, names: re.Pattern[str]) -> Mapping[str, str]:
     return found
 
 
-def find_tensorrt(root: Path, wheels: Wheels = find_wheel) -> tuple[Installed, ...]:
+def find_tensorrt(root: Path, wheels: Wheels = find_wheel) -> tuple[Package, ...]:
     """Every part of TensorRT: the system's packages first, then wheels."""
     packages = system_packages(root, _TENSORRT_SYSTEM)
-    system = [Installed(name, version, "system") for name, version in sorted(packages.items())]
+    system = [Package(name, version, "system") for name, version in sorted(packages.items())]
     found = [wheel for wheel in map(wheels, TENSORRT_WHEELS) if wheel is not None]
     return (*system, *(one for one in found if one.source == "wheel"))
 
 
-def find_cuda(root: Path, wheels: Wheels = find_wheel) -> tuple[Installed, ...]:
+def find_cuda(root: Path, wheels: Wheels = find_wheel) -> tuple[Package, ...]:
     """Every CUDA runtime: /usr/local/cuda, as its own version file says, then wheels."""
     toolkit = _toolkit(root / "usr/local/cuda")
-    system = [Installed("/usr/local/cuda", toolkit, "system")] if toolkit else []
+    system = [Package("/usr/local/cuda", toolkit, "system")] if toolkit else []
     return (*system, *(wheel for wheel in map(wheels, _CUDA_WHEELS) if wheel is not None))
 
 

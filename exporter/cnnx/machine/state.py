@@ -127,7 +127,7 @@ def read_state(root: Path = Path("/"), *, nvml: Any = None) -> MachineState:
     if nvml is None:
         _keep_nvml_started()
     with first_gpu(nvml) as gpu:
-        told = _ask(gpu) if gpu else _Told()
+        told = _ask(gpu) if gpu else _GpuReadings()
     temperatures, limits = _thermal_zones(root)
     if jetson is None:
         limits = {}
@@ -159,7 +159,7 @@ def _keep_nvml_started() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _GpuReadings:
     """What NVML answers."""
 
     clock: Frequency | None = None
@@ -171,9 +171,9 @@ class _Told:
     power_limit_mw: int | None = None
 
 
-def _ask(gpu: NvmlGpu) -> _Told:
+def _ask(gpu: NvmlGpu) -> _GpuReadings:
     """In this order, see `read_state`."""
-    return _Told(
+    return _GpuReadings(
         clock=_clock(gpu, _CLOCK_SM),
         throttling=_throttling(gpu),
         held_ns=_held(gpu),

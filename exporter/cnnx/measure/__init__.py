@@ -5,15 +5,15 @@ from cnnx.measure.bootstrap import block_bootstrap
 from cnnx.measure.comparing import Comparison, compare
 from cnnx.measure.latency import measure_latency, measure_side_by_side
 from cnnx.measure.memory import MemoryUse, peak_memory
-from cnnx.measure.samples import Latency, Parts, samples_needed
+from cnnx.measure.samples import Breakdown, Latency, samples_needed
 from cnnx.measure.validity import Validity, judge_validity
 
 __all__ = [
+    "Breakdown",
     "Comparison",
     "Latency",
     "MachineState",
     "MemoryUse",
-    "Parts",
     "Validity",
     "block_bootstrap",
     "compare",

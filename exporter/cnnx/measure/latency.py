@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.errors import UsageError
-from cnnx.measure.samples import Latency, Parts, WarmUpEnd
+from cnnx.measure.samples import Breakdown, Latency, WarmUpEnd
 from cnnx.runtimes import RunTimes, Session
 
 Clock = Callable[[], int]
-Progress = Callable[[float], None]
+OnShareDone = Callable[[float], None]
 """Told the share done, 0..1."""
 
 # Warm-up ends when two successive windows of 10 runs have medians within 2 % of each other, but not
@@ -33,7 +33,7 @@ _TURN = 10
 
 
 def _unheard(_share: float) -> None:
-    """Progress that nobody wants."""
+    """OnShareDone that nobody wants."""
 
 
 def _unwatched() -> None:
@@ -48,7 +48,7 @@ def measure_latency(
     min_seconds: float = 3.0,
     min_samples: int = 100,
     max_seconds: float = 60.0,
-    progress: Progress = _unheard,
+    progress: OnShareDone = _unheard,
     clock: Clock = time.perf_counter_ns,
 ) -> Latency:
     """Measure one session: warm up until steady, then sample until both minimums are met.
@@ -88,7 +88,7 @@ def measure_side_by_side(
     min_seconds: float = 3.0,
     min_samples: int = 100,
     max_seconds: float = 60.0,
-    progress: Progress = _unheard,
+    progress: OnShareDone = _unheard,
     clock: Clock = time.perf_counter_ns,
     look: Callable[[], None] = _unwatched,
 ) -> dict[str, Latency]:
@@ -143,7 +143,7 @@ def _take_turns(
     deadline: int,
     *,
     clock: Clock,
-    progress: Progress,
+    progress: OnShareDone,
     look: Callable[[], None],
 ) -> None:
     """Measure; the last look comes before anybody is told, as clocks fall while a screen is drawn."""
@@ -208,7 +208,7 @@ class _Series:
             warmup_ended=self._ended,
             complete=goal.share(self.samples) >= 1,
             turn=_TURN,
-            parts=Parts.of(self._parts) if self._parts else None,
+            parts=Breakdown.of(self._parts) if self._parts else None,
         )
 
     def _timed(self) -> int:

@@ -24,7 +24,7 @@ _CONFIDENCE = 0.99
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Breakdown:
     """Where the time of every counted run went, in the order measured; see `cnnx.runtimes.RunTimes`.
 
     Attributes:
@@ -45,10 +45,12 @@ class Parts:
         return tuple(map(sum, zip(self.h2d_ns, self.compute_ns, self.d2h_ns, strict=True)))
 
     @staticmethod
-    def of(runs: Iterable[RunTimes]) -> Parts:
+    def of(runs: Iterable[RunTimes]) -> Breakdown:
         """Run by run -> part by part."""
         runs = tuple(runs)
-        return Parts(*(tuple(getattr(run, f.name) for run in runs) for f in dataclasses.fields(Parts)))
+        return Breakdown(
+            *(tuple(getattr(run, f.name) for run in runs) for f in dataclasses.fields(Breakdown))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Latency:
     warmup_ended: WarmUpEnd
     complete: bool
     turn: Count = 10
-    parts: Parts | None = None
+    parts: Breakdown | None = None
 
     @property
     def p50_ns(self) -> int | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnnx.machine.state import MachineState
-from cnnx.measure.samples import Latency, Parts, variation
+from cnnx.measure.samples import Breakdown, Latency, variation
 
 # trtexec (TensorRT's samples/common/sampleReporting.cpp) warns at these.
 _ENQUEUE_SHARE = 0.8
@@ -31,7 +31,7 @@ _MARGIN_C = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ValidityFinding:
     """One thing that speaks against a measurement.
 
     Attributes:
@@ -55,8 +55,8 @@ class Validity:
             desktop or laptop is never quiet enough for the rules made for GPUs.
     """
 
-    findings: tuple[Finding, ...]
-    remarks: tuple[Finding, ...]
+    findings: tuple[ValidityFinding, ...]
+    remarks: tuple[ValidityFinding, ...]
 
     @property
     def valid(self) -> bool:
@@ -66,7 +66,7 @@ class Validity:
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
 
-        def plain(findings: tuple[Finding, ...]) -> list[dict[str, str]]:
+        def plain(findings: tuple[ValidityFinding, ...]) -> list[dict[str, str]]:
             return [{"rule": f.rule, "reason": f.reason, "mend": f.mend} for f in findings]
 
         return {
@@ -101,15 +101,17 @@ def judge_validity(
     return Validity((*found, *hot), (*_below_most(states), *warm, *_unknown(states)))
 
 
-def _settled(latency: Latency) -> Iterator[Finding]:
+def _settled(latency: Latency) -> Iterator[ValidityFinding]:
     if latency.warmup_ended != "steady":
-        yield Finding("warm-up", "the network had not settled when warm-up ended", "give it more --seconds")
+        yield ValidityFinding(
+            "warm-up", "the network had not settled when warm-up ended", "give it more --seconds"
+        )
     if not latency.complete:
         reason = f"{len(latency.samples_ns)} samples at the time limit are fewer than was asked"
-        yield Finding("cut short", reason, "give it more --seconds, or ask for a lower --percentile")
+        yield ValidityFinding("cut short", reason, "give it more --seconds, or ask for a lower --percentile")
 
 
-def _unsteady(latency: Latency, states: Sequence[MachineState]) -> Iterator[Finding]:
+def _unsteady(latency: Latency, states: Sequence[MachineState]) -> Iterator[ValidityFinding]:
     found = variation(latency.steady_ns)
     if found is None or found <= _UNSTEADY:
         return
@@ -117,13 +119,13 @@ def _unsteady(latency: Latency, states: Sequence[MachineState]) -> Iterator[Find
     jetson = any(state.gpu is not None and state.gpu.least_mhz is not None for state in states)
     lock = "sudo jetson_clocks" if jetson else "sudo nvidia-smi --lock-gpu-clocks=base"
     mend = f"lock the clocks ({lock})" if latency.parts else "close other programs, lock the clocks"
-    yield Finding("unsteady", f"{what} varies by {found:.1%}, more than {_UNSTEADY:.1%}", mend)
+    yield ValidityFinding("unsteady", f"{what} varies by {found:.1%}, more than {_UNSTEADY:.1%}", mend)
 
 
-def _enqueue_bound(parts: Parts, cuda_graph: bool) -> Iterator[Finding]:
+def _enqueue_bound(parts: Breakdown, cuda_graph: bool) -> Iterator[ValidityFinding]:
     enqueue, compute = statistics.median(parts.enqueue_ns), statistics.median(parts.compute_ns)
     if enqueue > _ENQUEUE_SHARE * compute:
-        yield Finding(
+        yield ValidityFinding(
             "enqueue-bound",
             f"queueing takes {enqueue / 1e6:.3f} ms, computing {compute / 1e6:.3f}: the GPU waits",
             "measure a larger --batch: the network is too small to fill the GPU"
@@ -132,45 +134,47 @@ def _enqueue_bound(parts: Parts, cuda_graph: bool) -> Iterator[Finding]:
         )
 
 
-def _transfer_bound(parts: Parts) -> Iterator[Finding]:
+def _transfer_bound(parts: Breakdown) -> Iterator[ValidityFinding]:
     compute = statistics.median(parts.compute_ns)
     for name, times in (("to the device", parts.h2d_ns), ("to the host", parts.d2h_ns)):
         copying = statistics.median(times)
         if copying >= compute:
-            yield Finding(
+            yield ValidityFinding(
                 "transfer-bound",
                 f"copying {name} takes {copying / 1e6:.3f} ms, computing {compute / 1e6:.3f}",
                 "take GPU compute for the network's figure; keep data on the device where speed counts",
             )
 
 
-def _throttled(states: Sequence[MachineState]) -> Iterator[Finding]:
+def _throttled(states: Sequence[MachineState]) -> Iterator[ValidityFinding]:
     seen = dict.fromkeys(reason for state in states for reason in state.throttling or ())
     for reason in seen:
         if reason in _THROTTLING:
-            yield Finding("throttled", f"the GPU's clock was held down: {reason}", _THROTTLING[reason])
+            yield ValidityFinding(
+                "throttled", f"the GPU's clock was held down: {reason}", _THROTTLING[reason]
+            )
 
 
-def _held(states: Sequence[MachineState]) -> Iterator[Finding]:
+def _held(states: Sequence[MachineState]) -> Iterator[ValidityFinding]:
     """Reasons are of a moment; counters miss nothing between looks."""
     counted = [state.held_ns for state in states if state.held_ns is not None]
     for kind, reason in _HELD.items():
         times = [one[kind] for one in counted if kind in one]
         if times and times[-1] > times[0]:
             held = f"for {(times[-1] - times[0]) / 1e6:.1f} ms the GPU's clock was held down"
-            yield Finding("throttled", f"{held} by its {kind} limit", _THROTTLING[reason])
+            yield ValidityFinding("throttled", f"{held} by its {kind} limit", _THROTTLING[reason])
 
 
-def _changed(states: Sequence[MachineState]) -> Iterator[Finding]:
+def _changed(states: Sequence[MachineState]) -> Iterator[ValidityFinding]:
     modes = [state.power_mode for state in states if state.power_mode is not None]
     limits = [f"{state.power_limit_mw / 1000:g} W" for state in states if state.power_limit_mw is not None]
     for what, seen in (("power mode", modes), ("power limit", limits)):
         if len(distinct := list(dict.fromkeys(seen))) > 1:
             reason = f"the {what} changed meanwhile: {', then '.join(distinct)}"
-            yield Finding("power mode", reason, "set it before, and let nothing change it")
+            yield ValidityFinding("power mode", reason, "set it before, and let nothing change it")
 
 
-def _heat(states: Sequence[MachineState]) -> tuple[list[Finding], list[Finding]]:
+def _heat(states: Sequence[MachineState]) -> tuple[list[ValidityFinding], list[ValidityFinding]]:
     """What was too hot, or else a remark on the temperature.
 
     Of the parts whose limit is known the one closest to it counts; else NVML's GPU; else the hottest part.
@@ -186,37 +190,37 @@ def _heat(states: Sequence[MachineState]) -> tuple[list[Finding], list[Finding]]
         part = min(known, key=known.__getitem__)
         reason = f"{part} was at up to {seen[part]:.0f} C and is slowed from {limits[part]:.0f} C on"
         if known[part] <= _MARGIN_C:
-            return [Finding("hot", reason, "cool the device, or let it rest before")], []
+            return [ValidityFinding("hot", reason, "cool the device, or let it rest before")], []
     elif seen:
         part = "GPU" if "GPU" in seen else max(seen, key=seen.__getitem__)
         reason = f"{part} was at up to {seen[part]:.0f} C; from where on it is slowed is not known"
     else:
         return [], []
-    return [], [Finding("temperature", reason, "the figures hold for that temperature")]
+    return [], [ValidityFinding("temperature", reason, "the figures hold for that temperature")]
 
 
-def _unknown(states: Sequence[MachineState]) -> Iterator[Finding]:
+def _unknown(states: Sequence[MachineState]) -> Iterator[ValidityFinding]:
     if states and all(state.throttling is None and state.held_ns is None for state in states):
         reason = "throttling is not known here: NVML gives no reasons, a clock that falls alone would tell"
-        yield Finding("throttling", reason, "sudo jetson_clocks keeps clocks from moving")
+        yield ValidityFinding("throttling", reason, "sudo jetson_clocks keeps clocks from moving")
 
 
-def _fell(states: Sequence[MachineState]) -> Iterator[Finding]:
+def _fell(states: Sequence[MachineState]) -> Iterator[ValidityFinding]:
     clocks = [state.gpu.now_mhz for state in states if state.gpu and state.gpu.now_mhz is not None]
     if clocks and min(clocks) < _FALLEN * clocks[0]:
-        yield Finding(
+        yield ValidityFinding(
             "clock fell",
             f"the GPU's clock fell from {clocks[0]:.0f} to {min(clocks):.0f} MHz meanwhile",
             "lock the clocks, and see to cooling and power",
         )
 
 
-def _below_most(states: Sequence[MachineState]) -> Iterator[Finding]:
+def _below_most(states: Sequence[MachineState]) -> Iterator[ValidityFinding]:
     """No fault, as clocks are locked below their most for steadiness; but figures hold for that clock."""
     gpu = states[-1].gpu if states else None
     now, most = (gpu.now_mhz, gpu.most_mhz) if gpu else (None, None)
     if now is not None and most is not None and now < _FALLEN * most:
-        yield Finding(
+        yield ValidityFinding(
             "clock",
             f"the GPU ran at {now:.0f} of at most {most:.0f} MHz: the figures hold for that clock",
             "raise it if it was not meant",

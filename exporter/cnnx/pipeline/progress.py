@@ -1,4 +1,4 @@
-"""How the pipeline does a step and tells of it: one callback, given plain events."""
+"""Running the steps of a pipeline and reporting their progress through one callback, as plain events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class ProgressEvent:
     """Where a step stands.
 
     Attributes:
@@ -37,10 +37,10 @@ class Event:
     timed: bool = False
 
 
-Listener = Callable[[Event], None]
+Listener = Callable[[ProgressEvent], None]
 
 
-def silent(_event: Event) -> None:
+def silent(_event: ProgressEvent) -> None:
     """The listener that ignores everything."""
 
 
@@ -62,8 +62,8 @@ class Steps:
         self._listener = listener
 
     def run(self, title: str, work: Callable[[Progress], T], *, timed: bool = False) -> T:
-        """Do a step whose result is never kept, such as a measurement; see `Event.timed`."""
-        return self._told(title, lambda progress: (work(progress), False), timed=timed)
+        """Do a step whose result is never kept, such as a measurement; see `ProgressEvent.timed`."""
+        return self._run(title, lambda progress: (work(progress), False), timed=timed)
 
     def make(
         self, title: str, kind: str, inputs: Mapping[str, Any], fill: Callable[[Path, Progress], None]
@@ -81,16 +81,18 @@ class Steps:
             entry = self.store.make(kind, inputs, lambda folder: fill(folder, progress), warn=self._warn)
             return entry, entry.reused
 
-        return self._told(title, work, timed=False)
+        return self._run(title, work, timed=False)
 
     def _warn(self, said: str) -> None:
-        self._listener(Event(said, note=True))
+        self._listener(ProgressEvent(said, note=True))
 
-    def _told(self, title: str, work: Callable[[Progress], tuple[T, bool]], *, timed: bool) -> T:
+    def _run(self, title: str, work: Callable[[Progress], tuple[T, bool]], *, timed: bool) -> T:
         started = time.perf_counter()
-        self._listener(Event(title, timed=timed))
-        result, reused = work(lambda done, total: self._listener(Event(title, done, total, timed=timed)))
+        self._listener(ProgressEvent(title, timed=timed))
+        result, reused = work(
+            lambda done, total: self._listener(ProgressEvent(title, done, total, timed=timed))
+        )
         seconds = time.perf_counter() - started
         self.times.append(StepTime(title, seconds, reused))
-        self._listener(Event(title, reused=reused, seconds=seconds))
+        self._listener(ProgressEvent(title, reused=reused, seconds=seconds))
         return result

@@ -16,7 +16,7 @@ from cnnx.bundle.manifest import recipe_of
 from cnnx.data.crops import Crops
 from cnnx.data.images import ImageSet
 from cnnx.errors import BundleError, CnnxError, UsageError
-from cnnx.pipeline.progress import Event, Listener, Progress, Steps, StepTime, silent
+from cnnx.pipeline.progress import Listener, Progress, ProgressEvent, Steps, StepTime, silent
 from cnnx.pipeline.records.verified import latest_validation, records_of
 from cnnx.pipeline.steps.images import crops_step, image_set
 from cnnx.pipeline.steps.inference import logits_of, refuse_nonfinite
@@ -134,7 +134,7 @@ def validate(
     steps = Steps(listener)
     subject = open_subject(opened, target, engine=engine)
     for remark in subject.remarks:
-        listener(Event(remark, note=True))
+        listener(ProgressEvent(remark, note=True))
     if validation_data is None:
         tested = run_self_test(subject, opened, steps=steps)
         record = opened.keep("selftest", tested.subject, tested.as_dict())
@@ -243,7 +243,7 @@ def _judge_anew(
         raise original
     crops = _crops(bundle, recipe, images, new.images or max(needed or 0, recipe.validation.images), steps)
     for remark in _remarks(crops, needed):
-        listener(Event(remark, note=True))
+        listener(ProgressEvent(remark, note=True))
     if isinstance(original, CnnxError):
         return _accuracy_alone(subject, bundle, crops, original, steps=steps, listener=listener)
     return judge_session(
@@ -300,8 +300,8 @@ def _original(bundle: Bundle, new: NewImages, steps: Steps) -> Original | CnnxEr
         CnnxError: it was named, and cannot be found or run here.
     """
     from cnnx.pipeline.diagnose.rebuild import Sources, check_weights, recipe_of_sources, weights_of
-    from cnnx.pipeline.preconditions.ahead import Ahead
     from cnnx.pipeline.preconditions.refusals import open_checked
+    from cnnx.pipeline.preconditions.request import Request
 
     sources = Sources(
         model=new.model, weights=new.weights, validation_data=new.data, trust_recipe=new.trust_recipe
@@ -309,8 +309,8 @@ def _original(bundle: Bundle, new: NewImages, steps: Steps) -> Original | CnnxEr
     try:
         recipe = recipe_of_sources(bundle, sources)
         weights = weights_of(bundle, recipe, sources)
-        ahead = Ahead(recipe, weights, precision="fp32", batch=bundle.manifest.batch, labels=new.labels)
-        original = open_checked(ahead, steps, trust_recipe=new.trust_recipe)
+        request = Request(recipe, weights, precision="fp32", batch=bundle.manifest.batch, labels=new.labels)
+        original = open_checked(request, steps, trust_recipe=new.trust_recipe)
         check_weights(bundle, original)
     except CnnxError as error:
         if new.model or new.weights:
@@ -372,7 +372,7 @@ def _accuracy_alone(
             f"; export recorded {recorded.original:.4f} for the original, on {before[1].images} images of "
             f"{before[1].image_set}"
         )
-    listener(Event(f"{said}.", note=True))
+    listener(ProgressEvent(f"{said}.", note=True))
     failed = any(gate.verdict is Verdict.FAILED for gate in gates)
     return Validation(
         subject=subject.subject,

@@ -25,7 +25,7 @@ _LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class LintFinding:
     """One fault of a graph.
 
     Attributes:
@@ -44,7 +44,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class LintRule:
     """An id, what a breach means, and the function that looks for breaches."""
 
     name: str
@@ -54,44 +54,44 @@ class Rule:
 
 # What can be asked of any graph, also of one that breaks the ONNX specification.
 _FIRST = (
-    Rule("versions", "error", refused.versions),
-    Rule("unknown-operator", "error", refused.unknown_operators),
+    LintRule("versions", "error", refused.versions),
+    LintRule("unknown-operator", "error", refused.unknown_operators),
 )
 RULES = (
     *_FIRST,
-    Rule("unsupported-operator", "error", refused.unsupported_operators),
-    Rule("external-data", "error", refused.external_data),
-    Rule("float64", "error", refused.float64),
-    Rule("dynamic-shape", "error", refused.dynamic_shapes),
-    Rule("lrn-window", "error", refused.lrn_windows),
-    Rule("pool-ceil", "error", refused.pools_past_the_end),
-    Rule("quantized-type", "error", refused.quantized_types),
-    Rule("int32-bias", "error", refused.int32_biases),
-    Rule("zero-point", "error", refused.zero_points),
-    Rule("scale-not-constant", "error", refused.scales_not_constant),
-    Rule("scale-value", "error", refused.scale_values),
-    Rule("scale-mismatch", "error", refused.scale_mismatches),
-    Rule("block-quantization", "error", refused.block_quantization),
-    Rule("activation-per-channel", "error", refused.activations_per_channel),
-    Rule("weight-axis", "error", refused.weight_axes),
-    Rule("unpaired", "error", refused.unpaired),
-    Rule("unfamiliar-operator", "warning", slow.unfamiliar_operators),
-    Rule("quantized-before-relu", "warning", slow.quantized_before_relu),
-    Rule("shortcut-not-quantized", "warning", slow.shortcuts_not_quantized),
-    Rule("fp32-scales", "warning", slow.fp32_scales),
-    Rule("subnormal-scale", "warning", slow.subnormal_scales),
-    Rule("group-channels", "warning", slow.group_channels),
-    Rule("depthwise", "warning", slow.depthwise),
-    Rule("small-layer", "warning", slow.small_layers),
-    Rule("average-pool", "warning", slow.average_pools),
-    Rule("concat-scales", "warning", slow.concat_scales),
-    Rule("batch-norm", "warning", slow.unfolded_batch_norms),
-    Rule("no-op-pool", "warning", slow.no_op_pools),
-    Rule("several-quantizers", "warning", slow.several_quantizers),
+    LintRule("unsupported-operator", "error", refused.unsupported_operators),
+    LintRule("external-data", "error", refused.external_data),
+    LintRule("float64", "error", refused.float64),
+    LintRule("dynamic-shape", "error", refused.dynamic_shapes),
+    LintRule("lrn-window", "error", refused.lrn_windows),
+    LintRule("pool-ceil", "error", refused.pools_past_the_end),
+    LintRule("quantized-type", "error", refused.quantized_types),
+    LintRule("int32-bias", "error", refused.int32_biases),
+    LintRule("zero-point", "error", refused.zero_points),
+    LintRule("scale-not-constant", "error", refused.scales_not_constant),
+    LintRule("scale-value", "error", refused.scale_values),
+    LintRule("scale-mismatch", "error", refused.scale_mismatches),
+    LintRule("block-quantization", "error", refused.block_quantization),
+    LintRule("activation-per-channel", "error", refused.activations_per_channel),
+    LintRule("weight-axis", "error", refused.weight_axes),
+    LintRule("unpaired", "error", refused.unpaired),
+    LintRule("unfamiliar-operator", "warning", slow.unfamiliar_operators),
+    LintRule("quantized-before-relu", "warning", slow.quantized_before_relu),
+    LintRule("shortcut-not-quantized", "warning", slow.shortcuts_not_quantized),
+    LintRule("fp32-scales", "warning", slow.fp32_scales),
+    LintRule("subnormal-scale", "warning", slow.subnormal_scales),
+    LintRule("group-channels", "warning", slow.group_channels),
+    LintRule("depthwise", "warning", slow.depthwise),
+    LintRule("small-layer", "warning", slow.small_layers),
+    LintRule("average-pool", "warning", slow.average_pools),
+    LintRule("concat-scales", "warning", slow.concat_scales),
+    LintRule("batch-norm", "warning", slow.unfolded_batch_norms),
+    LintRule("no-op-pool", "warning", slow.no_op_pools),
+    LintRule("several-quantizers", "warning", slow.several_quantizers),
 )
 
 
-def lint(model: ModelProto) -> tuple[Finding, ...]:
+def lint(model: ModelProto) -> tuple[LintFinding, ...]:
     """Look for everything in `RULES`, in that order, then in graph order.
 
     A graph that breaks the ONNX specification gets only the finding that says so: "invalid", or
@@ -106,15 +106,15 @@ def lint(model: ModelProto) -> tuple[Finding, ...]:
         view = View(model, wires, value_types(model))
     except GraphError as error:
         plain = _look(_FIRST, View(model, wires, {}))
-        return plain or (Finding("invalid", "error", model.graph.name, error.what, "export it again"),)
+        return plain or (LintFinding("invalid", "error", model.graph.name, error.what, "export it again"),)
     return _look(RULES, view)
 
 
-def _look(rules: tuple[Rule, ...], view: View) -> tuple[Finding, ...]:
-    return tuple(Finding(rule.name, rule.severity, *fault) for rule in rules for fault in rule.look(view))
+def _look(rules: tuple[LintRule, ...], view: View) -> tuple[LintFinding, ...]:
+    return tuple(LintFinding(rule.name, rule.severity, *fault) for rule in rules for fault in rule.look(view))
 
 
-def refuse(findings: Iterable[Finding], *, where: Path | str) -> None:
+def refuse(findings: Iterable[LintFinding], *, where: Path | str) -> None:
     """Let a graph without errors pass; warnings do not count.
 
     Raises:

@@ -30,7 +30,7 @@ _FP16_NARROW = _LEVELS * 2.0**-24
 WIDE_OPS = frozenset({"LRN", "Softmax", "LogSoftmax", "LayerNormalization", "InstanceNormalization"})
 
 # The precision that a rule gives, and what fills in its reason.
-Verdict = tuple[Precision, str]
+Decision = tuple[Precision, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class PrecisionRule:
     """One choice of precision.
 
     Attributes:
@@ -78,7 +78,7 @@ class Rule:
     name: str
     reason: str
     because: str
-    decide: Callable[[NodeProto, Context], Verdict | None] | None = None
+    decide: Callable[[NodeProto, Context], Decision | None] | None = None
 
 
 def context_of(
@@ -107,11 +107,11 @@ def context_of(
     )
 
 
-def _asked(_node: NodeProto, context: Context) -> Verdict | None:
+def _asked(_node: NodeProto, context: Context) -> Decision | None:
     return ("fp32", "fp32") if context.precision == "fp32" else None
 
 
-def _override(node: NodeProto, context: Context) -> Verdict | None:
+def _override(node: NodeProto, context: Context) -> Decision | None:
     matching = [entry for entry in context.policy.overrides if fnmatchcase(node.name, entry.match)]
     if not matching:
         return None
@@ -122,11 +122,11 @@ def _override(node: NodeProto, context: Context) -> Verdict | None:
     return "fp32" if choice == "fp32" else context.base, reason
 
 
-def _wide_op(node: NodeProto, _context: Context) -> Verdict | None:
+def _wide_op(node: NodeProto, _context: Context) -> Decision | None:
     return ("fp32", node.op_type) if node.op_type in WIDE_OPS else None
 
 
-def _wide_constant(node: NodeProto, context: Context) -> Verdict | None:
+def _wide_constant(node: NodeProto, context: Context) -> Decision | None:
     if context.base == "fp32":
         return None
     for name in node.input:
@@ -135,7 +135,7 @@ def _wide_constant(node: NodeProto, context: Context) -> Verdict | None:
     return None
 
 
-def _wide_activation(node: NodeProto, context: Context) -> Verdict | None:
+def _wide_activation(node: NodeProto, context: Context) -> Decision | None:
     limit = context.policy.fp16_limit
     if context.base == "fp32":
         return None
@@ -146,7 +146,7 @@ def _wide_activation(node: NodeProto, context: Context) -> Verdict | None:
     return None
 
 
-def _narrow(node: NodeProto, context: Context) -> Verdict | None:
+def _narrow(node: NodeProto, context: Context) -> Decision | None:
     """All of a tensor among FP16's last subnormals, or below them."""
     if context.base == "fp32":
         return None
@@ -159,34 +159,34 @@ def _narrow(node: NodeProto, context: Context) -> Verdict | None:
     return None
 
 
-def _asked_fp16(_node: NodeProto, context: Context) -> Verdict | None:
+def _asked_fp16(_node: NodeProto, context: Context) -> Decision | None:
     return ("fp16", "fp16") if context.precision == "fp16" else None
 
 
-def _follows(node: NodeProto, context: Context) -> Verdict | None:
+def _follows(node: NodeProto, context: Context) -> Decision | None:
     return None if context.base == "fp32" or _weighted(node, context) else (context.base, "")
 
 
-def _scales(node: NodeProto, context: Context) -> Verdict | None:
+def _scales(node: NodeProto, context: Context) -> Decision | None:
     return None if _weighted(node, context) else (context.base, "")
 
 
-def _no_range(node: NodeProto, context: Context) -> Verdict | None:
+def _no_range(node: NodeProto, context: Context) -> Decision | None:
     fault = _range_fault(node, context)
     return (context.base, fault) if fault else None
 
 
-def _first_layer(node: NodeProto, context: Context) -> Verdict | None:
+def _first_layer(node: NodeProto, context: Context) -> Decision | None:
     out = context.policy.first_layer == "fp16" and node.name in context.first
     return (context.base, context.policy.reason) if out else None
 
 
-def _last_layer(node: NodeProto, context: Context) -> Verdict | None:
+def _last_layer(node: NodeProto, context: Context) -> Decision | None:
     out = context.policy.last_layer == "fp16" and node.name in context.last
     return (context.base, context.policy.reason) if out else None
 
 
-def _group_channels(node: NodeProto, context: Context) -> Verdict | None:
+def _group_channels(node: NodeProto, context: Context) -> Decision | None:
     group = edit.attribute(node, "group", 1)
     if node.op_type != "Conv" or group == 1:
         return None
@@ -201,50 +201,54 @@ def _small(node: NodeProto, context: Context) -> str | None:
     return edit.small_conv(node, weight.dims, first=node.input[0] in context.graph_inputs)
 
 
-def _small_layer_kept(node: NodeProto, context: Context) -> Verdict | None:
+def _small_layer_kept(node: NodeProto, context: Context) -> Decision | None:
     kept = context.policy.small_layers == "int8" and _small(node, context) is not None
     return ("int8", context.policy.reason) if kept else None
 
 
-def _small_layer(node: NodeProto, context: Context) -> Verdict | None:
+def _small_layer(node: NodeProto, context: Context) -> Decision | None:
     size = _small(node, context)
     return None if size is None else (context.base, size)
 
 
-def _quantized(_node: NodeProto, _context: Context) -> Verdict:
+def _quantized(_node: NodeProto, _context: Context) -> Decision:
     return "int8", ""
 
 
 _ACCURACY = "Which layers lose too much is measured, not ruled: docs/placement.md."
-RULES: tuple[Rule, ...] = (
-    Rule("asked", "{detail} was asked for", "The whole network was asked for in one type.", _asked),
-    Rule("override", "{detail} (an override)", "The recipe or `--repair` says so, with a reason.", _override),
-    Rule(
+RULES: tuple[PrecisionRule, ...] = (
+    PrecisionRule("asked", "{detail} was asked for", "The whole network was asked for in one type.", _asked),
+    PrecisionRule(
+        "override", "{detail} (an override)", "The recipe or `--repair` says so, with a reason.", _override
+    ),
+    PrecisionRule(
         "wide-op",
         "{detail} sums squares or exponentials, which FP16 cannot hold",
         "Their sums leave FP16's range or its resolution.",
         _wide_op,
     ),
-    Rule(
+    PrecisionRule(
         "wide-constant",
         "{detail}",
         "A constant beyond 65504 is infinite in FP16.",
         _wide_constant,
     ),
-    Rule(
+    PrecisionRule(
         "wide-activation",
         "{detail}",
         "Pictures that were not seen reach further: beyond half of what FP16 holds a layer stays in FP32.",
         _wide_activation,
     ),
-    Rule(
+    PrecisionRule(
         "narrow",
         "{detail}",
         "FP16's last subnormals lie 2**-24 apart: a tensor below 127 of them has fewer steps than in INT8.",
         _narrow,
     ),
-    Rule("asked", "{detail} was asked for", "The whole network was asked for in one type.", _asked_fp16),
-    Rule(
+    PrecisionRule(
+        "asked", "{detail} was asked for", "The whole network was asked for in one type.", _asked_fp16
+    ),
+    PrecisionRule(
         "follows",
         "it has no weights to quantize",
         "TensorRT wants Q/DQ at the inputs of layers with weights. Max pooling commutes with it, so TensorRT "
@@ -252,52 +256,52 @@ RULES: tuple[Rule, ...] = (
         "Average pooling does not commute, and stays.",
         _follows,
     ),
-    Rule(
+    PrecisionRule(
         "scales",
         "FP32 scales keep everything that is not INT8 in FP32",
         "In a strongly typed network a DequantizeLinear gives out the type of its scale.",
         _scales,
     ),
-    Rule(
+    PrecisionRule(
         "no-range",
         "{detail}, so it cannot be quantized",
         "TensorRT refuses a scale of zero, none stands for what is not finite, and an FP16 scale for nothing "
         "below 127 * 2**-20.",
         _no_range,
     ),
-    Rule("first-layer", "it reads the picture: {detail}", _ACCURACY, _first_layer),
-    Rule("last-layer", "it gives the logits: {detail}", _ACCURACY, _last_layer),
-    Rule(
+    PrecisionRule("first-layer", "it reads the picture: {detail}", _ACCURACY, _first_layer),
+    PrecisionRule("last-layer", "it gives the logits: {detail}", _ACCURACY, _last_layer),
+    PrecisionRule(
         "group-channels",
         "TensorRT wants a multiple of 4 channels in a group for INT8, this has {detail}",
         "TensorRT's documentation on grouped convolutions; depthwise ones have 1 and stay in FP16.",
         _group_channels,
     ),
-    Rule(
+    PrecisionRule(
         "small-layer-kept",
         "too small to gain from INT8, quantized because the recipe says so: {detail}",
         "`precision.small_layers`, for who measured otherwise.",
         _small_layer_kept,
     ),
-    Rule(
+    PrecisionRule(
         "small-layer",
         "too small to gain from INT8: {detail}",
         "NVIDIA Model Optimizer's thresholds (onnx/quantization): INT8 kernels work on channels by eights.",
         _small_layer,
     ),
-    Rule(
+    PrecisionRule(
         "weighted",
         "its weights and its input are quantized",
         "Multiply-adds are where INT8 pays.",
         _quantized,
     ),
-    Rule(
+    PrecisionRule(
         "island-activation",
         "the FP32 island of {detail} would be merged back into FP16 without it",
         "TensorRT for RTX 1.7.1 compiles Cast, FP32 Conv, Cast into one FP16 kernel, strongly typed or not; "
         "with the activation inside, the island stays FP32.",
     ),
-    Rule(
+    PrecisionRule(
         "residual",
         "its shortcut is quantized, so that the convolution it follows stays INT8",
         "TensorRT fuses a convolution with the sum behind it, and runs both in INT8 only where the other "

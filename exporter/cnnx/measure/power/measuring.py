@@ -89,7 +89,7 @@ def measure_energy(
         clock: nanoseconds, that of the sampler's stamps.
         sleep: waits that many seconds; may wait longer.
         tegrastats: the program, to read a board's monitors beside us for a while; None: not.
-        progress: told the share done, 0..1, about once a second under load and not at rest.
+        progress: announcer the share done, 0..1, about once a second under load and not at rest.
 
     Raises:
         EnvironmentLacks: the sampler died, or its samples do not reach over the measurement.
@@ -101,23 +101,25 @@ def measure_energy(
         window_s, program = sensor.window_ns / 1e9, tegrastats if sensor.name == INA else None
         settle_s = plan.settle_s + window_s
         all_s = plan.seconds[0] + 2 * window_s + (_BESIDE_S if program else 0)
-        told = _Told(all_s, sampler, clock, progress)
-        told.part(settle_s + plan.idle_s)
+        announcer = _Announcer(all_s, sampler, clock, progress)
+        announcer.part(settle_s + plan.idle_s)
         sleep(settle_s)
-        before = _rest(plan, told, clock, sleep)
-        told.part(_LEAST_WARMUP_S)
-        warmup, ended = _warm_up(load, plan, told, clock, sleep)
-        beside = _beside(program, load, plan, told, clock, sleep) if program else None
-        told.part(plan.load_s)
-        driven = drive(load, seconds=plan.load_s, rate=plan.rate, check=told.check, clock=clock, sleep=sleep)
-        told.part(settle_s + plan.idle_s)
+        before = _rest(plan, announcer, clock, sleep)
+        announcer.part(_LEAST_WARMUP_S)
+        warmup, ended = _warm_up(load, plan, announcer, clock, sleep)
+        beside = _beside(program, load, plan, announcer, clock, sleep) if program else None
+        announcer.part(plan.load_s)
+        driven = drive(
+            load, seconds=plan.load_s, rate=plan.rate, check=announcer.check, clock=clock, sleep=sleep
+        )
+        announcer.part(settle_s + plan.idle_s)
         sleep(settle_s)
-        after = _rest(plan, told, clock, sleep)
+        after = _rest(plan, announcer, clock, sleep)
         trace = _reaching(sampler, after.end_ns, sleep)
     return EnergyMeasurement(trace, before, warmup, ended, driven, after, plan.rate, beside)
 
 
-class _Told:
+class _Announcer:
     """Looks after the sampler, and tells how far a measurement of several parts is.
 
     Args:
@@ -144,31 +146,37 @@ class _Told:
         self._progress(min(1.0, (self._done + min(elapsed, self._part)) / self._all))
 
 
-def _rest(plan: Plan, told: _Told, clock: Clock, sleep: Sleep) -> Span:
+def _rest(plan: Plan, announcer: _Announcer, clock: Clock, sleep: Sleep) -> Span:
     """In one piece: waking up in between, to tell of progress, would be no rest."""
     start = clock()
     sleep(plan.idle_s)
-    told.check()
+    announcer.check()
     return Span(start, clock())
 
 
-def _warm_up(load: Load, plan: Plan, told: _Told, clock: Clock, sleep: Sleep) -> tuple[Span, WarmUpEnd]:
+def _warm_up(
+    load: Load, plan: Plan, announcer: _Announcer, clock: Clock, sleep: Sleep
+) -> tuple[Span, WarmUpEnd]:
     start = clock()
     ended: WarmUpEnd = "time limit"
     while clock() - start < plan.warmup_s * 1e9:
-        drive(load, seconds=1.0, rate=plan.rate, check=told.check, clock=clock, sleep=sleep)
-        told.check()
-        if _is_steady(told.sampler.trace(), start):
+        drive(load, seconds=1.0, rate=plan.rate, check=announcer.check, clock=clock, sleep=sleep)
+        announcer.check()
+        if _is_steady(announcer.sampler.trace(), start):
             ended = "steady"
             break
     return Span(start, clock()), ended
 
 
-def _beside(program: str, load: Load, plan: Plan, told: _Told, clock: Clock, sleep: Sleep) -> Beside:
+def _beside(
+    program: str, load: Load, plan: Plan, announcer: _Announcer, clock: Clock, sleep: Sleep
+) -> Beside:
     """Apart from the load that counts: tegrastats takes power, too."""
-    told.part(_BESIDE_S)
+    announcer.part(_BESIDE_S)
     driven, printed = during(
-        lambda: drive(load, seconds=_BESIDE_S, rate=plan.rate, check=told.check, clock=clock, sleep=sleep),
+        lambda: drive(
+            load, seconds=_BESIDE_S, rate=plan.rate, check=announcer.check, clock=clock, sleep=sleep
+        ),
         program=(program, *_EVERY),
     )
     return Beside.of(driven.span, printed)

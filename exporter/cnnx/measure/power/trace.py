@@ -14,7 +14,7 @@ from msgspec import Meta
 from cnnx.errors import UsageError
 from cnnx.measure.power.sensors.sensor import Sample, SensorInfo
 
-Rate = Annotated[float, Meta(gt=0, le=1e6, description="a rate in Hz, above 0")]
+Hertz = Annotated[float, Meta(gt=0, le=1e6, description="a rate in Hz, above 0")]
 # Two samples further apart than this many periods have a gap between them.
 _GAP = 1.5
 
@@ -24,7 +24,7 @@ class TraceRows:
     """A trace as records have it: a row a sample, its stamp first, then a value a rail or null."""
 
     sensor: SensorInfo
-    asked_hz: Rate
+    asked_hz: Hertz
     samples: tuple[tuple[int | float | None, ...], ...]
 
     def __post_init__(self) -> None:

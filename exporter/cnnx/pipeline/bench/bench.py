@@ -20,7 +20,7 @@ from cnnx.pipeline.bench.energy import Chosen, PowerPass, choose_sampler, how_lo
 from cnnx.pipeline.bench.energy_use import EnergyRatio, EnergyUse, ratios_of
 from cnnx.pipeline.bench.latency import POOL, Effort, measure_pools
 from cnnx.pipeline.bench.measurement import Advice, Measurement, Unmeasured, advice_of
-from cnnx.pipeline.progress import Event, Listener, Steps, StepTime, silent
+from cnnx.pipeline.progress import Listener, ProgressEvent, Steps, StepTime, silent
 from cnnx.pipeline.target import OpenSubject, open_subject
 from cnnx.record import Subject
 
@@ -135,7 +135,7 @@ def bench(
     if power:
         _check_sensors(power, [taker.opened for taker in takers])
         passes = sum(not _out_of_range(taker.home, size) for taker in takers for size in batches)
-        listener(Event(f"Energy after latency: {how_long(power.plan, passes)}.", note=True))
+        listener(ProgressEvent(f"Energy after latency: {how_long(power.plan, passes)}.", note=True))
     effort = Effort(
         seconds,
         min_samples=max(samples_needed(percentile / 100), _TO_COMPARE if len(takers) > 1 else 1),

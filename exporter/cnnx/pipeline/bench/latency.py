@@ -15,8 +15,7 @@ from cnnx.data.normalize import normalize
 from cnnx.errors import CnnxError, EnvironmentLacks
 from cnnx.machine.state import MachineState, read_state
 from cnnx.measure.footprint import Footprint, measure_footprint
-from cnnx.measure.latency import Progress as Share
-from cnnx.measure.latency import measure_side_by_side
+from cnnx.measure.latency import OnShareDone, measure_side_by_side
 from cnnx.measure.validity import judge_validity
 from cnnx.pipeline.bench.measurement import (
     Conditions,
@@ -190,7 +189,7 @@ def _measured(
     footprints: Sequence[Footprint],
     batch: int,
     effort: Effort,
-    progress: Share,
+    progress: OnShareDone,
 ) -> tuple[Measurement, ...]:
     if not opened:
         return ()

@@ -18,8 +18,8 @@ from cnnx.bundle import CALIBRATION, MANIFEST, MODEL, Bundle
 from cnnx.bundle.manifest import Manifest
 from cnnx.errors import BundleError, RecipeError, UsageError, WeightsError
 from cnnx.machine.environment import installed_version
-from cnnx.pipeline.preconditions.ahead import Ahead
 from cnnx.pipeline.preconditions.refusals import open_checked
+from cnnx.pipeline.preconditions.request import Request
 from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.repair import without_repair
@@ -84,8 +84,8 @@ def remake(bundle: Bundle, sources: Sources, steps: Steps) -> Remade:
     chose = manifest.images.get("selection")
     selects = chose.images if chose else 0
     weights = weights_of(bundle, asked, sources)
-    ahead = Ahead(asked, weights, precision="int8", batch=manifest.batch, selects=selects)
-    original = open_checked(ahead, steps, trust_recipe=sources.trust_recipe)
+    request = Request(asked, weights, precision="int8", batch=manifest.batch, selects=selects)
+    original = open_checked(request, steps, trust_recipe=sources.trust_recipe)
     check_weights(bundle, original)
     exported = export_step(steps, original, batch=manifest.batch)
     original.release()

@@ -70,7 +70,7 @@ class SensorReading:
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis:
+class DoctorResult:
     """What there is.
 
     Attributes:
@@ -90,7 +90,7 @@ class Diagnosis:
 
 def doctor(
     *, root: Path = _ROOT, nvml: Any = None, wheels: Wheels = find_wheel, sleep: Sleep = time.sleep
-) -> Diagnosis:
+) -> DoctorResult:
     """Look at this machine. Never raises for what is absent: that is what it reports.
 
     Args:
@@ -106,7 +106,7 @@ def doctor(
             if isinstance(sensor, PolledSensor):
                 stack.callback(sensor.close)
         sensors = tuple(_reading(sensor, sleep) for sensor in found)
-    return Diagnosis(
+    return DoctorResult(
         environment,
         read_state(root, nvml=nvml),
         sensors,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cnnx import runtimes
 from cnnx.errors import EnvironmentLacks, MissingExtra
 from cnnx.machine.environment import Environment
-from cnnx.machine.packages import TENSORRT_WHEELS, Installed, Wheels
+from cnnx.machine.packages import TENSORRT_WHEELS, Package, Wheels
 from cnnx.runtimes.engine.network import release_of
 
 
@@ -97,9 +97,9 @@ def _unequal(runtime: str) -> Combination | None:
     )
 
 
-def _libraries_of_system(environment: Environment) -> list[Installed]:
+def _libraries_of_system(environment: Environment) -> list[Package]:
     return [one for one in environment.tensorrt if one.source == "system" and one.name not in TENSORRT_WHEELS]
 
 
-def _listed(packages: list[Installed]) -> str:
+def _listed(packages: list[Package]) -> str:
     return ", ".join(f"{one.name} {one.version}" for one in packages)

@@ -11,8 +11,8 @@ from cnnx.data.crops import Crops
 from cnnx.errors import UsageError
 from cnnx.options import CalibrateOptions, takes
 from cnnx.pipeline.export.options import check_calibrator, with_options
-from cnnx.pipeline.preconditions.ahead import Ahead
 from cnnx.pipeline.preconditions.refusals import open_checked
+from cnnx.pipeline.preconditions.request import Request
 from cnnx.pipeline.progress import Listener, Steps, StepTime, silent
 from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.folds import Folds, fold_crops, folds_step, observe_by_fold, verdict
@@ -106,8 +106,10 @@ def calibrate(
     chosen = method or recipe.calibration.method
     check_calibrator(chosen)
     count = SELECTION_IMAGES if folds or method == AUTO else 0
-    ahead = Ahead(recipe, options.weights, precision=None, validates=False, selects=count, folds=folds or 0)
-    source = open_checked(ahead, steps, trust_recipe=options.trust_recipe)
+    request = Request(
+        recipe, options.weights, precision=None, validates=False, selects=count, folds=folds or 0
+    )
+    source = open_checked(request, steps, trust_recipe=options.trust_recipe)
     batch = source.batch((1, 1))
     graph = export_step(steps, source, batch=batch)
     pictures = picture_sets(steps, recipe, validates=False, calibrates=True, selects=count)

@@ -16,12 +16,12 @@ from cnnx.options import ExportOptions, takes
 from cnnx.pipeline.bench.latency import Effort, measure
 from cnnx.pipeline.bench.measurement import Measurement
 from cnnx.pipeline.build import build_into
+from cnnx.pipeline.export.job import ExportArtefacts, Job, images_to_choose_by, make_artefacts, repaired
 from cnnx.pipeline.export.options import check_calibrator, check_options, with_options
-from cnnx.pipeline.export.parts import Job, Parts, images_to_choose_by, make_parts, repaired
 from cnnx.pipeline.export.publish import publish
 from cnnx.pipeline.export.result import ExportResult
-from cnnx.pipeline.preconditions.ahead import Ahead
 from cnnx.pipeline.preconditions.refusals import open_checked
+from cnnx.pipeline.preconditions.request import Request
 from cnnx.pipeline.progress import Listener, Steps, silent
 from cnnx.pipeline.records.verified import latest_validation, records_of
 from cnnx.pipeline.steps.definition import resolve
@@ -57,20 +57,20 @@ def export(model: str | Path, options: ExportOptions, *, listener: Listener = si
     started = time.perf_counter()
     steps = Steps(listener)
     job, source = _prepared(str(model), options, steps)
-    parts = make_parts(job, source, steps)
+    artefacts = make_artefacts(job, source, steps)
     found = None
     if job.repair_trials:
-        job, parts, found = repaired(job, parts)
-    bundle, unchanged = publish(job, parts, steps, force=options.force)
+        job, artefacts, found = repaired(job, artefacts)
+    bundle, unchanged = publish(job, artefacts, steps, force=options.force)
     engines = _engines(job, bundle, steps)
     before = latest_validation(records_of(bundle).verified) if unchanged else None
     measurements: tuple[Measurement, ...] = ()
     if before:
         judged, validation = before[0].date, before[1]
     else:
-        validation = _judge(bundle, parts, steps)
+        validation = _judge(bundle, artefacts, steps)
         judged = bundle.keep("validation", validation.subject, validation.as_dict()).date
-        measurements = _measure(job, bundle, parts, steps)
+        measurements = _measure(job, bundle, artefacts, steps)
         for measured in measurements:
             bundle.keep("benchmark", measured.subject, measured.as_dict())
     return ExportResult(
@@ -81,14 +81,14 @@ def export(model: str | Path, options: ExportOptions, *, listener: Listener = si
         measurements=measurements,
         unchanged=before is not None,
         notes=(
-            *_notes(job, parts),
+            *_notes(job, artefacts),
             *left_beside(bundle),
             *_no_engine(options.target, job),
             *_advice(job, validation),
         ),
-        candidates=parts.candidates,
+        candidates=artefacts.candidates,
         repair=found,
-        int8_share=parts.described["int8_share"] if job.precision == "int8" else None,
+        int8_share=artefacts.described["int8_share"] if job.precision == "int8" else None,
         steps=tuple(steps.times),
         seconds=time.perf_counter() - started,
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -119,7 +119,7 @@ def _prepared(model: str, options: ExportOptions, steps: Steps) -> tuple[Job, Or
         repair_trials=trials,
         labels=None if options.labels is None else Path(options.labels),
     )
-    ahead = Ahead(
+    request = Request(
         recipe=recipe,
         weights=options.weights,
         precision=precision,
@@ -128,7 +128,7 @@ def _prepared(model: str, options: ExportOptions, steps: Steps) -> tuple[Job, Or
         labels=job.labels,
         out=out,
     )
-    source = open_checked(ahead, steps, trust_recipe=options.trust_recipe)
+    source = open_checked(request, steps, trust_recipe=options.trust_recipe)
     return dataclasses.replace(job, batch=source.batch(options.batch)), source
 
 
@@ -138,27 +138,27 @@ def _engines(job: Job, bundle: Bundle, steps: Steps) -> tuple[Engine, ...]:
     return build_into(bundle, job.runtime, job.sm, steps)
 
 
-def _judge(bundle: Bundle, parts: Parts, steps: Steps) -> Validation:
-    crops = parts.validation
+def _judge(bundle: Bundle, artefacts: ExportArtefacts, steps: Steps) -> Validation:
+    crops = artefacts.validation
     return judge_session(
         open_subject(bundle, "auto"),
         bundle,
         pixels=crops.pixels,
-        original=parts.logits,
+        original=artefacts.logits,
         labels=crops.labels,
         ids=crops.ids,
         steps=steps,
     )
 
 
-def _measure(job: Job, bundle: Bundle, parts: Parts, steps: Steps) -> tuple[Measurement, ...]:
+def _measure(job: Job, bundle: Bundle, artefacts: ExportArtefacts, steps: Steps) -> tuple[Measurement, ...]:
     """The bundle's subject and, beside it, the original's FP32 graph where that runs on the same runtime."""
     subjects = [open_subject(bundle, "auto")]
     if subjects[0].subject.artefact == "graph":
-        subjects.insert(0, _original_graph(bundle, parts, subjects[0].subject))
+        subjects.insert(0, _original_graph(bundle, artefacts, subjects[0].subject))
     return measure(
         subjects,
-        pixels=parts.validation.pixels,
+        pixels=artefacts.validation.pixels,
         preprocessing=job.recipe.preprocessing,
         batch=job.batch[0],
         effort=_GLANCE,
@@ -166,28 +166,28 @@ def _measure(job: Job, bundle: Bundle, parts: Parts, steps: Steps) -> tuple[Meas
     )
 
 
-def _original_graph(bundle: Bundle, parts: Parts, beside: Subject) -> OpenSubject:
-    file = parts.graph.model
+def _original_graph(bundle: Bundle, artefacts: ExportArtefacts, beside: Subject) -> OpenSubject:
+    file = artefacts.graph.model
     digest = bundle.manifest.weights["digest"]
     subject = dataclasses.replace(beside, artefact="original", precision="fp32", digest=digest)
     return OpenSubject(subject, runtimes.get("ort"), file)
 
 
-def _notes(job: Job, parts: Parts) -> tuple[str, ...]:
-    notes = [*parts.graph.notes]
-    if parts.original.weights.kind == "standin":
+def _notes(job: Job, artefacts: ExportArtefacts) -> tuple[str, ...]:
+    notes = [*artefacts.graph.notes]
+    if artefacts.original.weights.kind == "standin":
         notes.append("Stand-in weights: agreement proves nothing, latency and memory hold.")
     if job.recipe.is_onnx:
         notes.append(f"Preprocessing is assumed ({job.recipe.preprocessing}); a recipe states its own.")
-    described = parts.described
+    described = artefacts.described
     if job.precision == "int8" and described["int8_share"] < _MOSTLY:
         notes.append(
             f"{described['int8_share']:.1%} of the multiply-adds are in INT8; "
             f"what keeps most of the rest out: {described['left_out']}"
         )
-    if job.precision == "int8" and parts.calibration:
-        notes += few_ranges(parts.calibration)
-    notes += remarks(parts.calibration, parts.selection, parts.validation)
+    if job.precision == "int8" and artefacts.calibration:
+        notes += few_ranges(artefacts.calibration)
+    notes += remarks(artefacts.calibration, artefacts.selection, artefacts.validation)
     return tuple(notes)
 
 

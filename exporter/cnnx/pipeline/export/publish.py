@@ -21,66 +21,68 @@ from cnnx.pipeline.steps.inference import graph_logits
 from cnnx.store.digests import digest_of
 from cnnx.store.own_code import own_code
 
-if TYPE_CHECKING:  # what made the parts is in their own keys
-    from cnnx.pipeline.export.parts import Job, Parts
+if TYPE_CHECKING:  # what made the artefacts is in their own keys
+    from cnnx.pipeline.export.job import ExportArtefacts, Job
 
 _TOOLS = ("cnnx", "numpy", "onnx", "onnxruntime", "onnxscript", "pillow", "torch")
 
 
-def publish(job: Job, parts: Parts, steps: Steps, *, force: bool = False) -> tuple[Bundle, bool]:
+def publish(
+    job: Job, artefacts: ExportArtefacts, steps: Steps, *, force: bool = False
+) -> tuple[Bundle, bool]:
     """The bundle at its place, and whether it stood there already, made from exactly these inputs."""
-    manifest = _manifest(job, parts)
+    manifest = _manifest(job, artefacts)
     if is_bundle(job.out):
         with contextlib.suppress(BundleError):  # another is replaced, or refused
             standing = Bundle.open(job.out)
             if standing.manifest.fingerprint == manifest.fingerprint:
                 return standing, True
-    reference = steps.run("self-test", lambda progress: _reference(job, parts, progress))
+    reference = steps.run("self-test", lambda progress: _reference(job, artefacts, progress))
 
     def work(_: Progress) -> Bundle:
         with new_bundle(job.out, force=force) as draft:
-            _fill(draft, job, parts, reference)
+            _fill(draft, job, artefacts, reference)
             seal(draft, manifest)
         return Bundle.open(job.out, verify=False)
 
     return steps.run("bundle", work), False
 
 
-def _reference(job: Job, parts: Parts, progress: Progress) -> Reference:
+def _reference(job: Job, artefacts: ExportArtefacts, progress: Progress) -> Reference:
     """Some of the validation images, with what the original and the typed graph make of them."""
-    crops, logits = parts.validation, parts.logits
+    crops, logits = artefacts.validation, artefacts.logits
     places = self_test_places(len(crops), crops.pixels[0].nbytes + 2 * logits[0].nbytes)
     chosen = crops.only(places)
     return Reference(
         crops=chosen.pixels,
         original=logits[places],
-        graph=graph_logits(parts.typed.model, chosen.pixels, job.recipe.preprocessing, progress=progress),
+        graph=graph_logits(artefacts.typed.model, chosen.pixels, job.recipe.preprocessing, progress=progress),
         labels=chosen.labels,
         ids=chosen.ids,
         used=tuple(
-            digest for used in (parts.calibration, parts.selection) if used for digest in used.digests
+            digest for used in (artefacts.calibration, artefacts.selection) if used for digest in used.digests
         ),
     )
 
 
-def _fill(draft: Path, job: Job, parts: Parts, reference: Reference) -> None:
-    shutil.copyfile(parts.typed.model, draft / MODEL)
-    if parts.ranges:
-        shutil.copyfile(parts.ranges.file, draft / CALIBRATION)
+def _fill(draft: Path, job: Job, artefacts: ExportArtefacts, reference: Reference) -> None:
+    shutil.copyfile(artefacts.typed.model, draft / MODEL)
+    if artefacts.ranges:
+        shutil.copyfile(artefacts.ranges.file, draft / CALIBRATION)
     reference.save(draft / REFERENCE)
     if names := class_names(job.recipe):
         (draft / LABELS).write_text("\n".join(names) + "\n", encoding="utf-8")
 
 
-def _manifest(job: Job, parts: Parts) -> Manifest:
-    recipe, weights = job.recipe, parts.original.weights
-    described = parts.described
+def _manifest(job: Job, artefacts: ExportArtefacts) -> Manifest:
+    recipe, weights = job.recipe, artefacts.original.weights
+    described = artefacts.described
     batch = job.batch[0] if job.batch[0] == job.batch[1] else None
-    images = {"validation": _listed(parts.validation)}
-    if parts.calibration:
-        images["calibration"] = _listed(parts.calibration)
-    if parts.selection:
-        images["selection"] = _listed(parts.selection)
+    images = {"validation": _listed(artefacts.validation)}
+    if artefacts.calibration:
+        images["calibration"] = _listed(artefacts.calibration)
+    if artefacts.selection:
+        images["selection"] = _listed(artefacts.selection)
     manifest = Manifest(
         name=f"{recipe.name}-{job.precision}",
         precision=job.precision,
@@ -99,8 +101,8 @@ def _manifest(job: Job, parts: Parts) -> Manifest:
     )
     inputs = {
         "manifest": manifest.as_dict(),
-        "graph": parts.typed.key,
-        "reference": parts.reference.key,
+        "graph": artefacts.typed.key,
+        "reference": artefacts.reference.key,
         "labels": class_names(recipe),
         "code": own_code("cnnx.agreement", "cnnx.bundle", "cnnx.pipeline.export.publish"),
     }

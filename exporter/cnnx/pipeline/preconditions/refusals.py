@@ -9,8 +9,8 @@ from cnnx import models
 from cnnx.data.class_names import class_names
 from cnnx.data.sets import BUILT_IN
 from cnnx.errors import ImageError, MissingExtra, RecipeError
-from cnnx.pipeline.preconditions.ahead import Ahead, ImageCounts
 from cnnx.pipeline.preconditions.disk_space import refuse_full_disks
+from cnnx.pipeline.preconditions.request import ImageCounts, Request
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.search.folds import refuse_empty_folds
 from cnnx.pipeline.steps.images import image_set, refuse_too_few
@@ -21,23 +21,23 @@ from cnnx.store.files import check_folder
 from cnnx.weights import find
 
 
-def open_checked(ahead: Ahead, steps: Steps, *, trust_recipe: bool) -> Original:
+def open_checked(request: Request, steps: Steps, *, trust_recipe: bool) -> Original:
     """The original, its weights downloaded where they must be, once `refuse_early` found nothing.
 
     Raises:
         CnnxError: see `refuse_early` and `cnnx.weights.locate`.
     """
-    ready = refuse_early(ahead, trust_recipe=trust_recipe)
+    ready = refuse_early(request, trust_recipe=trust_recipe)
 
     def work(progress: Progress) -> Original:
         return ready or open_original(
-            ahead.recipe, ahead.weights, trust_recipe=trust_recipe, progress=progress
+            request.recipe, request.weights, trust_recipe=trust_recipe, progress=progress
         )
 
     return steps.run("weights", work)
 
 
-def refuse_early(ahead: Ahead, *, trust_recipe: bool) -> Original | None:
+def refuse_early(request: Request, *, trust_recipe: bool) -> Original | None:
     """Refuse what cannot end well, in the order in which the steps would find out.
 
     Returns:
@@ -53,30 +53,30 @@ def refuse_early(ahead: Ahead, *, trust_recipe: bool) -> Original | None:
         MissingExtra: the definition is PyTorch's, and that is absent.
         WriteFailed: the cache cannot be written, or free space does not suffice.
     """
-    recipe = ahead.recipe
+    recipe = request.recipe
     class_names(recipe)
-    original, batch = None, ahead.batch
+    original, batch = None, request.batch
     if recipe.is_onnx:
         original = open_original(
-            recipe, ahead.weights, trust_recipe=trust_recipe, progress=lambda _done, _total: None
+            recipe, request.weights, trust_recipe=trust_recipe, progress=lambda _done, _total: None
         )
-        batch = original.batch(ahead.batch)
+        batch = original.batch(request.batch)
         checkpoint = original.weights.file
-        if ahead.precision in (None, "int8"):
+        if request.precision in (None, "int8"):
             _refuse_quantized(recipe)
     else:
         _refuse_definition(recipe)
-        checkpoint = find(recipe, ahead.weights)
-    counts = count_images(ahead)
-    refuse_empty_folds(counts.calibration, ahead.folds, batch=batch[0])
+        checkpoint = find(recipe, request.weights)
+    counts = count_images(request)
+    refuse_empty_folds(counts.calibration, request.folds, batch=batch[0])
     if not recipe.is_onnx:
         _refuse_without_torch()
     refuse_unwritable_cache()
-    refuse_full_disks(ahead, counts, checkpoint)
+    refuse_full_disks(request, counts, checkpoint)
     return original
 
 
-def count_images(ahead: Ahead) -> ImageCounts:
+def count_images(request: Request) -> ImageCounts:
     """Open the image sets, decoding nothing.
 
     Raises:
@@ -84,21 +84,21 @@ def count_images(ahead: Ahead) -> ImageCounts:
             with.
         UsageError: too few images are left to choose by.
     """
-    recipe, judging = ahead.recipe, 0
+    recipe, judging = request.recipe, 0
     calibration, validation = recipe.calibration, recipe.validation
-    if ahead.validates or not {calibration.data, validation.data} & set(BUILT_IN):
-        available = len(image_set(recipe, validation.data, "validation", ahead.labels))
+    if request.validates or not {calibration.data, validation.data} & set(BUILT_IN):
+        available = len(image_set(recipe, validation.data, "validation", request.labels))
         judging = min(available, validation.images)
-    if not ahead.calibrates:
+    if not request.calibrates:
         return ImageCounts(judging)
     left = len(image_set(recipe, calibration.data, "calibration", None))
     choosing = 0
     if calibration.data not in BUILT_IN:
         same = os.path.realpath(calibration.data) == os.path.realpath(validation.data)
         left -= judging if same else 0
-        if ahead.selects:
+        if request.selects:
             refuse_too_few(left, recipe)
-            choosing = min(ahead.selects, max(1, left // 4))
+            choosing = min(request.selects, max(1, left // 4))
             left -= choosing
         elif left < 1:
             raise ImageError(
@@ -106,8 +106,8 @@ def count_images(ahead: Ahead) -> ImageCounts:
                 where=calibration.data,
                 mend="give different images for calibration and validation, or a lower --validation-images",
             )
-    elif ahead.selects:
-        choosing = ahead.selects
+    elif request.selects:
+        choosing = request.selects
     return ImageCounts(judging, choosing, min(left, calibration.images))
 
 

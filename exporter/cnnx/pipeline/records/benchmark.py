@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cnnx.measure.samples import Latency
-from cnnx.measure.validity import Finding
+from cnnx.measure.validity import ValidityFinding
 from cnnx.pipeline.bench.measurement import Conditions, Prediction
 from cnnx.record import Subject
 from cnnx.runtimes.layer_times import LayerKind, LayerTime
@@ -19,7 +19,7 @@ from cnnx.stats import Interval
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class PlainFigures:
     """Figures of a series of times, as `cnnx.measure.figures.Figures` describes them."""
 
     p50_ns: Count | None
@@ -36,7 +36,7 @@ class Times:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FirstTimes(Times):
+class PlainFirstFigures(PlainFigures):
     """Figures of the series that stands for all; `of` names it."""
 
     of: str = "end to end"
@@ -44,7 +44,7 @@ class FirstTimes(Times):
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class PlainFootprint:
     """Memory as `cnnx.measure.footprint.Footprint` describes it, in bytes; null: not known."""
 
     before_bytes: Count | None
@@ -61,16 +61,16 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Validity:
+class PlainValidity:
     """Whether a latency may be believed, as `cnnx.measure.validity.Validity` describes it."""
 
     valid: bool
-    findings: tuple[Finding, ...]
-    remarks: tuple[Finding, ...]
+    findings: tuple[ValidityFinding, ...]
+    remarks: tuple[ValidityFinding, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class PlainFrequency:
     """A clock, as `cnnx.machine.state.Frequency` describes it; `pinned`: both bounds are one."""
 
     now_mhz: Quantity | None
@@ -80,12 +80,12 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class PlainMachineState:
     """A snapshot of the machine, as `cnnx.machine.state.MachineState` describes it."""
 
-    cpu: Clock | None
-    gpu: Clock | None
-    gpu_memory: Clock | None
+    cpu: PlainFrequency | None
+    gpu: PlainFrequency | None
+    gpu_memory: PlainFrequency | None
     temperatures_c: Mapping[str, float]
     throttling: tuple[str, ...] | None
     limits_c: Mapping[str, float] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class PlainProfile:
     """Time by layers, and the share of it by kind."""
 
     runs: Count
@@ -108,16 +108,16 @@ class Benchmark:
     """The result of a benchmark, as `cnnx.pipeline.bench.measurement.Measurement` describes it."""
 
     subject: Subject
-    figures: FirstTimes
+    figures: PlainFirstFigures
     latency: Latency
-    memory: Memory
+    memory: PlainFootprint
     remark: str
-    series: Mapping[str, Times] = field(default_factory=dict)
+    series: Mapping[str, PlainFigures] = field(default_factory=dict)
     predicted: Prediction | None = None
     conditions: Conditions | None = None
-    validity: Validity | None = None
-    states: tuple[State, ...] = ()
-    layers: Profile | None = None
+    validity: PlainValidity | None = None
+    states: tuple[PlainMachineState, ...] = ()
+    layers: PlainProfile | None = None
 
     def __post_init__(self) -> None:
         parts = self.latency.parts

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cnnx.pipeline.diagnose.findings import OtherLayer
 from cnnx.schema import Count, Quantity, Rate
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
+class PlainLikeness:
     """How like two sets of logits are, as `cnnx.agreement.Likeness` describes it."""
 
     divergence: float | None
@@ -23,7 +24,7 @@ class Likeness:
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
+class PlainLayerDamage:
     """What a layer does alone in INT8, as `cnnx.pipeline.diagnose.findings.LayerDamage` describes it."""
 
     layer: str
@@ -31,25 +32,14 @@ class Damage:
     place: Count
     multiply_adds: Count
     tensor: str
-    likeness: Likeness
+    likeness: PlainLikeness
     flips: Count
     share: Rate
     weights_lost: Rate
 
 
 @dataclass(frozen=True, slots=True)
-class Other:
-    """A layer that is not in INT8, as `cnnx.pipeline.diagnose.findings.OtherLayer` describes it."""
-
-    layer: str
-    op: str
-    place: Count
-    data_type: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
+class PlainCoverage:
     """A tensor under its range, as `cnnx.quant.coverage.Coverage` describes it."""
 
     tensor: str
@@ -65,7 +55,7 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
-class Guess:
+class PlainGuess:
     """A class, its name (empty where there are none) and its probability."""
 
     index: Count
@@ -74,13 +64,13 @@ class Guess:
 
 
 @dataclass(frozen=True, slots=True)
-class Flipped:
+class PlainFlippedImage:
     """An image whose first class changed, with both lists of five."""
 
     image: str
     label: Count | None
-    original: tuple[Guess, ...]
-    int8: tuple[Guess, ...]
+    original: tuple[PlainGuess, ...]
+    int8: tuple[PlainGuess, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +79,11 @@ class Diagnosis:
 
     images: Count
     image_set: str
-    floor: Likeness
-    whole: Likeness
-    layers: tuple[Damage, ...]
-    others: tuple[Other, ...]
-    tensors: tuple[Range, ...]
-    flips: tuple[Flipped, ...]
+    floor: PlainLikeness
+    whole: PlainLikeness
+    layers: tuple[PlainLayerDamage, ...]
+    others: tuple[OtherLayer, ...]
+    tensors: tuple[PlainCoverage, ...]
+    flips: tuple[PlainFlippedImage, ...]
     reading: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

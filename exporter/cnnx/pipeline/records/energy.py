@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from cnnx.measure.power import EnergyPerInference, EnergyRows, SamplerCost
 from cnnx.measure.power.sensors.sensor import Uncertainty
-from cnnx.pipeline.records.benchmark import State
+from cnnx.pipeline.records.benchmark import PlainMachineState
 from cnnx.record import Subject
 from cnnx.schema import Count, Positive, Quantity
 
@@ -55,8 +55,8 @@ class Energy:
     inferences: Count
     dropped: Count
     sampling: Sampling
-    state_before: State
-    state_after: State
+    state_before: PlainMachineState
+    state_after: PlainMachineState
     remark: str
     measured: EnergyRows
     cost: SamplerCost | None

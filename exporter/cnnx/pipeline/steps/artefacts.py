@@ -56,7 +56,7 @@ class Fp32Graph(Artefact):
         return tuple(json.loads((self.folder / NOTES).read_text(encoding="utf-8")))
 
 
-class Reference(Artefact):
+class ReferenceLogits(Artefact):
     """The logits of the original."""
 
     __slots__ = ()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps.artefacts import LOGITS, Fp32Graph, Reference
+from cnnx.pipeline.steps.artefacts import LOGITS, Fp32Graph, ReferenceLogits
 from cnnx.pipeline.steps.inference import (
     ORT,
     PARITY_IMAGES,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def reference_step(
     steps: Steps, original: Original, graph: Fp32Graph, crops: Crops, recipe: Recipe
-) -> Reference:
+) -> ReferenceLogits:
     """The original's logits for the validation pictures; the exported graph is checked against them.
 
     Raises:
@@ -51,4 +51,4 @@ def reference_step(
         check_parity(graph.model, crops.pixels[:PARITY_IMAGES], logits, recipe)
         np.save(folder / LOGITS, logits)
 
-    return Reference(steps.make("original's logits", "reference", inputs, fill))
+    return ReferenceLogits(steps.make("original's logits", "reference", inputs, fill))

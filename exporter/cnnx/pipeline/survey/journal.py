@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict
 from cnnx.errors import InputRefused
 from cnnx.pipeline.bench.measurement import Prediction
 from cnnx.pipeline.plain import plain
-from cnnx.pipeline.records.benchmark import Memory
+from cnnx.pipeline.records.benchmark import PlainFootprint
 from cnnx.record import Subject
 from cnnx.schema import Count, FileName, Positive, Quantity, from_plain, plain_of, read_json
 from cnnx.stats import Interval
@@ -56,7 +56,7 @@ class StoredRow(_Head, total=False):
     p50_interval: Interval | None
     mean_interval: Interval | None
     block: Positive | None
-    memory: Memory
+    memory: PlainFootprint
     predicted: Prediction
     advice: str
     energy: Literal["measured", "unsupported", "failed"]

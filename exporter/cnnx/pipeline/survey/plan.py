@@ -12,8 +12,8 @@ from cnnx.options import ExportOptions, Precision
 from cnnx.pipeline.bench.bench import check_effort
 from cnnx.pipeline.bench.energy import PowerPass
 from cnnx.pipeline.export.options import with_options
-from cnnx.pipeline.preconditions.ahead import Ahead
 from cnnx.pipeline.preconditions.refusals import count_images, refuse_unwritable_cache
+from cnnx.pipeline.preconditions.request import Request
 from cnnx.pipeline.target import choose_runtime
 from cnnx.recipe import read_recipe, recipe_names
 
@@ -123,7 +123,7 @@ def _check_images(model: str, plan: SurveyPlan) -> None:
         return
     images = ExportOptions(calibration_images=plan.images, validation_images=plan.images)
     chosen = with_options(recipe, images)
-    count_images(Ahead(chosen, plan.weights_of(model), precision="int8"))
+    count_images(Request(chosen, plan.weights_of(model), precision="int8"))
 
 
 def _is_there(model: str) -> bool:

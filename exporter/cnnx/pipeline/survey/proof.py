@@ -20,9 +20,9 @@ from cnnx.bundle.sealed import check_inside
 from cnnx.errors import BundleError, CnnxError, UsageError
 from cnnx.options import Precision
 from cnnx.pipeline.bench.energy import PowerPass
-from cnnx.pipeline.doctor.doctor import Diagnosis, doctor
+from cnnx.pipeline.doctor.doctor import DoctorResult, doctor
 from cnnx.pipeline.plain import plain
-from cnnx.pipeline.progress import Event, Listener, silent
+from cnnx.pipeline.progress import Listener, ProgressEvent, silent
 from cnnx.pipeline.survey.journal import Row
 from cnnx.pipeline.survey.plan import SurveyPlan, planned
 from cnnx.pipeline.survey.survey import exit_code_of, survey
@@ -47,7 +47,7 @@ class Proof:
     """What went into an archive."""
 
     archive: Path
-    diagnosis: Diagnosis
+    diagnosis: DoctorResult
     rows: tuple[Row, ...]
 
     @property
@@ -133,7 +133,8 @@ def _work_folder(folder: str | Path | None, listener: Listener) -> Iterator[Path
     try:
         yield place
     except BaseException:  # a stop by hand, too
-        listener(Event(f"The proof's work lies in {place}: --folder {place} goes on with it.", note=True))
+        kept = f"Unfinished work is kept in {place}; --folder {place} resumes it."
+        listener(ProgressEvent(kept, note=True))
         raise
     shutil.rmtree(place, ignore_errors=True)
 

@@ -19,7 +19,7 @@ from cnnx.pipeline.bench.bench import bench, energy_of
 from cnnx.pipeline.bench.energy import PowerPass, choose_sampler, how_long
 from cnnx.pipeline.bench.measurement import Measurement
 from cnnx.pipeline.build import build
-from cnnx.pipeline.progress import Event, Listener, Steps, silent
+from cnnx.pipeline.progress import Listener, ProgressEvent, Steps, silent
 from cnnx.pipeline.records.verified import latest_validation, records_of
 from cnnx.pipeline.survey.journal import Cell, Journal, Row, cell_of
 from cnnx.pipeline.survey.plan import Sources, SurveyPlan, planned
@@ -124,7 +124,7 @@ def survey(
             write_survey(journal.rows(cells), Path(out))  # a kill leaves it a network old at most
     except BaseException:  # a stop by hand, too
         text = f"What is done lies in {out}: the same command, with that folder, goes on."
-        listener(Event(text, note=True))
+        listener(ProgressEvent(text, note=True))
         write_survey(journal.rows(cells), Path(out))
         raise
     return SurveyResult(Path(out), journal.rows(cells))
@@ -188,10 +188,10 @@ def _tell(journal: Journal, cells: Sequence[Cell], plan: SurveyPlan, listener: L
     if changed:
         what = ", ".join(dict.fromkeys(itertools.chain.from_iterable(changed))).replace("_", " ")
         many = f"{len(changed)} cell{'s are' if len(changed) > 1 else ' is'}"
-        listener(Event(f"{many} done again, for what has changed since: {what}.", note=True))
+        listener(ProgressEvent(f"{many} done again, for what has changed since: {what}.", note=True))
     passes = sum(not journal.is_over(cell) for cell in cells)
     if plan.power and passes and _seen(plan.power, plan.target):
-        listener(Event(f"Energy after latency: {how_long(plan.power.plan, passes)}.", note=True))
+        listener(ProgressEvent(f"Energy after latency: {how_long(plan.power.plan, passes)}.", note=True))
 
 
 def _seen(power: PowerPass, target: str) -> bool:

@@ -64,7 +64,7 @@ class TrtRuntime(EngineRuntime):
     without_gpu = "run where an NVIDIA GPU and its driver are (nvidia-smi shows both)"
 
     def __init__(self, bindings: Bindings | None = None) -> None:
-        self._bindings = bindings or Installed()
+        self._bindings = bindings or InstalledBindings()
 
     def missing(self) -> CnnxError | None:
         """Absent, too old, or bindings without their libraries; on Jetson the mend is JetPack's."""
@@ -122,7 +122,7 @@ class TrtRuntime(EngineRuntime):
         )
 
 
-class Installed:
+class InstalledBindings:
     """TensorRT as this machine has it; satisfies `Bindings`.
 
     Args:

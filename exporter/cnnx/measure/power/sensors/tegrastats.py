@@ -53,7 +53,7 @@ class RailPower:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TegrastatsLine:
     """What was understood of one line.
 
     Attributes:
@@ -88,7 +88,7 @@ class Beside:
     reason: str
 
     @staticmethod
-    def of(span: Span, printed: Sequence[Line] | Unsupported) -> Beside:
+    def of(span: Span, printed: Sequence[TegrastatsLine] | Unsupported) -> Beside:
         """What `during` gave over a span."""
         if isinstance(printed, Unsupported):
             return Beside(span, 0, {}, printed.reason)
@@ -97,7 +97,7 @@ class Beside:
         return Beside(span, len(printed), power, "" if power else "tegrastats printed no rail")
 
 
-def parse_line(text: str) -> Line:
+def parse_line(text: str) -> TegrastatsLine:
     """Read one line; a torn or foreign one gives what can be read in it, at worst nothing.
 
     A line that does not end in a line break may be torn within its last token ("4660mW/46" for
@@ -110,7 +110,7 @@ def parse_line(text: str) -> Line:
         tokens = tokens[:-1]
     if not clock and not text.startswith("RAM "):
         tokens = tokens[1:]
-    return Line(
+    return TegrastatsLine(
         clock=clock[0] if clock else None,
         rails=_rails(tokens),
         temperatures_c=_temperatures(tokens),
@@ -119,7 +119,7 @@ def parse_line(text: str) -> Line:
     )
 
 
-def during(run: Callable[[], T], *, program: Sequence[str]) -> tuple[T, list[Line] | Unsupported]:
+def during(run: Callable[[], T], *, program: Sequence[str]) -> tuple[T, list[TegrastatsLine] | Unsupported]:
     """Do something while tegrastats runs beside it.
 
     Args:
@@ -154,7 +154,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def mean_power_mw(lines: Iterable[Line]) -> dict[str, float]:
+def mean_power_mw(lines: Iterable[TegrastatsLine]) -> dict[str, float]:
     """Mean of each rail's momentary power over lines that print it."""
     values: dict[str, list[int]] = {}
     for line in lines:

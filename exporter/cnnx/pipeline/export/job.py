@@ -15,7 +15,7 @@ from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.method import AUTO, SELECTION_IMAGES, Candidate, choose_method
 from cnnx.pipeline.search.repair import REPAIR_IMAGES, put_back_reason, repair_step
-from cnnx.pipeline.steps.artefacts import Fp32Graph, Ranges, Reference, TypedGraph
+from cnnx.pipeline.steps.artefacts import Fp32Graph, Ranges, ReferenceLogits, TypedGraph
 from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import picture_sets
 from cnnx.pipeline.steps.original import Original
@@ -43,7 +43,7 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Parts:
+class ExportArtefacts:
     """What the steps left, ready to be put into a bundle.
 
     Attributes:
@@ -57,7 +57,7 @@ class Parts:
     calibration: Crops | None
     selection: Crops | None
     graph: Fp32Graph
-    reference: Reference
+    reference: ReferenceLogits
     quantizer: Quantizer | None
     ranges: Ranges | None
     typed: TypedGraph
@@ -81,7 +81,7 @@ def images_to_choose_by(precision: Precision, method: str, repair_trials: int) -
     return SELECTION_IMAGES if precision == "int8" and method == AUTO else 0
 
 
-def make_parts(job: Job, original: Original, steps: Steps) -> Parts:
+def make_artefacts(job: Job, original: Original, steps: Steps) -> ExportArtefacts:
     """Every step that gives files, in order."""
     recipe = job.recipe
     # First, for it is what refuses a definition, or weights, that are not what the recipe says.
@@ -101,7 +101,7 @@ def make_parts(job: Job, original: Original, steps: Steps) -> Parts:
     sets = (original, validation, calibration, selection, graph, reference)
     if calibration is None:
         typed = graph_step(steps, graph, None, recipe, precision=job.precision, scales=job.scales)
-        return Parts(*sets, None, None, typed, ())
+        return ExportArtefacts(*sets, None, None, typed, ())
     quantizer = Quantizer.observe(
         steps, graph, calibration, recipe, precision=job.precision, scales=job.scales
     )
@@ -109,20 +109,22 @@ def make_parts(job: Job, original: Original, steps: Steps) -> Parts:
     # FP16 needs no ranges, only the maxima that say which layers would overflow.
     method = candidates[0].method if candidates else job.method if job.precision == "int8" else "max"
     ranges = quantizer.ranges(method)
-    return Parts(*sets, quantizer, ranges, quantizer.typed(ranges), candidates)
+    return ExportArtefacts(*sets, quantizer, ranges, quantizer.typed(ranges), candidates)
 
 
-def repaired(job: Job, parts: Parts) -> tuple[Job, Parts, Repair]:
+def repaired(job: Job, artefacts: ExportArtefacts) -> tuple[Job, ExportArtefacts, Repair]:
     """What `--repair` came to, and the graph it left."""
-    assert parts.quantizer is not None and parts.ranges is not None and parts.selection is not None
-    found = repair_step(
-        parts.quantizer,
-        parts.ranges,
-        parts.selection,
-        costs=parts.described["costs"],
-        most=job.repair_trials,
-        validation_images=len(parts.validation),
+    assert (
+        artefacts.quantizer is not None and artefacts.ranges is not None and artefacts.selection is not None
     )
-    quantizer = parts.quantizer.with_fp16({each.layer: put_back_reason(each) for each in found.put_back})
-    parts = dataclasses.replace(parts, quantizer=quantizer, typed=quantizer.typed(parts.ranges))
-    return dataclasses.replace(job, recipe=quantizer.recipe), parts, found
+    found = repair_step(
+        artefacts.quantizer,
+        artefacts.ranges,
+        artefacts.selection,
+        costs=artefacts.described["costs"],
+        most=job.repair_trials,
+        validation_images=len(artefacts.validation),
+    )
+    quantizer = artefacts.quantizer.with_fp16({each.layer: put_back_reason(each) for each in found.put_back})
+    artefacts = dataclasses.replace(artefacts, quantizer=quantizer, typed=quantizer.typed(artefacts.ranges))
+    return dataclasses.replace(job, recipe=quantizer.recipe), artefacts, found

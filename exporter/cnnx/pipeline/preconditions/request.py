@@ -10,7 +10,7 @@ from cnnx.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
-class Ahead:
+class Request:
     """What a verb is about to do.
 
     Attributes:
