@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check docs matrix clean
+.PHONY: demo test check docs site matrix clean
 
 # The core, PyTorch's exporter and ONNX Runtime: what an export on a desktop needs.
 .venv/demo.stamp: pyproject.toml
@@ -31,7 +31,7 @@ demo: .venv/demo.stamp  ## LeNet-5 in INT8 on handwritten digits, judged
 test: .venv/test.stamp check build/wheels.stamp  ## every check and every test
 	CNNX_TENSORRT_WHEELS=build/wheels $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-check: .venv/test.stamp  ## style, types, imports, sizes, generated help
+check: .venv/test.stamp  ## style, types, imports, sizes, generated pages, the documentation site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -39,10 +39,14 @@ check: .venv/test.stamp  ## style, types, imports, sizes, generated help
 	$(BIN)/python tools/size_report.py --check
 	$(BIN)/python tools/help_page.py --check
 	$(BIN)/python tools/schemas_page.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 docs: .venv/test.stamp  ## write docs/help.md from the commands, docs/schemas from the types
 	$(BIN)/python tools/help_page.py
 	$(BIN)/python tools/schemas_page.py
+
+site: .venv/test.stamp  ## build/site: the documentation, to be opened from disk
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 matrix: .venv/test.stamp  ## every recipe in every precision, to docs/matrix.md; continues where it stopped
 	$(BIN)/python tools/matrix.py

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _ANYWHERE = inspect.Parameter.POSITIONAL_OR_KEYWORD
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/json.md) instead of tables.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show every layer, warning and flipped image.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, too.")]
 Target = Annotated[str, typer.Option(help="auto, tensorrt, rtx (TensorRT for RTX) or ort (ONNX Runtime).")]

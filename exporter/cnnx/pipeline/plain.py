@@ -13,7 +13,7 @@ from cnnx.bundle import Bundle
 from cnnx.stats import Verdict
 
 JSON_SCHEMA = 2
-"""Of every object `--json` prints; described in docs/json.md."""
+"""Of every object `--json` prints; described in docs/files.md."""
 
 
 def plain(value: Any) -> Any:
