@@ -12,9 +12,9 @@ from cnnx.errors import BundleError
 from cnnx.machine.environment import Environment, Gpu, cpu_model, detect, installed_version, usable_cores
 from cnnx.machine.libcuda import bus_id_by
 from cnnx.machine.packages import Installed, find_cuda
-from tests.again import again
 from tests.doubles.machines import ORIN_NVML, DesktopNvml, orin_nx_jetpack_6, wheels
-from tests.measure.test_power_nvml import TwoGpus
+from tests.doubles.nvml import TwoGpus
+from tests.inputs.again import again
 
 ORIN = {
     "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, "

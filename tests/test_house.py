@@ -5,12 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tools import ROOT
+
 pytest.importorskip("torch", reason="exports need PyTorch")
-ROOT = Path(__file__).resolve().parents[1]
 
 MODEL = '''"""A toy."""
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import onnx
 import pytest
 
 from cnnx.machine.isolated import environment, import_path
-from tests.cli.conftest import tiny_graph
 from tests.doubles import power_trees
-from tests.traps import CHILDREN, set_traps
+from tests.inputs.tiny import tiny_graph
+from tests.inputs.traps import CHILDREN, set_traps
+from tools import ROOT
 
-SOURCES = str(Path(__file__).resolve().parents[1] / "exporter")
+SOURCES = str(ROOT / "exporter")
 
 
 def run(*command, cwd, **variables):

@@ -18,9 +18,8 @@ from cnnx.quant.calibration import Calibration
 from cnnx.record import Record
 from cnnx.report.survey import markdown_from_rows
 from cnnx.store.digests import digest_of_file
-from tests.cli.conftest import tiny_bundle  # noqa: F401
-from tests.damage import WRONG, mutations
 from tests.doubles.rehearsal import rehearsal
+from tests.inputs.damage import WRONG, mutations
 
 SEALABLE = tuple(value for value in WRONG if value != "\ud800")
 LIKENESS = {
@@ -53,7 +52,7 @@ DIAGNOSIS = {
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_bundle, tmp_path_factory):  # noqa: F811
+def whole(tiny_bundle, tmp_path_factory):
     """A bundle with an engine and a record of every kind."""
     path = tmp_path_factory.mktemp("mutated") / "b"
     shutil.copytree(tiny_bundle, path)

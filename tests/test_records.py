@@ -15,13 +15,12 @@ from cnnx.machine.environment import detect
 from cnnx.pipeline.records.verified import records_of
 from cnnx.record import Record, Subject
 from cnnx.store.digests import digest_of_file
-from tests.cli.conftest import cnnx_command, tiny_bundle  # noqa: F401
 
 ORIN = "Jetson AGX Orin"
 
 
 @pytest.fixture
-def bundle(tiny_bundle, tmp_path):  # noqa: F811
+def bundle(tiny_bundle, tmp_path):
     shutil.copytree(tiny_bundle, tmp_path / "b")
     opened = Bundle.open(tmp_path / "b")
     (tmp_path / "plan").write_bytes(b"an engine")
@@ -79,7 +78,7 @@ def test_an_old_record_of_an_engine_counts_by_the_graph_of_its_description(bundl
         ({"date": "2999-01-01T00:00:00.000000+00:00"}, "in the future: 2999"),
     ],
 )
-def test_a_forged_record_is_shown_as_unverified(cnnx_command, bundle, tmp_path, changes, said):  # noqa: F811
+def test_a_forged_record_is_shown_as_unverified(cnnx_command, bundle, tmp_path, changes, said):
     """By inspect on the screen and in JSON, and in every report, never with its verdict."""
     file = add(bundle, **changes)
     before = cnnx.inspect(bundle.path)
@@ -124,7 +123,7 @@ def test_a_record_of_an_engine_that_was_changed_is_unverified(bundle, tmp_path):
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff", b"[" * 100_000, b'{"kind": 1, "kind": 2}', b"3"])
-def test_a_damaged_record_hides_no_other(cnnx_command, bundle, damage):  # noqa: F811
+def test_a_damaged_record_hides_no_other(cnnx_command, bundle, damage):
     whole = len(records_of(bundle).verified)
     (bundle.path / "runs" / "20250101-torn.json").write_bytes(damage)
     code, out, _ = cnnx_command("inspect", bundle.path)

@@ -9,7 +9,6 @@ import schemas_page
 from cnnx.errors import BundleError
 from cnnx.schema import from_plain
 from printed import COMMANDS, printed
-from tests.cli.conftest import cnnx_command, tiny, tiny_bundle  # noqa: F401
 
 
 def test_the_schemas_are_those_of_the_types():
@@ -30,7 +29,7 @@ def test_the_schemas_are_those_of_the_types():
     ],
     ids=lambda command: command[0],
 )
-def test_what_is_printed_is_what_the_schema_says(cnnx_command, tiny_bundle, tmp_path, command):  # noqa: F811
+def test_what_is_printed_is_what_the_schema_says(cnnx_command, tiny_bundle, tmp_path, command):
     shutil.copytree(tiny_bundle, tmp_path / "b")
     arguments = [str(tmp_path / "b") if word == "BUNDLE" else word for word in command]
     _, out, _ = cnnx_command(*arguments, "--json")
@@ -38,7 +37,7 @@ def test_what_is_printed_is_what_the_schema_says(cnnx_command, tiny_bundle, tmp_
     from_plain(printed(COMMANDS[command[0]]), result, where="--json", error=BundleError)
 
 
-def test_what_an_export_printed_is_what_the_schema_says(cnnx_command, tiny, tmp_path):  # noqa: F811
+def test_what_an_export_printed_is_what_the_schema_says(cnnx_command, tiny, tmp_path):
     few = ("--calibration-images", "16", "--validation-images", "16")
     sets = ("--calibration-data", "digits", "--validation-data", "digits")
     _, out, _ = cnnx_command("export", tiny, "--int8", *sets, *few, "--out", tmp_path / "b", "--json")

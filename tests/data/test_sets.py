@@ -15,8 +15,7 @@ from cnnx.data.images import ImageSet
 from cnnx.data.sets import BUILT_IN, open_images
 from cnnx.errors import ImageError, UsageError
 from cnnx.resources import shared_folder
-
-from .pictures import picture
+from tests.inputs.pictures import picture
 
 
 def opened(spec: str | Path, **more: object) -> ImageSet:

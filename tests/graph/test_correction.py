@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graphs import Sketch, images, run
 from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 
@@ -13,6 +12,7 @@ from cnnx.graph.passes.correction import mean_output_error
 from cnnx.graph.passes.qdq import insert_qdq, quantize_weight
 from cnnx.graph.policy.placement import plan_layers, tensors_to_calibrate
 from cnnx.recipe import PrecisionPolicy
+from tests.inputs.graphs import Sketch, images, run
 
 Floats = NDArray[np.float32]
 POLICY = PrecisionPolicy(small_layers="int8", reason="test")

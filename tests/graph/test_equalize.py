@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from graphs import GRAPHS, images, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from cnnx.graph import edit
 from cnnx.graph.passes.channels import channels_of, scale_channels
 from cnnx.graph.passes.equalize import LARGEST, equalize
 from cnnx.graph.passes.observe import MAXIMA, observed_model
+from tests.inputs.graphs import GRAPHS, images, run
 
 
 def channel_maxima(model: ModelProto, x: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

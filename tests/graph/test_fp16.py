@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import GRAPHS, images, maxima_of, ops, run
 from onnx import TensorProto, helper, numpy_helper
 
 from cnnx.errors import GraphError
@@ -14,6 +13,7 @@ from cnnx.graph.passes.fp16 import type_fp16
 from cnnx.graph.passes.qdq import insert_qdq
 from cnnx.graph.policy.placement import plan_layers
 from cnnx.recipe import LayerOverride, PrecisionPolicy
+from tests.inputs.graphs import GRAPHS, images, maxima_of, ops, run
 
 POLICY = PrecisionPolicy(small_layers="int8", reason="test")
 

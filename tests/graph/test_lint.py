@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from graphs import GRAPHS
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
@@ -25,6 +24,7 @@ from cnnx.graph.passes.qdq import insert_qdq
 from cnnx.graph.policy.placement import Scales, plan_layers
 from cnnx.graph.simplify import simplify
 from cnnx.recipe import PrecisionPolicy
+from tests.inputs.graphs import GRAPHS
 
 HALF, INT8 = np.float16, np.int8
 FLOAT16 = TensorProto.FLOAT16

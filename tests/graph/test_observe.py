@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from graphs import GRAPHS, Sketch, images, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from onnx import ModelProto
 from cnnx.errors import GraphError
 from cnnx.graph import edit
 from cnnx.graph.passes.observe import MAXIMA, MEANS, SAMPLE, SAMPLED, observed_model
+from tests.inputs.graphs import GRAPHS, Sketch, images, run
 
 
 def with_all_outputs(model: ModelProto) -> ModelProto:

@@ -1,13 +1,13 @@
 import math
 
 import pytest
-from graphs import GRAPHS, Sketch, images, maxima_of
 from onnx import numpy_helper
 
 from cnnx.errors import RecipeError
 from cnnx.graph.policy.placement import plan_layers, quantized_uses, tensors_to_calibrate
 from cnnx.graph.policy.rules import RULES
 from cnnx.recipe import LayerOverride, PrecisionPolicy
+from tests.inputs.graphs import GRAPHS, Sketch, images, maxima_of
 
 
 def plan(model, x=None, *, precision="int8", scales="fp16", maxima=None, **policy):

@@ -1,7 +1,6 @@
 import numpy as np
 import onnx
 import pytest
-from graphs import GRAPHS, Sketch, images, maxima_of, ops, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -11,6 +10,7 @@ from cnnx.errors import GraphError
 from cnnx.graph.passes.qdq import insert_qdq, quantize_weight, scales_from_amax
 from cnnx.graph.policy.placement import plan_layers, tensors_to_calibrate
 from cnnx.recipe import LayerOverride, PrecisionPolicy
+from tests.inputs.graphs import GRAPHS, Sketch, images, maxima_of, ops, run
 
 KINDS = {"fp16": np.float16, "fp32": np.float32}
 KEEP_ALL = PrecisionPolicy(small_layers="int8", reason="test")

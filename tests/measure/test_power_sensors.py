@@ -10,9 +10,9 @@ from cnnx.errors import EnvironmentLacks
 from cnnx.measure.power import PolledSensor, SensorInfo, Unsupported, board_of, open_sensor, total_of
 from cnnx.measure.power.sensors.ina import find_ina
 from cnnx.measure.power.sensors.rapl import find_rapl
-from tests.again import again
 from tests.doubles import power_trees as trees
 from tests.doubles.power_trees import write
+from tests.inputs.again import again
 
 
 def ina(root: Path) -> PolledSensor:

@@ -11,10 +11,10 @@ from cnnx.measure.power import EnergyMeasurement, EnergyRows, PolledSensor, Unsu
 from cnnx.measure.power.sensors import tegrastats
 from cnnx.measure.power.sensors.ina import find_ina
 from cnnx.measure.power.sensors.tegrastats import RailPower, cross_check, during, mean_power_mw, parse_line
-from tests.again import again
 from tests.doubles.power_trees import orin_nx
+from tests.doubles.rehearsal import Machine
 from tests.doubles.replay import Replay
-from tests.measure.test_power_energy import Machine
+from tests.inputs.again import again
 
 # One line of each release, in its format; values are invented.
 NANO = (

@@ -13,8 +13,8 @@ from cnnx.errors import EnvironmentLacks, UsageError
 from cnnx.measure.power import PolledSensor, Sample, SamplerProcess, SensorInfo, Trace, sample
 from cnnx.measure.power.sensors.sensor import Quantity, Rail, Total, Uncertainty
 from cnnx.measure.power.trace import TraceRows
-from tests.again import again
 from tests.doubles import power_trees as trees
+from tests.inputs.again import again
 
 SECOND = 1_000_000_000
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,7 @@ from cnnx.pipeline.progress import Listener
 from cnnx.pipeline.steps import observation
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.methods import METHODS
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "graph"))
-from graphs import GRAPHS
+from tests.inputs.graphs import GRAPHS
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 

@@ -20,7 +20,7 @@ from cnnx.store.digests import digest_of_file
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 
-from hostile import Counting, scaled_layers
+from tests.inputs.hostile import Counting, scaled_layers
 
 STEP = "each layer alone in INT8"
 

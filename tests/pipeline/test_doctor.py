@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.doubles.machines import ORIN_NVML, DesktopNvml, orin_nx_jetpack_6, thor_jetpack_7, wheels
-from tests.doubles.power_trees import write
-from tests.measure.test_power_nvml import TwoGpus
 
 import cnnx
 from cnnx.cli.machine import print_diagnosis
@@ -22,6 +19,9 @@ from cnnx.pipeline.bench.energy import choose_sampler
 from cnnx.pipeline.doctor.doctor import Diagnosis, ability
 from cnnx.pipeline.doctor.packages import wrong_combinations
 from cnnx.pipeline.plain import plain
+from tests.doubles.machines import ORIN_NVML, DesktopNvml, orin_nx_jetpack_6, thor_jetpack_7, wheels
+from tests.doubles.nvml import TwoGpus
+from tests.doubles.power_trees import write
 
 
 def looked_at(root, nvml=None, have=None) -> Diagnosis:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import edge_graphs
 import onnx
 import pytest
 from PIL import Image
@@ -18,6 +17,7 @@ from cnnx.pipeline.export.calibrate import CalibrateResult
 from cnnx.pipeline.export.result import ExportResult
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.methods import METHODS
+from tests.inputs import edge_graphs
 
 Export = Callable[..., ExportResult]
 

@@ -10,9 +10,6 @@ import shutil
 
 import pytest
 from rich.console import Console
-from tests.cli.conftest import tiny_bundle  # noqa: F401
-from tests.doubles.machines import orin_nx_jetpack_6
-from tests.doubles.rehearsal import info, rehearsal
 
 import cnnx
 from cnnx.bundle import Bundle
@@ -27,10 +24,12 @@ from cnnx.pipeline.plain import plain
 from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.target import open_subject
 from cnnx.record import read_record
+from tests.doubles.machines import orin_nx_jetpack_6
+from tests.doubles.rehearsal import info, rehearsal
 
 
 @pytest.fixture
-def bundle(tiny_bundle, tmp_path):  # noqa: F811
+def bundle(tiny_bundle, tmp_path):
     shutil.copytree(tiny_bundle, tmp_path / "bundle")
     return tmp_path / "bundle"
 

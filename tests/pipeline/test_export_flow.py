@@ -6,7 +6,6 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from tests.doubles.sessions import FakeSession
 
 import cnnx
 from cnnx.bundle import Bundle
@@ -15,6 +14,7 @@ from cnnx.errors import BuildFailed, GraphError, MissingExtra, UsageError
 from cnnx.recipe import read_recipe
 from cnnx.runtimes import get
 from cnnx.stats import Verdict
+from tests.doubles.sessions import FakeSession
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 

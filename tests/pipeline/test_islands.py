@@ -1,6 +1,3 @@
-import sys
-from pathlib import Path
-
 import pytest
 
 from cnnx.graph.inspect import expected_types
@@ -9,9 +6,7 @@ from cnnx.graph.passes.fp16 import type_fp16
 from cnnx.graph.policy.placement import plan_layers
 from cnnx.recipe import LayerOverride, PrecisionPolicy
 from cnnx.runtimes import BuildRequest, get
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "graph"))
-from graphs import GRAPHS
+from tests.inputs.graphs import GRAPHS
 
 
 def test_rtx_keeps_an_fp32_island_in_fp32(tmp_path):

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import onnx
 import pytest
 from PIL import Image
-from tests.cli.conftest import tiny_graph
 
 import cnnx
 from cnnx.errors import (
@@ -25,6 +24,7 @@ from cnnx.errors import (
     WriteFailed,
 )
 from cnnx.resources import shared_folder
+from tests.inputs.tiny import tiny_graph
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 

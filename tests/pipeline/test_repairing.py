@@ -21,7 +21,7 @@ from cnnx.store.cache import Partial
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 
-from hostile import Counting, scaled_layers, shifted_layers
+from tests.inputs.hostile import Counting, scaled_layers, shifted_layers
 
 
 def export(name: str, out: Path, *, equalize: bool = False, images: int = 512, **options: Any) -> Any:

@@ -11,9 +11,6 @@ import shutil
 import onnx
 import pytest
 from rich.console import Console
-from tests.cli.conftest import DIGITS, cnnx_command, tiny_graph  # noqa: F401
-from tests.doubles.imitated_trt import ImitatedBindings
-from tests.doubles.rehearsal import failing, rehearsal
 from typer.testing import CliRunner
 
 import cnnx
@@ -27,6 +24,9 @@ from cnnx.pipeline.plain import plain
 from cnnx.record import Subject, read_record
 from cnnx.runtimes.trt import runtime as trt
 from cnnx.runtimes.trt.runtime import TrtRuntime
+from tests.doubles.imitated_trt import ImitatedBindings
+from tests.doubles.rehearsal import failing, rehearsal
+from tests.inputs.tiny import DIGITS, tiny_graph
 
 DEAD = EnvironmentLacks("the power sampler ended")
 
@@ -53,7 +53,7 @@ def bundles(made, tmp_path):
     return [tmp_path / "b" / "fp16", tmp_path / "b" / "int8"]
 
 
-def test_bundles_take_turns_over_batches_and_what_does_not_fit_is_a_row(bundles, cnnx_command, tmp_path):  # noqa: F811
+def test_bundles_take_turns_over_batches_and_what_does_not_fit_is_a_row(bundles, cnnx_command, tmp_path):
     code, out, _ = cnnx_command(
         "bench", *bundles, "--batch", "2,8", "--seconds", "0.02", "--percentile", "90", "--layers",
         "--target", "ort", "--report", tmp_path / "r.json", "--json",
@@ -87,7 +87,7 @@ def test_bundles_take_turns_over_batches_and_what_does_not_fit_is_a_row(bundles,
     assert kept == [("fp16", 2, True), ("int8", 2, True)] and record.exists()
 
 
-def test_engines_tell_parts_are_judged_and_compared(bundles, monkeypatch, cnnx_command):  # noqa: F811
+def test_engines_tell_parts_are_judged_and_compared(bundles, monkeypatch, cnnx_command):
     """The imitation's kernels take a microsecond and Python queues them: enqueue-bound, and said so."""
     monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(ImitatedBindings("11.4.0.106")))
     for bundle in bundles:
@@ -114,7 +114,7 @@ def test_engines_tell_parts_are_judged_and_compared(bundles, monkeypatch, cnnx_c
     assert "invalid: tiny engine int8, batch 1: queueing takes" in " ".join(out.split())
 
 
-def test_an_engine_says_what_batch_it_is_tuned_for_and_its_memory_is_of(bundles, monkeypatch, cnnx_command):  # noqa: F811
+def test_an_engine_says_what_batch_it_is_tuned_for_and_its_memory_is_of(bundles, monkeypatch, cnnx_command):
     imitation = ImitatedBindings("11.4.0.106")
     monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(imitation))
     usual, small = (cnnx.build(bundles[0], target="tensorrt", opt_batch=n).engines[0] for n in (None, 2))
@@ -136,7 +136,7 @@ def test_an_engine_says_what_batch_it_is_tuned_for_and_its_memory_is_of(bundles,
 def test_engines_of_one_bundle_take_turns_and_int8_stands_beside_its_own_fp16(
     bundles,
     monkeypatch,
-    cnnx_command,  # noqa: F811
+    cnnx_command,
 ):
     monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(ImitatedBindings("11.4.0.106")))
     for bundle in bundles:
@@ -251,7 +251,7 @@ def test_energy_is_measured_of_every_bundle_at_every_batch_one_after_another(bun
     assert [(row["precision"], row["batch"]) for row in rows] == asked
 
 
-def test_a_pass_that_fails_is_a_row_and_the_others_stand(bundles, cnnx_command):  # noqa: F811
+def test_a_pass_that_fails_is_a_row_and_the_others_stand(bundles, cnnx_command):
     options = {"target": "ort", "seconds": 0.01, "percentile": 50}
     power, listener = failing(lambda step: "int8" in step, rehearsal(tick_ms=100), DEAD)
     result = cnnx.bench(bundles, power=power, listener=listener, **options)
@@ -289,7 +289,7 @@ def test_energy_is_of_the_runs_that_latency_is_of(bundles, monkeypatch, cuda_gra
         (["--cuda-graph"], "CUDA graphs are of TensorRT"),
     ],
 )
-def test_what_makes_no_sense_is_refused(bundles, cnnx_command, arguments, word):  # noqa: F811
+def test_what_makes_no_sense_is_refused(bundles, cnnx_command, arguments, word):
     code, _, said = cnnx_command("bench", bundles[0], "--target", "ort", "--seconds", "0.01", *arguments)
     assert code == 2 and word in " ".join(said.split())
 
@@ -305,7 +305,7 @@ def test_a_link_that_leads_back_to_itself_is_no_bundle(bundles, tmp_path):
         cnnx.bench([bundles[0], tmp_path / "loop"])
 
 
-def test_inspect_foretells_memory(bundles, cnnx_command):  # noqa: F811
+def test_inspect_foretells_memory(bundles, cnnx_command):
     code, out, _ = cnnx_command("inspect", bundles[0], "--json")
     predicted = json.loads(out)["result"]["predicted"]
     assert code == 0 and predicted["4"]["io_bytes"] == 4 * predicted["1"]["io_bytes"]
@@ -315,7 +315,7 @@ def test_inspect_foretells_memory(bundles, cnnx_command):  # noqa: F811
 
 
 @pytest.mark.parametrize("asked", ["50", "90", "95"])
-def test_no_percentile_stands_twice_in_a_table(bundles, cnnx_command, asked):  # noqa: F811
+def test_no_percentile_stands_twice_in_a_table(bundles, cnnx_command, asked):
     code, out, _ = cnnx_command("bench", bundles[0], "--seconds", "0.01", "--percentile", asked)
     heads = [cell.strip() for cell in next(line for line in out.splitlines() if "p50 ms" in line).split("┃")]
     assert code == 0 and f"p{asked} ms" in heads and len(heads[1:-1]) == len(set(heads[1:-1]))

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.doubles.imitated_trt import ImitatedBindings
 
 from cnnx.errors import EnvironmentLacks, MissingExtra
 from cnnx.runtimes import BuildOptions, BuildRequest, RunOptions, device
 from cnnx.runtimes.engine import cuda, cudart
 from cnnx.runtimes.engine.cuda import PycudaRuntime
 from cnnx.runtimes.trt.runtime import TrtRuntime
+from tests.doubles.imitated_trt import ImitatedBindings
 
 
 class Driver:

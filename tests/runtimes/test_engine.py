@@ -13,11 +13,11 @@ import types
 
 import numpy as np
 import pytest
-from tests.doubles.host_cuda import HostCuda
 
 from cnnx.errors import BundleError, EnvironmentLacks, ImageError, UsageError
 from cnnx.runtimes import RunOptions
 from cnnx.runtimes.engine.session import EngineSession
+from tests.doubles.host_cuda import HostCuda
 
 
 class Log:

@@ -9,17 +9,16 @@ import tarfile
 import tempfile
 
 import pytest
-from tests.cli.conftest import cnnx_command, tiny_bundle  # noqa: F401
-from tests.doubles.rehearsal import failing, no_sensors, rehearsal
 
 import cnnx
 import devices_page
 from cnnx.errors import BundleError, UsageError, WriteFailed
 from cnnx.pipeline.survey import proof, survey
 from cnnx.pipeline.survey.plan import SurveyPlan
+from tests.doubles.rehearsal import failing, no_sensors, rehearsal
 
 
-def test_the_archive_holds_records_and_the_page_what_was_seen(tiny_bundle, tmp_path):  # noqa: F811
+def test_the_archive_holds_records_and_the_page_what_was_seen(tiny_bundle, tmp_path):
     plan = SurveyPlan(target="ort", seconds=0.01, percentile=50, power=rehearsal(tick_ms=200))
     made = cnnx.prove(tmp_path / "p.tar.gz", bundles=[tiny_bundle], batches=(1, 2), plan=plan)
     assert [row["status"] for row in made.rows] == ["done", "failed"]
@@ -76,7 +75,7 @@ def quick(monkeypatch):
     )
 
 
-def test_a_device_whose_power_nothing_tells_is_no_failure(tiny_bundle, tmp_path, monkeypatch, quick):  # noqa: F811
+def test_a_device_whose_power_nothing_tells_is_no_failure(tiny_bundle, tmp_path, monkeypatch, quick):
     """Energy is asked for without saying so."""
     no_sensors(monkeypatch)
     [row] = cnnx.prove(tmp_path / "p.tar.gz", bundles=[tiny_bundle], batches=[1]).rows
@@ -87,7 +86,7 @@ def test_a_device_whose_power_nothing_tells_is_no_failure(tiny_bundle, tmp_path,
         assert f"| {sensor} | {devices_page.NEVER} |" in seen
 
 
-def test_a_sensor_that_fails_in_its_pass_is_not_seen_and_no_failure_either(tiny_bundle, tmp_path):  # noqa: F811
+def test_a_sensor_that_fails_in_its_pass_is_not_seen_and_no_failure_either(tiny_bundle, tmp_path):
     power, listener = failing(lambda step: step == "energy", rehearsal(), RuntimeError("the driver hangs"))
     plan = SurveyPlan(target="ort", seconds=0.01, percentile=50, power=power)
     archive = tmp_path / "p.tar.gz"
@@ -98,7 +97,7 @@ def test_a_sensor_that_fails_in_its_pass_is_not_seen_and_no_failure_either(tiny_
         assert f"| {sensor} | {devices_page.NEVER} |" in seen
 
 
-def test_a_record_that_a_bundle_brought_from_another_machine_is_no_sensor_of_this_one(tiny_bundle, tmp_path):  # noqa: F811
+def test_a_record_that_a_bundle_brought_from_another_machine_is_no_sensor_of_this_one(tiny_bundle, tmp_path):
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle", ignore=lambda *_: ["runs"])
     plan = SurveyPlan(target="ort", seconds=0.01, percentile=50, power=rehearsal(tick_ms=200))
     cnnx.prove(tmp_path / "here.tar.gz", bundles=[bundle], batches=[1], plan=plan)
@@ -122,7 +121,7 @@ def test_what_is_no_archive_or_no_bundle_is_refused_before_any_work(tmp_path):
 
 
 def test_a_bundle_named_twice_or_a_folder_that_cannot_be_made_is_refused_before_any_work(
-    tiny_bundle,  # noqa: F811
+    tiny_bundle,
     tmp_path,
     monkeypatch,
 ):
@@ -138,7 +137,7 @@ def test_a_bundle_named_twice_or_a_folder_that_cannot_be_made_is_refused_before_
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_damaged_bundle_is_rows_with_a_reason_and_the_archive_is_written(tiny_bundle, tmp_path):  # noqa: F811
+def test_a_damaged_bundle_is_rows_with_a_reason_and_the_archive_is_written(tiny_bundle, tmp_path):
     bundle = shutil.copytree(tiny_bundle, tmp_path / "damaged")
     (bundle / "manifest.json").write_text("{}")
     plan = SurveyPlan(target="ort", seconds=0.01, percentile=50)
@@ -148,7 +147,7 @@ def test_a_damaged_bundle_is_rows_with_a_reason_and_the_archive_is_written(tiny_
     assert len(devices_page.read_proof(archive)["rows"]) == 2
 
 
-def test_a_place_that_cannot_be_written_is_refused_before_any_work(tiny_bundle, tmp_path):  # noqa: F811
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(tiny_bundle, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.tar.gz").mkdir()
     steps = []
@@ -164,7 +163,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(tiny_bundle, 
     assert steps == [] and {path.name for path in tmp_path.iterdir()} == {"file", "folder.tar.gz"}
 
 
-def test_a_proof_that_fails_leaves_its_work_and_says_where(tiny_bundle, tmp_path, monkeypatch):  # noqa: F811
+def test_a_proof_that_fails_leaves_its_work_and_says_where(tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     plan = SurveyPlan(target="ort", seconds=0.01, percentile=50)
     given = {"bundles": [tiny_bundle], "batches": [1], "plan": plan}
@@ -182,7 +181,7 @@ def test_a_proof_that_fails_leaves_its_work_and_says_where(tiny_bundle, tmp_path
     assert list(tmp_path.glob("cnnx-proof-*")) == [left]
 
 
-def test_a_proof_without_any_measurement_is_no_success(tiny_bundle, tmp_path, monkeypatch, cnnx_command):  # noqa: F811
+def test_a_proof_without_any_measurement_is_no_success(tiny_bundle, tmp_path, monkeypatch, cnnx_command):
     command = ["doctor", "--proof", tmp_path / "p.tar.gz", "--bundle", tiny_bundle, "--no-power"]
     command += ["--folder", tmp_path / "work"]
     with monkeypatch.context() as patch:

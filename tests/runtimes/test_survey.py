@@ -10,17 +10,17 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import onnx
 import pytest
-from tests.cli.conftest import cnnx_command, tiny_bundle, tiny_graph  # noqa: F401
-from tests.doubles.rehearsal import failing, no_sensors, rehearsal
 
 import cnnx
 from cnnx.errors import EnvironmentLacks, UsageError
 from cnnx.pipeline.bench.measurement import Unmeasured
 from cnnx.pipeline.survey import survey
+from tests.doubles.rehearsal import failing, no_sensors, rehearsal
+from tests.inputs.tiny import tiny_graph
+from tools import ROOT
 
 PLAN = cnnx.SurveyPlan(target="ort", seconds=0.01, percentile=50, images=16)
 
@@ -76,7 +76,7 @@ def test_every_cell_is_a_row_and_a_stopped_survey_goes_on(tiny, tmp_path):
     assert again.rows == found.rows and steps == []
 
 
-def test_what_makes_no_sense_is_refused_and_costs_no_row_that_is_done(tiny, tmp_path, cnnx_command):  # noqa: F811
+def test_what_makes_no_sense_is_refused_and_costs_no_row_that_is_done(tiny, tmp_path, cnnx_command):
     out = tmp_path / "out"
     usual = {
         "--models": tiny, "--out": out, "--precisions": "fp16", "--batches": "1", "--target": "ort",
@@ -109,7 +109,7 @@ def test_what_makes_no_sense_is_refused_and_costs_no_row_that_is_done(tiny, tmp_
     assert told(out=tmp_path / "file")[0] == 4
 
 
-def test_a_damaged_bundle_is_a_row_a_cell_and_the_others_go_on(tiny_bundle, tmp_path):  # noqa: F811
+def test_a_damaged_bundle_is_a_row_a_cell_and_the_others_go_on(tiny_bundle, tmp_path):
     damaged = shutil.copytree(tiny_bundle, tmp_path / "d1")
     (damaged / "manifest.json").write_text("no manifest")
     found, _ = run([damaged, tiny_bundle], tmp_path / "out")
@@ -177,7 +177,7 @@ def kill(event):
 plan = cnnx.SurveyPlan(target="ort", seconds=0.01, percentile=50, images=16, power={power})
 cnnx.survey([{tiny!r}], out="out", precisions=["fp16"], batches=[1, 2, 4], plan=plan, listener=kill)
 """
-    places = [str(Path(__file__).parents[2]), *sys.path]
+    places = [str(ROOT), *sys.path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, timeout=300)
     assert done.returncode == -signal.SIGKILL
@@ -257,7 +257,7 @@ def test_what_cannot_be_opened_beside_another_is_measured_alone(tiny, tmp_path, 
     assert together == [(1, 2), (1, 1), (2, 2), (2, 1)]
 
 
-def test_two_models_of_one_name_are_refused_before_any_work(tiny, tmp_path, tiny_bundle):  # noqa: F811
+def test_two_models_of_one_name_are_refused_before_any_work(tiny, tmp_path, tiny_bundle):
     (tmp_path / "b").mkdir()
     shutil.copy(tiny, tmp_path / "b" / "tiny.onnx")
     second = str(tmp_path / "b" / "tiny.onnx")
@@ -334,7 +334,7 @@ def test_a_finished_bundle_is_surveyed_again_only_if_it_is_another(tiny, tmp_pat
 def test_finished_bundles_are_judged_and_measured_and_batches_they_lack_are_rows(
     tiny,
     tmp_path,
-    cnnx_command,  # noqa: F811
+    cnnx_command,
 ):
     images = {"calibration_images": 16, "validation_images": 16}
     cnnx.export(tiny, precision="int8", out=tmp_path / "bundle", target="ort", **images)
@@ -423,7 +423,7 @@ def test_a_survey_stopped_in_an_energy_pass_keeps_the_latency_of_all_that_took_t
     assert {energy for _, _, energy, _ in energies(found)} == {"measured"}
 
 
-def test_where_no_sensor_sees_the_device_a_survey_says_so_once(tiny, tmp_path, monkeypatch, cnnx_command):  # noqa: F811
+def test_where_no_sensor_sees_the_device_a_survey_says_so_once(tiny, tmp_path, monkeypatch, cnnx_command):
     no_sensors(monkeypatch)
     command = [
         "survey", "--models", tiny, "--out", tmp_path / "out", "--precisions", "fp16", "--batches", "1,2",

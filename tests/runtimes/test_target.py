@@ -6,7 +6,6 @@ import json
 import shutil
 
 import pytest
-from tests.doubles.imitated_trt import ImitatedBindings, machine
 from typer.testing import CliRunner
 
 import cnnx
@@ -18,6 +17,7 @@ from cnnx.pipeline.target import choose_runtime
 from cnnx.record import read_record
 from cnnx.runtimes.trt import runtime as trt
 from cnnx.runtimes.trt.runtime import TrtRuntime
+from tests.doubles.imitated_trt import ImitatedBindings, machine
 
 torch = pytest.importorskip("torch")
 

@@ -8,7 +8,6 @@ import importlib.util
 import numpy as np
 import onnx
 import pytest
-from tests.doubles.imitated_trt import ORIN, ImitatedBindings, machine
 
 from cnnx.errors import BuildFailed, BundleError, EnvironmentLacks, GraphError, MissingExtra, UsageError
 from cnnx.machine.environment import detect
@@ -16,6 +15,7 @@ from cnnx.runtimes import USUAL, BuildOptions, BuildRequest, RunOptions
 from cnnx.runtimes.trt import runtime as trt
 from cnnx.runtimes.trt.dla import why_no_dla
 from cnnx.runtimes.trt.runtime import TrtRuntime
+from tests.doubles.imitated_trt import ORIN, ImitatedBindings, machine
 
 LAYERS = ("conv1", "conv2", "fc")
 RELEASES = ("10.3.0", "11.4.0.106")

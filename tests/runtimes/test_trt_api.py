@@ -14,12 +14,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.doubles.host_cuda import HostCuda
-from tests.doubles.imitated_trt import Behaviour, module
 
 import api_listing
+from tests.doubles.host_cuda import HostCuda
+from tests.doubles.imitated_trt import Behaviour, module
+from tools import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 LISTINGS = {file.stem: file for file in sorted((Path(__file__).parent / "trt_api").glob("*.pyi"))}
 TENSORRT = [name for name in LISTINGS if not name.startswith("tensorrt_rtx")]
 RTX = [name for name in LISTINGS if name.startswith("tensorrt_rtx")]

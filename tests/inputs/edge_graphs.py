@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 from onnx import ModelProto, numpy_helper
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "graph"))
-from graphs import SIDE, Sketch
+from tests.inputs.graphs import SIDE, Sketch
 
 
 def network(kind: str, value: float = 1.0) -> ModelProto:
