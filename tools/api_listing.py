@@ -5,7 +5,7 @@ python tools/api_listing.py WHEEL_OR_FOLDER [--only FILE.pyi | --only NAME,NAME]
 The bindings' wheel (tensorrt-cu12-bindings, tensorrt-cu13-bindings, tensorrt-rtx-cu13-bindings) is enough:
 it is imported in a process of its own against empty stand-ins for NVIDIA's libraries, compiled here with cc.
 The wheel must be for this Python. With --only, the classes named, or those of an existing listing, are
-listed: that is how tests/runtimes/trt_api is kept small.
+listed: that is how tests/runtimes/engine/trt_api is kept small.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Digests of the graphs cnnx writes, recorded once and compared after every change.
 
-    python tools/golden_graphs.py            compare with tests/golden/graphs.json
+    python tools/golden_graphs.py            compare with tests/pipeline/export/golden_graphs.json
     python tools/golden_graphs.py --write    record them anew, on purpose
 
 Every graph is exported with an empty cache, so nothing an earlier version left can hide a change. The
@@ -27,7 +27,7 @@ import cnnx
 from cnnx.machine.environment import detect, installed_version
 from cnnx.options import Precision
 
-RECORDED = Path(__file__).resolve().parent.parent / "tests" / "golden" / "graphs.json"
+RECORDED = Path(__file__).resolve().parent.parent / "tests" / "pipeline" / "export" / "golden_graphs.json"
 NETWORKS = {"lenet5": "pretrained", "resnet20": "pretrained", "small-levit": "pretrained", "vgg16": "standin"}
 PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
 

@@ -16,6 +16,7 @@ from cnnx.data.sets import BUILT_IN, open_images
 from cnnx.errors import ImageError, UsageError
 from cnnx.resources import shared_folder
 from tests.inputs.pictures import picture
+from tools import ROOT
 
 
 def opened(spec: str | Path, **more: object) -> ImageSet:
@@ -432,7 +433,7 @@ def test_digits_are_made_again_byte_for_byte(tmp_path: Path) -> None:
     from cnnx.resources import shared_folder
 
     shipped = shared_folder("calibration") / "digits" / "digits.npz"
-    tool = Path(__file__).parents[2] / "tools" / "make_digits.py"
+    tool = ROOT / "tools" / "make_digits.py"
     made = tmp_path / "digits.npz"
     subprocess.run([sys.executable, tool, "--out", made], check=True, capture_output=True)
     digest = hashlib.sha256(made.read_bytes()).hexdigest()

@@ -11,10 +11,12 @@ from types import ModuleType
 import pytest
 from rich.console import Console
 
+from tools import ROOT
+
 
 @pytest.fixture
 def matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    path = Path(__file__).parent.parent / "tools" / "matrix.py"
+    path = ROOT / "tools" / "matrix.py"
     spec = importlib.util.spec_from_file_location("matrix", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
