@@ -36,16 +36,16 @@ check: .venv/test.stamp  ## style, types, imports, sizes, generated help
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python tools/size_report.py --check
-	$(BIN)/python tools/help_page.py --check
-	$(BIN)/python tools/schemas_page.py --check
+	$(BIN)/python -m tools.check.size_report --check
+	$(BIN)/python -m tools.docs.help_page --check
+	$(BIN)/python -m tools.docs.schemas_page --check
 
 docs: .venv/test.stamp  ## write docs/help.md from the commands, docs/schemas from the types
-	$(BIN)/python tools/help_page.py
-	$(BIN)/python tools/schemas_page.py
+	$(BIN)/python -m tools.docs.help_page
+	$(BIN)/python -m tools.docs.schemas_page
 
 matrix: .venv/test.stamp  ## every recipe in every precision, to docs/matrix.md; continues where it stopped
-	$(BIN)/python tools/matrix.py
+	$(BIN)/python -m tools.bench.matrix
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,15 +5,15 @@ import shutil
 
 import pytest
 
-import schemas_page
 from cnnx.errors import BundleError
 from cnnx.schema import from_plain
-from printed import COMMANDS, printed
+from tools.docs import schemas_page
+from tools.docs.printed import COMMANDS, printed
 
 
 def test_the_schemas_are_those_of_the_types():
     kept = {file.name: file.read_text(encoding="utf-8") for file in schemas_page.FOLDER.glob("*.json")}
-    assert kept == schemas_page.pages(), "run tools/schemas_page.py"
+    assert kept == schemas_page.pages(), "run make docs"
 
 
 @pytest.mark.parametrize(

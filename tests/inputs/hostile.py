@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-import make_hostile
 from cnnx import models, weights
 from cnnx.graph import edit
 from cnnx.graph.passes.channels import channels_of
 from cnnx.recipe import read_recipe
+from tools.train import hostile
 
 
 def made_of(name: str) -> Any:
@@ -36,7 +36,7 @@ def scaled_layers(name: str) -> set[str]:
     scaled = {layer for place in made_of(name)["rescaled"] for layer in place["layers"]}
     spec = recipe.model
     network = models.build(spec.definition, classes=spec.classes, arguments=spec.arguments)
-    graph = make_hostile.graph_of(network, recipe.input.shape)
+    graph = hostile.graph_of(network, recipe.input.shape)
     groups, constants = channels_of(graph).groups, edit.initializers(graph.graph)
     layers = {n.input[1].rpartition(".")[0]: n for n in graph.graph.node if len(n.input) > 1}
     made = np.concatenate([groups[layers[layer].output[0]] for layer in scaled])

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 import cnnx
-import planted
 from cnnx.bundle import Bundle
 from cnnx.bundle.writing import new_bundle, seal
 from cnnx.errors import BundleError, MissingExtra, UsageError, WeightsError
@@ -18,6 +17,7 @@ from cnnx.pipeline.target import OpenSubject
 from cnnx.pipeline.validate import images_needed
 from cnnx.recipe import FP16_THRESHOLDS, INT8_THRESHOLDS
 from cnnx.stats import Verdict, wilson
+from tools.bench import planted
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 

@@ -1,4 +1,4 @@
-"""The weights that `tools/train_lenet5.py` made and the repository ships."""
+"""The weights that `tools/train/lenet5.py` made and the repository ships."""
 
 from __future__ import annotations
 

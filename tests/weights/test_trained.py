@@ -67,7 +67,10 @@ def test_weights_are_small_and_say_how_they_were_made(name: str) -> None:
     if name in TWINS:
         assert how["from"] == original_of(name).weights.file and places_changed(how)
         return
-    assert how["command"].startswith(f"python tools/train_shapes100.py {name}")
+    command = how["command"].replace(
+        "tools/train_shapes100.py", "-m tools.train.shapes100"
+    )  # as it was called
+    assert command.startswith(f"python -m tools.train.shapes100 {name}")
     right = int(re.match(r"\d+", how["validation"])[0])
     assert recipe.weights.top1 == right / 100
     assert [entry["pictures"] for entry in how["log"]][-1] == how["settings"]["pictures"]

@@ -5,7 +5,7 @@ import pytest
 import cnnx
 from cnnx.runtimes import get
 from cnnx.stats import Verdict
-from golden_graphs import RECORDED, structure
+from tools.check.golden_graphs import RECORDED, structure
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 

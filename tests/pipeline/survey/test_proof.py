@@ -11,11 +11,11 @@ import tempfile
 import pytest
 
 import cnnx
-import devices_page
 from cnnx.errors import BundleError, UsageError, WriteFailed
 from cnnx.pipeline.survey import proof, survey
 from cnnx.pipeline.survey.plan import SurveyPlan
 from tests.doubles.rehearsal import failing, no_sensors, rehearsal
+from tools.docs import devices_page
 
 
 def test_the_archive_holds_records_and_the_page_what_was_seen(tiny_bundle, tmp_path):

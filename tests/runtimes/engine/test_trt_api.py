@@ -1,6 +1,6 @@
 """Every name of TensorRT's bindings that cnnx uses exists in each release it builds with.
 
-trt_api/*.pyi are listings of the real bindings, written by tools/api_listing.py from NVIDIA's wheels. What
+trt_api/*.pyi are listings of the real bindings, by tools/check/api_listing.py from NVIDIA's wheels. What
 our modules use is read off their source: `trt.X.Y`, and what is called on things whose name says what they
 are.
 """
@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-import api_listing
 from tests.doubles.host_cuda import HostCuda
 from tests.doubles.imitated_trt import Behaviour, module
 from tools import ROOT
+from tools.check import api_listing
 
 LISTINGS = {file.stem: file for file in sorted((Path(__file__).parent / "trt_api").glob("*.pyi"))}
 TENSORRT = [name for name in LISTINGS if not name.startswith("tensorrt_rtx")]

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from rich.console import Console
 
-from tools import ROOT
+from tools.bench import matrix
 
 
-@pytest.fixture
-def matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    path = ROOT / "tools" / "matrix.py"
-    spec = importlib.util.spec_from_file_location("matrix", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "RECORDS", tmp_path)
-    return module
+@pytest.fixture(autouse=True)
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrix, "RECORDS", tmp_path)
 
 
 def record(name: str, precision: str, **more: object) -> dict[str, object]:
@@ -34,7 +26,7 @@ def record(name: str, precision: str, **more: object) -> dict[str, object]:
     }  # fmt: skip
 
 
-def test_a_page_has_a_row_a_network_reasons_and_failures(matrix: ModuleType) -> None:
+def test_a_page_has_a_row_a_network_reasons_and_failures() -> None:
     for precision in ("fp32", "int8"):
         matrix.place("lenet5", precision).write_text(json.dumps(record("lenet5", precision)))
     failed = {"name": "lenet5", "precision": "fp16", "failed": "ended by signal 9"}
@@ -46,10 +38,8 @@ def test_a_page_has_a_row_a_network_reasons_and_failures(matrix: ModuleType) -> 
     assert "- lenet5 fp16: ended by signal 9" in page and "3 cells of 1 networks, 1 failed" in page
 
 
-def test_a_cell_that_dies_is_recorded_and_tried_again(
-    matrix: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(matrix, "__file__", str(matrix.RECORDS / "cell.py"))
+def test_a_cell_that_dies_is_recorded_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrix, "PROGRAM", (str(matrix.RECORDS / "cell.py"),))
     cell = matrix.RECORDS / "cell.py"
     cell.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     console = Console(file=sys.stderr)

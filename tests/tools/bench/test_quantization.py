@@ -1,4 +1,4 @@
-"""tools/bench_quant.py: its page from records as cells leave them, and two cells run in earnest."""
+"""tools/bench/quantization: its page from records as cells leave them, and two cells run in earnest."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import bench_quant
-import quant_page
-import quant_records
+from tools.bench.quantization import __main__ as bench
+from tools.bench.quantization import page as pages
+from tools.bench.quantization import records as kept
 
 
 def record(name: str, way: str, right: list[int], **more: object) -> dict[str, object]:
@@ -40,12 +40,12 @@ def record(name: str, way: str, right: list[int], **more: object) -> dict[str, o
 
 @pytest.fixture
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(quant_records, "RECORDS", tmp_path)
+    monkeypatch.setattr(kept, "RECORDS", tmp_path)
     return tmp_path
 
 
 def keep(record: dict[str, object]) -> None:
-    place = quant_records.place(str(record["name"]), str(record["way"]))
+    place = kept.place(str(record["name"]), str(record["way"]))
     place.parent.mkdir(exist_ok=True)
     place.write_text(json.dumps(record))
 
@@ -68,12 +68,12 @@ def test_every_network_is_a_row_won_lost_failed_or_not_run(tmp_path: Path) -> No
     keep(record("resnet20-hostile", "ort-max", half, likeness=low))
     keep(record("vgg16", "plain", [], seconds=4.0, calibration_images=64))
     keep(record("vgg16", "ort-entropy", [], seconds=20.0, calibration_images=32))
-    quant_page.write(quant_records.records(), folder=tmp_path)
+    pages.write(kept.records(), folder=tmp_path)
     page = (tmp_path / "quantization.md").read_text()
 
     accuracy = row_of(page, "## Accuracy", "resnet20")
     assert accuracy[1:5] == ["85.00", "50.00", "-", "**80.00**"]
-    assert accuracy[2 + quant_records.JUDGED.index("modelopt-max")] == "failed"
+    assert accuracy[2 + kept.JUDGED.index("modelopt-max")] == "failed"
     assert "| resnet20 | modelopt-max | ended by signal 9: killed |" in page
     lost = row_of(page, "## Against the best peer", "resnet20")
     assert lost[1] == "ort-max" and lost[2].startswith("-30.00 (") and lost[3] == "worse"
@@ -82,9 +82,7 @@ def test_every_network_is_a_row_won_lost_failed_or_not_run(tmp_path: Path) -> No
     assert won[3:5] == ["not worse", "+28.0"]
     assert "on 1 networks, worse on 1, open on 0; better logits (SQNR) on 1 of 1 twins" in page
     cost = row_of(page, "## What it costs", "vgg16")
-    assert (
-        cost[1 + list(quant_records.WAYS).index("ort-entropy")] == "20.0 (10.0), 256 (of 32 pictures, not 64)"
-    )
+    assert cost[1 + list(kept.WAYS).index("ort-entropy")] == "20.0 (10.0), 256 (of 32 pictures, not 64)"
     assert row_of(page, "## What it costs", "resnet20")[2] == "2.0 (2.0), 256"
     refused = row_of(page, "## What TensorRT would say", "ort-max")
     assert refused[1:3] == ["2", "1"] and refused[-1] == "the parser / refuses it (1)"
@@ -97,7 +95,7 @@ def test_the_difference_is_paired() -> None:
     ours, theirs = [1] * 850 + [0] * 150, [1] * 840 + [0] * 10 + [0] * 145 + [1] * 5
     cells = {way: record("x", way, right) for way, right in (("cnnx", ours), ("ort-max", theirs))}
     cells["ort-entropy"] = record("x", "ort-entropy", [1] * 500 + [0] * 500)
-    gap = quant_records.gap_to_best(cells, "cnnx")
+    gap = kept.gap_to_best(cells, "cnnx")
     assert gap is not None
     difference, interval, peer = gap
     assert (round(difference, 6), peer) == (0.005, "ort-max")
@@ -106,15 +104,15 @@ def test_the_difference_is_paired() -> None:
 
 def test_cells_in_earnest(records: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch", reason="the networks are PyTorch's")
-    monkeypatch.setattr(bench_quant, "CALIBRATION_IMAGES", 16)
-    monkeypatch.setattr(bench_quant, "_LONG", 0.0)
+    monkeypatch.setattr(bench, "CALIBRATION_IMAGES", 16)
+    monkeypatch.setattr(bench, "_LONG", 0.0)
     console = Console(quiet=True)
 
     def fill(*ways: str) -> None:
-        bench_quant.fill(["resnet20"], list(ways), images=64, large=False, again=False, console=console)
+        bench.fill(["resnet20"], list(ways), images=64, large=False, again=False, console=console)
 
     fill("plain", "cnnx", "ort-max")
-    cells = quant_records.records()["resnet20"]
+    cells = kept.records()["resnet20"]
     for way in ("cnnx", "ort-max"):
         found = cells[way]
         assert found["likeness"]["logit_sqnr_db"] > 25 and found["accuracy"] > 0.75
@@ -126,7 +124,7 @@ def test_cells_in_earnest(records: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     # A cell with a record is not run again; one that fails is a record with the last that it said.
     broken = records / "broken.py"
     broken.write_text("import sys\nprint('no more memory', file=sys.stderr)\nsys.exit(3)\n")
-    monkeypatch.setattr(bench_quant, "CELLS", broken)
+    monkeypatch.setattr(bench, "PROGRAM", (str(broken),))
     fill("cnnx", "ort-percentile")
-    cells = quant_records.records()["resnet20"]
+    cells = kept.records()["resnet20"]
     assert "accuracy" in cells["cnnx"] and cells["ort-percentile"]["failed"] == "exit 3: no more memory"

@@ -12,7 +12,7 @@ import pytest
 from cnnx.recipe import read_recipe
 
 torch = pytest.importorskip("torch", reason="training needs PyTorch")
-training = importlib.import_module("train_shapes100")
+training = importlib.import_module("tools.train.shapes100")
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""tensorrt_bindings 10.16.0.72, by tools/api_listing.py."""
+"""tensorrt_bindings 10.16.0.72, by tools/check/api_listing.py."""
 
 class Builder:
     def build_engine_with_config(self, network, config): ...

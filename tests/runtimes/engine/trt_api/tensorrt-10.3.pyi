@@ -1,4 +1,4 @@
-"""tensorrt_bindings 10.3.0, by tools/api_listing.py."""
+"""tensorrt_bindings 10.3.0, by tools/check/api_listing.py."""
 
 class Builder:
     def build_serialized_network(self, network, config): ...

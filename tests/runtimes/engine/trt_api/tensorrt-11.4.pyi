@@ -1,4 +1,4 @@
-"""tensorrt_bindings 11.4.0.106, by tools/api_listing.py."""
+"""tensorrt_bindings 11.4.0.106, by tools/check/api_listing.py."""
 
 class Builder:
     def build_engine_with_config(self, network, config): ...

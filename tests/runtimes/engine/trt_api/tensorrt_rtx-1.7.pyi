@@ -1,4 +1,4 @@
-"""tensorrt_rtx_bindings 1.7.1.116, by tools/api_listing.py."""
+"""tensorrt_rtx_bindings 1.7.1.116, by tools/check/api_listing.py."""
 
 class Builder:
     def build_serialized_network(self, network, config): ...

@@ -1,6 +1,7 @@
 """cnnx side by side with onnxruntime.quantization and ModelOpt, in one run: docs/quantization.md.
 
-python tools/bench_quant.py [--names PATTERN] [--ways PATTERN] [--images N] [--large] [--again] [--page-only]
+python -m tools.bench.quantization [--names PATTERN] [--ways PATTERN] [--images N] [--large] [--again]
+    [--page-only]
 
 Every way gets the same FP32 graph and the same calibration pictures, and works in a process of its own. What
 it leaves is judged on the validation pictures, put through cnnx's linter and, where TensorRT for RTX is
@@ -18,6 +19,7 @@ import dataclasses
 import datetime
 import fnmatch
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -31,7 +33,6 @@ import onnx
 from numpy.typing import NDArray
 from rich.console import Console
 
-import quant_page
 from cnnx import runtimes
 from cnnx.agreement import compare, top_k
 from cnnx.data.crops import Crops
@@ -53,10 +54,12 @@ from cnnx.pipeline.steps.reference import reference_step
 from cnnx.recipe import Recipe, read_recipe
 from cnnx.runtimes import BuildRequest
 from cnnx.store.files import atomic_file
-from quant_records import LARGE, ROOT, WAYS, networks, place, recorded, records
+from tools import ROOT
+from tools.bench.quantization import page
+from tools.bench.quantization.records import LARGE, WAYS, networks, place, recorded, records
 
 VENV = ROOT / "build" / "modelopt-venv"
-CELLS = ROOT / "tools" / "quant_cells.py"
+PROGRAM = ("-m", "tools.bench.quantization.ways")
 
 # PyTorch is capped as in pyproject.toml: later ones may come with CUDA.
 MODELOPT = ("nvidia-modelopt[onnx]==0.47.0", "torch>=2.10,<2.14")
@@ -140,7 +143,7 @@ def _calibration_pixels(ground: Ground, way: str) -> NDArray[np.uint8]:
 
 
 def quantize(ground: Ground, way: str, folder: Path, out: Path) -> dict[str, Any]:
-    """Run quant_cells.py once.
+    """Run ways.py once.
 
     Raises:
         RuntimeError: it failed; the last that it said.
@@ -166,8 +169,11 @@ def quantize(ground: Ground, way: str, folder: Path, out: Path) -> dict[str, Any
             "report": str(report),
         }
         (folder / "work.json").write_text(json.dumps(work), encoding="utf-8")
-        command = [python, str(CELLS), way, str(folder / "work.json")]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=scratch)
+        command = [python, *PROGRAM, way, str(folder / "work.json")]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=scratch, env=environment
+        )
     if done.returncode or not report.is_file():
         said = [line for line in done.stderr.splitlines() if line.strip()]
         ending = f"ended by signal {-done.returncode}" if done.returncode < 0 else f"exit {done.returncode}"
@@ -307,8 +313,8 @@ def main() -> None:
     found = records()
     if not found:
         parser.error("there are no records yet: leave out --page-only")
-    quant_page.write(found, folder=ROOT / "docs")
-    console.print(f"docs/{quant_page.PAGE} and docs/{quant_page.PICTURE}: {len(found)} networks")
+    page.write(found, folder=ROOT / "docs")
+    console.print(f"docs/{page.PAGE} and docs/{page.PICTURE}: {len(found)} networks")
 
 
 if __name__ == "__main__":

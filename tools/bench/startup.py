@@ -1,6 +1,6 @@
 """How long `cnnx --help` takes beside an empty Typer app: whole processes, in turns, medians and their ratio.
 
-python tools/bench_startup.py [--runs 15]
+python -m tools.bench.startup [--runs 15]
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Quantizes one FP32 graph one way, in a process of its own, and says what that cost.
 
-python tools/quant_cells.py WAY WORK.json
+python -m tools.bench.quantization.ways WAY WORK.json
 
-tools/bench_quant.py runs it, ModelOpt's ways with the Python of a venv that has no cnnx: each way imports
+The benchmark runs it, ModelOpt's ways with the Python of a venv that has no cnnx: each way imports
 its own packages only. WORK.json names the graph, the pictures, where the INT8 graph and the report go.
 """
 

@@ -1,6 +1,6 @@
 """What the self-test catches and what it lets pass: docs/selftest.md.
 
-python tools/bench_selftest.py [NETWORK ...]
+python -m tools.bench.selftest [NETWORK ...]
 
 Each network is exported in each precision. Sound engines are its graph with noise drawn anew in each repeat,
 once of FP16's size at every computed tensor (FP32's for an FP32 bundle) and once four times that. Noise is
@@ -24,7 +24,6 @@ import onnx
 from numpy.typing import NDArray
 
 import cnnx
-import planted
 from cnnx.bundle import Bundle
 from cnnx.bundle.manifest import recipe_of
 from cnnx.data.normalize import normalize
@@ -32,8 +31,9 @@ from cnnx.machine.environment import cpu_model
 from cnnx.record import Subject
 from cnnx.runtimes import get
 from cnnx.selftest import SelfTest, self_test
+from tools import ROOT
+from tools.bench import planted
 
-ROOT = Path(__file__).resolve().parent.parent
 RECORDS, PAGE = ROOT / "build" / "selftest", ROOT / "docs" / "selftest.md"
 NETWORKS = ("lenet5", "resnet20", "small-levit")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -164,7 +164,7 @@ def page(records: list[dict[str, Any]]) -> str:
 
 HEAD = """# What the self-test catches
 
-Written by `python tools/bench_selftest.py`; do not edit. {machine}; 200 images for each bundle.
+Written by `python -m tools.bench.selftest`; do not edit. {machine}; 200 images for each bundle.
 
 `cnnx validate` holds an engine to the logits that the bundle's own graph gave at export. A margin
 is the distance in dB from the limit of the check that is nearest to failing, or failed by most.

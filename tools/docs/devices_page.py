@@ -1,6 +1,6 @@
 """docs/devices.md: what cnnx has run on, from the archives that owners of devices sent back.
 
-python tools/devices_page.py [--archives FOLDER] [--check]
+python -m tools.docs.devices_page [--archives FOLDER] [--check]
 
 Archives are made by `cnnx doctor --proof FILE.tar.gz` and lie in docs/devices/. What no archive shows has a
 row that says so. With --check the page is compared, and nothing is written.
@@ -17,11 +17,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cells import table
 from cnnx.measure.power.sensors.boards import BOARDS
 from cnnx.pipeline.survey.proof import SCHEMA
+from tools import ROOT
+from tools.bench.cells import table
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "devices.md"
 ARCHIVES = ROOT / "docs" / "devices"
 NEVER = "never run on hardware"
@@ -43,7 +43,7 @@ JETPACK = ("6.1", "6.2", "7.0", "7.1", "7.2")
 
 _HEAD = """# Devices
 
-What cnnx has run on, made by tools/devices_page.py from archives that owners of devices sent back. Yours
+What cnnx has run on, made by tools/docs/devices_page.py from archives that owners of devices sent back. Yours
 counts:
 
 ```

@@ -1,6 +1,6 @@
 """How large the code is: lines a file and a function. With --check, too large fails the build.
 
-python tools/size_report.py [--check]
+python -m tools.check.size_report [--check]
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import argparse
 import ast
 import statistics
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools import ROOT
+
 FILE_LINES, FUNCTION_LINES = 450, 70
 
 

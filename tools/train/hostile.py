@@ -1,6 +1,6 @@
 """Make the hostile twins of the trained networks: the same function in FP32, cruel to INT8 and some to FP16.
 
-`python tools/make_hostile.py` (or some of the twins' names) writes recipes/weights/<name>-<start of its
+`python -m tools.train.hostile` (or some of the twins' names) writes recipes/weights/<name>-<start of its
 SHA-256>.safetensors and prints the lines to set in the recipes. Half a minute each; equal inputs give equal
 bytes.
 
@@ -48,7 +48,7 @@ from cnnx.graph.simplify import foldable_layer, simplify
 from cnnx.models.levit import Block, LeViT
 from cnnx.recipe import Recipe, read_recipe
 from cnnx.resources import shared_folder
-from shipping import ship
+from tools.train.shipping import ship
 
 Kind = Literal["channels", "parts", "branches"]
 Maxima = Mapping[str, NDArray[np.float64]]
@@ -258,7 +258,7 @@ def make(name: str, twin: Twin) -> None:
         raise SystemExit(f"{name}: the logits differ by {difference:.1e} of the largest")
     print(f"{name}: {', '.join(changed)}; logits differ by {difference:.1e}")
     made = {
-        "by": f"cnnx, tools/make_hostile.py {name}",
+        "by": f"cnnx, tools/train/hostile.py {name}",
         "from": found.origin.partition(":")[0],
         **changed,
     }

@@ -1,6 +1,6 @@
 """Write docs/schemas/*.json from the types that files are read by. With --check, a stale one fails the build.
 
-python tools/schemas_page.py [--check]
+python -m tools.docs.schemas_page [--check]
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from cnnx.quant.calibration import CalibrationFile
 from cnnx.recipe import Recipe
 from cnnx.record import Record
 from cnnx.schema import fields_of
-from printed import COMMANDS, printed
+from tools import ROOT
+from tools.docs.printed import COMMANDS, printed
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "schemas"
+FOLDER = ROOT / "docs" / "schemas"
 
 
 def _keys_of(kind: Any) -> type:
@@ -146,7 +147,7 @@ def main() -> int:
             file.write_text(text, encoding="utf-8")
     gone = [file.name for file in FOLDER.glob("*.json") if file.name not in pages()]
     if check and (stale or gone):
-        print(f"docs/schemas is stale: {', '.join([*stale, *gone])}; run tools/schemas_page.py")
+        print(f"docs/schemas is stale: {', '.join([*stale, *gone])}; run make docs")
         return 1
     for name in gone:
         (FOLDER / name).unlink()

@@ -1,6 +1,6 @@
 """docs/show.md: the commands' own screens on the machine that this runs on, so far as it has what they need.
 
-python tools/show_page.py
+python -m tools.docs.show_page
 
 Takes about five minutes on two cores. The machine should have nothing else to do.
 """
@@ -14,13 +14,15 @@ import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "show.md"
+from tools import ROOT
+
+PAGE = ROOT / "docs" / "show.md"
 _WIDTH = 130
 
 _HEAD = """# What it looks like
 
-Screens of the commands, as `python tools/show_page.py` caught them{where}. Latencies here are a CPU's: they
-say nothing of a GPU, INT8's least of all, as ONNX Runtime runs Q/DQ graphs unfused.
+Screens of the commands, as `python -m tools.docs.show_page` caught them{where}. Latencies here are a CPU's:
+they say nothing of a GPU, INT8's least of all, as ONNX Runtime runs Q/DQ graphs unfused.
 [measuring.md](measuring.md) says how they were measured, [devices.md](devices.md) what has run on GPUs and
 Jetsons.
 """

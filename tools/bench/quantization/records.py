@@ -1,4 +1,4 @@
-"""What tools/bench_quant.py runs, where its records lie, and what follows from the records of one network."""
+"""What is run, where its records lie, and what follows from the records of one network."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from cnnx.recipe import read_recipe, recipe_names
 from cnnx.stats import Interval, Paired
+from tools import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "build" / "quantization"
 
 Record = dict[str, Any]

@@ -1,7 +1,7 @@
 """Digests of the graphs cnnx writes, recorded once and compared after every change.
 
-    python tools/golden_graphs.py            compare with tests/pipeline/export/golden_graphs.json
-    python tools/golden_graphs.py --write    record them anew, on purpose
+    python -m tools.check.golden_graphs            compare with tests/pipeline/export/golden_graphs.json
+    python -m tools.check.golden_graphs --write    record them anew, on purpose
 
 Every graph is exported with an empty cache, so nothing an earlier version left can hide a change. The
 scales of an INT8 graph come from floating-point inference, whose last bits depend on the processor and
@@ -26,8 +26,9 @@ import onnx
 import cnnx
 from cnnx.machine.environment import detect, installed_version
 from cnnx.options import Precision
+from tools import ROOT
 
-RECORDED = Path(__file__).resolve().parent.parent / "tests" / "pipeline" / "export" / "golden_graphs.json"
+RECORDED = ROOT / "tests" / "pipeline" / "export" / "golden_graphs.json"
 NETWORKS = {"lenet5": "pretrained", "resnet20": "pretrained", "small-levit": "pretrained", "vgg16": "standin"}
 PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
 

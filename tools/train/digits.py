@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
+from tools import ROOT
+
 VALIDATION = 800
 SEED = 1998
-DEFAULT = Path(__file__).resolve().parent.parent / "calibration" / "digits" / "digits.npz"
+DEFAULT = ROOT / "calibration" / "digits" / "digits.npz"
 
 
 def held_out(labels: NDArray[np.int64], count: int) -> NDArray[np.bool_]:

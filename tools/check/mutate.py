@@ -1,9 +1,9 @@
 """Changes one line at a time in a copy of the tree, and counts the changes that the tests notice.
 
-python tools/mutate.py [--each 4] [--modules 'graph/*'] [--seed 0] [--survivors]
+python -m tools.check.mutate [--each 4] [--modules 'graph/*'] [--seed 0] [--survivors]
 
-A run that was stopped goes on: build/mutants.json holds what was tried. tools/mutate.toml says which tests
-hold a module, and which changes no test can notice, with the reason. Exit code 1: something survived.
+A run that was stopped goes on: build/mutants.json holds what was tried. mutate.toml says which tests hold a
+module, and which changes no test can notice, with the reason. Exit code 1: something survived.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from typing import Any
 
 import pytest
 
-from mutations import Mutation, differs, mutations
+from tools import ROOT
+from tools.check.mutations import Mutation, differs, mutations
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path("exporter") / "cnnx"
 JOURNAL = ROOT / "build" / "mutants.json"
 _COPIED = ("exporter", "tests", "tools", "recipes", "calibration", "pyproject.toml")
@@ -80,6 +80,8 @@ class Tree:
         sys.path[:0] = [str(self.folder / "exporter"), str(self.folder)]
         os.environ |= {"PYTHONPATH": sys.path[0], "PYTHONDONTWRITEBYTECODE": "1"}
         sys.dont_write_bytecode = True
+        for name in [name for name in sys.modules if name.partition(".")[0] == "tools"]:
+            del sys.modules[name]  # tests import the copy's
         options = ["-x", "-n0", "-m", "not slow", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
         sys.exit(pytest.main([*options, f"--basetemp={self.folder / 'tmp'}", *tests]))
 

@@ -1,6 +1,6 @@
 """Write a listing of TensorRT's Python API: classes, enums with their members, methods with their arguments.
 
-python tools/api_listing.py WHEEL_OR_FOLDER [--only FILE.pyi | --only NAME,NAME] > listing.pyi
+python -m tools.check.api_listing WHEEL_OR_FOLDER [--only FILE.pyi | --only NAME,NAME] > listing.pyi
 
 The bindings' wheel (tensorrt-cu12-bindings, tensorrt-cu13-bindings, tensorrt-rtx-cu13-bindings) is enough:
 it is imported in a process of its own against empty stand-ins for NVIDIA's libraries, compiled here with cc.
@@ -25,6 +25,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tools import ROOT
+
 # What the bindings' shared object asks of NVIDIA's libraries (its undefined C symbols).
 _SYMBOLS = (
     "createInferBuilder_INTERNAL",
@@ -47,8 +49,9 @@ _SIGNATURE = re.compile(r"^(\w+)\((.*)\)(?: -> .*)?$")
 
 def listing(place: Path, only: Sequence[str] = ()) -> str:
     """The listing of a wheel, or of the folder that holds the package, made in a process of its own."""
-    command = [sys.executable, __file__, str(place), "--only", ",".join(only), "--here"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-m", "tools.check.api_listing", str(place.resolve())]
+    command += ["--only", ",".join(only), "--here"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise RuntimeError(f"{place.name} cannot be listed: {done.stderr.strip()}")
     return done.stdout
@@ -93,7 +96,7 @@ def stand_ins(sonames: Sequence[str], folder: Path) -> list[Path]:
 
 def describe(module: ModuleType, only: Sequence[str] = ()) -> str:
     """The listing of an imported module."""
-    lines = [f'"""{module.__name__} {module.__version__}, by tools/api_listing.py."""']
+    lines = [f'"""{module.__name__} {module.__version__}, by tools/check/api_listing.py."""']
     for name in sorted(only or (name for name in dir(module) if not name.startswith("_"))):
         value = getattr(module, name, None)
         if inspect.isclass(value):

@@ -1,6 +1,6 @@
 """Ways to simplify an ONNX graph or to convert its operator set, and the process that runs one of them.
 
-`bench_simplify.py` starts it: `python tools/simplifiers.py NAME` takes a line with two files, a source and a
+`python -m tools.bench.simplify` starts it: simplifiers NAME takes a line with two files, a source and a
 target, from standard input, again and again, and says how long each took and how much memory grew.
 """
 

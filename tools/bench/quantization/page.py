@@ -1,4 +1,4 @@
-"""docs/quantization.md and its picture, from the records that tools/bench_quant.py left."""
+"""docs/quantization.md and its picture, from the records of the cells."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cells import table as markdown
 from cnnx.stats import Verdict
-from quant_records import (
+from tools.bench.cells import table as markdown
+from tools.bench.quantization.records import (
     JUDGED,
     LARGE,
     MOST_WORSE,
@@ -41,7 +41,7 @@ Every way below was given the same FP32 graph (exported and simplified by cnnx, 
 the same {calibration} calibration pictures, and worked in a process of its own. Each graph was judged by ONNX
 Runtime as it is written (`session.disable_quant_qdq=1`), on {images} validation pictures of `shapes100`.
 Networks whose names end with `-hostile`, `-parts` or `-branches` compute what the network before them
-computes, with channels scaled inside ([how](trained.md)). By `python tools/bench_quant.py`.
+computes, with channels scaled inside ([how](trained.md)). By `python -m tools.bench.quantization`.
 {machine}; {dates}; {versions}.
 
 {ways}

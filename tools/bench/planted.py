@@ -1,6 +1,6 @@
 """Faults planted into graphs and images, and sound graphs with the noise that two runtimes show.
 
-Used by bench_selftest.py and by the self-test's own tests.
+Used by tools/bench/selftest.py and by the self-test's own tests.
 """
 
 from __future__ import annotations

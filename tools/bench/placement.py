@@ -1,6 +1,6 @@
 """What each choice of placement costs and buys, measured: docs/placement.md.
 
-python tools/bench_placement.py [--names PATTERN] [--again] [--page-only]
+python -m tools.bench.placement [--names PATTERN] [--again] [--page-only]
 
 Every trained network is quantized by the rules of `cnnx.graph.policy.rules` and with one choice changed at a
 time, channels equalized, and judged beside its original. Twins that only have other channel scales are left
@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-import cells
 from cnnx import runtimes
 from cnnx.agreement import compare
 from cnnx.graph.policy.rules import RULES
@@ -32,8 +31,9 @@ from cnnx.pipeline.steps.original import open_original
 from cnnx.recipe import read_recipe, recipe_names
 from cnnx.stats import Paired
 from cnnx.store.digests import digest_of_file
+from tools import ROOT
+from tools.bench import cells
 
-ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "build" / "placement"
 PAGE = ROOT / "docs" / "placement.md"
 WHY = "measured in docs/placement.md"
@@ -118,7 +118,7 @@ missing.
 
 {measured_rows}
 
-Measured on ONNX Runtime's CPU provider by `python tools/bench_placement.py`. {measured}{missing}
+Measured on ONNX Runtime's CPU provider by `python -m tools.bench.placement`. {measured}{missing}
 """
 
 

@@ -1,6 +1,6 @@
 """Train the LeNet-5 that ships, on the training digits only, and judge it once on those held out.
 
-`python tools/train_lenet5.py` writes recipes/weights/lenet5-<start of its SHA-256>.safetensors and
+`python -m tools.train.lenet5` writes recipes/weights/lenet5-<start of its SHA-256>.safetensors and
 prints the lines to set in recipes/lenet5.toml. Half a minute on two cores. The settings were checked by
 `--folds 5`, cross-validation inside the training digits; the held-out ones took no part in that.
 Equal seeds give equal weights on one machine with one PyTorch; elsewhere, weights as good.
@@ -25,7 +25,7 @@ from cnnx.data.sets import open_images
 from cnnx.models.lenet import lenet5
 from cnnx.recipe import Recipe, parse_recipe
 from cnnx.resources import shared_folder
-from shipping import report, ship
+from tools.train.shipping import report, ship
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def main() -> None:
     right = count_right(network, held_out, truth)
     accuracy = report("held out", right, len(truth))
     made = {
-        "by": "cnnx, tools/train_lenet5.py",
+        "by": "cnnx, tools/train/lenet5.py",
         "data": "997 training digits of the set `digits` (UCI, E. Alpaydin and C. Kaynak, CC BY 4.0)",
         "settings": asdict(settings),
         "held_out": accuracy,

@@ -1,8 +1,8 @@
 """Our simplifier beside onnxscript's, onnx_ir's passes and onnxslim, on files as users export them.
 
-    python tools/bench_simplify.py FOLDER                build the files there, run every tool, print a table
-    python tools/bench_simplify.py FOLDER --export int8  also take every result through cnnx to an RTX build
-    python tools/bench_simplify.py FOLDER --convert      the version converters, all to operator set 20
+    python -m tools.bench.simplify FOLDER                build the files there, run every tool, print a table
+    python -m tools.bench.simplify FOLDER --export int8  also take every result through cnnx to an RTX build
+    python -m tools.bench.simplify FOLDER --convert      the version converters, all to operator set 20
 
 Needs the [export], [cpu] and [rtx] extras and `pip install --no-deps timm torchvision onnxslim colorama
 onnx-shape-inference`. Every tool works in two processes of its own with different hash seeds, file by file in
@@ -28,8 +28,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from simplifiers import CONVERTERS, TOOLS
-from user_networks import build
+from tools.bench.simplify.networks import build
+from tools.bench.simplify.simplifiers import CONVERTERS, TOOLS
 
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 _TOLERANCE = 1e-4
@@ -40,7 +40,7 @@ class Worker:
 
     def __init__(self, tool: str, seed: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("simplifiers.py")), tool],
+            [sys.executable, "-m", "tools.bench.simplify.simplifiers", tool],
             env={**os.environ, "PYTHONHASHSEED": seed},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -15,8 +15,9 @@ from PIL import Image, ImageDraw
 from cnnx.data.builtin.shapes100 import CLASS_NAMES, draw_batch, labels_of
 from cnnx.data.builtin.shapes100_fields import SHAPES, TEXTURES
 from cnnx.data.builtin.shapes100_paint import ARRANGEMENTS
+from tools import ROOT
 
-DEFAULT = Path(__file__).resolve().parent.parent / "docs" / "shapes100.png"
+DEFAULT = ROOT / "docs" / "shapes100.png"
 SIZE, ENLARGED = 32, 2
 CELL = SIZE * ENLARGED
 LEFT, TOP, GAP = 60, 32, 6

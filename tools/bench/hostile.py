@@ -1,6 +1,6 @@
 """What INT8 costs the trained networks and their hostile twins, by calibration method: docs/trained.md.
 
-python tools/bench_hostile.py [--names PATTERN] [--again] [--page-only]
+python -m tools.bench.hostile [--names PATTERN] [--again] [--page-only]
 
 Every network is calibrated and judged as `cnnx export --int8` does it. Each cell
 leaves a record in build/hostile/; cells with a record are not run again, so a stopped run continues.
@@ -26,15 +26,15 @@ from rich.console import Console
 from safetensors import safe_open
 from scipy import stats  # type: ignore[import-untyped]
 
-import cells
 import cnnx
 from cnnx.bundle import Bundle
 from cnnx.graph import edit
 from cnnx.recipe import read_recipe, recipe_names
 from cnnx.resources import shared_folder
-from train_shapes100 import AGAIN
+from tools import ROOT
+from tools.bench import cells
+from tools.train.shapes100 import AGAIN
 
-ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "build" / "hostile"
 PAGE = ROOT / "docs" / "trained.md"
 PICTURE = ROOT / "docs" / "trained.svg"
@@ -184,8 +184,8 @@ TEXT = """\
 # Trained networks and their hostile twins
 
 Seven small networks are trained on `shapes100` ([contact sheet](shapes100.png)) and ship with their weights;
-`python tools/train_shapes100.py` makes them anew. Each has a twin that computes the same function in FP32,
-with channels scaled up and down inside it (`python tools/make_hostile.py`); in one more only the parts of
+`python -m tools.train.shapes100` makes them anew. Each has a twin that computes the same function in FP32,
+with channels scaled up and down inside it (`python -m tools.train.hostile`); in one more only the parts of
 concatenations are scaled (`-parts`), in another constants are shifted from one side of sums to the other
 (`-branches`). They are the ground that calibration, placement and repair are judged on. What INT8 costs them
 today, with {calibration} calibration pictures, judged on {validation:,} validation pictures:
@@ -199,7 +199,7 @@ first class is the original's, *SQNR* that of the logits in dB. *max* and *entro
 (`--no-equalize`); *equalized* is what `cnnx export --int8 --method auto` does: channels are equalized, and
 held-out pictures choose the method. *FP32 islands* are layers left in FP32 because their activations leave
 FP16, *in INT8* the share of the multiply-adds, both for *max*. The graph ran on ONNX Runtime's CPU
-provider, by `python tools/bench_hostile.py`.
+provider, by `python -m tools.bench.hostile`.
 {measured}{missing}
 
 ## How they were trained
@@ -240,7 +240,8 @@ def training_rows() -> Iterator[list[str]]:
         file = shared_folder("recipes") / "weights" / recipe.weights.file
         with safe_open(file, "pt") as weights:
             made = json.loads(weights.metadata()["made"])
-        if "command" in made:
+        if "command" in made:  # of weights older than this folder by the file's name then
+            command = made["command"].replace("tools/train_shapes100.py", "-m tools.train.shapes100")
             yield [
                 name,
                 f"{recipe.model.parameters:,}",
@@ -248,7 +249,7 @@ def training_rows() -> Iterator[list[str]]:
                 f"{made['settings']['pictures']:,}",
                 made["validation"].partition("right: ")[2],
                 f"{made['minutes']:.0f}",
-                f"`{made['command']}`",
+                f"`{command}`",
             ]
 
 

@@ -1,6 +1,6 @@
 """Every recipe in every precision, from its definition to an engine, and what came out: docs/matrix.md.
 
-python tools/matrix.py [--names PATTERN] [--again] [--jobs N] [--table-only]
+python -m tools.bench.matrix [--names PATTERN] [--again] [--jobs N] [--table-only]
 
 Weights are stand-ins, so nothing is judged: what is shown is that each network goes the whole way, what
 quantization does to its logits, and what the steps cost. Each cell runs in a process of its own and leaves
@@ -35,10 +35,11 @@ from cnnx.graph.inspect import int8_share, left_out
 from cnnx.machine.environment import cpu_model
 from cnnx.recipe import read_recipe, recipe_from_dict
 from cnnx.runtimes import get
+from tools import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "build" / "matrix"
 PAGE = ROOT / "docs" / "matrix.md"
+PROGRAM = ("-m", "tools.bench.matrix")
 PRECISIONS = ("fp32", "fp16", "int8")
 CALIBRATION_IMAGES, VALIDATION_IMAGES, SM = 16, 8, 86
 ENOUGH = 0.95  # share of the multiply-adds in INT8 below which a reason is due
@@ -123,7 +124,7 @@ def fill_network(name: str, precisions: Sequence[str], *, jobs: int, console: Co
     """Run a network's cells, each in a process of its own; they share a cache, which then goes."""
     with tempfile.TemporaryDirectory(dir=RECORDS) as cache:
         for precision in precisions:
-            command = [sys.executable, __file__, "--cell", name, precision, "--jobs", str(jobs)]
+            command = [sys.executable, *PROGRAM, "--cell", name, precision, "--jobs", str(jobs)]
             environment = {**os.environ, "CNNX_CACHE": cache}
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
             if done.returncode:

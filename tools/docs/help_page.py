@@ -1,6 +1,6 @@
 """Write docs/help.md from the commands' own parameters. With --check, a stale page fails the build.
 
-python tools/help_page.py [--check]
+python -m tools.docs.help_page [--check]
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from typer.main import get_command
 
 from cnnx.cli.app import app
+from tools import ROOT
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "help.md"
+PAGE = ROOT / "docs" / "help.md"
 
 
 def page() -> str:

@@ -1,6 +1,6 @@
 """Train a network that ships on the drawn pictures of `shapes100`, and judge it once on those for validation.
 
-`python tools/train_shapes100.py resnet20` (several names: one after the other; none: all of them) writes
+`python -m tools.train.shapes100 resnet20` (several names: one after the other; none: all of them) writes
 recipes/weights/<name>-<start of its SHA-256>.safetensors and prints the lines to set in the recipe. Every
 picture is drawn anew, so none is seen twice. A stopped run continues from build/training/<name>.pt, written
 every minute or so. The selection pictures show on the way how far it is; the validation pictures are read
@@ -9,7 +9,7 @@ once, at the end.
 Equal seeds give equal pictures in equal order everywhere. Equal threads on one processor repeat a run to the
 digit; another number of them, or another processor, rounds sums differently, and then a run ends where
 another seed might have ended. How far that is: --seed trains with other first weights in another order,
-ships nothing, and keeps the accuracy in tools/trained_again.json (docs/trained.md).
+ships nothing, and keeps the accuracy in tools/train/trained_again.json (docs/trained.md).
 
 Matrix products run in bfloat16 where --bfloat16 says so: 1.5 to 1.8 times as fast on a CPU that has them (not
 with depthwise convolutions), slower on others.
@@ -39,10 +39,11 @@ from cnnx.data.normalize import normalize
 from cnnx.machine.environment import cpu_model
 from cnnx.recipe import Recipe, read_recipe
 from cnnx.resources import shared_folder
-from shipping import report, ship
+from tools import ROOT
+from tools.train.shipping import report, ship
 
-CHECKPOINTS = Path(__file__).resolve().parent.parent / "build" / "training"
-AGAIN = Path(__file__).resolve().parent / "trained_again.json"
+CHECKPOINTS = ROOT / "build" / "training"
+AGAIN = Path(__file__).with_name("trained_again.json")
 DRAWN_AT_ONCE = 2048  # divisible by the batch; also what is shuffled
 EVERY = 10  # such parts between two lines of the log, and two checkpoints
 
@@ -219,8 +220,8 @@ def finish(recipe: Recipe, settings: Settings, run: Run) -> None:
     right, n = count_right(run.network, recipe, "validation", LENGTHS["validation"]), LENGTHS["validation"]
     accuracy = report(f"{recipe.name}, validation", right, n)
     made = {
-        "by": "cnnx, tools/train_shapes100.py",
-        "command": " ".join(["python tools/train_shapes100.py", *sys.argv[1:]]),
+        "by": "cnnx, tools/train/shapes100.py",
+        "command": " ".join(["python -m tools.train.shapes100", *sys.argv[1:]]),
         "data": f"{settings.pictures} training pictures of `shapes100`, generator {VERSION}, each once",
         "settings": asdict(settings),
         "validation": accuracy,

@@ -1,6 +1,6 @@
 """What a calibration pass costs beside plain inference of the same pictures; how far a sample moves ranges.
 
-python tools/bench_calibration.py [NETWORK] [--images N,N] [--ranges]
+python -m tools.bench.calibration [NETWORK] [--images N,N] [--ranges]
 
 Stand-in weights where none ship, pictures of `deadleaves`. Each pass runs in its own process, in turn, at
 batch 1; the ratio of their times is printed, and the peak memory of each process. With --ranges, the ranges
@@ -110,7 +110,8 @@ def costs(name: str, graph: Path, images: int, console: Console) -> None:
     found: dict[str, list[dict[str, Any]]] = {"plain": [], "calibration, all methods": []}
     for _ in range(2):
         for kind, runs in found.items():
-            command = [sys.executable, __file__, name, "--images", str(images), "--pass", kind, str(graph)]
+            command = [sys.executable, "-m", "tools.bench.calibration", name]
+            command += ["--images", str(images), "--pass", kind, str(graph)]
             runs.append(
                 json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             )
