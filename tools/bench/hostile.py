@@ -9,7 +9,6 @@ leaves a record in build/hostile/; cells with a record are not run again, so a s
 from __future__ import annotations
 
 import fnmatch
-import functools
 import json
 import math
 import statistics
@@ -32,10 +31,12 @@ from cnnx.graph import edit
 from cnnx.recipe import read_recipe, recipe_names
 from cnnx.resources import shared_folder
 from tools import ROOT
-from tools.bench import cells
+from tools.bench.measured import here_and_now, where_measured
+from tools.markdown import table
+from tools.resumable import Record, Records, asked_for, fill, one_by_one
 from tools.train.shapes100 import AGAIN
 
-RECORDS = ROOT / "build" / "hostile"
+RECORDS = Records(ROOT / "build" / "hostile")
 PAGE = ROOT / "docs" / "trained.md"
 PICTURE = ROOT / "docs" / "trained.svg"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -88,6 +89,7 @@ def run_cell(name: str, variant: str) -> dict[str, Any]:
             "islands": sum(layer["precision"] == "fp32" for layer in bundle.manifest.layers),
             "largest": max(maxima_of(bundle).values()),
             "joints": list(joints(bundle)),
+            **here_and_now(),
         }
 
 
@@ -114,14 +116,12 @@ def joints(bundle: Bundle) -> Iterator[tuple[str, str, list[float]]]:
             yield node.name, node.op_type, [maxima[part] for part in parts]
 
 
-def records() -> dict[str, dict[str, cells.Record]]:
+def records() -> dict[str, dict[str, Record]]:
     """network -> variant -> record, of the networks that have all."""
-    found = {name: cells.read(RECORDS, [f"{name}-{v}" for v in VARIANTS]) for name in networks()}
-    return {
-        name: dict(zip(VARIANTS, by_cell.values(), strict=True))
-        for name, by_cell in found.items()
-        if len(by_cell) == len(VARIANTS)
+    found = {
+        name: {v: record for v in VARIANTS if (record := RECORDS.get(f"{name}-{v}"))} for name in networks()
     }
+    return {name: by_variant for name, by_variant in found.items() if len(by_variant) == len(VARIANTS)}
 
 
 def accuracy_rows(found: dict[str, dict[str, dict[str, Any]]]) -> Iterator[list[str]]:
@@ -279,11 +279,11 @@ def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
         missing=f" Not measured yet: {missing}." if missing else "",
         calibration=CALIBRATION_IMAGES,
         validation=VALIDATION_IMAGES,
-        accuracy=cells.table(ACCURACY, accuracy_rows(found)),
-        training=cells.table(TRAINING, training_rows(), left=(0, 4, 6)),
-        again=cells.table(TRAINED_AGAIN, again_rows(), left=(0, 2, 4)),
-        joints=cells.table(JOINTS, joint_rows(found), left=(0, 1, 5)),
-        measured=cells.where_measured(every),
+        accuracy=table(ACCURACY, accuracy_rows(found)),
+        training=table(TRAINING, training_rows(), left=(0, 4, 6)),
+        again=table(TRAINED_AGAIN, again_rows(), left=(0, 2, 4)),
+        joints=table(JOINTS, joint_rows(found), left=(0, 1, 5)),
+        measured=where_measured(every),
     )
 
 
@@ -311,16 +311,13 @@ def draw(found: dict[str, dict[str, dict[str, Any]]]) -> None:
 
 def main() -> None:
     """Fill the cells, write the page and the picture."""
-    parser, options = cells.options(__doc__)
+    parser = asked_for(__doc__)
+    options = parser.parse_args()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     if not options.page_only:
-        wanted = {
-            f"{name}-{variant}": functools.partial(run_cell, name, variant)
-            for name in networks()
-            for variant in VARIANTS
-            if fnmatch.fnmatch(name, options.names)
-        }
-        cells.fill(RECORDS, wanted, again=options.again, console=console)
+        names = fnmatch.filter(networks(), options.names)
+        cells = {f"{name}-{variant}": (name, variant) for name in names for variant in VARIANTS}
+        fill(RECORDS, one_by_one(cells, run_cell), again=options.again, console=console)
     found = records()
     if not found:
         parser.error("there are no records yet: leave out --page-only, or give another pattern")

@@ -1,6 +1,6 @@
 """Every recipe in every precision, from its definition to an engine, and what came out: docs/matrix.md.
 
-python -m tools.bench.matrix [--names PATTERN] [--again] [--jobs N] [--table-only]
+python -m tools.bench.matrix [--names PATTERN] [--again] [--jobs N] [--page-only]
 
 Weights are stand-ins, so nothing is judged: what is shown is that each network goes the whole way, what
 quantization does to its logits, and what the steps cost. Each cell runs in a process of its own and leaves
@@ -9,10 +9,10 @@ a record in build/matrix/; cells with a record are not run again, so a stopped r
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import datetime
 import fnmatch
+import functools
+import itertools
 import json
 import os
 import subprocess
@@ -20,7 +20,6 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +34,11 @@ from cnnx.graph.inspect import int8_share, left_out
 from cnnx.machine.environment import cpu_model
 from cnnx.recipe import read_recipe, recipe_from_dict
 from cnnx.runtimes import get
-from tools import ROOT
+from tools import ROOT, resumable
+from tools.markdown import table
+from tools.resumable import Record, Records
 
-RECORDS = ROOT / "build" / "matrix"
+RECORDS = Records(ROOT / "build" / "matrix")
 PAGE = ROOT / "docs" / "matrix.md"
 PROGRAM = ("-m", "tools.bench.matrix")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -45,7 +46,7 @@ CALIBRATION_IMAGES, VALIDATION_IMAGES, SM = 16, 8, 86
 ENOUGH = 0.95  # share of the multiply-adds in INT8 below which a reason is due
 
 
-def run_cell(name: str, precision: Any, *, jobs: int) -> dict[str, Any]:
+def run_cell(name: str, precision: Any, *, jobs: int) -> Record:
     """One network in one precision: exported, linted, built, run and measured, in this process."""
     builds = get("rtx").missing() is None
     with tempfile.TemporaryDirectory() as folder:
@@ -106,54 +107,47 @@ def cells(pattern: str) -> Iterator[tuple[str, str]]:
             yield from ((name, precision) for precision in PRECISIONS)
 
 
-def fill(pattern: str, *, again: bool, jobs: int, console: Console) -> None:
-    """Run the cells that have no record yet, so many networks at a time."""
-    RECORDS.mkdir(parents=True, exist_ok=True)
-    wanted: dict[str, list[str]] = {}
-    for name, precision in cells(pattern):
-        if again or not is_done(name, precision):
-            wanted.setdefault(name, []).append(precision)
-    with ThreadPoolExecutor(jobs) as pool:
-        done = [pool.submit(fill_network, n, wanted[n], jobs=jobs, console=console) for n in wanted]
-        for number, network in enumerate(as_completed(done), start=1):
-            network.result()
-            console.print(f"{number} of {len(wanted)} networks")
-
-
-def fill_network(name: str, precisions: Sequence[str], *, jobs: int, console: Console) -> None:
-    """Run a network's cells, each in a process of its own; they share a cache, which then goes."""
-    with tempfile.TemporaryDirectory(dir=RECORDS) as cache:
-        for precision in precisions:
+def run_network(wanted: Sequence[str], *, jobs: int) -> Iterator[tuple[str, Record]]:
+    """A network's cells, each in a process of its own; they share a cache, which then goes."""
+    RECORDS.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=RECORDS.folder) as cache:
+        for cell in wanted:
+            name, _, precision = cell.rpartition("-")
             command = [sys.executable, *PROGRAM, "--cell", name, precision, "--jobs", str(jobs)]
             environment = {**os.environ, "CNNX_CACHE": cache}
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
             if done.returncode:
                 said = done.stderr.strip().splitlines() or [f"ended by signal {-done.returncode}"]
-                record = {"name": name, "precision": precision, "failed": said[-1]}
+                yield cell, {"name": name, "precision": precision, "failed": said[-1]}
             else:
-                record = json.loads(done.stdout)
-            draft = place(name, precision).with_suffix(".part")
-            draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            draft.replace(place(name, precision))
-            said = record.get("failed") or f"{record['seconds']:.0f} s, error {record['error']:.1e}"
-            console.print(f"{name} {precision}: {said}", markup=False)
+                yield cell, json.loads(done.stdout)
 
 
-def place(name: str, precision: str) -> Path:
-    return RECORDS / f"{name}-{precision}.json"
+def fill(pattern: str, *, again: bool, jobs: int, console: Console) -> None:
+    """Run the cells that have no record yet, or one of a failure; so many networks at a time."""
+    run = functools.partial(run_network, jobs=jobs)
+    networks = itertools.groupby(cells(pattern), key=lambda cell: cell[0])
+    resumable.fill(
+        RECORDS,
+        [([f"{name}-{precision}" for _, precision in of], run) for name, of in networks],
+        again=again,
+        console=console,
+        done=lambda record: "failed" not in record,
+        in_words=in_words,
+        jobs=jobs,
+    )
 
 
-def is_done(name: str, precision: str) -> bool:
-    """Whether a cell has a record, and not one of a failure."""
-    return place(name, precision).is_file() and "failed" not in json.loads(place(name, precision).read_text())
+def in_words(record: Record) -> str:
+    return record.get("failed") or f"{record['seconds']:.0f} s, error {record['error']:.1e}"
 
 
-def records() -> dict[str, dict[str, dict[str, Any]]]:
+def records() -> dict[str, dict[str, Record]]:
     """network -> precision -> record, of the cells that have one."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    found: dict[str, dict[str, Record]] = {}
     for name, precision in cells("*"):
-        with contextlib.suppress(FileNotFoundError):
-            found.setdefault(name, {})[precision] = json.loads(place(name, precision).read_text())
+        if record := RECORDS.get(f"{name}-{precision}"):
+            found.setdefault(name, {})[precision] = record
     return found
 
 
@@ -171,7 +165,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def row(name: str, by_precision: dict[str, dict[str, Any]]) -> list[str]:
+def row(name: str, by_precision: dict[str, Record]) -> list[str]:
     whole = {p: r for p, r in by_precision.items() if "failed" not in r}
     any_record = next(iter(whole.values()), {})
     int8 = whole.get("int8", {})
@@ -181,7 +175,7 @@ def row(name: str, by_precision: dict[str, dict[str, Any]]) -> list[str]:
             return f"{whole[precision]['error']:.1e}"
         return "failed" if precision in by_precision else ""
 
-    def milliseconds(record: dict[str, Any], key: str) -> str:
+    def milliseconds(record: Record, key: str) -> str:
         return f"{record[key] / 1e6:.1f}" if record.get(key) else ""
 
     return [
@@ -199,7 +193,7 @@ def row(name: str, by_precision: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
+def page(found: dict[str, dict[str, Record]]) -> str:
     """docs/matrix.md."""
     done = [record for by_precision in found.values() for record in by_precision.values()]
     failed = [record for record in done if "failed" in record]
@@ -216,9 +210,7 @@ def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
         f"Weights are stand-ins ({CALIBRATION_IMAGES} calibration pictures, {VALIDATION_IMAGES} to compare):",
         LEGEND,
         "",
-        f"| {' | '.join(COLUMNS)} |",
-        f"|---|{'---:|' * (len(COLUMNS) - 1)}",
-        *(f"| {' | '.join(row(name, by_precision))} |" for name, by_precision in found.items()),
+        table(COLUMNS, (row(name, by_precision) for name, by_precision in found.items())),
         "",
         *exceptions(found),
     ]
@@ -228,7 +220,7 @@ def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def exceptions(found: dict[str, dict[str, dict[str, Any]]]) -> Iterator[str]:
+def exceptions(found: dict[str, dict[str, Record]]) -> Iterator[str]:
     yield f"## Less than {ENOUGH:.0%} in INT8"
     yield ""
     yield "The reason that keeps most multiply-adds out, as the manifest gives it:"
@@ -241,10 +233,7 @@ def exceptions(found: dict[str, dict[str, dict[str, Any]]]) -> Iterator[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--names", default="*", help="shell pattern of the networks to run")
-    parser.add_argument("--again", action="store_true", help="run cells that have a record, too")
-    parser.add_argument("--table-only", action="store_true", help="write the page from the records there are")
+    parser = resumable.asked_for(__doc__)
     parser.add_argument("--jobs", type=int, default=1, help="networks at a time; more blur the times")
     parser.add_argument(
         "--cell", nargs=2, metavar=("NAME", "PRECISION"), help="run one cell, print its record"
@@ -258,14 +247,14 @@ def main() -> int:
             return error.exit_code
         return 0
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 220)
-    if not options.table_only:
+    if not options.page_only:
         fill(options.names, again=options.again, jobs=options.jobs, console=console)
     found = records()
     PAGE.write_text(page(found), encoding="utf-8")
-    table = Table(*COLUMNS, title=f"{PAGE.name}: {len(found)} networks", title_justify="left")
+    shown = Table(*COLUMNS, title=f"{PAGE.name}: {len(found)} networks", title_justify="left")
     for name, by_precision in found.items():
-        table.add_row(*row(name, by_precision))
-    console.print(table)
+        shown.add_row(*row(name, by_precision))
+    console.print(shown)
     failed = any("failed" in r for by_precision in found.values() for r in by_precision.values())
     return 1 if failed else 0
 

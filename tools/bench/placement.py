@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,9 +31,11 @@ from cnnx.recipe import read_recipe, recipe_names
 from cnnx.stats import Paired
 from cnnx.store.digests import digest_of_file
 from tools import ROOT
-from tools.bench import cells
+from tools.bench.measured import here_and_now, where_measured
+from tools.markdown import table
+from tools.resumable import Record, Records, asked_for, fill, one_by_one
 
-RECORDS = ROOT / "build" / "placement"
+RECORDS = Records(ROOT / "build" / "placement")
 PAGE = ROOT / "docs" / "placement.md"
 WHY = "measured in docs/placement.md"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -53,7 +54,7 @@ def networks() -> list[str]:
     return [name for name in names if not name.endswith("-hostile")]
 
 
-def run_cell(name: str, variant: str) -> cells.Record:
+def run_cell(name: str, variant: str) -> Record:
     """One network placed one way, and judged."""
     recipe = read_recipe(name)
     recipe = dataclasses.replace(
@@ -90,6 +91,7 @@ def run_cell(name: str, variant: str) -> cells.Record:
         "only_engine": int(np.sum(~right[0] & right[1])),
         "neither": int(np.sum(~right[0] & ~right[1])),
         **dataclasses.asdict(likeness),
+        **here_and_now(),
     }
 
 
@@ -122,7 +124,7 @@ Measured on ONNX Runtime's CPU provider by `python -m tools.bench.placement`. {m
 """
 
 
-def measured_rows(found: dict[str, cells.Record]) -> Iterator[list[str]]:
+def measured_rows(found: dict[str, Record]) -> Iterator[list[str]]:
     """A row a cell whose graph is not that of the rules as they are."""
     for record in found.values():
         ruled = found.get(cell(record["name"], "as ruled"))
@@ -151,27 +153,24 @@ def cell(name: str, variant: str) -> str:
 
 def main() -> None:
     """Fill the cells, write the page."""
-    parser, options = cells.options(__doc__)
+    parser = asked_for(__doc__)
+    options = parser.parse_args()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     every = {cell(name, variant): (name, variant) for name in networks() for variant in VARIANTS}
     if not options.page_only:
-        wanted = {
-            key: functools.partial(run_cell, *of)
-            for key, of in every.items()
-            if fnmatch.fnmatch(of[0], options.names)
-        }
-        cells.fill(RECORDS, wanted, again=options.again, console=console)
-    found = cells.read(RECORDS, every)
+        wanted = {key: of for key, of in every.items() if fnmatch.fnmatch(of[0], options.names)}
+        fill(RECORDS, one_by_one(wanted, run_cell), again=options.again, console=console)
+    found = RECORDS.among(every)
     if not found:
         parser.error("there are no records yet: leave out --page-only, or give another pattern")
     missing = ", ".join(name for name in networks() if cell(name, "as ruled") not in found)
     rules = ([f"`{rule.name}`", rule.because] for rule in {r.name: r for r in RULES}.values())
     PAGE.write_text(
         TEXT.format(
-            rules=cells.table(("rule", "because"), rules, left=(0, 1)),
-            measured_rows=cells.table(COLUMNS, measured_rows(found), left=(0, 1)),
+            rules=table(("rule", "because"), rules, left=(0, 1)),
+            measured_rows=table(COLUMNS, measured_rows(found), left=(0, 1)),
             missing=f" Not measured yet: {missing}." if missing else "",
-            measured=cells.where_measured(found.values()),
+            measured=where_measured(found.values()),
             calibration=CALIBRATION_IMAGES,
             validation=VALIDATION_IMAGES,
         ),

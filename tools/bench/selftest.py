@@ -11,7 +11,6 @@ for each bundle goes to build/selftest/; bundles with a record are not run again
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 from collections import defaultdict
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from rich.console import Console
 
 import cnnx
 from cnnx.bundle import Bundle
@@ -33,8 +33,9 @@ from cnnx.runtimes import get
 from cnnx.selftest import SelfTest, self_test
 from tools import ROOT
 from tools.bench import planted
+from tools.resumable import Records, fill, one_by_one
 
-RECORDS, PAGE = ROOT / "build" / "selftest", ROOT / "docs" / "selftest.md"
+RECORDS, PAGE = Records(ROOT / "build" / "selftest"), ROOT / "docs" / "selftest.md"
 NETWORKS = ("lenet5", "resnet20", "small-levit")
 PRECISIONS = ("fp32", "fp16", "int8")
 NEIGHBOURS = {"resnet20": "plain20", "small-levit": "resnet20"}
@@ -126,7 +127,7 @@ def run(name: str, precision: str) -> dict[str, Any]:
 
 def exported(name: str, precision: Any, weights: str = "pretrained", method: str | None = None) -> Bundle:
     """A bundle, made once."""
-    place = RECORDS / "bundles" / "-".join(filter(None, (name, precision, weights, method)))
+    place = RECORDS.folder / "bundles" / "-".join(filter(None, (name, precision, weights, method)))
     options: dict[str, Any] = {"method": method} if method else {}
     return cnnx.export(
         name, precision=precision, weights=weights, target="ort", out=place, validation_images=200, **options
@@ -197,16 +198,10 @@ def main() -> None:
     """Run what has no record, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("networks", nargs="*", default=NETWORKS)
-    asked = parser.parse_args()
-    RECORDS.mkdir(parents=True, exist_ok=True)
-    records = []
-    for name in asked.networks:
-        for precision in PRECISIONS:
-            file = RECORDS / f"{name}-{precision}.json"
-            if not file.is_file():
-                file.write_text(json.dumps(run(name, precision)), encoding="utf-8")
-            records.append(json.loads(file.read_text(encoding="utf-8")))
-            PAGE.write_text(page(records), encoding="utf-8")
+    names = parser.parse_args().networks
+    cells = {f"{name}-{precision}": (name, precision) for name in names for precision in PRECISIONS}
+    fill(RECORDS, one_by_one(cells, run), again=False, console=Console(highlight=False))
+    PAGE.write_text(page(list(RECORDS.among(cells).values())), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import contextlib
 import fnmatch
 import hashlib
 import importlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -29,6 +28,7 @@ import pytest
 
 from tools import ROOT
 from tools.check.mutations import Mutation, differs, mutations
+from tools.resumable import Records
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,7 +36,7 @@ else:
     import tomli as tomllib
 
 PACKAGE = Path("exporter") / "cnnx"
-JOURNAL = ROOT / "build" / "mutants.json"
+JOURNAL = Records(ROOT / "build")
 _COPIED = ("exporter", "tests", "tools", "recipes", "calibration", "pyproject.toml")
 _LOADED_ONCE = ("hypothesis", "numpy", "onnx", "onnxruntime", "torch")
 
@@ -117,7 +117,7 @@ def attempts(
 ) -> Iterator[tuple[Mutation, bool]]:
     """Each change with whether the tests notice it, as the journal has it or as is now found."""
     source, limit = tree.source(module), 0.0
-    journal = json.loads(JOURNAL.read_text("utf-8")) if JOURNAL.is_file() else {}
+    journal = JOURNAL.get("mutants") or {}
     for one in chosen:
         changed = one.applied(source)
         key = f"{module} {hashlib.sha256(changed).hexdigest()[:16]}"
@@ -129,7 +129,7 @@ def attempts(
                 limit = 20 + 4 * (time.monotonic() - start)
             with tree.changed(module, changed):
                 journal[key] = tree.fails(tests, limit=limit)
-            JOURNAL.write_text(json.dumps(journal, indent=1) + "\n", encoding="utf-8")
+            JOURNAL.keep("mutants", journal)
         yield one, journal[key]
 
 
@@ -141,7 +141,6 @@ def main() -> int:
     parser.add_argument("--survivors", action="store_true", help="try again what no test noticed")
     options = parser.parse_args()
     table = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-    JOURNAL.parent.mkdir(exist_ok=True)
     for name in _LOADED_ONCE:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)

@@ -20,7 +20,7 @@ from typing import Any
 from cnnx.measure.power.sensors.boards import BOARDS
 from cnnx.pipeline.survey.proof import SCHEMA
 from tools import ROOT
-from tools.bench.cells import table
+from tools.markdown import table
 
 PAGE = ROOT / "docs" / "devices.md"
 ARCHIVES = ROOT / "docs" / "devices"

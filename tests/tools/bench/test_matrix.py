@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -10,11 +9,12 @@ import pytest
 from rich.console import Console
 
 from tools.bench import matrix
+from tools.resumable import Records
 
 
 @pytest.fixture(autouse=True)
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matrix, "RECORDS", tmp_path)
+    monkeypatch.setattr(matrix, "RECORDS", Records(tmp_path))
 
 
 def record(name: str, precision: str, **more: object) -> dict[str, object]:
@@ -28,9 +28,9 @@ def record(name: str, precision: str, **more: object) -> dict[str, object]:
 
 def test_a_page_has_a_row_a_network_reasons_and_failures() -> None:
     for precision in ("fp32", "int8"):
-        matrix.place("lenet5", precision).write_text(json.dumps(record("lenet5", precision)))
+        matrix.RECORDS.keep(f"lenet5-{precision}", record("lenet5", precision))
     failed = {"name": "lenet5", "precision": "fp16", "failed": "ended by signal 9"}
-    matrix.place("lenet5", "fp16").write_text(json.dumps(failed))
+    matrix.RECORDS.keep("lenet5-fp16", failed)
     page = matrix.page(matrix.records())
     row = "| lenet5 | 416,520 | 1.0e-06 | failed | 1.0e-06 | 30.0 | 50.0% | 2 of 3 | 1.0 |  | 2.0 | 6 | 512 |"
     assert row in page.splitlines()
@@ -38,9 +38,11 @@ def test_a_page_has_a_row_a_network_reasons_and_failures() -> None:
     assert "- lenet5 fp16: ended by signal 9" in page and "3 cells of 1 networks, 1 failed" in page
 
 
-def test_a_cell_that_dies_is_recorded_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matrix, "PROGRAM", (str(matrix.RECORDS / "cell.py"),))
-    cell = matrix.RECORDS / "cell.py"
+def test_a_cell_that_dies_is_recorded_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = tmp_path / "cell.py"
+    monkeypatch.setattr(matrix, "PROGRAM", (str(cell),))
     cell.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     console = Console(file=sys.stderr)
     matrix.fill("lenet5", again=False, jobs=2, console=console)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,10 @@ import pytest
 from rich.console import Console
 
 from tools.bench.quantization import __main__ as bench
+from tools.bench.quantization import cells as measuring
 from tools.bench.quantization import page as pages
 from tools.bench.quantization import records as kept
+from tools.resumable import Records
 
 
 def record(name: str, way: str, right: list[int], **more: object) -> dict[str, object]:
@@ -40,14 +41,12 @@ def record(name: str, way: str, right: list[int], **more: object) -> dict[str, o
 
 @pytest.fixture
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(kept, "RECORDS", tmp_path)
+    monkeypatch.setattr(kept, "RECORDS", Records(tmp_path))
     return tmp_path
 
 
 def keep(record: dict[str, object]) -> None:
-    place = kept.place(str(record["name"]), str(record["way"]))
-    place.parent.mkdir(exist_ok=True)
-    place.write_text(json.dumps(record))
+    kept.RECORDS.keep(f"{record['name']}/{record['way']}", record)
 
 
 def row_of(page: str, heading: str, start: str) -> list[str]:
@@ -104,8 +103,8 @@ def test_the_difference_is_paired() -> None:
 
 def test_cells_in_earnest(records: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch", reason="the networks are PyTorch's")
-    monkeypatch.setattr(bench, "CALIBRATION_IMAGES", 16)
-    monkeypatch.setattr(bench, "_LONG", 0.0)
+    monkeypatch.setattr(measuring, "CALIBRATION_IMAGES", 16)
+    monkeypatch.setattr(measuring, "_LONG", 0.0)
     console = Console(quiet=True)
 
     def fill(*ways: str) -> None:
@@ -124,7 +123,7 @@ def test_cells_in_earnest(records: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     # A cell with a record is not run again; one that fails is a record with the last that it said.
     broken = records / "broken.py"
     broken.write_text("import sys\nprint('no more memory', file=sys.stderr)\nsys.exit(3)\n")
-    monkeypatch.setattr(bench, "PROGRAM", (str(broken),))
+    monkeypatch.setattr(measuring, "PROGRAM", (str(broken),))
     fill("cnnx", "ort-percentile")
     cells = kept.records()["resnet20"]
     assert "accuracy" in cells["cnnx"] and cells["ort-percentile"]["failed"] == "exit 3: no more memory"

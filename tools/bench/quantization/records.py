@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +10,10 @@ from numpy.typing import NDArray
 from cnnx.recipe import read_recipe, recipe_names
 from cnnx.stats import Interval, Paired
 from tools import ROOT
+from tools.resumable import Record, Records
 
-RECORDS = ROOT / "build" / "quantization"
+RECORDS = Records(ROOT / "build" / "quantization")
 
-Record = dict[str, Any]
 Cells = dict[str, Record]
 """way -> record, of one network."""
 
@@ -48,29 +45,13 @@ def networks() -> list[str]:
     return sorted(name for name in recipe_names() if read_recipe(name).validation.data == "shapes100")
 
 
-def place(name: str, way: str) -> Path:
-    """Where a cell's record lies."""
-    return RECORDS / name / f"{way}.json"
-
-
-def recorded(name: str, way: str, *, images: int) -> bool:
-    """Whether a cell has a record, judged on so many pictures."""
-    try:
-        record = json.loads(place(name, way).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return bool(record["images"] == images)
-
-
 def records() -> dict[str, Cells]:
     """network -> way -> record, small networks first; of networks that have any."""
-    found: dict[str, Cells] = {}
-    for name in (*networks(), *LARGE):
-        files = {way: place(name, way) for way in WAYS}
-        known = {way: json.loads(file.read_text()) for way, file in files.items() if file.is_file()}
-        if known:
-            found[name] = known
-    return found
+    found = {
+        name: {way: record for way in WAYS if (record := RECORDS.get(f"{name}/{way}"))}
+        for name in (*networks(), *LARGE)
+    }
+    return {name: cells for name, cells in found.items() if cells}
 
 
 def gap_to_best(cells: Cells, way: str) -> tuple[float, Interval, str] | None:
