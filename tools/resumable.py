@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 Record = dict[str, Any]
 Group = tuple[Sequence[str], Callable[[Sequence[str]], Iterator[tuple[str, Record]]]]
 """Cells that share something; and what runs those of them it is given, and yields each with its record."""
@@ -57,7 +55,6 @@ def fill(
     groups: Iterable[Group],
     *,
     again: bool,
-    console: Console,
     done: Callable[[Record], bool] = bool,
     in_words: Callable[[Record], str] = lambda _: "",
     jobs: int = 1,
@@ -76,7 +73,7 @@ def fill(
     def work(group: Group) -> None:
         for cell, record in group[1](group[0]):
             records.keep(cell, record)
-            console.print(f"{next(number)} of {total}: {cell} {in_words(record)}".rstrip(), markup=False)
+            print(f"{next(number)} of {total}: {cell} {in_words(record)}".rstrip(), flush=True)
 
     wanted = [(todo, run) for cells, run in groups if (todo := list(filter(is_wanted, cells)))]
     number, total = itertools.count(1), sum(len(todo) for todo, _ in wanted)

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from tools import ROOT
 from tools.resumable import Records, fill, one_by_one
@@ -18,7 +17,6 @@ from tools.resumable import Records, fill, one_by_one
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-from rich.console import Console
 from tools.resumable import Records, fill
 
 def run(wanted):
@@ -30,7 +28,7 @@ def run(wanted):
         yield cell, {"is": cell}
 
 groups = [([f"{group}/{number}" for number in range(3)], run) for group in "ab"]
-fill(Records(Path("kept")), groups, again=False, console=Console(quiet=True), jobs=int(sys.argv[2]))
+fill(Records(Path("kept")), groups, again=False, jobs=int(sys.argv[2]))
 """
 CELLS = [f"{group}/{number}" for group in "ab" for number in range(3)]
 
@@ -59,8 +57,7 @@ def test_a_damaged_record_is_made_again_and_no_other(tmp_path: Path, damage: str
         return {"is": name}
 
     def go(*, again: bool = False) -> None:
-        console = Console(quiet=True)
-        fill(records, one_by_one({name: (name,) for name in "abc"}, run), again=again, console=console)
+        fill(records, one_by_one({name: (name,) for name in "abc"}, run), again=again)
 
     go()
     records.place("b").write_text(damage, encoding="latin-1")
@@ -75,5 +72,5 @@ def test_a_record_that_will_not_do_is_made_again(tmp_path: Path) -> None:
     records, cells = Records(tmp_path), one_by_one({"a": (2,)}, lambda number: {"is": number})
     records.keep("a", {"failed": "no memory"})
     for done, found in ((bool, {"failed": "no memory"}), (lambda record: "failed" not in record, {"is": 2})):
-        fill(records, cells, again=False, console=Console(quiet=True), done=done)
+        fill(records, cells, again=False, done=done)
         assert records.get("a") == found

@@ -24,9 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 import cnnx
-from cnnx.data.crops import write_crops
 from cnnx.data.normalize import normalize
-from cnnx.data.sets import open_images
 from cnnx.graph.load import load_model, save_model
 from cnnx.graph.passes import observe as observing
 from cnnx.graph.policy.placement import plan_layers, tensors_to_observe
@@ -35,23 +33,7 @@ from cnnx.quant.observation import Observation, Seen, observe
 from cnnx.quant.ranges import calibration_of
 from cnnx.recipe import Recipe, read_recipe
 from cnnx.runtimes import get
-
-
-def pictures(recipe: Recipe, count: int) -> NDArray[np.uint8]:
-    """(count, H, W, C)."""
-    images = open_images(
-        "deadleaves", size=recipe.preprocessing.resize, color=recipe.preprocessing.color, split="calibration"
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        crops = write_crops(
-            images,
-            recipe.preprocessing,
-            shape=recipe.input.shape,
-            count=count,
-            folder=Path(folder),
-            progress=lambda *_: None,
-        )
-        return np.array(crops.pixels)
+from tools.pictures import pictures
 
 
 def observed(graph: Path, recipe: Recipe, pixels: NDArray[np.uint8], *, sampled: int) -> Observation:
@@ -84,7 +66,7 @@ def plain(graph: Path, recipe: Recipe, pixels: NDArray[np.uint8]) -> None:
 
 def run_pass(kind: str, graph: Path, recipe: Recipe, images: int) -> dict[str, Any]:
     """One timed pass in this process, and every range for a calibrating one."""
-    pixels = pictures(recipe, images)
+    pixels, _ = pictures(recipe, "deadleaves", "calibration", images)
     started = time.perf_counter()
     if kind == "plain":
         plain(graph, recipe, pixels)
@@ -125,7 +107,7 @@ def costs(name: str, graph: Path, images: int, console: Console) -> None:
 
 def shifts(name: str, graph: Path, recipe: Recipe, images: int, console: Console) -> None:
     """How far the ranges of each method are from those that all values give."""
-    pixels = pictures(recipe, images)
+    pixels, _ = pictures(recipe, "deadleaves", "calibration", images)
     few, all_values = (observed(graph, recipe, pixels, sampled=each) for each in (4096, 1 << 40))
     title = f"{name}, {images} pictures: ranges of a sample over those of all values"
     table = Table("method", "median change", "95 % within", "largest", title=title)

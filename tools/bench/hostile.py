@@ -12,7 +12,6 @@ import fnmatch
 import json
 import math
 import statistics
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import onnx
-from rich.console import Console
 from safetensors import safe_open
 from scipy import stats  # type: ignore[import-untyped]
 
@@ -124,7 +122,7 @@ def records() -> dict[str, dict[str, Record]]:
     return {name: by_variant for name, by_variant in found.items() if len(by_variant) == len(VARIANTS)}
 
 
-def accuracy_rows(found: dict[str, dict[str, dict[str, Any]]]) -> Iterator[list[str]]:
+def accuracy_rows(found: dict[str, dict[str, Record]]) -> Iterator[list[str]]:
     """A row a network: what each variant leaves of it."""
     for name, by_variant in found.items():
         some = by_variant["max"]
@@ -149,7 +147,7 @@ def accuracy_rows(found: dict[str, dict[str, dict[str, Any]]]) -> Iterator[list[
         ]
 
 
-def joint_rows(found: dict[str, dict[str, dict[str, Any]]]) -> Iterator[list[str]]:
+def joint_rows(found: dict[str, dict[str, Record]]) -> Iterator[list[str]]:
     """A row for each kind of joint of a network: how far the ranges are apart that meet there."""
     for name, by_variant in found.items():
         for op in ("Add", "Concat"):
@@ -172,12 +170,8 @@ TRAINING = (
     "network", "parameters", "multiply-adds", "pictures", "top-1 on 10,000", "minutes", "command",
 )  # fmt: skip
 TRAINED_AGAIN = (
-    "network",
-    "as it ships",
-    "other seeds",
-    "standard deviation, points",
-    "95 % of further runs",
-)
+    "network", "as it ships", "other seeds", "standard deviation, points", "95 % of further runs",
+)  # fmt: skip
 JOINTS = ("network", "joint", "how many", "median ratio", "widest ratio", "where")
 
 TEXT = """\
@@ -271,7 +265,7 @@ def again_rows() -> Iterator[list[str]]:
             ]
 
 
-def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
+def page(found: dict[str, dict[str, Record]]) -> str:
     """docs/trained.md."""
     every = [record for by_variant in found.values() for record in by_variant.values()]
     missing = ", ".join(name for name in networks() if name not in found)
@@ -287,7 +281,7 @@ def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
     )
 
 
-def draw(found: dict[str, dict[str, dict[str, Any]]]) -> None:
+def draw(found: dict[str, dict[str, Record]]) -> None:
     """docs/trained.svg: points of accuracy lost, a bar a variant."""
     plt.rcParams["svg.hashsalt"] = "cnnx"  # equal records give an equal file
     figure, axes = plt.subplots(figsize=(8, 0.42 * len(found) + 1))
@@ -313,17 +307,16 @@ def main() -> None:
     """Fill the cells, write the page and the picture."""
     parser = asked_for(__doc__)
     options = parser.parse_args()
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     if not options.page_only:
         names = fnmatch.filter(networks(), options.names)
         cells = {f"{name}-{variant}": (name, variant) for name in names for variant in VARIANTS}
-        fill(RECORDS, one_by_one(cells, run_cell), again=options.again, console=console)
+        fill(RECORDS, one_by_one(cells, run_cell), again=options.again)
     found = records()
     if not found:
         parser.error("there are no records yet: leave out --page-only, or give another pattern")
     PAGE.write_text(page(found), encoding="utf-8")
     draw(found)
-    console.print(f"{PAGE} and {PICTURE.name}: {len(found)} networks")
+    print(f"{PAGE} and {PICTURE.name}: {len(found)} networks")
 
 
 if __name__ == "__main__":

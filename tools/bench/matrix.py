@@ -24,8 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 import cnnx
 from cnnx.data.normalize import normalize
@@ -123,7 +121,7 @@ def run_network(wanted: Sequence[str], *, jobs: int) -> Iterator[tuple[str, Reco
                 yield cell, json.loads(done.stdout)
 
 
-def fill(pattern: str, *, again: bool, jobs: int, console: Console) -> None:
+def fill(pattern: str, *, again: bool, jobs: int) -> None:
     """Run the cells that have no record yet, or one of a failure; so many networks at a time."""
     run = functools.partial(run_network, jobs=jobs)
     networks = itertools.groupby(cells(pattern), key=lambda cell: cell[0])
@@ -131,7 +129,6 @@ def fill(pattern: str, *, again: bool, jobs: int, console: Console) -> None:
         RECORDS,
         [([f"{name}-{precision}" for _, precision in of], run) for name, of in networks],
         again=again,
-        console=console,
         done=lambda record: "failed" not in record,
         in_words=in_words,
         jobs=jobs,
@@ -246,15 +243,11 @@ def main() -> int:
             print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
             return error.exit_code
         return 0
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 220)
     if not options.page_only:
-        fill(options.names, again=options.again, jobs=options.jobs, console=console)
+        fill(options.names, again=options.again, jobs=options.jobs)
     found = records()
     PAGE.write_text(page(found), encoding="utf-8")
-    shown = Table(*COLUMNS, title=f"{PAGE.name}: {len(found)} networks", title_justify="left")
-    for name, by_precision in found.items():
-        shown.add_row(*row(name, by_precision))
-    console.print(shown)
+    print(f"{PAGE}: {len(found)} networks")
     failed = any("failed" in r for by_precision in found.values() for r in by_precision.values())
     return 1 if failed else 0
 

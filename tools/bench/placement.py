@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from cnnx import runtimes
 from cnnx.agreement import compare
@@ -155,11 +153,10 @@ def main() -> None:
     """Fill the cells, write the page."""
     parser = asked_for(__doc__)
     options = parser.parse_args()
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     every = {cell(name, variant): (name, variant) for name in networks() for variant in VARIANTS}
     if not options.page_only:
         wanted = {key: of for key, of in every.items() if fnmatch.fnmatch(of[0], options.names)}
-        fill(RECORDS, one_by_one(wanted, run_cell), again=options.again, console=console)
+        fill(RECORDS, one_by_one(wanted, run_cell), again=options.again)
     found = RECORDS.among(every)
     if not found:
         parser.error("there are no records yet: leave out --page-only, or give another pattern")
@@ -176,7 +173,7 @@ def main() -> None:
         ),
         encoding="utf-8",
     )
-    console.print(f"{PAGE}: {len(found)} cells")
+    print(f"{PAGE}: {len(found)} cells")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Used by tools/bench/selftest.py and by the self-test's own tests.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -46,7 +47,7 @@ _EXACT = frozenset(
 
 def with_noise(graph: Graph, step: float) -> Graph:
     """The graph, every computed tensor times 1 + step x u in each run: u is uniform with variance 1."""
-    noisy = _copy(graph)
+    noisy = copy.deepcopy(graph)
     types = {
         info.name: info.type.tensor_type.elem_type
         for info in (*onnx.shape_inference.infer_shapes(graph).graph.value_info, *graph.graph.output)
@@ -123,7 +124,7 @@ def logit_faults(logits: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.
 
 def scaled(graph: Graph, scales: list[str], factor: float) -> Graph:
     """Activation scales, of both their Q and their DQ, times a factor."""
-    wrong = _copy(graph)
+    wrong = copy.deepcopy(graph)
     made = {node.output[0]: node for node in wrong.graph.node if node.op_type == "QuantizeLinear"}
     also = {
         node.input[1]
@@ -140,7 +141,7 @@ def scaled(graph: Graph, scales: list[str], factor: float) -> Graph:
 
 def with_weight(graph: Graph, name: str, damage: Callable[[NDArray[Any]], NDArray[Any]]) -> Graph:
     """One weight tensor damaged."""
-    wrong = _copy(graph)
+    wrong = copy.deepcopy(graph)
     [tensor] = [each for each in wrong.graph.initializer if each.name == name]
     _replace(tensor, damage(numpy_helper.to_array(tensor).copy()))
     return wrong
@@ -205,12 +206,6 @@ def _spread(names: list[str]) -> Iterator[tuple[str, str]]:
         yield from zip(
             ("first", "middle", "last"), (names[0], names[len(names) // 2], names[-1]), strict=True
         )
-
-
-def _copy(graph: Graph) -> Graph:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(graph)
-    return copy
 
 
 def _replace(tensor: onnx.TensorProto, values: NDArray[Any]) -> None:

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from rich.console import Console
 
 import cnnx
 from cnnx.bundle import Bundle
@@ -33,6 +32,7 @@ from cnnx.runtimes import get
 from cnnx.selftest import SelfTest, self_test
 from tools import ROOT
 from tools.bench import planted
+from tools.markdown import table
 from tools.resumable import Records, fill, one_by_one
 
 RECORDS, PAGE = Records(ROOT / "build" / "selftest"), ROOT / "docs" / "selftest.md"
@@ -145,7 +145,7 @@ def page(records: list[dict[str, Any]]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     lines += [*FAULTS.splitlines(), ""]
     names = [f"{record['name']} {record['precision']}" for record in records]
-    lines += [f"| fault | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
+    rows = []
     families: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for what in dict.fromkeys(what for record in records for what in record["faults"]):
         cells = []
@@ -158,9 +158,10 @@ def page(records: list[dict[str, Any]]) -> str:
             families[what.split(":")[0]][1] += 1
             text = f"{found['margin']:+.1f}"
             cells.append(text if found["caught"] else f"**{text}** ({found['changed']:.1%})")
-        lines.append(f"| {what} | {' | '.join(cells)} |")
+        rows.append([what, *cells])
     counts = "; ".join(f"{family}: {caught} of {total}" for family, (caught, total) in families.items())
-    return "\n".join([*lines, "", f"Caught: {counts}.", *TAIL.splitlines(), ""])
+    lines += [table(["fault", *names], rows), "", f"Caught: {counts}.", *TAIL.splitlines(), ""]
+    return "\n".join(lines)
 
 
 HEAD = """# What the self-test catches
@@ -200,7 +201,7 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", default=NETWORKS)
     names = parser.parse_args().networks
     cells = {f"{name}-{precision}": (name, precision) for name in names for precision in PRECISIONS}
-    fill(RECORDS, one_by_one(cells, run), again=False, console=Console(highlight=False))
+    fill(RECORDS, one_by_one(cells, run), again=False)
     PAGE.write_text(page(list(RECORDS.among(cells).values())), encoding="utf-8")
 
 

@@ -11,15 +11,14 @@ on the tools: bytes are compared only where those are the recorded ones, the str
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import onnx
 
@@ -45,7 +44,7 @@ def machine() -> dict[str, str | None]:
 def digests(network: str, precision: Precision, folder: Path) -> dict[str, str]:
     """Export a network with an empty cache under `folder`: SHA-256 of its graph's bytes and structure."""
     images = _IMAGES.get(network, _FEW)
-    with _cache(folder / "cache"):
+    with mock.patch.dict(os.environ, CNNX_CACHE=str(folder / "cache")):
         result = cnnx.export(
             network,
             precision=precision,
@@ -61,14 +60,8 @@ def structure(file: Path) -> str:
     """SHA-256 of a graph without its values: nodes, attributes, names, types and shapes, in order."""
     graph = onnx.load(file).graph
     rows: list[Any] = [
-        [
-            node.op_type,
-            node.name,
-            list(node.input),
-            list(node.output),
-            sorted(map(_attribute, node.attribute)),
-        ]
-        for node in graph.node
+        [n.op_type, n.name, list(n.input), list(n.output), sorted(map(_attribute, n.attribute))]
+        for n in graph.node
     ]
     rows += [[tensor.name, tensor.data_type, list(tensor.dims)] for tensor in graph.initializer]
     rows += [value.SerializeToString(deterministic=True).hex() for value in (*graph.input, *graph.output)]
@@ -85,19 +78,6 @@ def differences(recorded: dict[str, Any], found: dict[str, dict[str, str]]) -> l
         for kind in kinds
         if recorded["graphs"][name][kind] != now[kind]
     ]
-
-
-@contextlib.contextmanager
-def _cache(folder: Path) -> Iterator[None]:
-    before = os.environ.get("CNNX_CACHE")
-    os.environ["CNNX_CACHE"] = str(folder)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["CNNX_CACHE"]
-        else:
-            os.environ["CNNX_CACHE"] = before
 
 
 def _attribute(attribute: onnx.AttributeProto) -> str:

@@ -13,7 +13,7 @@ import json
 import re
 import sys
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,15 +89,15 @@ def page(proofs: Sequence[Mapping[str, Any]]) -> str:
     parts = [_HEAD]
     environments = [proof["diagnosis"]["environment"] for proof in proofs]
     names = [f"Jetson {name.removeprefix('Jetson ')}" for board in BOARDS for name in board.name.split(", ")]
-    boards = {
-        name: [p for p, e in zip(proofs, environments, strict=True) if name in (e["board"] or "")]
-        for name in names
-    }
+
+    def where(holds: Callable[[Mapping[str, Any]], bool]) -> list[Mapping[str, Any]]:
+        """Proofs from machines of which this holds."""
+        return [proof for proof, e in zip(proofs, environments, strict=True) if holds(e)]
+
+    boards = {name: where(lambda e, name=name: name in (e["board"] or "")) for name in names}
     cards = sorted({e["gpu"]["name"] for e in environments if e["gpu"] and not e["l4t"]})
     for card in cards or ["NVIDIA cards"]:
-        boards[card] = [
-            p for p, e in zip(proofs, environments, strict=True) if e["gpu"] and e["gpu"]["name"] == card
-        ]
+        boards[card] = where(lambda e, card=card: e["gpu"] and e["gpu"]["name"] == card)
     parts.append(_section("Boards and cards", "board", boards))
     sensors = {what: [p for p in proofs if sensor in _read_by(p)] for sensor, what in SENSORS.items()}
     parts.append(_section("Power sensors", "sensor", sensors))
@@ -108,12 +108,8 @@ def page(proofs: Sequence[Mapping[str, Any]]) -> str:
     releases["TensorRT for RTX"] = [p for p in proofs if _ran_on(p, "rtx ")]
     parts.append(_section("TensorRT", "release", releases))
     jetpacks = {
-        f"JetPack {release}": [
-            p
-            for p, e in zip(proofs, environments, strict=True)
-            if e["jetpack"] and f"{e['jetpack']}.".startswith(f"{release}.")
-        ]
-        for release in JETPACK
+        f"JetPack {r}": where(lambda e, r=r: e["jetpack"] and f"{e['jetpack']}.".startswith(f"{r}."))
+        for r in JETPACK
     }
     parts.append(_section("JetPack", "release", jetpacks))
     if proofs:

@@ -9,22 +9,19 @@ Equal seeds give equal weights on one machine with one PyTorch; elsewhere, weigh
 from __future__ import annotations
 
 import argparse
-import tempfile
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cnnx.data.crops import write_crops
 from cnnx.data.images import Split
 from cnnx.data.normalize import normalize
-from cnnx.data.sets import open_images
 from cnnx.models.lenet import lenet5
 from cnnx.recipe import Recipe, parse_recipe
 from cnnx.resources import shared_folder
+from tools.pictures import pictures
 from tools.train.shipping import report, ship
 
 
@@ -45,18 +42,8 @@ class Settings:
 
 def read_digits(recipe: Recipe, split: Split) -> tuple[Tensor, Tensor]:
     """Inputs (N, 1, 32, 32) as the recipe prepares them, and labels (N,)."""
-    color, size = recipe.preprocessing.color, recipe.preprocessing.resize
-    images = open_images("digits", size=size, color=color, split=split, classes=recipe.model.classes)
-    with tempfile.TemporaryDirectory() as folder:
-        crops = write_crops(
-            images,
-            recipe.preprocessing,
-            shape=recipe.input.shape,
-            count=len(images),
-            folder=Path(folder),
-            progress=lambda *_: None,
-        )
-        return torch.from_numpy(normalize(crops.pixels, recipe.preprocessing)), torch.from_numpy(crops.labels)
+    pixels, labels = pictures(recipe, "digits", split)
+    return torch.from_numpy(normalize(pixels, recipe.preprocessing)), torch.from_numpy(labels)
 
 
 def augment(images: Tensor, settings: Settings) -> Tensor:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from tools.bench import matrix
 from tools.resumable import Records
@@ -44,12 +42,11 @@ def test_a_cell_that_dies_is_recorded_and_tried_again(
     cell = tmp_path / "cell.py"
     monkeypatch.setattr(matrix, "PROGRAM", (str(cell),))
     cell.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    console = Console(file=sys.stderr)
-    matrix.fill("lenet5", again=False, jobs=2, console=console)
+    matrix.fill("lenet5", again=False, jobs=2)
     assert matrix.records()["lenet5"]["int8"]["failed"] == "ended by signal 9"
     cell.write_text(f"import json, sys; print(json.dumps({record('lenet5', 'any')!r}))")
-    matrix.fill("lenet5", again=False, jobs=2, console=console)
+    matrix.fill("lenet5", again=False, jobs=2)
     assert set(matrix.records()["lenet5"]) == {"fp32", "fp16", "int8"}
     cell.unlink()  # what has a record is not run again
-    matrix.fill("lenet5", again=False, jobs=2, console=console)
+    matrix.fill("lenet5", again=False, jobs=2)
     assert not any("failed" in found for found in matrix.records()["lenet5"].values())

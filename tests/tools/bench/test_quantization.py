@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from tools.bench.quantization import __main__ as bench
 from tools.bench.quantization import cells as measuring
@@ -105,10 +104,9 @@ def test_cells_in_earnest(records: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     pytest.importorskip("torch", reason="the networks are PyTorch's")
     monkeypatch.setattr(measuring, "CALIBRATION_IMAGES", 16)
     monkeypatch.setattr(measuring, "_LONG", 0.0)
-    console = Console(quiet=True)
 
     def fill(*ways: str) -> None:
-        bench.fill(["resnet20"], list(ways), images=64, large=False, again=False, console=console)
+        bench.fill(["resnet20"], list(ways), images=64, large=False, again=False)
 
     fill("plain", "cnnx", "ort-max")
     cells = kept.records()["resnet20"]

@@ -1,7 +1,6 @@
 """cnnx side by side with onnxruntime.quantization and ModelOpt, in one run: docs/quantization.md.
 
-python -m tools.bench.quantization [--names PATTERN] [--ways PATTERN] [--images N] [--large] [--again]
-    [--page-only]
+python -m tools.bench.quantization [--names PATTERN] [--ways PATTERN] [--images N] [--large] [--again] ...
 
 Every way gets the same FP32 graph and the same calibration pictures, and works in a process of its own. What
 it leaves is judged on the validation pictures, put through cnnx's linter and, where TensorRT for RTX is
@@ -14,44 +13,34 @@ records there are.
 from __future__ import annotations
 
 import fnmatch
-import sys
+import functools
 from collections.abc import Iterator, Sequence
-
-from rich.console import Console
 
 from tools import ROOT, resumable
 from tools.bench.quantization import page, records
 from tools.bench.quantization.cells import prepare, run_cell
 from tools.bench.quantization.records import LARGE, WAYS, networks
-from tools.resumable import Group, Record
+from tools.resumable import Record
 
 VALIDATION_IMAGES = 10_000
 
 
-def groups(
-    names: Sequence[str], ways: Sequence[str], *, images: int, large: bool, console: Console
-) -> list[Group]:
-    """A network's cells share its graph, the pictures and the original's logits."""
-
-    def run(wanted: Sequence[str]) -> Iterator[tuple[str, Record]]:
-        name = wanted[0].partition("/")[0]
-        console.print(f"{name}: graph, pictures and the original's logits")
-        ground = prepare(name, images=images, large=large)
-        for cell in wanted:
-            yield cell, run_cell(ground, cell.partition("/")[2])
-
-    return [([f"{name}/{way}" for way in ways], run) for name in names]
+def run_network(wanted: Sequence[str], *, images: int, large: bool) -> Iterator[tuple[str, Record]]:
+    """A network's cells, which share its graph, the pictures and the original's logits."""
+    name = wanted[0].partition("/")[0]
+    print(f"{name}: graph, pictures and the original's logits", flush=True)
+    ground = prepare(name, images=images, large=large)
+    for cell in wanted:
+        yield cell, run_cell(ground, cell.partition("/")[2])
 
 
-def fill(
-    names: Sequence[str], ways: Sequence[str], *, images: int, large: bool, again: bool, console: Console
-) -> None:
+def fill(names: Sequence[str], ways: Sequence[str], *, images: int, large: bool, again: bool) -> None:
     """Run the cells that have no record yet, judged on so many pictures."""
+    run = functools.partial(run_network, images=images, large=large)
     resumable.fill(
         records.RECORDS,
-        groups(names, ways, images=images, large=large, console=console),
+        [([f"{name}/{way}" for way in ways], run) for name in names],
         again=again,
-        console=console,
         done=lambda record: bool(record["images"] == images),
         in_words=in_words,
     )
@@ -78,19 +67,18 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=VALIDATION_IMAGES, help="validation pictures")
     parser.add_argument("--large", action="store_true", help=f"the cost on {' and '.join(LARGE)} instead")
     options = parser.parse_args()
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 250)
     if not options.page_only:
         names = fnmatch.filter(LARGE if options.large else networks(), options.names)
         ways = fnmatch.filter(WAYS, options.ways)
         if not names or not ways:
             parser.error("no network or no way is called so")
         images = 0 if options.large else options.images
-        fill(names, ways, images=images, large=options.large, again=options.again, console=console)
+        fill(names, ways, images=images, large=options.large, again=options.again)
     found = records.records()
     if not found:
         parser.error("there are no records yet: leave out --page-only")
     page.write(found, folder=ROOT / "docs")
-    console.print(f"docs/{page.PAGE} and docs/{page.PICTURE}: {len(found)} networks")
+    print(f"docs/{page.PAGE} and docs/{page.PICTURE}: {len(found)} networks")
 
 
 if __name__ == "__main__":

@@ -63,9 +63,8 @@ def network(name: str, side: int) -> Any:
         sized = {"img_size": side} if name.startswith(("vit", "levit")) else {}
         model = timm.create_model(name, num_classes=100, **sized)
     with torch.no_grad():
-        for (
-            module
-        ) in model.modules():  # libraries start the last norm of a block at zero: no such network is real
+        for module in model.modules():
+            # Libraries start the last norm of a block at zero: no such network is real.
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.normal_(0, 0.1)
