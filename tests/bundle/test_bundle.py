@@ -9,39 +9,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cnnx.bundle import Bundle
-from cnnx.bundle.engine import Engine
-from cnnx.bundle.manifest import ImageList, Manifest, TensorInfo
 from cnnx.bundle.reference import Reference
 from cnnx.bundle.sealed import write_sealed
 from cnnx.bundle.writing import left_beside, new_bundle, refuse_place, seal
 from cnnx.errors import BundleError
-from cnnx.machine.environment import detect
 from cnnx.record import Record, Subject
 from cnnx.store import files
-from cnnx.store.digests import digest_of_file
+from tests.inputs.bundles import engine_of, manifest
 
 PORTABLE = ("manifest.json", "model.onnx", "calibration.json", "labels.txt", "reference.npz")
 ENGINE = ("engines/rtx-1-sm86/engine.json", "engines/rtx-1-sm86/model.engine")
-
-
-def manifest(name="net-int8"):
-    listed = ImageList("made up", "nobody", 3, "0" * 64)
-    return Manifest(
-        name=name,
-        precision="int8",
-        fingerprint="f" * 64,
-        recipe={"name": "net", "title": "Größe", "model": {"definition": "lenet5", "classes": 10}},
-        weights={"kind": "file", "origin": "x", "digest": "1" * 64},
-        inputs=(TensorInfo("input", "float32", (None, 1, 4, 4), "NCHW"),),
-        outputs=(TensorInfo("logits", "float32", (None, 10), "NC"),),
-        batch=(1, 4),
-        classes=10,
-        scales="fp16",
-        images={"validation": listed, "calibration": listed},
-        layers=({"node": "conv", "op": "Conv", "precision": "int8", "reason": "because", "rule": "r"},),
-        warnings=(),
-        versions={"cnnx": "0"},
-    )
 
 
 def reference(n=5):
@@ -61,23 +38,6 @@ def make(place, *, force=False, **changes):
         reference().save(draft / "reference.npz")
         seal(draft, dataclasses.replace(manifest(), **changes))
     return Bundle.open(place)
-
-
-def engine_of(bundle, plan):
-    digest = digest_of_file(plan)
-    graph = bundle.manifest.files["model.onnx"]
-    return Engine(
-        "rtx-1-sm86",
-        "model.engine",
-        digest,
-        "rtx",
-        "1.7.1",
-        "sm86",
-        "int8",
-        graph,
-        {"conv": "int8"},
-        detect().as_dict(),
-    )
 
 
 @pytest.fixture(scope="module")

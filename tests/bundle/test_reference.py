@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnx.bundle import Bundle
-from cnnx.bundle.manifest import ImageList, Manifest, TensorInfo
 from cnnx.bundle.reference import REFERENCE_BYTES, Reference, self_test_places
 from cnnx.bundle.writing import new_bundle, seal
 from cnnx.errors import BundleError
+from tests.inputs.bundles import manifest
 
 LOCAL = struct.Struct("<4s5H3I2H")
 N, CLASSES = 5, 10
@@ -38,32 +38,17 @@ def reference():
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     place = tmp_path_factory.mktemp("reference") / "b"
-    manifest = Manifest(
-        name="net-int8",
-        precision="int8",
-        fingerprint="f" * 64,
-        recipe={
-            "name": "net",
-            "model": {"definition": "lenet5", "classes": CLASSES},
-            "input": {"shape": [1, 4, 4]},
-            "preprocessing": {"color": "gray", "resize": 4, "mean": [0.5], "std": [0.5]},
-        },
-        weights={"kind": "file", "origin": "x", "digest": "1" * 64},
-        inputs=(TensorInfo("input", "float32", (None, 1, 4, 4), "NCHW"),),
-        outputs=(TensorInfo("logits", "float32", (None, CLASSES), "NC"),),
-        batch=(1, 4),
-        classes=CLASSES,
-        scales="fp16",
-        images={role: ImageList("made up", "nobody", N, "0" * 64) for role in ("validation", "calibration")},
-        layers=(),
-        warnings=(),
-        versions={"cnnx": "0"},
-    )
+    recipe = {
+        "name": "net",
+        "model": {"definition": "lenet5", "classes": CLASSES},
+        "input": {"shape": [1, 4, 4]},
+        "preprocessing": {"color": "gray", "resize": 4, "mean": [0.5], "std": [0.5]},
+    }
     with new_bundle(place) as draft:
         (draft / "model.onnx").write_bytes(b"graph")
         (draft / "calibration.json").write_bytes(b"{}")
         reference().save(draft / "reference.npz")
-        seal(draft, manifest)
+        seal(draft, dataclasses.replace(manifest(), recipe=recipe))
     return place
 
 

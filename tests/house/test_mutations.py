@@ -7,7 +7,6 @@ import pytest
 
 import cnnx
 from cnnx.bundle import Bundle
-from cnnx.bundle.engine import Engine
 from cnnx.bundle.sealed import write_sealed
 from cnnx.errors import BundleError, InputRefused
 from cnnx.machine.environment import detect
@@ -17,8 +16,8 @@ from cnnx.pipeline.target import open_subject
 from cnnx.quant.calibration import Calibration
 from cnnx.record import Record
 from cnnx.report.survey import markdown_from_rows
-from cnnx.store.digests import digest_of_file
 from tests.doubles.rehearsal import rehearsal
+from tests.inputs.bundles import engine_of
 from tests.inputs.damage import WRONG, mutations
 
 SEALABLE = tuple(value for value in WRONG if value != "\ud800")
@@ -63,20 +62,7 @@ def whole(tiny_bundle, tmp_path_factory):
     opened.add_record(diagnosis)
     plan = path.parent / "plan"
     plan.write_bytes(bytes(64))
-    engine = Engine(
-        identity="rtx-1-sm86",
-        file="model.engine",
-        digest=digest_of_file(plan),
-        runtime="rtx",
-        runtime_version="1.7.1",
-        target="sm86",
-        precision="int8",
-        graph_digest=opened.manifest.files["model.onnx"],
-        layer_types={"conv": "int8"},
-        environment=detect().as_dict(),
-        batch=(1, 1, 1),
-    )
-    opened.add_engine(engine, plan)
+    opened.add_engine(engine_of(opened, plan, batch=(1, 1, 1)), plan)
     return path
 
 

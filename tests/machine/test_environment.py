@@ -135,47 +135,14 @@ def test_packages_that_are_absent_have_no_version():
     assert installed_version("no-such-package-as-this") is None
 
 
-class FakeNvml:
-    """Answers as NVML on Jetson Orin does: it starts, names the GPU, and refuses the rest as not
-    supported (seen with JetPack 7.2.1, HazyResearch/intelligence-per-watt #40)."""
-
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self, *, driver: bool) -> None:
-        self._driver = driver
-        self.running = 0
-
-    def nvmlInit(self) -> None:  # noqa: N802
-        if not self._driver:
-            raise self.NVMLError("Driver Not Loaded")
-        self.running += 1
-
-    def nvmlShutdown(self) -> None:  # noqa: N802
-        self.running -= 1
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
-        return index
-
-    def nvmlDeviceGetName(self, handle: int) -> bytes:  # noqa: N802
-        return b"Orin (nvgpu)"
-
-    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
-        return "595.78"
-
-    def nvmlDeviceGetCudaComputeCapability(self, handle: int) -> tuple[int, int]:  # noqa: N802
-        return 8, 7
-
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> None:  # noqa: N802
-        raise self.NVMLError("Not Supported")
-
-
 @pytest.mark.parametrize("driver, gpu", [(False, None), (True, Gpu("Orin (nvgpu)", 87, "595.78", None))])
 def test_nvml_that_answers_half(monkeypatch, driver, gpu):
-    nvml = FakeNvml(driver=driver)
+    """Seen on a Jetson Orin with JetPack 7.2.1 (HazyResearch/intelligence-per-watt #40)."""
+    monkeypatch.delattr(DesktopNvml, "nvmlSystemGetCudaDriverVersion")
+    nvml = DesktopNvml(**{**ORIN_NVML, "name": b"Orin (nvgpu)"}, driver=driver)
     monkeypatch.setitem(__import__("sys").modules, "pynvml", nvml)
     assert environment.detect_gpu() == gpu
-    assert nvml.running == 0
+    assert nvml.initialized == 0
 
 
 def test_the_gpu_described_is_the_one_that_cuda_takes(monkeypatch):

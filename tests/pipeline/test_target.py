@@ -6,11 +6,9 @@ import json
 import shutil
 
 import pytest
-from typer.testing import CliRunner
 
 import cnnx
 from cnnx import runtimes
-from cnnx.cli.app import app
 from cnnx.errors import BundleError, EnvironmentLacks, MissingExtra, UsageError
 from cnnx.pipeline.steps import engine as engine_steps
 from cnnx.pipeline.target import choose_runtime
@@ -115,11 +113,11 @@ def test_an_engine_of_another_release_is_refused_naming_both(tensorrt, bundle, m
     assert cnnx.validate(bundle.path).self_test.subject.runtime == "tensorrt 10.3.0"
 
 
-def test_options_of_the_builder_go_from_the_command_to_the_engine(tensorrt, bundle):
+def test_options_of_the_builder_go_from_the_command_to_the_engine(tensorrt, bundle, cnnx_command):
     options = ["--workspace", "64", "--optimization-level", "2", "--version-compatible", "--json"]
-    done = CliRunner().invoke(app, ["build", str(bundle.path), "--target", "tensorrt", *options])
-    assert done.exit_code == 0
-    (engine,) = json.loads(done.stdout)["result"]["engines"]
+    code, out, _ = cnnx_command("build", bundle.path, "--target", "tensorrt", *options)
+    assert code == 0
+    (engine,) = json.loads(out)["result"]["engines"]
     assert engine["identity"].endswith("-version-compatible") and engine["version_compatible"]
     made, config = tensorrt._bindings.loaded.trt, tensorrt._bindings.config
     assert config.limits == {made.MemoryPoolType.WORKSPACE: 64 << 20}
@@ -159,13 +157,13 @@ def test_one_of_several_engines_is_taken_by_name(tensorrt, bundle):
     cnnx.load(bundle.path, engine=other).close()
 
 
-def test_an_engine_that_the_bundle_does_not_hold(tensorrt, bundle, monkeypatch):
+def test_an_engine_that_the_bundle_does_not_hold(tensorrt, bundle, monkeypatch, cnnx_command):
     shutil.rmtree(bundle.path / "engines")
-    done = CliRunner().invoke(app, ["validate", str(bundle.path), "--engine", "nope"])
-    assert done.exit_code == 2 and "cnnx build" in " ".join(done.stderr.split())
+    code, _, said = cnnx_command("validate", bundle.path, "--engine", "nope")
+    assert code == 2 and "cnnx build" in " ".join(said.split())
     identity = cnnx.build(bundle.path, target="tensorrt").engines[0].identity
-    done = CliRunner().invoke(app, ["bench", str(bundle.path), "--engine", "nope"], env={"COLUMNS": "200"})
-    assert done.exit_code == 2 and f"choose one of: {identity}" in " ".join(done.stderr.split())
+    code, _, said = cnnx_command("bench", bundle.path, "--engine", "nope")
+    assert code == 2 and f"choose one of: {identity}" in " ".join(said.split())
     with pytest.raises(UsageError, match="is of tensorrt, not of ort"):
         cnnx.validate(bundle.path, target="ort", engine=identity)
     monkeypatch.setattr(tensorrt._bindings.device, "why_not", lambda: "no CUDA-capable device is detected")
@@ -173,22 +171,20 @@ def test_an_engine_that_the_bundle_does_not_hold(tensorrt, bundle, monkeypatch):
         cnnx.validate(bundle.path, engine=identity)
 
 
-def test_options_of_tensorrt_are_refused_by_others(bundle):
+def test_options_of_tensorrt_are_refused_by_others(bundle, cnnx_command):
     for target, says in (("rtx", "takes no options"), ("ort", "builds no engine")):
         if runtimes.get(target).missing() is not None:
             continue
         gpu = ["--sm", "86"] if target == "rtx" else []
-        done = CliRunner().invoke(app, ["build", str(bundle.path), "--target", target, "--dla", "0", *gpu])
-        assert done.exit_code == 2 and says in " ".join(done.stderr.split())
+        code, _, said = cnnx_command("build", bundle.path, "--target", target, "--dla", "0", *gpu)
+        assert code == 2 and says in " ".join(said.split())
 
 
-def test_what_a_build_remarks_is_shown(bundle, monkeypatch):
+def test_what_a_build_remarks_is_shown(bundle, monkeypatch, cnnx_command):
     says = [("WARNING", "Skipping tactic 3 due to insufficient memory on requested size of 448 detected.")]
     monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(ImitatedBindings("10.3.2", says=says)))
-    done = CliRunner().invoke(
-        app, ["build", str(bundle.path), "--target", "tensorrt"], env={"COLUMNS": "200"}
-    )
-    assert done.exit_code == 0 and "1 tactic was skipped for lack of memory" in done.stdout
+    code, out, _ = cnnx_command("build", bundle.path, "--target", "tensorrt")
+    assert code == 0 and "1 tactic was skipped for lack of memory" in out
 
 
 def test_doctor_says_that_tensorrt_builds_only_where_it_runs():

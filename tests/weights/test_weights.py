@@ -11,7 +11,7 @@ import pickle
 import re
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from cnnx.errors import CnnxError, RecipeError, Unreachable, WeightsError, Write
 from cnnx.recipe import Recipe, parse_recipe, read_recipe, recipe_from_dict
 from cnnx.resources import shared_folder
 from cnnx.weights import Weights, load_into, locate
+from tests.doubles.web import serving
 
 CONTENT = np.random.default_rng(0).bytes(1_500_000)
 NAME = f"net-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
@@ -77,19 +78,9 @@ class Server:
 @pytest.fixture
 def server() -> Iterator[Server]:
     served = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            served.answer(self)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        served.url = f"http://127.0.0.1:{http.server_port}/{NAME}"
+    with serving(served.answer) as address:
+        served.url = f"{address}/{NAME}"
         yield served
-        http.shutdown()
 
 
 @pytest.fixture(autouse=True)

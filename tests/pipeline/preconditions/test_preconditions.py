@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import onnx
@@ -24,6 +22,7 @@ from cnnx.errors import (
     WriteFailed,
 )
 from cnnx.resources import shared_folder
+from tests.doubles.web import serving
 from tests.inputs.tiny import tiny_graph
 
 pytest.importorskip("torch", reason="exports need PyTorch")
@@ -34,19 +33,13 @@ def server():
     """A server of weights on this machine; `requests` counts."""
     counted = SimpleNamespace(requests=0, url="")
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            counted.requests += 1
-            self.send_error(404)
+    def answer(handler):
+        counted.requests += 1
+        handler.send_error(404)
 
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        counted.url = f"http://127.0.0.1:{http.server_port}/net-00000000.safetensors"
-        threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
+    with serving(answer) as address:
+        counted.url = f"{address}/net-00000000.safetensors"
         yield counted
-        http.shutdown()
 
 
 @pytest.fixture

@@ -8,13 +8,11 @@ import pytest
 
 import cnnx
 from cnnx.bundle import Bundle
-from cnnx.bundle.engine import Engine
 from cnnx.bundle.sealed import write_sealed
 from cnnx.errors import BundleError
-from cnnx.machine.environment import detect
 from cnnx.pipeline.records.verified import records_of
 from cnnx.record import Record, Subject
-from cnnx.store.digests import digest_of_file
+from tests.inputs.bundles import engine_of
 
 ORIN = "Jetson AGX Orin"
 
@@ -24,15 +22,10 @@ def bundle(tiny_bundle, tmp_path):
     shutil.copytree(tiny_bundle, tmp_path / "b")
     opened = Bundle.open(tmp_path / "b")
     (tmp_path / "plan").write_bytes(b"an engine")
-    opened.add_engine(engine_of(opened, tmp_path / "plan"), tmp_path / "plan")
+    made = {"identity": "trt-orin", "file": "model.plan", "runtime": "tensorrt", "target": "sm87"}
+    engine = engine_of(opened, tmp_path / "plan", runtime_version="10.3.0", layer_types={}, **made)
+    opened.add_engine(engine, tmp_path / "plan")
     return opened
-
-
-def engine_of(bundle, plan):
-    graph, digest = bundle.manifest.files["model.onnx"], digest_of_file(plan)
-    return Engine(
-        "trt-orin", "model.plan", digest, "tensorrt", "10.3.0", "sm87", "int8", graph, {}, detect().as_dict()
-    )
 
 
 def add(bundle, *, date=None, **changes):
