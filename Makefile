@@ -36,20 +36,20 @@ check: .venv/test.stamp  ## style, types, imports, sizes, generated pages, the d
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python tools/size_report.py --check
-	$(BIN)/python tools/help_page.py --check
-	$(BIN)/python tools/schemas_page.py --check
+	$(BIN)/python -m tools.check.size_report --check
+	$(BIN)/python -m tools.docs.help_page --check
+	$(BIN)/python -m tools.docs.schemas_page --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 docs: .venv/test.stamp  ## write docs/help.md from the commands, docs/schemas from the types
-	$(BIN)/python tools/help_page.py
-	$(BIN)/python tools/schemas_page.py
+	$(BIN)/python -m tools.docs.help_page
+	$(BIN)/python -m tools.docs.schemas_page
 
 site: .venv/test.stamp  ## build/site: the documentation, to be opened from disk
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 matrix: .venv/test.stamp  ## every recipe in every precision, to docs/matrix.md; continues where it stopped
-	$(BIN)/python tools/matrix.py
+	$(BIN)/python -m tools.bench.matrix
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

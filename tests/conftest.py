@@ -1,4 +1,7 @@
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,8 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 if (worker := os.environ.get("PYTEST_XDIST_WORKER")) is not None and hasattr(os, "sched_setaffinity"):
-    # One core each, before anything makes threads: pools as wide as the machine would wait for one another.
+    # One core each, before anything makes threads (so fixtures import cnnx themselves): pools as wide as the
+    # machine would wait for one another.
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
@@ -31,3 +35,65 @@ def cache(tmp_path_factory):
         del os.environ["CNNX_CACHE"]
     else:
         os.environ["CNNX_CACHE"] = before
+
+
+def invoke(*arguments):
+    from typer.testing import CliRunner
+
+    from cnnx.cli.app import app
+
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"})
+
+
+@pytest.fixture
+def cnnx_command():
+    """Run a command in this process; gives (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        result = invoke(*arguments)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert "Traceback" not in result.output
+        return result.exit_code, result.stdout, result.stderr
+
+    return run
+
+
+@pytest.fixture
+def cnnx_process():
+    """Run a command in a process of its own; gives the finished process."""
+
+    def run(*arguments, **options):
+        command = [str(Path(sys.executable).parent / "cnnx"), *map(str, arguments)]
+        environment = {**os.environ, "COLUMNS": "200", **options.pop("env", {})}
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=300, env=environment, **options
+        )
+
+    return run
+
+
+def save_tiny(folder):
+    import onnx
+
+    from tests.inputs.tiny import tiny_graph
+
+    onnx.save(tiny_graph(), folder / "tiny.onnx")
+    return folder / "tiny.onnx"
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return save_tiny(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory, cache):
+    """A whole INT8 bundle, made without PyTorch."""
+    from tests.inputs.tiny import FEW
+
+    folder = tmp_path_factory.mktemp("tiny")
+    out = folder / "bundle"
+    result = invoke("export", save_tiny(folder), "--int8", *FEW, "--out", out, "--json")
+    assert json.loads(result.stdout)["result"]["bundle"]["path"] == str(out)
+    return out

@@ -16,8 +16,7 @@ from onnx import helper
 from PIL import Image
 
 from cnnx.runtimes import get
-
-from .conftest import FEW, tiny_graph
+from tests.inputs.tiny import FEW, tiny_graph
 
 RECIPE = """
 name = "mine"

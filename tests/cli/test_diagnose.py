@@ -3,7 +3,7 @@ import json
 import onnx
 import pytest
 
-from .conftest import tiny_graph
+from tests.inputs.tiny import tiny_graph
 
 
 def test_findings_are_printed_drawn_and_reported(cnnx_command, tiny_bundle, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import FEW
+from tests.inputs.tiny import FEW
 
 KILLS = 20
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from .conftest import FEW
+from tests.inputs.tiny import FEW
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from cnnx.runtimes import get
-
-from .conftest import FEW
+from tests.inputs.tiny import FEW
 
 TOO_LONG = "a" * 300
 

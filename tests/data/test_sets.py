@@ -15,8 +15,8 @@ from cnnx.data.images import ImageSet
 from cnnx.data.sets import BUILT_IN, open_images
 from cnnx.errors import ImageError, UsageError
 from cnnx.resources import shared_folder
-
-from .pictures import picture
+from tests.inputs.pictures import picture
+from tools import ROOT
 
 
 def opened(spec: str | Path, **more: object) -> ImageSet:
@@ -433,9 +433,10 @@ def test_digits_are_made_again_byte_for_byte(tmp_path: Path) -> None:
     from cnnx.resources import shared_folder
 
     shipped = shared_folder("calibration") / "digits" / "digits.npz"
-    tool = Path(__file__).parents[2] / "tools" / "make_digits.py"
     made = tmp_path / "digits.npz"
-    subprocess.run([sys.executable, tool, "--out", made], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "tools.train.digits", "--out", made], cwd=ROOT, check=True, capture_output=True
+    )
     digest = hashlib.sha256(made.read_bytes()).hexdigest()
     assert digest == hashlib.sha256(shipped.read_bytes()).hexdigest()
     assert digest in (shipped.parent / "README.md").read_text()

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from cnnx.machine.packages import Package
+from tests.doubles.nvml import FakeNvml, NVMLError
 from tests.doubles.power_trees import orin_nx, thor, write
-from tests.measure.test_power_nvml import FakeNvml, NVMLError
 
 
 def package(name: str, version: str, status: str = "install ok installed") -> str:

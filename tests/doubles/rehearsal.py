@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections.abc import Callable
 
@@ -12,6 +13,55 @@ from cnnx.measure.power import Plan, Sampler, SensorInfo, Unsupported
 from cnnx.measure.power.sensors.sensor import Rail, Total, Uncertainty
 from cnnx.pipeline.bench import energy
 from tests.doubles.replay import Replay
+
+SECOND = 1_000_000_000
+MS = 1_000_000
+
+
+class Machine:
+    """A machine with a clock of its own: work takes time and power, rest takes power.
+
+    Args:
+        work_ms: of one call of the load.
+        work_mw: power meanwhile, given seconds since the first call.
+        idle_mw: power at rest, given seconds since the start.
+    """
+
+    def __init__(
+        self,
+        *,
+        work_ms: float = 10,
+        work_mw: Callable[[float], float] = lambda _: 9000.0,
+        idle_mw: Callable[[float], float] = lambda _: 3000.0,
+    ) -> None:
+        self.now = 0
+        self.work_ns, self.work_mw, self.idle_mw = int(work_ms * MS), work_mw, idle_mw
+        self.starts: list[int] = []
+
+    def clock(self) -> int:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += int(seconds * SECOND) + 1
+
+    def load(self) -> int:
+        self.starts.append(self.now)
+        self.now += self.work_ns
+        return 2
+
+    def power(self, stamp: int) -> float:
+        last = bisect.bisect_right(self.starts, stamp) - 1
+        if last >= 0 and stamp < self.starts[last] + self.work_ns:
+            return self.work_mw((stamp - self.starts[0]) / SECOND)
+        return self.idle_mw(stamp / SECOND)
+
+    def counter(self, stamp: int) -> float:
+        """Energy since the start, in mJ; for constant powers."""
+        done = bisect.bisect_right(self.starts, stamp)
+        busy = done * self.work_ns
+        if done and stamp < self.starts[done - 1] + self.work_ns:
+            busy -= self.starts[done - 1] + self.work_ns - stamp
+        return (busy * self.work_mw(0) + (stamp - busy) * self.idle_mw(0)) / SECOND
 
 
 class Ticking:

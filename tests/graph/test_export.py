@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from graphs import ops, run
+
+from tests.inputs.graphs import ops, run
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")

@@ -2,9 +2,9 @@
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
-from tests.cli.conftest import tiny_graph
 
 from cnnx.graph.footprint import GraphMemory, predict_memory
+from tests.inputs.tiny import tiny_graph
 
 MAP = 4 * 16 * 14 * 14  # bytes of the convolution's output, a picture
 

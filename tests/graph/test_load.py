@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import Sketch, images, ops, plain, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
@@ -12,6 +11,7 @@ from onnx import TensorProto, helper
 from cnnx.errors import GraphError
 from cnnx.graph.edit import skeleton, value_types
 from cnnx.graph.load import input_shape, load_model, logits_name, normalise_version, save_model
+from tests.inputs.graphs import Sketch, images, ops, plain, run
 
 
 @pytest.fixture

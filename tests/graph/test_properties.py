@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from graphs import Sketch, images, maxima_of, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -20,6 +19,7 @@ from cnnx.graph.passes.qdq import insert_qdq
 from cnnx.graph.policy.placement import LayerPlan, plan_layers, tensors_to_calibrate, tensors_to_observe
 from cnnx.options import Scales
 from cnnx.recipe import LayerOverride, PrecisionPolicy
+from tests.inputs.graphs import Sketch, images, maxima_of, run
 
 KINDS = {"fp16": np.float16, "fp32": np.float32}
 POLICY = PrecisionPolicy(small_layers="int8", reason="test")

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from graphs import GRAPHS, Sketch, images, ops, run
 from onnx import TensorProto, helper, numpy_helper
 
 from cnnx.errors import GraphError
 from cnnx.graph.constants import fold_constants
 from cnnx.graph.simplify import Pass, run_pass, simplify
+from tests.inputs.graphs import GRAPHS, Sketch, images, ops, run
 
 
 def norm_of(sketch, channels):

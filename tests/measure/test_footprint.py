@@ -9,8 +9,8 @@ import onnx
 from cnnx.measure.footprint import Footprint, GpuMemory, gpu_memory, measure_footprint
 from cnnx.measure.memory import MemoryUse
 from cnnx.runtimes import USUAL
-from tests.cli.conftest import tiny_graph
 from tests.doubles.power_trees import write
+from tests.inputs.tiny import tiny_graph
 
 
 class Refusal(Exception):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from cnnx.errors import UsageError
 from cnnx.measure import Latency, measure_latency, measure_side_by_side, samples_needed
-from tests.again import again
 from tests.doubles.sessions import FakeClock, FakeSession
+from tests.inputs.again import again
 
 MS = 1_000_000
 POOL = np.zeros((6, 1, 2, 2), np.float32)

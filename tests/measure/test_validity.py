@@ -18,8 +18,8 @@ from cnnx.measure import (
     measure_side_by_side,
 )
 from cnnx.runtimes import RunTimes
-from tests.again import again
 from tests.doubles.sessions import FakeClock, FakeSession, FakeTimedSession
+from tests.inputs.again import again
 
 US = 1000
 SECOND = 10**9

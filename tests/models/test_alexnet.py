@@ -10,8 +10,7 @@ from torch import nn
 
 from cnnx import models
 from cnnx.errors import RecipeError
-
-from .meta import meta, rows_of, stages, totals
+from tests.inputs.meta import meta, rows_of, stages, totals
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 # Section 3.5: maps * (maps read * kernel^2 + 1); conv2, conv4 and conv5 read only their own GPU's half.

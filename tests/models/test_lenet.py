@@ -11,8 +11,7 @@ from torch import nn
 from cnnx import models
 from cnnx.errors import RecipeError
 from cnnx.models.lenet import CONNECTIONS, ConnectedConv2d, DigitCodes, Subsampling
-
-from .meta import meta, rows_of, stages, totals
+from tests.inputs.meta import meta, rows_of, stages, totals
 
 
 def test_the_modern_form_is_the_lectures() -> None:

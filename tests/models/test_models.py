@@ -19,8 +19,7 @@ from cnnx import models
 from cnnx.errors import RecipeError
 from cnnx.models.count import layer_rows, trace
 from cnnx.recipe import read_recipe, recipe_names
-
-from .meta import meta
+from tests.inputs.meta import meta
 
 PUBLISHED = json.loads((Path(__file__).parent / "published_tensors.json").read_text())
 

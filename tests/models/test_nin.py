@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .meta import meta, rows_of, stages, totals
+from tests.inputs.meta import meta, rows_of, stages, totals
 
 # Maps, maps read, kernel of each convolution; the last 1x1 of the fourth block gives the classes.
 BLOCKS = ((96, 3, 11), (256, 96, 5), (384, 256, 3), (1024, 384, 3))

@@ -11,8 +11,7 @@ from torch import nn
 from cnnx import models
 from cnnx.errors import RecipeError
 from cnnx.models.resnet import Bottleneck, ZeroPadded
-
-from .meta import meta, rows_of, stages, totals
+from tests.inputs.meta import meta, rows_of, stages, totals
 
 COUNTS = {
     18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3),

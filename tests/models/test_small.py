@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from cnnx.models.count import layer_rows
-
-from .meta import meta, rows_of, stages, totals
+from tests.inputs.meta import meta, rows_of, stages, totals
 
 Layer = tuple[int, int, int]  # weights, outputs, side of its map
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from .meta import meta, rows_of, totals
+from tests.inputs.meta import meta, rows_of, totals
 
 # Column D: (weights of each 3x3 convolution = 9 * in * out, side of its output).
 VGG16_CONVOLUTIONS = [

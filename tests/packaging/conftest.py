@@ -6,14 +6,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def run(*command, **options):
-    """A finished process, its output kept; fails the test with that output when it fails."""
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=540, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
+from tests.packaging.programs import run
+from tools import ROOT
 
 
 @pytest.fixture(scope="session")
@@ -45,14 +39,3 @@ def venv310(tmp_path):
         pytest.skip("there is no Python 3.10 here")
     run(interpreter, "-m", "venv", tmp_path / "venv310")
     return tmp_path / "venv310" / "bin"
-
-
-def pip(programs, *arguments):
-    """What pip printed; skips the test where there is no package index."""
-    command = [programs / "python", "-m", "pip", "install", "--quiet", *arguments]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=540)
-    unreachable = ("connection", "network", "temporary failure", "timed out")
-    if done.returncode and any(word in done.stderr.lower() for word in unreachable):
-        pytest.skip("no package index can be reached")
-    assert done.returncode == 0, done.stderr
-    return done.stdout

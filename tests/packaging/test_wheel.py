@@ -7,7 +7,8 @@ import zipfile
 
 import pytest
 
-from .conftest import ROOT, run
+from tests.packaging.programs import run
+from tools import ROOT
 
 PROGRAM = "from cnnx.cli import main; main()"
 

@@ -7,11 +7,10 @@ import sys
 import onnx
 import pytest
 
-from tests.cli.conftest import tiny_graph
 from tests.doubles import power_trees
-from tests.traps import CHILDREN, set_traps
-
-from .conftest import pip, run
+from tests.inputs.tiny import tiny_graph
+from tests.inputs.traps import CHILDREN, set_traps
+from tests.packaging.programs import pip, run
 
 BLOCKED = """
 import sys

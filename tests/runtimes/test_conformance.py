@@ -13,12 +13,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
-from tests.doubles.imitated_trt import ImitatedBindings
 
 from cnnx import runtimes
 from cnnx.errors import CnnxError, ImageError, UsageError
 from cnnx.runtimes import BuildRequest, Runtime, Session
 from cnnx.runtimes.trt.runtime import TrtRuntime
+from tests.doubles.imitated_trt import ImitatedBindings
 
 EXPECTED = {"conv1": "fp32", "conv2": "fp32", "fc": "fp32"}
 BATCHES = {1: (1, 1, 1), 2: (2, 2, 2), "N": (1, 2, 4)}

@@ -1,7 +1,8 @@
 """What TensorRT and TensorRT for RTX share: the logger, and ONNX parsed into a strongly typed network.
 
 The bindings' module is handed in: nothing here imports it. Names and meaning as in NVIDIA's TensorRT
-Python API reference; tests hold every name used here to the API of each release (tests/runtimes/trt_api).
+Python API reference; tests hold every name used here to the API of each release
+(tests/runtimes/engine/trt_api).
 """
 
 from __future__ import annotations

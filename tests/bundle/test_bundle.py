@@ -1,0 +1,413 @@
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cnnx.bundle import Bundle
+from cnnx.bundle.reference import Reference
+from cnnx.bundle.sealed import write_sealed
+from cnnx.bundle.writing import left_beside, new_bundle, refuse_place, seal
+from cnnx.errors import BundleError
+from cnnx.record import Record, Subject
+from cnnx.store import files
+from tests.inputs.bundles import engine_of, manifest
+
+PORTABLE = ("manifest.json", "model.onnx", "calibration.json", "labels.txt", "reference.npz")
+ENGINE = ("engines/rtx-1-sm86/engine.json", "engines/rtx-1-sm86/model.engine")
+
+
+def reference(n=5):
+    random = np.random.default_rng(0)
+    crops = random.integers(0, 255, (n, 4, 4, 1), dtype=np.uint8)
+    original, graph = random.normal(size=(2, n, 10)).astype(np.float32)
+    return Reference(crops, original, graph, None, tuple(map(str, range(n))))
+
+
+def make(place, *, force=False, **changes):
+    """Of FP16, without ranges, where `precision` says so."""
+    with new_bundle(place, force=force) as draft:
+        (draft / "model.onnx").write_bytes(bytes(range(256)) * 4)
+        if changes.get("precision") != "fp16":
+            (draft / "calibration.json").write_text("{}")
+        (draft / "labels.txt").write_text("".join(f"class {i}\n" for i in range(10)))
+        reference().save(draft / "reference.npz")
+        seal(draft, dataclasses.replace(manifest(), **changes))
+    return Bundle.open(place)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundle")
+    made = make(folder / "b")
+    (folder / "plan").write_bytes(bytes(1000))
+    made.add_engine(engine_of(made, folder / "plan"), folder / "plan")
+    return folder / "b"
+
+
+def read_all(path):
+    """What inspect reads: the portable part and every engine."""
+    opened = Bundle.open(path)
+    for engine in opened.engines():
+        opened.engine_file(engine)
+
+
+def test_what_was_written_is_read_again(whole):
+    opened = Bundle.open(whole)
+    assert dataclasses.replace(opened.manifest, files={}) == manifest()
+    assert set(opened.manifest.files) == {"model.onnx", "calibration.json", "labels.txt", "reference.npz"}
+    assert opened.labels[9] == "class 9"
+    back = opened.reference()
+    np.testing.assert_array_equal(back.crops, reference().crops)
+    assert back.ids == reference().ids and back.labels is None
+    assert [engine.identity for engine in opened.engines()] == ["rtx-1-sm86"]
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from((*PORTABLE, *ENGINE)), st.data())
+def test_any_byte_changed_anywhere_is_refused(whole, tmp_path_factory, file, data):
+    copy = tmp_path_factory.mktemp("copy") / "b"
+    shutil.copytree(whole, copy)
+    content = bytearray((copy / file).read_bytes())
+    position = data.draw(st.integers(0, len(content) - 1))
+    content[position] ^= data.draw(st.integers(1, 255))
+    (copy / file).write_bytes(content)
+    with pytest.raises(BundleError) as caught:
+        read_all(copy)
+    assert file.rsplit("/", maxsplit=1)[-1] in caught.value.what and caught.value.mend
+    shutil.rmtree(copy.parent)
+
+
+@pytest.mark.parametrize("file", [*PORTABLE, ENGINE[1]])
+def test_a_missing_file_is_named(whole, tmp_path, file):
+    shutil.copytree(whole, tmp_path / "b")
+    (tmp_path / "b" / file).unlink()
+    with pytest.raises(BundleError, match=file.rsplit("/", maxsplit=1)[-1]):
+        read_all(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("kind", "synthetic", "why"),
+    [("file", False, ()), ("file", True, ("synthetic",)), ("standin", False, ("stand-ins",))],
+)
+def test_a_bundle_says_why_its_agreement_proves_nothing(kind, synthetic, why):
+    images = dict(manifest().images)
+    images["validation"] = dataclasses.replace(images["validation"], synthetic=synthetic)
+    weights = {**manifest().weights, "kind": kind}
+    found = dataclasses.replace(manifest(), images=images, weights=weights).cannot_judge
+    assert len(found) == len(why) and all(word in reason for word, reason in zip(why, found, strict=True))
+
+
+@pytest.mark.parametrize("schema", [0, 99])
+def test_an_unknown_schema_says_both(tmp_path, schema):
+    with new_bundle(tmp_path / "b") as draft:
+        seal(draft, dataclasses.replace(manifest(), schema=schema))
+    with pytest.raises(BundleError, match=f"schema {schema}, this cnnx reads 1"):
+        Bundle.open(tmp_path / "b")
+
+
+def with_engine(place, **changes):
+    made = make(place, **changes)
+    (place.parent / "plan").write_bytes(b"x")
+    made.add_engine(engine_of(made, place.parent / "plan"), place.parent / "plan")
+    return made
+
+
+def test_records_engines_and_the_users_files_outlive_a_new_export(tmp_path):
+    first = with_engine(tmp_path / "b", precision="fp16")
+    subject = Subject("net", "graph", first.manifest.files["model.onnx"], "int8", "ort 1", "CPU")
+    first.add_record(Record("validation", subject, {}, {}))
+    (tmp_path / "b" / "calibration.json").write_text("a user's, as this manifest does not list it")
+    (tmp_path / "b" / "photos").mkdir()
+    (tmp_path / "b" / "photos" / "a.jpg").write_text("a picture")
+    (tmp_path / "b" / ".notes").write_text("a note")
+    folder = (tmp_path / "b").stat().st_ino
+    with new_bundle(tmp_path / "b") as draft:
+        (draft / "model.onnx").write_bytes(bytes(range(256)) * 4)
+        (draft / "calibration.json").write_text("cnnx's")
+        reference().save(draft / "reference.npz")
+        seal(draft, manifest())
+    second = Bundle.open(tmp_path / "b")
+    assert len(second.records()) == 1 and second.records()[0].subject == subject
+    assert [engine.identity for engine in second.engines()] == ["rtx-1-sm86"]
+    assert (tmp_path / "b").stat().st_ino == folder, "the folder itself stays, and whoever works in it"
+    assert (tmp_path / "b" / "photos" / "a.jpg").read_text() == "a picture"
+    assert (tmp_path / "b" / "calibration.json").read_text() == "cnnx's"
+    assert (tmp_path / "b" / "calibration.json.kept-1").read_text().startswith("a user's")
+    assert not (tmp_path / "b" / "labels.txt").exists(), "the first bundle's, as its manifest says"
+    [said] = left_beside(second)
+    assert ".notes, calibration.json.kept-1, photos" in said
+
+
+def test_an_engine_of_another_graph_stays_and_is_not_taken_for_the_bundles(tmp_path):
+    with_engine(tmp_path / "b")
+    with new_bundle(tmp_path / "b") as draft:
+        (draft / "model.onnx").write_bytes(b"another graph")
+        (draft / "calibration.json").write_text("{}")
+        reference().save(draft / "reference.npz")
+        seal(draft, manifest())
+    second = Bundle.open(tmp_path / "b")
+    assert second.engines() == () and [each.identity for each in second.stale_engines()] == ["rtx-1-sm86"]
+    assert (tmp_path / "b" / ENGINE[1]).read_bytes() == b"x"
+    assert "engines/rtx-1-sm86" in left_beside(second)[0] and "another graph" in left_beside(second)[0]
+    second.add_engine(engine_of(second, tmp_path / "plan"), tmp_path / "plan")
+    assert len(second.engines()) == 1 and left_beside(second) == second.stale_engines() == ()
+
+
+def test_a_damaged_engine_does_not_have_a_new_bundle_refused(tmp_path):
+    with_engine(tmp_path / "b")
+    (tmp_path / "b" / ENGINE[0]).write_text("{}")
+    second = make(tmp_path / "b", fingerprint="e" * 64)
+    assert second.engines() == second.stale_engines() == () and (tmp_path / "b" / ENGINE[1]).exists()
+    assert "engines/rtx-1-sm86" in left_beside(second)[0]
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+FOREIGN = {
+    "a web app's": '{"name": "app", "icons": []}',
+    "no JSON": "once upon a time",
+    "a list": "[]",
+    "empty": "",
+    "another schema": None,
+    "damaged": None,
+}
+
+
+@pytest.mark.parametrize("kind", [*FOREIGN, "no manifest"])
+def test_a_folder_that_is_no_bundles_is_refused_and_with_force_loses_nothing(tmp_path, kind):
+    place = tmp_path / "b"
+    if kind == "another schema":
+        with new_bundle(place) as draft:
+            seal(draft, dataclasses.replace(manifest(), schema=99))
+    elif kind == "damaged":
+        make(place)
+        (place / "manifest.json").write_text((place / "manifest.json").read_text()[:-9])
+    else:
+        place.mkdir()
+        if kind != "no manifest":
+            (place / "manifest.json").write_text(FOREIGN[kind])
+    for name in ("model.onnx", "index.html", "src/app.js"):
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text(f"the user's {name}")
+    before = contents(place)
+    with pytest.raises(BundleError, match="not") as caught:
+        make(place)
+    assert "--force" in caught.value.mend and "--out" in caught.value.mend and caught.value.exit_code == 3
+    assert before == {
+        path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()
+    }
+    read_all(make(place, force=True).path)
+    after = contents(place)
+    for path, content in before.items():
+        assert after[path] == content or after[Path(f"{path}.kept-1")] == content
+
+
+def test_a_link_to_a_folder_stays_and_the_bundle_goes_where_it_leads(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for fingerprint in ("a", "b"):
+        assert make(tmp_path / "link", fingerprint=fingerprint * 64).manifest.fingerprint[0] == fingerprint
+        assert (tmp_path / "link").is_symlink()
+        read_all(tmp_path / "real")
+    assert {path.name for path in tmp_path.iterdir()} == {"real", "link"}
+
+
+def test_a_link_that_leads_nowhere_is_refused(tmp_path):
+    (tmp_path / "nowhere").symlink_to("absent")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("nowhere", "loop"):
+        with pytest.raises(BundleError, match="leads nowhere") as caught:
+            refuse_place(tmp_path / name, force=True)
+        assert "--out" in caught.value.mend and (tmp_path / name).is_symlink()
+
+
+def test_an_interrupted_replacement_is_finished_by_whoever_opens_the_bundle(tmp_path, monkeypatch):
+    make(tmp_path / "b")
+
+    def killed(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "carry_out", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path / "b", fingerprint="e" * 64)
+    assert json.loads((tmp_path / "b" / "manifest.json").read_text())["fingerprint"] == "f" * 64
+    assert Bundle.open(tmp_path / "b").manifest.fingerprint == "e" * 64
+    assert {path.name for path in (tmp_path / "b").iterdir()} == set(PORTABLE)
+
+
+@pytest.mark.parametrize(
+    ("version", "capability", "said"),
+    [("1.8.0", 86, ("1.7.1", "1.8.0")), ("1.7.1", 89, ("sm86", "sm89")), (None, None, ("1.7.1", "None"))],
+)
+def test_an_engine_for_another_machine_is_refused_naming_both_sides(whole, version, capability, said):
+    [engine] = Bundle.open(whole).engines()
+    engine.check(runtime_version="1.7.1", compute_capability=86, where=whole)
+    with pytest.raises(BundleError) as caught:
+        engine.check(runtime_version=version, compute_capability=capability, where=whole)
+    assert all(side in caught.value.what for side in said) and "cnnx build" in caught.value.mend
+
+
+def engine_reaching(whole, reach, **more):
+    [engine] = Bundle.open(whole).engines()
+    gpu = {"gpu": {"name": "NVIDIA A10"}}
+    return dataclasses.replace(engine, reach=reach, environment=gpu, **more)
+
+
+@pytest.mark.parametrize(
+    "reach, capability, gpu, said",
+    [
+        ("compute_capability", 86, "NVIDIA A40", None),
+        ("compute_capability", None, None, None),
+        ("gpu", 86, "NVIDIA A10", None),
+        ("gpu", 86, None, None),
+        ("gpu", 86, "NVIDIA A40", ("NVIDIA A10", "NVIDIA A40")),
+        ("gpu", 89, "NVIDIA A10", ("sm86", "sm89")),
+        ("ampere_plus", 120, "NVIDIA RTX 5090", None),
+        ("ampere_plus", 75, "Tesla T4", ("sm86", "sm75")),
+    ],
+)
+def test_which_gpus_an_engine_reaches(whole, reach, capability, gpu, said):
+    here = {"runtime_version": "1.7.1", "compute_capability": capability, "gpu": gpu, "where": whole}
+    engine = engine_reaching(whole, reach)
+    if said is None:
+        engine.check(**here)
+        return
+    with pytest.raises(BundleError) as caught:
+        engine.check(**here)
+    assert all(side in caught.value.what for side in said) and "cnnx build" in caught.value.mend
+
+
+def test_an_engine_of_another_jetson_is_refused_though_its_gpu_has_the_same_name(whole):
+    [engine] = Bundle.open(whole).engines()
+    made_on = {"gpu": {"name": "Orin (nvgpu)"}, "board": "NVIDIA Jetson AGX Orin Developer Kit"}
+    engine = dataclasses.replace(engine, reach="gpu", environment=made_on)
+    here = {"runtime_version": "1.7.1", "compute_capability": 86, "gpu": "Orin (nvgpu)", "where": whole}
+    engine.check(board=made_on["board"], **here)
+    with pytest.raises(BundleError, match=r"AGX Orin.*Orin NX"):
+        engine.check(board="NVIDIA Jetson Orin NX Developer Kit", **here)
+
+
+def test_a_version_compatible_engine_goes_to_another_release(whole):
+    here = {"runtime_version": "1.8.0", "compute_capability": 86, "where": whole}
+    engine_reaching(whole, "gpu", version_compatible=True).check(**here)
+    with pytest.raises(BundleError, match=r"1\.7\.1.*1\.8\.0"):
+        engine_reaching(whole, "gpu").check(**here)
+    for earlier in ("1.7.0", "1.6.10", None, "nonsense"):
+        with pytest.raises(BundleError, match=f"here is {earlier}"):
+            engine_reaching(whole, "gpu", version_compatible=True).check(
+                **{**here, "runtime_version": earlier}
+            )
+
+
+def test_an_engine_written_before_reach_was_known_is_read(tmp_path):
+    made = make(tmp_path / "b")
+    (tmp_path / "plan").write_bytes(b"plan")
+    made.add_engine(engine_of(made, tmp_path / "plan"), tmp_path / "plan")
+    [file] = made.path.glob("engines/*/engine.json")
+    data = json.loads(file.read_text())
+    data.pop("seal")
+    later = {"reach", "version_compatible", "dla_core", "on_gpu", "timing_cache", "remarks", "batch"}
+    write_sealed(file, {key: value for key, value in data.items() if key not in later})
+    [engine] = made.engines()
+    assert (engine.reach, engine.version_compatible, engine.timing_cache) == ("compute_capability", False, "")
+    write_sealed(file, {**data, "strange": 1})
+    with pytest.raises(BundleError, match="strange"):
+        made.engines()
+
+
+def test_a_record_of_another_schema_is_refused(tmp_path):
+    made = make(tmp_path / "b")
+    subject = Subject("net", "graph", "0" * 64, "int8", "ort 1", "CPU")
+    path = made.add_record(Record("validation", subject, {}, {}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 7}))
+    with pytest.raises(BundleError, match="schema 7"):
+        made.record(path)
+
+
+@pytest.mark.parametrize("file", [*PORTABLE, *ENGINE])
+@pytest.mark.parametrize("share", [0, 0.5, 1])
+def test_a_copy_that_broke_off_is_refused(whole, tmp_path, file, share):
+    """Nothing of a file, half of it, all but its last byte."""
+    shutil.copytree(whole, tmp_path / "b")
+    content = (tmp_path / "b" / file).read_bytes()
+    (tmp_path / "b" / file).write_bytes(content[: min(int(len(content) * share), len(content) - 1)])
+    with pytest.raises(BundleError, match=file.rsplit("/", maxsplit=1)[-1]):
+        read_all(tmp_path / "b")
+
+
+def test_a_manifest_and_files_of_two_bundles_do_not_mix(tmp_path):
+    """Each is intact in itself; together they are not what was sealed."""
+    make(tmp_path / "a")
+    make(tmp_path / "b")
+    with new_bundle(tmp_path / "b") as draft:
+        (draft / "labels.txt").write_text("another\n")
+        seal(draft, manifest())
+    shutil.copyfile(tmp_path / "b" / "labels.txt", tmp_path / "a" / "labels.txt")
+    with pytest.raises(BundleError, match=r"labels\.txt was changed"):
+        Bundle.open(tmp_path / "a")
+
+
+def test_a_new_export_that_fails_half_way_leaves_the_old_bundle_whole(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "b")
+    with pytest.raises(RuntimeError, match="half-way"), new_bundle(tmp_path / "b") as draft:
+        (draft / "model.onnx").write_bytes(b"half")
+        raise RuntimeError("half-way")
+    read_all(tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_damaged_file_is_replaced_and_a_file_in_the_folders_place_is_not(tmp_path):
+    make(tmp_path / "b")
+    (tmp_path / "b" / "model.onnx").write_text("damaged")
+    read_all(make(tmp_path / "b").path)
+    assert left_beside(Bundle.open(tmp_path / "b")) == ()
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(BundleError, match="not a folder") as caught:
+        make(tmp_path / "thesis.tex", force=True)
+    assert "--out" in caught.value.mend and (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_engine_is_replaced_by_one_of_its_identity_and_held_to_its_hash(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "b")
+    opened = Bundle.open(tmp_path / "b")
+    (tmp_path / "plan").write_bytes(b"another plan")
+    opened.add_engine(engine_of(opened, tmp_path / "plan"), tmp_path / "plan")
+    [engine] = opened.engines()
+    assert opened.engine_file(engine).read_bytes() == b"another plan"
+    opened.add_engine(dataclasses.replace(engine, digest="0" * 64), tmp_path / "plan")
+    with pytest.raises(BundleError, match=r"model\.engine was changed"):
+        opened.engine_file(opened.engines()[0])
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda t: t[: len(t) // 2], lambda t: "null", lambda t: t.replace('"kind"', '"x"')]
+)
+def test_a_damaged_record_is_named(tmp_path, spoil):
+    made = make(tmp_path / "b")
+    path = made.add_record(
+        Record("validation", Subject("net", "graph", "0" * 64, "int8", "ort 1", "CPU"), {}, {})
+    )
+    path.write_text(spoil(path.read_text()))
+    with pytest.raises(BundleError) as caught:
+        made.record(path)
+    assert caught.value.where == str(path) and caught.value.mend
+    assert made.records() == ()
+
+
+def test_a_record_of_before_engines_were_named_is_read(tmp_path):
+    made = make(tmp_path / "b")
+    path = made.add_record(
+        Record("validation", Subject("net", "engine", "0" * 64, "int8", "trt 1", "GPU"), {}, {})
+    )
+    path.write_text(path.read_text().replace(',\n  "engine": "",\n  "graph_digest": ""', ""))
+    assert "engine" not in json.loads(path.read_text())["subject"]
+    [record] = made.records()
+    assert record.subject.engine == "" and str(record.subject) == f"net int8 engine {'0' * 12} on trt 1, GPU"

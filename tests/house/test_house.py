@@ -1,0 +1,167 @@
+"""The shape of a change is the test of the house: what CONTRIBUTING promises, done to a copy and used."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tools import ROOT
+
+pytest.importorskip("torch", reason="exports need PyTorch")
+
+MODEL = '''"""A toy."""
+
+from torch import Tensor, nn
+
+
+def toy(classes: int = 10) -> nn.Module:
+    """One convolution and one linear layer."""
+    features = nn.Conv2d(1, 8, 5), nn.ReLU(), nn.MaxPool2d(4)
+    return nn.Sequential(*features, nn.Flatten(), nn.Linear(392, classes))
+'''
+RECIPE = """name = "toy-net"
+
+[model]
+definition = "toy"
+classes = 10
+
+[input]
+shape = [1, 32, 32]
+
+[preprocessing]
+color = "gray"
+resize = 32
+mean = [0.5]
+std = [0.5]
+
+[calibration]
+data = "digits"
+
+[validation]
+data = "digits"
+"""
+RUNTIME = '''"""A toy: builds a file anywhere, and runs nowhere."""
+
+from cnnx.errors import EnvironmentLacks
+from cnnx.runtimes import BuiltEngine
+
+
+class Toy:
+    name, engine_suffix, builds_without_gpu = "toy", ".toy", True
+
+    def version(self):
+        return "1.0"
+
+    def missing(self):
+        return None
+
+    def cannot_run(self):
+        return EnvironmentLacks("there is no toy hardware")
+
+    def check_capabilities(self, capabilities):
+        pass
+
+    def build(self, onnx_file, request):
+        types = dict(request.expected)
+        return [BuiltEngine("toy-1", "model.toy", b"toy", "toy", "1.0", "", types)]
+
+
+RUNTIME = Toy()
+'''
+CHANGES = {
+    "a model": {
+        "exporter/cnnx/models/toy.py": MODEL,
+        "recipes/toy-net.toml": RECIPE,
+        "exporter/cnnx/models/__init__.py": ("DEFINITIONS = {", '    "toy": "cnnx.models.toy:toy",'),
+    },
+    "a method": {
+        "exporter/cnnx/quant/methods.py": ("METHODS: dict[", '    "toy-max": lambda seen: 2 * maximum(seen),')
+    },
+    "a lint rule": {
+        "exporter/cnnx/graph/lint/__init__.py": (
+            "RULES = (",
+            '    LintRule("toy-rule", "warning", lambda view: [("graph", "a toy saw it", "let it be")]),',
+        )
+    },
+    "a runtime": {
+        "exporter/cnnx/runtimes/toy/__init__.py": '"""A toy."""\n',
+        "exporter/cnnx/runtimes/toy/runtime.py": RUNTIME,
+        "exporter/cnnx/runtimes/__init__.py": ("NAMES = {", '    "toy": "cnnx.runtimes.toy.runtime",'),
+    },
+    "a report format": {
+        "exporter/cnnx/report/files.py": (
+            "FORMATS: dict[",
+            '    ".toy": lambda records, unverified: f"{len(records)} records",',
+        )
+    },
+    "an option": {
+        "exporter/cnnx/options.py": (
+            "class ExportOptions(",
+            '    toy_word: str = option("", "A word that changes nothing.")',
+        )
+    },
+}
+PROMISED = {
+    "a model": 3,
+    "a method": 1,
+    "a lint rule": 1,
+    "a runtime": 3,
+    "a report format": 1,
+    "an option": 1,
+}
+
+
+def apply(house, file, change):
+    """Write a new file, or put a line in front of the first entry of a registry."""
+    path = house / file
+    if isinstance(change, str):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(change)
+        return
+    head, line = change
+    lines = path.read_text().splitlines()
+    at = next(i for i, text in enumerate(lines) if text.startswith(head)) + 1
+    at += 2 if head.startswith("class") else 0  # past the docstring
+    path.write_text("\n".join([*lines[:at], line, *lines[at:]]) + "\n")
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    copy = tmp_path_factory.mktemp("house")
+    shutil.copytree(ROOT / "exporter", copy / "exporter", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "recipes", copy / "recipes")
+    (copy / "calibration").symlink_to(ROOT / "calibration")
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    for files in CHANGES.values():
+        for file, change in files.items():
+            apply(copy, file, change)
+    return copy
+
+
+def test_each_change_takes_as_few_files_as_are_promised():
+    assert {what: len(files) for what, files in CHANGES.items()} == PROMISED
+
+
+def test_all_of_them_are_used_by_one_export(house, tmp_path):
+    few = ["--calibration-images", "8", "--validation-images", "8", "--weights", "standin"]
+    toys = ["--method", "toy-max", "--target", "toy", "--toy-word", "hello", "--report", "r.toy"]
+    code = "from cnnx.cli import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(house / "exporter"), "CNNX_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "export", "toy-net", "--int8", *few, *toys, "--out", "b", "--json"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout)["result"]
+    assert [engine["runtime"] for engine in result["engines"]] == ["toy"]
+    assert (tmp_path / "b" / "engines" / "toy-1" / "model.toy").read_bytes() == b"toy"
+    assert "toy-rule" in [warning["rule"] for warning in result["bundle"]["manifest"]["warnings"]]
+    assert json.loads((tmp_path / "b" / "calibration.json").read_text())["method"] == "toy-max"
+    assert (tmp_path / "r.toy").read_text().endswith(" records")

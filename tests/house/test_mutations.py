@@ -1,0 +1,224 @@
+"""Whatever stands at a key of a stored file: refused with its path, or taken; never another kind of error."""
+
+import json
+import shutil
+
+import pytest
+
+import cnnx
+from cnnx.bundle import Bundle
+from cnnx.bundle.sealed import write_sealed
+from cnnx.errors import BundleError, InputRefused
+from cnnx.machine.environment import detect
+from cnnx.pipeline.records.verified import checked, records_of
+from cnnx.pipeline.survey.journal import Journal
+from cnnx.pipeline.target import open_subject
+from cnnx.quant.calibration import Calibration
+from cnnx.record import Record
+from cnnx.report.survey import markdown_from_rows
+from tests.doubles.rehearsal import rehearsal
+from tests.inputs.bundles import engine_of
+from tests.inputs.damage import WRONG, mutations
+
+SEALABLE = tuple(value for value in WRONG if value != "\ud800")
+LIKENESS = {
+    "divergence": 0.01, "top1_agreement": 1.0, "top1_in_top5": 1.0, "top5_agreement": 0.9,
+    "logit_sqnr_db": 30.0,
+}  # fmt: skip
+GUESS = {"index": 3, "name": "three", "probability": 0.9}
+DIAGNOSIS = {
+    "images": 8,
+    "image_set": "digits",
+    "floor": LIKENESS,
+    "whole": LIKENESS,
+    "layers": [
+        {
+            "layer": "conv", "op": "Conv", "place": 0, "multiply_adds": 100, "tensor": "input",
+            "likeness": {**LIKENESS, "divergence": None}, "flips": 1, "share": 1.0, "weights_lost": 0.0,
+        }
+    ],
+    "others": [{"layer": "fc", "op": "Gemm", "place": 1, "data_type": "fp16", "reason": "small"}],
+    "tensors": [
+        {
+            "tensor": "input", "read_by": ["conv"], "amax": 1.0, "maximum": 1.0, "saturated": 0.0,
+            "underflow": 0.0, "body": 0.5, "channels": 1, "dead_channels": 0, "middle_steps": 127.0,
+        }
+    ],
+    "flips": [{"image": "a", "label": 3, "original": [GUESS], "int8": [GUESS]}],
+    "reading": ["It is well."],
+    "notes": [],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_bundle, tmp_path_factory):
+    """A bundle with an engine and a record of every kind."""
+    path = tmp_path_factory.mktemp("mutated") / "b"
+    shutil.copytree(tiny_bundle, path)
+    cnnx.validate(path, target="ort")
+    cnnx.bench(path, target="ort", seconds=0.02, power=rehearsal(), layers=True)
+    opened = Bundle.open(path)
+    diagnosis = Record("diagnosis", open_subject(opened, "ort").subject, detect().as_dict(), DIAGNOSIS)
+    opened.add_record(diagnosis)
+    plan = path.parent / "plan"
+    plan.write_bytes(bytes(64))
+    opened.add_engine(engine_of(opened, plan, batch=(1, 1, 1)), plan)
+    return path
+
+
+def unsealed(file):
+    data = json.loads(file.read_text())
+    data.pop("seal", None)
+    return data
+
+
+def named(path):
+    """The last part of a path as a message has it."""
+    return next((str(key) for key in reversed(path) if isinstance(key, str)), "the file")
+
+
+def refused_or_taken(path, done, work):
+    """1 where a refusal names the key, 0 where the value was taken."""
+    try:
+        work()
+    except InputRefused as error:
+        assert error.exit_code == 3
+        assert named(path) in str(error) or done == "deleted", (path, done, str(error))
+        return 1
+    except Exception as error:
+        raise AssertionError(f"{path} {done}: {type(error).__name__}: {error}") from error
+    return 0
+
+
+def outcomes(data, read, deeper=lambda: None, *, every=7, wrong=WRONG):
+    """Read each mutation, the `every`-th of those taken as deep as commands do; (mutations, refused)."""
+    count = refused = taken = 0
+    for path, done, mutated in mutations(data, wrong):
+        count += 1
+        if refused_or_taken(path, done, lambda mutated=mutated: read(mutated)):
+            refused += 1
+            continue
+        taken += 1
+        if taken % every == 0:
+            refused_or_taken((), done, deeper)
+    return count, refused
+
+
+def test_every_mutation_of_a_manifest(whole, tmp_path):
+    """Sealed anew, so that the seal does not tell."""
+    shutil.copytree(whole, tmp_path / "b")
+    file = tmp_path / "b" / "manifest.json"
+
+    def read(data):
+        write_sealed(file, data)
+        Bundle.open(tmp_path / "b", verify=False)
+
+    def deeper():
+        cnnx.inspect(tmp_path / "b")
+        open_subject(Bundle.open(tmp_path / "b"), "ort")
+        cnnx.write_report(tmp_path / "b", tmp_path / "r.json")
+
+    data = unsealed(file)
+    for shape in ([], [1], [1, 1, 4, 4, 1], [1, None, 4, 4]):
+        with pytest.raises(BundleError, match=r"inputs\[0\]\.shape is"):
+            read({**data, "inputs": [{**data["inputs"][0], "shape": shape}]})
+    count, refused = outcomes(data, read, deeper, every=60, wrong=SEALABLE)
+    assert count > 1000 and refused > 0.6 * count, (count, refused)
+
+
+def test_every_mutation_of_an_engine(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "b")
+    [file] = tmp_path.glob("b/engines/*/engine.json")
+    opened = Bundle.open(tmp_path / "b")
+
+    def read(data):
+        write_sealed(file, data)
+        [engine] = opened.engines()
+        opened.engine_file(engine)
+        open_subject(opened, "ort")
+
+    def deeper():
+        cnnx.inspect(tmp_path / "b")
+
+    count, refused = outcomes(unsealed(file), read, deeper, every=100, wrong=SEALABLE)
+    assert count > 400 and refused > 0.6 * count, (count, refused)
+
+
+def traced(data):
+    """The samples of a record of energy: thousands."""
+    return data["result"].get("measured", {}).get("trace", {}).get("samples")
+
+
+@pytest.mark.parametrize("kind", ["validation", "selftest", "benchmark", "energy", "diagnosis"])
+def test_every_mutation_of_a_record(whole, tmp_path, kind):
+    """One by one, then in reports: a record that is taken is shown, one that is not hides no other."""
+    shutil.copytree(whole, tmp_path / "b")
+    file = sorted(tmp_path.glob(f"b/runs/*-{kind}-*.json"))[-1]
+    opened = Bundle.open(tmp_path / "b")
+    others = len(list(tmp_path.glob("b/runs/*.json"))) - 1
+
+    def read(data):
+        file.write_text(json.dumps(data))
+        checked(opened.record(file), where=file)
+
+    def deeper():
+        for suffix in (".md", ".xml", ".csv"):
+            cnnx.write_report(opened.path, tmp_path / f"r{suffix}")
+        assert len(cnnx.inspect(opened.path).records) >= others
+
+    data = json.loads(file.read_text())
+    for samples in (data["result"].get("latency", {}).get("samples_ns"), traced(data)):
+        if samples:
+            del samples[2:]
+    count, refused = outcomes(data, read, deeper, every=150)
+    assert count > 400 and refused > 0.5 * count, (count, refused)
+    file.write_text("{")
+    found = records_of(opened)
+    assert len(found.verified) == others and [one.file for one in found.unverified] == [f"runs/{file.name}"]
+
+
+def test_every_mutation_of_a_calibration(whole):
+    data = json.loads((whole / "calibration.json").read_text())
+    count, refused = outcomes(data, lambda mutated: Calibration.from_json(json.dumps(mutated)))
+    assert count > 150 and refused > 0.6 * count, (count, refused)
+
+
+def test_every_mutation_of_a_surveys_row(whole, tmp_path):
+    file = sorted(whole.glob("runs/*-benchmark-*.json"))[-1]
+    measured = json.loads(file.read_text())["result"]
+    data = {
+        "model": "net",
+        "precision": "int8",
+        "batch": 1,
+        "status": "done",
+        "reason": "",
+        "mend": "",
+        "verdict": "passed",
+        "follows_from": {"images": 3, "batches": [1, 1]},
+        "cuda_graph": None,
+        **{key: measured[key] for key in ("subject", "memory", "predicted")},
+        **measured["figures"],
+        "valid": True,
+        "findings": ["a finding"],
+        "advice": "an advice",
+        "killed": 1,
+        "energy": "measured",
+        "sensor": "ina",
+        "gross_mj": 1.0,
+        "net_mj": 0.5,
+        "no_energy": "",
+        "energy_doubts": ["a doubt"],
+    }
+    follows = {("net", "int8"): data["follows_from"]}
+    file = tmp_path / "rows" / "net-int8-b1.json"
+    file.parent.mkdir()
+
+    def read(mutated):
+        file.write_text(json.dumps(mutated))
+        journal = Journal(tmp_path, follows, again=True, energy=True)
+        rows = journal.rows([("net", "int8", 1)])
+        journal.is_over(("net", "int8", 1))
+        markdown_from_rows(rows)
+
+    count, refused = outcomes(data, read)
+    assert count > 150 and refused > 0.6 * count, (count, refused)

@@ -1,0 +1,194 @@
+"""The whole energy pass on a real network, with readings and time that are made up."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import io
+import json
+import shutil
+
+import pytest
+from rich.console import Console
+
+import cnnx
+from cnnx.bundle import Bundle
+from cnnx.cli.energy import print_energy
+from cnnx.errors import EnvironmentLacks
+from cnnx.measure.power import Unsupported
+from cnnx.measure.power.sensors.tegrastats import Beside
+from cnnx.pipeline.bench import energy as energy_module
+from cnnx.pipeline.bench.bench import pool_of
+from cnnx.pipeline.bench.energy import choose_sampler, choose_sensor, measure_use
+from cnnx.pipeline.plain import plain
+from cnnx.pipeline.progress import Steps
+from cnnx.pipeline.target import open_subject
+from cnnx.record import read_record
+from tests.doubles.machines import orin_nx_jetpack_6
+from tests.doubles.rehearsal import info, rehearsal
+
+
+@pytest.fixture
+def bundle(tiny_bundle, tmp_path):
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def screen(use) -> str:
+    out = io.StringIO()
+    print_energy(Console(file=out, width=80), use)
+    return out.getvalue()
+
+
+def test_energy_is_measured_shown_kept_and_reported(bundle, tmp_path):
+    told = []
+    result = cnnx.bench(bundle, target="ort", seconds=0.05, power=rehearsal(), listener=told.append)
+    [use] = result.energy
+    assert result.energy_unmeasured == result.energy_ratios == ()
+    runs = use.measured.load
+    assert runs.inferences == runs.calls > 1000 and runs.span.seconds >= 30
+    each = runs.span.seconds / runs.inferences
+    assert use.total.power_mw == pytest.approx(8000, rel=0.01)
+    assert use.total.gross_mj == pytest.approx(8000 * each, rel=0.01)
+    assert use.total.idle_before_mw == pytest.approx(3000, rel=0.01)
+    assert use.total.net_mj == pytest.approx(5000 * each, rel=0.02)
+    assert use.total.net.low <= use.total.net_mj <= use.total.net.high < use.total.gross_mj
+    assert (use.sensor, use.no_total, use.remark != "") == ("ina", "", True)
+    shares = [event.done for event in told if event.step == "energy" and event.total]
+    assert shares == sorted(shares) and shares[0] == 0 and len(set(shares)) > 20
+
+    [file] = bundle.glob("runs/*-energy-*.json")
+    kept = read_record(file)
+    assert kept.kind == "energy" and kept.result == json.loads(json.dumps(plain(use)))
+    assert len(kept.result["measured"]["trace"]["samples"]) > 1000
+    shown = screen(use)
+    assert kept.result["uncertainty"] == {"relative": None, "resolution_mw": 40, "basis": "a test"}
+    assert kept.result["notes"] == ["rails of a test"]
+    assert "ina: no uncertainty stated, in steps of 40 mW; rails of a test" in shown
+    for words in ("gross", "net", f"{use.total.gross_mj:.2f}", "8,000", "47.0 Hz", "module input", "VDD_SOC"):
+        assert words in shown
+
+    cnnx.write_report(bundle, tmp_path / "r.md")
+    assert "# Energy of a picture" in (tmp_path / "r.md").read_text()
+    cnnx.write_report(bundle, tmp_path / "r.json")
+    row = next(row for row in json.loads((tmp_path / "r.json").read_text()) if row["kind"] == "energy")
+    assert row["gross_mj"] == use.total.gross_mj and row["net_mj_low"] == use.total.net.low
+    assert (row["sensor"], row["covers"], row["p50_ns"]) == ("ina", "module input", None)
+    pytest.importorskip("matplotlib", reason="HTML reports need the extra report")
+    cnnx.write_report(bundle, tmp_path / "r.html")
+    assert "load that counts" in (tmp_path / "r.html").read_text()
+
+
+def test_a_board_without_a_total_shows_its_rails_and_a_rate_its_drops(bundle, tmp_path):
+    [use] = cnnx.bench(bundle, target="ort", seconds=0.05, power=rehearsal(total=False, rate=100)).energy
+    assert use.total is None and [rail.rails for rail in use.rails] == [("VDD_IN",), ("VDD_SOC",)]
+    assert use.rails[1].power_mw == pytest.approx(500)
+    shown = screen(use)
+    assert "no total on this board" in shown and "at 100 runs a second" in shown and "dropped" in shown
+    cnnx.write_report(bundle, tmp_path / "r.md")
+    text = (tmp_path / "r.md").read_text()
+    assert "no total on this board" in text and "SoC, part of VDD_IN" in text
+    assert cnnx.inspect(bundle).records[-1].result["total"] is None
+
+
+CPU, GPU = "CPU: AMD EPYC", "NVIDIA RTX A2000"
+
+
+def test_the_sensor_is_one_that_sees_where_the_network_runs():
+    nvml, rapl, absent = info("nvml-instant"), info("rapl"), Unsupported("ina", "no INA3221")
+    assert choose_sensor([absent, nvml, rapl], CPU)[0] == "rapl"
+    assert choose_sensor([absent, nvml, rapl], GPU)[0] == "nvml-instant"
+    for device in (CPU, GPU):
+        assert choose_sensor([info("ina"), nvml, rapl], device)[0] == "ina"
+    # A total counts more than the order; without any, rails are better than nothing.
+    assert choose_sensor([info("ina", total=False), nvml], GPU)[0] == "nvml-instant"
+    assert choose_sensor([info("ina", total=False), nvml], CPU)[0] == "ina"
+    name, why = choose_sensor([nvml, rapl], CPU, named="nvml-instant")
+    assert name == "nvml-instant" and "sees the GPU alone" in why
+
+
+def test_no_sensor_that_fits_is_an_error_with_each_ones_reason():
+    found = [Unsupported("ina", "no INA3221"), info("nvml-instant"), Unsupported("rapl", "root alone")]
+    with pytest.raises(EnvironmentLacks) as caught:
+        choose_sensor(found, CPU)
+    for words in ("ina: no INA3221", "rapl: root alone", "nvml-instant: is there and sees the GPU alone"):
+        assert words in str(caught.value)
+    with pytest.raises(EnvironmentLacks, match="nvml-energy is not here"):
+        choose_sensor(found, GPU, named="nvml-energy")
+
+
+def test_a_machine_without_sensors_refuses_before_it_measures(bundle, tmp_path):
+    with pytest.raises(EnvironmentLacks, match="no power sensor here"):
+        choose_sampler(cnnx.PowerPass(), CPU, root=tmp_path)
+
+
+def test_a_jetsons_monitors_are_sampled_by_a_process(tmp_path):
+    orin_nx_jetpack_6(tmp_path)
+    chosen = choose_sampler(cnnx.PowerPass(), "Orin (nvgpu)", root=tmp_path)
+    assert "board's monitors" in chosen.why
+    with chosen.sampler() as sampler:
+        trace = sampler.trace()
+    assert trace.sensor.name == "ina" and trace.sensor.total.rails == ("VDD_IN",)
+
+
+def test_a_report_has_the_newest_energy_of_each_batch_and_rate(bundle, tmp_path):
+    """Of a record that is there, copies that differ in what tells measurements apart."""
+    cnnx.bench(bundle, target="ort", seconds=0.05, power=rehearsal())
+    [file] = bundle.glob("runs/*-energy-*.json")
+    record = read_record(file)
+    for number, other in enumerate([{}, {"batch": 8}, {"rate": 30.0}, {"sensor": "rapl"}]):
+        later = datetime.datetime.fromisoformat(record.date) + datetime.timedelta(seconds=1 + number)
+        date = later.isoformat(timespec="microseconds")
+        kept = dataclasses.replace(record, date=date, result={**record.result, **other})
+        (bundle / "runs" / kept.file_name).write_text(json.dumps(kept.as_dict()))
+    cnnx.write_report(bundle, tmp_path / "r.json")
+    rows = [row for row in json.loads((tmp_path / "r.json").read_text()) if row["kind"] == "energy"]
+    assert [(row["batch"], row["rate"], row["sensor"]) for row in rows] == [
+        (1, None, "ina"), (8, None, "ina"), (1, 30, "ina"), (1, None, "rapl"),
+    ]  # fmt: skip
+    cnnx.write_report(bundle, tmp_path / "r.md")
+    text = (tmp_path / "r.md").read_text()
+    assert "| 8 | back to back | ina |" in text and "| 1 | 30 a second | ina |" in text
+
+
+def test_what_sampling_costs_is_told_as_it_goes_on_and_not_measured_of_a_run_that_takes_seconds(bundle):
+    opened, power, told = Bundle.open(bundle), rehearsal(), []
+    subject = open_subject(opened, "ort")
+
+    def measured(run_ns):
+        return measure_use(
+            subject,
+            pool_of(opened, 1),
+            batch=1,
+            cuda_graph=None,
+            power=power,
+            chosen=choose_sampler(power, CPU),
+            run_ns=run_ns,
+            remark="",
+            steps=Steps(told.append),
+            title="energy",
+        )
+
+    assert measured(2e9).no_cost == ""
+    step = "what sampling costs"
+    assert [event.done for event in told if event.step == step and event.total] == list(range(8))
+    told.clear()
+    slow = measured(6.4e9)
+    assert step not in [event.step for event in told]
+    said = plain(slow)
+    assert said["cost"] is said["sampling"]["latency_ratio"] is None
+    assert "a run takes 6.4 s" in said["sampling"]["no_cost"] and "a run takes 6.4 s" in screen(slow)
+
+
+def test_tegrastats_on_the_path_is_compared_and_shown(bundle, tmp_path, monkeypatch):
+    """On a fake clock it has no time to print: what is found is that it was asked, and the pass goes on."""
+    monkeypatch.setattr(energy_module, "find_program", lambda name: f"/no/such/{name}")
+    [use] = cnnx.bench(bundle, target="ort", seconds=0.05, power=rehearsal()).energy
+    reason = "/no/such/tegrastats: No such file or directory"
+    assert plain(use)["tegrastats"] == {"deviations": {}, "lines": 0, "reason": reason}
+    assert f"could not be compared: {reason}" in " ".join(screen(use).split())
+    said = Beside(use.measured.beside.span, 48, {"VDD_IN": 8104.0, "VDD_SOC": 499.0}, "")
+    use = dataclasses.replace(use, measured=dataclasses.replace(use.measured, beside=said))
+    assert plain(use)["tegrastats"]["deviations"]["VDD_SOC"] == pytest.approx(-0.002)
+    shown = " ".join(screen(use).split())
+    assert "tegrastats read VDD_IN 1.3% higher, VDD_SOC 0.2% lower, in 48 lines" in shown

@@ -1,0 +1,157 @@
+"""Layers made cruel to INT8 are found, a sound network is left alone, and what moved is asked for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cnnx
+from cnnx.bundle.sealed import read_sealed, write_sealed
+from cnnx.data.crops import Crops
+from cnnx.errors import BundleError, UsageError, WeightsError
+from cnnx.pipeline import quantizer
+from cnnx.pipeline.plain import plain
+from cnnx.store.digests import digest_of_file
+
+pytest.importorskip("torch", reason="exports need PyTorch")
+
+from tests.inputs.hostile import Counting, scaled_layers
+
+STEP = "each layer alone in INT8"
+
+
+def export(name: str, out: Path, **options: Any) -> Path:
+    few = {"calibration_images": 64, "validation_images": 64, "target": "ort", **options}
+    return cnnx.export(name, precision="int8", out=out, **few).bundle.path
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export("resnet20-hostile", tmp_path_factory.mktemp("twin") / "b", equalize=False)
+
+
+def test_the_layers_that_were_scaled_do_the_damage(twin: Path, cache: Path) -> None:
+    result = cnnx.diagnose(twin, images=48)
+    found = result.findings
+    assert found.images == 48 and found.whole.top1_agreement < 0.5 < found.floor.top1_agreement
+    culprits = [each for each in found.layers if each.share > 0.01]
+    assert culprits and {each.layer for each in culprits} <= scaled_layers("resnet20-hostile")
+    assert sum(each.share for each in culprits) > 0.95 and found.layers[: len(culprits)] == tuple(culprits)
+    # The figures say why: of what these layers read, and of their weights, much is lost; not so elsewhere.
+    read = {each.tensor: each for each in found.tensors}
+    lost = {each.layer: (read[each.tensor].dead_share, each.weights_lost) for each in found.layers}
+    sound = [lost[each.layer] for each in found.layers if each not in culprits]
+    assert min(min(lost[each.layer]) for each in culprits) > 0.2 and np.max(sound) < 0.1
+    said = " ".join(found.reading)
+    assert f"{culprits[0].layer} lacks resolution" in said and "Leave out --no-equalize" in said
+    # Every layer that multiplies has its place, in INT8 or not.
+    assert sorted(each.place for each in (*found.layers, *found.others)) == list(range(20))
+    # What flipped is what the bundle itself gives for the pictures that are named.
+    (crops,) = (
+        c
+        for c in map(Crops.open, (cache / "crops").iterdir())
+        if c.ids[0].startswith("selection") and len(c) == 48
+    )
+    session, recipe = cnnx.load(twin, target="ort"), result.bundle.manifest.recipe["preprocessing"]
+    for flip in found.flips[:3]:
+        pixels = crops.pixels[crops.ids.index(flip.image)].transpose(2, 0, 1)[None] / 255
+        mean, std = (np.reshape(recipe[key], (1, 3, 1, 1)) for key in ("mean", "std"))
+        logits = session.run(((pixels - mean) / std).astype(np.float32))[session.output_names[0]][0]
+        assert [each.index for each in flip.int8] == list(np.argsort(-logits, kind="stable")[:5])
+    surest = [flip.original[0].probability for flip in found.flips]
+    assert len(surest) == round((1 - found.whole.top1_agreement) * 48) and surest == sorted(surest)[::-1]
+    assert result.bundle.records()[-1].kind == "diagnosis"
+    assert json.dumps(plain(result.findings)) == json.dumps(result.record.result)
+
+
+def test_a_sound_network_is_left_alone(tmp_path: Path) -> None:
+    bundle = export("resnet20", tmp_path / "b")
+    found = cnnx.diagnose(bundle, images=64).findings
+    assert sum(each.share for each in found.layers) == pytest.approx(1)
+    assert "would clear the gates" in found.reading[-1] and not any("lacks" in each for each in found.reading)
+
+
+def test_a_stopped_diagnosis_goes_on_where_it_was(
+    twin: Path, monkeypatch: Any, stop_at: Any, cache: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        cnnx.diagnose(twin, images=9, listener=stop_at(STEP, 10, []))
+    (journal,) = (cache / "damage").glob(".*.partial")
+    monkeypatch.setattr(quantizer, "type_graph", count := Counting(quantizer.type_graph))
+    found = cnnx.diagnose(twin, images=9).findings
+    # None in INT8 and seven layers were known; all in INT8 is written for its logits and to be checked.
+    assert count.calls == len(found.layers) - 7 + 2 and not journal.exists()
+
+
+def test_an_fp16_bundle_has_nothing_quantized(twin: Path, tmp_path: Path) -> None:
+    out = cnnx.export("lenet5", precision="fp16", target="ort", validation_images=16, out=tmp_path / "b")
+    with pytest.raises(UsageError, match="no layer of it is quantized"):
+        cnnx.diagnose(out.bundle.path)
+    with pytest.raises(UsageError, match="--images is 0"):
+        cnnx.diagnose(twin, images=0)
+
+
+def test_pictures_that_moved_or_changed_are_asked_for(pictures: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(pictures, own)
+    bundle = export("lenet5", tmp_path / "b", calibration_data=str(own))
+    found = cnnx.diagnose(bundle).findings
+    # All 24 calibrate, so those that validate have to do, and that is said.
+    assert found.images == 64 and "No picture is held out" in found.notes[0]
+    moved = own.rename(tmp_path / "moved")
+    assert cnnx.diagnose(bundle, calibration_data=str(moved)).findings == found
+    next(moved.glob("*.png")).unlink()
+    with pytest.raises(BundleError, match="these are not the 24 pictures") as refusal:
+        cnnx.diagnose(bundle, calibration_data=str(moved))
+    assert "--calibration-data" in str(refusal.value)
+
+
+def test_weights_of_the_users_own_are_asked_for(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    from cnnx import weights
+    from cnnx.recipe import read_recipe
+
+    shipped = weights.locate(read_recipe("lenet5"), "pretrained", progress=lambda *_: None).file
+    tensors = load_file(shipped)
+    save_file(
+        {name: each * np.float32(1.01) for name, each in tensors.items()}, tmp_path / "mine.safetensors"
+    )
+    bundle = export("lenet5", tmp_path / "b", weights=str(tmp_path / "mine.safetensors"))
+    with pytest.raises(UsageError, match=r"mine\.safetensors") as refusal:
+        cnnx.diagnose(bundle)
+    assert "--weights FILE" in str(refusal.value)
+    with pytest.raises(WeightsError, match="not the bundle's weights"):
+        cnnx.diagnose(bundle, weights=str(shipped))
+    assert cnnx.diagnose(bundle, weights=str(tmp_path / "mine.safetensors"), images=8).findings.images == 8
+
+
+def without_a_range(bundle: Path) -> None:
+    calibration = json.loads((bundle / "calibration.json").read_text())
+    del calibration["ranges"][next(iter(calibration["ranges"]))]
+    (bundle / "calibration.json").write_text(json.dumps(calibration))
+
+
+def without_a_layer(manifest: dict[str, Any]) -> None:
+    del manifest["layers"][0]
+
+
+def of_another_precision(manifest: dict[str, Any]) -> None:
+    manifest["layers"][0]["precision"] = "fp16"
+
+
+@pytest.mark.parametrize("change", [without_a_range, without_a_layer, of_another_precision])
+def test_a_bundle_sealed_anew_whose_parts_do_not_fit_is_refused(change: Any, tmp_path: Path) -> None:
+    bundle = export("lenet5", tmp_path / "b")
+    manifest = read_sealed(bundle / "manifest.json", bundle=bundle)
+    change(bundle if change is without_a_range else manifest)
+    manifest["files"]["calibration.json"] = digest_of_file(bundle / "calibration.json")
+    write_sealed(bundle / "manifest.json", manifest)
+    with pytest.raises(BundleError) as caught:
+        cnnx.diagnose(bundle, images=8)
+    assert Path(str(caught.value.where)).name in ("calibration.json", "manifest.json")

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import cnnx
+from cnnx.cli.machine import print_diagnosis
+from cnnx.errors import EnvironmentLacks, MissingExtra
+from cnnx.machine import environment
+from cnnx.machine.environment import detect
+from cnnx.measure.power import PolledSensor, Sample, SensorInfo, power_now
+from cnnx.measure.power.sensors.sensor import Rail, Total, Uncertainty
+from cnnx.pipeline.bench.energy import choose_sampler
+from cnnx.pipeline.doctor.doctor import Diagnosis, ability
+from cnnx.pipeline.doctor.packages import wrong_combinations
+from cnnx.pipeline.plain import plain
+from tests.doubles.machines import ORIN_NVML, DesktopNvml, orin_nx_jetpack_6, thor_jetpack_7, wheels
+from tests.doubles.nvml import TwoGpus
+from tests.doubles.power_trees import write
+
+
+def looked_at(root, nvml=None, have=None) -> Diagnosis:
+    nvml = nvml or DesktopNvml(driver=False)
+    return cnnx.doctor(root=root, nvml=nvml, wheels=have or wheels(), sleep=lambda _: None)
+
+
+def screen(diagnosis: Diagnosis, width: int = 80) -> str:
+    out = io.StringIO()
+    print_diagnosis(Console(file=out, width=width), diagnosis)
+    return out.getvalue()
+
+
+def test_an_orin_nx_with_jetpack_6(tmp_path):
+    orin_nx_jetpack_6(tmp_path)
+    found = looked_at(tmp_path, DesktopNvml(**ORIN_NVML), wheels(system=("tensorrt 10.3.0",)))
+    ina, *others = found.sensors
+    assert {rail.rail: rail.power_mw for rail in ina.rails} == {
+        "VDD_IN": 2800, "VDD_CPU_GPU_CV": 650, "VDD_SOC": 655
+    }  # fmt: skip
+    assert (ina.total_mw, ina.total_covers) == (2800, "module input")
+    assert all(other.reason for other in others) and others[-1].sensor == "rapl"
+    assert found.wrong_combinations == ()
+    assert {ability.what: ability.able for ability in found.abilities}["measure power and energy"]
+    shown = screen(found)
+    for words in ("6.2, Jetson Linux 36.4.3", "2 15W", "918 MHz (pinned)", "10.3.0.30-1+cuda12.5", "2,800"):
+        assert words in shown
+    assert "power by ina: no uncertainty stated, in steps of 40 mW (neither shunts nor" in shown
+    assert "power by ina: rails of Jetson Xavier NX, Orin NX, Orin Nano" in shown
+    assert "field 186 refused" in shown and "unsupported" in shown
+
+
+def test_a_thor_with_jetpack_7(tmp_path):
+    thor_jetpack_7(tmp_path)
+    found = looked_at(tmp_path)
+    assert found.sensors[0].total_mw == 36_487
+    shown = screen(found)
+    for words in ("36,487", "-312", "7.2, Jetson Linux 39.2.0", "315 MHz (from 315 to 1575)", "10.16.0.1"):
+        assert words in shown
+
+
+def test_a_desktop_with_wheels(tmp_path):
+    have = wheels("tensorrt-cu12-bindings 10.9.0.34", "tensorrt-cu12-libs 10.9.0.34")
+    nvml = DesktopNvml()
+    found = looked_at(tmp_path, nvml, have)
+    assert [one.total_mw for one in found.sensors if one.sensor.startswith("nvml-")][:3] == [
+        41_000, 40_000, 41_000
+    ]  # fmt: skip
+    assert found.wrong_combinations == () and nvml.initialized == 0
+    shown = screen(found)
+    assert "power by nvml-instant, nvml-average, nvml-usage, nvml-energy: within 5%" in shown
+    for words in ("595.78, for CUDA up to 13.2", "41,000", "1200 MHz (to 2100)", "61.0 C", "power cap"):
+        assert words in shown
+
+
+def test_which_of_two_gpus_cuda_takes_is_not_guessed(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "device_0_bus_id", lambda: None)
+    shown = screen(looked_at(tmp_path, TwoGpus()), width=200)
+    assert (
+        "NVIDIA T400" in shown and "2 GPUs are here, which of them CUDA uses could not be found out" in shown
+    )
+
+
+def test_a_machine_with_nothing_says_so_and_never_zero(tmp_path):
+    found = looked_at(tmp_path)
+    assert all(one.reason and one.total_mw is None and not one.rails for one in found.sensors)
+    power = next(one for one in found.abilities if one.what == "measure power and energy")
+    assert not power.able and power.mend
+    shown = screen(found)
+    assert shown.count("none found") == 3 and "NVML Shared Library Not Found" in shown
+    assert json.loads(json.dumps(plain(found)))["state"]["gpu"] is None
+
+
+def refused(monkeypatch, *names):
+    """Files of these names are root's: as the tests may be root, the kernel would not refuse them."""
+    read = Path.read_text
+
+    def refusing(path, *arguments, **options):
+        if any(path.match(name) for name in names):
+            raise PermissionError(13, "Permission denied")
+        return read(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", refusing)
+
+
+def test_counters_that_only_root_may_read_are_named_and_leave_to_read_them_mends_it(tmp_path, monkeypatch):
+    """By sudo cnnx would not be found in a virtual environment, and its files would be root's."""
+    zone = tmp_path / "sys/class/powercap/intel-rapl:0"
+    write(zone, {"name": "package-0", "energy_uj": 1, "max_energy_range_uj": 9})
+    refused(monkeypatch, "energy_uj")
+    found = looked_at(tmp_path)
+    power = next(one for one in found.abilities if one.what == "measure power and energy")
+    mend = f"sudo chmod a+r {zone.parent}/intel-rapl:*/energy_uj  # until the next boot"
+    assert "only root" in power.reason and power.mend == found.sensors[-1].mend == mend
+    with pytest.raises(EnvironmentLacks) as caught:
+        choose_sampler(cnnx.PowerPass(), "CPU: AMD EPYC", root=tmp_path)
+    assert caught.value.mend == mend
+
+
+def test_monitors_that_may_not_be_read_are_named_with_what_mends_it(tmp_path, monkeypatch):
+    orin_nx_jetpack_6(tmp_path)
+    refused(monkeypatch, "curr*_input")
+    found = looked_at(tmp_path).sensors[0]
+    files = f"{tmp_path}/sys/class/hwmon/hwmon3/*_input"
+    assert files in found.reason and found.mend == f"sudo chmod a+r {files}  # until the next boot"
+    assert f"mend:  sudo chmod a+r {files}" in screen(looked_at(tmp_path))
+
+
+def combinations(root, have, nvml=None):
+    found = detect(root, nvml=nvml or DesktopNvml(driver=False), wheels=have)
+    return wrong_combinations(found, have)
+
+
+@pytest.mark.parametrize("gpu, stays, goes", [(True, "onnxruntime-gpu==1.23", "onnxruntime"),
+                                              (False, "onnxruntime==1.24", "onnxruntime-gpu")])  # fmt: skip
+def test_two_onnx_runtimes(tmp_path, gpu, stays, goes):
+    [wrong] = combinations(
+        tmp_path, wheels("onnxruntime 1.24", "onnxruntime-gpu 1.23"), DesktopNvml(driver=gpu)
+    )
+    assert wrong.mend == f"pip uninstall -y {goes} && pip install --force-reinstall --no-deps {stays}"
+
+
+def test_a_tensorrt_wheel_over_jetpacks(tmp_path):
+    orin_nx_jetpack_6(tmp_path)
+    have = wheels("tensorrt-cu12 10.9.0", "tensorrt-cu12-bindings 10.9.0", system=("tensorrt 10.3.0",))
+    [wrong] = combinations(tmp_path, have)
+    # Only wheels are taken out, and none is put over JetPack's.
+    assert wrong.mend == "pip uninstall -y tensorrt-cu12 tensorrt-cu12-bindings"
+    assert "libnvinfer10 10.3.0.30" in wrong.what
+
+
+def test_bindings_without_libraries(tmp_path):
+    have = wheels("tensorrt-cu13-bindings 10.16.0.1")
+    [wrong] = combinations(tmp_path, have)
+    assert wrong.mend == "pip install tensorrt-cu13-libs==10.16.0.1"
+    status = tmp_path / "var/lib/dpkg/status"
+    status.parent.mkdir(parents=True)
+    status.write_text("Package: libnvinfer10\nStatus: install ok installed\nVersion: 10.16.0.1-1+cuda13.2\n")
+    assert combinations(tmp_path, have) == ()  # the system has libraries of that release
+    status.write_text(status.read_text().replace("10.16.0.1", "10.3.0.30"))
+    assert len(combinations(tmp_path, have)) == 1
+
+
+def test_a_counter_of_energy_is_read_twice_and_one_that_stands_still_not_taken_for_zero():
+    rails, unstated = (Rail("a", ""), Rail("b", "")), Uncertainty(None, None, "")
+    info = SensorInfo("rapl", "energy_mj", rails, Total((), ""), None, 0, unstated)
+    now = [0]
+    sensor = PolledSensor(info, [lambda: now[0] / 1e9 * 500, lambda: 7.0], clock=lambda: now[0])
+    assert power_now(sensor, sleep=lambda seconds: now.append(now.pop() + int(seconds * 1e9))) == (500, None)
+    assert isinstance(sensor.read(), Sample)
+
+
+def test_an_extra_that_has_nothing_for_a_jetson_is_not_advised_there(tmp_path):
+    orin_nx_jetpack_6(tmp_path)
+    here = detect(tmp_path, nvml=DesktopNvml(driver=False), wheels=wheels())
+    jetson, desktop = (dataclasses.replace(here, machine=name) for name in ("aarch64", "x86_64"))
+    lacking = MissingExtra("tensorrt", "tensorrt", purpose="building")
+    assert ability("build", lacking, jetson).mend == "sudo apt install nvidia-jetpack"
+    assert ability("build", lacking, desktop).mend == "pip install 'cnnx[tensorrt]'"
+    assert "pip" not in ability("build", MissingExtra("x", "rtx", purpose="it"), jetson).mend
+    assert "pip" in ability("draw", MissingExtra("x", "report", purpose="it"), jetson).mend

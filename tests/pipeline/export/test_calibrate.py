@@ -1,0 +1,106 @@
+"""Ranges without an export, and whether the pictures are enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+import cnnx
+from cnnx.errors import UsageError
+from cnnx.pipeline.export.calibrate import CalibrateResult
+from cnnx.pipeline.progress import Listener
+from cnnx.pipeline.steps import observation
+from cnnx.quant.calibration import Calibration
+from cnnx.quant.methods import METHODS
+from tests.inputs.graphs import GRAPHS
+
+pytest.importorskip("torch", reason="exports need PyTorch")
+
+PASS = "calibration pictures through the graph"
+
+
+def reused(result: CalibrateResult) -> set[str]:
+    return {step.step for step in result.steps if step.reused}
+
+
+def test_ranges_are_those_of_an_export_which_then_needs_no_pass(tmp_path: Path) -> None:
+    shown = cnnx.calibrate("lenet5", calibration_images=40)
+    assert shown.images == 40 and shown.folds is None and shown.selection_images == 0
+    assert [tensor.tensor for tensor in shown.tensors] == ["input", "pool1", "flatten", "relu3", "relu4"]
+    assert all(list(tensor.methods) == list(METHODS) for tensor in shown.tensors)
+    for method in ("entropy", "mse"):
+        result = cnnx.export(
+            "lenet5", precision="int8", method=method, calibration_images=40, out=tmp_path / "b"
+        )
+        assert {PASS, f"ranges ({method})"} <= {step.step for step in result.steps if step.reused}
+        kept = Calibration.from_json((result.bundle.path / "calibration.json").read_text())
+        for tensor in shown.tensors:
+            exported, ours = kept.ranges[tensor.tensor], tensor.methods[method]
+            assert (ours.amax, ours.saturated_share) == (exported.amax, exported.saturated_share)
+            assert tensor.maximum == exported.maximum == tensor.methods["max"].amax
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_folds_are_one_pass_that_serves_the_whole(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    onnx.save(GRAPHS["plain"](batch=batch), tmp_path / "plain.onnx")
+
+    def run(cache: str, **options: Any) -> CalibrateResult:
+        monkeypatch.setenv("CNNX_CACHE", str(tmp_path / cache))
+        return cnnx.calibrate(
+            str(tmp_path / "plain.onnx"), calibration_data=str(pictures), method="max", **options
+        )
+
+    folded = run("a", folds=3)
+    found = folded.folds
+    assert found is not None and found.method == "max" and folded.images == found.whole.images == 18
+    assert [fold.images for fold in found.folds] == {1: [6, 6, 6], 4: [8, 6, 4]}[batch]
+    for spread in found.spreads:
+        assert max(spread.folds) == spread.amax  # the largest of all is the largest of some fold
+        assert spread.ratio == max(spread.folds) / min(spread.folds) <= found.spreads[0].ratio
+    once = run("b", folds=2)
+    assert once.tensors == folded.tensors and once.folds != found
+    assert PASS in reused(run("b", folds=3))
+
+
+@pytest.mark.parametrize(("images", "settled"), [(10, False), (256, True)])
+def test_few_pictures_are_too_few_and_many_are_not(images: int, settled: bool) -> None:
+    result = cnnx.calibrate("lenet5", calibration_images=images, folds=5)
+    assert result.folds is not None and result.folds.settled is settled
+    assert any("too small" in note for note in result.notes) is not settled
+    worst = max(fold.likeness.divergence for fold in result.folds.folds)
+    assert result.folds.still_moves < worst < (1e-4 if settled else 1)
+
+
+def test_a_stopped_fold_is_gone_on_with_and_finished_ones_stay(
+    monkeypatch: pytest.MonkeyPatch, stop_at: Callable[[str, int, list[int]], Listener]
+) -> None:
+    monkeypatch.setattr(observation, "_SAVE_SECONDS", 0.0)
+    seen: list[int] = []
+    options = {"calibration_images": 37, "folds": 3, "method": "max"}
+    title = "fold 2 of 3 through the graph"
+    with pytest.raises(KeyboardInterrupt):
+        cnnx.calibrate("lenet5", listener=stop_at(title, 5, seen), **options)
+    again: list[int] = []
+    result = cnnx.calibrate("lenet5", listener=stop_at(title, -1, again), **options)
+    assert seen == [1, 2, 3, 4, 5] and again[0] in (5, 6) and again[-1] == 12
+    assert "fold 1 of 3 through the graph" in reused(result)
+    assert result.folds is not None and result.folds.whole.images == 37
+
+
+def test_auto_shows_what_held_out_pictures_chose() -> None:
+    result = cnnx.calibrate("lenet5", calibration_images=40, method="auto")
+    assert result.selection_images == 128
+    assert [list(tensor.methods) for tensor in result.tensors] == [[result.candidates[0].method]] * 5
+
+
+def test_what_makes_no_folds_is_refused() -> None:
+    with pytest.raises(UsageError, match="nothing could be compared"):
+        cnnx.calibrate("lenet5", folds=1)
+    with pytest.raises(UsageError, match="4 calibration pictures do not fill 5 folds"):
+        cnnx.calibrate("lenet5", calibration_images=4, folds=5)

@@ -1,0 +1,145 @@
+"""Hostile twins, quantized as they are, fail; repair finds the layers that were scaled, and they pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cnnx
+from cnnx.agreement import Likeness
+from cnnx.errors import UsageError
+from cnnx.pipeline import quantizer
+from cnnx.pipeline.search.repair import would_pass
+from cnnx.recipe import INT8_THRESHOLDS
+from cnnx.resources import shared_folder
+from cnnx.stats import Verdict
+from cnnx.store.cache import Partial
+
+pytest.importorskip("torch", reason="exports need PyTorch")
+
+from tests.inputs.hostile import Counting, scaled_layers, shifted_layers
+
+
+def export(name: str, out: Path, *, equalize: bool = False, images: int = 512, **options: Any) -> Any:
+    return cnnx.export(
+        name,
+        precision="int8",
+        equalize=equalize,
+        target="ort",
+        calibration_images=128,
+        validation_images=images,
+        out=out,
+        **options,
+    )
+
+
+SLOW = (
+    "densenet22-12-hostile",
+    "plain20-hostile",
+    "small-googlenet-bn-hostile",
+    "small-levit-hostile",
+    "small-mobilenet-hostile",
+    "small-vgg-bn-hostile",
+)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet20-hostile", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+)
+def test_a_hostile_twin_is_repaired_at_the_layers_that_were_scaled(name: str, tmp_path: Path) -> None:
+    before = export(name, tmp_path / "before")
+    assert before.validation.verdict is Verdict.FAILED
+    assert any("leave out --no-equalize" in note and "--repair" in note for note in before.notes)
+    result = export(name, tmp_path / "after", repair=True)
+    assert result.validation.verdict is not Verdict.FAILED
+    repair = result.repair
+    assert repair is not None and repair.after.passes and not repair.before.passes
+    culprits = {each.layer for each in repair.put_back}
+    spared = repair.before.distance - repair.after.distance
+    # The gate is a rate, and a layer at its edge may be kept for next to nothing.
+    matter = {each.layer for each in repair.put_back if each.spared > 0.01 * spared}
+    assert matter and matter <= scaled_layers(name)
+    reasons = {layer["node"]: layer["reason"] for layer in result.bundle.manifest.layers}
+    assert all("put back by repair" in reasons[layer] for layer in culprits)
+    assert 0 < result.int8_share < before.int8_share
+    found = cnnx.diagnose(result.bundle.path, images=8)
+    assert culprits <= {each.layer for each in found.findings.others}
+    # What repair found is no reason to run the calibration pictures again.
+    assert {each.step: each.reused for each in found.steps}["calibration pictures through the graph"]
+
+
+@pytest.mark.slow
+def test_sums_of_very_different_ranges_are_repaired_where_constants_were_shifted(tmp_path: Path) -> None:
+    """No scaling undoes them: channels are equalized here, as usual, and INT8 fails all the same."""
+    name = "small-levit-branches"
+    before = export(name, tmp_path / "before", equalize=True, images=2048)
+    assert before.validation.verdict is Verdict.FAILED
+    result = export(name, tmp_path / "after", equalize=True, images=2048, repair=True)
+    assert result.validation.verdict is not Verdict.FAILED and result.repair.after.passes
+    put_back = {each.layer for each in result.repair.put_back}
+    assert put_back and put_back <= shifted_layers(name) and len(put_back) <= 0.5 * len(shifted_layers(name))
+    assert result.int8_share > 0.8 * before.int8_share
+
+
+def test_nothing_is_put_back_where_the_gates_would_pass(tmp_path: Path) -> None:
+    result = cnnx.export("lenet5", precision="int8", repair=True, out=tmp_path / "b")
+    assert result.repair.put_back == () and result.repair.before.passes and result.repair.tried == 1
+    assert result.validation.verdict is Verdict.PASSED and result.int8_share == 1
+
+
+def test_a_stopped_search_goes_on_where_it_was(tmp_path: Path, monkeypatch: Any, stop_at: Any) -> None:
+    monkeypatch.setenv("CNNX_CACHE", str(tmp_path / "cache"))
+    trials: list[int] = []
+
+    with pytest.raises(KeyboardInterrupt):
+        export("resnet20-hostile", tmp_path / "b", repair=True, listener=stop_at("repair", 10, trials))
+    (journal,) = (tmp_path / "cache" / "repair").glob(".*.partial")
+    assert len(json.loads(Partial(journal).load() or "")) == 10
+    monkeypatch.setattr(quantizer, "type_graph", count := Counting(quantizer.type_graph))
+    result = export("resnet20-hostile", tmp_path / "b", repair=True, listener=stop_at("repair", 0, trials))
+    assert count.calls == result.repair.tried - 10  # what was tried before is not tried again
+    assert result.repair.after.passes and not journal.exists()
+
+
+@pytest.mark.parametrize("gate", ["top1_agreement", "top1_in_top5", "top5_agreement"])
+def test_a_trial_passes_where_every_gate_of_agreement_would(gate: str) -> None:
+    """At a rate of 1 a gate of 0.995 is decided by 765 pictures, one of 0.99 by 381."""
+    alike = Likeness(0.0, top1_agreement=1, top1_in_top5=1, top5_agreement=1, logit_sqnr_db=None)
+    assert would_pass(alike, INT8_THRESHOLDS, images=512)
+    assert not would_pass(dataclasses.replace(alike, **{gate: 0.89}), INT8_THRESHOLDS, images=100_000)
+    strict = dataclasses.replace(INT8_THRESHOLDS, **{gate: 0.995})
+    assert not would_pass(alike, strict, images=764) and would_pass(alike, strict, images=765)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "images", "passes"), [(0.99, 16, True), (0.995, 16, False), (0.995, 800, True)]
+)
+def test_a_trial_is_judged_on_as_many_pictures_as_validate_but_not_on_few(
+    threshold: float, images: int, passes: bool, tmp_path: Path
+) -> None:
+    recipe = (shared_folder("recipes") / "lenet5.toml").read_text()
+    gates = f"top1_agreement = 0.95, top1_in_top5 = {threshold}, top5_agreement = 0.9, reason = 'a test'"
+    (tmp_path / "lenet5.toml").write_text(f"{recipe}\n[acceptance]\nint8 = {{ {gates} }}\n")
+    few = {"validation_images": images, "repair": True, "repair_trials": 3}
+    result = cnnx.export(str(tmp_path / "lenet5.toml"), precision="int8", out=tmp_path / "b", **few)
+    assert result.repair.before.passes == passes
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"repair": True, "repair_trials": 0}, "0 trials"),
+        ({"repair_trials": 9}, "give --repair"),
+        ({"precision": "fp16", "repair": True}, "--repair is for INT8"),
+        ({"precision": "fp16", "method": "auto"}, "--method is for INT8"),
+        ({"precision": "fp32", "equalize": False}, "--equalize/--no-equalize is for INT8"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(options: Any, says: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as refusal:
+        cnnx.export("lenet5", out=tmp_path / "b", **{"precision": "int8", **options})
+    assert says in str(refusal.value)

@@ -1,0 +1,302 @@
+"""CUDA through pycuda, over an imitation of pycuda.driver, and finding the CUDA runtime.
+
+The imitation does what pycuda's documentation ("Device Interface") says of Device, Stream, Event, mem_alloc,
+pagelocked_empty and memcpy_*_async; its device memory is host memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import inspect
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cnnx.errors import EnvironmentLacks, MissingExtra
+from cnnx.runtimes import BuildOptions, BuildRequest, RunOptions, device
+from cnnx.runtimes.engine import cuda, cudart
+from cnnx.runtimes.engine.cuda import PycudaRuntime
+from cnnx.runtimes.trt.runtime import TrtRuntime
+from tests.doubles.imitated_trt import ImitatedBindings
+
+
+class Driver:
+    """pycuda.driver on a machine with one GPU; `room` bytes are the most that one allocation gets."""
+
+    class Error(Exception):
+        pass
+
+    class MemoryError(Error):  # noqa: A001
+        pass
+
+    def __init__(self, *, devices: int = 1, room: int = 1 << 20) -> None:
+        self.contexts: list[str] = []
+        self.ready = False
+        self.queue: list = []
+        self.now_ms = 0.0
+        self.held: dict[int, object] = {}
+        driver = self
+
+        class Context:
+            def push(self):
+                driver.contexts.append("primary")
+
+            def pop(self):
+                driver.contexts.pop()
+
+        class Device:
+            def __init__(self, number):
+                assert driver.ready and number == 0
+
+            @staticmethod
+            def count():
+                return devices
+
+            def name(self):
+                return "host"
+
+            def compute_capability(self):
+                return (8, 7)
+
+            def retain_primary_context(self):
+                """Unlike make_context, it is not made current."""
+                return Context()
+
+        class Stream:
+            def __init__(self):
+                assert driver.contexts
+                self.handle = id(self)
+                driver.held[self.handle] = None
+
+            def synchronize(self):
+                for work in driver.queue:
+                    work()
+                    driver.now_ms += 1e-3
+                driver.queue.clear()
+
+        class Event:
+            def record(self, stream=None):
+                driver.queue.append(lambda: setattr(self, "passed", driver.now_ms))
+                return self
+
+            def time_since(self, event):
+                """In milliseconds; only where both events have passed."""
+                return self.passed - event.passed
+
+        class DeviceAllocation:
+            def __init__(self, nbytes):
+                if nbytes > room:
+                    raise Driver.MemoryError("cuMemAlloc failed: out of memory")
+                self._memory = ctypes.create_string_buffer(nbytes)
+                driver.held[int(self)] = self
+
+            def __int__(self):
+                return ctypes.addressof(self._memory)
+
+            def free(self):
+                del driver.held[int(self)]
+
+        self.Device, self.Stream, self.Event, self.mem_alloc = Device, Stream, Event, DeviceAllocation
+
+    def init(self):
+        self.ready = True
+
+    def pagelocked_empty(self, shape, dtype):
+        held = ctypes.create_string_buffer(shape * np.dtype(dtype).itemsize)
+        key = ctypes.addressof(held)
+        self.held[key] = held
+        array = np.frombuffer(held, dtype)
+        # numpy's arrays refer to their owner as base; pycuda's owner has free().
+        owner = types.SimpleNamespace(free=lambda: self.held.pop(key))
+
+        class View:
+            base = owner
+
+            def __getitem__(self, part):
+                return array[part]
+
+        return View()
+
+    def memcpy_htod_async(self, dest, src, stream):
+        self.queue.append(lambda: ctypes.memmove(int(dest), src.ctypes.data, src.nbytes))
+
+    def memcpy_dtoh_async(self, dest, src, stream):
+        self.queue.append(lambda: ctypes.memmove(dest.ctypes.data, int(src), dest.nbytes))
+
+    def enqueue(self, work):
+        self.queue.append(work)
+
+
+class WithPycuda(ImitatedBindings):
+    """Imitated TensorRT whose kernels are queued on pycuda's streams."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__()
+        self.pycuda = PycudaRuntime(driver)
+        self.device.held, self.device.enqueue = driver.held, driver.enqueue
+
+    def cuda(self):
+        return self.pycuda
+
+
+@pytest.fixture
+def built(net, tmp_path):
+    def build(driver):
+        bindings = WithPycuda(driver)
+        asked = BuildRequest("fp32", {}, batch=(1, 2, 4), options=BuildOptions())
+        (engine,) = TrtRuntime(bindings).build(net("fp32", batch="N"), asked)
+        (tmp_path / "model.engine").write_bytes(engine.plan)
+        return bindings
+
+    return build
+
+
+def test_an_engine_runs_in_the_primary_context(built, tmp_path, images):
+    driver = Driver()
+    runtime = TrtRuntime(built(driver))
+    session = runtime.open(tmp_path / "model.engine")
+    before = len(driver.held)
+    first = session.run(images)["logits"]
+    times = session.timed_run(images[:3])
+    assert (times.h2d_ns, times.compute_ns, times.d2h_ns) == pytest.approx((2000, 2000, 2000), abs=2)
+    np.testing.assert_array_equal(session.run(images)["logits"], first)
+    assert len(driver.held) == before
+    session.close()
+    assert driver.contexts == ["primary"]  # retained once, and never another
+    assert set(driver.held.values()) == {None}  # streams go with their last reference
+
+
+def test_graphs_are_not_to_be_had(built, tmp_path):
+    runtime = TrtRuntime(built(Driver()))
+    with pytest.raises(EnvironmentLacks, match="pycuda has none"):
+        runtime.open(tmp_path / "model.engine", RunOptions(cuda_graph=True))
+    with pytest.raises(EnvironmentLacks, match="no CUDA graphs"):
+        PycudaRuntime(Driver()).capture(None, lambda: None)
+
+
+def test_too_little_memory_is_ours_to_say(built, tmp_path):
+    bindings = built(Driver(room=64))
+    with pytest.raises(EnvironmentLacks, match="out of memory") as caught:
+        TrtRuntime(bindings).open(tmp_path / "model.engine")
+    assert "smaller batch" in caught.value.mend
+
+
+def test_a_buffer_without_room_on_the_host_leaves_none_on_the_device():
+    class Small(Driver):
+        def pagelocked_empty(self, shape, dtype):
+            raise self.MemoryError("cuMemHostAlloc failed: out of memory")
+
+    driver = Small()
+    with pytest.raises(EnvironmentLacks, match="out of memory"):
+        PycudaRuntime(driver).buffer(10, np.float32)
+    assert not driver.held
+
+
+def test_the_context_is_given_back_when_the_process_ends(monkeypatch):
+    at_the_end = []
+    monkeypatch.setattr(cuda.atexit, "register", at_the_end.append)
+    driver = Driver()
+    runtime = PycudaRuntime(driver)
+    assert (runtime.compute_capability(), runtime.device_name()) == (87, "host")
+    assert driver.contexts == ["primary"]
+    for work in at_the_end:
+        work()
+    assert driver.contexts == []
+
+
+def test_no_gpu_and_no_driver():
+    assert PycudaRuntime(Driver()).why_not() is None
+    assert "no CUDA-capable device" in PycudaRuntime(Driver(devices=0)).why_not()
+
+    class Broken(Driver):
+        def init(self):
+            raise self.Error("cuInit failed: no CUDA-capable device is detected")
+
+    assert "cuInit failed" in PycudaRuntime(Broken()).why_not()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pycuda") is not None, reason="pycuda is installed here")
+def test_without_pycuda_the_extra_is_named():
+    assert isinstance(cuda.missing(), MissingExtra)
+    with pytest.raises(MissingExtra, match="pycuda"):
+        PycudaRuntime()
+
+
+def test_a_pycuda_that_does_not_load_is_said(monkeypatch):
+    monkeypatch.setattr(cuda, "missing", lambda: None)
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    with pytest.raises(EnvironmentLacks, match="installed and does not load"):
+        PycudaRuntime()
+
+
+@pytest.mark.parametrize("library", [cudart, cuda])
+@pytest.mark.parametrize("what", ["Stream", "Buffer", "Event", "Cuda"])
+def test_both_libraries_offer_what_the_protocol_asks(library, what):
+    theirs = {("cudart", "Cuda"): "CudaRuntime", ("cuda", "Cuda"): "PycudaRuntime"}
+    kind = getattr(library, theirs.get((library.__name__.rpartition(".")[2], what), what))
+    for name, member in vars(getattr(device, what)).items():
+        if not name.startswith("_") and callable(member):
+            ours = list(inspect.signature(getattr(kind, name)).parameters)
+            assert ours == list(inspect.signature(member).parameters), name
+
+
+class Library:
+    """libcudart's functions, in its own words and numbers (CUDA Runtime API, device and error handling)."""
+
+    def __init__(self, *, devices: int = 1, fails: int = 0) -> None:
+        for name in cudart._SIGNATURES:  # each takes `argtypes`, as ctypes' functions do
+            setattr(self, name, functools.partial(lambda *_: fails))
+
+        def count(pointer):
+            pointer._obj.value = devices
+            return fails
+
+        def attribute(pointer, which, device):
+            assert device == 0  # and 75, 76: cudaDevAttrComputeCapabilityMajor, -Minor
+            pointer._obj.value = {75: 8, 76: 7}[which]
+            return fails
+
+        def properties(pointer, device):
+            ctypes.memmove(pointer, b"Orin\0rest", 9)
+            return fails
+
+        self.cudaGetDeviceCount, self.cudaDeviceGetAttribute = count, attribute
+        self.cudaGetDeviceProperties = properties
+        self.cudaGetErrorString = functools.partial({2: b"out of memory", 35: b"driver too old"}.get)
+
+
+def test_what_the_library_says_of_device_and_errors(monkeypatch):
+    def loaded(**how):
+        monkeypatch.setattr(cudart.ctypes, "CDLL", lambda *_, **__: Library(**how))
+        return cudart.CudaRuntime(Path("libcudart.so"))
+
+    good = loaded()
+    assert (good.why_not(), good.compute_capability(), good.device_name()) == (None, 87, "Orin")
+    assert loaded(devices=0).why_not() == "no CUDA-capable device is detected"
+    assert loaded(fails=35).why_not() == "driver too old"
+    for code, words, mend in ((2, "out of memory", "smaller batch"), (35, "driver too old", "dmesg")):
+        with pytest.raises(EnvironmentLacks, match=f"cudaStreamCreate failed: {words}") as caught:
+            loaded(fails=code).stream()
+        assert mend in caught.value.mend
+    monkeypatch.setattr(cudart.ctypes, "CDLL", lambda *_, **__: object())
+    with pytest.raises(EnvironmentLacks, match="too old or not one"):
+        cudart.CudaRuntime(Path("libcudart.so"))
+
+
+def test_a_cuda_runtime_that_is_not_there_is_asked_for(monkeypatch, tmp_path):
+    """Every place is looked at, and the words of the loader are kept."""
+    monkeypatch.setattr(cudart, "_SONAMES", ("libcudart.so.no-such",))
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    found = [str(place) for place in cudart._candidates()]
+    if found == ["libcudart.so.no-such"]:
+        with pytest.raises(EnvironmentLacks, match=r"no CUDA runtime.*no-such") as caught:
+            cudart.load_cudart()
+        assert "LD_LIBRARY_PATH" in caught.value.mend
+    (tmp_path / "lib64").mkdir()
+    (tmp_path / "lib64/libcudart.so").write_bytes(b"")
+    assert tmp_path / "lib64/libcudart.so" in list(cudart._candidates())

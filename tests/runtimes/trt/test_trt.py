@@ -1,0 +1,364 @@
+"""TensorRT's runtime over imitated bindings of 10.3 and 11.4 (imitated_trt.py); the real ones: tests/gpu."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+
+import numpy as np
+import onnx
+import pytest
+
+from cnnx.errors import BuildFailed, BundleError, EnvironmentLacks, GraphError, MissingExtra, UsageError
+from cnnx.machine.environment import detect
+from cnnx.runtimes import USUAL, BuildOptions, BuildRequest, RunOptions
+from cnnx.runtimes.trt import runtime as trt
+from cnnx.runtimes.trt.dla import why_no_dla
+from cnnx.runtimes.trt.runtime import TrtRuntime
+from tests.doubles.imitated_trt import ORIN, ImitatedBindings, machine
+
+LAYERS = ("conv1", "conv2", "fc")
+RELEASES = ("10.3.0", "11.4.0.106")
+JETSON = {"board": ORIN, "jetpack": "6.2", "l4t": "36.4.3", "machine": "aarch64"}
+
+
+def request(kind, *, batch=(1, 1, 1), **options):
+    return BuildRequest(kind, dict.fromkeys(LAYERS, kind), batch=batch, options=BuildOptions(**options))
+
+
+def build(bindings, file, asked):
+    (engine,) = TrtRuntime(bindings).build(file, asked)
+    return engine
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("batch", [1, "N"])
+def test_every_layer_is_of_the_type_the_graph_gives_it(net, release, precision, batch):
+    bindings = ImitatedBindings(release)
+    built = build(
+        bindings,
+        net(precision, batch=batch),
+        request(precision, batch=(1, 1, 1) if batch == 1 else (1, 4, 4)),
+    )
+    assert built.layer_types == dict.fromkeys(LAYERS, precision)
+    short = ".".join(release.split(".")[:3])
+    assert (built.identity, built.target) == (f"tensorrt-{short}-sm87-host", "sm87")
+    assert (built.runtime_version, built.reach, built.remarks) == (release, "gpu", ())
+    config = bindings.config
+    assert bindings.loaded.trt.BuilderFlag.TF32 not in config.flags
+    assert (config.limits, config.cache) == ({}, None)
+    assert len(config.profiles) == (batch == "N")
+
+
+def test_engines_tuned_for_other_batches_stand_beside_each_other(net):
+    file = net("fp16", batch="N")
+    found = [build(ImitatedBindings(), file, request("fp16", batch=(1, best, 8))).identity for best in (1, 8)]
+    assert found == ["tensorrt-10.3.0-sm87-host-opt1", "tensorrt-10.3.0-sm87-host"]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_type_not_reached_fails_and_names_each_layer(net, release):
+    bindings = ImitatedBindings(release, gives={"conv2": "fp32"}, hides=("fc",))
+    with pytest.raises(BuildFailed) as caught:
+        build(bindings, net("fp16"), request("fp16"))
+    assert caught.value.exit_code == 5
+    assert "2 of 3 layers" in caught.value.what
+    assert "conv2: fp32 instead of fp16" in caught.value.what
+    assert "fc: not found instead of fp16" in caught.value.what
+
+
+def test_every_option_reaches_the_configuration(net, tmp_path):
+    bindings = ImitatedBindings("11.4.0.106")
+    options = {
+        "workspace_bytes": 1 << 28,
+        "optimization_level": 5,
+        "hardware_compatibility": "same_compute_capability",
+        "version_compatible": True,
+        "timing_cache_folder": str(tmp_path),
+    }
+    built = build(bindings, net("fp16"), request("fp16", **options))
+    made, config = bindings.loaded.trt, bindings.config
+    assert config.limits == {made.MemoryPoolType.WORKSPACE: 1 << 28}
+    assert config.builder_optimization_level == 5
+    assert config.hardware_compatibility_level == made.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY
+    assert made.BuilderFlag.VERSION_COMPATIBLE in config.flags
+    assert built.identity.endswith("-same-compute-capability-version-compatible")
+    assert (built.reach, built.version_compatible) == ("compute_capability", True)
+
+
+def test_what_a_release_or_device_does_not_have_is_refused(net):
+    file = net("fp16")
+    with pytest.raises(UsageError, match=r"10\.3\.0 has no hardware compatibility 'same_compute_capability'"):
+        build(ImitatedBindings(), file, request("fp16", hardware_compatibility="same_compute_capability"))
+    ampere = request("fp16", hardware_compatibility="ampere_plus")
+    assert build(ImitatedBindings(), file, ampere).reach == "ampere_plus"
+    with pytest.raises(UsageError, match="no hardware compatibility on Jetson"):
+        build(ImitatedBindings(here=machine(**JETSON)), file, ampere)
+    turing = ImitatedBindings()
+    turing.device.compute_capability = lambda: 75
+    with pytest.raises(UsageError, match="SM 75"):
+        build(turing, file, ampere)
+
+
+@pytest.mark.parametrize("wrong", [{"workspace_bytes": 0}, {"optimization_level": 6}, {"dla_core": -1}])
+def test_options_out_of_range(wrong):
+    with pytest.raises(UsageError):
+        BuildOptions(**wrong)
+
+
+def test_the_timing_cache_goes_on_from_build_to_build(net, tmp_path):
+    """One file for each GPU and release; what the build left is what the hash is of."""
+    bindings, asked = ImitatedBindings(), request("fp16", timing_cache_folder=str(tmp_path / "caches"))
+    for built_so_far in (b"+", b"++"):
+        built = build(bindings, net("fp16"), asked)
+        (file,) = (tmp_path / "caches").iterdir()
+        assert (file.name, file.read_bytes()) == ("host-10.3.0.timing", built_so_far)
+        assert built.timing_cache == hashlib.sha256(built_so_far).hexdigest()
+        assert built.remarks == ()
+    build(ImitatedBindings("11.4.0.106"), net("fp16"), asked)
+    assert len(list((tmp_path / "caches").iterdir())) == 2
+
+
+@pytest.mark.parametrize("how", ["none", "raise", "mismatch"])
+def test_a_timing_cache_that_is_corrupt_or_foreign_is_started_anew_and_said(net, tmp_path, how):
+    (tmp_path / "host-10.3.0.timing").write_bytes(b"junk")
+    bindings = ImitatedBindings(caches={b"junk": how})
+    built = build(bindings, net("fp16"), request("fp16", timing_cache_folder=str(tmp_path)))
+    assert len(built.remarks) == 1 and "started anew" in built.remarks[0]
+    assert (tmp_path / "host-10.3.0.timing").read_bytes() == b"+"
+
+
+SKIPPED = [
+    (
+        "WARNING",
+        "Tactic Device request: 448MB Available: 425MB. Device memory is insufficient to use tactic.",
+    ),
+    (
+        "WARNING",
+        "Skipping tactic 3 due to insufficient memory on requested size of 448 detected for tactic 4.",
+    ),
+    (
+        "WARNING",
+        "Tactic Device request: 538MB Available: 166MB. Device memory is insufficient to use tactic.",
+    ),
+    (
+        "WARNING",
+        "Skipping tactic 8 due to insuficient memory on requested size of 538 detected for tactic 60.",
+    ),
+]
+
+
+def test_skipped_tactics_become_one_readable_remark(net):
+    """Messages as in TensorRT issue #1661 and ultralytics #14751."""
+    built = build(ImitatedBindings(says=SKIPPED), net("fp16"), request("fp16"))
+    (remark,) = built.remarks
+    assert remark.startswith(
+        "2 tactics were skipped for lack of memory (the largest wanted 538 MB of 166 MB free)"
+    )
+
+
+@pytest.mark.parametrize(
+    "says",
+    [SKIPPED, [("ERROR", "[defaultAllocator.cpp] Error Code 1: Cuda Runtime (out of memory)")]],
+    ids=["tactics", "allocator"],
+)
+def test_a_build_without_enough_memory_says_so_and_what_mends_it(net, says):
+    with pytest.raises(BuildFailed, match="memory") as caught:
+        build(ImitatedBindings(says=says, fails=True), net("fp16"), request("fp16"))
+    assert "workspace" in caught.value.mend and caught.value.exit_code == 5
+
+
+def test_what_was_logged_before_is_not_told_of_a_build(net):
+    bindings = ImitatedBindings(fails=True)
+    bindings.loaded.log.log(bindings.loaded.trt.ILogger.ERROR, "stale words")
+    with pytest.raises(BuildFailed) as caught:
+        build(bindings, net("fp16"), request("fp16"))
+    assert "stale words" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "gives_nothing", "says"),
+    [
+        ("Runtime", "deserialize_cuda_engine", "does not load the engine that it built"),
+        ("ICudaEngine", "create_execution_context", "does not run the engine that it built"),
+    ],
+)
+def test_an_engine_that_does_not_run_where_it_was_built_is_none(net, monkeypatch, kind, gives_nothing, says):
+    bindings = ImitatedBindings()
+    monkeypatch.setattr(getattr(bindings.loaded.trt, kind), gives_nothing, lambda *_: None)
+    with pytest.raises(BuildFailed, match=says):
+        build(bindings, net("fp16", batch="N"), request("fp16"))
+
+
+def test_a_plugin_that_is_wanted_is_named(net):
+    file = net("fp16")
+    model = onnx.load(file)
+    next(node for node in model.graph.node if node.name == "relu2").op_type = "Nope"
+    onnx.save(model, file)
+    with pytest.raises(BuildFailed, match=r"'relu2' \(Nope\): TensorRT has no such operator") as caught:
+        build(ImitatedBindings(), file, request("fp16"))
+    assert "plugin" in caught.value.mend
+
+
+def test_it_builds_for_the_gpu_that_is_here_alone(net):
+    runtime = TrtRuntime(ImitatedBindings())
+    with pytest.raises(UsageError, match="not for a named one"):
+        runtime.build(net("fp16"), BuildRequest("fp16", {}, compute_capabilities=(86,)))
+    with pytest.raises(GraphError, match="no such file"):
+        runtime.build(net("fp16").with_name("none.onnx"), request("fp16"))
+
+
+def test_a_missing_driver_is_said_in_cudas_words(net):
+    bindings = ImitatedBindings()
+    bindings.device.why_not = lambda: "CUDA driver version is insufficient for CUDA runtime version"
+    runtime = TrtRuntime(bindings)
+    for act in (lambda: runtime.build(net("fp16"), request("fp16")), lambda: runtime.open(net("fp16"))):
+        with pytest.raises(EnvironmentLacks, match="driver version is insufficient"):
+            act()
+
+
+def opened(tmp_path, built, bindings, options=USUAL):
+    (tmp_path / "model.engine").write_bytes(built.plan)
+    return TrtRuntime(bindings).open(tmp_path / "model.engine", options)
+
+
+def test_an_engine_of_another_release_is_refused_by_tensorrt_too(net, tmp_path):
+    built = build(ImitatedBindings(), net("fp32"), request("fp32"))
+    with pytest.raises(BundleError, match=r"10\.3\.0, 11\.4\.0"):
+        opened(tmp_path, built, ImitatedBindings("11.4.0.106"))
+
+
+def test_code_that_an_engine_brings_along_runs_only_where_allowed(net, tmp_path, images):
+    built = build(ImitatedBindings(), net("fp32"), request("fp32", version_compatible=True))
+    later = ImitatedBindings("11.4.0.106")
+    with pytest.raises(BundleError, match="host code"):
+        opened(tmp_path, built, later)
+    session = opened(tmp_path, built, later, RunOptions(host_code=True))
+    assert session.run(images[:1])["logits"].shape == (1, 10)
+    session.close()
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_a_session_times_its_runs(net, tmp_path, images, cuda_graph):
+    bindings = ImitatedBindings()
+    built = build(bindings, net("fp16", batch="N"), request("fp16", batch=(1, 2, 4)))
+    session = opened(tmp_path, built, bindings, RunOptions(cuda_graph=cuda_graph))
+    assert session.timed_run(images[:3]).latency_ns > 0
+    assert bindings.device.launches == cuda_graph
+    assert np.isfinite(session.run(images)["logits"]).all()
+    session.close()
+    assert not bindings.device.held
+
+
+DLA = [
+    (ORIN, "6.2", "10.3.0", True),
+    ("NVIDIA Jetson Orin NX Engineering Reference Developer Kit", "6.1", "10.3.0", True),
+    ("NVIDIA Jetson Orin Nano Developer Kit", "6.2", "10.3.0", False),
+    (ORIN, "7.2", "10.16.0.72", False),
+    (ORIN, "7.2.1", "10.8.0", False),
+    (ORIN, "7.2.2", "11.4.0.106", False),
+    (ORIN, "7.2.2", "11.4.1.12", True),
+    (ORIN, "7.2.1", "11.4.1.12", False),
+    ("NVIDIA Jetson Orin NX Developer Kit", "7.2.2", "11.4.1", False),
+    ("NVIDIA Jetson AGX Thor Developer Kit", "7.2.2", "11.4.1", False),
+    (ORIN, "6.2", "10.5.0", False),
+    (ORIN, None, "10.3.0", False),
+    (None, None, "10.3.0", False),
+    (ORIN, "6.2", "nonsense", False),
+]
+
+
+@pytest.mark.parametrize("board, jetpack, release, there", DLA)
+def test_where_there_is_a_dla(board, jetpack, release, there):
+    assert (why_no_dla(board, jetpack, release) is None) == there
+
+
+def test_why_there_is_no_dla_is_said_without_knowing_the_jetpack():
+    assert why_no_dla(ORIN, None, "10.8.0") == "TensorRT 10.8 to 11.4.0 have no DLA"
+    assert why_no_dla("NVIDIA Jetson AGX Thor", None, "11.4.1") == "Jetson Thor has no DLA"
+
+
+def test_a_dla_build_lists_what_the_gpu_does_and_what_cannot_be_seen(net, tmp_path):
+    bindings = ImitatedBindings(here=machine(**JETSON), cannot=("fc", "flat"))
+    built = build(bindings, net("fp16"), request("fp16", dla_core=1))
+    made, config = bindings.loaded.trt, bindings.config
+    assert (config.default_device_type, config.DLA_core) == (made.DeviceType.DLA, 1)
+    assert made.BuilderFlag.GPU_FALLBACK in config.flags
+    assert built.identity == "tensorrt-10.3.0-sm87-nvidia-jetson-agx-orin-developer-kit-dla1"
+    assert built.layer_types == {"fc": "fp16"}
+    fallback, unseen = built.remarks
+    assert "2 of" in fallback and "flat; fc" in fallback
+    assert "2 layers run inside the DLA" in unseen and "conv1; conv2" in unseen
+    assert built.on_gpu == ("flat", "fc")
+    opened(tmp_path, built, bindings, RunOptions(dla_core=built.dla_core)).close()
+    assert made.cores == [1, 1]  # when inspected and when opened
+
+
+def test_every_layer_that_a_dla_leaves_to_the_gpu_is_kept_and_a_few_are_shown(net):
+    layers = ("conv1", "relu1", "conv2", "relu2", "pool", "gap", "flat", "fc")
+    bindings = ImitatedBindings(here=machine(**JETSON), cannot=layers)
+    built = build(bindings, net("fp16"), request("fp16", dla_core=0))
+    assert set(built.on_gpu) == set(layers)
+    assert "8 of" in built.remarks[0] and "and 3 more" in built.remarks[0]
+
+
+@pytest.mark.parametrize(
+    "precision, batch, here, words",
+    [
+        ("int8", (1, 1, 1), JETSON, "unproven"),
+        ("fp32", (1, 1, 1), JETSON, "does not compute FP32"),
+        ("fp16", (1, 2, 4), JETSON, "one batch size"),
+        ("fp16", (1, 1, 1), {}, "no Jetson.*10.3.0"),
+        ("fp16", (1, 1, 1), {**JETSON, "board": "NVIDIA Jetson AGX Thor Developer Kit"}, "Thor has no DLA"),
+    ],
+)
+def test_dla_builds_that_are_refused_before_any_work(net, precision, batch, here, words):
+    bindings = ImitatedBindings(here=machine(**here))
+    with pytest.raises(UsageError, match=words):
+        build(bindings, net(precision), request(precision, batch=batch, dla_core=0))
+    assert bindings.loaded.trt.configs == []
+
+
+def test_a_dla_core_that_is_not_there(net):
+    with pytest.raises(UsageError, match="core 1 was asked, here are 1"):
+        build(ImitatedBindings(here=machine(**JETSON), cores=1), net("fp16"), request("fp16", dla_core=1))
+
+
+def test_what_mends_an_absent_tensorrt_depends_on_the_machine():
+    jetson = trt.absent(machine(**JETSON))
+    assert isinstance(jetson, EnvironmentLacks) and not isinstance(jetson, MissingExtra)
+    assert "pip install" not in jetson.mend and "--system-site-packages" in jetson.mend
+    assert isinstance(trt.absent(machine()), MissingExtra)
+    assert "docs.nvidia.com" in trt.absent(machine(machine="aarch64")).mend
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed here")
+def test_without_tensorrt_everything_says_so(net):
+    runtime = trt.RUNTIME
+    wanted = str(trt.absent(detect()))
+    assert (str(runtime.missing()), str(runtime.cannot_run()), runtime.version()) == (wanted, wanted, None)
+
+
+def test_a_folder_that_has_its_name_is_not_tensorrt(tmp_path, monkeypatch):
+    (tmp_path / "tensorrt").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    if importlib.util.find_spec("tensorrt").origin is None:
+        assert trt.RUNTIME.version() is None
+        assert trt.RUNTIME.missing() is not None
+
+
+def test_bindings_without_their_libraries_are_refused_before_anything_crashes(tmp_path, monkeypatch):
+    """As after pip install tensorrt-cu13-bindings: importing it fails on libnvinfer.so."""
+    (tmp_path / "tensorrt.py").write_text(
+        "raise ImportError('libnvinfer.so.11: cannot open shared object file: No such file or directory')"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    trt._load.cache_clear()
+    try:
+        reason = trt.RUNTIME.missing()
+    finally:
+        trt._load.cache_clear()
+    if importlib.util.find_spec("tensorrt").origin == str(tmp_path / "tensorrt.py"):
+        assert isinstance(reason, EnvironmentLacks)
+        assert "libnvinfer.so.11" in reason.what and "force-reinstall" in reason.mend

@@ -1,0 +1,180 @@
+"""What each choice of placement costs and buys, measured: docs/placement.md.
+
+python -m tools.bench.placement [--names PATTERN] [--again] [--page-only]
+
+Every trained network is quantized by the rules of `cnnx.graph.policy.rules` and with one choice changed at a
+time, channels equalized, and judged beside its original. Twins that only have other channel scales are left
+out: equalization makes them their originals' graphs (docs/trained.md). Each cell leaves a record in
+build/placement/; cells with a record are not run again, so a stopped run continues.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnx import runtimes
+from cnnx.agreement import compare
+from cnnx.graph.policy.rules import RULES
+from cnnx.pipeline.export.job import Job, make_artefacts
+from cnnx.pipeline.progress import Steps
+from cnnx.pipeline.steps.inference import graph_logits
+from cnnx.pipeline.steps.original import open_original
+from cnnx.recipe import read_recipe, recipe_names
+from cnnx.stats import Paired
+from cnnx.store.digests import digest_of_file
+from tools import ROOT
+from tools.bench.measured import here_and_now, where_measured
+from tools.markdown import table
+from tools.resumable import Record, Records, asked_for, fill, one_by_one
+
+RECORDS = Records(ROOT / "build" / "placement")
+PAGE = ROOT / "docs" / "placement.md"
+WHY = "measured in docs/placement.md"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as ruled": {},
+    "small layers INT8": {"small_layers": "int8", "reason": WHY},
+    "first layer FP16": {"first_layer": "fp16", "reason": WHY},
+    "last layer FP16": {"last_layer": "fp16", "reason": WHY},
+    "shortcuts FP16": {"residual": "fp16", "reason": WHY},
+}
+CALIBRATION_IMAGES, VALIDATION_IMAGES = 512, 4096
+
+
+def networks() -> list[str]:
+    """Those trained on shapes100, and the twins that equalization does not undo."""
+    names = [name for name in recipe_names() if read_recipe(name).validation.data == "shapes100"]
+    return [name for name in names if not name.endswith("-hostile")]
+
+
+def run_cell(name: str, variant: str) -> Record:
+    """One network placed one way, and judged."""
+    recipe = read_recipe(name)
+    recipe = dataclasses.replace(
+        recipe,
+        precision=dataclasses.replace(recipe.precision, **VARIANTS[variant]),
+        calibration=dataclasses.replace(recipe.calibration, images=CALIBRATION_IMAGES),
+        validation=dataclasses.replace(recipe.validation, images=VALIDATION_IMAGES),
+    )
+    job = Job(
+        recipe=recipe,
+        precision="int8",
+        scales="fp16",
+        batch=(1, 1),
+        method=recipe.calibration.method,
+        out=Path(),
+        runtime=runtimes.get("ort"),
+        sm=(),
+        repair_trials=0,
+    )
+    original = open_original(recipe, "pretrained", trust_recipe=False, progress=lambda *_: None)
+    artefacts = make_artefacts(job, original, Steps(), labels=None)
+    crops = artefacts.validation
+    logits = graph_logits(artefacts.typed.model, crops.pixels, recipe.preprocessing)
+    likeness = compare(artefacts.logits, logits)
+    assert crops.labels is not None
+    right = [logits.argmax(axis=1) == crops.labels for logits in (artefacts.logits, logits)]
+    return {
+        "name": name,
+        "variant": variant,
+        "int8_share": artefacts.described["int8_share"],
+        "graph": digest_of_file(artefacts.typed.model),
+        "both": int(np.sum(right[0] & right[1])),
+        "only_original": int(np.sum(right[0] & ~right[1])),
+        "only_engine": int(np.sum(~right[0] & right[1])),
+        "neither": int(np.sum(~right[0] & ~right[1])),
+        **dataclasses.asdict(likeness),
+        **here_and_now(),
+    }
+
+
+COLUMNS = (
+    "network", "placement", "in INT8", "FP32 top-1", "INT8 top-1", "points won (95 %)", "agreement", "SQNR",
+    "divergence, 1e-3 nats",
+)  # fmt: skip
+
+TEXT = """\
+# Placement: what runs in INT8, and why
+
+The first rule that has something to say of a layer decides; the last two look at the layers around it, and
+are applied afterwards. `cnnx inspect` names each layer's rule and reason. They are TensorRT's rules for every
+target, for a bundle has one graph for all of them (`cnnx.graph.policy.rules`).
+
+{rules}
+
+## What each choice costs
+
+A recipe may change four of them (`[precision]`: `small_layers`, `first_layer`, `last_layer`, `residual`), or
+any layer by an override. Every trained network with one choice changed at a time, on {validation:,}
+validation pictures, {calibration} for calibration; *points won* is the INT8 accuracy less the original's,
+with its paired interval (`cnnx.stats.Paired`). Twins of which only channels are scaled are left out:
+equalization gives them their originals' graphs. Where a network has no such layer, or no sums, its row is
+missing.
+
+{measured_rows}
+
+Measured on ONNX Runtime's CPU provider by `python -m tools.bench.placement`. {measured}{missing}
+"""
+
+
+def measured_rows(found: dict[str, Record]) -> Iterator[list[str]]:
+    """A row a cell whose graph is not that of the rules as they are."""
+    for record in found.values():
+        ruled = found.get(cell(record["name"], "as ruled"))
+        if record["variant"] != "as ruled" and ruled and record["graph"] == ruled["graph"]:
+            continue
+        paired = Paired(*(record[key] for key in ("both", "only_original", "only_engine", "neither")))
+        margin = paired.margin(1.0)
+        yield [
+            record["name"],
+            record["variant"],
+            f"{record['int8_share']:.1%}",
+            f"{paired.original_accuracy:.2%}",
+            f"{paired.engine_accuracy:.2%}",
+            f"{100 * (paired.engine_accuracy - paired.original_accuracy):+.2f} "
+            f"({100 * margin.low:+.2f} to {100 * margin.high:+.2f})",
+            f"{record['top1_agreement']:.2%}",
+            f"{record['logit_sqnr_db']:.1f}",
+            f"{1e3 * record['divergence']:.2f}",
+        ]
+
+
+def cell(name: str, variant: str) -> str:
+    """What a cell's record is called."""
+    return f"{name}, {variant}"
+
+
+def main() -> None:
+    """Fill the cells, write the page."""
+    parser = asked_for(__doc__)
+    options = parser.parse_args()
+    every = {cell(name, variant): (name, variant) for name in networks() for variant in VARIANTS}
+    if not options.page_only:
+        wanted = {key: of for key, of in every.items() if fnmatch.fnmatch(of[0], options.names)}
+        fill(RECORDS, one_by_one(wanted, run_cell), again=options.again)
+    found = RECORDS.among(every)
+    if not found:
+        parser.error("there are no records yet: leave out --page-only, or give another pattern")
+    missing = ", ".join(name for name in networks() if cell(name, "as ruled") not in found)
+    rules = ([f"`{rule.name}`", rule.because] for rule in {r.name: r for r in RULES}.values())
+    PAGE.write_text(
+        TEXT.format(
+            rules=table(("rule", "because"), rules, left=(0, 1)),
+            measured_rows=table(COLUMNS, measured_rows(found), left=(0, 1)),
+            missing=f" Not measured yet: {missing}." if missing else "",
+            measured=where_measured(found.values()),
+            calibration=CALIBRATION_IMAGES,
+            validation=VALIDATION_IMAGES,
+        ),
+        encoding="utf-8",
+    )
+    print(f"{PAGE}: {len(found)} cells")
+
+
+if __name__ == "__main__":
+    main()

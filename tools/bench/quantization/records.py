@@ -1,0 +1,103 @@
+"""What is run, where its records lie, and what follows from the records of one network."""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnx.recipe import read_recipe, recipe_names
+from cnnx.stats import Interval, Paired
+from tools import ROOT
+from tools.resumable import Record, Records
+
+RECORDS = Records(ROOT / "build" / "quantization")
+
+Cells = dict[str, Record]
+"""way -> record, of one network."""
+
+OURS = ("cnnx", "cnnx-auto")
+WAYS = {
+    "plain": "no quantization: the same pictures through the FP32 graph",
+    "cnnx": "`cnnx export --int8`",
+    "cnnx-auto": "`cnnx export --int8 --method auto`, of 128 further pictures",
+    "ort-max": "onnxruntime.quantization, MinMax",
+    "ort-entropy": "onnxruntime.quantization, Entropy at 2,048 bins (its usual 128 leave it one range)",
+    "ort-percentile": "onnxruntime.quantization, Percentile, 99.999 at 2,048 bins",
+    "modelopt-max": "ModelOpt, max; the rest in FP16, as it does by default",
+    "modelopt-entropy": "ModelOpt, entropy, its default; the rest in FP16",
+    "modelopt-max-fp32": "ModelOpt, max; the rest in FP32",
+    "modelopt-entropy-fp32": "ModelOpt, entropy; the rest in FP32",
+}
+JUDGED = [way for way in WAYS if way != "plain"]
+PEERS = [way for way in JUDGED if way not in OURS]
+
+MOST_WORSE = 0.002
+"""Accuracy by which cnnx may be worse than the best peer, at the lower end of the paired interval."""
+LARGE = {"resnet50": 256, "vgg16": 64}
+"""Networks that only cost is measured on -> calibration pictures; the peers' histogram methods get fewer."""
+TWINS = ("-hostile", "-parts", "-branches")
+
+
+def networks() -> list[str]:
+    """Those trained on shapes100, each before its twins."""
+    return sorted(name for name in recipe_names() if read_recipe(name).validation.data == "shapes100")
+
+
+def records() -> dict[str, Cells]:
+    """network -> way -> record, small networks first; of networks that have any."""
+    found = {
+        name: {way: record for way in WAYS if (record := RECORDS.get(f"{name}/{way}"))}
+        for name in (*networks(), *LARGE)
+    }
+    return {name: cells for name, cells in found.items() if cells}
+
+
+def gap_to_best(cells: Cells, way: str) -> tuple[float, Interval, str] | None:
+    """How much more accurate a way of ours is than the best peer: the difference, its interval, the peer."""
+    peers = [peer for peer in PEERS if "accuracy" in cells.get(peer, {})]
+    if not peers or "accuracy" not in cells.get(way, {}):
+        return None
+    best = max(
+        peers, key=lambda peer: (cells[peer]["accuracy"], cells[peer]["likeness"]["logit_sqnr_db"] or 0)
+    )
+    ours, theirs = right_of(cells[way]), right_of(cells[best])
+    if len(ours) != len(theirs):
+        return None
+    paired = Paired(
+        both=int((ours & theirs).sum()),
+        only_original=int((~ours & theirs).sum()),
+        only_engine=int((ours & ~theirs).sum()),
+        neither=int((~ours & ~theirs).sum()),
+    )
+    return paired.engine_accuracy - paired.original_accuracy, paired.margin(1.0), best
+
+
+def right_of(record: Record) -> NDArray[np.bool_]:
+    """Picture by picture, whether the first class was the right one."""
+    packed = np.frombuffer(base64.b64decode(record["right"]), np.uint8)
+    return np.unpackbits(packed, count=record["images"]).astype(bool)
+
+
+def sqnr(cells: Cells, way: str) -> float | None:
+    found: float | None = cells.get(way, {}).get("likeness", {}).get("logit_sqnr_db")
+    return found
+
+
+def best_sqnr(cells: Cells) -> float | None:
+    return max((value for peer in PEERS if (value := sqnr(cells, peer)) is not None), default=None)
+
+
+def time_of(record: Record) -> float:
+    """Seconds: of the clock for large networks, which run with nothing beside them, else of the processor."""
+    return float(record["cpu_seconds" if record["images"] else "seconds"])
+
+
+def ratio_to_plain(cells: Cells, way: str) -> float | None:
+    """Time over plain inference of as many pictures."""
+    plain, record = cells.get("plain", {}), cells[way]
+    if "seconds" not in plain:
+        return None
+    each = time_of(plain) / plain["calibration_images"]
+    return time_of(record) / (each * record["calibration_images"])

@@ -1,0 +1,231 @@
+"""Quantizes one FP32 graph one way, in a process of its own, and says what that cost.
+
+python -m tools.bench.quantization.ways WAY WORK.json
+
+The benchmark runs it, ModelOpt's ways with the Python of a venv that has no cnnx: each way imports
+its own packages only. WORK.json names the graph, the pictures, where the INT8 graph and the report go.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+Work = dict[str, Any]
+"""
+graph: the FP32 graph, of batch 1. pictures: float32 (N, C, H, W) in a .npy. out: where the INT8 graph goes.
+scratch: an empty folder. report: where this program says what it cost. For our own ways also network,
+images (the calibration pictures' folder), selection (of those that choose) and key (the graph's).
+"""
+
+_PACKAGES = ("cnnx", "nvidia-modelopt", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "torch")
+_BINS = 2048
+_PERCENTILE = 99.999
+
+# What onnxruntime says of TensorRT in qdq_quantizer.py, and does in its example for it (BERT, e2e_tensorrt):
+# a pair of its own for each reader, pairs on the weights, none on what weighted operators give, biases left
+# alone. Of matrix products those with a constant weight, as TensorRT's guide has it: to a peer's advantage.
+_ORT_OPERATORS = ["Conv", "Gemm", "MatMul", "Add"]
+_ORT_OPTIONS = {
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    "AddQDQPairToWeight": True,
+    "DedicatedQDQPair": True,
+    "QuantizeBias": False,
+    "MatMulConstBOnly": True,
+    "OpTypesToExcludeOutputQuantization": _ORT_OPERATORS,
+    "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
+}
+
+
+def plain(_: str, work: Work) -> Callable[[], None]:
+    """The yardstick: the same pictures through the FP32 graph."""
+    from cnnx.runtimes import get
+
+    pictures = _pictures(work)
+    _load("onnxruntime")
+
+    def run() -> None:
+        session = get("ort").open(Path(work["graph"]))
+        for batch in pictures:
+            session.run(batch)
+
+    return run
+
+
+def ours(method: str, work: Work) -> Callable[[], None]:
+    """What `cnnx export --int8` does between the FP32 graph and the INT8 graph, with an empty cache."""
+    from cnnx.data.crops import Crops
+    from cnnx.pipeline.progress import Steps
+    from cnnx.pipeline.quantizer import Quantizer
+    from cnnx.pipeline.search.method import AUTO, choose_method
+    from cnnx.pipeline.steps.artefacts import Fp32Graph
+    from cnnx.recipe import read_recipe
+    from cnnx.store.cache import Entry, Store
+
+    _load("onnx", "onnxruntime", "cnnx.graph.lint", "cnnx.graph.passes.equalize")
+
+    def run() -> None:
+        recipe = read_recipe(work["network"])
+        steps = Steps(store=Store(Path(work["scratch"])))
+        images = Crops.open(Path(work["images"]))
+        exported = Fp32Graph(Entry("export", work["key"], Path(work["graph"]).parent, reused=True))
+        quantizer = Quantizer.observe(steps, exported, images, recipe)
+        chosen = method or recipe.calibration.method
+        if chosen == AUTO:
+            chosen = choose_method(quantizer, Crops.open(Path(work["selection"])))[0].method
+        typed = quantizer.typed(quantizer.ranges(chosen))
+        Path(work["out"]).write_bytes(typed.model.read_bytes())
+        work["method"] = chosen
+
+    return run
+
+
+def ort(method: str, work: Work) -> Callable[[], None]:
+    """onnxruntime.quantization.
+
+    Not by `quantize_static`, through which entropy keeps 128 bins and tests one range only; by the parts that
+    it is made of, in its order.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, create_calibrator
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    kinds = {"max": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
+    folder, pictures = Path(work["scratch"]), _pictures(work)
+
+    def run() -> None:
+        prepared = str(folder / "prepared.onnx")
+        quant_pre_process(work["graph"], prepared)
+        calibrator = create_calibrator(
+            prepared,
+            _ORT_OPERATORS,
+            augmented_model_path=str(folder / "augmented.onnx"),
+            calibrate_method=CalibrationMethod[kinds[method]],
+            extra_options={"symmetric": True, "num_bins": _BINS, "percentile": _PERCENTILE},
+        )
+        model = onnx.load(prepared)
+        name = model.graph.input[0].name
+        calibrator.collect_data(_Reader({name: batch} for batch in pictures))
+        ranges = calibrator.compute_data()
+        quantizer = QDQQuantizer(
+            model,
+            True,  # a scale for each output channel of the weights
+            False,
+            QuantType.QInt8,
+            QuantType.QInt8,
+            ranges,
+            [],
+            _adds_before_no_mean(model),
+            _ORT_OPERATORS,
+            dict(_ORT_OPTIONS),
+        )
+        quantizer.quantize_model()
+        quantizer.model.save_model_to_file(work["out"], False)
+
+    return run
+
+
+def _adds_before_no_mean(model: Any) -> list[str]:
+    """Sums that the example for TensorRT leaves alone: all that no mean reads."""
+    means = {
+        name
+        for node in model.graph.node
+        if node.op_type in ("ReduceMean", "GlobalAveragePool")
+        for name in node.input
+    }
+    return [node.name for node in model.graph.node if node.op_type == "Add" and node.output[0] not in means]
+
+
+class _Reader:
+    """What onnxruntime takes pictures from."""
+
+    def __init__(self, feeds: Iterator[dict[str, Any]]) -> None:
+        self._feeds = feeds
+
+    def get_next(self) -> dict[str, Any] | None:
+        return next(self._feeds, None)
+
+
+def modelopt(how: str, work: Work) -> Callable[[], None]:
+    """NVIDIA's ModelOpt; what it leaves out of INT8 becomes FP16 by its default, or stays FP32."""
+    import numpy as np
+    from modelopt.onnx.quantization import quantize
+
+    method, _, rest = how.partition("-")
+
+    def run() -> None:
+        quantize(
+            work["graph"],
+            quantize_mode="int8",
+            calibration_data=np.load(work["pictures"]),
+            calibration_method=method,
+            calibration_eps=["cpu"],
+            high_precision_dtype=rest or "fp16",
+            output_path=work["out"],
+        )
+
+    return run
+
+
+FAMILIES: dict[str, Callable[[str, Work], Callable[[], None]]] = {
+    "plain": plain,
+    "cnnx": ours,
+    "ort": ort,
+    "modelopt": modelopt,
+}
+
+
+def _load(*modules: str) -> None:
+    """Import what is otherwise imported on first use, so that no clock runs meanwhile."""
+    for module in modules:
+        importlib.import_module(module)
+
+
+def _pictures(work: Work) -> list[Any]:
+    """One array (1, C, H, W) a picture, mapped from disk."""
+    import numpy as np
+
+    pictures = np.load(work["pictures"], mmap_mode="r")
+    return [pictures[i : i + 1] for i in range(len(pictures))]
+
+
+def _memory(key: str) -> int:
+    """VmRSS or VmHWM in bytes. Not getrusage: what it calls the peak begins at that of the parent process."""
+    found = re.search(rf"^{key}:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def _versions() -> dict[str, str]:
+    here = {each.metadata["Name"]: each.version for each in importlib.metadata.distributions()}
+    return {name: here[name] for name in _PACKAGES if name in here}
+
+
+def main() -> None:
+    """Quantize, and write the report."""
+    family, _, how = sys.argv[1].partition("-")
+    work = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
+    run = FAMILIES[family](how, work)
+    imported = _memory("VmRSS")
+    started, used = time.perf_counter(), time.process_time()
+    run()
+    report = {
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - used,
+        "peak_bytes": _memory("VmHWM"),
+        "imported_bytes": imported,
+        "method": work.get("method"),
+        "versions": _versions(),
+    }
+    Path(work["report"]).write_text(json.dumps(report) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Write a listing of TensorRT's Python API: classes, enums with their members, methods with their arguments.
+
+python -m tools.check.api_listing WHEEL_OR_FOLDER [--only FILE.pyi | --only NAME,NAME] > listing.pyi
+
+The bindings' wheel (tensorrt-cu12-bindings, tensorrt-cu13-bindings, tensorrt-rtx-cu13-bindings) is enough:
+it is imported in a process of its own against empty stand-ins for NVIDIA's libraries, compiled here with cc.
+The wheel must be for this Python. With --only, the classes named, or those of an existing listing, are
+listed: that is how tests/runtimes/engine/trt_api is kept small.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tools import ROOT
+
+# What the bindings' shared object asks of NVIDIA's libraries (its undefined C symbols).
+_SYMBOLS = (
+    "createInferBuilder_INTERNAL",
+    "createInferRefitter_INTERNAL",
+    "createInferRuntime_INTERNAL",
+    "createNvOnnxParserRefitter_INTERNAL",
+    "createNvOnnxParser_INTERNAL",
+    "getBuilderPluginRegistry",
+    "getNvOnnxParserVersion",
+    "getPluginRegistry",
+    "initLibNvInferPlugins",
+)
+_LIBRARY = re.compile(
+    rb"lib(?:nvinfer|nvinfer_plugin|nvonnxparser|tensorrt_rtx|tensorrt_onnxparser_rtx)\.so\.\d+"
+)
+_PACKAGES = ("tensorrt_bindings", "tensorrt_rtx_bindings")
+# pybind11 writes the signature into the first line of a docstring.
+_SIGNATURE = re.compile(r"^(\w+)\((.*)\)(?: -> .*)?$")
+
+
+def listing(place: Path, only: Sequence[str] = ()) -> str:
+    """The listing of a wheel, or of the folder that holds the package, made in a process of its own."""
+    command = [sys.executable, "-m", "tools.check.api_listing", str(place.resolve())]
+    command += ["--only", ",".join(only), "--here"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        raise RuntimeError(f"{place.name} cannot be listed: {done.stderr.strip()}")
+    return done.stdout
+
+
+@contextlib.contextmanager
+def imported(place: Path) -> Iterator[ModuleType]:
+    """The bindings, imported into this process against stand-ins. They can be looked at, not used."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if place.is_file():
+            with zipfile.ZipFile(place) as wheel:
+                wheel.extractall(folder)
+            place = folder
+        package = next((package for package in _PACKAGES if (place / package).is_dir()), None)
+        if package is None:
+            raise FileNotFoundError(f"{place} holds none of {', '.join(_PACKAGES)}")
+        sonames = sorted(
+            {
+                found.decode()
+                for binary in (place / package).glob("*.so")
+                for found in _LIBRARY.findall(binary.read_bytes())
+            }
+        )
+        for library in stand_ins(sonames, folder):
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+        sys.path.insert(0, str(place))
+        yield importlib.import_module(package)
+
+
+def stand_ins(sonames: Sequence[str], folder: Path) -> list[Path]:
+    """Compile empty shared libraries of these names, each with every symbol that bindings ask for."""
+    source = folder / "stand_in.c"
+    source.write_text("".join(f"void* {symbol}(void) {{ return 0; }}\n" for symbol in _SYMBOLS))
+    made = []
+    for soname in sonames:
+        made.append(folder / soname)
+        command = ["cc", "-shared", "-fPIC", f"-Wl,-soname,{soname}", "-o", str(made[-1]), str(source)]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return made
+
+
+def describe(module: ModuleType, only: Sequence[str] = ()) -> str:
+    """The listing of an imported module."""
+    lines = [f'"""{module.__name__} {module.__version__}, by tools/check/api_listing.py."""']
+    for name in sorted(only or (name for name in dir(module) if not name.startswith("_"))):
+        value = getattr(module, name, None)
+        if inspect.isclass(value):
+            lines += ["", f"class {name}:", *_members(value)]
+        elif callable(value):
+            lines += ["", f"def {name}{_signature(value)}: ..."]
+    return "\n".join(lines) + "\n"
+
+
+def _members(kind: type[Any]) -> list[str]:
+    enumerated = getattr(kind, "__members__", None)
+    lines = []
+    for name in sorted(name for name in dir(kind) if not name.startswith("_")):
+        value = inspect.getattr_static(kind, name)
+        if enumerated is not None and name in enumerated:
+            lines.append(f"    {name} = {int(getattr(kind, name))}")
+        elif enumerated is not None and name in ("name", "value"):
+            continue
+        elif not inspect.isclass(value) and (callable(value) or isinstance(value, staticmethod)):
+            lines.append(f"    def {name}{_signature(value)}: ...")
+        else:
+            lines.append(f"    {name}: object")
+    return lines or ["    ..."]
+
+
+def _signature(function: Any) -> str:
+    """Names of the arguments, "self" included; "(*args, **kwargs)" where the docstring does not give them."""
+    if inspect.isfunction(function):
+        return re.sub(r"=[^,)]+", "=...", str(inspect.signature(function)))
+    text = inspect.getdoc(function) or ""
+    for line in text.splitlines()[:8]:
+        if found := _SIGNATURE.match(re.sub(r"^\d+\. ", "", line.strip())):
+            if found[2].startswith("*args"):
+                continue
+            arguments = [_argument(part) for part in _split(found[2])]
+            # One without a default may follow one with (add_scale_nd): Python has no such signature.
+            required = max((at for at, name in enumerate(arguments) if "=" not in name), default=-1)
+            arguments[:required] = [name.partition("=")[0] for name in arguments[:required]]
+            return f"({', '.join(arguments)})"
+    return "(*args, **kwargs)"
+
+
+def _argument(text: str) -> str:
+    name, _, default = text.partition(":")
+    return name.strip() + ("=..." if "=" in default else "")
+
+
+def _split(arguments: str) -> Iterator[str]:
+    """Parts between commas that stand in no bracket."""
+    depth, part = 0, ""
+    for character in arguments:
+        depth += (character in "[(") - (character in ")]")
+        if character == "," and depth == 0:
+            yield part
+            part = ""
+        else:
+            part += character
+    if part.strip():
+        yield part
+
+
+def names_in(listed: str) -> list[str]:
+    """Classes and functions that a listing has."""
+    return re.findall(r"^(?:class|def) (\w+)", listed, re.MULTILINE)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("place", type=Path, help="a bindings' wheel, or the folder its package lies in")
+    parser.add_argument(
+        "--only", default="", help="a listing whose names to list, or names with commas between"
+    )
+    parser.add_argument("--here", action="store_true", help="import into this very process")
+    options = parser.parse_args()
+    file = Path(options.only)
+    only = names_in(file.read_text()) if file.suffix == ".pyi" else [n for n in options.only.split(",") if n]
+    if not options.here:
+        print(listing(options.place, only), end="")
+        return 0
+    with imported(options.place) as module:
+        print(describe(module, only), end="", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

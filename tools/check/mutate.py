@@ -1,0 +1,166 @@
+"""Changes one line at a time in a copy of the tree, and counts the changes that the tests notice.
+
+python -m tools.check.mutate [--each 4] [--modules 'graph/*'] [--seed 0] [--survivors]
+
+A run that was stopped goes on: build/mutants.json holds what was tried. mutate.toml says which tests hold a
+module, and which changes no test can notice, with the reason. Exit code 1: something survived.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fnmatch
+import hashlib
+import importlib
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools import ROOT
+from tools.check.mutations import Mutation, differs, mutations
+from tools.resumable import Records
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PACKAGE = Path("exporter") / "cnnx"
+JOURNAL = Records(ROOT / "build")
+_COPIED = ("exporter", "tests", "tools", "recipes", "calibration", "pyproject.toml")
+_LOADED_ONCE = ("hypothesis", "numpy", "onnx", "onnxruntime", "torch")
+
+
+class Tree:
+    """A private copy of the checkout, in which tests run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in _COPIED:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, folder / name)
+
+    def source(self, module: str) -> bytes:
+        return (self.folder / PACKAGE / module).read_bytes()
+
+    @contextlib.contextmanager
+    def changed(self, module: str, content: bytes) -> Iterator[None]:
+        whole = self.source(module)
+        (self.folder / PACKAGE / module).write_bytes(content)
+        try:
+            yield
+        finally:
+            (self.folder / PACKAGE / module).write_bytes(whole)
+
+    def fails(self, tests: list[str], *, limit: float) -> bool:
+        """Whether a test fails, or they do not end in time. Forked, so that imports are paid for once."""
+        process = multiprocessing.get_context("fork").Process(target=self._test, args=(tests,))
+        process.start()
+        process.join(limit)
+        if process.is_alive():
+            os.killpg(process.pid or 0, signal.SIGKILL)
+            process.join()
+        return process.exitcode != 0
+
+    def _test(self, tests: list[str]) -> None:
+        os.setsid()  # a group of its own, so that what a test starts ends with it
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        os.chdir(self.folder)
+        sys.path[:0] = [str(self.folder / "exporter"), str(self.folder)]
+        os.environ |= {"PYTHONPATH": sys.path[0], "PYTHONDONTWRITEBYTECODE": "1"}
+        sys.dont_write_bytecode = True
+        for name in [name for name in sys.modules if name.partition(".")[0] == "tools"]:
+            del sys.modules[name]  # tests import the copy's
+        options = ["-x", "-n0", "-m", "not slow", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+        sys.exit(pytest.main([*options, f"--basetemp={self.folder / 'tmp'}", *tests]))
+
+
+def line_of(source: bytes, mutation: Mutation) -> str:
+    return source.decode().splitlines()[mutation.line - 1].strip()
+
+
+def sample(module: str, source: bytes, *, seed: int, each: int, excused: Any) -> list[Mutation]:
+    """One change a line, in an order by hash: more of them are the same and some, and edits move no other."""
+
+    def drawn(one: Mutation) -> bytes:
+        return hashlib.sha256(
+            f"{seed} {Path(module).name} {lines[one.line - 1]} {one.text}".encode()
+        ).digest()
+
+    lines = source.decode().splitlines()
+    known = {(one["line"], one["becomes"]) for one in excused if one["module"] == module}
+    chosen: dict[int, Mutation] = {}
+    for one in sorted(mutations(source), key=drawn):
+        changed = one.applied(source)
+        if one.line in chosen or (line_of(source, one), line_of(changed, one)) in known:
+            continue
+        if differs(source, changed):
+            chosen[one.line] = one
+        if len(chosen) == each:
+            break
+    return list(chosen.values())
+
+
+def attempts(
+    tree: Tree, module: str, tests: list[str], chosen: list[Mutation], *, again: bool
+) -> Iterator[tuple[Mutation, bool]]:
+    """Each change with whether the tests notice it, as the journal has it or as is now found."""
+    source, limit = tree.source(module), 0.0
+    journal = JOURNAL.get("mutants") or {}
+    for one in chosen:
+        changed = one.applied(source)
+        key = f"{module} {hashlib.sha256(changed).hexdigest()[:16]}"
+        if key not in journal or (again and not journal[key]):
+            if not limit:
+                start = time.monotonic()
+                if tree.fails(tests, limit=600):
+                    raise SystemExit(f"{module}: its tests fail as they are")
+                limit = 20 + 4 * (time.monotonic() - start)
+            with tree.changed(module, changed):
+                journal[key] = tree.fails(tests, limit=limit)
+            JOURNAL.keep("mutants", journal)
+        yield one, journal[key]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--each", type=int, default=4, help="changes a module")
+    parser.add_argument("--modules", default="*", help="shell pattern of the modules to change")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another sample")
+    parser.add_argument("--survivors", action="store_true", help="try again what no test noticed")
+    options = parser.parse_args()
+    table = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+    for name in _LOADED_ONCE:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    tried, caught = 0, 0
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Tree(Path(folder))
+        for module in fnmatch.filter(table["tests"], options.modules):
+            source = tree.source(module)
+            chosen = sample(module, source, seed=options.seed, each=options.each, excused=table["equivalent"])
+            found = list(attempts(tree, module, table["tests"][module], chosen, again=options.survivors))
+            noticed = sum(was for _, was in found)
+            tried, caught = tried + len(found), caught + noticed
+            print(f"{module:28} {len(found):2} tried {noticed:2} caught", flush=True)
+            for one, was in found:
+                if not was:
+                    print(f"  line {one.line}: {line_of(source, one)}")
+                    print(f"     becomes: {line_of(one.applied(source), one)}", flush=True)
+    print(f"{caught} of {tried} caught ({caught / max(tried, 1):.0%})")
+    return int(caught < tried)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Reports words that a native reader would not expect; with any, fails.
+
+python -m tools.check.vocabulary [PATH...]
+
+Looks at strings, docstrings and comments of Python files, and at the text of Markdown and TOML files. Code
+in Markdown (between backticks, in fences) is left alone, and so is what the changelog says of older versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import io
+import re
+import sys
+import tokenize
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LOOKED_AT = ("exporter", "tests", "tools", "recipes", "calibration", "docs", "README.md", "CONTRIBUTING.md")
+
+# What is read as translated -> what to write.
+WORDS = {
+    r"pictures?": "image",
+    r"mend(s|ed|ing)?": "hint, or fix",
+    r"multiply-adds?": "MACs",
+    r"thousand millions?": "G, as in GMACs",
+    r"(is|are|was|were|be|been|being) told": "reported, or shown",
+    r"(is|are|was|were|be) said": "reported",
+    r"says? of": "reports about, or describes",
+    r"so many": "a number, or this many",
+    r"at most so": "a maximum",
+    r"goes? on where": "resumes",
+    r"goes? on with": "resumes",
+    r"likewise": "repeat the noun",
+    r"of before": "previous, or older",
+    r"who(ever)? (waits|asked|asks)": "the user, or the caller",
+    r"beside that": "also",
+    r"(at|in|to) its place": "its path, or its folder",
+    r"a place": "a path, or a folder",
+    r"cruel": "hard to quantize",
+    r"(anew)": "again",
+    r"is no [a-z]+(?= ?[;,.:]|$)": "is not a ...",
+    r"makes no sense": "what is expected instead",
+    r"lacks": "has no, or is missing",
+}
+_FAULTS = {re.compile(rf"\b{pattern}\b", re.IGNORECASE): better for pattern, better in WORDS.items()}
+_OWN = Path(__file__).name
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("paths", nargs="*", type=Path, default=[ROOT / name for name in LOOKED_AT])
+    parser.add_argument("--count", action="store_true", help="number of findings by folder and by word only")
+    options = parser.parse_args()
+    by_word: Counter[str] = Counter()
+    by_folder: Counter[str] = Counter()
+    for path in sorted(file for given in options.paths for file in _files(given)):
+        for line, text in _texts(path):
+            for fault, better in _FAULTS.items():
+                for found in fault.finditer(text):
+                    at = line + text.count("\n", 0, found.start())
+                    by_word[found[0].lower()] += 1
+                    name = path.resolve().relative_to(ROOT)
+                    by_folder["/".join(name.parts[:3] if name.parts[0] == "exporter" else name.parts[:1])] += 1
+                    if not options.count:
+                        print(f"{name}:{at}: {found[0]!r}: {better}")
+    if options.count:
+        for counter in (by_folder, by_word):
+            for name, count in counter.most_common():
+                print(f"{count:6} {name}")
+    return 1 if by_word else 0
+
+
+def _files(given: Path) -> Iterator[Path]:
+    found = [given] if given.is_file() else given.rglob("*")
+    for path in found:
+        if path.suffix in (".py", ".md", ".toml") and path.name != _OWN:
+            yield path
+
+
+def _texts(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, text) of everything in a file that is read as words."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        yield 1, re.sub(r"```.*?```|`[^`]*`", lambda code: re.sub(r"[^\n]", " ", code[0]), text, flags=re.DOTALL)
+    elif path.suffix == ".toml":
+        yield 1, text
+    else:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.COMMENT:
+                yield token.start[0], token.string
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.lineno, re.sub(r"`[^`]*`", lambda code: " " * len(code[0]), node.value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

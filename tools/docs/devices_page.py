@@ -1,0 +1,176 @@
+"""docs/devices.md: what cnnx has run on, from the archives that owners of devices sent back.
+
+python -m tools.docs.devices_page [--archives FOLDER] [--check]
+
+Archives are made by `cnnx doctor --proof FILE.tar.gz` and lie in docs/devices/. What no archive shows has a
+row that says so. With --check the page is compared, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tarfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cnnx.measure.power.sensors.boards import BOARDS
+from cnnx.pipeline.survey.proof import SCHEMA
+from tools import ROOT
+from tools.markdown import table
+
+PAGE = ROOT / "docs" / "devices.md"
+ARCHIVES = ROOT / "docs" / "devices"
+NEVER = "never run on hardware"
+# Each sensor and chip that cnnx reads: by the kernel's driver, or the sensor's name where that tells it all.
+SENSORS = {
+    "ina3221": "INA3221 of Jetson boards, by hwmon (JetPack 5 and newer)",
+    "ina3221x": "INA3221 of Jetson boards, by iio (JetPack 4)",
+    "ina238": "INA238 of Jetson AGX Thor",
+    "nvml-instant": "NVML, power at the moment",
+    "nvml-average": "NVML, mean power of a second",
+    "nvml-usage": "NVML, power usage",
+    "nvml-energy": "NVML, counter of energy",
+    "intel-rapl": "RAPL of x86 CPUs",
+    "tegrastats": "tegrastats, beside the INA monitors",
+}
+# Releases of TensorRT whose names tests hold it to, and of JetPack that bring them.
+TENSORRT = ("10.3", "10.16", "11.4")
+JETPACK = ("6.1", "6.2", "7.0", "7.1", "7.2")
+
+_HEAD = """# Devices
+
+What cnnx has run on, made by tools/docs/devices_page.py from archives that owners of devices sent back. Yours
+counts:
+
+```
+cnnx doctor --proof proof.tar.gz
+```
+
+It builds, validates and measures LeNet-5, ResNet-20 and ResNet-50 in FP16 and INT8, energy too where a
+sensor sees the device (1 to 4 minutes a measurement), and writes records, no engine and no picture, into one
+archive. On a device without PyTorch give it finished bundles: [jetson.md](jetson.md). A board is seen where
+doctor ran, a sensor where it measured energy, a release of TensorRT where it built and ran an engine.
+"""
+
+
+def read_proof(archive: Path) -> dict[str, Any]:
+    """proof.json of an archive, and by "energies" the results of energy records made on its machine.
+
+    Nothing is unpacked. Bundles carried from one machine to another bring along records of other machines.
+    """
+    with tarfile.open(archive, "r:gz") as tar:
+        proof = _json(tar, "proof.json")
+        if proof["schema"] != SCHEMA:
+            raise SystemExit(f"{archive} has schema {proof['schema']}, this tool reads {SCHEMA}")
+        records = [_json(tar, name) for name in tar.getnames() if re.match(r"runs/.*-energy-", name)]
+    machine = _machine(proof["diagnosis"]["environment"])
+    proof["energies"] = [r["result"] for r in records if _machine(r["environment"]) == machine]
+    return proof
+
+
+def _json(tar: tarfile.TarFile, name: str) -> dict[str, Any]:
+    file = tar.extractfile(name) if name in tar.getnames() else None
+    if file is None:
+        raise SystemExit(f"{tar.name!s} holds no {name}")
+    found: dict[str, Any] = json.loads(file.read())
+    return found
+
+
+def _machine(environment: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (environment["board"], environment["cpu"], environment["gpu"] and environment["gpu"]["name"])
+
+
+def page(proofs: Sequence[Mapping[str, Any]]) -> str:
+    """The whole page."""
+    parts = [_HEAD]
+    environments = [proof["diagnosis"]["environment"] for proof in proofs]
+    names = [f"Jetson {name.removeprefix('Jetson ')}" for board in BOARDS for name in board.name.split(", ")]
+
+    def where(holds: Callable[[Mapping[str, Any]], bool]) -> list[Mapping[str, Any]]:
+        """Proofs from machines of which this holds."""
+        return [proof for proof, e in zip(proofs, environments, strict=True) if holds(e)]
+
+    boards = {name: where(lambda e, name=name: name in (e["board"] or "")) for name in names}
+    cards = sorted({e["gpu"]["name"] for e in environments if e["gpu"] and not e["l4t"]})
+    for card in cards or ["NVIDIA cards"]:
+        boards[card] = where(lambda e, card=card: e["gpu"] and e["gpu"]["name"] == card)
+    parts.append(_section("Boards and cards", "board", boards))
+    sensors = {what: [p for p in proofs if sensor in _read_by(p)] for sensor, what in SENSORS.items()}
+    parts.append(_section("Power sensors", "sensor", sensors))
+    releases = {
+        f"TensorRT {release}": [p for p in proofs if _ran_on(p, f"tensorrt {release}.")]
+        for release in TENSORRT
+    }
+    releases["TensorRT for RTX"] = [p for p in proofs if _ran_on(p, "rtx ")]
+    parts.append(_section("TensorRT", "release", releases))
+    jetpacks = {
+        f"JetPack {r}": where(lambda e, r=r: e["jetpack"] and f"{e['jetpack']}.".startswith(f"{r}."))
+        for r in JETPACK
+    }
+    parts.append(_section("JetPack", "release", jetpacks))
+    if proofs:
+        parts.append(_figures(proofs))
+    return "\n".join(parts)
+
+
+def _section(title: str, what: str, seen: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    rows = [
+        (name, ", ".join(sorted({p["date"][:10] for p in found})) or NEVER) for name, found in seen.items()
+    ]
+    return f"## {title}\n\n{table((what, 'seen'), rows, left=(0, 1))}\n"
+
+
+def _read_by(proof: Mapping[str, Any]) -> set[str]:
+    """What passes were measured by: that doctor could read a sensor once says little."""
+    found: set[str] = set()
+    for result in proof["energies"]:
+        found |= {result["sensor"], *result.get("drivers", ())}
+        if (result.get("tegrastats") or {}).get("deviations"):
+            found.add("tegrastats")
+    return found
+
+
+def _ran_on(proof: Mapping[str, Any], runtime: str) -> bool:
+    done = [row for row in proof["rows"] if row["status"] == "done"]
+    return any(f"{row['subject']['runtime']}.".startswith(runtime) for row in done)
+
+
+def _figures(proofs: Iterable[Mapping[str, Any]]) -> str:
+    figures = ("p50 ms", "images/s", "gross mJ", "net mJ")
+    columns = ("device", "runtime", "network", "precision", "batch", "verdict", *figures, "valid")
+    rows = []
+    for proof in proofs:
+        board = proof["diagnosis"]["environment"]["board"]
+        for row in proof["rows"]:
+            head = (row["model"], row["precision"], str(row["batch"]), row["verdict"] or "-")
+            if row["status"] != "done":
+                rows.append((board or "-", "-", *head, *["-"] * len(figures), f"failed: {row['reason']}"))
+                continue
+            p50 = "-" if row["p50_ns"] is None else f"{row['p50_ns'] / 1e6:.3f}"
+            valid = "yes" if row["valid"] else "; ".join(row["findings"])
+            subject = row["subject"]
+            rate = f"{row['images_per_second']:.1f}"
+            energy = ("-" if (mj := row.get(key)) is None else f"{mj:.2f}" for key in ("gross_mj", "net_mj"))
+            rows.append((board or subject["device"], subject["runtime"], *head, p50, rate, *energy, valid))
+    rows = [tuple(cell.replace("|", "\\|") for cell in row) for row in rows]
+    return f"## Figures\n\n{table(columns, rows, left=(0, 1, 2, 3, 5, 10))}\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--archives", type=Path, default=ARCHIVES, help="folder of the archives")
+    parser.add_argument("--check", action="store_true", help="fail where the page is not what they give")
+    options = parser.parse_args()
+    text = page([read_proof(file) for file in sorted(options.archives.glob("*.tar.gz"))])
+    if options.check:
+        return int(PAGE.read_text(encoding="utf-8") != text)
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Write docs/help.md from the commands' own parameters. With --check, a stale page fails the build.
+
+python -m tools.docs.help_page [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from typer.main import get_command
+
+from cnnx.cli.app import app
+from tools import ROOT
+
+PAGE = ROOT / "docs" / "help.md"
+
+
+def page() -> str:
+    """The page, from the parameters rather than from rendered help, which changes with typer's releases."""
+    root: Any = get_command(app)
+    lines = [
+        "# The command line",
+        "",
+        "Written by `make docs` from the commands themselves; do not edit.",
+        "",
+    ]
+    lines += [root.help, "", root.epilog, "", *table(root.params)]
+    for name, command in root.commands.items():
+        arguments = [
+            str(p.metavar or p.name.upper()) for p in command.params if p.param_type_name == "argument"
+        ]
+        lines += [
+            f"## `{' '.join(['cnnx', name, *arguments])}`",
+            "",
+            command.help,
+            "",
+            *table(command.params),
+        ]
+    return "\n".join(lines)
+
+
+def table(parameters: list[Any]) -> Iterator[str]:
+    yield from ("| | | default |", "|---|---|---|")
+    for parameter in parameters:
+        option = parameter.param_type_name == "option"
+        name = (
+            f"`{', '.join([*parameter.opts, *parameter.secondary_opts])}`"
+            if option
+            else f"`{parameter.metavar or parameter.name.upper()}`"
+        )
+        default = parameter.default
+        shown = (
+            "" if default in (None, False, ()) or not option else f"`{getattr(default, 'value', default)}`"
+        )
+        yield f"| {name} | {parameter.help} | {shown} |"
+    yield ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="fail when docs/help.md is stale")
+    text = page()
+    if parser.parse_args().check:
+        if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:
+            print(f"{PAGE.name} is stale: run make docs")
+            return 1
+        return 0
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
