@@ -64,7 +64,9 @@ def main() -> int:
                     at = line + text.count("\n", 0, found.start())
                     by_word[found[0].lower()] += 1
                     name = path.resolve().relative_to(ROOT)
-                    by_folder["/".join(name.parts[:3] if name.parts[0] == "exporter" else name.parts[:1])] += 1
+                    by_folder[
+                        "/".join(name.parts[:3] if name.parts[0] == "exporter" else name.parts[:1])
+                    ] += 1
                     if not options.count:
                         print(f"{name}:{at}: {found[0]!r}: {better}")
     if options.count:
@@ -85,7 +87,10 @@ def _texts(path: Path) -> Iterator[tuple[int, str]]:
     """(line, text) of everything in a file that is read as words."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
-        yield 1, re.sub(r"```.*?```|`[^`]*`", lambda code: re.sub(r"[^\n]", " ", code[0]), text, flags=re.DOTALL)
+        yield (
+            1,
+            re.sub(r"```.*?```|`[^`]*`", lambda code: re.sub(r"[^\n]", " ", code[0]), text, flags=re.DOTALL),
+        )
     elif path.suffix == ".toml":
         yield 1, text
     else:
