@@ -98,9 +98,15 @@ CHANGES = {
         )
     },
     "an option": {
-        "exporter/cnnx/options.py": (
+        "exporter/cnnx/options/networks.py": (
             "class ExportOptions(",
             '    toy_word: str = option("", "A word that changes nothing.")',
+        )
+    },
+    "an option of another verb": {
+        "exporter/cnnx/options/bundles.py": (
+            "class BenchOptions(",
+            '    toy_number: int = option(3, "A number that changes nothing.")',
         )
     },
 }
@@ -111,6 +117,7 @@ PROMISED = {
     "a runtime": 3,
     "a report format": 1,
     "an option": 1,
+    "an option of another verb": 1,
 }
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.errors import CnnxError, UsageError
+from cnnx.options import BuildOptions as BuildOptions
 from cnnx.runtimes.layer_times import LayerTime
 
 NAMES = {
@@ -24,51 +25,8 @@ NAMES = {
     "tensorrt": "cnnx.runtimes.trt.runtime",
 }
 
-HardwareCompatibility = Literal["none", "same_compute_capability", "ampere_plus"]
 Reach = Literal["compute_capability", "gpu", "ampere_plus"]
 """GPUs that run an engine: all of its compute capability, those of its model alone, or Ampere and newer."""
-
-
-@dataclass(frozen=True, slots=True)
-class BuildOptions:
-    """How TensorRT builds, each with what it costs. The usual build sets none; other runtimes refuse them.
-
-    Attributes:
-        workspace_bytes: cap on the memory that a layer's kernels may use for themselves; None: all that the
-            GPU has. Too low, and fast kernels are skipped; without one, a Jetson can run out of memory.
-        timing_cache_folder: where measured kernels are remembered, one file for each GPU and release: builds
-            get much faster and repeat the same choices. None: everything is measured again. It does not
-            change what is asked, so it is no part of an engine's cache key.
-        optimization_level: 0 to 5, None: TensorRT's own (3). Higher tries more kernels: slower builds,
-            sometimes faster engines.
-        hardware_compatibility: "none": runs on this GPU model alone, fastest. "same_compute_capability":
-            on all GPUs of this compute capability, where the release has it. "ampere_plus": on Ampere and
-            newer desktop and datacentre GPUs; gives up kernels, and is not for Jetson.
-        version_compatible: also runs under later minor and major releases. Larger, often slower, and brings
-            CPU code along that is only run where it is allowed.
-        dla_core: build for this core of the deep learning accelerator of a Jetson Orin, with the GPU for
-            layers that it cannot do. FP16 only; saves power and leaves the GPU free, mostly not faster.
-    """
-
-    workspace_bytes: int | None = None
-    timing_cache_folder: str | None = None
-    optimization_level: int | None = None
-    hardware_compatibility: HardwareCompatibility = "none"
-    version_compatible: bool = False
-    dla_core: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what no release takes.
-
-        Raises:
-            UsageError: a number out of its range.
-        """
-        if self.workspace_bytes is not None and self.workspace_bytes < 1:
-            raise UsageError(f"a workspace of {self.workspace_bytes} bytes makes no sense", mend="give MiB")
-        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
-            raise UsageError(f"optimization level {self.optimization_level} is not in 0 to 5")
-        if self.dla_core is not None and self.dla_core < 0:
-            raise UsageError(f"DLA core {self.dla_core} is below 0", mend="an Orin has the cores 0 and 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +68,7 @@ class BuildRequest:
     expected: dict[str, str]
     batch: tuple[int, int, int] = (1, 1, 1)
     compute_capabilities: tuple[int, ...] = ()
-    options: BuildOptions = BuildOptions()
+    options: BuildOptions = field(default_factory=BuildOptions)
 
     @property
     def tuning(self) -> tuple[str, ...]:
@@ -288,6 +246,6 @@ def get(name: str) -> Runtime:
         UsageError: no runtime has this name.
     """
     if name not in NAMES:
-        raise UsageError(f"no runtime is called {name!r}", mend=f"choose one of: {', '.join(NAMES)}")
+        raise UsageError(f"no runtime is called {name!r}", mend=f"choose one of: auto, {', '.join(NAMES)}")
     runtime: Runtime = importlib.import_module(NAMES[name]).RUNTIME
     return runtime

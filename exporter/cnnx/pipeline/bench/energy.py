@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnx.errors import EnvironmentLacks
+from cnnx.errors import EnvironmentLacks, UsageError
 from cnnx.machine.isolated import find_program
 from cnnx.machine.state import read_state
 from cnnx.measure.latency import batches_of
@@ -33,6 +34,7 @@ from cnnx.measure.power import (
     sampler_cost,
 )
 from cnnx.measure.power.sensors.sensor import Clock, Sleep, monotonic_ns
+from cnnx.options import MeasuringOptions
 from cnnx.pipeline.bench.energy_use import EnergyUse, total_and_rails
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.target import OpenSubject
@@ -69,6 +71,22 @@ class PowerPass:
     clock: Clock = monotonic_ns
     sleep: Sleep = time.sleep
     tegrastats: str = "tegrastats"
+
+
+def power_pass(options: MeasuringOptions) -> PowerPass | None:
+    """How the options ask energy to be measured; None: not at all.
+
+    Raises:
+        UsageError: a rate or a sensor without `power`.
+    """
+    if not options.power:
+        for name, value in (("--rate", options.rate), ("--sensor", options.sensor)):
+            if value is not None:
+                raise UsageError(f"{name} says how energy is measured, and it is not", mend="give --power")
+        return None
+    asked = options.power if isinstance(options.power, PowerPass) else PowerPass()
+    plan = asked.plan if options.rate is None else dataclasses.replace(asked.plan, rate=options.rate)
+    return dataclasses.replace(asked, plan=plan, sensor=options.sensor or asked.sensor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from cnnx.agreement import Validation
 from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.bundle.writing import left_beside, refuse_place
-from cnnx.options import ExportOptions, takes
+from cnnx.options import EngineOptions, ExportOptions, takes
 from cnnx.pipeline.bench.latency import Effort, measure
 from cnnx.pipeline.bench.measurement import Measurement
 from cnnx.pipeline.build import build_into
@@ -135,7 +135,7 @@ def _prepared(model: str, options: ExportOptions, steps: Steps) -> tuple[Job, Or
 def _engines(job: Job, bundle: Bundle, steps: Steps) -> tuple[Engine, ...]:
     if job.runtime.engine_suffix is None:
         return ()
-    return build_into(bundle, job.runtime, job.sm, steps)
+    return build_into(bundle, job.runtime, EngineOptions(sm=job.sm), steps)
 
 
 def _judge(bundle: Bundle, parts: Parts, steps: Steps) -> Validation:
