@@ -53,7 +53,7 @@ def build(bundle: str | Path, options: EngineOptions, *, listener: Listener = si
     steps = Steps(listener)
     runtime = choose_runtime(options.target, options.sm)
     if runtime.engine_suffix is None:
-        raise _no_builder(options.target)
+        raise _no_builder(runtime, options.target)
     opened.check_place("engines")
     refuse_unwritable_cache()
     if options.timing_cache_folder:
@@ -62,17 +62,17 @@ def build(bundle: str | Path, options: EngineOptions, *, listener: Listener = si
     return BuildResult(opened, engines, tuple(steps.times))
 
 
-def _no_builder(target: str) -> CnnxError:
-    """Why nothing builds here: ONNX Runtime was named, or is what "auto" was left with."""
-    tensorrt = runtimes.get("tensorrt").cannot_run() if target == "auto" else None
-    if tensorrt is None:
+def _no_builder(runtime: runtimes.Runtime, target: str) -> CnnxError:
+    """Why nothing builds here: one that does not was named, or is what "auto" was left with."""
+    lacking = next(runtimes.builders()).cannot_run() if target == "auto" else None
+    if lacking is None:
         return UsageError(
-            "ONNX Runtime runs the bundle's graph as it is and builds no engine",
+            f"{runtime.name} runs the bundle's graph as it is and builds no engine",
             mend="name a builder: --target tensorrt, or --target rtx --sm 86 for an RTX GPU",
         )
     return EnvironmentLacks(
-        f"no engine can be built for this machine: {tensorrt.what}",
-        mend=f"{tensorrt.mend}; or, for an RTX GPU elsewhere: --target rtx --sm 86",
+        f"no engine can be built for this machine: {lacking.what}",
+        mend=f"{lacking.mend}; or, for an RTX GPU elsewhere: --target rtx --sm 86",
     )
 
 

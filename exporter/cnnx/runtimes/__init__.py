@@ -1,13 +1,14 @@
 """What builds an engine and what runs one: two Protocols, one vendor a file, imported on use.
 
-A runtime is a module with a `RUNTIME` that satisfies `Runtime`. `NAMES` is the whole registry:
-a new runtime is one file and one line here, and the conformance tests take it in by themselves.
+A runtime is a module with a `RUNTIME` that satisfies `Runtime`. `NAMES` is the whole registry: a new runtime
+is one folder and one line here, and the conformance tests take it in by themselves. Who chooses among
+runtimes asks for what they can do, never for their names.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -15,15 +16,19 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnx.device import Device
 from cnnx.errors import CnnxError, UsageError
 from cnnx.options import BuildOptions as BuildOptions
 from cnnx.runtimes.layer_times import LayerTime
 
 NAMES = {
-    "ort": "cnnx.runtimes.ort.runtime",
-    "rtx": "cnnx.runtimes.rtx.runtime",
     "tensorrt": "cnnx.runtimes.trt.runtime",
+    "rtx": "cnnx.runtimes.rtx.runtime",
+    "ort": "cnnx.runtimes.ort.runtime",
 }
+"""Every runtime and its module, in the order in which "auto" takes them."""
+GRAPHS = "ort"
+"""Runs ONNX graphs as they are: by it activations are observed and graphs judged, and "auto" ends with it."""
 
 Reach = Literal["compute_capability", "gpu", "ampere_plus"]
 """GPUs that run an engine: all of its compute capability, those of its model alone, or Ampere and newer."""
@@ -132,7 +137,7 @@ class Session(Protocol):
 
     runtime: str
     runtime_version: str
-    device: str
+    device: Device
     output_names: tuple[str, ...]
 
     def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -180,8 +185,8 @@ class Runtime(Protocol):
         """Why it cannot *run* a network here (no GPU, no driver), or None. Implies `missing`."""
         ...
 
-    def device(self) -> str:
-        """Where `open` puts a network: the GPU's name, or "CPU: " and its model.
+    def device(self) -> Device:
+        """Where `open` puts a network.
 
         Raises:
             EnvironmentLacks: it cannot run here.
@@ -249,3 +254,8 @@ def get(name: str) -> Runtime:
         raise UsageError(f"no runtime is called {name!r}", mend=f"choose one of: auto, {', '.join(NAMES)}")
     runtime: Runtime = importlib.import_module(NAMES[name]).RUNTIME
     return runtime
+
+
+def builders() -> Iterator[Runtime]:
+    """Runtimes that build engines, in the order of `NAMES`, without asking whether they can here."""
+    return (runtime for runtime in map(get, NAMES) if runtime.engine_suffix is not None)

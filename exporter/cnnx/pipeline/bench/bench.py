@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cnnx.bundle import Bundle
 from cnnx.bundle.manifest import recipe_of
 from cnnx.data.normalize import normalize
+from cnnx.device import Device
 from cnnx.errors import CnnxError, EnvironmentLacks, UsageError
 from cnnx.measure.samples import samples_needed
 from cnnx.options import BenchOptions, takes
@@ -233,12 +234,12 @@ def _check_ranges(bundles: Sequence[Bundle], batches: Sequence[int]) -> None:
 
 def _check_sensors(power: PowerPass, subjects: Sequence[OpenSubject]) -> None:
     """Refuse, before minutes are spent, where no sensor sees any of the devices."""
-    errors = [_unseen(power, device) for device in dict.fromkeys(one.subject.device for one in subjects)]
+    errors = [_unseen(power, device) for device in dict.fromkeys(one.subject.on for one in subjects)]
     if all(errors) and errors[0]:
         raise errors[0]
 
 
-def _unseen(power: PowerPass, device: str) -> EnvironmentLacks | None:
+def _unseen(power: PowerPass, device: Device) -> EnvironmentLacks | None:
     try:
         choose_sampler(power, device)
     except EnvironmentLacks as error:
@@ -283,7 +284,7 @@ def _energies(
         which = f" {number} of {len(passes)}: {one.subject.precision}, batch {batch}"
         title = f"energy{which if len(passes) > 1 else ''}"
         try:
-            chosen = choose_sampler(power, one.subject.device)
+            chosen = choose_sampler(power, one.subject.on)
             uses.append(energy_of(bundle, subject, one, power=power, chosen=chosen, steps=steps, title=title))
         except CnnxError as error:
             failed.append(Unmeasured(one.subject, batch, error))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnx import runtimes
 from cnnx.agreement import flips_of, probabilities
 from cnnx.bundle import Bundle
 from cnnx.data.crops import Crops
@@ -73,7 +74,7 @@ def diagnose(bundle: str | Path, options: DiagnoseOptions, *, listener: Listener
     remade = remake(opened, options, steps, calibration_data=options.calibration_data)
     crops, notes = _pictures(remade, steps, options.images)
     findings = _findings(opened, remade, crops, notes, images=options.images)
-    record = opened.keep("diagnosis", open_subject(opened, "ort").subject, findings.as_dict())
+    record = opened.keep("diagnosis", open_subject(opened, runtimes.GRAPHS).subject, findings.as_dict())
     return DiagnoseResult(opened, findings, record, tuple(steps.times))
 
 

@@ -7,7 +7,6 @@ import resource
 import time
 from pathlib import Path
 
-from cnnx import runtimes
 from cnnx.agreement import Validation
 from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
@@ -29,7 +28,6 @@ from cnnx.pipeline.steps.images import few_ranges, remarks
 from cnnx.pipeline.steps.original import Original
 from cnnx.pipeline.target import OpenSubject, choose_runtime, open_subject
 from cnnx.pipeline.validate import judge_session
-from cnnx.record import Subject
 from cnnx.stats import Verdict
 
 # An export measures long enough to show a median; cnnx bench measures properly.
@@ -155,7 +153,7 @@ def _measure(job: Job, bundle: Bundle, parts: Parts, steps: Steps) -> tuple[Meas
     """The bundle's subject and, beside it, the original's FP32 graph where that runs on the same runtime."""
     subjects = [open_subject(bundle, "auto")]
     if subjects[0].subject.artefact == "graph":
-        subjects.insert(0, _original_graph(bundle, parts, subjects[0].subject))
+        subjects.insert(0, _original_graph(bundle, parts, subjects[0]))
     return measure(
         subjects,
         pixels=parts.validation.pixels,
@@ -166,11 +164,11 @@ def _measure(job: Job, bundle: Bundle, parts: Parts, steps: Steps) -> tuple[Meas
     )
 
 
-def _original_graph(bundle: Bundle, parts: Parts, beside: Subject) -> OpenSubject:
+def _original_graph(bundle: Bundle, parts: Parts, beside: OpenSubject) -> OpenSubject:
     file = parts.graph.model
     digest = bundle.manifest.weights["digest"]
-    subject = dataclasses.replace(beside, artefact="original", precision="fp32", digest=digest)
-    return OpenSubject(subject, runtimes.get("ort"), file)
+    subject = dataclasses.replace(beside.subject, artefact="original", precision="fp32", digest=digest)
+    return OpenSubject(subject, beside.runtime, file)
 
 
 def _notes(job: Job, parts: Parts) -> tuple[str, ...]:

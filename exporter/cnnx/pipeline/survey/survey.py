@@ -130,7 +130,7 @@ def _follows(
         "percentile": plan.percentile,
         "cuda_graph": plan.cuda_graph,
         "runtime": f"{runtime.name} {runtime.version()}",
-        "device": None if runtime.cannot_run() else runtime.device(),
+        "device": None if runtime.cannot_run() else str(runtime.device()),
         "power_mode": detect().power_mode,
         "cnnx": installed_version("cnnx"),
     }
@@ -344,7 +344,7 @@ def _figures(measured: Measurement) -> Row:
 def _energy(place: Path, measured: Measurement, power: PowerPass, target: str, listener: Listener) -> Row:
     """Of a picture; a sensor that is not there or fails is a reason, not the cell's end."""
     try:
-        chosen = choose_sampler(power, measured.subject.device)
+        chosen = choose_sampler(power, measured.subject.on)
     except CnnxError as error:
         why = f"{error.what} ({error.where})" if error.where else error.what
         return _no_energy("unsupported", why, error.mend or "")
