@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from cnnx.bundle import Bundle as Bundle
     from cnnx.bundle.manifest import Manifest as Manifest
     from cnnx.errors import CnnxError as CnnxError
+    from cnnx.options import BuildOptions as BuildOptions
     from cnnx.options import CalibrateOptions as CalibrateOptions
     from cnnx.options import ExportOptions as ExportOptions
+    from cnnx.options import SurveyPlan as SurveyPlan
     from cnnx.pipeline.bench.bench import bench as bench
     from cnnx.pipeline.bench.energy import PowerPass as PowerPass
     from cnnx.pipeline.build import build as build
@@ -33,17 +35,15 @@ if TYPE_CHECKING:
     from cnnx.pipeline.networks import show as show
     from cnnx.pipeline.progress import ProgressEvent as ProgressEvent
     from cnnx.pipeline.report import write_report as write_report
-    from cnnx.pipeline.survey.plan import SurveyPlan as SurveyPlan
     from cnnx.pipeline.survey.proof import prove as prove
     from cnnx.pipeline.survey.survey import survey as survey
     from cnnx.pipeline.target import load as load
     from cnnx.pipeline.validate import validate as validate
     from cnnx.recipe import Recipe as Recipe
-    from cnnx.runtimes import BuildOptions as BuildOptions
     from cnnx.stats import Verdict as Verdict
 
 _HOMES = {
-    "BuildOptions": "cnnx.runtimes",
+    "BuildOptions": "cnnx.options",
     "CalibrateOptions": "cnnx.options",
     "Bundle": "cnnx.bundle",
     "CnnxError": "cnnx.errors",
@@ -52,7 +52,7 @@ _HOMES = {
     "Manifest": "cnnx.bundle.manifest",
     "PowerPass": "cnnx.pipeline.bench.energy",
     "Recipe": "cnnx.recipe",
-    "SurveyPlan": "cnnx.pipeline.survey.plan",
+    "SurveyPlan": "cnnx.options",
     "Verdict": "cnnx.stats",
     "bench": "cnnx.pipeline.bench.bench",
     "build": "cnnx.pipeline.build",

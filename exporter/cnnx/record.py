@@ -3,7 +3,8 @@
 Records are plain data and never change once written; statistics are derived from the raw samples they
 keep. `SCHEMA` counts up when a field changes its meaning:
 
-    1  first. Since version 0.2 a subject has the digest of its graph, too; it is empty in older records.
+    1  first. Since version 0.2 a subject has the digest of its graph, too; it is empty in older records. Then
+       came the kind of its device, which is read off the device's name in older records.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta
 
+from cnnx.device import Device
 from cnnx.errors import BundleError
 from cnnx.schema import Date, Digest, DigestOrEmpty, FileNameOrEmpty, from_plain, read_json
 
@@ -63,10 +65,11 @@ class Subject:
         digest: SHA-256 of that file, of the weights for the original.
         precision: fp32, fp16 or int8.
         runtime: name and version of what ran it, such as "ort 1.31.1".
-        device: what it ran on.
+        device: what it ran on: a GPU's name, or "CPU: " and the CPU's.
         engine: identity, of an engine; empty in records of before.
         graph_digest: SHA-256 of the bundle's graph: the one that ran, that an engine was built from, or that
             was made from the original. Empty in records of before.
+        device_kind: "cpu" or "gpu"; absent in records of before, where the name of the device tells it.
     """
 
     network: str
@@ -77,6 +80,16 @@ class Subject:
     device: str
     engine: FileNameOrEmpty = ""
     graph_digest: DigestOrEmpty = ""
+    device_kind: Literal["cpu", "gpu", ""] = ""
+
+    def __post_init__(self) -> None:
+        """Read the kind of a device off its name, where a record of before does not state it."""
+        object.__setattr__(self, "device_kind", self.on.kind)
+
+    @property
+    def on(self) -> Device:
+        """What it ran on."""
+        return Device.of(self.device, self.device_kind)
 
     def __str__(self) -> str:
         artefact = f"{self.artefact} {self.engine}" if self.engine else self.artefact

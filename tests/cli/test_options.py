@@ -2,29 +2,157 @@
 
 import dataclasses
 import inspect
+from pathlib import Path
 
 import pytest
+import typer
 from typer.main import get_command
+from typer.testing import CliRunner
 
 import cnnx
 from cnnx.cli.app import app
+from cnnx.cli.options import command_of
 from cnnx.errors import UsageError
-from cnnx.options import CalibrateOptions, ExportOptions, overrides
+from cnnx.options import (
+    BenchOptions,
+    CacheOptions,
+    CalibrateOptions,
+    CommonOptions,
+    DiagnoseOptions,
+    DrawingOptions,
+    EngineOptions,
+    ExportOptions,
+    ListOptions,
+    MarkdownOptions,
+    ProofOptions,
+    ReportOptions,
+    ShowOptions,
+    SurveyOptions,
+    ValidateOptions,
+    overrides,
+    takes,
+)
 from cnnx.pipeline.export.options import with_options
 from cnnx.recipe import read_recipe
 
-VERBS = {"export": ExportOptions, "calibrate": CalibrateOptions}
+VERBS = {
+    "list": (cnnx.list_networks, ListOptions, None),
+    "show": (cnnx.show, ShowOptions, MarkdownOptions),
+    "export": (cnnx.export, ExportOptions, ReportOptions),
+    "calibrate": (cnnx.calibrate, CalibrateOptions, None),
+    "build": (cnnx.build, EngineOptions, None),
+    "validate": (cnnx.validate, ValidateOptions, ReportOptions),
+    "bench": (cnnx.bench, BenchOptions, ReportOptions),
+    "survey": (cnnx.survey, SurveyOptions, None),
+    "inspect": (cnnx.inspect, None, None),
+    "diagnose": (cnnx.diagnose, DiagnoseOptions, DrawingOptions),
+    "doctor": (cnnx.prove, ProofOptions, None),
+    "cache": (cnnx.cache, CacheOptions, None),
+}
+"""Verb -> its Python function, its options, and those that only say how the command line shows results."""
+SUBJECTS = {"survey": "models", "doctor": "archive"}
+"""What is the first argument in Python, and an option on the command line."""
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "help.md"
+
+
+def page_rows(verb):
+    """Flag of docs/help.md -> (help, default) as written there."""
+    section = PAGE.read_text(encoding="utf-8").split(f"## `cnnx {verb}")[1].split("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| `--")]
+    return {
+        flags.strip(" `").split(", ")[0]: (said.strip(), default.strip(" `")) for flags, said, default in rows
+    }
+
+
+def fields_of(*kinds):
+    return [field for kind in kinds if kind for field in dataclasses.fields(kind)]
+
+
+def same_default(field, parameter):
+    """Whether the command line gives what Python gives where the user gives nothing."""
+    if field.default is dataclasses.MISSING:
+        return parameter.required
+    if text := field.metadata["text"]:
+        return parameter.default == text and field.metadata["read"](text) == field.default
+    if field.default == ():
+        return not parameter.default
+    return getattr(parameter.default, "value", parameter.default) == field.default
+
+
+def test_every_verb_is_here():
+    assert set(VERBS) == set(get_command(app).commands)
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_each_option_is_a_parameter_of_the_command_and_of_the_function_with_its_help(verb):
-    command = {p.name: p for p in get_command(app).commands[verb].params}
-    function = inspect.signature(getattr(cnnx, verb)).parameters
-    for field in dataclasses.fields(VERBS[verb]):
-        names = field.metadata["flags"] or {field.name: field.metadata["help"]}
-        assert {name: command[name].help for name in names} == dict(names)
-        assert function[field.name].default == field.default
-        assert field.metadata["help"] in getattr(cnnx, verb).__doc__
+def test_each_option_reaches_the_command_python_and_the_docs_with_one_default(verb):
+    function, kind, own = VERBS[verb]
+    command = {p.name: p for p in get_command(app).commands[verb].params if p.param_type_name == "option"}
+    python = inspect.signature(function).parameters
+    page = page_rows(verb)
+    command.pop(SUBJECTS.get(verb), None)
+    for field in fields_of(kind, own, CommonOptions):
+        flags = field.metadata["flags"] or {field.name: field.metadata["help"]}
+        for name, said in flags.items():
+            parameter = command.pop(name)
+            assert parameter.help == said == page[parameter.opts[0]][0]
+            shown = parameter.default if parameter.default not in (None, False, ()) else ""
+            assert page[parameter.opts[0]][1] == str(getattr(shown, "value", shown))
+            assert (not parameter.default) if field.metadata["flags"] else same_default(field, parameter)
+    assert not command, "an option of the command that no dataclass states"
+    for field in fields_of(kind):
+        empty = inspect.Parameter.empty
+        assert python[field.name].default == (
+            empty if field.default is dataclasses.MISSING else field.default
+        )
+        assert field.metadata["help"] in function.__doc__
+
+
+def test_only_what_shows_a_result_is_for_the_command_line_alone():
+    own = {field.name for _, _, kind in VERBS.values() for field in fields_of(kind, CommonOptions)}
+    assert own == {"as_json", "verbose", "debug", "report", "picture", "markdown"}
+
+
+def test_an_option_that_verbs_share_says_the_same_everywhere():
+    said = {}
+    for _, kind, own in VERBS.values():
+        for field in fields_of(kind, own):
+            said.setdefault(field.name, {}).setdefault(field.metadata["help"], []).append(kind)
+    differ = {name: set(texts) for name, texts in said.items() if len(texts) > 1}
+    # A bundle knows its weights, several engines can be measured, and sizes are of different things.
+    assert set(differ) == {"weights", "engine", "batch", "images", "out"}
+
+
+def test_a_part_of_the_options_is_taken_as_an_object():
+    @takes(SurveyOptions, "plan")
+    def function(models, plan):
+        return plan
+
+    plan = function([], cnnx.SurveyPlan(seconds=1, target="ort"), target="rtx", out="here")
+    assert plan == SurveyOptions(seconds=1, target="rtx", out="here")
+    assert function(plan=plan, models=[]) == plan
+    with pytest.raises(TypeError, match="must be SurveyOptions, not ExportOptions"):
+        function([], ExportOptions(), out="here")
+
+
+def test_the_command_line_reads_units_and_lists():
+    def given(*arguments):
+        seen = {}
+
+        @command_of(EngineOptions if "--workspace" in arguments else BenchOptions)
+        def command(ui, options):
+            seen["options"] = options
+
+        toy = typer.Typer()
+        toy.command()(command)
+        done = CliRunner().invoke(toy, arguments)
+        return seen.get("options"), done
+
+    assert given("--workspace", "3")[0].workspace_bytes == 3 * 2**20
+    options = given("--batch", "1,8", "--engine", "a", "--engine", "b")[0]
+    assert (options.batch, options.engine) == ((1, 8), ("a", "b"))
+    for wrong in ("1,x", "0", "", "1,,2", "-1", "1.5"):
+        _, done = given("--batch", wrong)
+        assert done.exit_code == 2 and "no list of sizes" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -55,3 +183,9 @@ def test_what_is_given_overrides_the_recipe_and_nothing_else_does():
     assert changed.calibration.data == recipe.calibration.data and not changed.precision.equalize
     with pytest.raises(UsageError, match="--validation-images is 0"):
         with_options(recipe, ExportOptions(validation_images=0))
+
+
+@pytest.mark.parametrize("wrong", [("--method", "xyz"), ("--method", "aut"), ("--target", "xyz")])
+def test_choices_that_a_refusal_names_include_auto(wrong):
+    done = CliRunner().invoke(app, ["export", "lenet5", "--int8", *wrong])
+    assert done.exit_code == 2 and "auto" in done.stderr

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnx.device import Device
 from cnnx.errors import UsageError
 from cnnx.runtimes import RunTimes
 
@@ -42,7 +43,7 @@ class FakeSession:
 
     runtime = "fake"
     runtime_version = "1"
-    device = "nowhere"
+    device = Device("cpu", "nowhere")
     output_names: tuple[str, ...] = ("logits",)
 
     def __init__(

@@ -1,7 +1,7 @@
 """Every command and every Python example in README.md and docs/ runs, page by page, as a reader would run it.
 
-Readers have what quickstart.md makes, and images, a model, a recipe and checkpoints of their own. A block that
-needs what is not here has a comment before it: `<!-- not run: the reason -->`.
+Readers have what quickstart.md makes, and images, a model, a recipe and checkpoints of their own. A block
+that needs what is not here has a comment before it: `<!-- not run: the reason -->`.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def test_says_who_and_where_it_is(case, runtime):
     assert session.device == runtime.device()
     assert session.runtime == runtime.name
     assert session.runtime_version == runtime.version()
-    assert len(session.device) > 3
+    assert len(session.device.name) > 3
 
 
 def test_refuses_pictures_that_do_not_fit(case, images):

@@ -16,19 +16,16 @@ from cnnx.cli.calibrate import calibrate_command
 from cnnx.cli.diagnose import diagnose_command
 from cnnx.cli.doctor import doctor_command
 from cnnx.cli.export import export_command
-from cnnx.cli.options import (
-    BundlePath,
-    Debug,
-    Json,
-    Model,
-    Trust,
-    Verbose,
-)
+from cnnx.cli.options import BundlePath, Model, command_of
 from cnnx.cli.survey import survey_command
 from cnnx.cli.validate import validate_command
+from cnnx.errors import UsageError
+from cnnx.options import ListOptions, MarkdownOptions, ShowOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from cnnx.cli.ui import Ui
 
 app = typer.Typer(
     name="cnnx",
@@ -58,108 +55,64 @@ def root(
 
 
 @app.command("list")
+@command_of(ListOptions)
 def list_command(
+    ui: Ui,
+    options: ListOptions,
     pattern: Annotated[
         str,
         typer.Argument(metavar="[PATTERN]", help="Part of a name, or a shell pattern for the whole of it."),
     ] = "*",
-    family: Annotated[str | None, typer.Option(help="Only this family, such as resnet.")] = None,
-    side: Annotated[
-        int | None, typer.Option("--input", min=1, help="Only inputs of so many pixels across.")
-    ] = None,
-    max_parameters: Annotated[
-        float | None, typer.Option(min=0, help="At most so many parameters, in millions.")
-    ] = None,
-    max_multiply_adds: Annotated[
-        float | None,
-        typer.Option(min=0, help="At most so many multiply-adds a picture, in thousand millions."),
-    ] = None,
-    min_top1: Annotated[
-        float | None, typer.Option(min=0, max=100, help="At least this published top-1 accuracy, in percent.")
-    ] = None,
-    with_weights: Annotated[
-        bool, typer.Option("--with-weights", help="Only networks whose trained weights can be had.")
-    ] = False,
-    as_json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """List the networks that ship with a recipe; all filters given must hold."""
-    from cnnx.cli.ui import command
+    import cnnx
+    from cnnx.cli.tables import print_networks
 
-    with command(as_json=as_json, debug=debug) as ui:
-        import cnnx
-        from cnnx.cli.tables import print_networks
-
-        networks = cnnx.list_networks(
-            pattern,
-            family=family,
-            side=side,
-            max_parameters=None if max_parameters is None else max_parameters * 1e6,
-            max_multiply_adds=None if max_multiply_adds is None else max_multiply_adds * 1e9,
-            min_top1=min_top1,
-            with_weights=with_weights,
-        )
-        ui.show(networks, command="list", render=lambda out, _: print_networks(out, networks))
+    networks = cnnx.list_networks(pattern, options=options)
+    ui.show(networks, command="list", render=lambda out, _: print_networks(out, networks))
 
 
-@app.command()
-def show(
-    model: Model,
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the table as Markdown, to be pasted into a document.")
-    ] = False,
-    trust_recipe: Trust = False,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+@app.command("show")
+@command_of(ShowOptions, MarkdownOptions)
+def show_command(ui: Ui, model: Model, options: ShowOptions, markdown: bool) -> None:
     """Show a network layer by layer: output shape, activation memory, parameters, multiply-adds."""
-    from cnnx.cli.ui import command
-    from cnnx.errors import UsageError
+    if markdown and ui.as_json:
+        raise UsageError("--markdown and --json exclude each other", mend="give one of them")
+    import cnnx
+    from cnnx.cli.tables import architecture_markdown, print_architecture
 
-    with command(as_json=as_json, debug=debug) as ui:
-        if markdown and as_json:
-            raise UsageError("--markdown and --json exclude each other", mend="give one of them")
-        import cnnx
-        from cnnx.cli.tables import architecture_markdown, print_architecture
+    architecture = cnnx.show(model, options)
 
-        architecture = cnnx.show(model, trust_recipe=trust_recipe)
+    def render(out: Console, _: bool) -> None:
+        if markdown:
+            out.out(architecture_markdown(architecture))
+        else:
+            print_architecture(out, architecture)
 
-        def render(out: Console, _: bool) -> None:
-            if markdown:
-                out.out(architecture_markdown(architecture))
-            else:
-                print_architecture(out, architecture)
-
-        ui.show(architecture, command="show", render=render)
+    ui.show(architecture, command="show", render=render)
 
 
 app.command("export")(export_command)
 app.command("calibrate")(calibrate_command)
 app.command("build")(build_command)
-
-
 app.command("validate")(validate_command)
 app.command("bench")(bench_command)
 app.command("survey")(survey_command)
 
 
 @app.command("inspect")
-def inspect_command(
-    bundle: BundlePath, as_json: Json = False, verbose: Verbose = False, debug: Debug = False
-) -> None:
+@command_of()
+def inspect_command(ui: Ui, bundle: BundlePath) -> None:
     """Check every hash of a bundle and show each layer's precision with its reason."""
-    from cnnx.cli.ui import command
+    import cnnx
+    from cnnx.cli.tables import print_inspection
 
-    with command(as_json=as_json, verbose=verbose, debug=debug) as ui:
-        import cnnx
-        from cnnx.cli.tables import print_inspection
-
-        result = cnnx.inspect(bundle)
-        ui.show(
-            result,
-            command="inspect",
-            render=lambda out, verbose: print_inspection(out, result, verbose=verbose),
-        )
+    result = cnnx.inspect(bundle)
+    ui.show(
+        result,
+        command="inspect",
+        render=lambda out, verbose: print_inspection(out, result, verbose=verbose),
+    )
 
 
 app.command("diagnose")(diagnose_command)

@@ -3,63 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from cnnx.cli.options import BundlePath, check_report, command_of, write_report
+from cnnx.options import DiagnoseOptions, DrawingOptions
 
-from cnnx.cli.options import BundlePath, Debug, Json, Report, Trust, Verbose, check_report, write_report
+if TYPE_CHECKING:
+    from cnnx.cli.ui import Ui
 
 
+@command_of(DiagnoseOptions, DrawingOptions)
 def diagnose_command(
-    bundle: BundlePath,
-    images: Annotated[int, typer.Option(help="Pictures that layers are tried on, at most.")] = 512,
-    model: Annotated[
-        Path | None, typer.Option(help="The recipe or ONNX file it was made from, where that does not ship.")
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="The checkpoint, where it was made with one of yours.")
-    ] = None,
-    calibration_data: Annotated[
-        str | None, typer.Option(help="Where the calibration pictures are now, should they have moved.")
-    ] = None,
-    validation_data: Annotated[
-        str | None, typer.Option(help="Likewise, for the pictures that judge.")
-    ] = None,
-    picture: Annotated[
-        Path | None, typer.Option(help="Draw the damage along the network: .svg or .png.")
-    ] = None,
-    trust_recipe: Trust = False,
-    report: Report = None,
-    as_json: Json = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
+    ui: Ui, bundle: BundlePath, options: DiagnoseOptions, report: Path | None, picture: Path | None
 ) -> None:
-    """Rank the layers of an INT8 bundle by the damage each does alone, and say what it looks like."""
-    from cnnx.cli.ui import command
+    """Rank the layers of an INT8 bundle by the damage each does alone, and say what it looks like.
 
-    with command(as_json=as_json, verbose=verbose, debug=debug) as ui:
-        import cnnx
-        from cnnx.cli.diagnosis import print_findings
-        from cnnx.report.damage import check_picture, write_picture
+    Where the bundle's images, recipe or checkpoint have moved, options say where they are now.
+    """
+    import cnnx
+    from cnnx.cli.diagnosis import print_findings
+    from cnnx.report.damage import check_picture, write_picture
 
-        check_report(report, [bundle])
-        if picture is not None:
-            check_picture(picture)
-        result = cnnx.diagnose(
-            bundle,
-            images=images,
-            model=model,
-            weights=weights,
-            calibration_data=calibration_data,
-            validation_data=validation_data,
-            trust_recipe=trust_recipe,
-            listener=ui.listen,
-        )
-        if picture is not None:
-            write_picture(result.record.result, picture)
-        ui.show(
-            result,
-            command="diagnose",
-            render=lambda out, verbose: print_findings(out, result, verbose=verbose),
-            report=lambda: write_report(bundle, report),
-        )
+    check_report(report, [bundle])
+    if picture is not None:
+        check_picture(picture)
+    result = cnnx.diagnose(bundle, options, listener=ui.listen)
+    if picture is not None:
+        write_picture(result.record.result, picture)
+    ui.show(
+        result,
+        command="diagnose",
+        render=lambda out, verbose: print_findings(out, result, verbose=verbose),
+        report=lambda: write_report(bundle, report),
+    )

@@ -7,65 +7,48 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnnx.cli.options import Debug, Json
+from cnnx.cli.options import command_of
+from cnnx.errors import UsageError
+from cnnx.options import ProofOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cnnx.cli.ui import Ui
 
-def doctor_command(
-    proof: Annotated[
-        Path | None,
-        typer.Option(
-            help="Build, validate and measure three networks, with energy where a sensor tells it, and write "
-            "records to this .tar.gz."
-        ),
-    ] = None,
-    bundle: Annotated[
-        list[Path] | None,
-        typer.Option(help="With --proof: finished bundles to take, which needs no PyTorch; several times."),
-    ] = None,
-    folder: Annotated[
-        Path | None, typer.Option(help="With --proof: where its work lies, so that a stopped one goes on.")
-    ] = None,
-    no_power: Annotated[
-        bool, typer.Option("--no-power", help="With --proof: leave energy out, which takes most of its time.")
-    ] = False,
-    again: Annotated[
-        bool,
-        typer.Option("--again", help="With --folder: do failed cells once more, or whose energy failed."),
-    ] = False,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+Archive = Annotated[
+    Path | None,
+    typer.Option(
+        "--proof",
+        help="Build, validate and measure three networks, with energy where a sensor tells it, and write "
+        "records to this .tar.gz, overwritten if it exists.",
+    ),
+]
+
+
+@command_of(ProofOptions)
+def doctor_command(ui: Ui, options: ProofOptions, archive: Archive = None) -> None:
     """Say what this machine has, what cnnx can do on it, and what each missing thing would take."""
-    from cnnx.cli.ui import command
-    from cnnx.errors import UsageError
+    import cnnx
+    from cnnx.cli.machine import print_diagnosis
 
-    with command(as_json=as_json, debug=debug) as ui:
-        import cnnx
-        from cnnx.cli.machine import print_diagnosis
+    if archive is None:
+        if options != ProofOptions():
+            what = "--bundle, --folder, --no-power and --again are for a proof"
+            raise UsageError(what, mend="give --proof proof.tar.gz")
+        diagnosis = cnnx.doctor()
+        ui.show(diagnosis, command="doctor", render=lambda out, _: print_diagnosis(out, diagnosis))
+        return
+    from cnnx.cli.survey import print_rows
 
-        if proof is None:
-            if bundle or folder or no_power or again:
-                what = "--bundle, --folder, --no-power and --again are for a proof"
-                raise UsageError(what, mend="give --proof proof.tar.gz")
-            diagnosis = cnnx.doctor()
-            ui.show(diagnosis, command="doctor", render=lambda out, _: print_diagnosis(out, diagnosis))
-            return
-        from cnnx.cli.survey import print_rows
+    result = cnnx.prove(archive, options, listener=ui.listen)
 
-        plan = cnnx.SurveyPlan() if no_power else None
-        result = cnnx.prove(
-            proof, bundles=bundle or (), plan=plan, folder=folder, again=again, listener=ui.listen
-        )
+    def render(out: Console, _: bool) -> None:
+        print_diagnosis(out, result.diagnosis)
+        print_rows(out, result.rows)
+        nothing = "nothing was measured, for the reasons above"
+        how = nothing if result.exit_code else "ready to be sent back"
+        out.print(f"records: {result.archive}, {how}", soft_wrap=True)
 
-        def render(out: Console, _: bool) -> None:
-            print_diagnosis(out, result.diagnosis)
-            print_rows(out, result.rows)
-            nothing = "nothing was measured, for the reasons above"
-            how = nothing if result.exit_code else "ready to be sent back"
-            out.print(f"records: {result.archive}, {how}", soft_wrap=True)
-
-        ui.show(result, command="doctor", render=render)
-        raise typer.Exit(result.exit_code)
+    ui.show(result, command="doctor", render=render)
+    raise typer.Exit(result.exit_code)

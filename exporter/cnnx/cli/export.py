@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from cnnx.cli.options import Model, Report, check_report, command_of, write_report
-from cnnx.options import ExportOptions
+from cnnx.cli.options import Model, check_report, command_of, write_report
+from cnnx.options import ExportOptions, ReportOptions
 
 if TYPE_CHECKING:
     from cnnx.cli.ui import Ui
 
 
-@command_of(ExportOptions)
-def export_command(ui: Ui, model: Model, options: ExportOptions, report: Report = None) -> None:
+@command_of(ExportOptions, ReportOptions)
+def export_command(ui: Ui, model: Model, options: ExportOptions, report: Path | None) -> None:
     """Take a network to a bundle: export, calibrate, quantize, lint, build, validate, measure."""
     import cnnx
     from cnnx.cli.tables import print_export

@@ -144,7 +144,7 @@ def graph_words(flags: Iterable[bool | None]) -> str:
 def _verdict(measured: Measurement, name: str) -> Iterator[str]:
     name = f"{name}, batch {measured.latency.batch}"
     validity = measured.validity
-    if not measured.subject.device.startswith("CPU: ") and validity.valid:
+    if measured.subject.device_kind == "gpu" and validity.valid:
         yield f"[green]valid:[/] {escape(name)}"
     for color, word, findings in (
         ("red", "invalid", validity.findings),

@@ -39,7 +39,7 @@ class Ui:
 
     def __init__(self, *, as_json: bool, verbose: bool = False) -> None:
         self.verbose = verbose
-        self._as_json = as_json
+        self.as_json = as_json
         # Into a file or a pipe a table goes at its natural width, unless COLUMNS asks for another.
         natural = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 1000
         self._out = Console(highlight=False, width=natural)
@@ -49,7 +49,7 @@ class Ui:
 
     def listen(self, event: ProgressEvent) -> None:
         """Show where a step stands; a line stays for each that took noticeable time."""
-        if self._as_json:
+        if self.as_json:
             return
         if event.note:
             self._err.print(escape(event.step), soft_wrap=True)
@@ -104,7 +104,7 @@ class Ui:
                 JSON there is one object, so it comes after, or the refusal does.
         """
         self.stop()
-        if self._as_json:
+        if self.as_json:
             report()
             data = {"schema": JSON_SCHEMA, "command": command, "result": plain(result)}
             sys.stdout.write(json.dumps(data, indent=1) + "\n")
@@ -115,7 +115,7 @@ class Ui:
     def refuse(self, error: CnnxError) -> None:
         """Say what was wrong, where, and what mends it."""
         self.stop()
-        if self._as_json:
+        if self.as_json:
             self._write_error(type(error).__name__, error.what, error.where, error.mend, error.exit_code)
         else:
             self._err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
@@ -124,7 +124,7 @@ class Ui:
         """Admit a fault of cnnx itself."""
         self.stop()
         what, mend = f"{type(error).__name__}: {error}", "run again with --debug and report the traceback"
-        if self._as_json:
+        if self.as_json:
             self._write_error("internal error", what, None, mend, INTERNAL_ERROR)
         else:
             said = f"[bold red]internal error:[/] {escape(what)}\n  mend:  {mend}"

@@ -3,81 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from cnnx.cli.options import (
-    BundlePath,
-    Debug,
-    Engine,
-    Json,
-    Report,
-    Target,
-    Trust,
-    Verbose,
-    check_report,
-    write_report,
-)
+from cnnx.cli.options import BundlePath, check_report, command_of, write_report
+from cnnx.options import ReportOptions, ValidateOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cnnx.cli.ui import Ui
 
-def validate_command(
-    bundle: BundlePath,
-    target: Target = "auto",
-    engine: Engine = None,
-    validation_data: Annotated[
-        str | None,
-        typer.Option(help="Judge agreement anew on these images: a built-in set, a folder, or a list."),
-    ] = None,
-    validation_images: Annotated[
-        int | None, typer.Option(help="Maximum number of them; by default as many as the gates need.")
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="Label file, one `name label` per line (class index or WordNet ID)."),
-    ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(help="The recipe or ONNX file that the bundle was made from, if it is yours."),
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="The checkpoint that the bundle was made from, if it is yours.")
-    ] = None,
-    trust_recipe: Trust = False,
-    report: Report = None,
-    as_json: Json = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
-) -> None:
-    """Run a bundle's self-test here, or judge it anew on your images; the outcome is kept in its runs/."""
-    from cnnx.cli.ui import command
 
-    with command(as_json=as_json, verbose=verbose, debug=debug) as ui:
-        import cnnx
-        from cnnx.cli.tables import print_self_test, print_validation
+@command_of(ValidateOptions, ReportOptions)
+def validate_command(ui: Ui, bundle: BundlePath, options: ValidateOptions, report: Path | None) -> None:
+    """Run a bundle's self-test here; with --validation-data, judge its agreement anew on those images.
 
-        check_report(report, [bundle])
-        result = cnnx.validate(
-            bundle,
-            target=target,
-            engine=engine,
-            validation_data=validation_data,
-            validation_images=validation_images,
-            labels=labels,
-            model=model,
-            weights=weights,
-            trust_recipe=trust_recipe,
-            listener=ui.listen,
-        )
+    The outcome is kept in its runs/.
+    """
+    import cnnx
+    from cnnx.cli.tables import print_self_test, print_validation
 
-        def render(out: Console, verbose: bool) -> None:
-            if result.self_test:
-                print_self_test(out, result.self_test)
-            if result.validation:
-                print_validation(out, result.validation, result.bundle.labels, verbose=verbose)
+    check_report(report, [bundle])
+    result = cnnx.validate(bundle, options, listener=ui.listen)
 
-        ui.show(result, command="validate", render=render, report=lambda: write_report(bundle, report))
-        raise typer.Exit(result.verdict.exit_code)
+    def render(out: Console, verbose: bool) -> None:
+        if result.self_test:
+            print_self_test(out, result.self_test)
+        if result.validation:
+            print_validation(out, result.validation, result.bundle.labels, verbose=verbose)
+
+    ui.show(result, command="validate", render=render, report=lambda: write_report(bundle, report))
+    raise typer.Exit(result.verdict.exit_code)

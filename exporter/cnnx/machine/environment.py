@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cnnx.device import Device
 from cnnx.machine.libcuda import device_0_bus_id
 from cnnx.machine.packages import Package, Wheels, find_cuda, find_tensorrt, find_wheel, system_packages
 from cnnx.schema import Count
@@ -150,6 +151,11 @@ def cpu_model(root: Path = Path("/")) -> str | None:
     name = _field(cpuinfo, r"^model name\s*:\s*(.+)$")
     part = _field(cpuinfo, r"^CPU part\s*:\s*(\S+)")
     return name or (f"ARM part {part}" if part else None)
+
+
+def cpu_device() -> Device:
+    """The CPU here."""
+    return Device("cpu", cpu_model() or "unknown model")
 
 
 def usable_cores(root: Path = Path("/")) -> int:

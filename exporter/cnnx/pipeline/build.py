@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from cnnx.errors import BundleError, CnnxError, EnvironmentLacks, UsageError
 from cnnx.graph.inspect import expected_types
 from cnnx.graph.load import load_model
 from cnnx.machine.environment import detect
+from cnnx.options import BuildOptions, EngineOptions, part_of, takes
 from cnnx.pipeline.preconditions.refusals import refuse_unwritable_cache
 from cnnx.pipeline.progress import Listener, Steps, StepTime, silent
 from cnnx.pipeline.steps.engine import engine_step
@@ -32,24 +32,14 @@ class BuildResult:
     steps: tuple[StepTime, ...]
 
 
-def build(
-    bundle: str | Path,
-    *,
-    target: str = "auto",
-    sm: Sequence[int] = (),
-    opt_batch: int | None = None,
-    options: runtimes.BuildOptions | None = None,
-    listener: Listener = silent,
-) -> BuildResult:
+@takes(EngineOptions)
+def build(bundle: str | Path, options: EngineOptions, *, listener: Listener = silent) -> BuildResult:
     """Build engines from a bundle's graph and keep them in the bundle.
 
     Args:
         bundle: its folder.
-        target: "auto" or a runtime's name.
-        sm: GPU architectures to build for, such as 86; none: this machine's GPU.
-        opt_batch: batch that kernels are chosen for, within the graph's; None: the largest.
-        options: of TensorRT's builder; None: the usual ones. A timing cache is kept beside the steps' cache
-            unless they name another place.
+        options: as an object, which may be a `BuildOptions`; each can be given by keyword, too. A timing
+            cache is kept beside the steps' cache unless they name another place.
         listener: told of progress.
 
     Raises:
@@ -61,58 +51,51 @@ def build(
     """
     opened = Bundle.open(Path(bundle))
     steps = Steps(listener)
-    runtime = choose_runtime(target, sm)
+    runtime = choose_runtime(options.target, options.sm)
     if runtime.engine_suffix is None:
-        raise _no_builder(target)
+        raise _no_builder(runtime, options.target)
     opened.check_place("engines")
     refuse_unwritable_cache()
-    if options and options.timing_cache_folder:
+    if options.timing_cache_folder:
         check_folder(Path(options.timing_cache_folder))
-    engines = build_into(opened, runtime, sm, steps, opt_batch=opt_batch, options=options)
+    engines = build_into(opened, runtime, options, steps)
     return BuildResult(opened, engines, tuple(steps.times))
 
 
-def _no_builder(target: str) -> CnnxError:
-    """Why nothing builds here: ONNX Runtime was named, or is what "auto" was left with."""
-    tensorrt = runtimes.get("tensorrt").cannot_run() if target == "auto" else None
-    if tensorrt is None:
+def _no_builder(runtime: runtimes.Runtime, target: str) -> CnnxError:
+    """Why nothing builds here: one that does not was named, or is what "auto" was left with."""
+    lacking = next(runtimes.builders()).cannot_run() if target == "auto" else None
+    if lacking is None:
         return UsageError(
-            "ONNX Runtime runs the bundle's graph as it is and builds no engine",
+            f"{runtime.name} runs the bundle's graph as it is and builds no engine",
             mend="name a builder: --target tensorrt, or --target rtx --sm 86 for an RTX GPU",
         )
     return EnvironmentLacks(
-        f"no engine can be built for this machine: {tensorrt.what}",
-        mend=f"{tensorrt.mend}; or, for an RTX GPU elsewhere: --target rtx --sm 86",
+        f"no engine can be built for this machine: {lacking.what}",
+        mend=f"{lacking.mend}; or, for an RTX GPU elsewhere: --target rtx --sm 86",
     )
 
 
 def build_into(
-    bundle: Bundle,
-    runtime: runtimes.Runtime,
-    sm: Sequence[int],
-    steps: Steps,
-    *,
-    opt_batch: int | None = None,
-    options: runtimes.BuildOptions | None = None,
+    bundle: Bundle, runtime: runtimes.Runtime, options: EngineOptions, steps: Steps
 ) -> tuple[Engine, ...]:
     """Build a bundle's graph with a runtime and keep the engines in the bundle; see `build`."""
     manifest = bundle.manifest
     low, high = manifest.batch
-    best = high if opt_batch is None else opt_batch
+    best = high if options.opt_batch is None else options.opt_batch
     if not low <= best <= high:
         raise UsageError(
             f"the graph takes batches of {low} to {high}, none of {best} to be tuned for",
             where=bundle.path,
             mend="choose --opt-batch among them, or export with another --batch",
         )
-    asked = options or runtimes.BuildOptions()
-    caches = asked.timing_cache_folder or str(cache_folder() / "timing-caches")
+    caches = options.timing_cache_folder or str(cache_folder() / "timing-caches")
     request = runtimes.BuildRequest(
         precision=manifest.precision,
         expected=expected_types(load_model(bundle.model)),
         batch=(low, best, high),
-        compute_capabilities=tuple(sm),
-        options=dataclasses.replace(asked, timing_cache_folder=caches),
+        compute_capabilities=tuple(options.sm),
+        options=dataclasses.replace(part_of(options, BuildOptions), timing_cache_folder=caches),
     )
     built = engine_step(steps, bundle.model, runtime=runtime, request=request)
     environment = detect().as_dict()

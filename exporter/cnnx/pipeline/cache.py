@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnx.errors import UsageError
+from cnnx.options import CacheOptions, takes
 from cnnx.store.cache import Store
 
 _DAY_S = 24 * 3600
@@ -27,18 +28,20 @@ class CacheUse:
     freed_bytes: int
 
 
-def cache(*, prune_days: float | None = None) -> CacheUse:
+@takes(CacheOptions)
+def cache(options: CacheOptions) -> CacheUse:
     """Say what the cache takes; remove steps first that were not used for long.
 
     Whatever is removed is made again when it is needed. Downloaded weights stay. What cnnx cannot prove to
     have written is neither counted nor removed, wherever CNNX_CACHE points.
 
     Args:
-        prune_days: remove what was not used for so many days; None: nothing.
+        options: as an object; each can be given by keyword, too.
 
     Raises:
         UsageError: a number of days below 0.
     """
+    prune_days = options.prune_days
     if prune_days is not None and not prune_days >= 0:
         raise UsageError(f"{prune_days:g} days is no age", mend="--prune 30")
     store = Store()

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from cnnx.errors import UsageError
 from cnnx.models import FAMILIES, family
+from cnnx.options import ListOptions, ShowOptions, takes
 from cnnx.recipe import PublishedAccuracy, Recipe, read_recipe, recipe_names
 from cnnx.record import LayerRow
 from cnnx.weights import at_hand
@@ -79,46 +80,37 @@ class Architecture:
         return {**dataclasses.asdict(self), "totals": {key: getattr(self, key) for key in totals}}
 
 
-def list_networks(
-    pattern: str = "*",
-    *,
-    family: str | None = None,
-    side: int | None = None,
-    max_parameters: float | None = None,
-    max_multiply_adds: float | None = None,
-    min_top1: float | None = None,
-    with_weights: bool = False,
-) -> tuple[Network, ...]:
+@takes(ListOptions)
+def list_networks(pattern: str = "*", *, options: ListOptions) -> tuple[Network, ...]:
     """The networks that ship with a recipe, by family and name.
+
+    Here parameters and multiply-adds are plain numbers: millions are the command line's.
 
     Args:
         pattern: part of a name, or a shell pattern for the whole of it.
-        family: one of `cnnx.models.FAMILIES`.
-        side: pixels of the input, across.
-        max_parameters: at most so many trainable values.
-        max_multiply_adds: at most so many multiply-adds a picture.
-        min_top1: at least this published top-1 accuracy, in percent.
-        with_weights: only those whose trained weights can be had.
+        options: as an object; each can be given by keyword, too.
 
     Raises:
         UsageError: no such family.
     """
-    family = None if family is None else family.lower().replace("_", "-")
+    family = None if options.family is None else options.family.lower().replace("_", "-")
     if family is not None and family not in FAMILIES:
         near = difflib.get_close_matches(family, FAMILIES, n=1)
         mend = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(FAMILIES)}"
         raise UsageError(f"there is no family {family!r}", mend=mend)
+    most_parameters, most_multiply_adds = options.max_parameters, options.max_multiply_adds
+    least = options.min_top1
     wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
     found = (
         network
         for network in map(_network, map(read_recipe, recipe_names()))
         if fnmatchcase(network.name, wanted.lower())
         and family in (None, network.family)
-        and side in (None, network.input_shape[2])
-        and (max_parameters is None or network.parameters <= max_parameters)
-        and (max_multiply_adds is None or network.multiply_adds <= max_multiply_adds)
-        and (min_top1 is None or (network.accuracy is not None and network.accuracy.top1 >= min_top1))
-        and (network.weights != "none" or not with_weights)
+        and options.side in (None, network.input_shape[2])
+        and (most_parameters is None or network.parameters <= most_parameters)
+        and (most_multiply_adds is None or network.multiply_adds <= most_multiply_adds)
+        and (least is None or (network.accuracy is not None and network.accuracy.top1 >= least))
+        and (network.weights != "none" or not options.with_weights)
     )
     return tuple(sorted(found, key=lambda network: (network.family, _counting(network.name))))
 
@@ -150,8 +142,13 @@ def _network(recipe: Recipe) -> Network:
     )
 
 
-def show(model: str, *, trust_recipe: bool = False) -> Architecture:
+@takes(ShowOptions)
+def show(model: str, options: ShowOptions) -> Architecture:
     """The layers of a recipe's network, or of an ONNX file.
+
+    Args:
+        model: a recipe's name, a recipe file, or an ONNX file.
+        options: as an object; each can be given by keyword, too.
 
     Raises:
         RecipeError: there is no such recipe, or it would run code and was not trusted.
@@ -159,14 +156,14 @@ def show(model: str, *, trust_recipe: bool = False) -> Architecture:
     """
     from cnnx.pipeline.steps.definition import build_torch, resolve
 
-    recipe = resolve(model, trust_recipe=trust_recipe)
+    recipe = resolve(model, trust_recipe=options.trust_recipe)
     if recipe.is_onnx:
         from cnnx.graph.inspect import layers
         from cnnx.graph.load import load_model
 
         rows: tuple[LayerRow, ...] = layers(load_model(recipe.folder / recipe.model.definition))
     else:
-        module = build_torch(recipe, trusted=trust_recipe)
+        module = build_torch(recipe, trusted=options.trust_recipe)
         from cnnx.models.count import layer_rows
 
         rows = layer_rows(module, recipe.input.shape)

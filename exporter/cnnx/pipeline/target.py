@@ -12,17 +12,21 @@ from cnnx import runtimes
 from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.bundle.manifest import Manifest
-from cnnx.errors import BundleError, CnnxError, MissingExtra, UsageError
+from cnnx.device import Device
+from cnnx.errors import BundleError, CnnxError, UsageError
 from cnnx.machine.environment import Environment, detect
 from cnnx.record import Subject
 from cnnx.runtimes.engine.network import release_of
+
+_REACHES = ("ampere_plus", "compute_capability", "gpu")
+"""Which GPUs an engine runs on, the most first: one for few is the fastest there."""
 
 
 def choose_runtime(target: str, sm: Sequence[int]) -> runtimes.Runtime:
     """The runtime a target stands for here.
 
-    "auto": TensorRT where it and a GPU are, else RTX where it can build, else ONNX Runtime. A GPU that is
-    named and not here is RTX's alone to build for.
+    "auto": the first builder that can build here, else the runtime of graphs. A GPU that is named may not be
+    here: only builders that need none build for it.
 
     Raises:
         EnvironmentLacks: a named runtime is absent, or builds on a GPU and there is none.
@@ -33,16 +37,18 @@ def choose_runtime(target: str, sm: Sequence[int]) -> runtimes.Runtime:
             raise reason
         runtime.check_capabilities(sm)
         return runtime
-    tensorrt = runtimes.get("tensorrt")
-    if not sm and tensorrt.cannot_run() is None:
-        return tensorrt
-    rtx = runtimes.get("rtx")
-    if rtx.missing() is None and (sm or rtx.cannot_run() is None):
-        rtx.check_capabilities(sm)
-        return rtx
-    if sm:
-        raise MissingExtra("tensorrt_rtx_bindings", "rtx", purpose="building an engine for a named GPU")
-    return runtimes.get("ort")
+    lacking = None
+    for runtime in runtimes.builders():
+        if sm and not runtime.builds_without_gpu:
+            continue
+        reason = runtime.missing() if sm else runtime.cannot_run()
+        if reason is None:
+            runtime.check_capabilities(sm)
+            return runtime
+        lacking = lacking or reason
+    if sm and lacking:
+        raise lacking
+    return runtimes.get(runtimes.GRAPHS)
 
 
 def cannot_build(runtime: runtimes.Runtime) -> CnnxError | None:
@@ -85,13 +91,13 @@ class OpenSubject:
 
 
 def open_subject(bundle: Bundle, target: str, *, engine: str | None = None) -> OpenSubject:
-    """What of a bundle can run here: for "auto" an engine if one can, else the graph on ONNX Runtime.
+    """What of a bundle can run here: for "auto" an engine if one can, else the graph.
 
     Args:
         bundle: opened.
         target: "auto" or a runtime's name.
-        engine: identity of the engine to take; None: TensorRT's before RTX's, and one that was built by the
-            usual options before others, the others being remarked.
+        engine: identity of the engine to take; None: of the runtime that comes first in `runtimes.NAMES`,
+            and one that was built by the usual options before others, the others being remarked.
 
     Raises:
         EnvironmentLacks: a named runtime cannot run here.
@@ -104,20 +110,19 @@ def open_subject(bundle: Bundle, target: str, *, engine: str | None = None) -> O
         return _open_engine(bundle, ready, environment)
     if engine is not None:
         target = engines[0].runtime
-    if target not in ("auto", "ort"):
-        runtime = runtimes.get(target)
-        raise runtime.cannot_run() or UsageError(
+    runtime = runtimes.get(runtimes.GRAPHS if target == "auto" else target)
+    if reason := runtime.cannot_run():
+        raise reason
+    if runtime.engine_suffix is not None:
+        raise UsageError(
             f"the bundle holds no {target} engine",
             where=bundle.path,
             mend=f"cnnx build {bundle.path} --target {target}",
         )
-    ort = runtimes.get("ort")
-    if reason := ort.cannot_run():
-        raise reason
-    manifest = bundle.manifest
-    subject = _subject(manifest, "graph", manifest.files["model.onnx"], f"ort {ort.version()}", ort.device())
-    remarks = () if subject.device.startswith("CPU: ") else _of_gpu(environment)
-    return OpenSubject(subject, ort, bundle.model, remarks=remarks)
+    manifest, version = bundle.manifest, f"{runtime.name} {runtime.version()}"
+    subject = _subject(manifest, "graph", manifest.files["model.onnx"], version, runtime.device())
+    remarks = _of_gpu(environment) if subject.device_kind == "gpu" else ()
+    return OpenSubject(subject, runtime, bundle.model, remarks=remarks)
 
 
 def _open_engine(bundle: Bundle, ready: Sequence[Engine], environment: Environment) -> OpenSubject:
@@ -186,16 +191,15 @@ def _that_run(
     return sorted(found, key=_preference, reverse=True)
 
 
-def _preference(engine: Engine) -> tuple[bool, bool, tuple[int, ...]]:
-    """The larger, the sooner: TensorRT's, built by the usual options, and by the newest release."""
-    on_tensorrt = engine.runtime == "tensorrt"
+def _preference(engine: Engine) -> tuple[int, bool, int, tuple[int, ...]]:
+    """The larger, the sooner: by runtime, built by the usual options, for the fewest GPUs, newest release."""
     special = (
         engine.dla_core is not None,
         engine.version_compatible,
-        engine.reach != ("gpu" if on_tensorrt else "compute_capability"),
         bool(engine.batch) and engine.batch[1] != engine.batch[2],
     )
-    return on_tensorrt, not any(special), release_of(engine.runtime_version)
+    place = list(runtimes.NAMES).index(engine.runtime)
+    return -place, not any(special), _REACHES.index(engine.reach), release_of(engine.runtime_version)
 
 
 def _refusal(
@@ -214,15 +218,16 @@ def _refusal(
     return None
 
 
-def _subject(manifest: Manifest, artefact: Any, digest: str, runtime: str, device: str) -> Subject:
+def _subject(manifest: Manifest, artefact: Any, digest: str, runtime: str, device: Device) -> Subject:
     return Subject(
         manifest.recipe["name"],
         artefact,
         digest,
         manifest.precision,
         runtime,
-        device,
+        str(device),
         graph_digest=manifest.files["model.onnx"],
+        device_kind=device.kind,
     )
 
 

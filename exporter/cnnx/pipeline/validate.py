@@ -16,6 +16,7 @@ from cnnx.bundle.manifest import recipe_of
 from cnnx.data.crops import Crops
 from cnnx.data.images import ImageSet
 from cnnx.errors import BundleError, CnnxError, UsageError
+from cnnx.options import ValidateOptions, takes
 from cnnx.pipeline.progress import Listener, Progress, ProgressEvent, Steps, StepTime, silent
 from cnnx.pipeline.records.verified import latest_validation, records_of
 from cnnx.pipeline.steps.images import crops_step, image_set
@@ -53,46 +54,14 @@ class ValidateResult:
 
 
 @dataclass(frozen=True, slots=True)
-class NewImages:
-    """What to judge anew on, and where the original is.
-
-    Attributes:
-        data: a built-in set, a folder, or a list of files.
-        images: how many of them at most; None: as many as the recipe asks for, and as the gates need.
-        labels: for a flat folder, the file that gives each image's class.
-        model: the recipe or ONNX file that the bundle was made from, where it does not ship with cnnx.
-        weights: the checkpoint, where it was made with one of the user's.
-        trust_recipe: let the recipe's own Python code run.
-    """
-
-    data: str
-    images: int | None = None
-    labels: Path | None = None
-    model: Path | None = None
-    weights: str | None = None
-    trust_recipe: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class _Used:
     """Images that a bundle was made with, by their digests."""
 
     digests: tuple[str, ...]
 
 
-def validate(
-    bundle: str | Path,
-    *,
-    target: str = "auto",
-    engine: str | None = None,
-    validation_data: str | None = None,
-    validation_images: int | None = None,
-    labels: str | Path | None = None,
-    model: str | Path | None = None,
-    weights: str | None = None,
-    trust_recipe: bool = False,
-    listener: Listener = silent,
-) -> ValidateResult:
+@takes(ValidateOptions)
+def validate(bundle: str | Path, options: ValidateOptions, *, listener: Listener = silent) -> ValidateResult:
     """Run the self-test on what runs here: the engine where it can run, else the graph.
 
     The self-test asks whether an engine computes what was judged at export (`cnnx.selftest`); it needs the
@@ -103,15 +72,9 @@ def validate(
 
     Args:
         bundle: its folder.
-        target: "auto" or a runtime's name.
-        engine: identity of the engine to judge, its folder's name under engines/; None: see `open_subject`.
-        validation_data: images to judge anew on: a built-in set, a folder, or a list of files. Images that
-            the bundle was calibrated on are left out.
-        validation_images: maximum number of them; as many as the recipe and the gates ask for otherwise.
-        labels: for a flat folder, the file that gives each image's class.
-        model: the recipe or ONNX file that the bundle was made from, where it does not ship with cnnx.
-        weights: the checkpoint, where it was made with one of the user's.
-        trust_recipe: let the recipe's own Python code run.
+        options: as an object; each can be given by keyword, too. No engine: see `open_subject`. No number of
+            images: as many as the recipe and the gates ask for. Images that the bundle was calibrated on
+            are left out.
         listener: told of progress.
 
     Raises:
@@ -122,32 +85,24 @@ def validate(
         EnvironmentLacks: the original cannot run here and the images have no labels.
         WriteFailed: the record cannot be kept; found before any work.
     """
-    given = (validation_images, labels, model, weights, trust_recipe or None)
-    options = ("--validation-images", "--labels", "--model", "--weights", "--trust-recipe")
-    idle = [option for option, value in zip(options, given, strict=True) if value is not None]
-    if validation_data is None and idle:
-        raise UsageError(f"the self-test takes no {idle[0]}", mend="give --validation-data, too")
+    names = ("validation_images", "labels", "model", "weights", "trust_recipe")
+    idle = [name for name in names if getattr(options, name) not in (None, False)]
+    if options.validation_data is None and idle:
+        flag = f"--{idle[0].replace('_', '-')}"
+        raise UsageError(f"the self-test takes no {flag}", mend="give --validation-data, too")
     opened = Bundle.open(Path(bundle))
     opened.check_place("runs")
-    if validation_images is not None and validation_images < 1:
-        raise UsageError(f"--validation-images is {validation_images}", mend="give at least 1")
+    if options.validation_images is not None and options.validation_images < 1:
+        raise UsageError(f"--validation-images is {options.validation_images}", mend="give at least 1")
     steps = Steps(listener)
-    subject = open_subject(opened, target, engine=engine)
+    subject = open_subject(opened, options.target, engine=options.engine)
     for remark in subject.remarks:
         listener(ProgressEvent(remark, note=True))
-    if validation_data is None:
+    if options.validation_data is None:
         tested = run_self_test(subject, opened, steps=steps)
         record = opened.keep("selftest", tested.subject, tested.as_dict())
         return ValidateResult(opened, tested, None, record, tuple(steps.times))
-    new = NewImages(
-        validation_data,
-        validation_images,
-        None if labels is None else Path(labels),
-        None if model is None else Path(model),
-        weights,
-        trust_recipe,
-    )
-    judged = _judge_anew(subject, opened, new, steps, listener)
+    judged = _judge_anew(subject, opened, options, steps, listener)
     record = opened.keep("judgement", judged.subject, judged.as_dict())
     return ValidateResult(opened, None, judged, record, tuple(steps.times))
 
@@ -233,15 +188,17 @@ def images_needed(thresholds: Thresholds) -> int | None:
 
 
 def _judge_anew(
-    subject: OpenSubject, bundle: Bundle, new: NewImages, steps: Steps, listener: Listener
+    subject: OpenSubject, bundle: Bundle, options: ValidateOptions, steps: Steps, listener: Listener
 ) -> Validation:
-    recipe = _recipe_for(bundle, new)
+    recipe = _recipe_for(bundle, options)
     needed = images_needed(recipe.acceptance.of(bundle.manifest.precision))
-    images = image_set(recipe, new.data, "validation", new.labels)
-    original = _original(bundle, new, steps)
+    labels = None if options.labels is None else Path(options.labels)
+    images = image_set(recipe, recipe.validation.data, "validation", labels)
+    original = _original(bundle, options, labels, steps)
     if isinstance(original, CnnxError) and any(item.label is None for item in images):
         raise original
-    crops = _crops(bundle, recipe, images, new.images or max(needed or 0, recipe.validation.images), steps)
+    count = options.validation_images or max(needed or 0, recipe.validation.images)
+    crops = _crops(bundle, recipe, images, count, steps)
     for remark in _remarks(crops, needed):
         listener(ProgressEvent(remark, note=True))
     if isinstance(original, CnnxError):
@@ -259,14 +216,15 @@ def _judge_anew(
     )
 
 
-def _recipe_for(bundle: Bundle, new: NewImages) -> Recipe:
+def _recipe_for(bundle: Bundle, options: ValidateOptions) -> Recipe:
     """The bundle's recipe, with the new images to validate on."""
     plain = bundle.manifest.recipe
-    file = new.model or shared_folder("recipes") / f"{plain['name']}.toml"
-    recipe = recipe_from_dict(plain, where=file)
+    shipped = shared_folder("recipes") / f"{plain['name']}.toml"
+    recipe = recipe_from_dict(plain, where=Path(options.model) if options.model else shipped)
     if recipe.labels_file is not None and not recipe.labels_file.is_file():
         recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, labels=""))
-    return dataclasses.replace(recipe, validation=dataclasses.replace(recipe.validation, data=new.data))
+    data = str(options.validation_data)
+    return dataclasses.replace(recipe, validation=dataclasses.replace(recipe.validation, data=data))
 
 
 def _crops(bundle: Bundle, recipe: Recipe, images: ImageSet, count: int, steps: Steps) -> Crops:
@@ -293,27 +251,26 @@ def _remarks(crops: Crops, needed: int | None) -> list[str]:
     return remarks
 
 
-def _original(bundle: Bundle, new: NewImages, steps: Steps) -> Original | CnnxError:
+def _original(
+    bundle: Bundle, options: ValidateOptions, labels: Path | None, steps: Steps
+) -> Original | CnnxError:
     """The original, its weights held to the bundle's; or why it is not here, where nobody named it.
 
     Raises:
         CnnxError: it was named, and cannot be found or run here.
     """
-    from cnnx.pipeline.diagnose.rebuild import Sources, check_weights, recipe_of_sources, weights_of
+    from cnnx.pipeline.diagnose.rebuild import check_weights, recipe_of_sources, weights_of
     from cnnx.pipeline.preconditions.refusals import open_checked
     from cnnx.pipeline.preconditions.request import Request
 
-    sources = Sources(
-        model=new.model, weights=new.weights, validation_data=new.data, trust_recipe=new.trust_recipe
-    )
     try:
-        recipe = recipe_of_sources(bundle, sources)
-        weights = weights_of(bundle, recipe, sources)
-        request = Request(recipe, weights, precision="fp32", batch=bundle.manifest.batch, labels=new.labels)
-        original = open_checked(request, steps, trust_recipe=new.trust_recipe)
+        recipe = recipe_of_sources(bundle, options)
+        weights = weights_of(bundle, recipe, options)
+        request = Request(recipe, weights, precision="fp32", batch=bundle.manifest.batch, labels=labels)
+        original = open_checked(request, steps, trust_recipe=options.trust_recipe)
         check_weights(bundle, original)
     except CnnxError as error:
-        if new.model or new.weights:
+        if options.model or options.weights:
             raise
         return error
     return original

@@ -137,6 +137,7 @@ def check_method(method: str) -> None:
         UsageError: no method has this name.
     """
     if method not in METHODS:
-        near = difflib.get_close_matches(method, METHODS, n=1, cutoff=0.5)
-        mend = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(METHODS)}"
+        choices = ["auto", *METHODS]  # a search among them, which the verbs know
+        near = difflib.get_close_matches(method, choices, n=1, cutoff=0.5)
+        mend = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(choices)}"
         raise UsageError(f"no calibration method is called {method!r}", mend=mend)

@@ -1,13 +1,14 @@
 """What builds an engine and what runs one: two Protocols, one vendor a file, imported on use.
 
-A runtime is a module with a `RUNTIME` that satisfies `Runtime`. `NAMES` is the whole registry:
-a new runtime is one file and one line here, and the conformance tests take it in by themselves.
+A runtime is a module with a `RUNTIME` that satisfies `Runtime`. `NAMES` is the whole registry: a new runtime
+is one folder and one line here, and the conformance tests take it in by themselves. Who chooses among
+runtimes asks for what they can do, never for their names.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -15,60 +16,22 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnx.device import Device
 from cnnx.errors import CnnxError, UsageError
+from cnnx.options import BuildOptions as BuildOptions
 from cnnx.runtimes.layer_times import LayerTime
 
 NAMES = {
-    "ort": "cnnx.runtimes.ort.runtime",
-    "rtx": "cnnx.runtimes.rtx.runtime",
     "tensorrt": "cnnx.runtimes.trt.runtime",
+    "rtx": "cnnx.runtimes.rtx.runtime",
+    "ort": "cnnx.runtimes.ort.runtime",
 }
+"""Every runtime and its module, in the order in which "auto" takes them."""
+GRAPHS = "ort"
+"""Runs ONNX graphs as they are: by it activations are observed and graphs judged, and "auto" ends with it."""
 
-HardwareCompatibility = Literal["none", "same_compute_capability", "ampere_plus"]
 Reach = Literal["compute_capability", "gpu", "ampere_plus"]
 """GPUs that run an engine: all of its compute capability, those of its model alone, or Ampere and newer."""
-
-
-@dataclass(frozen=True, slots=True)
-class BuildOptions:
-    """How TensorRT builds, each with what it costs. The usual build sets none; other runtimes refuse them.
-
-    Attributes:
-        workspace_bytes: cap on the memory that a layer's kernels may use for themselves; None: all that the
-            GPU has. Too low, and fast kernels are skipped; without one, a Jetson can run out of memory.
-        timing_cache_folder: where measured kernels are remembered, one file for each GPU and release: builds
-            get much faster and repeat the same choices. None: everything is measured again. It does not
-            change what is asked, so it is no part of an engine's cache key.
-        optimization_level: 0 to 5, None: TensorRT's own (3). Higher tries more kernels: slower builds,
-            sometimes faster engines.
-        hardware_compatibility: "none": runs on this GPU model alone, fastest. "same_compute_capability":
-            on all GPUs of this compute capability, where the release has it. "ampere_plus": on Ampere and
-            newer desktop and datacentre GPUs; gives up kernels, and is not for Jetson.
-        version_compatible: also runs under later minor and major releases. Larger, often slower, and brings
-            CPU code along that is only run where it is allowed.
-        dla_core: build for this core of the deep learning accelerator of a Jetson Orin, with the GPU for
-            layers that it cannot do. FP16 only; saves power and leaves the GPU free, mostly not faster.
-    """
-
-    workspace_bytes: int | None = None
-    timing_cache_folder: str | None = None
-    optimization_level: int | None = None
-    hardware_compatibility: HardwareCompatibility = "none"
-    version_compatible: bool = False
-    dla_core: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what no release takes.
-
-        Raises:
-            UsageError: a number out of its range.
-        """
-        if self.workspace_bytes is not None and self.workspace_bytes < 1:
-            raise UsageError(f"a workspace of {self.workspace_bytes} bytes makes no sense", mend="give MiB")
-        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
-            raise UsageError(f"optimization level {self.optimization_level} is not in 0 to 5")
-        if self.dla_core is not None and self.dla_core < 0:
-            raise UsageError(f"DLA core {self.dla_core} is below 0", mend="an Orin has the cores 0 and 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +73,7 @@ class BuildRequest:
     expected: dict[str, str]
     batch: tuple[int, int, int] = (1, 1, 1)
     compute_capabilities: tuple[int, ...] = ()
-    options: BuildOptions = BuildOptions()
+    options: BuildOptions = field(default_factory=BuildOptions)
 
     @property
     def tuning(self) -> tuple[str, ...]:
@@ -174,7 +137,7 @@ class Session(Protocol):
 
     runtime: str
     runtime_version: str
-    device: str
+    device: Device
     output_names: tuple[str, ...]
 
     def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -222,8 +185,8 @@ class Runtime(Protocol):
         """Why it cannot *run* a network here (no GPU, no driver), or None. Implies `missing`."""
         ...
 
-    def device(self) -> str:
-        """Where `open` puts a network: the GPU's name, or "CPU: " and its model.
+    def device(self) -> Device:
+        """Where `open` puts a network.
 
         Raises:
             EnvironmentLacks: it cannot run here.
@@ -288,6 +251,11 @@ def get(name: str) -> Runtime:
         UsageError: no runtime has this name.
     """
     if name not in NAMES:
-        raise UsageError(f"no runtime is called {name!r}", mend=f"choose one of: {', '.join(NAMES)}")
+        raise UsageError(f"no runtime is called {name!r}", mend=f"choose one of: auto, {', '.join(NAMES)}")
     runtime: Runtime = importlib.import_module(NAMES[name]).RUNTIME
     return runtime
+
+
+def builders() -> Iterator[Runtime]:
+    """Runtimes that build engines, in the order of `NAMES`, without asking whether they can here."""
+    return (runtime for runtime in map(get, NAMES) if runtime.engine_suffix is not None)

@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from cnnx.device import Device
 from cnnx.errors import InputRefused, UsageError
-from cnnx.machine.environment import cpu_model
+from cnnx.machine.environment import cpu_device
 
 
 class EagerSession:
@@ -29,9 +30,9 @@ class EagerSession:
         if self._device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
-            self.device = torch.cuda.get_device_name(self._device)
+            self.device = Device("gpu", torch.cuda.get_device_name(self._device))
         else:
-            self.device = f"CPU: {cpu_model() or 'unknown model'}"
+            self.device = cpu_device()
 
     def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Run N pictures at once.

@@ -14,6 +14,7 @@ from rich.console import Console
 import cnnx
 from cnnx.bundle import Bundle
 from cnnx.cli.energy import print_energy
+from cnnx.device import Device
 from cnnx.errors import EnvironmentLacks
 from cnnx.measure.power import Unsupported
 from cnnx.measure.power.sensors.tegrastats import Beside
@@ -91,7 +92,7 @@ def test_a_board_without_a_total_shows_its_rails_and_a_rate_its_drops(bundle, tm
     assert cnnx.inspect(bundle).records[-1].result["total"] is None
 
 
-CPU, GPU = "CPU: AMD EPYC", "NVIDIA RTX A2000"
+CPU, GPU = Device("cpu", "AMD EPYC"), Device("gpu", "NVIDIA RTX A2000")
 
 
 def test_the_sensor_is_one_that_sees_where_the_network_runs():
@@ -124,7 +125,7 @@ def test_a_machine_without_sensors_refuses_before_it_measures(bundle, tmp_path):
 
 def test_a_jetsons_monitors_are_sampled_by_a_process(tmp_path):
     orin_nx_jetpack_6(tmp_path)
-    chosen = choose_sampler(cnnx.PowerPass(), "Orin (nvgpu)", root=tmp_path)
+    chosen = choose_sampler(cnnx.PowerPass(), Device("gpu", "Orin (nvgpu)"), root=tmp_path)
     assert "board's monitors" in chosen.why
     with chosen.sampler() as sampler:
         trace = sampler.trace()

@@ -10,6 +10,7 @@ from rich.console import Console
 
 import cnnx
 from cnnx.cli.machine import print_diagnosis
+from cnnx.device import Device
 from cnnx.errors import EnvironmentLacks, MissingExtra
 from cnnx.machine import environment
 from cnnx.machine.environment import detect
@@ -117,7 +118,7 @@ def test_counters_that_only_root_may_read_are_named_and_leave_to_read_them_mends
     mend = f"sudo chmod a+r {zone.parent}/intel-rapl:*/energy_uj  # until the next boot"
     assert "only root" in power.reason and power.mend == found.sensors[-1].mend == mend
     with pytest.raises(EnvironmentLacks) as caught:
-        choose_sampler(cnnx.PowerPass(), "CPU: AMD EPYC", root=tmp_path)
+        choose_sampler(cnnx.PowerPass(), Device("cpu", "AMD EPYC"), root=tmp_path)
     assert caught.value.mend == mend
 
 

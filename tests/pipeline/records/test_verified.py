@@ -9,6 +9,7 @@ import pytest
 import cnnx
 from cnnx.bundle import Bundle
 from cnnx.bundle.sealed import write_sealed
+from cnnx.device import Device
 from cnnx.errors import BundleError
 from cnnx.pipeline.records.verified import records_of
 from cnnx.record import Record, Subject
@@ -188,3 +189,29 @@ def test_a_record_that_is_a_link_out_of_the_bundle_is_not_read(bundle, tmp_path)
 def test_a_subject_without_a_digest_of_its_graph_can_still_be_named():
     subject = Subject("net", "graph", "a" * 64, "int8", "ort 1", "CPU")
     assert subject.graph_digest == "" and "aaaaaaaaaaaa" in str(subject)
+
+
+@pytest.mark.parametrize(
+    ("shown", "kind", "name"),
+    [("CPU: AMD EPYC", "cpu", "AMD EPYC"), ("NVIDIA RTX A2000", "gpu", "NVIDIA RTX A2000")],
+)
+def test_a_record_without_the_kind_of_its_device_is_read_by_its_name(bundle, shown, kind, name):
+    file = bundle.record_files()[0]
+    record = json.loads(file.read_text())
+    assert record["subject"]["device_kind"] == "cpu"  # ONNX Runtime's, as it is written now
+    for subject in (record["subject"], record["result"]["subject"]):
+        del subject["device_kind"]
+        subject["device"] = shown
+    file.write_text(json.dumps(record))
+    subject = next(one.subject for one in records_of(bundle).verified if one.subject.device == shown)
+    assert subject.device_kind == kind and subject.on == Device(kind, name) and str(subject.on) == shown
+
+
+def test_a_kind_of_device_that_is_stated_counts(bundle):
+    subject = Subject("net", "graph", "a" * 64, "int8", "toy 1", "CPU: in name only", device_kind="gpu")
+    assert subject.on == Device("gpu", "CPU: in name only") and str(subject.on) == subject.device
+    file = bundle.record_files()[0]
+    record = json.loads(file.read_text())
+    record["subject"]["device_kind"] = "tpu"
+    file.write_text(json.dumps(record))
+    assert "subject.device_kind" in records_of(bundle).unverified[0].reason

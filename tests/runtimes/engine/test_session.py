@@ -14,6 +14,7 @@ import types
 import numpy as np
 import pytest
 
+from cnnx.device import Device
 from cnnx.errors import BundleError, EnvironmentLacks, ImageError, UsageError
 from cnnx.runtimes import RunOptions
 from cnnx.runtimes.engine.session import EngineSession
@@ -119,7 +120,7 @@ def opened(tmp_path):
 def test_any_number_of_pictures(opened, batch, dtype):
     cuda = HostCuda()
     session = opened(cuda, batch=batch, dtype=dtype)
-    assert (session.runtime, session.runtime_version, session.device) == ("rtx", "9.9", "host")
+    assert (session.runtime, session.runtime_version, session.device) == ("rtx", "9.9", Device("gpu", "host"))
     assert session.output_names == ("logits",)
     images = np.random.default_rng(0).integers(-9, 9, (11, 3, 4)).astype(np.float32)
     held = dict(cuda.held)

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from cnnx import runtimes
+from cnnx.device import Device
 from cnnx.errors import EnvironmentLacks, GraphError, UsageError
 from cnnx.machine.environment import Gpu
 from cnnx.runtimes import BuildRequest
@@ -111,21 +112,21 @@ def test_a_visible_gpu_is_used_without_tf32_and_named(net, images, monkeypatch):
     runtime = OrtRuntime(lambda: cuda, lambda: Gpu("A GPU"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     session = runtime.open(net("fp32", batch="N"))
-    assert session.device == runtime.device() == "A GPU"
+    assert session.device == runtime.device() == Device("gpu", "A GPU")
     (name, options), fallback = cuda.asked
     assert (name, options["use_tf32"], fallback) == ("CUDAExecutionProvider", 0, "CPUExecutionProvider")
     assert cuda.preloaded and session.run(images)["logits"].shape == (5, 10)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert runtime.open(net("fp32")).device.startswith("CPU: ")
+    assert runtime.open(net("fp32")).device.kind == "cpu"
     assert cuda.asked == ["CPUExecutionProvider"]
 
 
 def test_a_gpu_is_no_device_of_an_onnx_runtime_without_cuda(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     plain = SimpleNamespace(get_available_providers=lambda: ["CPUExecutionProvider"])
-    assert OrtRuntime(lambda: plain, lambda: Gpu("A GPU")).device().startswith("CPU: ")
+    assert OrtRuntime(lambda: plain, lambda: Gpu("A GPU")).device().kind == "cpu"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert OrtRuntime(pytest.fail, lambda: Gpu("A GPU")).device().startswith("CPU: ")
+    assert OrtRuntime(pytest.fail, lambda: Gpu("A GPU")).device().kind == "cpu"
 
 
 def test_a_gpu_that_onnx_runtime_cannot_use_is_not_passed_over_in_silence(net, monkeypatch):

@@ -14,9 +14,18 @@ from numpy.typing import NDArray
 from cnnx.bundle import Bundle
 from cnnx.bundle.manifest import recipe_of
 from cnnx.data.normalize import normalize
+from cnnx.device import Device
 from cnnx.errors import CnnxError, EnvironmentLacks, UsageError
 from cnnx.measure.samples import samples_needed
-from cnnx.pipeline.bench.energy import Chosen, PowerPass, choose_sampler, how_long, measure_use
+from cnnx.options import BenchOptions, takes
+from cnnx.pipeline.bench.energy import (
+    Chosen,
+    PowerPass,
+    choose_sampler,
+    how_long,
+    measure_use,
+    power_pass,
+)
 from cnnx.pipeline.bench.energy_use import EnergyRatio, EnergyUse, ratios_of
 from cnnx.pipeline.bench.latency import POOL, Effort, measure_pools
 from cnnx.pipeline.bench.measurement import Advice, Measurement, Unmeasured, advice_of
@@ -85,36 +94,21 @@ class _Taker:
         return self.opened.subject
 
 
+@takes(BenchOptions)
 def bench(
-    bundle: str | Path | Sequence[str | Path],
-    *,
-    target: str = "auto",
-    engine: str | Sequence[str] | None = None,
-    batch: int | Sequence[int] = 1,
-    seconds: float = 3.0,
-    percentile: float = 99.0,
-    cuda_graph: bool | None = None,
-    layers: bool = False,
-    power: PowerPass | None = None,
-    listener: Listener = silent,
+    bundle: str | Path | Sequence[str | Path], options: BenchOptions, *, listener: Listener = silent
 ) -> BenchResult:
-    """Measure latency and memory of what runs here, on the self-test's pictures; energy if asked.
+    """Measure latency and memory of what runs here, on the self-test's images; energy if asked.
 
     Several bundles and engines take turns, so that what drifts on the machine hits all alike: FP16 and INT8
-    of one network can be compared. Each measurement is kept as a record in its bundle's runs/.
+    of one network can be compared. Each measurement is kept as a record in its bundle's runs/. Energy is
+    measured after latency, in a pass of its own for each subject at each batch, one after another; a pass
+    that fails is a row with its reason.
 
     Args:
         bundle: a bundle's folder, or several.
-        target: "auto" or a runtime's name.
-        engine: identity of the engine to take of each bundle, or several, of which each bundle's own take
-            turns; None: see `open_subject`.
-        batch: pictures a run, or several sizes to measure one after another.
-        seconds: the least time to measure each for; as many samples as the percentile needs are taken.
-        percentile: to be told, in percent; more samples for a higher one.
-        cuda_graph: launch an engine's kernels as one CUDA graph; None: where that is possible.
-        layers: time layers, too, in a session of their own.
-        power: how to measure energy, after latency, in a pass of its own for each of them at each batch,
-            one after another; None: not. A pass that fails is a row with its reason.
+        options: as an object; each can be given by keyword, too. Of several engines each bundle's own take
+            turns; none: see `open_subject`. `power` may be a `PowerPass`.
         listener: told of progress.
 
     Raises:
@@ -123,26 +117,28 @@ def bench(
         WriteFailed: records cannot be kept, which is told before, too.
     """
     paths = [bundle] if isinstance(bundle, (str, Path)) else list(bundle)
-    batches = [batch] if isinstance(batch, int) else list(dict.fromkeys(batch))
+    batches = [options.batch] if isinstance(options.batch, int) else list(dict.fromkeys(options.batch))
+    engines = [options.engine] if isinstance(options.engine, str) else options.engine
     _check(paths, batches)
-    check_effort(seconds, percentile)
+    check_effort(options.seconds, options.percentile)
+    power = power_pass(options)
     steps = Steps(listener)
     bundles = [Bundle.open(Path(path)) for path in paths]
     for opened in bundles:
         opened.check_place("runs")
-    takers = _takers(bundles, target, [engine] if isinstance(engine, str) else engine)
+    takers = _takers(bundles, options.target, engines)
     _check_ranges(bundles, batches)
     if power:
         _check_sensors(power, [taker.opened for taker in takers])
         passes = sum(not _out_of_range(taker.home, size) for taker in takers for size in batches)
         listener(ProgressEvent(f"Energy after latency: {how_long(power.plan, passes)}.", note=True))
     effort = Effort(
-        seconds,
-        min_samples=max(samples_needed(percentile / 100), _TO_COMPARE if len(takers) > 1 else 1),
-        max_seconds=max(60.0, 3 * seconds) * len(takers),
-        percentile=percentile,
-        cuda_graph=cuda_graph,
-        layers=layers,
+        options.seconds,
+        min_samples=max(samples_needed(options.percentile / 100), _TO_COMPARE if len(takers) > 1 else 1),
+        max_seconds=max(60.0, 3 * options.seconds) * len(takers),
+        percentile=options.percentile,
+        cuda_graph=options.cuda_graph,
+        layers=options.layers,
     )
     measured: list[Measurement] = []
     unmeasured: list[Unmeasured] = []
@@ -238,12 +234,12 @@ def _check_ranges(bundles: Sequence[Bundle], batches: Sequence[int]) -> None:
 
 def _check_sensors(power: PowerPass, subjects: Sequence[OpenSubject]) -> None:
     """Refuse, before minutes are spent, where no sensor sees any of the devices."""
-    errors = [_unseen(power, device) for device in dict.fromkeys(one.subject.device for one in subjects)]
+    errors = [_unseen(power, device) for device in dict.fromkeys(one.subject.on for one in subjects)]
     if all(errors) and errors[0]:
         raise errors[0]
 
 
-def _unseen(power: PowerPass, device: str) -> EnvironmentLacks | None:
+def _unseen(power: PowerPass, device: Device) -> EnvironmentLacks | None:
     try:
         choose_sampler(power, device)
     except EnvironmentLacks as error:
@@ -288,7 +284,7 @@ def _energies(
         which = f" {number} of {len(passes)}: {one.subject.precision}, batch {batch}"
         title = f"energy{which if len(passes) > 1 else ''}"
         try:
-            chosen = choose_sampler(power, one.subject.device)
+            chosen = choose_sampler(power, one.subject.on)
             uses.append(energy_of(bundle, subject, one, power=power, chosen=chosen, steps=steps, title=title))
         except CnnxError as error:
             failed.append(Unmeasured(one.subject, batch, error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import time
@@ -12,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnx.errors import EnvironmentLacks
+from cnnx.device import Device
+from cnnx.errors import EnvironmentLacks, UsageError
 from cnnx.machine.isolated import find_program
 from cnnx.machine.state import read_state
 from cnnx.measure.latency import batches_of
@@ -33,6 +35,7 @@ from cnnx.measure.power import (
     sampler_cost,
 )
 from cnnx.measure.power.sensors.sensor import Clock, Sleep, monotonic_ns
+from cnnx.options import MeasuringOptions
 from cnnx.pipeline.bench.energy_use import EnergyUse, total_and_rails
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.target import OpenSubject
@@ -71,6 +74,24 @@ class PowerPass:
     tegrastats: str = "tegrastats"
 
 
+def power_pass(options: MeasuringOptions) -> PowerPass | None:
+    """How the options ask energy to be measured; None: not at all.
+
+    Raises:
+        UsageError: a rate or a sensor without `power`.
+    """
+    if not options.power:
+        for name, value in (("--rate", options.rate), ("--sensor", options.sensor)):
+            if value is not None:
+                raise UsageError(f"{name} says how energy is measured, and it is not", mend="give --power")
+        return None
+    asked = PowerPass() if options.power is True else options.power
+    if not isinstance(asked, PowerPass):
+        raise TypeError(f"power must be a bool or a PowerPass, not {type(asked).__name__}")
+    plan = asked.plan if options.rate is None else dataclasses.replace(asked.plan, rate=options.rate)
+    return dataclasses.replace(asked, plan=plan, sensor=options.sensor or asked.sensor)
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """A sampler to make, as often as wanted, and why of this sensor."""
@@ -79,12 +100,12 @@ class Chosen:
     why: str
 
 
-def choose_sampler(power: PowerPass, device: str, *, root: Path = Path("/")) -> Chosen:
+def choose_sampler(power: PowerPass, device: Device, *, root: Path = Path("/")) -> Chosen:
     """What will be sampled for a network on a device. Takes a moment: ask before minutes are spent.
 
     Args:
         power: may name a sensor, or bring a sampler of its own.
-        device: where the network runs, as `Subject.device` has it.
+        device: where the network runs.
         root: where the file system starts.
 
     Raises:
@@ -102,7 +123,7 @@ def choose_sampler(power: PowerPass, device: str, *, root: Path = Path("/")) -> 
 
 
 def choose_sensor(
-    found: Sequence[SensorInfo | Unsupported], device: str, *, named: str | None = None
+    found: Sequence[SensorInfo | Unsupported], device: Device, *, named: str | None = None
 ) -> tuple[str, str]:
     """Name of the sensor to read, and why: the one named, else the best that sees the device.
 
@@ -123,11 +144,13 @@ def choose_sensor(
     return name, fitting[_kind(name)]
 
 
-def _fitting(device: str) -> dict[str, str]:
-    return _ON_CPU if device.startswith("CPU: ") else _ON_GPU
+def _fitting(device: Device) -> dict[str, str]:
+    return _ON_CPU if device.kind == "cpu" else _ON_GPU
 
 
-def _no_sensor(found: Sequence[SensorInfo | Unsupported], device: str, named: str | None) -> EnvironmentLacks:
+def _no_sensor(
+    found: Sequence[SensorInfo | Unsupported], device: Device, named: str | None
+) -> EnvironmentLacks:
     reasons = [
         f"{one.sensor}: {one.reason}"
         if isinstance(one, Unsupported)

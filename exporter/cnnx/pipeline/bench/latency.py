@@ -206,7 +206,6 @@ def _measured(
     )
     found = []
     for one, latency, footprint in zip(opened.values(), latencies.values(), footprints, strict=True):
-        device = one.subject.subject.device
         _, tuned_for, largest = one.subject.batch or (None, None, None)
         found.append(
             Measurement(
@@ -225,7 +224,7 @@ def _measured(
                 predicted=_prediction(one.subject, batch, footprint),
                 validity=judge_validity(
                     latency,
-                    on_gpu=not device.startswith("CPU: "),
+                    on_gpu=one.subject.subject.device_kind == "gpu",
                     states=states,
                     cuda_graph=bool(one.cuda_graph),
                 ),
@@ -277,7 +276,7 @@ def batch_from(pool: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
 def _remark(one: _Opened, footprint: Footprint) -> str:
     """What the figures do not say."""
     subject = one.subject.subject
-    on_cpu = subject.artefact == "graph" and subject.device.startswith("CPU: ")
+    on_cpu = subject.artefact == "graph" and subject.device_kind == "cpu"
     return " ".join(
         (
             *([CPU_REMARK] if subject.precision == "int8" and on_cpu else []),

@@ -252,9 +252,7 @@ def advice_of(measurements: Sequence[Measurement]) -> tuple[Advice, ...]:
     Never for graphs: ONNX Runtime runs Q/DQ unfused, and that predicts nothing for an engine.
     """
     engines = [
-        one
-        for one in measurements
-        if one.subject.artefact == "engine" and not one.subject.device.startswith("CPU: ")
+        one for one in measurements if one.subject.artefact == "engine" and one.subject.device_kind == "gpu"
     ]
     found = []
     for int8, fp16, engine in int8_beside_fp16(

@@ -15,7 +15,7 @@ from cnnx.agreement import Likeness, compare
 from cnnx.pipeline.progress import Progress
 from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.trials import Trials
-from cnnx.pipeline.steps.inference import ORT, ran_by
+from cnnx.pipeline.steps.inference import RUNNER, ran_by
 from cnnx.pipeline.steps.typed_graph import observed_maxima
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.coverage import Coverage, coverage
@@ -71,7 +71,7 @@ def damage_step(
         "policy": dataclasses.asdict(recipe.precision),
         "layers": layers,
         "scales": quantizer.scales,
-        "code": own_code(__name__, ORT),
+        "code": own_code(__name__, RUNNER),
         **ran_by(),
     }
     journal = quantizer.steps.store.partial("damage", inputs)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnx import runtimes
 from cnnx.agreement import flips_of, probabilities
 from cnnx.bundle import Bundle
 from cnnx.data.crops import Crops
@@ -17,6 +18,7 @@ from cnnx.errors import ImageError, UsageError
 from cnnx.graph.inspect import Layer
 from cnnx.graph.inspect import layers as inspect_layers
 from cnnx.graph.load import load_model
+from cnnx.options import DiagnoseOptions, takes
 from cnnx.pipeline.diagnose.damage import Damage, coverages, damage_step, weights_lost
 from cnnx.pipeline.diagnose.explain import read_findings
 from cnnx.pipeline.diagnose.findings import (
@@ -27,9 +29,8 @@ from cnnx.pipeline.diagnose.findings import (
     LayerDamage,
     OtherLayer,
 )
-from cnnx.pipeline.diagnose.rebuild import Remade, Sources, remake
+from cnnx.pipeline.diagnose.rebuild import Remade, remake
 from cnnx.pipeline.progress import Listener, Steps, silent
-from cnnx.pipeline.search.repair import REPAIR_IMAGES
 from cnnx.pipeline.steps.images import held_out
 from cnnx.pipeline.target import open_subject
 from cnnx.quant.coverage import Coverage
@@ -38,17 +39,8 @@ from cnnx.quant.coverage import Coverage
 _FEW = 64
 
 
-def diagnose(
-    bundle: str | Path,
-    *,
-    images: int = REPAIR_IMAGES,
-    model: str | Path | None = None,
-    weights: str | None = None,
-    calibration_data: str | None = None,
-    validation_data: str | None = None,
-    trust_recipe: bool = False,
-    listener: Listener = silent,
-) -> DiagnoseResult:
+@takes(DiagnoseOptions)
+def diagnose(bundle: str | Path, options: DiagnoseOptions, *, listener: Listener = silent) -> DiagnoseResult:
     """Rank the layers of an INT8 bundle by the damage that each does alone, and say what it looks like.
 
     The FP32 graph is made again by the steps of the export, from the cache where it still has them, and held
@@ -56,12 +48,9 @@ def diagnose(
 
     Args:
         bundle: its folder.
-        images: pictures to try layers on, at most; they neither calibrate nor validate, where any are left.
-        model: the recipe or ONNX file that the bundle was made from, where it is not one that ships.
-        weights: the checkpoint, where the bundle was made with one of the user's.
-        calibration_data: where the calibration pictures are now; where the export found them otherwise.
-        validation_data: likewise.
-        trust_recipe: let the recipe's own Python code run.
+        options: as an object; each can be given by keyword, too. Layers are tried on images that neither
+            calibrate nor validate, where any are left. Calibration and validation data say where the
+            bundle's own images are now, should they have moved.
         listener: told of progress.
 
     Raises:
@@ -79,16 +68,13 @@ def diagnose(
             mend="diagnose one that was exported with --int8",
         )
     opened.check_place("runs")
-    if images < 1:
-        raise UsageError(f"--images is {images}", mend=f"give at least 1; {REPAIR_IMAGES} is usual")
+    if options.images < 1:
+        raise UsageError(f"--images is {options.images}", mend="give at least 1; 512 is usual")
     steps = Steps(listener)
-    sources = Sources(
-        None if model is None else Path(model), weights, calibration_data, validation_data, trust_recipe
-    )
-    remade = remake(opened, sources, steps)
-    crops, notes = _pictures(remade, steps, images)
-    findings = _findings(opened, remade, crops, notes, images=images)
-    record = opened.keep("diagnosis", open_subject(opened, "ort").subject, findings.as_dict())
+    remade = remake(opened, options, steps, calibration_data=options.calibration_data)
+    crops, notes = _pictures(remade, steps, options.images)
+    findings = _findings(opened, remade, crops, notes, images=options.images)
+    record = opened.keep("diagnosis", open_subject(opened, runtimes.GRAPHS).subject, findings.as_dict())
     return DiagnoseResult(opened, findings, record, tuple(steps.times))
 
 

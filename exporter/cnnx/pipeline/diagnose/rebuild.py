@@ -18,6 +18,7 @@ from cnnx.bundle import CALIBRATION, MANIFEST, MODEL, Bundle
 from cnnx.bundle.manifest import Manifest
 from cnnx.errors import BundleError, RecipeError, UsageError, WeightsError
 from cnnx.machine.environment import installed_version
+from cnnx.options import SourceOptions
 from cnnx.pipeline.preconditions.refusals import open_checked
 from cnnx.pipeline.preconditions.request import Request
 from cnnx.pipeline.progress import Steps
@@ -37,25 +38,6 @@ _AGAIN = "copy the bundle again from where it was made, or export it again"
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
-    """What the user has to name where the bundle alone does not say where it lies; None: as the bundle says.
-
-    Attributes:
-        model: the recipe or ONNX file that the bundle was made from.
-        weights: the checkpoint.
-        calibration_data: where the calibration pictures are now.
-        validation_data: likewise.
-        trust_recipe: let the recipe's own Python code run.
-    """
-
-    model: Path | None = None
-    weights: str | None = None
-    calibration_data: str | None = None
-    validation_data: str | None = None
-    trust_recipe: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Remade:
     """What an INT8 bundle was made from.
 
@@ -69,8 +51,16 @@ class Remade:
     pictures: PictureSets
 
 
-def remake(bundle: Bundle, sources: Sources, steps: Steps) -> Remade:
+def remake(
+    bundle: Bundle, sources: SourceOptions, steps: Steps, *, calibration_data: str | Path | None = None
+) -> Remade:
     """Make again what an INT8 bundle was made from.
+
+    Args:
+        bundle: the bundle.
+        sources: where that is, if the bundle does not say; None: as it says.
+        steps: run what is not cached.
+        calibration_data: where the calibration images are now, likewise.
 
     Raises:
         UsageError: something that it was made from has to be named.
@@ -78,7 +68,7 @@ def remake(bundle: Bundle, sources: Sources, steps: Steps) -> Remade:
         BundleError: these are other pictures, or what comes out is another graph.
     """
     manifest = bundle.manifest
-    recipe = recipe_of_sources(bundle, sources)
+    recipe = recipe_of_sources(bundle, sources, calibration_data=calibration_data)
     # The steps before the graph was typed knew nothing of what repair found.
     asked = without_repair(recipe)
     chose = manifest.images.get("selection")
@@ -109,14 +99,16 @@ def remake(bundle: Bundle, sources: Sources, steps: Steps) -> Remade:
     return remade
 
 
-def recipe_of_sources(bundle: Bundle, sources: Sources) -> Recipe:
+def recipe_of_sources(
+    bundle: Bundle, sources: SourceOptions, *, calibration_data: str | Path | None = None
+) -> Recipe:
     """The bundle's recipe, as if it lay where its files are.
 
     Raises:
         UsageError: its file, or the ONNX file, has to be named.
         RecipeError: there is no such file, or it would run code and was not trusted.
     """
-    name, file = bundle.manifest.recipe["name"], sources.model
+    name, file = bundle.manifest.recipe["name"], None if sources.model is None else Path(sources.model)
     if file is not None and not file.is_file():
         raise RecipeError("there is no such file", where=file, mend="--model takes a recipe or an ONNX file")
     recipe = recipe_from_dict(bundle.manifest.recipe, where=file or shared_folder("recipes") / f"{name}.toml")
@@ -132,14 +124,16 @@ def recipe_of_sources(bundle: Bundle, sources: Sources) -> Recipe:
     refuse_untrusted(recipe, trust_recipe=sources.trust_recipe)
     if recipe.is_onnx and file is not None:
         recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, definition=file.name))
-    data = {"calibration": sources.calibration_data, "validation": sources.validation_data}
+    data = {"calibration": calibration_data, "validation": sources.validation_data}
     moved = {
-        role: dataclasses.replace(getattr(recipe, role), data=place) for role, place in data.items() if place
+        role: dataclasses.replace(getattr(recipe, role), data=str(place))
+        for role, place in data.items()
+        if place
     }
     return dataclasses.replace(recipe, **moved)
 
 
-def weights_of(bundle: Bundle, recipe: Recipe, sources: Sources) -> str:
+def weights_of(bundle: Bundle, recipe: Recipe, sources: SourceOptions) -> str:
     """What `--weights` would have to be to make the bundle again.
 
     Raises:

@@ -7,12 +7,11 @@ import resource
 import time
 from pathlib import Path
 
-from cnnx import runtimes
 from cnnx.agreement import Validation
 from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.bundle.writing import left_beside, refuse_place
-from cnnx.options import ExportOptions, takes
+from cnnx.options import EngineOptions, ExportOptions, takes
 from cnnx.pipeline.bench.latency import Effort, measure
 from cnnx.pipeline.bench.measurement import Measurement
 from cnnx.pipeline.build import build_into
@@ -29,7 +28,6 @@ from cnnx.pipeline.steps.images import few_ranges, remarks
 from cnnx.pipeline.steps.original import Original
 from cnnx.pipeline.target import OpenSubject, choose_runtime, open_subject
 from cnnx.pipeline.validate import judge_session
-from cnnx.record import Subject
 from cnnx.stats import Verdict
 
 # An export measures long enough to show a median; cnnx bench measures properly.
@@ -135,7 +133,7 @@ def _prepared(model: str, options: ExportOptions, steps: Steps) -> tuple[Job, Or
 def _engines(job: Job, bundle: Bundle, steps: Steps) -> tuple[Engine, ...]:
     if job.runtime.engine_suffix is None:
         return ()
-    return build_into(bundle, job.runtime, job.sm, steps)
+    return build_into(bundle, job.runtime, EngineOptions(sm=job.sm), steps)
 
 
 def _judge(bundle: Bundle, artefacts: ExportArtefacts, steps: Steps) -> Validation:
@@ -155,7 +153,7 @@ def _measure(job: Job, bundle: Bundle, artefacts: ExportArtefacts, steps: Steps)
     """The bundle's subject and, beside it, the original's FP32 graph where that runs on the same runtime."""
     subjects = [open_subject(bundle, "auto")]
     if subjects[0].subject.artefact == "graph":
-        subjects.insert(0, _original_graph(bundle, artefacts, subjects[0].subject))
+        subjects.insert(0, _original_graph(bundle, artefacts, subjects[0]))
     return measure(
         subjects,
         pixels=artefacts.validation.pixels,
@@ -166,11 +164,11 @@ def _measure(job: Job, bundle: Bundle, artefacts: ExportArtefacts, steps: Steps)
     )
 
 
-def _original_graph(bundle: Bundle, artefacts: ExportArtefacts, beside: Subject) -> OpenSubject:
+def _original_graph(bundle: Bundle, artefacts: ExportArtefacts, beside: OpenSubject) -> OpenSubject:
     file = artefacts.graph.model
     digest = bundle.manifest.weights["digest"]
-    subject = dataclasses.replace(beside, artefact="original", precision="fp32", digest=digest)
-    return OpenSubject(subject, runtimes.get("ort"), file)
+    subject = dataclasses.replace(beside.subject, artefact="original", precision="fp32", digest=digest)
+    return OpenSubject(subject, beside.runtime, file)
 
 
 def _notes(job: Job, artefacts: ExportArtefacts) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def check_calibrator(method: str) -> None:
     """
     if method != AUTO:
         check_method(method)
-    if reason := runtimes.get("ort").missing():
+    if reason := runtimes.get(runtimes.GRAPHS).missing():
         raise reason
 
 

@@ -20,7 +20,7 @@ from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.quantizer import Quantizer, equalized_graph
 from cnnx.pipeline.search.trials import compare_ranges
 from cnnx.pipeline.steps.artefacts import Fp32Graph
-from cnnx.pipeline.steps.inference import ORT, ran_by
+from cnnx.pipeline.steps.inference import RUNNER, ran_by
 from cnnx.pipeline.steps.statistics import statistics_step
 from cnnx.quant.folds import Spread, spreads, still_moves
 from cnnx.recipe import Recipe
@@ -139,7 +139,7 @@ def folds_step(whole: Quantizer, parts: Sequence[Quantizer], selection: Crops, *
         "selection": selection.key,
         "policy": dataclasses.asdict(whole.recipe.precision),
         "method": method,
-        "code": own_code(__name__, ORT),
+        "code": own_code(__name__, RUNNER),
         **ran_by(),
     }
     ranges = [each.ranges(method) for each in quiet]

@@ -12,7 +12,7 @@ from cnnx.data.crops import Crops
 from cnnx.pipeline.progress import Progress
 from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.trials import compare_ranges
-from cnnx.pipeline.steps.inference import ORT, ran_by
+from cnnx.pipeline.steps.inference import RUNNER, ran_by
 from cnnx.store.own_code import own_code
 
 AUTO = "auto"
@@ -50,7 +50,7 @@ def choose_method(quantizer: Quantizer, selection: Crops) -> tuple[Candidate, ..
         "policy": dataclasses.asdict(quantizer.recipe.precision),
         "scales": quantizer.scales,
         "candidates": CANDIDATES,
-        "code": own_code(__name__, ORT),
+        "code": own_code(__name__, RUNNER),
         **ran_by(),
     }
 

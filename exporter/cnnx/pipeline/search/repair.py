@@ -13,7 +13,7 @@ from cnnx.pipeline.progress import Progress
 from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.trials import Trials
 from cnnx.pipeline.steps.artefacts import Ranges
-from cnnx.pipeline.steps.inference import ORT, ran_by
+from cnnx.pipeline.steps.inference import RUNNER, ran_by
 from cnnx.quant.repair import Outcome, PutBack, Repair, repair
 from cnnx.recipe import Recipe, Thresholds
 from cnnx.stats import Verdict, wilson
@@ -59,7 +59,7 @@ def repair_step(
         "validation": validation_images,
         "scales": quantizer.scales,
         "most": most,
-        "code": own_code(__name__, ORT),
+        "code": own_code(__name__, RUNNER),
         **ran_by(),
     }
     journal = quantizer.steps.store.partial("repair", inputs)

@@ -61,4 +61,4 @@ def _device_here(runtime: runtimes.Runtime) -> list[str | None]:
 
     The board, too, as GPUs of one name differ in size between boards; CUDA's name, as NVML may be absent.
     """
-    return [detect().board, runtime.device() if runtime.cannot_run() is None else None]
+    return [detect().board, str(runtime.device()) if runtime.cannot_run() is None else None]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.artefacts import MODEL, Fp32Graph
-from cnnx.pipeline.steps.inference import ORT, PARITY_IMAGES, check_parity, graph_logits
+from cnnx.pipeline.steps.inference import PARITY_IMAGES, RUNNER, check_parity, graph_logits
 from cnnx.pipeline.steps.observation import observed, observed_from
 from cnnx.recipe import Recipe
 from cnnx.store.own_code import own_code
@@ -25,7 +25,7 @@ def equalize_step(steps: Steps, graph: Fp32Graph, crops: Crops, recipe: Recipe) 
     Raises:
         BuildFailed: it computes something else than before.
     """
-    inputs = {**observed_from(graph, crops, recipe), "code": own_code(__name__, ORT)}
+    inputs = {**observed_from(graph, crops, recipe), "code": own_code(__name__, RUNNER)}
 
     def fill(folder: Path, progress: Progress) -> None:
         from cnnx.graph.load import load_model, save_model

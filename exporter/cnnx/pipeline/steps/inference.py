@@ -14,7 +14,7 @@ from cnnx.machine.environment import installed_version
 from cnnx.pipeline.progress import Progress
 from cnnx.recipe import Preprocessing, Recipe
 
-ORT = "cnnx.runtimes.ort.runtime"
+RUNNER = runtimes.NAMES[runtimes.GRAPHS]
 """For `own_code` of a step that runs graphs: a runtime is loaded by its name."""
 
 # PyTorch and ONNX Runtime must agree in FP32 to this, as max|a-b| / max|b|.
@@ -23,13 +23,13 @@ PARITY_IMAGES = 4
 _BATCH = 8
 
 
-def open_here(name: str, file: Path) -> runtimes.Session:
-    """A session on that runtime, or the reason why it cannot run here.
+def open_here(file: Path) -> runtimes.Session:
+    """A session of an ONNX graph, or the reason why it cannot run here.
 
     Raises:
         EnvironmentLacks: the package, driver or GPU it needs is absent.
     """
-    runtime = runtimes.get(name)
+    runtime = runtimes.get(runtimes.GRAPHS)
     if reason := runtime.cannot_run():
         raise reason
     return runtime.open(file)
@@ -40,7 +40,7 @@ def ran_by() -> dict[str, str | None]:
     return {
         "onnx": installed_version("onnx"),
         "onnxruntime": installed_version("onnxruntime"),
-        "device": runtimes.get("ort").device(),
+        "device": str(runtimes.get(runtimes.GRAPHS).device()),
     }
 
 
@@ -60,7 +60,7 @@ def graph_logits(
     graph: Path, pixels: NDArray[np.uint8], preprocessing: Preprocessing, *, progress: Progress | None = None
 ) -> NDArray[np.float32]:
     """Logits of an ONNX graph on ONNX Runtime, for crops (N, H, W, C): (N, classes)."""
-    session = open_here("ort", graph)
+    session = open_here(graph)
     logits = logits_of(session, pixels, preprocessing, progress=progress or (lambda *_: None))
     session.close()
     return logits

@@ -70,7 +70,7 @@ def observed(
     batch = input_shape(model)[0]
     size = batch if isinstance(batch, int) else 1
     del observed
-    session = open_here("ort", scratch)
+    session = open_here(scratch)
     scratch.unlink()
     saved = time.monotonic()
 

@@ -16,7 +16,7 @@ from cnnx.errors import UsageError
 from cnnx.machine.environment import installed_version
 from cnnx.options import Batch
 from cnnx.pipeline.steps.definition import build_torch, check_model
-from cnnx.pipeline.steps.inference import ORT, open_here
+from cnnx.pipeline.steps.inference import RUNNER, open_here
 from cnnx.recipe import Recipe
 from cnnx.store.digests import digest_of_file
 from cnnx.weights import Weights, locate
@@ -99,7 +99,7 @@ class OnnxOriginal:
     @property
     def modules(self) -> tuple[str, ...]:
         """What judges it."""
-        return (ORT,)
+        return (RUNNER,)
 
     def key(self) -> dict[str, Any]:
         """The graph's content, wherever it keeps its weights."""
@@ -135,7 +135,7 @@ class OnnxOriginal:
 
     def session(self) -> runtimes.Session:
         """ONNX Runtime on the file as it came."""
-        return open_here("ort", self._file)
+        return open_here(self._file)
 
     def release(self) -> None:
         """Nothing is held."""

@@ -11,8 +11,8 @@ import numpy as np
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.artefacts import LOGITS, Fp32Graph, ReferenceLogits
 from cnnx.pipeline.steps.inference import (
-    ORT,
     PARITY_IMAGES,
+    RUNNER,
     check_parity,
     logits_of,
     ran_by,
@@ -38,7 +38,7 @@ def reference_step(
         "original": graph.key,
         "crops": crops.key,
         "preprocessing": dataclasses.asdict(recipe.preprocessing),
-        "code": own_code(__name__, ORT, *original.modules),
+        "code": own_code(__name__, RUNNER, *original.modules),
         **ran_by(),
     }
 

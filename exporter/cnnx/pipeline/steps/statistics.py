@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cnnx.options import Precision, Scales
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.artefacts import STATISTICS, Fp32Graph, Statistics
-from cnnx.pipeline.steps.inference import ORT
+from cnnx.pipeline.steps.inference import RUNNER
 from cnnx.pipeline.steps.observation import observed, observed_from
 from cnnx.quant.observation import Observation
 from cnnx.recipe import Recipe
@@ -42,7 +42,7 @@ def statistics_step(
         **observed_from(graph, crops, recipe),
         "precision": precision,
         "policy": dataclasses.asdict(recipe.precision),
-        "code": own_code(__name__, ORT),
+        "code": own_code(__name__, RUNNER),
     }
     partial = steps.store.partial("statistics", inputs)
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from cnnx.bundle import Bundle, is_bundle
 from cnnx.errors import CnnxError, RecipeError, UsageError, WeightsError
-from cnnx.options import ExportOptions, Precision
+from cnnx.options import ExportOptions, Precision, SurveyPlan
 from cnnx.pipeline.bench.bench import check_effort
-from cnnx.pipeline.bench.energy import PowerPass
 from cnnx.pipeline.export.options import with_options
 from cnnx.pipeline.preconditions.refusals import count_images, refuse_unwritable_cache
 from cnnx.pipeline.preconditions.request import Request
@@ -23,33 +21,6 @@ _UNREAD = "unknown"
 
 Sources = dict[str, dict[str, "str | Path"]]
 """Network -> precision -> a finished bundle, or the model to export."""
-
-
-@dataclass(frozen=True, slots=True)
-class SurveyPlan:
-    """What is done in each cell.
-
-    Attributes:
-        target: "auto" or a runtime's name.
-        weights: "pretrained", "standin" or a checkpoint; by model where they are not the same for all.
-        seconds: the least time to measure latency for.
-        percentile: to be told, in percent.
-        cuda_graph: launch an engine as one CUDA graph; None: where that is possible.
-        power: how to measure energy, a pass for each cell after its latency; None: not.
-        images: calibration and validation pictures at most; None: the recipe's.
-    """
-
-    target: str = "auto"
-    weights: str | Mapping[str, str] = "pretrained"
-    seconds: float = 3.0
-    percentile: float = 99.0
-    cuda_graph: bool | None = None
-    power: PowerPass | None = None
-    images: int | None = None
-
-    def weights_of(self, model: str) -> str:
-        """Those of one model."""
-        return self.weights if isinstance(self.weights, str) else self.weights[model]
 
 
 def planned(

@@ -18,13 +18,13 @@ from typing import Any
 from cnnx.bundle import Bundle, is_bundle
 from cnnx.bundle.sealed import check_inside
 from cnnx.errors import BundleError, CnnxError, UsageError
-from cnnx.options import Precision
-from cnnx.pipeline.bench.energy import PowerPass
+from cnnx.options import Precision, ProofOptions, SurveyPlan, takes
+from cnnx.pipeline.bench.energy import power_pass
 from cnnx.pipeline.doctor.doctor import DoctorResult, doctor
 from cnnx.pipeline.plain import plain
 from cnnx.pipeline.progress import Listener, ProgressEvent, silent
 from cnnx.pipeline.survey.journal import Row
-from cnnx.pipeline.survey.plan import SurveyPlan, planned
+from cnnx.pipeline.survey.plan import planned
 from cnnx.pipeline.survey.survey import exit_code_of, survey
 from cnnx.report.survey import markdown_from_rows
 from cnnx.store.files import atomic_file, check_place
@@ -56,14 +56,13 @@ class Proof:
         return exit_code_of(self.rows)
 
 
+@takes(ProofOptions)
 def prove(
     archive: str | Path,
+    options: ProofOptions,
     *,
-    bundles: Sequence[str | Path] = (),
     batches: Sequence[int] = BATCHES,
     plan: SurveyPlan | None = None,
-    folder: str | Path | None = None,
-    again: bool = False,
     listener: Listener = silent,
 ) -> Proof:
     """Run the proof and write the archive. What fails is a row in it, with its reason.
@@ -73,13 +72,12 @@ def prove(
 
     Args:
         archive: a .tar.gz to write.
-        bundles: finished bundles: no PyTorch is needed. None: `PROVEN` are exported here, in `PRECISIONS`.
-        batches: pictures a run.
+        options: as an object; each can be given by keyword, too. No bundles: `PROVEN` are exported here, in
+            `PRECISIONS`. No folder: a temporary one, which stays where the proof fails or is stopped, and
+            the listener is told.
+        batches: images per run.
         plan: how each cell is measured; None: 3 s each, then energy by a sensor that sees the device. Where
             none does, rows say "unsupported" with each sensor's reason.
-        folder: where bundles and rows go, so that a stopped proof goes on; None: a temporary one, which
-            stays where it fails or is stopped, and the listener is told.
-        again: do failed cells of that folder once more, and those whose energy failed or had no sensor.
         listener: told of progress.
 
     Raises:
@@ -88,14 +86,16 @@ def prove(
         BundleError: what is named is no bundle.
         WriteFailed: it or the folder cannot be written, which is told before any work.
     """
-    place = Path(archive)
+    place, folder, bundles = Path(archive), options.folder, options.bundles
     if not place.name.endswith(".tar.gz"):
         raise UsageError(f"an archive is called something.tar.gz, not {place.name!r}", mend="proof.tar.gz")
-    if again and folder is None:
+    if options.again and folder is None:
         raise UsageError("only what lies in a folder can be done again", mend="give --folder, too")
     if wrong := [bundle for bundle in bundles if not is_bundle(Path(bundle))]:
         raise BundleError("no bundle", where=wrong[0], mend="cnnx export makes one")
-    chosen = dataclasses.replace(plan or SurveyPlan(power=PowerPass()), weights=dict(PROVEN))
+    asked = plan or SurveyPlan(power=True)
+    power = power_pass(asked) if not options.no_power else None
+    chosen = dataclasses.replace(asked, weights=dict(PROVEN), power=power)
     models = list(bundles) or [name for name, _ in PROVEN]
     planned(models, PRECISIONS, batches, chosen)  # before there is a folder, and before doctor's look around
     check_place(place)
@@ -109,7 +109,7 @@ def prove(
             precisions=PRECISIONS,
             batches=batches,
             plan=chosen,
-            again=again,
+            again=options.again,
             listener=listener,
         ).rows
         homes = [Path(bundle) for bundle in bundles] or sorted((work / "bundles").glob("*"))

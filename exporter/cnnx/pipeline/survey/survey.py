@@ -14,15 +14,15 @@ from typing import Any, Literal, cast
 from cnnx.bundle import Bundle
 from cnnx.errors import CnnxError, EnvironmentLacks
 from cnnx.machine.environment import detect, installed_version
-from cnnx.options import Precision
+from cnnx.options import Precision, SurveyOptions, SurveyPlan, takes
 from cnnx.pipeline.bench.bench import bench, energy_of
-from cnnx.pipeline.bench.energy import PowerPass, choose_sampler, how_long
+from cnnx.pipeline.bench.energy import PowerPass, choose_sampler, how_long, power_pass
 from cnnx.pipeline.bench.measurement import Measurement
 from cnnx.pipeline.build import build
 from cnnx.pipeline.progress import Listener, ProgressEvent, Steps, silent
 from cnnx.pipeline.records.verified import latest_validation, records_of
 from cnnx.pipeline.survey.journal import Cell, Journal, Row, cell_of
-from cnnx.pipeline.survey.plan import Sources, SurveyPlan, planned
+from cnnx.pipeline.survey.plan import Sources, planned
 from cnnx.pipeline.target import choose_runtime, open_subject
 from cnnx.pipeline.validate import ValidateResult, validate
 from cnnx.report.survey import write_survey
@@ -65,16 +65,8 @@ def exit_code_of(rows: Iterable[Row]) -> int:
     return 0 if any(row["status"] == "done" for row in rows) else 6
 
 
-def survey(
-    models: Sequence[str | Path],
-    *,
-    out: str | Path,
-    precisions: Sequence[Precision] = ("fp16", "int8"),
-    batches: Sequence[int] = (1, 2, 4, 8, 16, 32),
-    plan: SurveyPlan | None = None,
-    again: bool = False,
-    listener: Listener = silent,
-) -> SurveyResult:
+@takes(SurveyOptions, "plan")
+def survey(models: Sequence[str | Path], plan: SurveyOptions, *, listener: Listener = silent) -> SurveyResult:
     """Export, build, validate and measure every cell, precisions of one network side by side.
 
     Rows lie under `out`, one file a cell. Cells that have ended are not done again, so a stopped survey goes
@@ -89,11 +81,8 @@ def survey(
     Args:
         models: recipes' names, recipe files, ONNX files; or folders of finished bundles, which need no
             PyTorch and keep their precision.
-        out: a folder, new or of an earlier survey.
-        precisions: of the networks that are exported.
-        batches: pictures a run.
-        plan: what is done in each cell.
-        again: do failed cells once more, and those whose energy failed or had no sensor.
+        plan: options as an object, which may be a `SurveyPlan`; each can be given by keyword, too. `power`
+            may be a `PowerPass`. The folder is new, or of an earlier survey.
         listener: told of progress.
 
     Raises:
@@ -105,12 +94,13 @@ def survey(
         EnvironmentLacks: a named target or sensor cannot be used here.
         WriteFailed: `out` or the cache cannot be written, which is reported before any work.
     """
-    chosen = plan or SurveyPlan()
-    networks = planned(models, precisions, batches, chosen)
-    check_place(Path(out) / "survey.json")
-    sizes = tuple(dict.fromkeys(batches))
+    chosen = dataclasses.replace(plan, power=power_pass(plan))
+    out = Path(plan.out)
+    networks = planned(models, plan.precisions, plan.batches, chosen)
+    check_place(out / "survey.json")
+    sizes = tuple(dict.fromkeys(plan.batches))
     follows = _follows(networks, sizes, chosen)
-    journal = Journal(Path(out), follows, again=again, energy=chosen.power is not None)
+    journal = Journal(out, follows, again=plan.again, energy=chosen.power is not None)
     cells = [
         (name, precision, batch)
         for name, sources in networks.items()
@@ -121,13 +111,13 @@ def survey(
     try:
         for name, sources in networks.items():
             _network(name, sources, sizes, journal=journal, plan=chosen, listener=listener)
-            write_survey(journal.rows(cells), Path(out))  # a kill leaves it a network old at most
+            write_survey(journal.rows(cells), out)  # a kill leaves it a network old at most
     except BaseException:  # a stop by hand, too
         text = f"What is done lies in {out}: the same command, with that folder, goes on."
         listener(ProgressEvent(text, note=True))
-        write_survey(journal.rows(cells), Path(out))
+        write_survey(journal.rows(cells), out)
         raise
-    return SurveyResult(Path(out), journal.rows(cells))
+    return SurveyResult(out, journal.rows(cells))
 
 
 def _follows(
@@ -140,7 +130,7 @@ def _follows(
         "percentile": plan.percentile,
         "cuda_graph": plan.cuda_graph,
         "runtime": f"{runtime.name} {runtime.version()}",
-        "device": None if runtime.cannot_run() else runtime.device(),
+        "device": None if runtime.cannot_run() else str(runtime.device()),
         "power_mode": detect().power_mode,
         "cnnx": installed_version("cnnx"),
     }
@@ -354,7 +344,7 @@ def _figures(measured: Measurement) -> Row:
 def _energy(place: Path, measured: Measurement, power: PowerPass, target: str, listener: Listener) -> Row:
     """Of a picture; a sensor that is not there or fails is a reason, not the cell's end."""
     try:
-        chosen = choose_sampler(power, measured.subject.device)
+        chosen = choose_sampler(power, measured.subject.on)
     except CnnxError as error:
         why = f"{error.what} ({error.where})" if error.where else error.what
         return _no_energy("unsupported", why, error.mend or "")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnx.device import Device
 from cnnx.errors import CnnxError, EnvironmentLacks
 from cnnx.runtimes import USUAL, RunOptions
 from cnnx.runtimes.device import Cuda
@@ -59,9 +60,9 @@ class EngineRuntime(ABC):
             return None
         return EnvironmentLacks(f"{self.product} cannot run here: {reason_of_cuda}", mend=self.without_gpu)
 
-    def device(self) -> str:
-        """Name of the first GPU."""
-        return self._running_cuda().device_name()
+    def device(self) -> Device:
+        """The first GPU."""
+        return Device("gpu", self._running_cuda().device_name())
 
     def load(self) -> None:
         """Load the libraries, and make CUDA's context: a stream is the least that needs one."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnx.device import Device
 from cnnx.errors import BundleError, CnnxError, EnvironmentLacks, UsageError
 from cnnx.runtimes import USUAL, RunOptions, RunTimes
 from cnnx.runtimes.batches import check_images, run_in_batches
@@ -70,7 +71,7 @@ class EngineSession:
                 "CUDA graphs were asked, pycuda has none", mend="run without one, or with the CUDA runtime"
             )
         self.runtime, self.runtime_version = runtime, str(trt.__version__)
-        self.device = cuda.device_name()
+        self.device = Device("gpu", cuda.device_name())
         self._trt = trt
         self._cuda, self._log, self._cuda_graph = cuda, log, options.cuda_graph
         log.clear()

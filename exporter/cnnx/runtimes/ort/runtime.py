@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnx.device import Device
 from cnnx.errors import CnnxError, EnvironmentLacks, GraphError, MissingExtra, UsageError
-from cnnx.machine.environment import Gpu, cpu_model, detect_gpu, installed_version, usable_cores
+from cnnx.machine.environment import Gpu, cpu_device, detect_gpu, installed_version, usable_cores
 from cnnx.runtimes import USUAL, BuildRequest, BuiltEngine, RunOptions
 from cnnx.runtimes.batches import check_images, run_in_batches
 from cnnx.runtimes.layer_times import LayerTime, kind_of_operator
@@ -139,8 +140,8 @@ class OrtRuntime:
             raise reason
         return OrtSession(file, self._bindings(), device=self.device(), profile=profile)
 
-    def device(self) -> str:
-        """Where `open` puts a graph: the GPU's name, or "CPU: " and its model.
+    def device(self) -> Device:
+        """Where `open` puts a graph.
 
         Raises:
             EnvironmentLacks: onnxruntime is installed and does not load.
@@ -149,7 +150,7 @@ class OrtRuntime:
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
         with_cuda = self.missing() is None and _CUDA in self._bindings().get_available_providers()
         gpu = self._find_gpu() if with_cuda and not hidden else None
-        return gpu.name if gpu else f"CPU: {cpu_model() or 'unknown model'}"
+        return Device("gpu", gpu.name) if gpu else cpu_device()
 
 
 class OrtSession:
@@ -157,10 +158,10 @@ class OrtSession:
 
     runtime = "ort"
 
-    def __init__(self, file: Path, ort: Any, *, device: str, profile: Path | None = None) -> None:
+    def __init__(self, file: Path, ort: Any, *, device: Device, profile: Path | None = None) -> None:
         self.runtime_version: str = ort.__version__
         self.device = device
-        self._session: Any = _load(ort, file, on_gpu=not device.startswith("CPU: "), profile=profile)
+        self._session: Any = _load(ort, file, on_gpu=device.kind == "gpu", profile=profile)
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in _DTYPES:
             raise GraphError(
