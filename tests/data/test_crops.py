@@ -77,8 +77,8 @@ def break_(path: Path, how: str) -> None:
 
 REASONS = {
     "truncated": "truncated",
-    "text": "no picture",
-    "empty": "no picture",
+    "text": "not an image format",
+    "empty": "not an image format",
     "oversized": "8000 x 6251 pixels",
     "bomb": "50,000,000 pixels",
     "thread": "when resized",
@@ -104,7 +104,7 @@ def test_labels_that_miss_a_picture_are_not_used_and_that_is_said(twenty: Path, 
     lines = (twenty / "labels.csv").read_text().splitlines()
     (twenty / "labels.csv").write_text("\n".join(lines[:-1]))
     crops = written(opened(twenty), tmp_path / "out")
-    assert crops.labels is None and crops.note == "1 of 20 pictures have no label: labels unused"
+    assert crops.labels is None and crops.note == "1 of 20 images have no label: labels unused"
 
 
 def test_a_file_that_vanished_is_skipped(twenty: Path, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_pictures_of_another_set_are_left_out_and_counted(twenty: Path, tmp_path
     assert not set(calibration.digests) & set(validation.digests)
     assert (len(validation), validation.excluded, validation.skipped) == (12, 8, ())
     everything = frozenset(calibration.digests + validation.digests)
-    with pytest.raises(ImageError, match="no picture is left: another set holds all 20") as caught:
+    with pytest.raises(ImageError, match="no image is left: another set contains all 20") as caught:
         written(opened(twenty), tmp_path / "none", exclude=everything)
     assert caught.value.mend
 
@@ -189,7 +189,7 @@ def test_two_bad_pictures_are_forgiven_and_one_in_ten(
         assert len(written(images, tmp_path / "out", count=count).skipped) == bad
     else:
         with pytest.raises(
-            ImageError, match=rf"{bad} of \d+ pictures cannot be used: 0.png cannot be decoded"
+            ImageError, match=rf"{bad} of \d+ images cannot be used: 0.png cannot be decoded"
         ):
             written(images, tmp_path / "out", count=count)
 
@@ -197,13 +197,13 @@ def test_two_bad_pictures_are_forgiven_and_one_in_ten(
 def test_a_set_of_rubbish_is_given_up_early(tmp_path: Path) -> None:
     for index in range(60):
         (tmp_path / f"{index}.jpg").write_text("rubbish")
-    with pytest.raises(ImageError, match="3 of 3 pictures cannot be used"):
+    with pytest.raises(ImageError, match="3 of 3 images cannot be used"):
         written(opened(tmp_path), tmp_path / "out", count=10)
 
 
 def test_one_picture_that_is_no_picture_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("rubbish")
-    with pytest.raises(ImageError, match=r"1 of 1 pictures cannot be used: a\.jpg"):
+    with pytest.raises(ImageError, match=r"1 of 1 images cannot be used: a\.jpg"):
         written(opened(tmp_path), tmp_path / "out")
 
 
@@ -371,7 +371,7 @@ def damages() -> Iterator[tuple[str, Any]]:
 def test_damaged_crops_are_refused(twenty: Path, tmp_path: Path, damage: Any) -> None:
     written(opened(twenty), tmp_path / "out")
     damage(tmp_path / "out")
-    with pytest.raises(ImageError, match="no set of crops") as caught:
+    with pytest.raises(ImageError, match="stored crops cannot be read") as caught:
         Crops.open(tmp_path / "out")
     assert caught.value.mend
 

@@ -120,7 +120,7 @@ def test_a_thousand_class_folders_with_other_names_are_no_guess(tmp_path: Path) 
     names = sorted(hashlib.sha256(str(index).encode()).hexdigest()[:9] + "x" for index in range(1000))
     root = touched(tmp_path, *(f"{name}/a.png" for name in names))
     images = opened(root, classes=1000, class_ids=imagenet())
-    assert {item.label for item in images} == {None} and "neither by WordNet ids" in images.note
+    assert {item.label for item in images} == {None} and "neither by WordNet IDs" in images.note
     images = opened(root, classes=1000)
     assert labels_of(images) == {f"{name}/a.png": index for index, name in enumerate(names)}
 
@@ -217,11 +217,11 @@ def test_a_label_may_be_a_wordnet_id(tmp_path: Path, name: str, separator: str) 
 @pytest.mark.parametrize(
     ("text", "ids", "says"),
     [
-        ("a.png n02084071\n", True, "a.png is labelled n02084071; .* are others"),
-        ("a.png n01440764\n", False, "a.png is labelled n01440764; .* are not known"),
+        ("a.png n02084071\n", True, "label n02084071 of a.png: not a WordNet ID of this network"),
+        ("a.png n01440764\n", False, "label n01440764 of a.png: .* are not known"),
         # The devkit's numbers, pasted beside the names: with 50,000 pictures one of them is 1000.
         ("a.png 490\na.png 1000\n", True, "label 1000 of a.png is out of range"),
-        ("490\r\n361\r\n490\r\n1000\r\n", True, "devkit's own order"),
+        ("490\r\n361\r\n490\r\n1000\r\n", True, "devkit's order of classes"),
     ],
 )
 def test_labels_of_another_order_are_refused(tmp_path: Path, text: str, ids: bool, says: str) -> None:
@@ -258,7 +258,7 @@ def test_calibration_reads_no_labels_so_that_none_can_disturb_it(tmp_path: Path)
         assert images.class_names is None
     assert [item.id for item in opened(tmp_path / "flat" / "list", **known)] == ["a.png", "b.png"]
     for spec in (tmp_path / "flat", tmp_path / "flat" / "list"):
-        with pytest.raises(UsageError, match="takes no labels"):
+        with pytest.raises(UsageError, match="does not take labels"):
             opened(spec, labels=tmp_path / "flat" / "labels.csv", **known)
 
 
@@ -337,10 +337,10 @@ def test_a_list_may_not_leave_its_folder(tmp_path: Path, line: str) -> None:
     [
         ("a.png 3\n", "out of range"),
         ("a.png -1\n", "out of range"),
-        ("a.png cat\n", "no label index after"),
+        ("a.png cat\n", "no label after"),
         ("a.png 1\na.png 2\n", "labelled twice"),
         ("a.png 1\nb.png 1\nc.png 1\nd.png 0\ne.png 0\n", "not in the set: b.png, c.png, d.png and 1 more"),
-        (b"a.png 1\xff\xfe\n", "no UTF-8 text"),
+        (b"a.png 1\xff\xfe\n", "not UTF-8 text"),
     ],
 )
 def test_bad_labels_are_refused(tmp_path: Path, text: str | bytes, says: str) -> None:
@@ -353,11 +353,11 @@ def test_bad_labels_are_refused(tmp_path: Path, text: str | bytes, says: str) ->
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "names no pictures"),
+        ("", "the list is empty"),
         ("a.png\nabsent.png\n", "absent.png"),
         ("a.png\n./a.png\n", "listed twice"),
         ("x" * 5000 + "\n", "not in the set"),
-        ("a.png\0\n", "no list of file names"),
+        ("a.png\0\n", "not a list of file names"),
         ("a.png 99999999999999999999\n", "not in the set"),
     ],
 )
@@ -371,15 +371,15 @@ def test_labels_in_and_beside_a_list_contradict_each_other(tmp_path: Path) -> No
     picture(tmp_path / "a.png")
     (tmp_path / "list").write_text("a.png 1\n")
     (tmp_path / "labels").write_text("a.png 2\n")
-    refused(tmp_path / "list", "given twice", labels=tmp_path / "labels")
+    refused(tmp_path / "list", "both in the list and in a label file", labels=tmp_path / "labels")
 
 
 def test_what_is_no_set_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path, "holds no pictures")
+    refused(tmp_path, "contains no images")
     refused(tmp_path / "absent", "no folder, list or built-in set")
     refused("", "no folder, list or built-in set")
     refused("x" * 5000, "no folder, list or built-in set")
-    refused(picture(tmp_path / "one.png"), "one picture, not a set")
+    refused(picture(tmp_path / "one.png"), "a single image, not a set")
     (tmp_path / "sub").mkdir()
     assert len(opened(tmp_path)) == 1
     picture(tmp_path / "sub" / "two.png")
@@ -393,7 +393,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         opened("digit")
     assert "did you mean 'digits'" in str(caught.value)
     assert all(name in str(caught.value) for name in BUILT_IN)
-    with pytest.raises(UsageError, match="takes no labels"):
+    with pytest.raises(UsageError, match="does not take labels"):
         opened("digits", labels=Path("x"))
 
 
@@ -445,7 +445,7 @@ def test_digits_are_made_again_byte_for_byte(tmp_path: Path) -> None:
 def test_labels_of_other_classes_are_not_used(spec: str) -> None:
     images = open_images(spec, size=32, color="rgb", split="validation", classes=1000)
     assert {item.label for item in images.items[:20]} == {None} and images.class_names is None
-    assert "not this network's 1000" in images.note
+    assert "the network 1000" in images.note
     own = open_images(spec, size=32, color="rgb", split="validation")
     assert images[3].id == own[3].id and images[3].digest() == own[3].digest() and own[3].label is not None
     assert images[3].load().tobytes() == own[3].load().tobytes()

@@ -98,7 +98,7 @@ def test_digest_names_all_that_the_pixels_follow_from() -> None:
 
 @pytest.mark.parametrize("index", [-1, 4096])
 def test_a_picture_outside_the_split_is_refused(index: int) -> None:
-    with pytest.raises(IndexError, match="calibration has the pictures 0 to 4095"):
+    with pytest.raises(IndexError, match="calibration has images 0 to 4095"):
         draw_batch("calibration", [0, index], size=32, color="rgb")
 
 
