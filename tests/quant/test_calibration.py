@@ -102,4 +102,4 @@ def test_what_is_not_a_calibration_is_refused(change: str) -> None:
     with pytest.raises(BundleError) as refusal:
         Calibration.from_json(broken(change), where="here/calibration.json")
     assert refusal.value.where == "here/calibration.json"
-    assert ("schema 3" in refusal.value.what) == (change == "schema")
+    assert ("schema version 3" in refusal.value.what) == (change == "schema")

@@ -127,7 +127,7 @@ def test_damaged_files_are_refused(tmp_path: Path, damage: str) -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(GraphError, match="were announced"):
+    with pytest.raises(GraphError, match="the observed graph gives"):
         five = np.zeros(5, np.float32)
         Observation(CHANNELS, SAMPLES).take(Seen(five, five, np.zeros(300, np.float32)), 1)
     with pytest.raises(ImageError, match="empty"):
