@@ -297,8 +297,8 @@ def test_files_at_hand_are_used_in_order(
     ("weights", "says"),
     [
         ({}, "--weights standin"),
-        ({"file": "net.pth", "url": "https://example.org/net.pth"}, "does not carry its hash"),
-        ({"file": "../net-01234567.pth"}, "does not carry its hash"),
+        ({"file": "net.pth", "url": "https://example.org/net.pth"}, "does not contain its hash"),
+        ({"file": "../net-01234567.pth"}, "does not contain its hash"),
         ({"file": "net-01234567.pth"}, "no URL"),
         ({"file": "net-01234567.pth", "url": "http://example.org/net-01234567.pth"}, "over https"),
         ({"file": "net-01234567.pth", "url": "file:///etc/passwd"}, "over https"),
@@ -390,31 +390,34 @@ BAD: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "code": (lambda file: saved({"conv1.weight": Evil(file)}), "would run posix.system"),
     "plain pickle": (lambda file: pickle.dumps(Evil(file), protocol=2), "would run"),
     "whole model": (lambda file: saved(lenet()), "torch.save(model.state_dict()"),
-    "cut zip": (lambda file: saved(lenet().state_dict())[:9000], "cut short"),
-    "cut safetensors": (lambda file: safetensors.torch.save(lenet().state_dict())[:9000], "cut short"),
+    "cut zip": (lambda file: saved(lenet().state_dict())[:9000], "truncated"),
+    "cut safetensors": (lambda file: safetensors.torch.save(lenet().state_dict())[:9000], "truncated"),
     "empty": (lambda file: b"", "empty"),
     "a web page": (lambda file: b"<html>404 Not Found</html>", "not a checkpoint"),
-    "no tensors": (lambda file: saved({}), "holds nothing"),
-    "a tensor": (lambda file: saved(torch.ones(3)), "holds Tensor"),
-    "a number": (lambda file: saved({**lenet().state_dict(), "lr": 0.1}), "other things than tensors: lr"),
-    "sparse": (lambda file: saved({"conv1.weight": torch.eye(3).to_sparse()}), "other things"),
+    "no tensors": (lambda file: saved({}), "contains nothing"),
+    "a tensor": (lambda file: saved(torch.ones(3)), "contains Tensor"),
+    "a number": (lambda file: saved({**lenet().state_dict(), "lr": 0.1}), "entries that are not tensors: lr"),
+    "sparse": (
+        lambda file: saved({"conv1.weight": torch.eye(3).to_sparse()}),
+        "entries that are not tensors",
+    ),
     "other network": (
         lambda file: saved(torch.nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).state_dict()),
-        "checkpoint of another network: 10 missing (conv1.weight, conv1.bias, conv2.weight, conv2.bias, "
+        "belongs to a different network: 10 missing (conv1.weight, conv1.bias, conv2.weight, conv2.bias, "
         "fc1.weight, fc1.bias, fc2.weight, fc2.bias and 2 more); 4 unexpected (0.weight",
     ),
     "other classes": (
         lambda file: saved(models.build("lenet5", classes=7, arguments={}).state_dict()),
-        "2 of another shape (fc3.weight: [7, 84] where the model has [10, 84], fc3.bias",
+        "2 with a different shape (fc3.weight: [7, 84] where the model has [10, 84], fc3.bias",
     ),
     "one missing": (lambda file: saved(without(lenet().state_dict(), "fc1.bias")), "1 missing (fc1.bias)"),
     "integers": (
         lambda file: saved({n: t.to(torch.int8) for n, t in lenet().state_dict().items()}),
-        "does not fit the model: 10 of another type (conv1.weight: int8",
+        "does not fit the model: 10 with a different type (conv1.weight: int8",
     ),
     "not a number": (
         lambda file: saved({**lenet().state_dict(), "fc3.bias": torch.full((10,), torch.nan)}),
-        "finite number: fc3.bias",
+        "NaN or infinite: fc3.bias",
     ),
 }
 
@@ -441,7 +444,7 @@ def test_the_checkpoint_of_another_known_network_is_named(file: Path) -> None:
     torch.save(lenet().state_dict(), file)
     with torch.device("meta"):
         vgg = models.build("vgg", classes=1000, arguments={})
-    with pytest.raises(WeightsError, match="checkpoint of lenet5"):
+    with pytest.raises(WeightsError, match="checkpoint belongs to lenet5"):
         load(vgg, file)
 
 
@@ -455,7 +458,9 @@ def test_what_only_training_needs_is_left_out_and_said(file: Path) -> None:
     model, recipe = shipped("googlenet-bn")
     auxiliary = {"aux1.conv.conv.weight": torch.ones(2), "aux2.fc2.bias": torch.ones(3)}
     torch.save({**model.state_dict(), **auxiliary}, file)
-    assert load(shipped("googlenet-bn")[0], file, recipe)[0].endswith("training needs were left out: 2")
+    assert load(shipped("googlenet-bn")[0], file, recipe)[0].endswith(
+        "training-only tensors of the checkpoint were dropped: 2"
+    )
     torch.save({**model.state_dict(), "aux3.fc.bias": torch.ones(3)}, file)
     with pytest.raises(WeightsError, match=r"1 unexpected \(aux3.fc.bias"):
         load(model, file, recipe)
@@ -486,7 +491,7 @@ def test_a_background_class_is_cut_off(file: Path) -> None:
 
 def test_another_number_of_classes_is_named(file: Path) -> None:
     torch.save(models.build("lenet5", classes=26, arguments={}).state_dict(), file)
-    with pytest.raises(WeightsError, match="tells 26 classes apart, the recipe 10") as refusal:
+    with pytest.raises(WeightsError, match="has 26 classes, the recipe 10") as refusal:
         load(lenet(), file)
     assert "model.classes to 26" in str(refusal.value)
 
@@ -495,7 +500,9 @@ def test_the_sibling_of_other_shapes_is_named(file: Path) -> None:
     """AlexNet in two towers and in one have the same names; three convolutions differ."""
     torch.save(shipped("alexnet")[0].state_dict(), file)
     model, recipe = shipped("alexnet-single-tower")
-    with pytest.raises(WeightsError, match=r"checkpoint of alexnet: 3 of another shape \(conv2"):
+    with pytest.raises(
+        WeightsError, match=r"checkpoint belongs to alexnet: 3 with a different shape \(conv2"
+    ):
         load(model, file, recipe)
 
 
@@ -504,7 +511,7 @@ def test_the_sibling_of_equal_shapes_is_told_by_its_hash(tmp_path: Path) -> None
     own = shared_folder("recipes") / "weights" / read_recipe("lenet5").weights.file
     model = {"definition": "lenet5", "classes": 10, "arguments": {"variant": "other"}}
     other = recipe_from_dict({"name": "other", "model": model}, where=tmp_path / "other.toml")
-    with pytest.raises(WeightsError, match="published for lenet5, another network than other"):
+    with pytest.raises(WeightsError, match="published for lenet5, not for other"):
         find(other, str(own))
     same = {"name": "same", "model": {**model, "arguments": {}}}
     assert find(recipe_from_dict(same, where=tmp_path / "same.toml"), str(own)).digest
@@ -516,7 +523,7 @@ def test_an_unknown_file_that_fits_a_sibling_is_remarked_upon(file: Path) -> Non
     torch.save(shipped("cifar-plain20")[0].state_dict(), file)
     model, recipe = shipped("cifar-resnet20")
     assert load(model, file, recipe) == (
-        "cifar-plain20 has tensors of the same names and shapes: check that these are cifar-resnet20's",
+        "the tensors also fit cifar-plain20: check that they were trained for cifar-resnet20",
     )
 
 
@@ -524,7 +531,7 @@ def test_fine_tuned_classes_do_not_hide_whose_the_tensors_are(file: Path) -> Non
     """Ten classes, and no batch counters, as older checkpoints have none."""
     tuned = models.build("resnet", classes=10, arguments={"depth": 18})
     torch.save(without(tuned.state_dict(), "num_batches_tracked"), file)
-    with pytest.raises(WeightsError, match="tells 10 classes apart, the recipe 1000"):
+    with pytest.raises(WeightsError, match="has 10 classes, the recipe 1000"):
         load(*shipped("resnet18")[:1], file, shipped("resnet18")[1])
     recipe = read_recipe("cifar-resnet20")
     tuned = models.build("cifar_resnet", classes=7, arguments={"depth": 20})
