@@ -144,7 +144,7 @@ def test_zfnet_is_figure_3_and_its_wide_variant(
 @pytest.mark.parametrize(
     ("name", "arguments", "says"),
     [
-        ("alexnet", {"without": ["fc8"]}, "these can: conv3, conv4, fc6, fc7"),
+        ("alexnet", {"without": ["fc8"]}, "choose from: conv3, conv4, fc6, fc7"),
         ("alexnet", {"towers": 3}, "choose one of: 1, 2"),
         ("zfnet", {"widths": [384]}, "model.arguments.widths needs 3 values"),
     ],

@@ -131,9 +131,9 @@ def test_the_graph_has_one_concatenation_a_layer_and_only_batch_norms_that_canno
     ("build", "arguments", "says"),
     [
         (densenet, {"depth": 264}, "121, 161, 169, 201"),
-        (cifar_densenet, {"depth": 41}, "4 more than a multiple of 3"),
-        (cifar_densenet, {"depth": 43, "bottleneck": True}, "4 more than a multiple of 6"),
-        (cifar_densenet, {"depth": 4}, "4 more than a multiple of 3"),
+        (cifar_densenet, {"depth": 41}, "4 plus a multiple of 3"),
+        (cifar_densenet, {"depth": 43, "bottleneck": True}, "4 plus a multiple of 6"),
+        (cifar_densenet, {"depth": 4}, "4 plus a multiple of 3"),
     ],
 )
 def test_a_depth_that_makes_no_network_is_refused(build, arguments, says) -> None:

@@ -68,7 +68,7 @@ def test_tied_parameters_count_once_and_fused_attention_counts() -> None:
 
 
 def test_a_wrong_input_shape_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"does not take an input of shape \[3, 32, 32\]"):
+    with pytest.raises(RecipeError, match=r"does not accept an input of shape \[3, 32, 32\]"):
         layer_rows(meta("vgg", 10), (3, 32, 32))
 
 
@@ -76,7 +76,7 @@ def test_a_wrong_input_shape_is_refused() -> None:
     ("name", "arguments", "says"),
     [
         ("resnet_v1", {}, "did you mean 'resnet'"),
-        ("yolo", {}, "known: alexnet, alexnet_owt"),
+        ("yolo", {}, "choose one of: alexnet, alexnet_owt"),
         ("lenet5", {"widht": 2}, "it takes: none"),
         ("resnet", {"dept": 50}, "did you mean 'depth'"),
         ("resnet", {"depth": [50]}, "model.arguments.depth should be a whole number"),
