@@ -1,4 +1,4 @@
-"""Class names and WordNet ids from text and CSV."""
+"""Class names and WordNet IDs from text and CSV."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_ids_that_would_mislead_are_refused(tmp_path: Path, wnids: tuple[str, ..
 
 
 def test_the_recipes_ids_label_the_pictures_of_an_export(tmp_path: Path) -> None:
-    """Two of ten classes, in folders named by their ids; calibrated with a list whose labels are others'."""
+    """Two of ten classes in folders named by IDs; the calibration list has labels of other classes."""
     pytest.importorskip("torch", reason="exports need PyTorch")
     wnids = [f"n{10 * index:08d}" for index in range(10)]
     rows = "".join(f"{index},{wnid},class {index}\n" for index, wnid in enumerate(wnids))

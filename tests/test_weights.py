@@ -1,4 +1,4 @@
-"""Finding, downloading, reading and drawing weights."""
+"""Finding, downloading, reading and drawing of weights."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ OTHER = CONTENT[::-1]
 
 @dataclasses.dataclass
 class Server:
-    """One file behind HTTP on this machine, with the faults that servers have."""
+    """Serves one file over HTTP on this machine, with faults of real servers."""
 
     content: bytes = CONTENT
     etag: str | None = '"one"'
     honours_range: bool = True
     honours_if_range: bool = True
-    wrong_by: int = 0  # how far from the start that was asked for it sends
+    wrong_by: int = 0  # offset of the response from the requested start
     breaks_after: int | None = None
     says_length: bool = True
     status: int = 200
@@ -200,7 +200,7 @@ def test_a_server_that_says_no_length_is_served_from_the_start(
 def test_a_part_of_a_file_that_was_since_replaced_is_thrown_away(
     recipe: Recipe, server: Server, cached: Path
 ) -> None:
-    """No ETag to tell them apart: the length does, or the server's refusal of the range."""
+    """Without an ETag, the length or the server's refusal of the range shows the change."""
     server.etag, server.content = None, OTHER + OTHER
     server.breaks_after = 1_600_000
     with pytest.raises(Unreachable):
@@ -232,7 +232,7 @@ def test_another_content_is_refused_with_both_hashes(recipe: Recipe, server: Ser
 def test_an_answer_without_the_file_is_explained(
     recipe: Recipe, server: Server, status: int, error: type[CnnxError]
 ) -> None:
-    """302 leads to plain http elsewhere, which is refused like a first address of that kind."""
+    """302 redirects to plain http elsewhere, which is refused like such a URL in the recipe."""
     server.status = status
     with pytest.raises(error, match=f"{status} |over https"):
         find(recipe)
@@ -371,7 +371,7 @@ def test_half_precision_is_widened_and_said(file: Path) -> None:
 
 
 class Evil:
-    """Runs a command in whoever unpickles it."""
+    """Runs a command when unpickled."""
 
     def __init__(self, file: Path) -> None:
         self.command = f"touch '{file}.ran'"
@@ -467,7 +467,7 @@ def test_what_only_training_needs_is_left_out_and_said(file: Path) -> None:
 
 
 def test_names_of_old_are_understood(file: Path) -> None:
-    """torchvision's DenseNet files were written when a dot stood in norm.1."""
+    """torchvision's DenseNet files predate the renaming of norm.1 to norm1."""
     model, recipe = shipped("densenet121")
     old = {re.sub(r"(denselayer\d+\.(norm|conv))(\d)", r"\1.\3", n): t for n, t in model.state_dict().items()}
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
@@ -478,7 +478,7 @@ def test_names_of_old_are_understood(file: Path) -> None:
 
 
 def test_a_background_class_is_cut_off(file: Path) -> None:
-    """Google's Inception files count 1,001 classes, the first of which is none of ImageNet's."""
+    """Google's Inception files have 1,001 classes, the first of which is not an ImageNet class."""
     model, recipe = shipped("inception-v4")
     state = dict(model.state_dict())
     for name in ("last_linear.weight", "last_linear.bias"):
@@ -497,7 +497,7 @@ def test_another_number_of_classes_is_named(file: Path) -> None:
 
 
 def test_the_sibling_of_other_shapes_is_named(file: Path) -> None:
-    """AlexNet in two towers and in one have the same names; three convolutions differ."""
+    """AlexNet with two towers and with one have the same tensor names; three convolutions differ."""
     torch.save(shipped("alexnet")[0].state_dict(), file)
     model, recipe = shipped("alexnet-single-tower")
     with pytest.raises(
@@ -515,7 +515,7 @@ def test_the_sibling_of_equal_shapes_is_told_by_its_hash(tmp_path: Path) -> None
         find(other, str(own))
     same = {"name": "same", "model": {**model, "arguments": {}}}
     assert find(recipe_from_dict(same, where=tmp_path / "same.toml"), str(own)).digest
-    model["definition"] = "net.py:build"  # what a definition of the user's does with them is his affair
+    model["definition"] = "net.py:build"  # user definitions are not checked
     assert find(recipe_from_dict({"name": "mine", "model": model}, where=tmp_path / "m.toml"), str(own)).file
 
 
@@ -528,7 +528,7 @@ def test_an_unknown_file_that_fits_a_sibling_is_remarked_upon(file: Path) -> Non
 
 
 def test_fine_tuned_classes_do_not_hide_whose_the_tensors_are(file: Path) -> None:
-    """Ten classes, and no batch counters, as older checkpoints have none."""
+    """Ten classes and no batch counters, as in old checkpoints."""
     tuned = models.build("resnet", classes=10, arguments={"depth": 18})
     torch.save(without(tuned.state_dict(), "num_batches_tracked"), file)
     with pytest.raises(WeightsError, match="has 10 classes, the recipe 1000"):
@@ -541,7 +541,7 @@ def test_fine_tuned_classes_do_not_hide_whose_the_tensors_are(file: Path) -> Non
 
 
 def test_batch_counters_may_be_absent(file: Path) -> None:
-    """Checkpoints before PyTorch 0.4.1 have none."""
+    """Checkpoints before PyTorch 0.4.1 have no batch counters."""
     state = nn.BatchNorm2d(3).state_dict()
     torch.save(without(state, "num_batches_tracked"), file)
     assert load(nn.BatchNorm2d(3), file) == ()
@@ -578,7 +578,7 @@ def test_a_stand_in_is_the_same_every_time_and_keeps_the_scale(tmp_path: Path) -
     weight, bias = first.get_parameter("fc1.weight"), first.get_parameter("fc1.bias")
     assert weight.std().item() == pytest.approx((2 / 400) ** 0.5, rel=0.02)
     assert 0 < bias.min() == bias.max() < 0.01
-    # Golden: another version of NumPy or another processor must not draw others.
+    # Golden values: other versions of NumPy and other CPUs must draw the same.
     assert weight[0, :3].tolist() == pytest.approx([0.0356326, 0.1076799, -0.0328449], rel=1e-5)
 
 
@@ -592,15 +592,17 @@ def test_batch_norm_takes_its_statistics_from_the_pictures(tmp_path: Path) -> No
     draw(model, make_recipe(tmp_path), [pictures])
     assert not any(module.training for module in model.modules())
     for depth in (2, 6):
-        normed = model[:depth](torch.from_numpy(pictures)) - 1  # an activation reads them: shifts of 1
-        # Evaluation divides by the unbiased variance, the pass that gathered it by the biased one.
+        normed = (
+            model[:depth](torch.from_numpy(pictures)) - 1
+        )  # shifts of 1, because an activation reads them
+        # Evaluation uses the unbiased variance, the pass that computed it the biased one.
         assert normed.mean((0, 2, 3)).abs().max().item() < 1e-3
         assert normed.var((0, 2, 3)).sub(1).abs().max().item() < 1e-2
     assert {module.momentum for module in model if isinstance(module, nn.BatchNorm2d)} == {0.1}
 
 
 def test_a_stand_in_a_hundred_layers_deep_is_not_chaotic(tmp_path: Path) -> None:
-    """Without shifts before the ReLUs, FP32 would be a tenth off FP64 here."""
+    """Without shifts before the ReLUs, FP32 would differ from FP64 by a tenth here."""
     layers = [
         nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()) for _ in range(100)
     ]

@@ -43,7 +43,7 @@ def written(images: ImageSet, folder: Path, **more: Any) -> Crops:
 
 @pytest.fixture
 def twenty(tmp_path: Path) -> Path:
-    """Twenty good pictures, labelled."""
+    """Twenty valid images with labels."""
     root = tmp_path / "set"
     for index in range(20):
         picture(root / f"{index:02d}.png")
@@ -52,7 +52,7 @@ def twenty(tmp_path: Path) -> Path:
 
 
 def break_(path: Path, how: str) -> None:
-    """Damage one file, in a way seen in the field."""
+    """Damage one file in a way that occurs in practice."""
     if how == "truncated":
         picture(path.with_suffix(".jpg"), size=(64, 64))
         content = path.with_suffix(".jpg").read_bytes()
@@ -64,7 +64,7 @@ def break_(path: Path, how: str) -> None:
         path.write_bytes(b"")
     elif how == "oversized":
         Image.new("1", (8000, 6251)).save(path)
-    elif how == "bomb":  # only the header says so: decoding it would take 30 GB
+    elif how == "bomb":  # declared only in the header: decoding would take 30 GB
         header = b"P5\n100000 100000\n255\n"
         path.write_bytes(header)
     elif how == "thread":
@@ -188,9 +188,7 @@ def test_two_bad_pictures_are_forgiven_and_one_in_ten(
     if passes:
         assert len(written(images, tmp_path / "out", count=count).skipped) == bad
     else:
-        with pytest.raises(
-            ImageError, match=rf"{bad} of \d+ images cannot be used: 0.png cannot be decoded"
-        ):
+        with pytest.raises(ImageError, match=rf"{bad} of \d+ images cannot be used: 0.png cannot be decoded"):
             written(images, tmp_path / "out", count=count)
 
 
@@ -223,7 +221,7 @@ def test_crops_follow_torchvisions_rule(
     color: Any,
     interpolation: Any,
 ) -> None:
-    """Against the formulas of torchvision.transforms.functional, written with other means."""
+    """Compare with an independent implementation of the formulas in torchvision.transforms.functional."""
     folder = tmp_path_factory.mktemp("crops")
     source = picture(folder / "a.png", size=(width, height))
     preprocessing = Preprocessing(color=color, resize=24, interpolation=interpolation)
@@ -242,7 +240,7 @@ def test_crops_follow_torchvisions_rule(
         full = file.convert({"rgb": "RGB", "gray": "L"}[color])
     pixels = np.asarray(full.resize(size, getattr(Image.Resampling, interpolation.upper())))
 
-    def start(length: int, wanted: int) -> int:  # the half, exact ties to the even neighbour
+    def start(length: int, wanted: int) -> int:  # rounds halves, exact ties to the even neighbour
         half, odd = divmod(length - wanted, 2)
         return half + (half % 2 if odd else 0)
 
@@ -286,7 +284,7 @@ def test_the_fingerprint_covers_labels_count_and_what_is_left_out(twenty: Path) 
     images = opened(twenty)
     before = fingerprint(images, count=5)
     first = images[0].digest()
-    for count in (5, 1000):  # all pictures are read either way: what is left out is not the window alone
+    for count in (5, 1000):  # all images are read in both cases: excluded ones are outside the window too
         assert fingerprint(images, count=count, exclude=frozenset({first})) != fingerprint(
             images, count=count
         )
@@ -296,7 +294,7 @@ def test_the_fingerprint_covers_labels_count_and_what_is_left_out(twenty: Path) 
 
 
 def test_all_that_was_tried_lies_under_the_fingerprint(twenty: Path, tmp_path: Path) -> None:
-    """Skipped and excluded pictures move the window; a change at its far end must still be seen."""
+    """Skipped and excluded images move the window; a change at its end must still change the fingerprint."""
     images = opened(twenty)
     exclude = frozenset(images[index].digest() for index in (0, 3, 4))
     for index in (1, 6):
@@ -309,7 +307,7 @@ def test_all_that_was_tried_lies_under_the_fingerprint(twenty: Path, tmp_path: P
 
 @dataclass(frozen=True)
 class Watched:
-    """An item that remembers having been decoded."""
+    """An item that records that it was decoded."""
 
     item: ImageItem
     decoded: list[str]
@@ -343,7 +341,7 @@ def test_what_cannot_be_written_says_so(twenty: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_an_error_not_a_crash(twenty: Path, tmp_path: Path) -> None:
-    """/dev/full answers every write with ENOSPC."""
+    """/dev/full fails every write with ENOSPC."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "crops.npy").symlink_to("/dev/full")
     with pytest.raises(WriteFailed, match="the disk is full") as caught:
@@ -383,7 +381,7 @@ def test_names_that_are_no_utf8_are_kept_escaped(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_count(tmp_path: Path) -> None:
-    """2,000 crops of 224 x 224 are 301 MB; the process that writes them stays far below."""
+    """2,000 crops of 224 x 224 are 301 MB; the process that writes them uses far less memory."""
     picture(tmp_path / "set" / "a.png", size=(230, 230))
     program = """
 import pathlib, resource, sys

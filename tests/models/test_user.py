@@ -1,4 +1,4 @@
-"""Networks from a Python file beside the recipe."""
+"""Networks from a Python file next to the recipe."""
 
 from __future__ import annotations
 
