@@ -77,7 +77,7 @@ def test_a_wrong_input_shape_is_refused() -> None:
     [
         ("resnet_v1", {}, "did you mean 'resnet'"),
         ("yolo", {}, "choose one of: alexnet, alexnet_owt"),
-        ("lenet5", {"widht": 2}, "it takes: none"),
+        ("lenet5", {"widht": 2}, "remove model.arguments"),
         ("resnet", {"dept": 50}, "did you mean 'depth'"),
         ("resnet", {"depth": [50]}, "model.arguments.depth should be a whole number"),
         ("cifar_resnet", {"depth": "20"}, "model.arguments.depth should be a whole number"),

@@ -104,7 +104,10 @@ def _checked(definition: Callable[..., Any], name: str, arguments: Mapping[str, 
     for argument in arguments:
         if argument not in known:
             near = difflib.get_close_matches(argument, known, n=1, cutoff=0.5)
-            mend = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(known) or 'none'}"
+            takes = (
+                f"{name} takes: {', '.join(known)}" if known else f"remove model.arguments: {name} takes none"
+            )
+            mend = f"did you mean {near[0]!r}?" if near else takes
             raise RecipeError(f"{name} has no argument {argument!r}", where="model.arguments", mend=mend)
     return {
         argument: from_plain(

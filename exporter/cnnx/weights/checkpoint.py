@@ -21,11 +21,7 @@ from cnnx.errors import WeightsError
 from cnnx.recipe import Recipe
 from cnnx.weights.fit import adapted, compare, listed, word
 
-_WRAPPERS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-)  # keys that contain the tensors in training checkpoints
+_WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys of the tensors in training checkpoints
 _PREFIXES = ("module.", "_orig_mod.")  # added to every name by DataParallel and by torch.compile
 _RESAVE = "save it again in its training code: torch.save(model.state_dict(), 'weights.pth')"
 
