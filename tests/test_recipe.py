@@ -156,7 +156,7 @@ def test_an_unknown_name_names_the_nearest_or_the_list(name, said):
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 @pytest.mark.parametrize("key", ["top1_agreement", "top1_in_top5", "top5_agreement", "accuracy_ratio"])
 def test_each_threshold_moves_only_with_a_reason(precision, key):
-    """They guard the verdict."""
+    """Thresholds guard the verdict."""
     data = parse_recipe(MINIMAL, where=WHERE).as_dict()
     data["acceptance"][precision][key] = 0.5
     with pytest.raises(RecipeError, match="need a reason"):
@@ -166,7 +166,7 @@ def test_each_threshold_moves_only_with_a_reason(precision, key):
 
 
 def places(data, above=()):
-    """Every key of a recipe's plain data, as the way to it."""
+    """Return the path to every key of a recipe's plain data."""
     for key, value in data.items():
         yield (*above, key)
         if isinstance(value, dict):
@@ -182,7 +182,7 @@ ANYTHING = st.recursive(
 
 @given(st.sampled_from(list(places(read_recipe("lenet5").as_dict()))), ANYTHING)
 def test_whatever_stands_at_a_key_is_taken_or_refused(place, value):
-    """A table for a list, a number beyond every float, nothing at all: never another kind of error."""
+    """Any wrong value (a table for a list, a number beyond every float, nothing) raises only RecipeError."""
     data = json.loads(json.dumps(read_recipe("lenet5").as_dict()))
     table = data
     for key in place[:-1]:

@@ -1,4 +1,4 @@
-"""Where recipes/ and calibration/ lie: in the checkout while there is one, else inside the wheel."""
+"""Path of the recipes/ and calibration/ folders, in a checkout or inside the installed wheel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def shared_folder(name: Literal["recipes", "calibration"]) -> Path:
-    """The live folder of a checkout (so that an edited recipe counts at once) or the wheel's copy."""
+    """Return the folder of the checkout, so that edits take effect at once, or the wheel's copy."""
     checkout = _PACKAGE.parent.parent
     if _PACKAGE.parent.name == "exporter" and (checkout / "pyproject.toml").is_file():
         return checkout / name

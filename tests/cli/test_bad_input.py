@@ -106,16 +106,22 @@ class TestCheckpoints:
         net = models.build("lenet5", classes=26, arguments={})
         torch.save(net.state_dict(), tmp_path / "letters.pth")
         said = refused(3, "lenet5", "--weights", tmp_path / "letters.pth")
-        assert "tells 26 classes apart, the recipe 10" in said and "model.classes to 26" in said
+        assert "has 26 classes, the recipe 10" in said and "model.classes to 26" in said
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("[1, 32, 32]", "[1, 28, 28]"), ["does not take an input of shape [1, 28, 28]", "input.shape"]),
-        (('"lenet5", classes = 10', '"lenet5_1998", classes = 26'), ["ten digits apart, not 26 classes"]),
+        (("[1, 32, 32]", "[1, 28, 28]"), ["does not accept an input of shape [1, 28, 28]", "input.shape"]),
+        (
+            ('"lenet5", classes = 10', '"lenet5_1998", classes = 26'),
+            ["invalid number of classes 26", "lenet5"],
+        ),
         (("classes = 10", "classes = 10, parameters = 61_707"), ["61,706 parameters", "states 61,707"]),
-        (("classes = 10", "classes = 10, arguments = { depth = 5 }"), ["model.arguments", "no 'depth'"]),
+        (
+            ("classes = 10", "classes = 10, arguments = { depth = 5 }"),
+            ["model.arguments", "no argument 'depth'"],
+        ),
         (('definition = "lenet5"', 'definition = "resnet", arguments = { depth = 51 }'), ["18, 34, 50, 101"]),
     ],
     ids=["input size", "classes", "counts", "argument", "depth"],

@@ -61,7 +61,7 @@ def test_list_names_every_recipe_with_its_published_figures(shown):
         "417 k",
         "99.50",
         "",
-        "digits, whole pictures",
+        "digits, whole images",
         "ships",
     ]
     figures = ["133 M", "7.61 G", "69.02", "88.63", "centre crop", "download"]

@@ -1,4 +1,4 @@
-"""Class names and WordNet ids from text and CSV."""
+"""Class names and WordNet IDs from text and CSV."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_the_shipped_labels_are_in_the_order_of_published_checkpoints() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("two.txt", b"a\nb\n", "2 labels for 3 classes"),
-        ("hole.txt", b"a\n\nc\n", "class 1 has an empty name"),
+        ("two.txt", b"a\nb\n", "2 names for 3 classes"),
+        ("hole.txt", b"a\n\nc\n", "the name of class 1 is empty"),
         ("latin.txt", b"a\nb\n\xff\n", "UTF-8"),
         ("head.csv", b"0,a\n1,b\n2,c\n", "no column 'name'"),
         ("order.csv", b"index,name\n0,a\n2,b\n1,c\n", "row 1 has index 2"),
@@ -56,9 +56,9 @@ def test_csv_names_may_hold_commas_and_text_may_end_in_blank_lines(tmp_path: Pat
 @pytest.mark.parametrize(
     ("wnids", "says"),
     [
-        (("n00000001", "n00000002", "n2"), "class 2 has no WordNet id, but 'n2'"),
-        (("n00000001", "", "n00000002"), "class 1 has no WordNet id, but ''"),
-        (("n00000001", "n00000002", "n00000001"), "classes 0 and 2 have the same WordNet id n00000001"),
+        (("n00000001", "n00000002", "n2"), "invalid WordNet ID 'n2' for class 2"),
+        (("n00000001", "", "n00000002"), "invalid WordNet ID '' for class 1"),
+        (("n00000001", "n00000002", "n00000001"), "classes 0 and 2 have the same WordNet ID n00000001"),
     ],
 )
 def test_ids_that_would_mislead_are_refused(tmp_path: Path, wnids: tuple[str, ...], says: str) -> None:
@@ -72,7 +72,7 @@ def test_ids_that_would_mislead_are_refused(tmp_path: Path, wnids: tuple[str, ..
 
 
 def test_the_recipes_ids_label_the_pictures_of_an_export(tmp_path: Path) -> None:
-    """Two of ten classes, in folders named by their ids; calibrated with a list whose labels are others'."""
+    """Two of ten classes in folders named by IDs; the calibration list has labels of other classes."""
     pytest.importorskip("torch", reason="exports need PyTorch")
     wnids = [f"n{10 * index:08d}" for index in range(10)]
     rows = "".join(f"{index},{wnid},class {index}\n" for index, wnid in enumerate(wnids))

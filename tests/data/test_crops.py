@@ -42,7 +42,7 @@ def written(images: ImageSet, folder: Path, **more: Any) -> Crops:
 
 @pytest.fixture
 def twenty(tmp_path: Path) -> Path:
-    """Twenty good pictures, labelled."""
+    """Twenty valid images with labels."""
     root = tmp_path / "set"
     for index in range(20):
         picture(root / f"{index:02d}.png")
@@ -51,7 +51,7 @@ def twenty(tmp_path: Path) -> Path:
 
 
 def break_(path: Path, how: str) -> None:
-    """Damage one file, in a way seen in the field."""
+    """Damage one file in a way that occurs in practice."""
     if how == "truncated":
         picture(path.with_suffix(".jpg"), size=(64, 64))
         content = path.with_suffix(".jpg").read_bytes()
@@ -63,7 +63,7 @@ def break_(path: Path, how: str) -> None:
         path.write_bytes(b"")
     elif how == "oversized":
         Image.new("1", (8000, 6251)).save(path)
-    elif how == "bomb":  # only the header says so: decoding it would take 30 GB
+    elif how == "bomb":  # declared only in the header: decoding would take 30 GB
         header = b"P5\n100000 100000\n255\n"
         path.write_bytes(header)
     elif how == "thread":
@@ -76,8 +76,8 @@ def break_(path: Path, how: str) -> None:
 
 REASONS = {
     "truncated": "truncated",
-    "text": "no picture",
-    "empty": "no picture",
+    "text": "not an image format",
+    "empty": "not an image format",
     "oversized": "8000 x 6251 pixels",
     "bomb": "50,000,000 pixels",
     "thread": "when resized",
@@ -103,7 +103,7 @@ def test_labels_that_miss_a_picture_are_not_used_and_that_is_said(twenty: Path, 
     lines = (twenty / "labels.csv").read_text().splitlines()
     (twenty / "labels.csv").write_text("\n".join(lines[:-1]))
     crops = written(opened(twenty), tmp_path / "out")
-    assert crops.labels is None and crops.note == "1 of 20 pictures have no label: labels unused"
+    assert crops.labels is None and crops.note == "1 of 20 images have no label: labels unused"
 
 
 def test_a_file_that_vanished_is_skipped(twenty: Path, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_pictures_of_another_set_are_left_out_and_counted(twenty: Path, tmp_path
     assert not set(calibration.digests) & set(validation.digests)
     assert (len(validation), validation.excluded, validation.skipped) == (12, 8, ())
     everything = frozenset(calibration.digests + validation.digests)
-    with pytest.raises(ImageError, match="no picture is left: another set holds all 20") as caught:
+    with pytest.raises(ImageError, match="no image is left: another set contains all 20") as caught:
         written(opened(twenty), tmp_path / "none", exclude=everything)
     assert caught.value.mend
 
@@ -187,22 +187,20 @@ def test_two_bad_pictures_are_forgiven_and_one_in_ten(
     if passes:
         assert len(written(images, tmp_path / "out", count=count).skipped) == bad
     else:
-        with pytest.raises(
-            ImageError, match=rf"{bad} of \d+ pictures cannot be used: 0.png cannot be decoded"
-        ):
+        with pytest.raises(ImageError, match=rf"{bad} of \d+ images cannot be used: 0.png cannot be decoded"):
             written(images, tmp_path / "out", count=count)
 
 
 def test_a_set_of_rubbish_is_given_up_early(tmp_path: Path) -> None:
     for index in range(60):
         (tmp_path / f"{index}.jpg").write_text("rubbish")
-    with pytest.raises(ImageError, match="3 of 3 pictures cannot be used"):
+    with pytest.raises(ImageError, match="3 of 3 images cannot be used"):
         written(opened(tmp_path), tmp_path / "out", count=10)
 
 
 def test_one_picture_that_is_no_picture_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("rubbish")
-    with pytest.raises(ImageError, match=r"1 of 1 pictures cannot be used: a\.jpg"):
+    with pytest.raises(ImageError, match=r"1 of 1 images cannot be used: a\.jpg"):
         written(opened(tmp_path), tmp_path / "out")
 
 
@@ -222,7 +220,7 @@ def test_crops_follow_torchvisions_rule(
     color: Any,
     interpolation: Any,
 ) -> None:
-    """Against the formulas of torchvision.transforms.functional, written with other means."""
+    """Compare with an independent implementation of the formulas in torchvision.transforms.functional."""
     folder = tmp_path_factory.mktemp("crops")
     source = picture(folder / "a.png", size=(width, height))
     preprocessing = Preprocessing(color=color, resize=24, interpolation=interpolation)
@@ -241,7 +239,7 @@ def test_crops_follow_torchvisions_rule(
         full = file.convert({"rgb": "RGB", "gray": "L"}[color])
     pixels = np.asarray(full.resize(size, getattr(Image.Resampling, interpolation.upper())))
 
-    def start(length: int, wanted: int) -> int:  # the half, exact ties to the even neighbour
+    def start(length: int, wanted: int) -> int:  # rounds halves, exact ties to the even neighbour
         half, odd = divmod(length - wanted, 2)
         return half + (half % 2 if odd else 0)
 
@@ -285,7 +283,7 @@ def test_the_fingerprint_covers_labels_count_and_what_is_left_out(twenty: Path) 
     images = opened(twenty)
     before = fingerprint(images, count=5)
     first = images[0].digest()
-    for count in (5, 1000):  # all pictures are read either way: what is left out is not the window alone
+    for count in (5, 1000):  # all images are read in both cases: excluded ones are outside the window too
         assert fingerprint(images, count=count, exclude=frozenset({first})) != fingerprint(
             images, count=count
         )
@@ -295,7 +293,7 @@ def test_the_fingerprint_covers_labels_count_and_what_is_left_out(twenty: Path) 
 
 
 def test_all_that_was_tried_lies_under_the_fingerprint(twenty: Path, tmp_path: Path) -> None:
-    """Skipped and excluded pictures move the window; a change at its far end must still be seen."""
+    """Skipped and excluded images move the window; a change at its end must still change the fingerprint."""
     images = opened(twenty)
     exclude = frozenset(images[index].digest() for index in (0, 3, 4))
     for index in (1, 6):
@@ -308,7 +306,7 @@ def test_all_that_was_tried_lies_under_the_fingerprint(twenty: Path, tmp_path: P
 
 @dataclass(frozen=True)
 class Watched:
-    """An item that remembers having been decoded."""
+    """An item that records that it was decoded."""
 
     item: ImageItem
     decoded: list[str]
@@ -342,7 +340,7 @@ def test_what_cannot_be_written_says_so(twenty: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_an_error_not_a_crash(twenty: Path, tmp_path: Path) -> None:
-    """/dev/full answers every write with ENOSPC."""
+    """/dev/full fails every write with ENOSPC."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "crops.npy").symlink_to("/dev/full")
     with pytest.raises(WriteFailed, match="the disk is full") as caught:
@@ -370,7 +368,7 @@ def damages() -> Iterator[tuple[str, Any]]:
 def test_damaged_crops_are_refused(twenty: Path, tmp_path: Path, damage: Any) -> None:
     written(opened(twenty), tmp_path / "out")
     damage(tmp_path / "out")
-    with pytest.raises(ImageError, match="no set of crops") as caught:
+    with pytest.raises(ImageError, match="stored crops cannot be read") as caught:
         Crops.open(tmp_path / "out")
     assert caught.value.mend
 
@@ -382,7 +380,7 @@ def test_names_that_are_no_utf8_are_kept_escaped(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_count(tmp_path: Path) -> None:
-    """2,000 crops of 224 x 224 are 301 MB; the process that writes them stays far below."""
+    """2,000 crops of 224 x 224 are 301 MB; the process that writes them uses far less memory."""
     picture(tmp_path / "set" / "a.png", size=(230, 230))
     program = """
 import pathlib, resource, sys

@@ -1,4 +1,4 @@
-"""Crops and normalisation against pixels and values stored once: golden/README.md says how."""
+"""Crops and normalization compared with stored pixels and values; see golden/README.md."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cnnx.recipe import Preprocessing
 
 GOLDEN = Path(__file__).parent / "golden"
 
-# Picture, rule, size after the resize, corner of the crop. Where a tie or a fraction is at stake:
+# Image, rule, size after the resize, corner of the crop. Cases with a tie or a fraction:
 # portrait at 256: 256 * 481 / 333 = 369.77 high, (369 - 224) / 2 = 72.5 from the top
 # landscape at 256: (341 - 224) / 2 = 58.5 from the left
 # portrait at 232: (335 - 224) / 2 = 55.5 from the top, where the even neighbour is above
@@ -36,7 +36,7 @@ CASES = [
 cases = pytest.mark.parametrize(
     ("name", "rule", "size", "corner"), CASES, ids=[f"{name}-{rule}" for name, rule, *_ in CASES]
 )
-# What Pillow says of palette.png: its transparency is lost. torchvision loses it as well.
+# Pillow warns that the transparency of palette.png is lost. torchvision drops it as well.
 pytestmark = pytest.mark.filterwarnings("ignore:Palette images with Transparency")
 
 
@@ -47,8 +47,10 @@ def stored(name: str, rule: str) -> NDArray[np.uint8]:
 
 @cases
 def test_crops_equal_the_stored_ones(name: str, rule: str, size: object, corner: object) -> None:
-    """To the last bit: Pillow resamples 8-bit pixels in integers, with weights rounded from the same
-    doubles on every machine."""
+    """Crops are equal to the last bit.
+
+    Pillow resamples 8-bit pixels in integers, with weights rounded from the same doubles on every machine.
+    """
     interpolation, resize, side = rule.split("-")
     preprocessing = Preprocessing(interpolation=interpolation, resize=int(resize))  # type: ignore[arg-type]
     made = crop(ImageFile(name, GOLDEN / f"{name}.png").load(), preprocessing, (3, int(side), int(side)))
@@ -59,7 +61,7 @@ def test_crops_equal_the_stored_ones(name: str, rule: str, size: object, corner:
 def test_the_stored_crops_tell_every_rounding_apart(
     name: str, rule: str, size: tuple[int, int], corner: tuple[int, int]
 ) -> None:
-    """They hold this size and corner, and no other within a pixel; so no other would pass above."""
+    """The stored crops match only this size and corner, so a deviation of one pixel would fail above."""
     interpolation, _, side = rule.split("-")
     with Image.open(GOLDEN / f"{name}.png") as file:
         picture = file.convert("RGB")

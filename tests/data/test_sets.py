@@ -24,7 +24,7 @@ def opened(spec: str | Path, **more: object) -> ImageSet:
 
 
 def refused(spec: str | Path, says: str, **more: object) -> None:
-    """The set is refused, in these words, with a place and a remedy."""
+    """The set is refused with this message, a location and a hint."""
     with pytest.raises(ImageError, match=says) as caught:
         opened(spec, **more)
     assert caught.value.where
@@ -38,7 +38,7 @@ def imagenet() -> tuple[str, ...]:
 
 
 def touched(root: Path, *names: str) -> Path:
-    """Empty files: a set is opened without decoding any."""
+    """Create empty files: opening a set decodes none."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
@@ -56,7 +56,7 @@ def classes_folder(root: Path) -> Path:
     (root / "eel").mkdir()
     (root / ".thumbnails").mkdir()
     picture(root / ".thumbnails" / "0.png")
-    (root / "notes.txt").write_text("not a picture")
+    (root / "notes.txt").write_text("not an image")
     return root
 
 
@@ -79,7 +79,7 @@ def test_class_folders_of_another_number_of_classes_give_no_labels_and_say_so(tm
 
 
 def test_a_few_of_imagenets_class_folders_are_labelled_by_their_ids(tmp_path: Path) -> None:
-    """By position they would be 0 to 3: tench, sea snake, golden retriever, toilet tissue."""
+    """By position, labels would be 0 to 3, not tench, sea snake, golden retriever and toilet tissue."""
     root = touched(
         tmp_path,
         "n15075141/a.JPEG",
@@ -87,7 +87,7 @@ def test_a_few_of_imagenets_class_folders_are_labelled_by_their_ids(tmp_path: Pa
         "n02099601/a.JPEG",
         "n02099601/more/b.JPEG",
         "n01751748/a.JPEG",
-        "n02084071/notes.txt",  # a dog of no class, and without pictures of no account
+        "n02084071/notes.txt",  # not a class of the network; ignored, because it has no images
     )
     images = opened(root, classes=1000, class_ids=imagenet())
     assert labels_of(images) == {
@@ -116,17 +116,17 @@ def test_class_folders_of_which_some_are_no_ids_are_refused_by_name(tmp_path: Pa
 
 
 def test_a_thousand_class_folders_with_other_names_are_no_guess(tmp_path: Path) -> None:
-    """Sorted names are not sorted ids: a cougar would become a lacewing. A network without ids sorts them."""
+    """Sorted names are not sorted IDs: a cougar would become a lacewing. Without IDs, names are sorted."""
     names = sorted(hashlib.sha256(str(index).encode()).hexdigest()[:9] + "x" for index in range(1000))
     root = touched(tmp_path, *(f"{name}/a.png" for name in names))
     images = opened(root, classes=1000, class_ids=imagenet())
-    assert {item.label for item in images} == {None} and "neither by WordNet ids" in images.note
+    assert {item.label for item in images} == {None} and "neither by WordNet IDs" in images.note
     images = opened(root, classes=1000)
     assert labels_of(images) == {f"{name}/a.png": index for index, name in enumerate(names)}
 
 
 def test_class_folders_one_level_deeper_are_pointed_at(tmp_path: Path) -> None:
-    """ImageNet's root has train/ and val/: not two classes, and not one set."""
+    """ImageNet's root has train/ and val/, which are neither two classes nor one set."""
     first, second = imagenet()[:2]
     root = touched(tmp_path, f"train/{first}/a.png", f"val/{second}/b.png")
     with pytest.raises(ImageError, match="one level deeper, in train/") as refusal:
@@ -136,7 +136,7 @@ def test_class_folders_one_level_deeper_are_pointed_at(tmp_path: Path) -> None:
 
 
 def test_as_many_ids_of_other_classes_give_no_labels(tmp_path: Path) -> None:
-    """Ten breeds of dogs are not the ten things that a network knows."""
+    """Ten breeds of dogs are not the ten classes of the network."""
     root = touched(tmp_path, *(f"{wnid}/a.png" for wnid in imagenet()[151:161]))
     images = opened(root, classes=10, class_ids=imagenet()[:10])
     assert {item.label for item in images} == {None}
@@ -146,14 +146,14 @@ def test_as_many_ids_of_other_classes_give_no_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "ids", "labels"),
     [
-        # ImageNetV2's folders, and what torchvision's ImageFolder would take them for: "10" is its third.
+        # ImageNetV2's folders; in torchvision's ImageFolder, "10" would be the third class.
         ([str(index) for index in range(12)], True, list(range(12))),
         ([str(index) for index in range(12)], False, None),
-        # Counted from 1, perhaps in the order of ILSVRC's devkit.
+        # Numbered from 1, possibly in the order of ILSVRC's devkit.
         ([str(index) for index in range(1, 13)], True, None),
-        # A few of them: two folders "0" and "1" hold cats and dogs as likely as tench and goldfish.
+        # Only a few: folders "0" and "1" may be cats and dogs rather than tench and goldfish.
         (["0", "1"], True, None),
-        # Where sorting and counting agree there is one reading.
+        # Unambiguous, because numeric and text order agree.
         ([f"{index:02d}" for index in range(12)], True, list(range(12))),
         ([f"{index:02d}" for index in range(12)], False, list(range(12))),
         ([f"{index:02d}" for index in range(1, 13)], False, list(range(12))),
@@ -217,11 +217,11 @@ def test_a_label_may_be_a_wordnet_id(tmp_path: Path, name: str, separator: str) 
 @pytest.mark.parametrize(
     ("text", "ids", "says"),
     [
-        ("a.png n02084071\n", True, "a.png is labelled n02084071; .* are others"),
-        ("a.png n01440764\n", False, "a.png is labelled n01440764; .* are not known"),
-        # The devkit's numbers, pasted beside the names: with 50,000 pictures one of them is 1000.
+        ("a.png n02084071\n", True, "label n02084071 of a.png: not a WordNet ID of this network"),
+        ("a.png n01440764\n", False, "label n01440764 of a.png: .* are not known"),
+        # The devkit's numbers next to the names: among 50,000 images, one of them is 1000.
         ("a.png 490\na.png 1000\n", True, "label 1000 of a.png is out of range"),
-        ("490\r\n361\r\n490\r\n1000\r\n", True, "devkit's own order"),
+        ("490\r\n361\r\n490\r\n1000\r\n", True, "devkit's order of classes"),
     ],
 )
 def test_labels_of_another_order_are_refused(tmp_path: Path, text: str, ids: bool, says: str) -> None:
@@ -258,7 +258,7 @@ def test_calibration_reads_no_labels_so_that_none_can_disturb_it(tmp_path: Path)
         assert images.class_names is None
     assert [item.id for item in opened(tmp_path / "flat" / "list", **known)] == ["a.png", "b.png"]
     for spec in (tmp_path / "flat", tmp_path / "flat" / "list"):
-        with pytest.raises(UsageError, match="takes no labels"):
+        with pytest.raises(UsageError, match="does not take labels"):
             opened(spec, labels=tmp_path / "flat" / "labels.csv", **known)
 
 
@@ -300,7 +300,7 @@ LABELS = st.one_of(st.none(), st.integers(0, 999).map(str), st.sampled_from(imag
 def test_a_list_is_read_as_it_was_written(
     rows: dict[str, str | None], separator: str, ending: str, mark: str, absolute: bool
 ) -> None:
-    """With Unix and Windows line ends, a byte order mark, blanks and commas in names, absolute names."""
+    """Lists with both line ends, a byte order mark, blanks and commas in names, and absolute paths."""
     with tempfile.TemporaryDirectory() as folder:
         root = touched(Path(folder), *rows)
         written = {f"{root}/{name}" if absolute else name: label for name, label in rows.items()}
@@ -313,7 +313,7 @@ def test_a_list_is_read_as_it_was_written(
 
 
 def test_absolute_names_may_go_by_way_of_a_link(tmp_path: Path) -> None:
-    """As `find $PWD` writes them in a shell that came through one."""
+    """Such names are written by `find $PWD` in a shell below a symbolic link."""
     touched(tmp_path / "real", "sub/a.png", "b.png")
     (tmp_path / "link").symlink_to("real")
     for folder, other in (("real", "link"), ("link", "real")):
@@ -337,10 +337,10 @@ def test_a_list_may_not_leave_its_folder(tmp_path: Path, line: str) -> None:
     [
         ("a.png 3\n", "out of range"),
         ("a.png -1\n", "out of range"),
-        ("a.png cat\n", "no label index after"),
+        ("a.png cat\n", "no label after"),
         ("a.png 1\na.png 2\n", "labelled twice"),
         ("a.png 1\nb.png 1\nc.png 1\nd.png 0\ne.png 0\n", "not in the set: b.png, c.png, d.png and 1 more"),
-        (b"a.png 1\xff\xfe\n", "no UTF-8 text"),
+        (b"a.png 1\xff\xfe\n", "not UTF-8 text"),
     ],
 )
 def test_bad_labels_are_refused(tmp_path: Path, text: str | bytes, says: str) -> None:
@@ -353,11 +353,11 @@ def test_bad_labels_are_refused(tmp_path: Path, text: str | bytes, says: str) ->
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "names no pictures"),
+        ("", "the list is empty"),
         ("a.png\nabsent.png\n", "absent.png"),
         ("a.png\n./a.png\n", "listed twice"),
         ("x" * 5000 + "\n", "not in the set"),
-        ("a.png\0\n", "no list of file names"),
+        ("a.png\0\n", "not a list of file names"),
         ("a.png 99999999999999999999\n", "not in the set"),
     ],
 )
@@ -371,15 +371,15 @@ def test_labels_in_and_beside_a_list_contradict_each_other(tmp_path: Path) -> No
     picture(tmp_path / "a.png")
     (tmp_path / "list").write_text("a.png 1\n")
     (tmp_path / "labels").write_text("a.png 2\n")
-    refused(tmp_path / "list", "given twice", labels=tmp_path / "labels")
+    refused(tmp_path / "list", "both in the list and in a label file", labels=tmp_path / "labels")
 
 
 def test_what_is_no_set_is_refused(tmp_path: Path) -> None:
-    refused(tmp_path, "holds no pictures")
+    refused(tmp_path, "contains no images")
     refused(tmp_path / "absent", "no folder, list or built-in set")
     refused("", "no folder, list or built-in set")
     refused("x" * 5000, "no folder, list or built-in set")
-    refused(picture(tmp_path / "one.png"), "one picture, not a set")
+    refused(picture(tmp_path / "one.png"), "a single image, not a set")
     (tmp_path / "sub").mkdir()
     assert len(opened(tmp_path)) == 1
     picture(tmp_path / "sub" / "two.png")
@@ -393,7 +393,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         opened("digit")
     assert "did you mean 'digits'" in str(caught.value)
     assert all(name in str(caught.value) for name in BUILT_IN)
-    with pytest.raises(UsageError, match="takes no labels"):
+    with pytest.raises(UsageError, match="does not take labels"):
         opened("digits", labels=Path("x"))
 
 
@@ -446,7 +446,7 @@ def test_digits_are_made_again_byte_for_byte(tmp_path: Path) -> None:
 def test_labels_of_other_classes_are_not_used(spec: str) -> None:
     images = open_images(spec, size=32, color="rgb", split="validation", classes=1000)
     assert {item.label for item in images.items[:20]} == {None} and images.class_names is None
-    assert "not this network's 1000" in images.note
+    assert "the network 1000" in images.note
     own = open_images(spec, size=32, color="rgb", split="validation")
     assert images[3].id == own[3].id and images[3].digest() == own[3].digest() and own[3].label is not None
     assert images[3].load().tobytes() == own[3].load().tobytes()

@@ -1,4 +1,4 @@
-"""Small picture files for the tests of this folder."""
+"""Small image files for the tests in this folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def picture(path: Path, *, size: tuple[int, int] = (40, 30), seed: int = 0, mode: str = "RGB") -> Path:
-    """Write noise of its own to a file, whose ending names the format."""
+    """Write random noise to a file; the suffix selects the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     seeds = (seed, *str(path.name).encode())
     pixels = np.random.default_rng(seeds).integers(0, 256, (size[1], size[0], 3), np.uint8)

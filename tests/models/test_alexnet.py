@@ -76,7 +76,7 @@ def test_ablations_drop_what_the_lecture_says(without: list[str], two: int, one:
 
 
 def test_response_normalisation_is_the_papers_formula() -> None:
-    """b = a / (k + alpha * sum of squares over five maps) ** beta, alpha not divided by five."""
+    """b = a / (k + alpha * sum of squares over five maps) ** beta, with alpha not divided by five."""
     norm = models.build("alexnet", classes=2, arguments={}).get_submodule("norm1")
     a = torch.linspace(-130, 130, 96).reshape(1, 96, 1, 1)
     squares = [float((a[0, max(0, i - 2) : i + 3] ** 2).sum()) for i in range(96)]
@@ -99,7 +99,7 @@ def test_one_weird_trick_has_64_and_192_maps() -> None:
 
 
 def test_bn_alexnet_is_two_columns_with_batch_norm() -> None:
-    """The two figures that Canziani et al. give, 60.54 M and twice 0.65 G, identify it."""
+    """The two figures of Canziani et al., 60.54 M and twice 0.65 G, identify the definition."""
     model = meta("bn_alexnet")
     weights = 96 * 3 * 121 + 256 * 48 * 25 + 384 * 128 * 9 + 384 * 192 * 9 + 256 * 192 * 9
     maps = 96 + 256 + 384 + 384 + 256
@@ -112,7 +112,7 @@ def test_bn_alexnet_is_two_columns_with_batch_norm() -> None:
 
 
 def zfnet(third: int, fourth: int, fifth: int) -> tuple[int, int]:
-    """Parameters and multiply-adds of figure 3 with these maps in conv3 to conv5."""
+    """Return parameters and MACs of figure 3 with these maps in conv3 to conv5."""
     table = (
         (96, 3 * 49, 110),
         (256, 96 * 25, 26),
@@ -143,7 +143,7 @@ def test_zfnet_is_figure_3_and_its_wide_variant(
 @pytest.mark.parametrize(
     ("name", "arguments", "says"),
     [
-        ("alexnet", {"without": ["fc8"]}, "these can: conv3, conv4, fc6, fc7"),
+        ("alexnet", {"without": ["fc8"]}, "choose from: conv3, conv4, fc6, fc7"),
         ("alexnet", {"towers": 3}, "choose one of: 1, 2"),
         ("zfnet", {"widths": [384]}, "model.arguments.widths needs 3 values"),
     ],

@@ -14,7 +14,7 @@ from cnnx.graph.simplify import simplify
 from cnnx.models.count import layer_rows
 from cnnx.models.densenet import DenseBlock, cifar_densenet, densenet
 
-# Depth: growth rate, layers of each block, then in all parameters and multiply-adds.
+# Depth: growth rate, layers of each block, total parameters and MACs.
 TABLE_1 = {
     121: (32, (6, 12, 24, 16), 7_978_856, 2_834_161_664),
     161: (48, (6, 12, 36, 24), 28_681_000, 7_727_907_072),
@@ -27,7 +27,7 @@ Convolution = tuple[str, int, int, int]  # name, input channels, weights, side o
 def blocks_of(
     channels: int, side: int, layers: Sequence[int], k: int, *, bottleneck: bool
 ) -> tuple[list[Convolution], int]:
-    """Convolutions of the blocks and transitions that `channels` maps enter, and the channels that leave."""
+    """Return the convolutions of blocks and transitions for `channels` inputs, and the output channels."""
     found: list[Convolution] = []
     for block, count in enumerate(layers, 1):
         for layer in range(1, count + 1):
@@ -57,7 +57,7 @@ def test_densenet_is_table_1(depth: int) -> None:
     assert [(r.name, r.parameters, r.multiply_adds) for r in rows if r.op == "Conv2d"] == [
         (name, weights, weights * side**2) for name, _, weights, side in convolutions
     ]
-    # A BatchNorm, two values a channel, reads what each convolution but the first does, and two the ends.
+    # A BatchNorm has two values per channel. One precedes each convolution but the first; two at the ends.
     norms = sum(channels for _, channels, _, _ in convolutions[1:]) + 2 * k + last
     linear = 1000 * last
     total = sum(weights for _, _, weights, _ in convolutions) + 2 * norms + linear + 1000
@@ -120,7 +120,7 @@ def test_the_graph_has_one_concatenation_a_layer_and_only_batch_norms_that_canno
     torch.manual_seed(0)
     graph = export_model(cifar_densenet(depth=16, bottleneck=True), shape=(3, 32, 32))
     simplify(graph)
-    # Two layers a block: their first BatchNorms, those of the two transitions, and the last.
+    # Two layers per block: their first BatchNorms, those of the two transitions, and the last.
     assert Counter(node.op_type for node in graph.graph.node) == {
         "Conv": 15, "Relu": 15, "BatchNormalization": 6 + 2 + 1, "Concat": 6, "AveragePool": 2,
         "GlobalAveragePool": 1, "Flatten": 1, "Gemm": 1,
@@ -131,9 +131,9 @@ def test_the_graph_has_one_concatenation_a_layer_and_only_batch_norms_that_canno
     ("build", "arguments", "says"),
     [
         (densenet, {"depth": 264}, "121, 161, 169, 201"),
-        (cifar_densenet, {"depth": 41}, "4 more than a multiple of 3"),
-        (cifar_densenet, {"depth": 43, "bottleneck": True}, "4 more than a multiple of 6"),
-        (cifar_densenet, {"depth": 4}, "4 more than a multiple of 3"),
+        (cifar_densenet, {"depth": 41}, "4 plus a multiple of 3"),
+        (cifar_densenet, {"depth": 43, "bottleneck": True}, "4 plus a multiple of 6"),
+        (cifar_densenet, {"depth": 4}, "4 plus a multiple of 3"),
     ],
 )
 def test_a_depth_that_makes_no_network_is_refused(build, arguments, says) -> None:

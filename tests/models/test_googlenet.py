@@ -1,4 +1,4 @@
-"""GoogLeNet against table 1 of arXiv:1409.4842 and the lecture's arithmetic for one module."""
+"""GoogLeNet compared with table 1 of arXiv:1409.4842 and the lecture's arithmetic for one module."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def rows_of(module: nn.Module, *shape: int) -> dict[str, LayerRow]:
 
 
 def convolutions(second: str, third: str, *, large: int) -> Iterator[tuple[str, tuple[int, ...], int]]:
-    """Name, shape of the weights and side of the output for each convolution, in order."""
+    """Return name, weight shape and output side of each convolution, in order."""
     yield "conv1.conv", (64, 3, 7, 7), 112
     yield f"{second}.conv", (64, 64, 1, 1), 56
     yield f"{third}.conv", (192, 64, 3, 3), 56
@@ -84,7 +84,7 @@ def test_dimension_reduction_costs_less_than_a_third_of_it() -> None:
 
 
 def test_branches_are_joined_in_the_papers_order() -> None:
-    """1x1, 3x3, 5x5, pool: with weights 1, a single 1 in the middle shows each kernel's size."""
+    """With all weights 1, a single 1 in the middle shows the kernel size of each branch."""
     module = NaiveInception(1, conv1x1=1, conv3x3=1, conv5x5=1)
     for parameter in module.parameters():
         nn.init.constant_(parameter, float(parameter.dim() > 1))
@@ -110,7 +110,7 @@ def test_googlenet_is_table_1() -> None:
     biases = sum(shape[0] for _, shape, _ in expected) + 1_000
     assert sum(p.numel() for p in model.parameters() if p.dim() == 1) == biases
     assert sum(row.op == "ReLU" for row in rows.values()) == 57
-    # Figure 3: normalisation after the first pool and before the second.
+    # Figure 3: normalization after the first pool and before the second.
     stem = [row.op for name, row in rows.items() if not name.startswith("inception")][:10]
     assert stem == [
         "Conv2d", "ReLU", "MaxPool2d", "LocalResponseNorm",
@@ -176,7 +176,7 @@ def test_googlenet_bn_is_the_published_network() -> None:
     assert sum(row.multiply_adds for row in rows.values()) == 1_498_376_192
     assert sum(row.parameters for row in rows.values()) == 6_624_904
     assert {layer.eps for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)} == {0.001}
-    # The fourth pool is 2x2: of 16 values in a row, it takes the larger of each pair.
+    # The fourth pool is 2x2: it takes the maximum of each pair of 16 values in a row.
     pool = model.get_submodule("maxpool4")
     assert pool(torch.arange(16.0).reshape(1, 1, 1, 16).expand(1, 1, 2, 16)).tolist() == [
         [[[1, 3, 5, 7, 9, 11, 13, 15]]]
@@ -186,11 +186,11 @@ def test_googlenet_bn_is_the_published_network() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("build", "extra"), [(googlenet, {"LRN": 2}), (googlenet_bn, {})])
 def test_the_graph_is_the_network(build: Callable[[], nn.Module], extra: dict[str, int]) -> None:
-    """At 63 pixels every 3x3/2 pool meets a side (32, 16, 8, 4) for which rounding down would differ."""
+    """At 63 pixels, every 3x3/2 pool reads a side (32, 16, 8, 4) for which rounding down would differ."""
     torch.manual_seed(0)
     model = build().eval()
     for parameter in model.parameters():
-        if parameter.dim() == 4:  # PyTorch's own scale lets the signal die out over 22 layers
+        if parameter.dim() == 4:  # with PyTorch's default scale, the signal vanishes over 22 layers
             nn.init.kaiming_normal_(parameter)
     graph = export_model(model, shape=(3, 63, 63))
     simplify(graph)

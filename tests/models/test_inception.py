@@ -1,4 +1,4 @@
-"""Inception-v3 and -v4 against the filters of arXiv:1512.00567, arXiv:1602.07261 and their checkpoints."""
+"""Inception-v3 and -v4 compared with arXiv:1512.00567, arXiv:1602.07261 and their checkpoints."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ V4_INCEPTION_C = [
 
 @dataclass(frozen=True)
 class Network:
-    """What a network must be: blocks are (prefix of the names, convolutions)."""
+    """Check the convolutions of a network; blocks are (prefix of the names, convolutions)."""
 
     build: Callable[[], nn.Module]
     blocks: list[tuple[str, list[Convolution]]]
@@ -201,7 +201,7 @@ V3 = Network(
         "Mixed_7b.cat": (2048, 8, 8),
         "Mixed_7c.cat": (2048, 8, 8),
     },
-    # Always a ninth of the one corner in reach.
+    # Always a ninth of the one corner in the window.
     border=[[4, 4, 4, 4], [4, 4, 4, 4], [4, 4, 4, 4], [4, 4, 4, 4]],
     operators={"Conv": 94, "Relu": 94, "MaxPool": 4, "AveragePool": 9, "Concat": 11},
     counts_padding=1,
@@ -273,7 +273,7 @@ def test_published_checkpoints_fit(network: Network) -> None:
 
 @networks
 def test_average_pools_treat_the_border_as_trained(network: Network) -> None:
-    """36 in each corner and 0 elsewhere: at every position exactly one corner is in reach."""
+    """36 in each corner and 0 elsewhere: every window contains exactly one corner."""
     corners = torch.zeros(1, 1, 4, 4)
     corners[..., ::3, ::3] = 36
     with torch.device("meta"):
@@ -289,9 +289,9 @@ def test_the_graph_is_the_network(network: Network) -> None:
     torch.manual_seed(0)
     model = network.build().eval()
     for parameter in model.parameters():
-        if parameter.dim() == 4:  # PyTorch's own scale lets the signal die out over so many layers
+        if parameter.dim() == 4:  # with PyTorch's default scale, the signal vanishes over this many layers
             nn.init.kaiming_normal_(parameter)
-    graph = export_model(model, shape=(3, 107, 107))  # 5 x 5 where the paper's size has 17 x 17
+    graph = export_model(model, shape=(3, 107, 107))  # 5 x 5 instead of 17 x 17 at the paper's input size
     simplify(graph)
     operators = network.operators | {"GlobalAveragePool": 1, "Flatten": 1, "Gemm": 1}
     assert Counter(node.op_type for node in graph.graph.node) == operators

@@ -1,4 +1,4 @@
-"""LeNet-5 against section II-B of the paper."""
+"""LeNet-5 compared with section II-B of the paper."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def test_the_1998_form_has_the_papers_shapes_and_parameters() -> None:
     ]  # fmt: skip
     assert [rows[name].parameters for name in names] == [156, 12, 1_516, 32, 48_120, 10_164, 0]
     assert totals(rows)[0] == 60_000
-    # As computed: C3 as one dense convolution of 16 * 6 * 25 weights at 100 places.
+    # C3 is computed as one dense convolution of 16 * 6 * 25 weights at 100 positions.
     assert totals(rows)[1] == 117_600 + 240_000 + 48_000 + 10_080
 
 
 def test_the_1998_form_has_the_papers_340_908_connections() -> None:
-    """Products and biases a picture needs: those of C3 by the zeros of its kernel, a pool's by its window."""
+    """Counts products and biases per image, without the zeros in C3's kernel."""
     net = models.build("lenet5_1998", classes=10, arguments={})
     kernel = net.get_submodule("c3").kernel()
     assert kernel.shape == (16, 6, 5, 5)
@@ -97,10 +97,10 @@ def test_an_output_is_the_distance_to_a_digits_picture() -> None:
     logits = codes(drawn)
     assert logits.argmax(dim=1).tolist() == list(range(10))
     assert logits.diagonal().tolist() == [0.0] * 10
-    # Two codes that differ at n pixels lie 4n apart.
+    # The squared distance of two codes that differ at n pixels is 4n.
     assert logits[0, 8] == -4 * int((drawn[0] != drawn[8]).sum())
 
 
 def test_the_1998_form_knows_ten_classes_only() -> None:
-    with pytest.raises(RecipeError, match="ten digits apart, not 7 classes"):
+    with pytest.raises(RecipeError, match="invalid number of classes 7: the 1998 network has ten outputs"):
         models.build("lenet5_1998", classes=7, arguments={})

@@ -1,4 +1,4 @@
-"""LeViT-256 against figure 4, table 2 and equation 1 of arXiv:2104.01136."""
+"""LeViT-256 compared with figure 4, table 2 and equation 1 of arXiv:2104.01136."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def mlp(name: str, channels: int, side: int) -> list[Convolution]:
 
 
 def architecture() -> tuple[list[Convolution], dict[str, tuple[int, int]], list[int]]:
-    """Convolutions in the order they run, shapes of the bias tables, multiply-adds of attention's products.
+    """Return convolutions in execution order, shapes of the bias tables, and MACs of the attention products.
 
-    Queries and keys have 32 channels a head; values have 64, and 128 where a map shrinks.
+    Queries and keys have 32 channels per head; values have 64, or 128 where a map shrinks.
     """
     widths = [3, 32, 64, 128, 256]
     convolutions = [
@@ -103,7 +103,7 @@ def test_levit_has_the_names_and_shapes_of_published_checkpoints() -> None:
 @pytest.mark.parametrize("stride", [1, 2])
 @torch.no_grad()
 def test_attention_is_equation_1(stride: int) -> None:
-    """Position by position, with the bias of |y - y'| and |x - x'|; channels lie head by head."""
+    """Compute attention per position, with the bias of |y - y'| and |x - x'|; channels grouped by head."""
     torch.manual_seed(0)
     side, heads = 5, 2
     block = Attention(64, heads, side) if stride == 1 else ShrinkingAttention(64, 96, side)
@@ -129,7 +129,7 @@ def test_attention_is_equation_1(stride: int) -> None:
 
 
 def trained_like() -> torch.nn.Module:
-    """Biases of attention and means of BatchNorms that are not all zero, as training leaves them."""
+    """Set attention biases and BatchNorm means to non-zero values, as in a trained network."""
     torch.manual_seed(0)
     model = levit().eval()
     with torch.no_grad():

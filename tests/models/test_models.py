@@ -1,4 +1,4 @@
-"""Networks against the arithmetic of their papers, and the ways to ask for one."""
+"""Networks compared with the arithmetic of their papers, and building one by name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PUBLISHED = json.loads((Path(__file__).parent / "published_tensors.json").read_t
 def test_convolutions_are_counted_as_they_are_computed(
     groups: int, kernel: tuple[int, int], size: tuple[int, int]
 ) -> None:
-    """With all weights and inputs 1, the outputs of an unpadded convolution add up to its multiply-adds."""
+    """With all weights and inputs 1, the outputs of an unpadded convolution add up to its MACs."""
     model = nn.Conv2d(2 * groups, 3 * groups, kernel, groups=groups, bias=False)
     nn.init.ones_(model.weight)
     (row,) = layer_rows(model, (2 * groups, *size))
@@ -67,7 +67,7 @@ def test_tied_parameters_count_once_and_fused_attention_counts() -> None:
 
 
 def test_a_wrong_input_shape_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"does not take an input of shape \[3, 32, 32\]"):
+    with pytest.raises(RecipeError, match=r"does not accept an input of shape \[3, 32, 32\]"):
         layer_rows(meta("vgg", 10), (3, 32, 32))
 
 
@@ -75,8 +75,8 @@ def test_a_wrong_input_shape_is_refused() -> None:
     ("name", "arguments", "says"),
     [
         ("resnet_v1", {}, "did you mean 'resnet'"),
-        ("yolo", {}, "known: alexnet, alexnet_owt"),
-        ("lenet5", {"widht": 2}, "it takes: none"),
+        ("yolo", {}, "choose one of: alexnet, alexnet_owt"),
+        ("lenet5", {"widht": 2}, "remove model.arguments"),
         ("resnet", {"dept": 50}, "did you mean 'depth'"),
         ("resnet", {"depth": [50]}, "model.arguments.depth should be a whole number"),
         ("cifar_resnet", {"depth": "20"}, "model.arguments.depth should be a whole number"),
@@ -113,7 +113,7 @@ def test_every_definition_builds_with_any_number_of_classes(name: str) -> None:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_states_its_networks_counts(name: str) -> None:
-    """The families' tests hold definitions to the papers' arithmetic; recipes repeat it for `cnnx list`."""
+    """Family tests check definitions against the papers; recipes repeat the counts for `cnnx list`."""
     recipe = read_recipe(name)
     model = meta(recipe.model.definition, recipe.model.classes, **recipe.model.arguments)
     rows = layer_rows(model, recipe.input.shape)
@@ -139,7 +139,7 @@ def test_defaults_count_as_given() -> None:
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_every_published_checkpoint_finds_its_tensors(name: str) -> None:
-    """Names and shapes of what torchvision 0.28 and timm 1.0.31 save, auxiliary heads aside."""
+    """Names and shapes of the tensors saved by torchvision 0.28 and timm 1.0.31, without auxiliary heads."""
     recipe = read_recipe(name)
     model = meta(recipe.model.definition, recipe.model.classes, **recipe.model.arguments)
     lines = [f"{key} {list(tensor.shape)}\n" for key, tensor in sorted(model.state_dict().items())]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tests.inputs.meta import meta, rows_of, stages, totals
 
-# Maps, maps read, kernel of each convolution; the last 1x1 of the fourth block gives the classes.
+# Output maps, input maps, kernel of each convolution; the last 1x1 of the fourth block gives the classes.
 BLOCKS = ((96, 3, 11), (256, 96, 5), (384, 256, 3), (1024, 384, 3))
 
 
 def test_nin_is_the_authors_imagenet_model() -> None:
-    """Sides 54, 27, 13, 6: Caffe's pools keep a last window that reaches over the edge."""
+    """Sides are 54, 27, 13, 6, because Caffe's pools round up."""
     rows = rows_of(meta("nin"))
     parameters = multiply_adds = 0
     for (maps, reads, kernel), side in zip(BLOCKS, (54, 27, 13, 6), strict=True):
@@ -25,7 +25,7 @@ def test_nin_is_the_authors_imagenet_model() -> None:
 
 
 def test_bn_nin_is_the_network_of_canziani() -> None:
-    """8,638,496 weights, 8,655,336 parameters: all of a block's convolutions are as wide as its first."""
+    """8,638,496 weights, 8,655,336 parameters: all convolutions of a block are as wide as the first."""
     weights = multiply_adds = 0
     for (maps, reads, kernel), side in zip(BLOCKS, (56, 28, 14, 7), strict=True):
         block = maps * reads * kernel * kernel + 2 * maps * maps

@@ -1,4 +1,4 @@
-"""ResNet and what was built from it: plain, CIFAR, pre-activation, ResNeXt and Wide ResNet."""
+"""ResNet and its variants: plain, CIFAR, pre-activation, ResNeXt and Wide ResNet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIDES = (56, 28, 14, 7)
 
 
 def conv(reads: int, maps: int, kernel: int, side: int) -> tuple[int, int]:
-    """Parameters of a convolution without bias and of its BatchNorm, and its multiply-adds."""
+    """Return parameters of a convolution without bias and of its BatchNorm, and its MACs."""
     weights = reads * maps * kernel * kernel
     return weights + 2 * maps, weights * side * side
 
@@ -85,7 +85,7 @@ def test_basic_blocks_are_table_1(depth: int, shortcut: str, expected: tuple[int
 def test_bottlenecks_are_table_1_in_v1_and_v1_5(depth: int, parameters: int, paper: int) -> None:
     v1, v15 = (rows_of(meta("resnet", depth=depth, stride_at=stride)) for stride in ("1x1", "3x3"))
     assert totals(v1) == (parameters, paper) == bottleneck_network(depth, stride_at="1x1")
-    # Each of three 1x1 convolutions works on four times the pixels: 3 * (side^2 * 256 * 128) each.
+    # Each of three 1x1 convolutions processes four times as many pixels: 3 * (side^2 * 256 * 128) each.
     assert totals(v15) == (parameters, paper + 231_211_008) == bottleneck_network(depth)
     assert v1["layer2.0.conv1"].output_shape == (128, 28, 28)
     assert v15["layer2.0.conv1"].output_shape == (128, 56, 56)
@@ -142,11 +142,11 @@ def test_groups_and_width_are_the_papers(
     ("depth", "expected"), [(152, (60_185_128, 11_513_626_624)), (200, (64_666_152, 15_007_481_856))]
 )
 def test_preactivation_costs_what_postactivation_does(depth: int, expected: tuple[int, int]) -> None:
-    """The same convolutions; only BatchNorms move, and projections have none."""
+    """The convolutions are the same; only BatchNorms move, and projections have none."""
     plain = bottleneck_network(depth)
-    # After the convolutions: each has its norm. Before them: a block's first norm spans what it reads (the
-    # very first block has none, the stem's serves it), its third convolution and its projection have none,
-    # and one norm of 2,048 maps ends the network.
+    # ResNet: one norm after each convolution. Pre-activation: the first norm of a block has its input
+    # channels (the very first block uses the stem's), none follows the third convolution or the projection,
+    # and the network ends with a norm of 2,048 maps.
     moved = 2 * 2048
     reads = 64
     for stage, count in enumerate(COUNTS[depth]):
@@ -179,7 +179,7 @@ def test_preactivation_for_cifar_has_164_layers_and_1_7_million_parameters() -> 
 
 
 def test_nothing_but_sums_stands_on_the_preactivated_path() -> None:
-    """With all branches silent, a stage gives what its first block's projection makes of its input."""
+    """With all branches zero, a stage returns the projection of its first block."""
     net = models.build("cifar_preact_resnet", classes=10, arguments={"depth": 29})
     for name, module in net.named_modules():
         if name.endswith("conv3"):
@@ -199,7 +199,7 @@ def test_shortcut_a_picks_pixels_and_adds_maps_of_zeros() -> None:
 
 
 def test_v1_and_v1_5_have_the_same_tensors_and_other_arithmetic() -> None:
-    """So no checkpoint says which of the two it is for."""
+    """A checkpoint therefore does not identify which of the two it is for."""
     torch.manual_seed(0)
     first = Bottleneck(64, 256, inner=64, strides=(2, 1)).eval()
     second = Bottleneck(64, 256, inner=64, strides=(1, 2)).eval()

@@ -1,4 +1,4 @@
-"""The small networks that are trained here, of our own design: their docstrings' counts, added up by hand."""
+"""The small networks of cnnx's own design: the counts in their docstrings, added up by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Layer = tuple[int, int, int]  # weights, outputs, side of its map
 
 
 def counts(layers: list[Layer], linear: list[Layer], *, values_a_channel: int = 2) -> tuple[int, int]:
-    """Parameters and multiply-adds; a BatchNorm has two values a channel, a bias is a third."""
+    """Return parameters and MACs; a BatchNorm has two values per channel, a bias adds a third."""
     parameters = sum(weights + values_a_channel * outputs for weights, outputs, _ in layers)
     parameters += sum(weights + outputs for weights, outputs, _ in linear)
     return parameters, sum(weights * side**2 for weights, _, side in (*layers, *linear))
@@ -33,7 +33,7 @@ def test_small_vgg_bn() -> None:
 
 
 def test_small_googlenet_bn() -> None:
-    # Reads, then filters as in the paper's table 1: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool proj; side.
+    # Input channels, then filters as in table 1: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool proj; side.
     modules = [
         (32, 16, 16, 32, 16, 16, 16, 16),
         (80, 32, 32, 48, 16, 16, 16, 16),
@@ -72,7 +72,7 @@ def test_small_levit() -> None:
     tables = products = 0
 
     def blocks(channels: int, heads: int, side: int) -> None:
-        """Two of attention (queries and keys of 32 channels a head, values of 64) and MLP."""
+        """Count two blocks of attention (queries and keys of 32 channels per head, values of 64) and MLP."""
         nonlocal tables, products
         for _ in range(2):
             layers.extend(
@@ -85,7 +85,7 @@ def test_small_levit() -> None:
             products += heads * (32 + 64) * side**4
 
     blocks(64, 2, 8)
-    # Shrinking attention: 64 / 32 heads, keys of 32 and values of 128 channels a head; then an MLP.
+    # Shrinking attention: 64 / 32 heads, keys of 32 and values of 128 channels per head; then an MLP.
     layers += [(64 * 2 * 160, 2 * 160, 8), (64 * 64, 64, 4), (2 * 128 * 96, 96, 4)]
     layers += [(96 * 192, 192, 4), (192 * 96, 96, 4)]
     tables += 2 * 8**2

@@ -1,4 +1,4 @@
-"""SqueezeNet against table 1 of arXiv:1602.07360, and version 1.1 against what its authors changed."""
+"""SqueezeNet compared with table 1 of arXiv:1602.07360, and version 1.1 with its authors' changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIRES = [(16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 25
 TABLE_1 = [14_208, 11_920, 12_432, 45_344, 49_440, 104_880, 111_024, 188_992, 197_184, 513_000]
 # 1.1 has 27 * 64 + 64 in conv1, and a fire2 that reads 64 channels where 1.0 has 96: (96 - 64) * 16 fewer.
 VERSION_1_1 = [1_792, 11_920 - 512, *TABLE_1[2:]]
-# Version: parameters a layer, conv1's channels, weights and side, indices and sides of the Fire modules,
+# Version: parameters per layer, conv1's channels, weights and side, indices and sides of the Fire modules,
 # pools, and the two totals.
 VERSIONS = {
     "1.0": (

@@ -1,4 +1,4 @@
-"""Networks from a Python file beside the recipe."""
+"""Networks from a Python file next to the recipe."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def test_untrusted_code_is_not_run(folder: Path) -> None:
     ("definition", "says"),
     [
         ("net.py:tyni", "did you mean 'tiny'"),
-        ("net.py:number", "gives int"),
+        ("net.py:number", "returns int"),
         ("net.py:broken", "net.py, line 18"),
         ("absent.py:tiny", "cannot be read"),
-        ("../outside.py:tiny", "lies beside its recipe"),
+        ("../outside.py:tiny", "outside the folder of its recipe"),
     ],
 )
 def test_what_is_wrong_with_a_definition_is_said(folder: Path, definition: str, says: str) -> None:

@@ -1,4 +1,4 @@
-"""VGG against table 1 of arXiv:1409.1556."""
+"""VGG compared with table 1 of arXiv:1409.1556."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_vgg16_is_the_lectures_table_term_by_term() -> None:
 
 
 def test_vgg16_writes_15_million_values_a_picture() -> None:
-    """Convolutions, pools, linear layers; ReLUs work in place. Not the lecture's 24 M: docs/errata.md."""
+    """Convolutions, pools and linear layers; ReLUs work in place. Not the lecture's 24 M: docs/errata.md."""
     rows = rows_of(meta("vgg", configuration="D"))
     written = {
         op: sum(math.prod(row.output_shape) for row in rows.values() if row.op == op)

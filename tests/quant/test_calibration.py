@@ -1,4 +1,4 @@
-"""Ranges from what pictures showed, and the file that keeps them."""
+"""Ranges from the statistics of images, and the calibration file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Floats = NDArray[np.float32]
 
 
 def seen(values: Floats) -> Observation:
-    """One picture, whose only tensor beside the input is a ReLU of it, and a tensor of zeros."""
+    """Observe one image: the input, a ReLU of it, and a tensor of zeros."""
     tensors = {"input": values, "relu": np.maximum(values, 0), "dead": np.zeros_like(values)}
     places = {name: slice(i, i + 1) for i, name in enumerate(tensors)}
     samples = {name: slice(i * values.size, (i + 1) * values.size) for i, name in enumerate(("relu", "dead"))}
@@ -102,4 +102,4 @@ def test_what_is_not_a_calibration_is_refused(change: str) -> None:
     with pytest.raises(BundleError) as refusal:
         Calibration.from_json(broken(change), where="here/calibration.json")
     assert refusal.value.where == "here/calibration.json"
-    assert ("schema 3" in refusal.value.what) == (change == "schema")
+    assert ("schema version 3" in refusal.value.what) == (change == "schema")

@@ -6,7 +6,7 @@ from cnnx.quant.observation import Observation, Seen
 
 
 def observed(values, channels):
-    """One tensor whose sample is `values`, its channels that large."""
+    """Observe one tensor with sample `values` and channels of these maxima."""
     seen = Observation({"x": slice(0, len(channels))}, {"x": slice(0, len(values))})
     maxima = np.array(channels, np.float32)
     seen.take(Seen(maxima, np.zeros_like(maxima), np.array(values, np.float32)), 1)
@@ -14,12 +14,12 @@ def observed(values, channels):
 
 
 def test_shares_are_of_the_values_other_than_zero():
-    # A step of 1: 0.25 rounds to zero, 200 and 300 lie beyond 127; zeros count for nothing.
+    # With a step of 1, 0.25 rounds to zero, and 200 and 300 exceed 127; zeros are not counted.
     seen = observed([0, 0, 0.25, 0.75, -3, 100, -200, 300, 60], [0.25, 0.5, 0.6, 60, 70, 0, 300])
     found = coverage(seen, "x", step=1.0, read_by=("conv",))
     assert (found.amax, found.maximum, found.read_by) == (127, 300, ("conv",))
     assert found.saturated == pytest.approx(2 / 7) and found.underflow == pytest.approx(1 / 7)
-    # The channel of zeros is dead in FP32 too: INT8 took nothing from it. Half a step rounds to zero.
+    # The channel of zeros is zero in FP32 too, so it is not counted. Half a step rounds to zero.
     assert (found.channels, found.dead_channels, found.dead_share) == (6, 2, pytest.approx(1 / 3))
     assert found.middle_steps == pytest.approx(30.3)
 

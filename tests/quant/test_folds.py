@@ -1,4 +1,4 @@
-"""What folds say of the whole: ranges that move, and a figure that may still move."""
+"""Estimates from folds: the spread of ranges, and the remaining error of a figure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_range_that_moves_most_comes_first() -> None:
 
 @pytest.mark.parametrize("folds", [2, 5])
 def test_an_excess_that_falls_with_the_pictures_is_what_remains(folds: int) -> None:
-    """A figure of 0.01 + 0.3 / n: of 60 pictures it exceeds an endless set's by 0.005."""
+    """A figure of 0.01 + 0.3 / n exceeds that of an infinite set by 0.005 with 60 images."""
     part = 0.01 + 0.3 / (60 / folds)
     assert still_moves(0.01 + 0.3 / 60, [part] * folds) == pytest.approx(0.005)
 

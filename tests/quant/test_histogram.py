@@ -1,4 +1,4 @@
-"""Statistics of a tensor: exact where they say exact, the same however the values are split."""
+"""Statistics of a tensor: exact where documented, and independent of how the values are split."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_stream_longer_than_a_chunk_taken_up_again_from_a_file(
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 1e3))
 def test_linear_reading_misplaces_less_than_a_bin(seed: int, scale: float) -> None:
-    # Cumulated counts may differ only by what lies in the one logarithmic bin a linear edge falls into.
+    # Cumulative counts may differ only by the logarithmic bin that contains a linear edge.
     values = np.abs(np.random.default_rng(seed).laplace(scale=scale, size=4000).astype(np.float32))
     made = statistics(values)
     edges = np.linspace(0, made.maximum, 2049)[1:]

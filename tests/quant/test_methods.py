@@ -1,4 +1,4 @@
-"""Ranges against a plain reading of the published scheme, run on the raw values."""
+"""Ranges compared with a direct implementation of the published methods on the raw values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Floats = NDArray[np.float32]
 
 
 def plain_divergence(counts: NDArray[np.float64], kept: int) -> float:
-    """KL of one range as Migacz's slides spell it, one range at a time."""
+    """Return the KL divergence of one range, as in Migacz's slides."""
     inside = counts[:kept]
     p = inside.copy()
     p[np.flatnonzero(inside)[-1]] += counts[kept:].sum()
@@ -30,7 +30,7 @@ def plain_divergence(counts: NDArray[np.float64], kept: int) -> float:
 
 
 def plain_entropy(values: Floats) -> float:
-    """The scheme on 2048 linear bins of the raw values."""
+    """Apply the method to 2048 linear bins of the raw values."""
     size = np.abs(values[values != 0]).astype(np.float64)
     counts = np.histogram(size, 2048, (0, size.max()))[0].astype(np.float64)
     counts[0] = 0
@@ -70,7 +70,7 @@ def test_the_entropy_range_ends_in_the_middle_of_its_last_bin_and_not_beyond_the
 
 @pytest.mark.parametrize(("far", "clipped"), [(0.045, True), (0.055, False)])
 def test_a_range_that_clips_more_than_one_in_twenty_is_no_candidate(far: float, clipped: bool) -> None:
-    """All near values are in one bin, which the narrowest range, a sixteenth, renders without any loss."""
+    """All small values are in one bin, which the narrowest range, a sixteenth, represents without loss."""
     count = round(10_000 * far)
     values = np.append(np.full(10_000 - count, 0.03), np.linspace(0.2, 1, count)).astype(np.float32)
     assert amax(values) == pytest.approx(128.5 / 2048) if clipped else np.mean(values > amax(values)) <= 0.05
@@ -78,14 +78,14 @@ def test_a_range_that_clips_more_than_one_in_twenty_is_no_candidate(far: float, 
 
 @pytest.mark.parametrize("outlier", [40, 100])
 def test_one_outlier_does_not_set_the_range(outlier: float) -> None:
-    # 100 lies so far out that the body ends below the narrowest range and its last bin is empty.
+    # 100 is so far out that the body ends below the narrowest range, whose last bin is empty.
     values = np.append(samples()["gaussian"], np.float32(outlier))
     assert 4 <= amax(values) <= 6.5
     assert amax(values, "max") == outlier
 
 
 def test_values_far_from_zero_are_not_clipped_away() -> None:
-    """A few small values alone in a narrow range: that range has one full bin, and no divergence at all."""
+    """A few small values in a narrow range fill a single bin, so that range has no divergence."""
     rng = np.random.default_rng(0)
     values = np.append(rng.normal(1, 0.2, 5000), [0.05] * 3).astype(np.float32)
     assert np.mean(values > amax(values)) <= 0.05
@@ -142,14 +142,14 @@ def test_no_other_range_has_less_squared_error() -> None:
 
     values = np.append(SAMPLE, np.float32(20))
     found = amax(values, "mse")
-    assert 3 < found < 19  # the outlier is clipped, but not for nothing
+    assert 3 < found < 19  # the outlier is clipped, at a cost
     best = min(error(values, limit) for limit in np.linspace(2.5, 20, 700))
     assert error(values, found) <= 1.001 * best
 
 
 @pytest.mark.parametrize(("outlier", "off"), [(160, 0.0028), (880, 0.006)])
 def test_whole_numbers_get_a_range_of_127(outlier: int, off: float) -> None:
-    """Steps of one render them; a single value far out is clipped for that. The search goes by 0.28 %."""
+    """Steps of 1 represent the values, so a single far value is clipped. The search resolution is 0.28 %."""
     values = np.append(np.repeat(np.arange(1, 9), 100_000), [outlier]).astype(np.float32)
     assert amax(values, "mse") == pytest.approx(127, rel=off)
 

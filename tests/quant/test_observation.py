@@ -1,4 +1,4 @@
-"""What pictures show of a network: nothing lost by splitting, saving or stopping."""
+"""Statistics of a network on images: nothing is lost by splitting, saving or stopping."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAMPLES = {"input": slice(0, 150), "relu": slice(150, 300)}
 
 
 def watch(batch: Floats) -> Seen:
-    """Watches its input and a ReLU of it, and samples both."""
+    """Watch the input and a ReLU of it, and sample both."""
     both = [batch, np.maximum(batch, 0)]
     maxima = np.concatenate([np.abs(x).max(axis=(0, 2, 3)) for x in both])
     means = np.concatenate([x.mean(axis=(0, 2, 3)) for x in both])
@@ -94,7 +94,7 @@ def test_values_that_are_not_finite_are_counted_by_batch() -> None:
     batches[1][0, 0, 0, :7] = np.inf
     batches[2][0, 1, 0, 0] = np.nan
     found = seen(batches)
-    assert found.nonfinite()["input"] == 1  # one channel in the one, another in the other
+    assert found.nonfinite()["input"] == 1  # a different channel in each
     assert np.isfinite(list(found.maxima().values())).all()
     assert found.statistics("input").nonfinite == 8
     assert found.means("input") is None and found.means("relu") is None
@@ -127,7 +127,7 @@ def test_damaged_files_are_refused(tmp_path: Path, damage: str) -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(GraphError, match="were announced"):
+    with pytest.raises(GraphError, match="the observed graph gives"):
         five = np.zeros(5, np.float32)
         Observation(CHANNELS, SAMPLES).take(Seen(five, five, np.zeros(300, np.float32)), 1)
     with pytest.raises(ImageError, match="empty"):

@@ -1,4 +1,4 @@
-"""The search on networks that are sums of what their layers do."""
+"""The search on networks whose distance is a sum over their layers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 
 from cnnx.quant.repair import Outcome, Try, repair
 
-Damages = dict[str, float]  # whole numbers where sums are compared: they add up in any order
+Damages = dict[str, float]  # integers where sums are compared, so that the order does not matter
 LAYERS = st.dictionaries(
     st.sampled_from([f"layer{i}" for i in range(24)]), st.integers(0, 100), min_size=2, max_size=24
 )
 
 
 def sum_of(damages: Damages, limit: float, *, together: float = 0.0) -> Try:
-    """Layers add up; the first two by name do more when both are in INT8."""
+    """Distances add up; the first two layers by name add more if both are in INT8."""
     pair = set(sorted(damages)[:2])
 
     def attempt(int8: frozenset[str]) -> Outcome:
@@ -71,7 +71,7 @@ def test_of_equals_the_costly_layer_stays_in_int8() -> None:
 
 
 def test_a_wrong_network_that_seems_to_get_worse_leads_no_one_astray() -> None:
-    """Beyond some distance all is noise, as with logits that are wholly wrong."""
+    """Beyond some distance all is noise, as with completely wrong logits."""
     damages = {f"layer{i:02}": 1.0 if i < 7 else 1e-4 for i in range(32)}
     inner = sum_of(damages, 0.5)
 
@@ -88,7 +88,7 @@ def test_a_wrong_network_that_seems_to_get_worse_leads_no_one_astray() -> None:
 
 def test_what_only_harms_together_is_found() -> None:
     damages = {f"layer{i:02}": 0.02 - i / 10_000 for i in range(30)}
-    damages |= {"a": 0.0, "b": 0.0}  # the first two by name: alone they do nothing
+    damages |= {"a": 0.0, "b": 0.0}  # the first two by name do nothing alone
     found = repair(
         list(damages), sum_of(damages, 1.0, together=5.0), costs=dict.fromkeys(damages, 1), most=110
     )

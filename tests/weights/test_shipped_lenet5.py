@@ -1,4 +1,4 @@
-"""The weights that `tools/train/lenet5.py` made and the repository ships."""
+"""The shipped weights of LeNet-5, made by `tools/train/lenet5.py`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_they_read_the_digits_held_out_as_well_as_they_say(tmp_path: Path) -> No
     assert hashlib.sha256(file.read_bytes()).hexdigest()[:8] == file.stem.split("-")[1]
     with safe_open(file, "pt") as opened:
         said = json.loads(opened.metadata()["made"])["held_out"]
-        weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no dict
+        weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
     network = lenet5().eval()
     network.load_state_dict(weights, strict=True)
     digits = open_images("digits", size=32, color="gray", split="validation")
@@ -36,6 +36,6 @@ def test_they_read_the_digits_held_out_as_well_as_they_say(tmp_path: Path) -> No
     with torch.no_grad():
         logits = network(torch.from_numpy(normalize(crops.pixels, AS_TRAINED))).numpy()
     right = int((logits.argmax(axis=1) == crops.labels).sum())
-    # Another CPU may round one borderline digit the other way.
+    # A different CPU may classify one borderline digit differently.
     assert abs(right - int(said.split()[0])) <= 1
     assert right >= 0.985 * len(crops)

@@ -1,4 +1,4 @@
-"""Finding, downloading, reading and drawing weights."""
+"""Finding, downloading, reading and drawing of weights."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ OTHER = CONTENT[::-1]
 
 @dataclasses.dataclass
 class Server:
-    """One file behind HTTP on this machine, with the faults that servers have."""
+    """Serves one file over HTTP on this machine, with faults of real servers."""
 
     content: bytes = CONTENT
     etag: str | None = '"one"'
     honours_range: bool = True
     honours_if_range: bool = True
-    wrong_by: int = 0  # how far from the start that was asked for it sends
+    wrong_by: int = 0  # offset of the response from the requested start
     breaks_after: int | None = None
     says_length: bool = True
     status: int = 200
@@ -191,7 +191,7 @@ def test_a_server_that_says_no_length_is_served_from_the_start(
 def test_a_part_of_a_file_that_was_since_replaced_is_thrown_away(
     recipe: Recipe, server: Server, cached: Path
 ) -> None:
-    """No ETag to tell them apart: the length does, or the server's refusal of the range."""
+    """Without an ETag, the length or the server's refusal of the range shows the change."""
     server.etag, server.content = None, OTHER + OTHER
     server.breaks_after = 1_600_000
     with pytest.raises(Unreachable):
@@ -223,7 +223,7 @@ def test_another_content_is_refused_with_both_hashes(recipe: Recipe, server: Ser
 def test_an_answer_without_the_file_is_explained(
     recipe: Recipe, server: Server, status: int, error: type[CnnxError]
 ) -> None:
-    """302 leads to plain http elsewhere, which is refused like a first address of that kind."""
+    """302 redirects to plain http elsewhere, which is refused like such a URL in the recipe."""
     server.status = status
     with pytest.raises(error, match=f"{status} |over https"):
         find(recipe)
@@ -288,8 +288,8 @@ def test_files_at_hand_are_used_in_order(
     ("weights", "says"),
     [
         ({}, "--weights standin"),
-        ({"file": "net.pth", "url": "https://example.org/net.pth"}, "does not carry its hash"),
-        ({"file": "../net-01234567.pth"}, "does not carry its hash"),
+        ({"file": "net.pth", "url": "https://example.org/net.pth"}, "does not contain its hash"),
+        ({"file": "../net-01234567.pth"}, "does not contain its hash"),
         ({"file": "net-01234567.pth"}, "no URL"),
         ({"file": "net-01234567.pth", "url": "http://example.org/net-01234567.pth"}, "over https"),
         ({"file": "net-01234567.pth", "url": "file:///etc/passwd"}, "over https"),
@@ -362,7 +362,7 @@ def test_half_precision_is_widened_and_said(file: Path) -> None:
 
 
 class Evil:
-    """Runs a command in whoever unpickles it."""
+    """Runs a command when unpickled."""
 
     def __init__(self, file: Path) -> None:
         self.command = f"touch '{file}.ran'"
@@ -381,31 +381,34 @@ BAD: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "code": (lambda file: saved({"conv1.weight": Evil(file)}), "would run posix.system"),
     "plain pickle": (lambda file: pickle.dumps(Evil(file), protocol=2), "would run"),
     "whole model": (lambda file: saved(lenet()), "torch.save(model.state_dict()"),
-    "cut zip": (lambda file: saved(lenet().state_dict())[:9000], "cut short"),
-    "cut safetensors": (lambda file: safetensors.torch.save(lenet().state_dict())[:9000], "cut short"),
+    "cut zip": (lambda file: saved(lenet().state_dict())[:9000], "truncated"),
+    "cut safetensors": (lambda file: safetensors.torch.save(lenet().state_dict())[:9000], "truncated"),
     "empty": (lambda file: b"", "empty"),
     "a web page": (lambda file: b"<html>404 Not Found</html>", "not a checkpoint"),
-    "no tensors": (lambda file: saved({}), "holds nothing"),
-    "a tensor": (lambda file: saved(torch.ones(3)), "holds Tensor"),
-    "a number": (lambda file: saved({**lenet().state_dict(), "lr": 0.1}), "other things than tensors: lr"),
-    "sparse": (lambda file: saved({"conv1.weight": torch.eye(3).to_sparse()}), "other things"),
+    "no tensors": (lambda file: saved({}), "contains nothing"),
+    "a tensor": (lambda file: saved(torch.ones(3)), "contains Tensor"),
+    "a number": (lambda file: saved({**lenet().state_dict(), "lr": 0.1}), "entries that are not tensors: lr"),
+    "sparse": (
+        lambda file: saved({"conv1.weight": torch.eye(3).to_sparse()}),
+        "entries that are not tensors",
+    ),
     "other network": (
         lambda file: saved(torch.nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).state_dict()),
-        "checkpoint of another network: 10 missing (conv1.weight, conv1.bias, conv2.weight, conv2.bias, "
+        "belongs to a different network: 10 missing (conv1.weight, conv1.bias, conv2.weight, conv2.bias, "
         "fc1.weight, fc1.bias, fc2.weight, fc2.bias and 2 more); 4 unexpected (0.weight",
     ),
     "other classes": (
         lambda file: saved(models.build("lenet5", classes=7, arguments={}).state_dict()),
-        "2 of another shape (fc3.weight: [7, 84] where the model has [10, 84], fc3.bias",
+        "2 with a different shape (fc3.weight: [7, 84] where the model has [10, 84], fc3.bias",
     ),
     "one missing": (lambda file: saved(without(lenet().state_dict(), "fc1.bias")), "1 missing (fc1.bias)"),
     "integers": (
         lambda file: saved({n: t.to(torch.int8) for n, t in lenet().state_dict().items()}),
-        "does not fit the model: 10 of another type (conv1.weight: int8",
+        "does not fit the model: 10 with a different type (conv1.weight: int8",
     ),
     "not a number": (
         lambda file: saved({**lenet().state_dict(), "fc3.bias": torch.full((10,), torch.nan)}),
-        "finite number: fc3.bias",
+        "NaN or infinite: fc3.bias",
     ),
 }
 
@@ -432,7 +435,7 @@ def test_the_checkpoint_of_another_known_network_is_named(file: Path) -> None:
     torch.save(lenet().state_dict(), file)
     with torch.device("meta"):
         vgg = models.build("vgg", classes=1000, arguments={})
-    with pytest.raises(WeightsError, match="checkpoint of lenet5"):
+    with pytest.raises(WeightsError, match="checkpoint belongs to lenet5"):
         load(vgg, file)
 
 
@@ -446,14 +449,16 @@ def test_what_only_training_needs_is_left_out_and_said(file: Path) -> None:
     model, recipe = shipped("googlenet-bn")
     auxiliary = {"aux1.conv.conv.weight": torch.ones(2), "aux2.fc2.bias": torch.ones(3)}
     torch.save({**model.state_dict(), **auxiliary}, file)
-    assert load(shipped("googlenet-bn")[0], file, recipe)[0].endswith("training needs were left out: 2")
+    assert load(shipped("googlenet-bn")[0], file, recipe)[0].endswith(
+        "training-only tensors of the checkpoint were dropped: 2"
+    )
     torch.save({**model.state_dict(), "aux3.fc.bias": torch.ones(3)}, file)
     with pytest.raises(WeightsError, match=r"1 unexpected \(aux3.fc.bias"):
         load(model, file, recipe)
 
 
 def test_names_of_old_are_understood(file: Path) -> None:
-    """torchvision's DenseNet files were written when a dot stood in norm.1."""
+    """torchvision's DenseNet files predate the renaming of norm.1 to norm1."""
     model, recipe = shipped("densenet121")
     old = {re.sub(r"(denselayer\d+\.(norm|conv))(\d)", r"\1.\3", n): t for n, t in model.state_dict().items()}
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
@@ -464,7 +469,7 @@ def test_names_of_old_are_understood(file: Path) -> None:
 
 
 def test_a_background_class_is_cut_off(file: Path) -> None:
-    """Google's Inception files count 1,001 classes, the first of which is none of ImageNet's."""
+    """Google's Inception files have 1,001 classes, the first of which is not an ImageNet class."""
     model, recipe = shipped("inception-v4")
     state = dict(model.state_dict())
     for name in ("last_linear.weight", "last_linear.bias"):
@@ -477,16 +482,18 @@ def test_a_background_class_is_cut_off(file: Path) -> None:
 
 def test_another_number_of_classes_is_named(file: Path) -> None:
     torch.save(models.build("lenet5", classes=26, arguments={}).state_dict(), file)
-    with pytest.raises(WeightsError, match="tells 26 classes apart, the recipe 10") as refusal:
+    with pytest.raises(WeightsError, match="has 26 classes, the recipe 10") as refusal:
         load(lenet(), file)
     assert "model.classes to 26" in str(refusal.value)
 
 
 def test_the_sibling_of_other_shapes_is_named(file: Path) -> None:
-    """AlexNet in two towers and in one have the same names; three convolutions differ."""
+    """AlexNet with two towers and with one have the same tensor names; three convolutions differ."""
     torch.save(shipped("alexnet")[0].state_dict(), file)
     model, recipe = shipped("alexnet-single-tower")
-    with pytest.raises(WeightsError, match=r"checkpoint of alexnet: 3 of another shape \(conv2"):
+    with pytest.raises(
+        WeightsError, match=r"checkpoint belongs to alexnet: 3 with a different shape \(conv2"
+    ):
         load(model, file, recipe)
 
 
@@ -495,11 +502,11 @@ def test_the_sibling_of_equal_shapes_is_told_by_its_hash(tmp_path: Path) -> None
     own = shared_folder("recipes") / "weights" / read_recipe("lenet5").weights.file
     model = {"definition": "lenet5", "classes": 10, "arguments": {"variant": "other"}}
     other = recipe_from_dict({"name": "other", "model": model}, where=tmp_path / "other.toml")
-    with pytest.raises(WeightsError, match="published for lenet5, another network than other"):
+    with pytest.raises(WeightsError, match="published for lenet5, not for other"):
         find(other, str(own))
     same = {"name": "same", "model": {**model, "arguments": {}}}
     assert find(recipe_from_dict(same, where=tmp_path / "same.toml"), str(own)).digest
-    model["definition"] = "net.py:build"  # what a definition of the user's does with them is his affair
+    model["definition"] = "net.py:build"  # user definitions are not checked
     assert find(recipe_from_dict({"name": "mine", "model": model}, where=tmp_path / "m.toml"), str(own)).file
 
 
@@ -507,15 +514,15 @@ def test_an_unknown_file_that_fits_a_sibling_is_remarked_upon(file: Path) -> Non
     torch.save(shipped("cifar-plain20")[0].state_dict(), file)
     model, recipe = shipped("cifar-resnet20")
     assert load(model, file, recipe) == (
-        "cifar-plain20 has tensors of the same names and shapes: check that these are cifar-resnet20's",
+        "the tensors also fit cifar-plain20: check that they were trained for cifar-resnet20",
     )
 
 
 def test_fine_tuned_classes_do_not_hide_whose_the_tensors_are(file: Path) -> None:
-    """Ten classes, and no batch counters, as older checkpoints have none."""
+    """Ten classes and no batch counters, as in old checkpoints."""
     tuned = models.build("resnet", classes=10, arguments={"depth": 18})
     torch.save(without(tuned.state_dict(), "num_batches_tracked"), file)
-    with pytest.raises(WeightsError, match="tells 10 classes apart, the recipe 1000"):
+    with pytest.raises(WeightsError, match="has 10 classes, the recipe 1000"):
         load(*shipped("resnet18")[:1], file, shipped("resnet18")[1])
     recipe = read_recipe("cifar-resnet20")
     tuned = models.build("cifar_resnet", classes=7, arguments={"depth": 20})
@@ -525,7 +532,7 @@ def test_fine_tuned_classes_do_not_hide_whose_the_tensors_are(file: Path) -> Non
 
 
 def test_batch_counters_may_be_absent(file: Path) -> None:
-    """Checkpoints before PyTorch 0.4.1 have none."""
+    """Checkpoints before PyTorch 0.4.1 have no batch counters."""
     state = nn.BatchNorm2d(3).state_dict()
     torch.save(without(state, "num_batches_tracked"), file)
     assert load(nn.BatchNorm2d(3), file) == ()
@@ -562,7 +569,7 @@ def test_a_stand_in_is_the_same_every_time_and_keeps_the_scale(tmp_path: Path) -
     weight, bias = first.get_parameter("fc1.weight"), first.get_parameter("fc1.bias")
     assert weight.std().item() == pytest.approx((2 / 400) ** 0.5, rel=0.02)
     assert 0 < bias.min() == bias.max() < 0.01
-    # Golden: another version of NumPy or another processor must not draw others.
+    # Golden values: other versions of NumPy and other CPUs must draw the same.
     assert weight[0, :3].tolist() == pytest.approx([0.0356326, 0.1076799, -0.0328449], rel=1e-5)
 
 
@@ -576,15 +583,17 @@ def test_batch_norm_takes_its_statistics_from_the_pictures(tmp_path: Path) -> No
     draw(model, make_recipe(tmp_path), [pictures])
     assert not any(module.training for module in model.modules())
     for depth in (2, 6):
-        normed = model[:depth](torch.from_numpy(pictures)) - 1  # an activation reads them: shifts of 1
-        # Evaluation divides by the unbiased variance, the pass that gathered it by the biased one.
+        normed = (
+            model[:depth](torch.from_numpy(pictures)) - 1
+        )  # shifts of 1, because an activation reads them
+        # Evaluation uses the unbiased variance, the pass that computed it the biased one.
         assert normed.mean((0, 2, 3)).abs().max().item() < 1e-3
         assert normed.var((0, 2, 3)).sub(1).abs().max().item() < 1e-2
     assert {module.momentum for module in model if isinstance(module, nn.BatchNorm2d)} == {0.1}
 
 
 def test_a_stand_in_a_hundred_layers_deep_is_not_chaotic(tmp_path: Path) -> None:
-    """Without shifts before the ReLUs, FP32 would be a tenth off FP64 here."""
+    """Without shifts before the ReLUs, FP32 would differ from FP64 by a tenth here."""
     layers = [
         nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()) for _ in range(100)
     ]

@@ -1,1 +1,1 @@
-"""Pictures: where they come from (`sets`), how they become crops (`crops`), and numbers (`normalize`)."""
+"""Image sets: opening them (`sets`), cropping (`crops`) and normalizing (`normalize`)."""

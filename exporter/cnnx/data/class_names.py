@@ -1,4 +1,4 @@
-"""Names and WordNet ids of classes, read from the file that a recipe or a user gives."""
+"""Reads class names and WordNet IDs from a labels file."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from cnnx.recipe import Recipe
 
 
 def read_labels(path: Path, classes: int) -> tuple[str, ...]:
-    """One name a class, in the order of the logits.
+    """Return the name of each class, in the order of the logits.
 
     Args:
-        path: a .csv with a column "name" (and, where it has one, a column "index" that counts from 0);
-            any other suffix: text with one name a line.
+        path: a .csv file with a column "name" and optionally a column "index" that counts from 0. With any
+            other suffix, a text file with one name per line.
         classes: length of the logits.
 
     Raises:
-        RecipeError: the file is absent, not UTF-8, has no such column, counts wrongly, has an empty name,
-            or does not hold `classes` names.
+        RecipeError: the file is missing or not UTF-8, has no column "name", has a wrong index or an empty
+            name, or does not contain exactly `classes` names.
     """
     return tuple(row["name"] for row in _rows(path, classes))
 
 
 def read_wnids(path: Path, classes: int) -> tuple[str, ...] | None:
-    """The WordNet id of each class, in the order of the logits; None where the file has none.
+    """Return the WordNet ID of each class, in the order of the logits, or None if the file has none.
 
     Args:
-        path: as for `read_labels`; the ids stand in the column "wnid" of a .csv.
+        path: as for `read_labels`. IDs are read from the column "wnid" of a .csv file.
         classes: length of the logits.
 
     Raises:
-        RecipeError: see `read_labels`; also for an id that is malformed, or stands twice.
+        RecipeError: see `read_labels`; also if an ID is malformed or appears twice.
     """
     rows = _rows(path, classes)
     if "wnid" not in rows[0]:
@@ -43,24 +43,26 @@ def read_wnids(path: Path, classes: int) -> tuple[str, ...] | None:
         wnid = row["wnid"].strip()
         if not re.fullmatch(r"n\d{8}", wnid, re.ASCII):
             raise RecipeError(
-                f"class {index} has no WordNet id, but {wnid!r}", where=path, mend="n and eight digits"
+                f"invalid WordNet ID {wnid!r} for class {index}",
+                where=path,
+                mend="write n and eight digits, such as n01440764",
             )
         if ids.setdefault(wnid, index) != index:
             raise RecipeError(
-                f"classes {ids[wnid]} and {index} have the same WordNet id {wnid}",
+                f"classes {ids[wnid]} and {index} have the same WordNet ID {wnid}",
                 where=path,
-                mend="mend the column wnid",
+                mend="give each class its own ID in the column wnid",
             )
     return tuple(ids)
 
 
 def _rows(path: Path, classes: int) -> list[dict[str, str]]:
-    """One row a class, each with a name."""
+    """Return one row per class, each with a name."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise RecipeError(
-            "the labels file is absent", where=path, mend="mend model.labels in the recipe"
+            "the labels file does not exist", where=path, mend="correct model.labels in the recipe"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(
@@ -70,32 +72,38 @@ def _rows(path: Path, classes: int) -> list[dict[str, str]]:
     rows = _csv_rows(lines, path) if path.suffix.lower() == ".csv" else [{"name": line} for line in lines]
     if len(rows) != classes:
         raise RecipeError(
-            f"{len(rows)} labels for {classes} classes", where=path, mend="give one name for each class"
+            f"the labels file has {len(rows)} names for {classes} classes",
+            where=path,
+            mend="write one name for each class, in the order of the logits",
         )
     for index, row in enumerate(rows):
         row["name"] = row["name"].strip()
         if not row["name"]:
-            raise RecipeError(f"class {index} has an empty name", where=path, mend="give it one")
+            raise RecipeError(
+                f"the name of class {index} is empty", where=path, mend="write a name for every class"
+            )
     return rows
 
 
 def _csv_rows(lines: list[str], path: Path) -> list[dict[str, str]]:
     reader = csv.DictReader(lines, restval="")
     if "name" not in (reader.fieldnames or ()):
-        raise RecipeError("the labels file has no column 'name'", where=path, mend="head it with: index,name")
+        raise RecipeError(
+            "the labels file has no column 'name'", where=path, mend="start the file with: index,name"
+        )
     rows = list(reader)
     for position, row in enumerate(rows):
         if row.get("index", str(position)) != str(position):
             raise RecipeError(
                 f"row {position} has index {row['index']}",
                 where=path,
-                mend="order the rows as the logits are",
+                mend="number the rows from 0, in the order of the logits",
             )
     return rows
 
 
 def class_names(recipe: Recipe) -> tuple[str, ...]:
-    """Names of the recipe's classes, where it has any.
+    """Return the names of the recipe's classes, or an empty tuple if it has no labels file.
 
     Raises:
         RecipeError: see `read_labels`.

@@ -1,7 +1,7 @@
-"""A set of pictures made ready: decoded once, resized, cropped, kept as 8-bit pixels.
+"""Decodes, resizes and crops an image set once, and stores the crops as 8-bit pixels.
 
-Like torchvision's ImageFolder this applies no EXIF orientation: the training pictures of the published
-networks were not turned, and neither are a camera's frames.
+EXIF orientation is ignored, as in torchvision's ImageFolder: the training images of the published networks
+were not rotated, and neither are camera frames.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ PIXELS, FACTS = "crops.npy", "crops.json"
 SCHEMA = 3
 MAX_SKIPPED_SHARE = 0.1
 
-_ALWAYS_FORGIVEN = 2  # so that one bad file among a few does not stop a first try
+_ALWAYS_FORGIVEN = 2  # one bad file in a small set must not stop a first try
 _SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A picture that could not be used, and why."""
+    """An image that could not be used, and the reason."""
 
     id: str
     reason: str
@@ -46,23 +46,24 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crops:
-    """Pictures ready for normalisation, in the order of their set.
+    """Cropped images ready for normalization, in the order of their set.
 
     Attributes:
-        folder: where they lie.
-        pixels: (N, height, width, channels), read-only, mapped from disk.
-        ids: name of each picture in its set.
-        digests: SHA-256 of each picture's source.
-        labels: (N,) class indices; None when any picture has none.
-        skipped: pictures that were tried and could not be used.
-        excluded: how many were left out because another set holds them.
-        list_digest: SHA-256 of the lines "digest  id label" (no label: "digest  id", as sha256sum prints).
-        pixels_digest: SHA-256 of the file of pixels; of some of a set's pictures, that of the whole.
-        name: the set's name.
-        source: who made the pictures and under which terms.
-        class_names: the name of each label, where known.
-        synthetic: whether a program made the pictures to stand in for photographs.
-        note: what their user should be told of the set.
+        folder: folder that contains the crops.
+        pixels: (N, height, width, channels), read-only, memory-mapped.
+        ids: name of each image in its set.
+        digests: SHA-256 of each image's source.
+        labels: (N,) class indices; None if any image has no label.
+        skipped: images that could not be used.
+        excluded: number of images left out because another set contains them.
+        list_digest: SHA-256 of the lines "digest  id label" (without a label: "digest  id", the format of
+            sha256sum).
+        pixels_digest: SHA-256 of the pixel file; for a subset, that of the whole set.
+        name: name of the set.
+        source: origin and licence of the images.
+        class_names: name of each label, if known.
+        synthetic: whether the images are generated substitutes for photographs.
+        note: message for the user about the set, or "".
     """
 
     folder: Path
@@ -82,10 +83,10 @@ class Crops:
 
     @classmethod
     def open(cls, folder: Path) -> Crops:
-        """What `write_crops` left in this folder.
+        """Open the crops that `write_crops` stored in a folder.
 
         Raises:
-            ImageError: the folder holds no crops, or damaged ones.
+            ImageError: the folder contains no crops, or they are damaged.
         """
         try:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
@@ -93,14 +94,16 @@ class Crops:
             return cls._from_facts(folder, pixels, facts)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ImageError(
-                f"this is no set of crops: {error}", where=folder, mend="remove the folder and run again"
+                f"the stored crops cannot be read: {error}",
+                where=folder,
+                mend=f"run `rm -r '{folder}'`, then run again",
             ) from error
 
     @classmethod
     def _from_facts(cls, folder: Path, pixels: NDArray[np.uint8], facts: dict[str, Any]) -> Crops:
         labels, names = facts["labels"], facts["class_names"]
         if facts["schema"] != SCHEMA or len(pixels) != len(facts["ids"]):
-            raise ValueError(f"schema {facts['schema']}, {len(pixels)} pictures, {len(facts['ids'])} names")
+            raise ValueError(f"schema {facts['schema']}, {len(pixels)} images, {len(facts['ids'])} names")
         return cls(
             folder=folder,
             pixels=pixels,
@@ -123,11 +126,11 @@ class Crops:
 
     @property
     def key(self) -> str:
-        """For the keys of steps: which pictures, and what decoding made of them."""
+        """Text for cache keys that identifies the images and their decoded pixels."""
         return f"{self.list_digest} {self.pixels_digest}"
 
     def only(self, places: NDArray[np.intp]) -> Crops:
-        """Some of these pictures, as a set of their own."""
+        """Return the images at these indices as a set of their own."""
         labels = None if self.labels is None else self.labels[places]
         ids, digests = (tuple(each[place] for place in places) for each in (self.ids, self.digests))
         kept = zip(ids, digests, [None] * len(ids) if labels is None else labels.tolist(), strict=True)
@@ -141,7 +144,7 @@ class Crops:
         )
 
     def batches(self, size: int) -> Iterator[NDArray[np.uint8]]:
-        """The pixels in slices of `size`, the last one perhaps shorter."""
+        """Yield the pixels in slices of `size`; the last may be shorter."""
         for start in range(0, len(self), size):
             yield self.pixels[start : start + size]
 
@@ -157,23 +160,23 @@ def write_crops(
     exclude: frozenset[str] = frozenset(),
     max_skipped_share: float = MAX_SKIPPED_SHARE,
 ) -> Crops:
-    """Decode the first `count` usable pictures of a set, once, in constant memory.
+    """Decode the first `count` usable images of a set once, in constant memory.
 
-    A picture that is damaged or too large is named, skipped, and replaced by the next of the set.
+    An image that is damaged or too large is recorded, skipped, and replaced by the next one of the set.
 
     Args:
-        images: the set, in its order.
-        preprocessing: gives color, resize and interpolation.
+        images: the set.
+        preprocessing: color mode, resize and interpolation.
         shape: channels, height, width of a crop.
-        count: how many are wanted; a smaller set gives fewer.
-        folder: where crops.npy and crops.json go; made when absent.
+        count: number of images to decode; a smaller set gives fewer.
+        folder: output folder for crops.npy and crops.json, created if missing.
         progress: called with (done, wanted) after each crop.
-        exclude: digests of pictures to leave out, because another set holds them.
-        max_skipped_share: more skipped than this share of those tried is an error; two are always
-            forgiven while a usable picture is left.
+        exclude: digests of images to leave out because another set contains them.
+        max_skipped_share: maximum share of unusable images among those tried. Two are always accepted
+            while any usable image is left.
 
     Raises:
-        ImageError: no usable picture, or too many that are not.
+        ImageError: no usable image, or too many unusable ones.
         WriteFailed: the folder cannot be written.
     """
     tally = _Tally()
@@ -181,7 +184,7 @@ def write_crops(
     limit = _most_skips(count, max_skipped_share)
     wanted = min(count, len(images))
     with writing(folder), warnings.catch_warnings():
-        # Pillow warns of large and of odd files; what matters of that is a skip with its reason.
+        # Pillow warns about large and unusual files. Those that matter are skipped with a reason.
         warnings.simplefilter("ignore")
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / PIXELS).open("wb") as file:
@@ -208,10 +211,10 @@ def fingerprint(
     exclude: frozenset[str] = frozenset(),
     max_skipped_share: float = MAX_SKIPPED_SHARE,
 ) -> str:
-    """SHA-256, in hex, of all that `write_crops` could read with these arguments; decodes nothing.
+    """Return the SHA-256, in hex, of everything `write_crops` could read with these arguments.
 
-    It covers the content of each picture that could still be tried after as many skips as are
-    forgiven, so a change to any picture that matters changes it. Preprocessing is not part of it.
+    No image is decoded. The digest covers every image that could be tried if the maximum number of images
+    were skipped, so a change to any of them changes it. Preprocessing is not included.
     """
     facts = {**_facts(images), "count": count, "share": max_skipped_share, "exclude": sorted(exclude)}
     total = hashlib.sha256(json.dumps(facts).encode())
@@ -242,7 +245,7 @@ def _digest(item: ImageItem) -> tuple[ImageItem, str]:
 
 
 def _list_digest(kept: Iterable[tuple[str, str, int | None]]) -> str:
-    """Of the lines of these pictures, each given by id, digest and label."""
+    """Return the SHA-256 of one line per image, given as (id, digest, label)."""
     lines = b"".join(_line(digest, name, label) for name, digest, label in kept)
     return hashlib.sha256(lines).hexdigest()
 
@@ -253,15 +256,16 @@ def _line(digest: str, name: str, label: int | None) -> bytes:
 
 
 def _most_skips(count: int, share: float) -> int:
-    """The most pictures that may be skipped on the way to `count`: s <= max(2, share * (count + s))."""
+    """Return the maximum number of skipped images: the largest s <= max(2, share * (count + s))."""
     return sys.maxsize if share >= 1 else max(_ALWAYS_FORGIVEN, int(share * count / (1 - share) + 1e-6))
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    """The header of a .npy file, always 128 bytes, so that it can be written again over itself.
+    """Write the header of a .npy file, always 128 bytes, so that it can be overwritten later.
 
-    https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html, version 1.0. The number of
-    crops is known only at the end. A mapped file would allow that too, but a full disk kills its writer.
+    The number of crops is known only at the end. A memory-mapped file would also allow that, but a full
+    disk would kill the process. Format version 1.0:
+    https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html.
     """
     text = str({"descr": "|u1", "fortran_order": False, "shape": shape}).ljust(117) + "\n"
     file.write(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode("ascii"))
@@ -269,7 +273,7 @@ def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
-    """One picture, cut to `pixels`; or a reason why it cannot be used; or neither: left out."""
+    """Result for one image: cropped `pixels`, a `reason` why it is unusable, or neither if excluded."""
 
     item: ImageItem
     digest: str = ""
@@ -291,14 +295,14 @@ def _attempt(
 
 @dataclass(slots=True)
 class _Tally:
-    """What became of the pictures tried so far. `kept` holds id, digest and label of each crop."""
+    """Results of the images tried so far. `kept` contains id, digest and label of each crop."""
 
     kept: list[tuple[str, str, int | None]] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     excluded: int = 0
 
     def take(self, tried: _Tried) -> bytes:
-        """Count one picture; gives its pixels, none when it is not kept."""
+        """Count one image and return its pixels, or b"" if it is not kept."""
         if tried.pixels:
             self.kept.append((printable(tried.item.id), tried.digest, tried.item.label))
         elif tried.reason:
@@ -308,33 +312,35 @@ class _Tally:
         return tried.pixels
 
     def judge(self, images: ImageSet, share: float) -> None:
-        """Refuse a set with nothing left in it, or with too much that is broken."""
+        """Refuse a set with no usable image, or with too many unusable ones."""
         tried = len(self.kept) + len(self.skipped)
         if self.kept and len(self.skipped) <= max(_ALWAYS_FORGIVEN, share * tried):
             return
         named = "; ".join(f"{each.id} {each.reason}" for each in self.skipped[:_SHOWN])
         if self.skipped:
-            what = f"{len(self.skipped)} of {tried} pictures cannot be used: {named}"
+            what = f"{len(self.skipped)} of {tried} images cannot be used: {named}"
             raise ImageError(
-                what, where=images.name, mend="mend or remove these files, or list the good ones"
+                what,
+                where=images.name,
+                mend="repair or remove these files, or list the good ones in a text file",
             )
         raise ImageError(
-            f"no picture is left: another set holds all {self.excluded}",
+            f"no image is left: another set contains all {self.excluded}",
             where=images.name,
-            mend="give different pictures for calibration and validation",
+            mend="give different images for calibration and validation",
         )
 
     def note(self) -> str:
-        """What the user should be told: labels count only where every picture has one."""
+        """Return a message for the user if labels are ignored because some images have none, else ""."""
         without = sum(label is None for *_, label in self.kept)
         return (
-            f"{without} of {len(self.kept)} pictures have no label: labels unused"
+            f"{without} of {len(self.kept)} images have no label: labels unused"
             if 0 < without < len(self.kept)
             else ""
         )
 
     def facts(self) -> dict[str, Any]:
-        """What crops.json says of the pictures."""
+        """Return the fields of crops.json that describe the images."""
         ids, digests, labels = zip(*self.kept, strict=True)
         return {
             "ids": ids,

@@ -1,4 +1,4 @@
-"""Sets of picture files: class folders, flat folders, and lists."""
+"""Opens sets of image files: class folders, flat folders, and lists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN = 3
 
 
 def open_folder(folder: Path, *, labels: Path | None, classes: Classes | None) -> ImageSet:
-    """A folder of class folders, or a flat one with or without a labels file.
+    """Open a folder of class folders, or a flat folder with or without a label file.
 
     Raises:
         ImageError: see `cnnx.data.sets.open_images`.
@@ -24,14 +24,16 @@ def open_folder(folder: Path, *, labels: Path | None, classes: Classes | None) -
     inside = [name for files in below.values() for name in files]
     if not loose and not inside:
         raise ImageError(
-            "the folder holds no pictures", where=folder, mend=f"known endings: {', '.join(sorted(SUFFIXES))}"
+            "the folder contains no images",
+            where=folder,
+            mend=f"give a folder with files ending in {', '.join(sorted(SUFFIXES))}",
         )
     if loose and inside:
         classful = next(name for name, files in below.items() if files)
         raise ImageError(
-            f"the folder mixes class folders ({classful}/, ...) with loose pictures ({loose[0]}, ...)",
+            f"the folder mixes class folders ({classful}/, ...) with loose images ({loose[0]}, ...)",
             where=folder,
-            mend="move the loose pictures into class folders, or name one of the folders",
+            mend="move the loose images into class folders, or give one of the class folders",
         )
     if loose and labels is None:
         labels = next((file for name in _LABEL_FILES if (file := folder / name).is_file()), None)
@@ -43,16 +45,18 @@ def open_folder(folder: Path, *, labels: Path | None, classes: Classes | None) -
 
 
 def _by_class(folder: Path, below: Mapping[str, Sequence[str]], classes: Classes) -> ImageSet:
-    """Pictures labelled by the name of their class folder; without labels, and with a note, where its
-    meaning would be a guess."""
+    """Label images by the name of their class folder.
+
+    Where the meaning of the names is ambiguous, the set has no labels and a note with the reason.
+    """
     full = [name for name, files in below.items() if files]
     strangers = [name for name in full if name not in classes.ids]
     for name in strangers:
         if any(file.split("/")[1] in classes.ids for file in below[name] if file.count("/") > 1):
             raise ImageError(
-                f"the class folders lie one level deeper, in {name}/",
+                f"the class folders are one level deeper, in {name}/",
                 where=folder,
-                mend=f"name one folder of class folders: {folder / name}",
+                mend=f"give the folder that contains them: {folder / name}",
             )
     numbers: Mapping[str, int] = {}
     note = ""
@@ -60,10 +64,10 @@ def _by_class(folder: Path, below: Mapping[str, Sequence[str]], classes: Classes
         numbers, note = _numbered(list(below), classes)
     elif strangers:
         raise ImageError(
-            f"{len(strangers)} of {len(full)} class folders are no class of this network, though the others "
-            f"are named by its WordNet ids: {_some(strangers)}",
+            f"{len(strangers)} of {len(full)} class folders are not named by a WordNet ID of this network, "
+            f"although the others are: {_some(strangers)}",
             where=folder,
-            mend="rename them to WordNet ids, move them away, or label the pictures in a file (--labels)",
+            mend="rename them to WordNet IDs, move them away, or label the images in a file (--labels)",
         )
     else:
         numbers = classes.ids
@@ -72,37 +76,42 @@ def _by_class(folder: Path, below: Mapping[str, Sequence[str]], classes: Classes
 
 
 def _numbered(names: list[str], classes: Classes) -> tuple[dict[str, int], str]:
-    """Labels of class folders whose names are no ids: their sorted position, or none and the reason."""
+    """Label class folders that are not named by WordNet IDs, by sorted position.
+
+    Returns:
+        The labels by name and "", or no labels and the reason.
+    """
     if classes.count is not None and len(names) != classes.count:
-        return {}, f"{len(names)} class folders do not number {classes.count} classes: labels unused"
+        return {}, f"{len(names)} class folders for {classes.count} classes: labels unused"
     if classes.ids and all(WNID.fullmatch(name) for name in names):
-        return {}, "class folders are named by WordNet ids of other classes: labels unused"
+        return {}, "class folders are named by WordNet IDs of other classes: labels unused"
     if classes.ids and not all(name.isdecimal() for name in names):
-        return {}, "class folders are named neither by WordNet ids nor by index: labels unused"
+        return {}, "class folders are named neither by WordNet IDs nor by index: labels unused"
     if all(name.isdecimal() for name in names):
-        # "10" sorts before "2", and networks trained by way of torchvision's ImageFolder have their logits
-        # in that order. Those whose classes have WordNet ids have not: for them "0" to "999" are indices,
-        # as in ImageNetV2.
+        # "10" sorts before "2". The logits of networks trained with torchvision's ImageFolder are in that
+        # order. If the classes have WordNet IDs, "0" to "999" are indices instead, as in ImageNetV2.
         counted = sorted(names, key=int)
         indices = classes.ids and counted == [str(index) for index in range(len(names))]
         if counted != names and not indices:
-            return {}, "class folders are numbers that do not sort as they count: labels unused"
+            return {}, "class folder names sort differently as numbers than as text: labels unused"
         names = counted
     return {name: label for label, name in enumerate(names)}, ""
 
 
 def open_list(file: Path, *, root: Path | None, labels: Path | None, classes: Classes | None) -> ImageSet:
-    """The pictures that a text file names, in its order.
+    """Open the images listed in a text file, in its order.
 
     Raises:
         ImageError: see `cnnx.data.sets.open_images`.
     """
     folder = file.parent if root is None else root
     if file.suffix.lower() in SUFFIXES:
-        raise ImageError("this is one picture, not a set", where=file, mend="give the folder it lies in")
+        raise ImageError(
+            "the path is a single image, not a set", where=file, mend="give the folder that contains it"
+        )
     lines = read_list(file, classes=classes)
     if not lines:
-        raise ImageError("the list names no pictures", where=file, mend="one file name a line")
+        raise ImageError("the list is empty", where=file, mend="write one file name per line")
     names = {_inside(folder, line, file): line for line in lines}
     absent = [name for name in names if not _is_file(folder / name)]
     if len(absent) == len(names):
@@ -111,13 +120,15 @@ def open_list(file: Path, *, root: Path | None, labels: Path | None, classes: Cl
     if len(names) < len(lines):
         twice = next(line for line in lines if names[_inside(folder, line, file)] is not line)
         raise ImageError(
-            f"{twice.name} is listed twice", where=f"{file}, line {twice.number}", mend="drop one"
+            f"{twice.name} is listed twice",
+            where=f"{file}, line {twice.number}",
+            mend="remove one of the lines",
         )
     if classes is None or labels is None:
         items = [ImageFile(name, folder / name, line.label) for name, line in names.items()]
     elif any(line.label is not None for line in lines):
         raise ImageError(
-            "labels are given twice, in the list and beside it", where=file, mend="leave out the labels file"
+            "labels are given both in the list and in a label file", where=file, mend="drop the label file"
         )
     else:
         items = _labelled(folder, list(names), labels, classes)
@@ -136,33 +147,37 @@ def _image_set(
 
 
 def _scan(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
-    """Pictures in the folder itself, and by name those anywhere below each of its subfolders."""
+    """Return the images directly in the folder, and those at any depth below each subfolder, by name."""
     try:
         entries = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
         below = {name: sorted(_below(folder, name)) for name in entries if (folder / name).is_dir()}
-        return [name for name in entries if _is_picture(folder / name)], below
+        return [name for name in entries if _is_image(folder / name)], below
     except OSError as error:
-        raise ImageError(f"the folder cannot be read: {error.strerror}", where=error.filename) from None
+        raise ImageError(
+            f"the folder cannot be read: {error.strerror}",
+            where=error.filename,
+            mend=f"check its permissions: ls -ld '{error.filename}'",
+        ) from None
 
 
 def _below(folder: Path, name: str) -> Iterator[str]:
     def stop(error: OSError) -> None:
         raise error
 
-    for place, inner, files in os.walk(folder / name, onerror=stop):
+    for parent, inner, files in os.walk(folder / name, onerror=stop):
         inner[:] = [each for each in inner if not each.startswith(".")]
         for file in files:
-            path = Path(place, file)
-            if not file.startswith(".") and _is_picture(path):
+            path = Path(parent, file)
+            if not file.startswith(".") and _is_image(path):
                 yield path.relative_to(folder).as_posix()
 
 
-def _is_picture(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and _is_file(path)
 
 
 def _is_file(path: Path) -> bool:
-    """No pipe or socket, which would block when read; nor a name too long to exist."""
+    """Return whether the path is a regular file: a pipe or socket would block, a long name raises OSError."""
     try:
         return path.is_file()
     except OSError:
@@ -170,7 +185,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _labelled(folder: Path, names: Sequence[str], labels: Path, classes: Classes) -> list[ImageFile]:
-    """The named pictures with labels from a file; a picture that it does not name has none."""
+    """Return the named images with the labels from a file, or without a label if it has none for them."""
     lines = read_labels(labels, classes=classes)
     by_name = {_inside(folder, line, labels): line.label for line in lines}
     _refuse_absent(labels, sorted(by_name.keys() - set(names)), folder)
@@ -178,17 +193,17 @@ def _labelled(folder: Path, names: Sequence[str], labels: Path, classes: Classes
 
 
 def _inside(folder: Path, line: Line, file: Path) -> str:
-    """The name relative to the folder, which it must not leave (links inside are the owner's own affair)."""
+    """Return the name relative to the folder, and refuse one outside it; links inside are followed."""
     base = os.path.normpath(folder.absolute())
     path = Path(os.path.normpath(Path(base, line.name)))
     if not path.is_relative_to(base) and Path(line.name).is_absolute():
-        # The shell's and the system's idea of the working folder differ below a link.
+        # Below a symbolic link, the shell and the system report different working folders.
         base, path = os.path.realpath(base), Path(os.path.realpath(path.parent), path.name)
     if not path.is_relative_to(base):
         raise ImageError(
-            f"{line.name} lies outside the folder {folder}",
+            f"{line.name} is outside the folder {folder}",
             where=f"{file}, line {line.number}",
-            mend="name files below that folder; a list may lie in any folder above its pictures",
+            mend="list only files below that folder, or move the list to a folder above all its images",
         )
     return path.relative_to(base).as_posix()
 
@@ -196,9 +211,9 @@ def _inside(folder: Path, line: Line, file: Path) -> str:
 def _refuse_absent(file: Path, absent: Sequence[str], folder: Path) -> None:
     if absent:
         raise ImageError(
-            f"{file.name} names pictures that are not in the set: {_some(absent)}",
+            f"{file.name} names images that are not in the set: {_some(absent)}",
             where=file,
-            mend=f"names are relative to {folder}; lines read 'name' or 'name label'",
+            mend=f"write 'name' or 'name label' on each line, with names relative to {folder}",
         )
 
 

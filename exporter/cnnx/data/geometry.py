@@ -1,7 +1,7 @@
-"""From a picture to a crop: color, resize, middle.
+"""Converts an image to a crop: color mode, resize, center crop.
 
-The geometry is torchvision's (`Resize`, then `CenterCrop`), under which the published accuracies of
-classic networks were taken, on Pillow's antialiased resampling.
+The geometry is that of torchvision's `Resize` and `CenterCrop`, with which the published accuracies of
+classic networks were measured. Resampling is Pillow's, with antialiasing.
 """
 
 from __future__ import annotations
@@ -23,44 +23,45 @@ _FILTERS = {
 
 
 def resized(width: int, height: int, resize: int) -> tuple[int, int]:
-    """Width and height with the shorter side brought to `resize`; the other is truncated, not rounded."""
+    """Return width and height with the shorter side scaled to `resize`; the other is truncated."""
     short, long = sorted((width, height))
     other = int(resize * long / short)
     return (resize, other) if width <= height else (other, resize)
 
 
 def offset(length: int, crop: int) -> int:
-    """Where the middle `crop` of `length` begins; halves go to the even neighbour, as in torchvision."""
+    """Return the start of the center crop; halves round to the even neighbour, as in torchvision."""
     return round((length - crop) / 2.0)
 
 
-def crop(
-    picture: Image.Image, preprocessing: Preprocessing, shape: tuple[int, int, int]
-) -> NDArray[np.uint8]:
-    """Color, resize and middle of one picture.
+def crop(image: Image.Image, preprocessing: Preprocessing, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Convert, resize and center-crop one image.
 
-    Alpha is dropped, not blended, as torchvision does. Samples of more than 8 bits are refused: Pillow
-    would clip them at 255 rather than scale them.
+    Alpha is dropped, not blended, as in torchvision. Samples of more than 8 bits are refused because Pillow
+    would clip them at 255 instead of scaling them.
 
     Args:
-        picture: of any size and 8-bit mode.
-        preprocessing: gives color, resize and interpolation.
-        shape: channels, height, width of the crop; at most `resize` high and wide.
+        image: an image of any size and 8-bit mode.
+        preprocessing: color mode, resize and interpolation.
+        shape: channels, height, width of the crop; height and width are at most `resize`.
 
     Returns:
-        (height, width, channels).
+        The pixels, (height, width, channels).
 
     Raises:
-        ImageError: the picture has deep samples, or is too long and thin to be resized.
+        ImageError: the image has more than 8 bits per sample, or would be too large when resized.
     """
-    if picture.mode[0] in "IF":
-        raise ImageError("has samples of more than 8 bits", mend="convert it to 8 bits a channel")
-    width, height = resized(*picture.size, preprocessing.resize)
+    if image.mode[0] in "IF":
+        raise ImageError("has samples of more than 8 bits", mend="convert it to 8 bits per channel")
+    width, height = resized(*image.size, preprocessing.resize)
     if width * height > MAX_PIXELS:
-        raise ImageError(f"would be {width} x {height} pixels when resized, more than {MAX_PIXELS:,}")
-    picture = picture.convert(_MODES[preprocessing.color])
-    picture = picture.resize((width, height), _FILTERS[preprocessing.interpolation])
+        raise ImageError(
+            f"would be {width} x {height} pixels when resized, more than {MAX_PIXELS:,}",
+            mend="crop its longer side, or leave the image out",
+        )
+    image = image.convert(_MODES[preprocessing.color])
+    image = image.resize((width, height), _FILTERS[preprocessing.interpolation])
     channels, high, wide = shape
     left, top = offset(width, wide), offset(height, high)
-    middle = picture.crop((left, top, left + wide, top + high))
+    middle = image.crop((left, top, left + wide, top + high))
     return np.asarray(middle, np.uint8).reshape(high, wide, channels)

@@ -1,4 +1,4 @@
-"""What a set of pictures is: an ordered sequence of items that can be named, hashed and loaded."""
+"""Image sets: ordered sequences of items with a name, a digest and a decoder."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ from PIL import Image, UnidentifiedImageError
 from cnnx.errors import ImageError
 from cnnx.store.digests import digest_of_file
 
+_SCALE_DOWN = "scale the image down, or leave it out"
+
 Split = Literal["train", "calibration", "selection", "validation"]
 
 MAX_PIXELS = 50_000_000
-"""Larger pictures are refused by their header, before memory is spent on them."""
+"""Larger images are refused by their header, before memory is allocated."""
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""What counts as a picture in a folder, in lower case; a list may name files of any ending."""
+"""File suffixes of images in a folder, in lower case. A list may name files with any suffix."""
 
 
 class ImageItem(Protocol):
-    """One picture of a set."""
+    """One image of a set."""
 
     @property
     def id(self) -> str:
-        """Its name in the set: the path relative to the set's folder, with forward slashes."""
+        """Name in the set: the path relative to the set's folder, with forward slashes."""
         ...
 
     @property
     def label(self) -> int | None:
-        """Index of its class, where known."""
+        """Class index, or None if unknown."""
         ...
 
     def digest(self) -> str:
-        """SHA-256, in hex, of the file's content, or of all that a made picture follows from.
+        """Return the SHA-256, in hex, of the file's content or of all inputs of a generated image.
 
         Raises:
             ImageError: the file cannot be read.
@@ -45,25 +47,25 @@ class ImageItem(Protocol):
         ...
 
     def load(self) -> Image.Image:
-        """The picture, decoded.
+        """Decode the image.
 
         Raises:
-            ImageError: it cannot be read or decoded, or is larger than `MAX_PIXELS`.
+            ImageError: the image cannot be read or decoded, or is larger than `MAX_PIXELS`.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSet:
-    """Pictures in a fixed order, and where they come from.
+    """Images in a fixed order, and their origin.
 
     Attributes:
-        name: a built-in's name, or the last part of the folder's or list's path.
-        source: who made the pictures and under which terms, in words.
-        items: the pictures.
-        class_names: the name of each label, where known.
-        synthetic: whether a program made them to stand in for photographs: no verdict rests on such.
-        note: what its user should be told of it, such as why its labels are not used.
+        name: name of a built-in set, or the last part of the folder's or list's path.
+        source: origin and licence of the images.
+        items: the images.
+        class_names: name of each label, if known.
+        synthetic: whether the images are generated substitutes for photographs, which support no verdict.
+        note: message for the user about the set, such as why its labels are ignored, or "".
     """
 
     name: str
@@ -85,7 +87,7 @@ class ImageSet:
 
 @dataclass(frozen=True, slots=True)
 class Made(Sequence[ImageItem]):
-    """Pictures that are each made when asked for."""
+    """Images that are created on access."""
 
     length: int
     make: Callable[[int], ImageItem]
@@ -103,7 +105,7 @@ class Made(Sequence[ImageItem]):
 
 
 def unlabelled(items: Sequence[ImageItem]) -> Sequence[ImageItem]:
-    """Pictures of a set whose labels mean other classes than a network's."""
+    """Return the images without their labels, for a network with other classes."""
     return Made(len(items), lambda index: _WithoutLabel(items[index]))
 
 
@@ -125,58 +127,71 @@ class _WithoutLabel:
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """A picture in a file: an `ImageItem`."""
+    """An image file; implements `ImageItem`."""
 
     id: str
     path: Path
     label: int | None = None
 
     def digest(self) -> str:
-        """SHA-256, in hex, of the file's content."""
+        """Return the SHA-256, in hex, of the file's content."""
         try:
             return digest_of_file(self.path)
         except OSError as error:
-            raise ImageError(f"cannot be read: {error.strerror}", where=self.path) from None
+            raise ImageError(
+                f"cannot be read: {error.strerror}",
+                where=self.path,
+                mend="check that the file exists and is readable, or leave it out",
+            ) from None
 
     def load(self) -> Image.Image:
-        """The first frame, as stored: EXIF orientation is not applied (see `cnnx.data.crops`)."""
+        """Decode the first frame, as stored: EXIF orientation is not applied (see `cnnx.data.crops`)."""
         try:
-            with Image.open(self.path) as picture:
-                _refuse_oversized(picture, self.path)
-                picture.load()
-                return picture
+            with Image.open(self.path) as image:
+                _refuse_oversized(image, self.path)
+                image.load()
+                return image
         except ImageError:
             raise
         except Image.DecompressionBombError:
-            raise ImageError(f"has more than {MAX_PIXELS:,} pixels", where=self.path) from None
+            raise ImageError(
+                f"has more than {MAX_PIXELS:,} pixels", where=self.path, mend=_SCALE_DOWN
+            ) from None
         # Pillow's decoders raise nearly anything on damaged files: OSError, SyntaxError, struct.error, ...
         except Exception as error:
-            reason = "is no picture Pillow knows" if isinstance(error, UnidentifiedImageError) else error
-            raise ImageError(f"cannot be decoded: {reason}", where=self.path) from error
+            unknown = isinstance(error, UnidentifiedImageError)
+            reason = "not an image format Pillow knows" if unknown else error
+            raise ImageError(
+                f"cannot be decoded: {reason}",
+                where=self.path,
+                mend="copy the file again from its source, convert it to PNG, or leave it out",
+            ) from error
 
 
-def _refuse_oversized(picture: Image.Image, path: Path) -> None:
-    width, height = picture.size
+def _refuse_oversized(image: Image.Image, path: Path) -> None:
+    width, height = image.size
     if width * height > MAX_PIXELS:
-        raise ImageError(f"has {width} x {height} pixels, more than {MAX_PIXELS:,}", where=path)
+        raise ImageError(
+            f"has {width} x {height} pixels, more than {MAX_PIXELS:,}", where=path, mend=_SCALE_DOWN
+        )
 
 
 Item = TypeVar("Item", bound=ImageItem)
 
 
 def spread(items: Iterable[Item]) -> list[Item]:
-    """The items in the order of their names' SHA-256.
+    """Return the items sorted by the SHA-256 of their names.
 
-    The first n of them are a sample from all over the set, and adding a picture moves no other.
+    The first n items are a sample of the whole set, and an added image does not move the others.
     """
     return sorted(items, key=lambda item: hashlib.sha256(name_bytes(item.id)).digest())
 
 
 def name_bytes(name: str) -> bytes:
-    """A file's name as UTF-8, or its own bytes where they are none."""
+    """Return a file name as UTF-8, or as its raw bytes if it is not valid UTF-8."""
     return name.encode("utf-8", "surrogateescape")
 
 
 def printable(name: str) -> str:
-    """A file's name as it can be shown and kept: bytes that are no UTF-8 become escapes such as \\xff."""
+    """Return a file name that can be printed and stored: invalid UTF-8 becomes escapes such as \\xff."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""Text files with a picture's name on each line, and perhaps its class."""
+"""Reads text files with one image name per line, with or without a label."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from cnnx.errors import ImageError
 
 WNID = re.compile(r"n\d{8}")
-"""A WordNet id as ImageNet writes it: "n" for noun and the synset's offset."""
+"""A WordNet ID as in ImageNet: "n" for noun and the synset's offset."""
 
 _LABELLED = re.compile(rf"(?P<name>.*[^\s,;])\s*[\s,;]\s*(?P<label>[+-]?\d{{1,9}}|{WNID.pattern})")
 _HEADER = re.compile(r"\w+\s*[,;\t ]\s*(label|class|index|target|wnid|synset)\w*", re.IGNORECASE | re.ASCII)
@@ -18,25 +18,34 @@ _HEADER = re.compile(r"\w+\s*[,;\t ]\s*(label|class|index|target|wnid|synset)\w*
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """What a label may be: an index from 0, below `count` where that is known, or a WordNet id in `ids`."""
+    """Valid labels: indices from 0, below `count` if that is known, and the WordNet IDs in `ids`."""
 
     count: int | None
     ids: Mapping[str, int]
 
     def index(self, label: str, *, name: str, where: str) -> int:
-        """The class index behind a label as it is written.
+        """Return the class index of a label.
+
+        Args:
+            label: an index or a WordNet ID, as written in the file.
+            name: image name, for the message.
+            where: file and line, for the message.
 
         Raises:
-            ImageError: no class of this network; the message names the picture and the place.
+            ImageError: the label is not a class of this network.
         """
         if WNID.fullmatch(label):
             if label in self.ids:
                 return self.ids[label]
-            has = "are others" if self.ids else "are not known"
+            reason = (
+                "not a WordNet ID of this network's classes"
+                if self.ids
+                else "the WordNet IDs of this network's classes are not known"
+            )
             raise ImageError(
-                f"{name} is labelled {label}; the WordNet ids of this network's classes {has}",
+                f"unknown label {label} of {name}: {reason}",
                 where=where,
-                mend="write class indices, or the ids in the column wnid of the recipe's labels file",
+                mend="write class indices, or add the IDs as column wnid to the recipe's labels file",
             )
         index = int(label)
         if index < 0 or (self.count is not None and index >= self.count):
@@ -44,15 +53,15 @@ class Classes:
             raise ImageError(
                 f"the label {index} of {name} is out of range",
                 where=where,
-                mend=f"labels are class indices from {allowed}, in the order of the logits"
-                + ("" if index != self.count else "; ILSVRC's devkit counts from 1, in another order"),
+                mend=f"write class indices from {allowed}, in the order of the logits"
+                + ("" if index != self.count else "; ILSVRC's devkit counts from 1, in a different order"),
             )
         return index
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a list: counted from 1, with a class index where it has a label that was read."""
+    """One line of a list: its number from 1, the image name, and the class index if it has a label."""
 
     number: int
     name: str
@@ -60,25 +69,25 @@ class Line:
 
 
 def read_list(file: Path, *, classes: Classes | None) -> list[Line]:
-    """Names with or without labels: a line that ends in a whole number or a WordNet id has one.
+    """Read names with or without labels; a line that ends in an integer or a WordNet ID has a label.
 
-    Blank lines, lines that start with "#" and a header are passed over.
+    Blank lines, lines that start with "#" and a header are skipped.
 
     Args:
         file: UTF-8 text.
-        classes: what a label may be; None: labels are not wanted, and passed over.
+        classes: the valid labels; None to ignore labels.
 
     Raises:
-        ImageError: not readable as UTF-8, or a label that is no class.
+        ImageError: the file is not readable as UTF-8, or a label is not a class of the network.
     """
     return [_line(number, row, file, classes) for number, row in _rows(file)]
 
 
 def read_labels(file: Path, *, classes: Classes) -> list[Line]:
-    """As `read_list`, but every line must have a label and no picture may have two.
+    """Read names with labels, as `read_list` does; every line needs a label and every name is unique.
 
     Raises:
-        ImageError: also for a line without a label, or a picture named twice.
+        ImageError: see `read_list`; also if a line has no label, or an image is named twice.
     """
     lines = read_list(file, classes=classes)
     refuse_bare_numbers(lines, file)
@@ -87,29 +96,33 @@ def read_labels(file: Path, *, classes: Classes) -> list[Line]:
         where = f"{file}, line {line.number}"
         if line.label is None:
             raise ImageError(
-                f"no label index after {line.name!r}", where=where, mend="write 'name 3' or 'name,3'"
+                f"no label after {line.name!r}",
+                where=where,
+                mend=f"write '{line.name} 3' or '{line.name},3', with the class index or WordNet ID",
             )
         if line.name in seen:
             raise ImageError(
-                f"{line.name} is labelled twice", where=where, mend=f"see line {seen[line.name]}"
+                f"{line.name} is labelled twice",
+                where=where,
+                mend=f"remove this line or line {seen[line.name]}",
             )
         seen[line.name] = line.number
     return lines
 
 
 def refuse_bare_numbers(lines: Sequence[Line], file: Path) -> None:
-    """Refuse the ground truth of ILSVRC's devkit, or what looks like it: numbers, and no names.
+    """Refuse a file of numbers without names, such as the ground truth of ILSVRC's devkit.
 
-    Read as class indices they would be wrong without a trace: the devkit counts its classes from 1 in an
-    order of its own, where published checkpoints sort them by WordNet id.
+    Read as class indices, these numbers would be silently wrong: the devkit counts classes from 1 in its own
+    order, whereas published checkpoints sort them by WordNet ID.
     """
     if lines and all(line.label is None and line.name.isdecimal() for line in lines):
         raise ImageError(
-            "each line is a number without a picture's name, as in ILSVRC2012_validation_ground_truth.txt, "
-            "whose numbers follow the devkit's own order of classes, not the order of the logits",
+            "each line is a number without an image name, as in ILSVRC2012_validation_ground_truth.txt; "
+            "its numbers follow the devkit's order of classes, not the order of the logits",
             where=file,
-            mend="write lines such as 'ILSVRC2012_val_00000001.JPEG n01751748': the devkit's meta.mat gives "
-            "the WordNet id of each number",
+            mend="write lines such as 'ILSVRC2012_val_00000001.JPEG n01751748'; the devkit's meta.mat has "
+            "the WordNet ID of each number",
         )
 
 
@@ -118,10 +131,16 @@ def _rows(file: Path) -> Iterator[tuple[int, str]]:
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ImageError(
-            f"the list cannot be read: {error.strerror}", where=file, mend="give a text file, one name a line"
+            f"the list cannot be read: {error.strerror}",
+            where=file,
+            mend="give a readable text file with one file name per line",
         ) from None
     except UnicodeDecodeError:
-        raise ImageError("this is no UTF-8 text", where=file, mend="one file name a line") from None
+        raise ImageError(
+            "the list is not UTF-8 text",
+            where=file,
+            mend="give a UTF-8 text file with one file name per line",
+        ) from None
     first = True
     for number, raw in enumerate(text.split("\n"), start=1):
         row = raw.strip()
@@ -134,7 +153,11 @@ def _rows(file: Path) -> Iterator[tuple[int, str]]:
 def _line(number: int, row: str, file: Path, classes: Classes | None) -> Line:
     where = f"{file}, line {number}"
     if "\0" in row:
-        raise ImageError("this is no list of file names", where=where, mend="one file name a line")
+        raise ImageError(
+            "the file is not a list of file names",
+            where=where,
+            mend="give a text file with one file name per line",
+        )
     match = _LABELLED.fullmatch(row)
     name = (match["name"] if match else row).strip("\"'")
     label = classes.index(match["label"], name=name, where=where) if match and classes else None

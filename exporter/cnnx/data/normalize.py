@@ -1,4 +1,4 @@
-"""From 8-bit crops to the numbers a network takes."""
+"""Converts 8-bit crops to normalized network input."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from cnnx.recipe import Preprocessing
 
 
 def normalize(crops: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """y = (x / 255 - mean) / std for each channel.
+    """Return (x / 255 - mean) / std for each channel.
 
-    Each step is rounded to float32 as torchvision's ToTensor and Normalize round it, so results are
-    equal to the last bit. With 256 possible inputs a channel, they are looked up rather than computed.
+    Each step is rounded to float32 as in torchvision's ToTensor and Normalize, so results are equal to the
+    last bit. A lookup table with 256 entries per channel replaces the arithmetic.
 
     Args:
-        crops: (N, H, W, C).
-        preprocessing: gives mean and std.
+        crops: 8-bit pixels, (N, H, W, C).
+        preprocessing: mean and standard deviation of each channel.
 
     Returns:
-        (N, C, H, W), C-contiguous.
+        Network input, (N, C, H, W), C-contiguous.
     """
     count, height, width, channels = crops.shape
     values = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)

@@ -1,4 +1,4 @@
-"""Work on several pictures at once, with results in order."""
+"""Processes several images in parallel and returns the results in order."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TypeVar
 _Given = TypeVar("_Given")
 _Made = TypeVar("_Made")
 
-# Pillow and hashlib leave the interpreter free. Each worker may hold one picture of up to 200 MB.
+# Pillow and hashlib release the GIL. Each worker may hold one image of up to 200 MB.
 _WORKERS = min(4, os.cpu_count() or 1)
 
 
 def in_order(work: Callable[[_Given], _Made], items: Iterable[_Given]) -> Iterator[_Made]:
-    """`map(work, items)` on a few threads, never more than a few items ahead of its reader."""
+    """Yield `map(work, items)`, computed on a few threads, at most a few items ahead of the consumer."""
     with ThreadPoolExecutor(_WORKERS) as pool:
         pending: deque[Future[_Made]] = deque()
         try:
@@ -26,6 +26,6 @@ def in_order(work: Callable[[_Given], _Made], items: Iterable[_Given]) -> Iterat
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
-        finally:  # the reader has had enough
+        finally:  # the consumer may stop early
             for each in pending:
                 each.cancel()

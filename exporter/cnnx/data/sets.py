@@ -1,4 +1,4 @@
-"""The door to every set of pictures: a built-in name, a folder, or a list of files."""
+"""Opens image sets: a built-in set by name, a folder, or a list of files."""
 
 from __future__ import annotations
 
@@ -33,38 +33,41 @@ def open_images(
     classes: int | None = None,
     class_ids: Sequence[str] | None = None,
 ) -> ImageSet:
-    """Find the pictures that a recipe or a command line names. None is decoded yet.
+    """Open the image set named by a recipe or a command line, without decoding any image.
 
-    Class folders label their pictures. Where `class_ids` are given: by those, however few there are, or by
-    the indices "0" to "999". Where none are given, and there are as many folders as classes: by their sorted
-    position, as torchvision's ImageFolder does, unless they are numbers that sort otherwise than they count.
-    In every other case the pictures are taken without labels, and `ImageSet.note` says so.
+    Class folders give labels in two cases:
+
+    * With `class_ids`, by those IDs, even if only some are present, or by the indices "0" to "999".
+    * Without `class_ids`, if there is one folder per class: by sorted position, as in torchvision's
+      ImageFolder. The names must not be numbers that sort differently as numbers than as text.
+
+    In all other cases the images have no labels, and `ImageSet.note` has the reason.
 
     Args:
-        spec: a name in `BUILT_IN` (which wins over a folder of that name: write ./digits for the
-            folder); a folder of class folders; a flat folder; or a text file that names one file a
-            line, with or without a label.
-        size: side in pixels of pictures that are made rather than read.
-        color: "rgb" or "gray", likewise.
-        split: built-in sets keep "validation" apart from all others, shapes100 all four from each other;
-            folders and lists have one set. Calibration and selection read no labels of theirs: none can be
-            wrong.
-        labels: a file of "name label" lines (comma, semicolon or white space between); default:
-            labels.csv or labels.txt in a flat folder, where there is one. A label is a class index,
-            or a WordNet id in `class_ids`.
-        root: where the names of a list start; default: the list's own folder.
+        spec: a name in `BUILT_IN` (it takes precedence over a folder of that name: write ./digits for the
+            folder); a folder of class folders; a flat folder; or a text file with one file name per line,
+            with or without a label.
+        size: side of generated images, in pixels.
+        color: "rgb" or "gray", for generated images.
+        split: part of a built-in set. "validation" is disjoint from the other splits; in shapes100 all four
+            are disjoint. Folders and lists have only one part. Labels of folders and lists are not read for
+            calibration and selection, so they cannot be wrong.
+        labels: file of "name label" lines, separated by a comma, a semicolon or white space. A label is a
+            class index or a WordNet ID in `class_ids`. Default: labels.csv or labels.txt in a flat folder,
+            if present.
+        root: folder that the names in a list are relative to. Default: the list's folder.
         classes: length of the logits, to refuse labels out of range.
-        class_ids: the WordNet id of each class, in the order of the logits.
+        class_ids: WordNet ID of each class, in the order of the logits.
 
     Returns:
-        The set: folders in the order of their names' SHA-256 (a limit takes a spread-out sample, and
-        an added picture moves no other), lists in their own order.
+        The set. Folders are sorted by the SHA-256 of the file names, so a limit takes a sample of the whole
+        and an added image does not move the others. Lists keep their order.
 
     Raises:
-        ImageError: nothing there, no pictures in it, class folders mixed with loose pictures, some class
-            folders named by an id and some not, a listed file that is absent or outside the folder,
-            labels that are malformed or no class.
-        UsageError: labels or a root for a set that takes none.
+        ImageError: the path does not exist or contains no images; class folders are mixed with loose
+            images; only some class folders are named by an ID; a listed file is missing or outside the
+            folder; or a label is malformed or not a class.
+        UsageError: `labels` or `root` was given for a set that does not take it.
     """
     if spec in BUILT_IN:
         _refuse(spec, labels=labels, root=root)
@@ -72,7 +75,7 @@ def open_images(
         names = built_in.class_names
         if names is None or classes in (None, len(names)):
             return built_in
-        note = f"its {len(names)} classes are not this network's {classes}: labels unused"
+        note = f"the set has {len(names)} classes, the network {classes}: labels unused"
         return dataclasses.replace(built_in, items=unlabelled(built_in.items), class_names=None, note=note)
     wanted = None
     if split in ("calibration", "selection"):
@@ -90,9 +93,9 @@ def open_images(
     hint = f"did you mean {near[0]!r}? " if near else ""
     known = ", ".join(sorted(BUILT_IN))
     raise ImageError(
-        f"there is no folder, list or built-in set {spec!r}",
+        f"no folder, list or built-in set {spec!r}",
         where=Path(spec).absolute(),
-        mend=f"{hint}give a folder of pictures, a text file that lists them, or one of: {known}",
+        mend=f"{hint}give a folder of images, a text file that lists them, or one of: {known}",
     )
 
 
@@ -100,5 +103,5 @@ def _refuse(spec: str, **given: Path | None) -> None:
     for option, value in given.items():
         if value is not None:
             raise UsageError(
-                f"the set {spec!r} takes no {option}", where=value, mend=f"leave out the {option}"
+                f"the set {spec!r} does not take {option}", where=value, mend=f"leave out {option}"
             )

@@ -1,6 +1,6 @@
-"""The networks cnnx knows by name. One family a file; a new network is one line here and one recipe.
+"""Registry of the built-in networks, one module per family. A new network needs a line here and a recipe.
 
-This module imports no PyTorch: a family's file is imported when one of its networks is built.
+This module does not import PyTorch: the module of a family is imported when one of its networks is built.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Choice = TypeVar("Choice")
 
 
 def family(name: str) -> str:
-    """The family that a definition belongs to, after the file it lies in; "" for one of the user's own."""
+    """Return the family of a definition, named after its module; "" for a definition of the user."""
     return DEFINITIONS[name].split(":")[0].rpartition(".")[2].replace("_", "-") if name in DEFINITIONS else ""
 
 
@@ -60,15 +60,15 @@ FAMILIES = tuple(sorted({family(name) for name in DEFINITIONS}))
 
 
 def build(name: str, *, classes: int, arguments: Mapping[str, Any]) -> nn.Module:
-    """The network of that name with fresh weights, in evaluation mode.
+    """Build a network with untrained weights, in evaluation mode.
 
     Args:
-        name: a key of `DEFINITIONS`.
+        name: key of `DEFINITIONS`.
         classes: length of the logits.
         arguments: further keyword arguments of the definition.
 
     Raises:
-        RecipeError: no network has this name, or it does not take these arguments.
+        RecipeError: the name is unknown, or the definition does not take these arguments.
         MissingExtra: PyTorch is not installed.
     """
     check_name(name)
@@ -78,32 +78,37 @@ def build(name: str, *, classes: int, arguments: Mapping[str, Any]) -> nn.Module
         model: nn.Module = definition(classes=classes, **checked)
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise RecipeError(
-            f"{name} cannot be built with these arguments: {error}", where="model.arguments", mend="mend them"
+            f"{name} cannot be built with these arguments: {error}",
+            where="model.arguments",
+            mend="correct model.arguments in the recipe, or remove them to use the defaults",
         ) from error
     return model.eval()
 
 
 def check_name(name: str) -> None:
-    """Refuse a definition that there is not; PyTorch is not needed.
+    """Refuse an unknown definition, without importing PyTorch.
 
     Raises:
-        RecipeError: no network has this name.
+        RecipeError: the name is unknown.
     """
     if name not in DEFINITIONS:
         near = difflib.get_close_matches(name, DEFINITIONS, n=1, cutoff=0.5)
-        mend = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(DEFINITIONS)}"
-        raise RecipeError(f"no network is called {name!r}", where="model.definition", mend=mend)
+        mend = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(DEFINITIONS)}"
+        raise RecipeError(f"unknown network {name!r}", where="model.definition", mend=mend)
 
 
 def _checked(definition: Callable[..., Any], name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a shipped definition, held to the types that it declares."""
+    """Return the arguments of a built-in definition, converted to the types it declares."""
     hints = typing.get_type_hints(definition)
     known = [argument for argument in inspect.signature(definition).parameters if argument != "classes"]
     for argument in arguments:
         if argument not in known:
             near = difflib.get_close_matches(argument, known, n=1, cutoff=0.5)
-            mend = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(known) or 'none'}"
-            raise RecipeError(f"{name} takes no {argument!r}", where="model.arguments", mend=mend)
+            takes = (
+                f"{name} takes: {', '.join(known)}" if known else f"remove model.arguments: {name} takes none"
+            )
+            mend = f"did you mean {near[0]!r}?" if near else takes
+            raise RecipeError(f"{name} has no argument {argument!r}", where="model.arguments", mend=mend)
     return {
         argument: from_plain(
             hints[argument], value, where="the recipe", error=RecipeError, at=f"model.arguments.{argument}"
@@ -113,7 +118,7 @@ def _checked(definition: Callable[..., Any], name: str, arguments: Mapping[str, 
 
 
 def with_defaults(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments of a shipped definition, those not given as it has them; a list counts as a tuple."""
+    """Return all arguments of a built-in definition, with defaults filled in and lists as tuples."""
     parameters = inspect.signature(_load(name)).parameters.values()
     filled = {p.name: p.default for p in parameters if p.name != "classes"} | dict(arguments)
     return {key: tuple(value) if isinstance(value, list) else value for key, value in filled.items()}
@@ -131,28 +136,30 @@ def _load(name: str) -> Callable[..., Any]:
 
 
 def choose(argument: str, value: Any, choices: Mapping[Any, Choice]) -> Choice:
-    """What an argument of a definition stands for.
+    """Look up the value of an argument.
 
     Raises:
-        RecipeError: it is none of the choices.
+        RecipeError: the value is not one of the choices.
     """
     if value not in choices:
         known = ", ".join(map(repr, choices))
         raise RecipeError(
-            f"{argument} is {value!r}", where=f"model.arguments.{argument}", mend=f"choose one of: {known}"
+            f"invalid {argument} {value!r}",
+            where=f"model.arguments.{argument}",
+            mend=f"choose one of: {known}",
         )
     return choices[value]
 
 
 def divided(argument: str, value: int, parts: int, *, mend: str) -> int:
-    """How many blocks of `parts` layers make `value` layers.
+    """Return the number of blocks of `parts` layers in `value` layers.
 
     Raises:
-        RecipeError: none, or not a whole number of them.
+        RecipeError: `value` is not a positive multiple of `parts`.
     """
     if value < parts or value % parts:
         raise RecipeError(
-            f"this {argument} does not give whole blocks ({value} layers in blocks of {parts})",
+            f"invalid {argument}: {value} layers cannot be divided into blocks of {parts}",
             where=f"model.arguments.{argument}",
             mend=mend,
         )

@@ -16,9 +16,9 @@ REMOVABLE = ("conv3", "conv4", "fc6", "fc7")
 
 
 def alexnet(*, towers: int = 2, without: tuple[str, ...] = (), classes: int = 1000) -> nn.Module:
-    """AlexNet as the paper draws it, on two GPUs, or as lectures draw it: (N, 3, 227, 227) -> (N, classes).
+    """AlexNet with two towers, as in the paper, or one, as in lectures: (N, 3, 227, 227) -> (N, classes).
 
-    layer                      output     parameters, 2 towers   1 tower     multiply-adds, 2 towers
+    layer                      output  parameters: 2 towers      1 tower  MACs: 2 towers
     conv1  11x11/4             96x55x55       34,944              34,944     105,415,200
     norm1, pool1 3x3/2         96x27x27
     conv2  5x5, padding 2      256x27x27     307,456             614,656     223,948,800
@@ -32,35 +32,35 @@ def alexnet(*, towers: int = 2, without: tuple[str, ...] = (), classes: int = 10
     fc8                        classes     4,097,000           4,097,000       4,096,000
     with 1,000 classes                    60,965,224          62,378,344     724,406,816
 
-    With one tower there are 1,135,256,096 multiply-adds.
+    With one tower, the network has 1,135,256,096 MACs.
 
-    Two towers: conv2, conv4 and conv5 see only the maps on their own GPU, which is a convolution in two
-    groups; conv3 and the linear layers see both. Each normalisation comes before its pooling. One tower:
-    no groups, and pooling before normalisation, the order of CaffeNet and of the lecture's table.
+    Two towers: conv2, conv4 and conv5 read only the maps on their own GPU, which is a convolution with two
+    groups; conv3 and the linear layers read both. Normalization precedes pooling. One tower: no groups, and
+    pooling precedes normalization, as in CaffeNet and in the lecture's table.
 
-    The paper says 224 x 224, from which 55 x 55 cannot be had without padding ((224 - 11) / 4 + 1 = 54.25);
-    227 gives it exactly. Its response normalisation (k = 2, n = 5, alpha = 1e-4, beta = 0.75) does not
-    divide alpha by n where PyTorch, ONNX and Caffe do: hence alpha = 5e-4 here.
+    The paper states an input of 224 x 224, which does not give 55 x 55 without padding
+    ((224 - 11) / 4 + 1 = 54.25); 227 does. Its response normalization (k = 2, n = 5, alpha = 1e-4, beta =
+    0.75) does not divide alpha by n, whereas PyTorch, ONNX and Caffe do. Therefore alpha is 5e-4 here.
 
-    How it differs from torchvision's `alexnet`: that one is `alexnet_owt`.
+    torchvision's `alexnet` is a different network: `alexnet_owt`.
 
     Args:
         towers: 2 as in the paper, 1 as in the lecture.
-        without: layers to leave out, with their ReLU, out of `REMOVABLE`: the depth ablations of Zeiler
-            and Fergus (arXiv:1311.2901, table 3). What follows takes the size of what then precedes it. With
-            two towers: without fc7 44,183,912 parameters and 707,629,600 multiply-adds; without fc6 and fc7
-            11,551,080 and 675,000,864; without all four 9,854,568 and 388,420,128.
+        without: layers of `REMOVABLE` to leave out, with their ReLU, for the depth ablations of Zeiler and
+            Fergus (arXiv:1311.2901, table 3). The next layer adapts to the size of its new input. With two
+            towers: without fc7 44,183,912 parameters and 707,629,600 MACs; without fc6 and fc7 11,551,080 and
+            675,000,864; without all four 9,854,568 and 388,420,128.
         classes: length of the logits.
 
     Raises:
-        RecipeError: another number of towers, or a layer that cannot be left out.
+        RecipeError: the number of towers is not 1 or 2, or a layer cannot be left out.
     """
     groups = choose("towers", towers, {1: 1, 2: 2})
     if unknown := [layer for layer in without if layer not in REMOVABLE]:
         raise RecipeError(
             f"{unknown[0]!r} cannot be left out",
             where="model.arguments.without",
-            mend=f"these can: {', '.join(REMOVABLE)}",
+            mend=f"choose from: {', '.join(REMOVABLE)}",
         )
     layers = [*_features(groups, without), ("flatten", nn.Flatten()), *_classifier(classes, without)]
     return nn.Sequential(OrderedDict(layers))
@@ -101,14 +101,14 @@ def _classifier(classes: int, without: Sequence[str]) -> Iterator[tuple[str, nn.
 
 
 def alexnet_owt(*, classes: int = 1000) -> nn.Module:
-    """AlexNet with one weird trick: (N, 3, 224, 224) -> logits (N, classes).
+    """AlexNet of "One weird trick": (N, 3, 224, 224) -> logits (N, classes).
 
-    The form of Krizhevsky's arXiv:1404.5997: one tower of 64, 192, 384, 256 and 256 maps, no response
-    normalisation; 224 pixels with a padding of 2 in the first convolution. With 1,000 classes 61,100,840
-    parameters and 714,188,480 multiply-adds.
+    The single-tower form of Krizhevsky's arXiv:1404.5997, with 64, 192, 384, 256 and 256 maps and without
+    response normalization. The first convolution has a padding of 2 for inputs of 224 pixels. With 1,000
+    classes, the network has 61,100,840 parameters and 714,188,480 MACs.
 
-    It is torchvision's `alexnet`, whose parameter names it keeps, without the AdaptiveAvgPool2d to 6 x 6
-    that does nothing at 224 x 224.
+    It is torchvision's `alexnet`, with the same parameter names, without the AdaptiveAvgPool2d to 6 x 6,
+    which is the identity at 224 x 224.
     """
     return nn.Sequential(
         OrderedDict(
@@ -145,10 +145,10 @@ def bn_alexnet(*, classes: int = 1000) -> nn.Module:
     """AlexNet in two columns with BatchNorm: (N, 3, 224, 224) -> logits (N, classes).
 
     The network called BN-AlexNet in Canziani, Paszke and Culurciello (arXiv:1605.07678), after the Torch
-    definition in S. Chintala's imagenet-multiGPU.torch: the columns never meet before the classifier, so
-    convolutions 2 to 5 all have two groups; BatchNorm follows every convolution and the first two linear
-    layers. With 1,000 classes 60,541,992 parameters and 649,646,624 multiply-adds, the two figures by which
-    the definition was identified. No checkpoint of it can be had; torchvision has no such network.
+    definition in S. Chintala's imagenet-multiGPU.torch. The columns are joined only at the classifier, so
+    convolutions 2 to 5 have two groups. BatchNorm follows every convolution and the first two linear layers.
+    With 1,000 classes, the network has 60,541,992 parameters and 649,646,624 MACs; these two figures
+    identified the definition. No checkpoint is available. torchvision does not have this network.
     """
     return nn.Sequential(
         OrderedDict(

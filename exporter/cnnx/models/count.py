@@ -1,4 +1,4 @@
-"""What a PyTorch model is made of: a row a layer, without computing anything."""
+"""Lists the layers of a PyTorch model with shapes, parameters, MACs and activation bytes."""
 
 from __future__ import annotations
 
@@ -15,51 +15,56 @@ from cnnx.record import LayerRow
 
 
 def layer_rows(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[LayerRow, ...]:
-    """The rows of `trace`."""
+    """Return the rows of `trace`."""
     return trace(model, input_shape)[0]
 
 
 def trace(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[tuple[LayerRow, ...], tuple[int, ...]]:
-    """Every layer in the order it runs, for one picture, and the shape of the result without the batch.
+    """Return all layers in execution order, for one image, and the output shape without the batch.
 
-    The model itself stays as it is. What does not run (auxiliary heads in evaluation) has no row.
+    The model is not changed. Modules that do not run (auxiliary heads in evaluation mode) have no row.
 
-    A copy on the meta device runs once, so a VGG-16 takes milliseconds and no memory. A module without
-    modules inside is one row, or two when it is called twice, its parameters in the first. What another
-    module's `forward` computes by itself (a sum, a concatenation, a matrix product) is a row as well,
-    called after that module and the operator: "layer1.0.add".
+    A copy of the model runs once on the meta device, so a VGG-16 takes milliseconds and no memory. Each call
+    of a module without submodules is one row; the parameters are in the row of the first call. An operation
+    in the `forward` of another module (a sum, a concatenation, a matrix product) is also a row, named after
+    the module and the operator, such as "layer1.0.add".
 
-    Multiply-adds are those of convolutions and matrix products, biases excluded. Activation bytes are those
-    a layer newly writes, in the type the model computes in: 0 for what works in place or only looks at its
-    input another way (ReLU(inplace=True), Flatten, Dropout in evaluation mode).
+    MACs are those of convolutions and matrix products, without biases. Activation bytes are those that a
+    layer newly writes, in the model's data type. They are 0 for layers that work in place or return a view
+    (ReLU(inplace=True), Flatten, Dropout in evaluation mode).
 
     Args:
-        model: in evaluation mode, its parameters on any device.
+        model: model in evaluation mode, on any device.
         input_shape: channels, height, width.
 
     Raises:
-        RecipeError: the model does not take an input of this shape, or does not give one tensor.
+        RecipeError: the model does not accept this input shape, or does not return a single tensor.
     """
-    picture = torch.empty(1, *input_shape, device="meta")
+    image = torch.empty(1, *input_shape, device="meta")
     twin = _on_meta(model)
     recorder = _Recorder(twin)
-    recorder.know(picture)
+    recorder.know(image)
     try:
         with torch.no_grad(), torch.device("meta"), recorder:
-            logits = twin(picture)
+            logits = twin(image)
     except (RuntimeError, ValueError) as error:
         raise RecipeError(
-            f"the network does not take an input of shape {list(input_shape)}: {error}",
+            f"the network does not accept an input of shape {list(input_shape)}: {error}",
             where="input.shape",
-            mend="give the shape it was made for; cnnx show prints that of the shipped networks",
+            mend="set input.shape to [channels, height, width] of its input; "
+            "`cnnx show` prints that of the built-in networks",
         ) from error
     if not isinstance(logits, torch.Tensor):
-        raise RecipeError(f"the network gives {type(logits).__name__}, not one tensor of logits")
+        raise RecipeError(
+            f"the network returns {type(logits).__name__}, not a single tensor of logits",
+            where="model.definition",
+            mend="return only the logits (N, classes) from forward in evaluation mode",
+        )
     return tuple(recorder.rows), tuple(logits.shape[1:])
 
 
 def _on_meta(model: nn.Module) -> nn.Module:
-    """A copy whose tensors have shapes but no values; what is shared in the model is shared in the copy."""
+    """Return a copy on the meta device; tensors shared in the model stay shared in the copy."""
     parameters: dict[int, Any] = {
         id(p): nn.Parameter(p.detach().to("meta"), requires_grad=False) for p in model.parameters()
     }
@@ -68,12 +73,12 @@ def _on_meta(model: nn.Module) -> nn.Module:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Writes rows while a model runs: it sees every operator, and knows which module it runs in."""
+    """Records a row for each layer while a model runs: intercepts every operator and tracks its module."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.rows: list[LayerRow] = []
-        self._storages: dict[int, Any] = {}  # kept alive, so that no handle is used again
+        self._storages: dict[int, Any] = {}  # kept alive, so that no handle is reused
         self._running: list[str] = []
         self._parameters: dict[str, int] = {}
         counted: set[int] = set()
@@ -81,7 +86,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._multiply_adds = 0  # of the leaf that is running
         for name, module in model.named_modules():
             own = {id(p): p.numel() for p in module.parameters(recurse=False) if id(p) not in counted}
-            self._parameters[name] = sum(own.values())  # a tied parameter counts where it stands first
+            self._parameters[name] = sum(own.values())  # tied parameters count in the first module
             counted.update(own)
             if not list(module.children()):
                 self._leaves.add(name)
@@ -93,7 +98,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         output = result[0] if isinstance(result, tuple) else result
         packet = func._overloadpacket
         cost = 0
-        if packet in flop_registry:  # in floating-point operations: two a multiply-add
+        if packet in flop_registry:  # counts floating-point operations, two per MAC
             cost = flop_registry[packet](*args, **(kwargs or {}), out_val=result) // 2
         module = self._running[-1] if self._running else ""
         if module in self._leaves:
@@ -101,7 +106,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif isinstance(output, torch.Tensor) and ((written := self.know(output)) or cost):
             operator = packet.__name__.strip("_")
             name = f"{module}.{operator}".lstrip(".")
-            # The batch stands first, except in products that join it with attention heads.
+            # The batch is the first dimension, except in products that merge it with attention heads.
             shape = tuple(output.shape[1:] if output.shape[:1] == (1,) else output.shape)
             self.rows.append(LayerRow(name, operator, shape, 0, cost, written))
         return result
@@ -112,7 +117,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _leave(self, name: str, module: nn.Module, output: Any) -> None:
         self._running.pop()
-        own = self._parameters.pop(name, 0)  # the second call has none
+        own = self._parameters.pop(name, 0)  # 0 in later calls
         if isinstance(module, nn.Identity) or (name not in self._leaves and not own):
             return
         tensor = isinstance(output, torch.Tensor)
@@ -122,7 +127,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.rows.append(LayerRow(name, kind, shape, own, cost, written))
 
     def know(self, tensor: torch.Tensor) -> int:
-        """Bytes of a tensor whose memory was not known yet; 0 where it was."""
+        """Return the bytes of a tensor in new memory, or 0 if its memory is already known."""
         storage = tensor.untyped_storage()
         if storage._cdata in self._storages:
             return 0

@@ -1,5 +1,5 @@
 """GoogLeNet (Szegedy et al.: Going Deeper with Convolutions, arXiv:1409.4842, figures 2 and 3 and table 1):
-convolutions of several sizes side by side on one input, with 1x1 convolutions that make them affordable.
+parallel convolutions of several sizes, with 1x1 convolutions that reduce their cost.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-# Table 1 of the paper. The depth that a module reads is the one that its predecessor writes.
+# Table 1 of the paper. Each module reads the number of channels that its predecessor writes.
 INCEPTIONS = {
     #      reads  1x1  3x3 reduce, 3x3  5x5 reduce, 5x5  pool proj
     "3a": (192,    64,         96, 128,         16,  32,        32),
@@ -25,7 +25,7 @@ INCEPTIONS = {
     "5b": (832,   384,        192, 384,         48, 128,       128),
 }  # fmt: skip
 
-# Of `small_googlenet_bn`, laid out likewise.
+# The modules of `small_googlenet_bn`, in the same format.
 SMALL_INCEPTIONS = {
     "3a": (32,     16,         16,  32,         16,  16,        16),
     "3b": (80,     32,         32,  48,         16,  16,        16),
@@ -38,11 +38,11 @@ SMALL_INCEPTIONS = {
 def googlenet(*, auxiliary: bool = False, classes: int = 1000) -> nn.Module:
     """GoogLeNet as in table 1: (N, 3, 224, 224) -> logits (N, classes).
 
-    With 1,000 classes 6,998,552 parameters and 1,582,671,872 multiply-adds a picture (biases excluded):
+    With 1,000 classes, it has 6,998,552 parameters and 1,582,671,872 MACs per image (without biases):
 
-    layer  output      parameters  multiply-adds
-    conv1  64x112x112       9,472    118,013,952  7x7/2; then pool to 56x56, response normalisation
-    conv2  192x56x56      114,944    359,661,568  1x1, 3x3; then response normalisation, pool to 28x28
+    layer  output      parameters           MACs
+    conv1  64x112x112       9,472    118,013,952  7x7/2; then pool to 56x56, response normalization
+    conv2  192x56x56      114,944    359,661,568  1x1, 3x3; then response normalization, pool to 28x28
     3a     256x28x28      163,696    128,049,152
     3b     480x28x28      388,736    304,267,264  then pool to 14x14
     4a     512x14x14      376,176     73,608,192
@@ -54,17 +54,17 @@ def googlenet(*, auxiliary: bool = False, classes: int = 1000) -> nn.Module:
     5b     1024x7x7     1,444,080     70,697,984  then the mean of each map
     fc     classes      1,025,000      1,024,000
 
-    The operations in table 1 follow from its filters in all rows but two, conv1 (34 M there) and 5a (54 M
-    there); its rows therefore add up to 1.50 G.
+    The operations in table 1 match its filters in all rows but two, conv1 (34 M there) and 5a (54 M there).
+    The rows of the table therefore add up to 1.50 G.
 
-    The parameters of the response normalisation are those of Caffe's bvlc_googlenet (k = 1, n = 5,
-    alpha = 1e-4 divided by n, beta = 0.75); the paper states none. 3x3/2 pools round up, without which
-    112 would give 55. How it differs from torchvision's `googlenet`: that one is `googlenet_bn`.
+    The paper does not state the parameters of the response normalization. Those of Caffe's bvlc_googlenet are
+    used: k = 1, n = 5, alpha = 1e-4 divided by n, beta = 0.75. 3x3/2 pools round up; otherwise 112 would give
+    55. torchvision's `googlenet` is a different network: `googlenet_bn`.
 
     Args:
-        auxiliary: with the two side networks of section 5, on 4a and 4d; training then gives
-            `GoogLeNetOutputs`, evaluation logits alone. 13,378,280 parameters, of which `cnnx show` counts
-            those that run in evaluation.
+        auxiliary: add the two side networks of section 5, on 4a and 4d. The network then returns
+            `GoogLeNetOutputs` in training mode, and only logits in evaluation mode. It has 13,378,280
+            parameters, of which `cnnx show` counts those that run in evaluation mode.
         classes: length of the logits.
     """
 
@@ -98,15 +98,15 @@ def googlenet(*, auxiliary: bool = False, classes: int = 1000) -> nn.Module:
 
 
 def googlenet_bn(*, classes: int = 1000) -> nn.Module:
-    """GoogLeNet with BatchNorm, the one that torchvision has weights for: (N, 3, 224, 224) -> (N, classes).
+    """GoogLeNet with BatchNorm, for torchvision's weights: (N, 3, 224, 224) -> logits (N, classes).
 
-    With 1,000 classes 6,624,904 parameters and 1,498,376,192 multiply-adds a picture (biases excluded).
+    With 1,000 classes, it has 6,624,904 parameters and 1,498,376,192 MACs per image (without biases).
 
-    How it differs from table 1: BatchNorm stands for biases and response normalisation, the "5x5"
-    convolutions are 3x3 (a mistake that the published weights were trained with), the fourth pool is 2x2.
+    Differences from table 1: BatchNorm replaces biases and response normalization; the "5x5" convolutions are
+    3x3 (a mistake in the code that trained the published weights); the fourth pool is 2x2.
 
-    Parameter names and values are those of torchvision's `googlenet`, without its auxiliary heads, which
-    serve training alone, and without `transform_input`, which belongs to the preprocessing.
+    Parameter names and values are those of torchvision's `googlenet`. The auxiliary heads are left out
+    because they are used only in training, and `transform_input` because it belongs to the preprocessing.
     """
 
     def inceptions(*names: str) -> dict[str, nn.Module]:
@@ -133,11 +133,11 @@ def googlenet_bn(*, classes: int = 1000) -> nn.Module:
 
 
 def small_googlenet_bn(*, classes: int = 100) -> nn.Module:
-    """GoogLeNet's way for small pictures, with BatchNorm: (N, 3, 32, 32) -> logits (N, classes).
+    """Small GoogLeNet with BatchNorm for images of 32 x 32: (N, 3, 32, 32) -> logits (N, classes).
 
-    Ours, after no paper: two 3x3 convolutions with 32 maps at 32 pixels, then modules 3a and 3b at 16, 4a
-    and 4b at 8 and 5a at 4 pixels, with true 5x5 convolutions; 2x2 pools between. With 100 classes 366,756
-    parameters and 31,788,288 multiply-adds.
+    The configuration is cnnx's own, not from a paper: two 3x3 convolutions with 32 maps at 32 pixels, then
+    modules 3a and 3b at 16, 4a and 4b at 8 and 5a at 4 pixels, with true 5x5 convolutions and 2x2 pools in
+    between. With 100 classes, the network has 366,756 parameters and 31,788,288 MACs.
     """
 
     def inceptions(*names: str) -> dict[str, nn.Module]:
@@ -161,7 +161,7 @@ def small_googlenet_bn(*, classes: int = 100) -> nn.Module:
 
 
 def conv_relu(channels: int, filters: int, kernel: int, *, stride: int = 1) -> nn.Sequential:
-    """Convolution with bias, ReLU; the border is padded so that stride 1 keeps the grid."""
+    """Convolution with bias, then ReLU; padded so that stride 1 keeps height and width."""
     return nn.Sequential(
         OrderedDict(
             conv=nn.Conv2d(channels, filters, kernel, stride=stride, padding=kernel // 2),
@@ -176,11 +176,11 @@ def conv_bn_relu(
     """Convolution without bias, BatchNorm, ReLU.
 
     Args:
-        channels: what it reads.
-        filters: what it writes.
+        channels: input channels.
+        filters: output channels.
         kernel: side, or height and width.
-        stride: of the convolution.
-        valid: no padding (V in the figures of Inception-v4); else what lets stride 1 keep the grid.
+        stride: stride of the convolution.
+        valid: no padding (V in the figures of Inception-v4); otherwise stride 1 keeps height and width.
     """
     height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
     padding = (0, 0) if valid else (height // 2, width // 2)
@@ -194,7 +194,7 @@ def conv_bn_relu(
 
 
 class Branches(nn.Module):
-    """Modules side by side: all read the same input, what they give is joined along the channels."""
+    """Parallel modules: all read the same input, and their outputs are concatenated along the channels."""
 
     def __init__(self, **branches: nn.Module) -> None:
         super().__init__()
@@ -207,10 +207,10 @@ class Branches(nn.Module):
 
 
 class NaiveInception(Branches):
-    """Figure 2a: 1x1, 3x3, 5x5 convolutions and a 3x3 maximum, (N, C, H, W) -> (N, filters + C, H, W).
+    """Figure 2a: 1x1, 3x3, 5x5 convolutions and a 3x3 max pool, (N, C, H, W) -> (N, filters + C, H, W).
 
-    C * (conv1x1 + 9 * conv3x3 + 25 * conv5x5) multiply-adds a position. With 128, 192 and 96 filters
-    on 256x28x28 that is 854,196,224, and the output has 672 channels: the pool hands all 256 on.
+    The cost is C * (conv1x1 + 9 * conv3x3 + 25 * conv5x5) MACs per position. With 128, 192 and 96 filters on
+    256x28x28 that is 854,196,224. The output then has 672 channels, since the pool passes on all 256.
     """
 
     def __init__(self, channels: int, *, conv1x1: int, conv3x3: int, conv5x5: int) -> None:
@@ -225,20 +225,20 @@ class NaiveInception(Branches):
 class Inception(Branches):
     """Figure 2b: figure 2a with 1x1 convolutions before the 3x3 and the 5x5 and after the pool.
 
-    (N, C, H, W) -> (N, conv1x1 + conv3x3 + conv5x5 + projection, H, W), by
-    C * (conv1x1 + reduce3x3 + reduce5x5 + projection) + 9 * reduce3x3 * conv3x3 + 25 * reduce5x5 * conv5x5
-    multiply-adds a position. Figure 2a's example with 64 for the three new widths: 271,351,808.
+    (N, C, H, W) -> (N, conv1x1 + conv3x3 + conv5x5 + projection, H, W). The cost in MACs per position is
+    C * (conv1x1 + reduce3x3 + reduce5x5 + projection) + 9 * reduce3x3 * conv3x3 + 25 * reduce5x5 * conv5x5.
+    The example of figure 2a, with 64 for the three new widths, needs 271,351,808.
 
     Args:
-        channels: C. This and the next six are a row of `INCEPTIONS`.
-        conv1x1: filters; so are the next five.
-        reduce3x3: before the 3x3.
-        conv3x3: of the 3x3.
-        reduce5x5: before the 5x5.
-        conv5x5: of the 5x5.
-        projection: after the pool.
-        conv: a convolution and what follows it, from what it reads, its filters and its kernel.
-        large: side of the kernel that the paper has as 5.
+        channels: C. This and the next six arguments are a row of `INCEPTIONS`.
+        conv1x1: filters of the 1x1 convolution.
+        reduce3x3: filters of the 1x1 convolution before the 3x3.
+        conv3x3: filters of the 3x3 convolution.
+        reduce5x5: filters of the 1x1 convolution before the 5x5.
+        conv5x5: filters of the 5x5 convolution.
+        projection: filters of the 1x1 convolution after the pool.
+        conv: builds a convolution with activation from input channels, filters and kernel side.
+        large: side of the kernel that is 5 in the paper.
     """
 
     def __init__(
@@ -263,7 +263,7 @@ class Inception(Branches):
 
 
 class AuxiliaryHead(nn.Sequential):
-    """The side network of section 5: (N, channels, 14, 14) -> logits (N, classes)."""
+    """Side network of section 5: (N, channels, 14, 14) -> logits (N, classes)."""
 
     def __init__(self, channels: int, *, classes: int) -> None:
         super().__init__(
@@ -280,7 +280,7 @@ class AuxiliaryHead(nn.Sequential):
 
 
 class GoogLeNetOutputs(NamedTuple):
-    """Three times logits (N, classes): the network's own and those of its side networks."""
+    """Logits (N, classes) of the network and of its two side networks."""
 
     logits: Tensor
     aux4a: Tensor
@@ -288,10 +288,10 @@ class GoogLeNetOutputs(NamedTuple):
 
 
 class GoogLeNet(nn.Sequential):
-    """Layers one after another. An `AuxiliaryHead` among them is a side exit, open in training only."""
+    """Sequential layers. An `AuxiliaryHead` among them is a side output, used only in training mode."""
 
     def forward(self, x: Tensor) -> Tensor | GoogLeNetOutputs:
-        """(N, 3, 224, 224) -> logits (N, classes), in training with those of the side exits if it has any."""
+        """(N, 3, 224, 224) -> logits (N, classes); in training mode also those of the side outputs."""
         auxiliary = []
         for layer in self:
             if not isinstance(layer, AuxiliaryHead):

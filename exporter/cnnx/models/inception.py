@@ -1,7 +1,7 @@
 """Inception-v3 (Szegedy, Vanhoucke, Ioffe, Shlens, Wojna: Rethinking the Inception Architecture for Computer
 Vision, arXiv:1512.00567, table 1 and figures 5, 6, 7 and 10) and Inception-v4 (Szegedy, Ioffe, Vanhoucke,
 Alemi: Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning, arXiv:1602.07261,
-figures 3 to 9): GoogLeNet's modules with large convolutions factorised, NxN into 1xN and Nx1.
+figures 3 to 9): GoogLeNet's modules with large NxN convolutions factorized into 1xN and Nx1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cnnx.models.googlenet import conv_bn_relu as conv
 def inception_v3(*, classes: int = 1000) -> nn.Module:
     """Inception-v3: (N, 3, 299, 299) -> logits (N, classes).
 
-    With 1,000 classes 23,834,568 parameters and 5,713,216,096 multiply-adds a picture (biases excluded):
+    With 1,000 classes, it has 23,834,568 parameters and 5,713,216,096 MACs per image (without biases):
 
     layers              output                     figure
     Conv2d_1a .. 2b     64x147x147                 3x3/2, 3x3, 3x3 padded; then a 3x3/2 pool to 73x73
@@ -30,13 +30,13 @@ def inception_v3(*, classes: int = 1000) -> nn.Module:
     Mixed_7b, 7c        2048x8x8                   7
     fc                  classes                    after the mean of each map
 
-    How it differs from the paper, as its published weights do: after the first pool table 1 has three 3x3
-    convolutions, the second with stride 2, where this has a 1x1 and a 3x3 convolution and a 3x3/2 pool; and
-    figure 5 factorises every 5x5, where this keeps one. The average pools inside the modules count the
-    border's zeros, unlike those of Inception-v4.
+    It follows the published weights, which differ from the paper in two points. After the first pool, table 1
+    has three 3x3 convolutions, the second with stride 2; here there are a 1x1 and a 3x3 convolution and a
+    3x3/2 pool. Figure 5 factorizes every 5x5 convolution; here one is kept. The average pools inside the
+    modules include the zeros of the border, unlike those of Inception-v4.
 
-    Parameter names and values are those of torchvision's `inception_v3`, without AuxLogits, which serves
-    training alone, and without `transform_input`, which belongs to the preprocessing.
+    Parameter names and values are those of torchvision's `inception_v3`. AuxLogits is left out because it is
+    used only in training, and `transform_input` because it belongs to the preprocessing.
     """
     return nn.Sequential(
         OrderedDict(
@@ -69,7 +69,7 @@ def inception_v3(*, classes: int = 1000) -> nn.Module:
 def inception_v4(*, classes: int = 1000) -> nn.Module:
     """Inception-v4: (N, 3, 299, 299) -> logits (N, classes).
 
-    With 1,000 classes 42,679,816 parameters and 12,253,974,624 multiply-adds a picture (biases excluded):
+    With 1,000 classes, it has 42,679,816 parameters and 12,253,974,624 MACs per image (without biases):
 
     features  output        figure
     0 to 5    384x35x35     3, the stem
@@ -79,9 +79,10 @@ def inception_v4(*, classes: int = 1000) -> nn.Module:
     18        1536x8x8      8, Reduction-B
     19 to 21  1536x8x8      6, Inception-C
 
-    How it differs from the paper, as its published weights do: the last convolution of the stem has stride 2,
-    as the sides in figure 3 require, and for figure 5's two 1x7 convolutions in a row there are 1x7 and 7x1.
-    The average pools inside the modules leave the border's zeros out, unlike those of Inception-v3.
+    It follows the published weights, which differ from the paper in two points. The last convolution of the
+    stem has stride 2, as the sizes in figure 3 require. Figure 5 has two 1x7 convolutions in a row; here they
+    are 1x7 and 7x1. The average pools inside the modules exclude the zeros of the border, unlike those of
+    Inception-v3.
 
     Parameter names and values are those of timm's `inception_v4`.
     """
@@ -104,14 +105,14 @@ def inception_v4(*, classes: int = 1000) -> nn.Module:
 
 
 def _through(x: Tensor, *layers: nn.Module) -> Tensor:
-    """What the layers make of x, one after another."""
+    """Apply the layers to x, one after another."""
     for layer in layers:
         x = layer(x)
     return x
 
 
 class Module35(nn.Module):
-    """Figure 5 of Inception-v3, on 35 x 35: 1x1, 5x5, two 3x3 in place of a 5x5, a pool."""
+    """Figure 5 of Inception-v3, on 35 x 35: 1x1, 5x5, two 3x3 instead of a 5x5, a pool."""
 
     def __init__(self, channels: int, *, projection: int) -> None:
         super().__init__()
@@ -186,7 +187,7 @@ class Module17(nn.Module):
 
 
 class Reduction17(nn.Module):
-    """Figure 10 of Inception-v3 again, from 17 x 17 to 8 x 8, with a factorised 7x7 before one stride."""
+    """Figure 10 of Inception-v3 again, from 17 x 17 to 8 x 8, with a factorized 7x7 before one stride."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,7 +207,7 @@ class Reduction17(nn.Module):
 
 
 class Module8(nn.Module):
-    """Figure 7 of Inception-v3, on 8 x 8: 3x3 as 1x3 and 3x1 side by side."""
+    """Figure 7 of Inception-v3, on 8 x 8: 3x3 as parallel 1x3 and 3x1."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -307,7 +308,7 @@ def _reduction_b() -> nn.Module:
 
 
 class InceptionC(nn.Module):
-    """Figure 6 of Inception-v4: 3x3 as 1x3 and 3x1 side by side."""
+    """Figure 6 of Inception-v4: 3x3 as parallel 1x3 and 3x1."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
 """LeNet-5 (LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition,
-Proceedings of the IEEE 86(11), 1998, section II-B), as it was and in the form it is taught in today.
+Proceedings of the IEEE 86(11), 1998, section II-B), in the original and in the modern form.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from cnnx.errors import RecipeError
 
 
 def lenet5(*, classes: int = 10) -> nn.Module:
-    """LeNet-5 for gray pictures of 32 x 32 pixels: (N, 1, 32, 32) -> logits (N, classes).
+    """LeNet-5 for gray images of 32 x 32 pixels: (N, 1, 32, 32) -> logits (N, classes).
 
-    With ten classes: 61,706 parameters and 416,520 multiply-adds a picture (biases excluded).
+    With ten classes, the network has 61,706 parameters and 416,520 MACs per image (without biases).
 
-    layer  output     parameters                      multiply-adds
+    layer  output     parameters                            MACs
     conv1  6x28x28     25*1*6 + 6         =    156       117,600
     pool1  6x14x14
     conv2  16x10x10    25*6*16 + 16       =  2,416       240,000
@@ -27,12 +27,15 @@ def lenet5(*, classes: int = 10) -> nn.Module:
     fc2    84          120*84 + 84        = 10,164        10,080
     fc3    10          84*10 + 10         =    850           840
 
-    How it differs from the paper's network, which is `lenet5_1998`: C3 (conv2) reads all six maps where the
-    paper's table of connections drops 36 of 96 pairs; S2 and S4 take the maximum where the paper takes a sum
-    with a trained coefficient and bias, then a sigmoid; ReLU stands for the scaled tanh; a linear layer with
-    softmax stands for the Euclidean RBF units. Maximum and ReLU are chosen over average and tanh because
-    that is what "modern" LeNets use and because both commute with INT8 quantization, so that TensorRT keeps
-    INT8 from layer to layer.
+    Differences from the paper's network, which is `lenet5_1998`:
+
+    * C3 (conv2) reads all six maps. The paper's table of connections drops 36 of 96 pairs.
+    * S2 and S4 take the maximum. The paper takes a sum with a trained coefficient and bias, then a sigmoid.
+    * ReLU replaces the scaled tanh.
+    * A linear layer with softmax replaces the Euclidean RBF units.
+
+    Maximum and ReLU replace average and tanh because "modern" LeNets use them, and because both commute with
+    INT8 quantization: TensorRT can then keep INT8 between layers.
     """
     return nn.Sequential(
         OrderedDict(
@@ -60,7 +63,7 @@ CONNECTIONS = (
     (0, 1, 2, 3, 4, 5),
 )
 
-# Seven columns, twelve rows. The paper's own bitmaps stand only in the print of its figure 3: drawn anew.
+# Seven columns, twelve rows. Redrawn, because the paper's bitmaps exist only in the print of its figure 3.
 _GLYPHS = """
 .#####.   ...##..   .#####.   .#####.   ##...##   #######   ..####.   #######   .#####.   .#####.
 #######   ..###..   #######   #######   ##...##   #######   .#####.   #######   #######   #######
@@ -78,7 +81,7 @@ _GLYPHS = """
 
 
 def lenet5_1998(*, classes: int = 10) -> nn.Module:
-    """LeNet-5 as the paper has it: (N, 1, 32, 32) -> logits (N, 10), minus the distance to each digit.
+    """LeNet-5 as in the paper: (N, 1, 32, 32) -> logits (N, 10), the negative distance to each digit's code.
 
     layer  output     trainable parameters             connections
     C1     6x28x28    6 * (25 + 1)           =    156  122,304
@@ -88,23 +91,23 @@ def lenet5_1998(*, classes: int = 10) -> nn.Module:
     C5     120        120 * (16 * 25 + 1)    = 48,120   48,120
     F6     84         84 * (120 + 1)         = 10,164   10,164
     output 10         none: fixed codes                    840
-    in all            60,000                           340,908
+    total             60,000                           340,908
 
-    A connection is a product or a bias, as the paper counts them. C3 reads 60 of the 96 pairs of maps; it
-    computes as one convolution with zeros for the others, for which every runtime has a kernel: 415,680
-    multiply-adds in all, 90,000 of them by zero. A subsampling map sums four neighbours, times one
-    coefficient, plus one bias. The squashing function is 1.7159 tanh(2/3 a). An output is the squared
-    distance between F6 and a fixed code of 84 values of +1 or -1, the class's picture on 7 x 12 pixels; here
-    its negative, so that the largest wins. torchvision has no such network.
+    A connection is a product or a bias, as counted in the paper. C3 connects 60 of the 96 pairs of maps. It
+    is computed as one convolution with zeros for the other pairs, for which every runtime has a kernel. The
+    total is 415,680 MACs, of which 90,000 multiply by zero. A subsampling map is the sum of four neighbours,
+    times a coefficient, plus a bias. The squashing function is 1.7159 tanh(2/3 a). The paper's output is the
+    squared distance between F6 and a fixed code of 84 values of +1 or -1, the class's image of 7 x 12 pixels.
+    Here the output is its negative, so that the largest value wins. torchvision does not have this network.
 
     Raises:
-        RecipeError: another number of classes than ten; the codes are drawn for the digits.
+        RecipeError: the number of classes is not ten; the codes exist only for digits.
     """
     if classes != 10:
         raise RecipeError(
-            f"the 1998 network tells ten digits apart, not {classes} classes",
+            f"invalid number of classes {classes}: the 1998 network has ten outputs, one per digit",
             where="model.classes",
-            mend="set it to 10, or take lenet5",
+            mend="set model.classes to 10, or use the definition lenet5",
         )
     return nn.Sequential(
         OrderedDict(
@@ -127,7 +130,7 @@ def lenet5_1998(*, classes: int = 10) -> nn.Module:
 
 
 class ScaledTanh(nn.Module):
-    """The paper's squashing function (appendix A): at +1 and -1 it gives +1 and -1."""
+    """The paper's squashing function (appendix A), which maps +1 to +1 and -1 to -1."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Any shape."""
@@ -135,7 +138,7 @@ class ScaledTanh(nn.Module):
 
 
 class Subsampling(nn.Module):
-    """S2 and S4: sums of 2 x 2 neighbours, with a trained coefficient and a bias for each map."""
+    """S2 and S4: sums of 2 x 2 neighbours, with a trained coefficient and bias per map."""
 
     def __init__(self, maps: int) -> None:
         super().__init__()
@@ -144,12 +147,12 @@ class Subsampling(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, maps, H, W) -> (N, maps, H / 2, W / 2)."""
-        sums_of_means = 4 * self.coefficient  # a sum of four is four times their mean
+        sums_of_means = 4 * self.coefficient  # the sum of four values is four times their mean
         return functional.avg_pool2d(x, 2) * sums_of_means.reshape(-1, 1, 1) + self.bias.reshape(-1, 1, 1)
 
 
 class ConnectedConv2d(nn.Module):
-    """C3: a 5 x 5 convolution in which each map reads only those that `CONNECTIONS` gives it."""
+    """C3: a 5 x 5 convolution in which each map reads only the maps listed in `CONNECTIONS`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -159,7 +162,7 @@ class ConnectedConv2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(CONNECTIONS)))
 
     def kernel(self) -> torch.Tensor:
-        """(16, 6, 5, 5), zero where nothing is connected."""
+        """Return the full kernel, (16, 6, 5, 5), with zeros for pairs that are not connected."""
         targets, sources = zip(*self._pairs, strict=True)
         kernel = self.weight.new_zeros(len(CONNECTIONS), 6, 5, 5)
         return kernel.index_put((torch.tensor(targets), torch.tensor(sources)), self.weight)
@@ -170,7 +173,7 @@ class ConnectedConv2d(nn.Module):
 
 
 class DigitCodes(nn.Module):
-    """The output layer: minus the squared distance to each digit's code."""
+    """Output layer: the negative squared distance to each digit's code."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
 """LeViT (Graham, El-Nouby, Touvron, Stock, Joulin, Jégou, Douze: LeViT: a Vision Transformer in ConvNet's
-Clothing for Faster Inference, arXiv:2104.01136): four convolutions, then attention on ever smaller maps.
+Clothing for Faster Inference, arXiv:2104.01136): four convolutions, then attention on shrinking maps.
 """
 
 from __future__ import annotations
@@ -11,54 +11,57 @@ import torch
 from torch import nn
 
 Stage = tuple[int, int, int]
-"""Channels, heads and side of its map."""
+"""Channels, heads and side of the map."""
 
-# Table 2, column LeViT-256, and what all its stages share.
+# Table 2, column LeViT-256, and constants shared by all its stages.
 STAGES: tuple[Stage, ...] = ((256, 4, 14), (384, 6, 7), (512, 8, 4))
-BLOCKS = 4  # attention and MLP, a stage
+BLOCKS = 4  # blocks of attention and MLP per stage
 KEY = 32  # D, channels of a head's queries and keys
 
-# Where a BatchNorm that ends in a sum starts. At the paper's 0 a network without trained weights has no
-# attention; at 1 its softmax saturates, and rounding to FP16 alone gives other logits.
+# Initial scale of a BatchNorm that ends in a sum. With the paper's 0, a network without trained weights has
+# no attention. With 1, its softmax saturates, and even rounding to FP16 changes the logits.
 _DAMPED = 0.1
 
 
 def levit(*, classes: int = 1000) -> nn.Module:
     """LeViT-256 in its convolutional form: (N, 3, 224, 224) -> logits (N, classes).
 
-    With 1,000 classes: 18,893,876 parameters and 1,127,257,344 multiply-adds a picture (biases excluded),
-    79,123,712 of them in the products of attention. Figure 4 and table 2 of the paper, which says 18.9 M
-    and 1,120 M:
+    With 1,000 classes, it has 18,893,876 parameters and 1,127,257,344 MACs per image (without biases), of
+    which 79,123,712 are in the products of attention. The paper states 18.9 M and 1,120 M. The parts follow
+    figure 4 and table 2:
 
-    part     output     parameters  multiply-adds
+    part     output     parameters           MACs
     stem     256x14x14     388,896    184,246,272
     stage 1  256x14x14   1,850,432    418,668,544
     stage 2  384x7x7     5,532,344    335,740,160
     stage 3  512x4x4    10,094,156    187,578,368
     heads    classes     1,028,048      1,024,000
 
-    In evaluation mode the logits are the mean of two heads, of which one learnt from the labels and one from
-    a teacher (section 4.2); in training mode both are given, for each has a loss of its own.
+    In evaluation mode, the logits are the mean of two heads, one trained on the labels and one on a teacher
+    (section 4.2). In training mode both are returned, because each has its own loss.
 
-    Every linear layer is a 1x1 convolution here, so that the BatchNorm behind it folds into it. The other
-    form, with linear layers on (N, H * W, C), computes the same, but its ONNX graph keeps 58 BatchNorms
-    behind matrix products and 135 Reshapes (PyTorch 2.13).
+    Every linear layer is a 1x1 convolution here, so that the BatchNorm after it can be folded. The form with
+    linear layers on (N, H * W, C) computes the same, but its ONNX graph keeps 58 BatchNorms after matrix
+    products and 135 Reshapes (PyTorch 2.13).
 
-    How it differs from timm's `levit_conv_256`, whose parameter names and values it has: shrinking attention
-    subsamples by the stride of its query convolution, where timm has an average pool of one value before it;
-    biases of attention are looked up whenever it runs, not kept from the last time; residual branches start
-    small, not at zero. Pictures of which the stem makes another map than 14x14 are refused: no biases exist
-    for it.
+    Parameter names and values are those of timm's `levit_conv_256`. Differences:
+
+    * Shrinking attention subsamples with the stride of its query convolution. timm has an average pool of one
+      value before it.
+    * The attention biases are looked up in every forward pass, not cached.
+    * Residual branches start small, not at zero.
+
+    Image sizes for which the stem's map is not 14x14 are refused, because there are no biases for them.
     """
     return LeViT(_stem((3, 32, 64, 128, 256), strides=(2, 2, 2, 2)), STAGES, BLOCKS, classes)
 
 
 def small_levit(*, classes: int = 100) -> nn.Module:
-    """LeViT's way for small pictures: (N, 3, 32, 32) -> logits (N, classes).
+    """Small LeViT for images of 32 x 32: (N, 3, 32, 32) -> logits (N, classes).
 
-    Ours, after no paper: a stem of four convolutions, every second with stride 2, makes 64x8x8; a stage of
-    two blocks with two heads keeps it, another works on 96x4x4. All else is as in `levit`. With 100
-    classes 435,240 parameters and 29,379,328 multiply-adds.
+    The configuration is cnnx's own, not from a paper. A stem of four convolutions, every second with stride
+    2, gives 64x8x8. It is followed by a stage of two blocks with two heads, and by a second stage on 96x4x4.
+    The rest is as in `levit`. With 100 classes, the network has 435,240 parameters and 29,379,328 MACs.
     """
     stem = _stem((3, 32, 64, 64, 64), strides=(1, 2, 1, 2))
     return LeViT(stem, ((64, 2, 8), (96, 2, 4)), 2, classes)
@@ -68,9 +71,9 @@ class LeViT(nn.Module):
     """The network of `levit`.
 
     Args:
-        stem: from the picture to the first stage's map.
-        stages: one after another; all but the first begin with a smaller map.
-        blocks: of each stage.
+        stem: module from the image to the map of the first stage.
+        stages: stages in order; all but the first begin by shrinking the map.
+        blocks: number of blocks per stage.
         classes: length of the logits.
     """
 
@@ -88,14 +91,14 @@ class LeViT(nn.Module):
         self.head_dist = _head(last, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """(N, 3, H, W) -> (N, classes), in training mode twice: from labels and from the teacher."""
+        """(N, 3, H, W) -> logits (N, classes); in training mode a pair, for the labels and the teacher."""
         x = self.flatten(self.pool(self.stages(self.stem(x))))
         labels, teacher = self.head(x), self.head_dist(x)
         return (labels, teacher) if self.training else (labels + teacher) / 2
 
 
 def _stem(widths: tuple[int, ...], strides: tuple[int, ...]) -> nn.Sequential:
-    """Convolutions from each width to the next, Hardswish between them."""
+    """Convolutions from each width to the next, with Hardswish between them."""
     layers = OrderedDict[str, nn.Module]()
     pairs = zip(itertools.pairwise(widths), strides, strict=True)
     for number, ((channels, outputs), stride) in enumerate(pairs, 1):
@@ -115,7 +118,7 @@ def _stage(before: Stage | None, stage: Stage, blocks: int) -> nn.Sequential:
 
 
 class Block(nn.Module):
-    """Attention and MLP, both residual; the map keeps its shape."""
+    """Residual attention and residual MLP; the shape does not change."""
 
     def __init__(self, channels: int, heads: int, side: int) -> None:
         super().__init__()
@@ -130,7 +133,7 @@ class Block(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Shrinking attention, which cannot be residual, and a residual MLP."""
+    """Shrinking attention, which has no residual connection, and a residual MLP."""
 
     def __init__(self, channels: int, outputs: int, side: int) -> None:
         super().__init__()
@@ -145,7 +148,7 @@ class Downsample(nn.Module):
 
 
 class Attention(nn.Module):
-    """Figure 5, left: values of 2 D channels a head."""
+    """Figure 5, left: attention with values of 2 D channels per head."""
 
     offsets: torch.Tensor
 
@@ -195,16 +198,16 @@ def _by_head(x: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Equation 1 for all heads, softmax over the keys, and the values' mean under it.
+    """Apply equation 1 to all heads: softmax over the keys, then the weighted mean of the values.
 
-    Maps are (N, heads, channels, positions) and stay so: the bias is (heads, queries, keys).
+    Inputs and output have shape (N, heads, channels, positions); the bias is (heads, queries, keys).
     """
     weights = torch.softmax(q.transpose(-2, -1) @ k * KEY**-0.5 + bias, -1)
     return v @ weights.transpose(-2, -1)
 
 
 def _offsets(side: int, *, stride: int = 1) -> torch.Tensor:
-    """Where in its head's table the bias of each query and key lies: |dy| * side + |dx|."""
+    """Return the index of the bias of each query and key in the table of a head: |dy| * side + |dx|."""
     ticks = torch.arange(side)
     keys = torch.cartesian_prod(ticks, ticks)
     queries = torch.cartesian_prod(ticks[::stride], ticks[::stride])

@@ -1,5 +1,5 @@
 """MobileNet (Howard et al.: MobileNets: Efficient Convolutional Neural Networks for Mobile Vision
-Applications, arXiv:1704.04861): a 3x3 convolution of each map by itself, then a 1x1 one that mixes them.
+Applications, arXiv:1704.04861): a depthwise 3x3 convolution, then a 1x1 convolution across the channels.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ SMALL = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (256, 1))
 
 
 def small_mobilenet(*, classes: int = 100) -> nn.Module:
-    """MobileNet's way for small pictures: (N, 3, 32, 32) -> logits (N, classes).
+    """Small MobileNet for images of 32 x 32: (N, 3, 32, 32) -> logits (N, classes).
 
-    Ours: the beginning of the paper's table 1 without the stem's stride. A 3x3 convolution with 32 maps, six
-    separable ones up to 256 at 32, 16 and 8 pixels, global average, one linear layer. With 100 classes
-    228,772 parameters and 20,890,624 multiply-adds. BatchNorm and ReLU stand after the depthwise and after
-    the pointwise convolution (figure 3).
+    The configuration is cnnx's own: the beginning of the paper's table 1 without the stride of the stem. It
+    has a 3x3 convolution with 32 maps, six separable convolutions with up to 256 maps at 32, 16 and 8 pixels,
+    global average pooling, and a linear layer. BatchNorm and ReLU follow both the depthwise and the pointwise
+    convolutions (figure 3). With 100 classes, the network has 228,772 parameters and 20,890,624 MACs.
     """
     layers = OrderedDict[str, nn.Module](conv1=_conv_bn_relu(3, 32, 3))
     channels = 32

@@ -1,5 +1,5 @@
 """Pre-activation ResNet (He, Zhang, Ren, Sun: Identity Mappings in Deep Residual Networks, arXiv:1603.05027):
-BatchNorm and ReLU come before each convolution, so that nothing but sums stands on the main path.
+BatchNorm and ReLU precede each convolution, so that the main path has only sums.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ def preact_resnet(*, depth: int = 200, classes: int = 1000) -> nn.Module:
 
     Stages as in ResNet: 256x56x56, 512x28x28, 1024x14x14, 2048x7x7. With 1,000 classes:
 
-    depth  parameters   multiply-adds
+    depth  parameters            MACs
     152    60,185,128   11,513,626,624
     200    64,666,152   15,007,481,856
 
-    The stride lies in the 3x3 convolution, as in fb.resnet.torch's preresnet.lua. torchvision has no such
+    The 3x3 convolution has the stride, as in fb.resnet.torch's preresnet.lua. torchvision does not have this
     network.
 
     Args:
@@ -31,7 +31,7 @@ def preact_resnet(*, depth: int = 200, classes: int = 1000) -> nn.Module:
         classes: length of the logits.
 
     Raises:
-        RecipeError: the paper has no such depth for ImageNet.
+        RecipeError: the depth is not one of the paper's for ImageNet.
     """
     stem: list[tuple[str, nn.Module]] = [
         ("conv1", nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)),
@@ -45,18 +45,18 @@ def preact_resnet(*, depth: int = 200, classes: int = 1000) -> nn.Module:
 def cifar_preact_resnet(*, depth: int = 164, classes: int = 10) -> nn.Module:
     """Pre-activation ResNet for CIFAR, with bottlenecks: (N, 3, 32, 32) -> logits (N, classes).
 
-    Three stages of n bottlenecks with 64, 128 and 256 maps at 32, 16 and 8 pixels: 9n + 2 layers. With ten
-    classes, depth 164 has 1,703,258 parameters and 244,500,992 multiply-adds. The stride lies in the first
-    1x1 convolution, as in the authors' code (resnet-1k-layers).
+    Three stages of n bottlenecks have 64, 128 and 256 maps at 32, 16 and 8 pixels: 9n + 2 layers in total.
+    With ten classes, depth 164 has 1,703,258 parameters and 244,500,992 MACs. The first 1x1 convolution has
+    the stride, as in the authors' code (resnet-1k-layers).
 
     Args:
         depth: 9n + 2, such as 164 or 1001.
         classes: length of the logits.
 
     Raises:
-        RecipeError: another depth.
+        RecipeError: the depth is not 9n + 2.
     """
-    blocks = divided("depth", depth - 2, 9, mend="9n + 2: 164, 1001")
+    blocks = divided("depth", depth - 2, 9, mend="give 9n + 2, such as 164 or 1001")
     stem: list[tuple[str, nn.Module]] = [
         ("conv1", nn.Conv2d(3, 16, 3, padding=1, bias=False)),
         ("bn1", nn.BatchNorm2d(16)),
@@ -73,17 +73,17 @@ def _network(
     stride_at: int,
     classes: int,
 ) -> nn.Module:
-    """The stem, stages of `counts` blocks from `width` on, the last activation and the classifier.
+    """Stem, stages of `counts` blocks starting with `width`, last activation and classifier.
 
-    `stride_at` is the place of the convolution that halves the picture: 0 for the first 1x1, 1 for the 3x3.
+    `stride_at` is the index of the convolution that halves the image: 0 for the first 1x1, 1 for the 3x3.
     """
     layers, channels = OrderedDict(stem), width
     for number, count in enumerate(counts):
         blocks: list[nn.Module] = []
-        for place in range(count):
-            # The stem's activation serves the very first block, before the paths split (appendix).
-            first = not number and not place
-            stride = 2 if number and not place else 1
+        for index in range(count):
+            # The very first block uses the activation of the stem, before the paths split (appendix).
+            first = not number and not index
+            stride = 2 if number and not index else 1
             strides = (stride, 1) if stride_at == 0 else (1, stride)
             blocks.append(PreActivation(channels, width, strides=strides, activate=not first))
             channels = 4 * width
@@ -102,8 +102,7 @@ def _network(
 class PreActivation(nn.Module):
     """BatchNorm, ReLU and convolution, three times (figure 1b with a bottleneck).
 
-    Where the shape changes the shortcut is a 1x1 convolution of the activated input, else it is the input
-    as it came.
+    The shortcut is a 1x1 convolution of the activated input if the shape changes, otherwise the input itself.
     """
 
     def __init__(self, channels: int, width: int, *, strides: tuple[int, int], activate: bool) -> None:

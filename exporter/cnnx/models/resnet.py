@@ -1,4 +1,4 @@
-"""ResNet (He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, arXiv:1512.03385), and the plain
+"""ResNet (He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, arXiv:1512.03385) and the plain
 networks it is compared with: table 1 for ImageNet, section 4.2 for CIFAR.
 """
 
@@ -15,7 +15,7 @@ from cnnx.errors import RecipeError
 from cnnx.models import choose, divided
 
 Block = Callable[[int, int, int], nn.Module]
-"""Makes a block from the channels it reads, the width of its stage and its stride."""
+"""Builds a block from its input channels, the width of its stage and its stride."""
 
 SHORTCUTS = ("A", "B", "none")
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -28,10 +28,10 @@ BOTTLENECKS = {depth: counts for depth, counts in BLOCKS.items() if depth >= 50}
 def resnet(*, depth: int = 50, shortcut: str = "B", stride_at: str = "3x3", classes: int = 1000) -> nn.Module:
     """ResNet for ImageNet, or the plain network of that depth: (N, 3, 224, 224) -> logits (N, classes).
 
-    conv1 7x7/2 64x112x112, max pool 3x3/2 64x56x56, then four stages of 56, 28, 14 and 7 pixels, global
-    average, one linear layer. With 1,000 classes (multiply-adds a picture, biases excluded):
+    conv1 7x7/2 gives 64x112x112 and a 3x3/2 max pool 64x56x56. Four stages of 56, 28, 14 and 7 pixels, global
+    average pooling and a linear layer follow. With 1,000 classes (MACs per image, without biases):
 
-    depth  block       shortcut  parameters   multiply-adds    stride_at "1x1"
+    depth  block       shortcut  parameters            MACs    stride_at "1x1"
     18     2 of 3x3    B         11,689,512   1,814,073,344
     18     2 of 3x3    A         11,515,688   1,794,805,760
     34     2 of 3x3    B         21,797,672   3,663,761,408
@@ -40,35 +40,39 @@ def resnet(*, depth: int = 50, shortcut: str = "B", stride_at: str = "3x3", clas
     101    bottleneck  B         44,549,160   7,801,405,440     7,570,194,432
     152    bottleneck  B         60,192,808  11,513,626,624    11,282,415,616
 
-    Plain networks (shortcut "none") count as those with shortcut A: neither has parameters.
+    Plain networks (shortcut "none") have the same counts as those with shortcut A, which has no parameters.
 
-    The paper's bottleneck halves the picture in its first 1x1 convolution ("v1"). The published checkpoints
-    come from networks that do so in the 3x3 ("v1.5", after fb.resnet.torch), the default here: the same
-    tensors, 231,211,008 multiply-adds more, and logits that have nothing to do with each other.
+    The paper's bottleneck halves the image in its first 1x1 convolution ("v1"). The networks of the published
+    checkpoints do so in the 3x3 convolution ("v1.5", after fb.resnet.torch), which is the default here. Both
+    have the same tensors, but v1.5 has 231,211,008 MACs more, and the logits are unrelated.
 
-    It has the parameter names of torchvision's `resnet` networks and their arithmetic, v1.5; those have no
-    shortcut A, no plain form and no v1.
+    Parameter names and arithmetic are those of torchvision's `resnet` networks, which are v1.5. torchvision
+    has no shortcut A, no plain networks and no v1.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        shortcut: where a block changes its input's shape: "A" picks every second pixel and adds maps of
-            zeros, "B" projects by a 1x1 convolution; "none" leaves all shortcuts out.
-        stride_at: convolution of a bottleneck that halves the picture, "1x1" or "3x3".
+        shortcut: shortcut of blocks that change the shape: "A" takes every second pixel and adds maps of
+            zeros, "B" is a 1x1 convolution. "none" leaves out all shortcuts.
+        stride_at: convolution of a bottleneck that halves the image, "1x1" or "3x3".
         classes: length of the logits.
 
     Raises:
-        RecipeError: the paper has no such network.
+        RecipeError: the paper has no network with these arguments.
     """
     counts = choose("depth", depth, BLOCKS)
     choose("shortcut", shortcut, dict.fromkeys(SHORTCUTS))
     strided = choose("stride_at", stride_at, {"1x1": 0, "3x3": 1})
     if depth in BOTTLENECKS and shortcut == "none":
-        raise RecipeError("plain networks have 18 or 34 layers", where="model.arguments", mend="depth = 34")
+        raise RecipeError(
+            f"invalid depth {depth}: plain networks have 18 or 34 layers",
+            where="model.arguments",
+            mend="set depth to 18 or 34, or shortcut to A or B",
+        )
     if depth not in BOTTLENECKS and not strided:
         raise RecipeError(
-            f"depth {depth} has no 1x1 convolution to take a stride",
+            f"invalid stride_at '1x1': blocks of depth {depth} have no 1x1 convolution",
             where="model.arguments",
-            mend="drop stride_at",
+            mend="remove stride_at, or set depth to 50 or more",
         )
 
     def basic(channels: int, width: int, stride: int) -> nn.Module:
@@ -84,7 +88,7 @@ def resnet(*, depth: int = 50, shortcut: str = "B", stride_at: str = "3x3", clas
 
 
 def imagenet_stages(block: Block, counts: Sequence[int], expansion: int, classes: int) -> nn.Module:
-    """Table 1 around any block: widths 64, 128, 256 and 512, each times `expansion` where a stage ends."""
+    """Network of table 1 with any block; stages have `expansion` times 64, 128, 256 and 512 output maps."""
     layers = OrderedDict[str, nn.Module](
         conv1=nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False),
         bn1=nn.BatchNorm2d(64),
@@ -103,7 +107,7 @@ def imagenet_stages(block: Block, counts: Sequence[int], expansion: int, classes
 
 
 def stage(block: Block, channels: int, width: int, count: int, *, stride: int, outputs: int) -> nn.Sequential:
-    """`count` blocks, the first of which brings `channels` maps to `outputs` and takes the stride."""
+    """Sequence of `count` blocks; the first maps `channels` to `outputs` and has the stride."""
     first = block(channels, width, stride)
     return nn.Sequential(first, *(block(outputs, width, 1) for _ in range(count - 1)))
 
@@ -132,12 +136,12 @@ class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions (figure 5, right).
 
     Args:
-        channels: maps it reads.
-        outputs: maps it gives.
-        inner: maps of the 3x3 convolution.
-        strides: of the first 1x1 and of the 3x3 convolution.
+        channels: number of input maps.
+        outputs: number of output maps.
+        inner: number of maps of the 3x3 convolution.
+        strides: strides of the first 1x1 and of the 3x3 convolution.
         shortcut: see `resnet`.
-        groups: of the 3x3 convolution.
+        groups: groups of the 3x3 convolution.
     """
 
     def __init__(
@@ -171,7 +175,7 @@ class Bottleneck(nn.Module):
 
 
 def make_shortcut(option: str, channels: int, outputs: int, stride: int) -> nn.Module | None:
-    """What leads around a block (section 3.3); None in a plain network."""
+    """Return the shortcut of a block (section 3.3), or None in a plain network."""
     if option == "none":
         return None
     if channels == outputs and stride == 1:
@@ -185,11 +189,11 @@ def make_shortcut(option: str, channels: int, outputs: int, stride: int) -> nn.M
 
 
 class ZeroPadded(nn.Module):
-    """Shortcut A: every `stride`-th pixel, and `added` maps of zeros after those there are."""
+    """Shortcut A: every `stride`-th pixel, followed by `added` maps of zeros."""
 
     def __init__(self, added: int, stride: int) -> None:
         super().__init__()
-        self.pick = nn.MaxPool2d(1, stride)  # of a window of one pixel: strided slicing, as a pool
+        self.pick = nn.MaxPool2d(1, stride)  # a pool with a window of one pixel is strided slicing
         self._added = added
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -200,14 +204,15 @@ class ZeroPadded(nn.Module):
 def cifar_resnet(*, depth: int = 20, shortcut: str = "A", classes: int = 10) -> nn.Module:
     """ResNet for CIFAR, or the plain network of that depth: (N, 3, 32, 32) -> logits (N, classes).
 
-    A 3x3 convolution of 16 maps, then three stages of n blocks with 16, 32 and 64 maps at 32, 16 and 8
-    pixels, global average, one linear layer: 6n + 2 layers. With ten classes and shortcut A (or none):
+    A 3x3 convolution with 16 maps is followed by three stages of n blocks with 16, 32 and 64 maps at 32, 16
+    and 8 pixels, global average pooling, and a linear layer: 6n + 2 layers in total. With ten classes and
+    shortcut A or "none" (MACs per image, without biases):
 
     depth   20          32          44          56           110
     params  269,722     464,154     658,586     853,018      1,727,962
     MACs    40,551,040  68,862,592  97,174,144  125,485,696  252,887,680
 
-    With 100 classes depth 20 has 275,572 and 40,556,800. torchvision has no such network.
+    With 100 classes, depth 20 has 275,572 parameters and 40,556,800 MACs. Not in torchvision.
 
     Args:
         depth: 6n + 2, such as 20, 32, 44, 56 or 110.
@@ -215,9 +220,9 @@ def cifar_resnet(*, depth: int = 20, shortcut: str = "A", classes: int = 10) -> 
         classes: length of the logits.
 
     Raises:
-        RecipeError: another depth, or no such shortcut.
+        RecipeError: the depth is not 6n + 2, or the shortcut is unknown.
     """
-    blocks = divided("depth", depth - 2, 6, mend="6n + 2: 20, 32, 44, 56, 110")
+    blocks = divided("depth", depth - 2, 6, mend="give 6n + 2, such as 20, 32, 44, 56 or 110")
     choose("shortcut", shortcut, dict.fromkeys(SHORTCUTS))
 
     def basic(channels: int, width: int, stride: int) -> nn.Module:

@@ -1,5 +1,5 @@
 """ResNeXt (Xie, Girshick, Dollár, Tu, He: Aggregated Residual Transformations for Deep Neural Networks,
-arXiv:1611.05431, table 1): bottlenecks whose 3x3 convolution has many groups.
+arXiv:1611.05431, table 1): bottlenecks with a grouped 3x3 convolution.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from cnnx.models.resnet import BOTTLENECKS, Bottleneck, imagenet_stages
 def resnext(*, depth: int = 50, cardinality: int = 32, width: int = 4, classes: int = 1000) -> nn.Module:
     """ResNeXt: (N, 3, 224, 224) -> logits (N, classes).
 
-    ResNet's stages of 256, 512, 1,024 and 2,048 maps; inside a bottleneck of the first stage lie
-    cardinality x width maps, twice as many in each next stage. With 1,000 classes:
+    The stages are those of ResNet, with 256, 512, 1,024 and 2,048 maps. The bottlenecks of the first stage
+    have cardinality x width inner maps, which double in each further stage. With 1,000 classes:
 
-    depth  cardinality x width  parameters   multiply-adds
+    depth  cardinality x width  parameters            MACs
     50     32x4                 25,028,904    4,230,479,872
     101    32x8                 88,791,336   16,414,015,488
     101    64x4                 83,455,272   15,460,270,080
 
-    It has the parameter names and the arithmetic of torchvision's `resnext` networks: the stride lies in
-    the 3x3 convolution, as in the authors' code.
+    Parameter names and arithmetic are those of torchvision's `resnext` networks: the 3x3 convolution has the
+    stride, as in the authors' code.
 
     Args:
         depth: 50, 101 or 152.
         cardinality: groups of the 3x3 convolution.
-        width: maps a group in the first stage; INT8 wants a multiple of 4.
+        width: maps per group in the first stage; use a multiple of 4 for INT8.
         classes: length of the logits.
 
     Raises:
-        RecipeError: no such depth.
+        RecipeError: the depth is not 50, 101 or 152.
     """
     counts = choose("depth", depth, BOTTLENECKS)
 

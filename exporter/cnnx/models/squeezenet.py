@@ -1,5 +1,5 @@
 """SqueezeNet (Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer: SqueezeNet: AlexNet-level accuracy with 50x
-fewer parameters and <0.5MB model size, arXiv:1602.07360): Fire modules, no fully connected layer.
+fewer parameters and <0.5MB model size, arXiv:1602.07360): Fire modules, without fully connected layers.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ FIRES = {
     8: (64, 256),
     9: (64, 256),
 }
-# Version -> channels and kernel of the first convolution, Fire modules that a pool comes before.
+# Version -> channels and kernel of the first convolution, Fire modules that follow a pool.
 VERSIONS = {"1.0": (96, 7, (2, 5, 9)), "1.1": (64, 3, (2, 4, 6))}
 
 
 def squeezenet(*, version: str = "1.0", classes: int = 1000) -> nn.Module:
     """SqueezeNet: (N, 3, 224, 224) -> logits (N, classes).
 
-    Version 1.0 is table 1; 1.1, which its authors released later, has a smaller first convolution and
-    pools earlier. With 1,000 classes (multiply-adds a picture, biases excluded):
+    Version 1.0 is that of table 1. Version 1.1, released later by the authors, has a smaller first
+    convolution and pools earlier. With 1,000 classes (MACs per image, without biases):
 
-    version  parameters  multiply-adds  fire2, fire3  fire4       fire5       fire6 to fire8  fire9
+    version  parameters           MACs  fire2, fire3  fire4       fire5       fire6 to fire8  fire9
     1.0       1,248,424    818,924,576  128x54x54     256x54x54   256x27x27   up to 512x27x27  512x13x13
     1.1       1,235,496    349,151,936  128x55x55     256x27x27   256x27x27   up to 512x13x13  512x13x13
 
-    The classifier is a 1x1 convolution with ReLU, averaged over 13x13 positions, so logits are not negative.
+    The classifier is a 1x1 convolution with ReLU, averaged over 13x13 positions: logits are never negative.
 
     Parameter names and values are those of torchvision's `squeezenet1_0` and `squeezenet1_1`. As there, the
     first convolution has no padding and pools round up. Table 1 has 111x111 after the first convolution and
-    55x55 after the first pool, which takes pictures of 227x227 (the authors' Caffe definition reads those);
-    224x224 give 109x109 and 54x54, and from the second pool on the table's sides. The authors pad conv10
-    by 1; this one, as the table's 13x13 has it, does not.
+    55x55 after the first pool. That requires images of 227x227, which the authors' Caffe definition reads.
+    Images of 224x224 give 109x109 and 54x54, and the sizes of the table from the second pool on. The authors
+    pad conv10 by 1; here it is not padded, in agreement with the table's 13x13.
 
     Raises:
-        RecipeError: the version is not known.
+        RecipeError: the version is not 1.0 or 1.1.
     """
     width, kernel, pooled = choose("version", version, VERSIONS)
     features: list[nn.Module] = [nn.Conv2d(3, width, kernel, stride=2), nn.ReLU(inplace=True)]
@@ -70,7 +70,7 @@ def squeezenet(*, version: str = "1.0", classes: int = 1000) -> nn.Module:
 
 
 class Fire(nn.Module):
-    """Figure 1: few 1x1 filters, then 1x1 and 3x3 filters side by side, joined."""
+    """Figure 1: a 1x1 squeeze layer, then parallel 1x1 and 3x3 expand layers, concatenated."""
 
     def __init__(self, channels: int, squeeze: int, expand: int) -> None:
         super().__init__()

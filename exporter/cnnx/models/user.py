@@ -1,6 +1,6 @@
-"""Networks of the user's own: a function in a Python file beside the recipe.
+"""Builds networks defined by the user: a function in a Python file next to the recipe.
 
-Reading such a file runs it, so nothing here happens unless the caller says the recipe is trusted.
+Loading such a file runs it, so the caller must state that the recipe is trusted.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from cnnx.recipe import ModelSpec, Recipe
 
 
 def load_user_model(recipe: Recipe, *, trusted: bool) -> nn.Module:
-    """The network that a recipe's `definition = "file.py:function"` makes, in evaluation mode.
+    """Build the network of a recipe with `definition = "file.py:function"`, in evaluation mode.
 
-    The function is called as `function(classes=..., **model.arguments)`. The file is one module of its
-    own: what lies beside it cannot be imported from it.
+    The function is called as `function(classes=..., **model.arguments)`. The file is loaded as a standalone
+    module: it cannot import other files in its folder.
 
     Raises:
-        RecipeError: the recipe is not trusted, the file is absent, outside the recipe's folder or fails,
-            or the function is absent or gives no `torch.nn.Module`.
+        RecipeError: the recipe is not trusted; the file is missing, outside the recipe's folder, or fails; or
+            the function is missing or does not return a `torch.nn.Module`.
     """
     file_name, _, function = recipe.model.definition.partition(":")
     file = recipe.folder / file_name
@@ -37,22 +37,30 @@ def load_user_model(recipe: Recipe, *, trusted: bool) -> nn.Module:
         raise RecipeError(
             f"building {recipe.name} runs the Python file {file_name}",
             where=file,
-            mend="read that file; if you trust it, add --trust-recipe",
+            mend="read the file; if you trust it, add --trust-recipe",
         )
     if not file.resolve().is_relative_to(recipe.folder.resolve()):
-        raise RecipeError("a definition lies beside its recipe", where=file, mend="move the file there")
+        raise RecipeError(
+            "the definition is outside the folder of its recipe",
+            where=file,
+            mend=f"move the file to {recipe.folder}",
+        )
     module = _run(file)
     definition = getattr(module, function, None)
     if not callable(definition):
         near = difflib.get_close_matches(function, vars(module), n=1, cutoff=0.5)
-        mend = f"did you mean {near[0]!r}?" if near else None
+        mend = f"did you mean {near[0]!r}?" if near else f"add `def {function}(*, classes)` to the file"
         raise RecipeError(f"{file_name} has no function {function!r}", where=file, mend=mend)
     try:
         model = _call(definition, f"{file_name}:{function}", recipe.model)
     except Exception as error:
         raise _failed(error, file) from error
     if not isinstance(model, nn.Module):
-        raise RecipeError(f"{function} gives {type(model).__name__}, not a torch.nn.Module", where=file)
+        raise RecipeError(
+            f"{function} returns {type(model).__name__}, not a torch.nn.Module",
+            where=file,
+            mend=f"return the model from {function}",
+        )
     return model.eval()
 
 
@@ -63,20 +71,24 @@ def _call(definition: Callable[..., Any], name: str, spec: ModelSpec) -> Any:
         raise RecipeError(
             f"{name} cannot be built: {error}",
             where="model.arguments",
-            mend=f"let it take what it is called with, by name: {', '.join(['classes', *spec.arguments])}",
+            mend=f"let it take these keyword arguments: {', '.join(['classes', *spec.arguments])}",
         ) from None
     return definition(classes=spec.classes, **spec.arguments)
 
 
 def _run(file: Path) -> types.ModuleType:
-    """The file as a module under a private name, so that it shadows nothing and leaves no bytecode."""
+    """Run the file as a module with a private name, which shadows no other module and leaves no bytecode."""
     try:
         source = file.read_bytes()
     except OSError as error:
-        raise RecipeError(f"the definition cannot be read: {error.strerror}", where=file) from None
+        raise RecipeError(
+            f"the definition cannot be read: {error.strerror}",
+            where=file,
+            mend="correct the file name in model.definition, or make the file readable",
+        ) from None
     module = types.ModuleType("_cnnx_user_" + hashlib.sha256(bytes(file.resolve())).hexdigest()[:16])
     module.__file__ = str(file)
-    # torch.export and dataclasses look a class's module up by its name.
+    # torch.export and dataclasses look up the module of a class by its name.
     sys.modules[module.__name__] = module
     try:
         exec(compile(source, str(file), "exec"), vars(module))
@@ -87,7 +99,7 @@ def _run(file: Path) -> types.ModuleType:
 
 
 def _failed(error: BaseException, file: Path) -> RecipeError:
-    """The user's own error, with the last line of the user's file that it came through."""
+    """Return the error of the user's code, with the last line of the user's file in its traceback."""
     if isinstance(error, RecipeError):
         return error
     lines = [
@@ -95,4 +107,8 @@ def _failed(error: BaseException, file: Path) -> RecipeError:
     ]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
     where = file if line is None else f"{file}, line {line}"
-    return RecipeError(f"the definition failed: {type(error).__name__}: {error}", where=where)
+    return RecipeError(
+        f"the definition failed: {type(error).__name__}: {error}",
+        where=where,
+        mend="correct the file; running it with `python` shows the full traceback",
+    )

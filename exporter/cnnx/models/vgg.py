@@ -24,26 +24,26 @@ CONFIGURATIONS = {
 def vgg(*, configuration: str = "D", batch_norm: bool = False, classes: int = 1000) -> nn.Module:
     """VGG in one of the paper's configurations: (N, 3, 224, 224) -> logits (N, classes).
 
-    With 1,000 classes (multiply-adds a picture, biases excluded):
+    With 1,000 classes (MACs per image, without biases):
 
-    configuration  called   parameters   with BatchNorm   multiply-adds
+    configuration  name     parameters   with BatchNorm            MACs
     A              VGG-11   132,863,336  132,868,840       7,609,090,048
     B              VGG-13   133,047,848  133,053,736      11,308,466,176
     C              VGG-16C  133,638,952  133,647,400      11,770,888,192
     D              VGG-16   138,357,544  138,365,992      15,470,264,320
     E              VGG-19   143,667,240  143,678,248      19,632,062,464
 
-    C is D with the third convolution of stages 3 to 5 made 1x1. Stages end at 112, 56, 28, 14 and 7 pixels.
-    The paper has no BatchNorm (nor LRN, which its A-LRN found useless); with it, each convolution is
-    followed by one, as torchvision's `_bn` networks are.
+    C is D with 1x1 kernels in the third convolution of stages 3 to 5. Stages end at 112, 56, 28, 14 and 7
+    pixels. With `batch_norm`, a BatchNorm follows each convolution, as in torchvision's `_bn` networks. The
+    paper has no BatchNorm, and no LRN, which did not help in its configuration A-LRN.
 
-    How it differs from torchvision's networks, whose parameter names it keeps (features.N, classifier.N)
-    so that published checkpoints load as they are: no AdaptiveAvgPool2d to 7 x 7 between the two parts.
-    At 224 x 224 that layer does nothing, yet it would leave an AveragePool in the ONNX graph. Other
-    input sizes are therefore refused by the first linear layer. torchvision has no C.
+    Parameter names are those of torchvision's networks (features.N, classifier.N), so that published
+    checkpoints load unchanged. Unlike those, there is no AdaptiveAvgPool2d to 7 x 7 between the two parts.
+    That layer is the identity at 224 x 224, but would add an AveragePool to the ONNX graph. Without it, the
+    first linear layer refuses other input sizes. torchvision does not have configuration C.
 
     Raises:
-        RecipeError: the paper has no such configuration.
+        RecipeError: the configuration is not A, B, C, D or E.
     """
     stages = choose("configuration", configuration, CONFIGURATIONS)
     return nn.Sequential(
@@ -78,13 +78,14 @@ def _features(stages: str, *, batch_norm: bool) -> Iterator[nn.Module]:
 
 
 def small_vgg_bn(*, classes: int = 100) -> nn.Module:
-    """VGG's way for small pictures, with BatchNorm: (N, 3, 32, 32) -> logits (N, classes).
+    """Small VGG with BatchNorm for images of 32 x 32: (N, 3, 32, 32) -> logits (N, classes).
 
-    Ours, after no paper: pairs of 3x3 convolutions with 32, 64 and 128 maps at 32, 16 and 8 pixels, a 2x2
-    pool after each pair, two linear layers. With 100 classes 425,668 parameters and 38,770,944 multiply-adds.
+    The configuration is cnnx's own, not from a paper: pairs of 3x3 convolutions with 32, 64 and 128 maps at
+    32, 16 and 8 pixels, a 2x2 pool after each pair, and two linear layers. With 100 classes, the network has
+    425,668 parameters and 38,770,944 MACs.
 
-    The hidden linear layer has a BatchNorm, too: without one SGD drives all of its 64 units below zero
-    before it has learnt anything (of 2,048 inputs none is negative), and training is a matter of luck.
+    The hidden linear layer also has a BatchNorm. Without it, SGD can push all of its 64 units below zero
+    early in training, because none of its 2,048 inputs is negative. Training then succeeds only by chance.
     """
     return nn.Sequential(
         OrderedDict(

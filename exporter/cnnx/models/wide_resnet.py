@@ -1,5 +1,5 @@
-"""Wide ResNet (Zagoruyko, Komodakis: Wide Residual Networks, arXiv:1605.07146), in its form for ImageNet:
-bottlenecks with more maps inside.
+"""Wide ResNet (Zagoruyko, Komodakis: Wide Residual Networks, arXiv:1605.07146) for ImageNet: bottlenecks with
+more inner maps.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from cnnx.models.resnet import BOTTLENECKS, Bottleneck, imagenet_stages
 def wide_resnet(*, depth: int = 50, factor: int = 2, classes: int = 1000) -> nn.Module:
     """Wide ResNet with bottlenecks: (N, 3, 224, 224) -> logits (N, classes).
 
-    ResNet with `factor` times the maps in each 3x3 convolution; what blocks give each other stays as wide
-    as it was. With 1,000 classes:
+    ResNet with `factor` times as many maps in each 3x3 convolution. The inputs and outputs of blocks are as
+    wide as in ResNet. With 1,000 classes:
 
-    depth  factor  parameters    multiply-adds
+    depth  factor  parameters             MACs
     50     2        68,883,240   11,398,021,120
     101    2       126,886,696   22,753,050,624
 
-    It has the parameter names and the arithmetic of torchvision's `wide_resnet` networks.
+    Parameter names and arithmetic are those of torchvision's `wide_resnet` networks.
 
     Args:
         depth: 50, 101 or 152.
-        factor: how many times wider than ResNet.
+        factor: width relative to ResNet.
         classes: length of the logits.
 
     Raises:
-        RecipeError: no such depth.
+        RecipeError: the depth is not 50, 101 or 152.
     """
     counts = choose("depth", depth, BOTTLENECKS)
 

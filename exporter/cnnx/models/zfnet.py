@@ -12,7 +12,7 @@ from torch import nn
 def zfnet(*, widths: tuple[int, int, int] = (384, 384, 256), classes: int = 1000) -> nn.Module:
     """AlexNet with a finer first layer: (N, 3, 224, 224) -> logits (N, classes).
 
-    layer              output        parameters     multiply-adds
+    layer              output        parameters              MACs
     conv1  7x7/2       96x110x110        14,208      170,755,200
     pool1, norm1       96x55x55
     conv2  5x5/2       256x26x26        614,656      415,334,400
@@ -25,14 +25,14 @@ def zfnet(*, widths: tuple[int, int, int] = (384, 384, 256), classes: int = 1000
     fc8                classes        4,097,000        4,096,000
     with 1,000 classes               62,357,608    1,168,032,896
 
-    The first convolution is padded by 1, which gives the figure's 110; pools are 3x3/2 and let the last
-    window reach over the edge, which gives its 55 and 13. Contrast normalisation after the first two pools
-    is AlexNet's response normalisation across maps, as usual in reimplementations: the paper gives no
-    formula. torchvision has no such network.
+    The first convolution is padded by 1, which gives the figure's 110. The first two pools are 3x3/2 and
+    round up, which gives its 55 and 13. The contrast normalization after them is AlexNet's response
+    normalization across maps, as in other reimplementations, because the paper has no formula. torchvision
+    does not have this network.
 
     Args:
-        widths: maps of conv3, conv4 and conv5; (512, 1024, 512) is the wider variant of table 3, with
-            107,627,624 parameters and 2,476,704,896 multiply-adds.
+        widths: number of maps of conv3, conv4 and conv5. (512, 1024, 512) is the wider variant of table 3,
+            with 107,627,624 parameters and 2,476,704,896 MACs.
         classes: length of the logits.
     """
     third, fourth, fifth = widths

@@ -1,1 +1,1 @@
-"""Ranges of activations from what a network shows on pictures. Numpy only: no runtime, no graph format."""
+"""Calibration of INT8 ranges from activation statistics. Depends on NumPy only, not on runtimes or graphs."""

@@ -1,4 +1,4 @@
-"""Calibration: a range for each tensor that INT8 will carry, as calibration.json keeps it."""
+"""Calibration: the INT8 range of each tensor, and its format in calibration.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cnnx.errors import BundleError
 from cnnx.schema import Count, Positive, Quantity, Rate, from_plain, read_json
 
 SCHEMA: Literal[2] = 2
-"""Counts up when a field changes its meaning. 1: first; 2: means."""
+"""Version of the format; increment when a field changes its meaning. 1: first; 2: means."""
 
 _NUMBER = r"-?[0-9]{1,9}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,2})?"
 Numbers = Annotated[
@@ -24,14 +24,14 @@ Numbers = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class TensorRange:
-    """The range one tensor is quantized to.
+    """The range to which one tensor is quantized.
 
     Attributes:
-        amax: |x| that becomes 127; 0 where no range could be had (all zeros, or values not finite).
-        maximum: largest finite |x| seen.
-        method: a name in `cnnx.quant.methods.METHODS`.
-        saturated_share: share of the non-zero values beyond amax, of those sampled.
-        zeros_share: share of exact zeros among those sampled; None where none was finite.
+        amax: |x| that maps to 127; 0 if there is no range (all zeros, or values that are not finite).
+        maximum: largest finite |x|.
+        method: name in `cnnx.quant.methods.METHODS`.
+        saturated_share: share of the sampled non-zero values beyond amax.
+        zeros_share: share of exact zeros among the sampled values; None if none was finite.
     """
 
     amax: Quantity
@@ -43,17 +43,17 @@ class TensorRange:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a calibration set showed of a network, and the ranges chosen from it.
+    """Statistics of a network on a calibration set, and the ranges chosen from them.
 
     Attributes:
-        method: a name in `cnnx.quant.methods.METHODS`.
-        images: pictures seen.
-        images_digest: hash of the list of pictures.
-        ranges: tensor -> range, for the tensors that were to be calibrated.
-        maxima: tensor -> largest finite |x|, for every watched tensor, exactly: FP16's safety hangs on it.
-        means: tensor -> mean of each channel, for the tensors that were to be calibrated; none of those whose
-            values were not finite or beyond FP16.
-        nonfinite: tensor -> batches in which it had NaN or infinite values; only tensors that had some.
+        method: name in `cnnx.quant.methods.METHODS`.
+        images: number of calibration images.
+        images_digest: hash of the list of images.
+        ranges: tensor -> range, for the calibrated tensors.
+        maxima: tensor -> exact largest finite |x|, for every watched tensor; the FP16 overflow check uses it.
+        means: tensor -> mean of each channel, for the calibrated tensors, except those with values that are
+            not finite or beyond FP16.
+        nonfinite: tensor -> number of batches with NaN or infinite values, for tensors that had any.
     """
 
     method: str
@@ -65,8 +65,8 @@ class Calibration:
     nonfinite: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The same text for the same calibration, whatever the order of its tables; floats are exact."""
-        # A line a tensor: networks have 100,000 channels.
+        """Serialize to JSON with exact floats; equal calibrations give equal text in any table order."""
+        # One line per tensor, because networks have up to 100,000 channels.
         means = {name: " ".join(map(repr, values)) for name, values in self.means.items()}
         data = {"schema": SCHEMA, **asdict(self), "means": means}
         return json.dumps(data, sort_keys=True, indent=1, allow_nan=False) + "\n"
@@ -76,15 +76,16 @@ class Calibration:
         """Read what `to_json` wrote.
 
         Raises:
-            BundleError: no JSON, another schema, or fields missing, unknown or of the wrong type.
+            BundleError: the text is not JSON, has a different schema version, or has missing, unknown or
+                mistyped fields.
         """
-        mend = "calibrate again"
+        mend = "calibrate again with `cnnx calibrate`"
         data = read_json(text, where=where, error=BundleError, mend=mend)
         if isinstance(data, dict) and data.get("schema", SCHEMA) != SCHEMA:
             raise BundleError(
-                f"the calibration has schema {data['schema']!r}, this cnnx reads {SCHEMA}",
+                f"the calibration has schema version {data['schema']!r}; this version of cnnx reads {SCHEMA}",
                 where=where,
-                mend="calibrate again, or use the cnnx that wrote it",
+                mend="calibrate again, or use the version of cnnx that wrote it",
             )
         file = from_plain(CalibrationFile, data, where=where, error=BundleError, mend=mend)
         return file.calibration()
@@ -92,7 +93,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationFile:
-    """A calibration as calibration.json has it: means as text, a line a tensor."""
+    """A calibration as stored in calibration.json: means as text, one line per tensor."""
 
     method: str
     images: Count
@@ -104,7 +105,7 @@ class CalibrationFile:
     schema: Literal[2]
 
     def calibration(self) -> Calibration:
-        """The calibration itself."""
+        """Convert to a `Calibration`."""
         values = {f.name: getattr(self, f.name) for f in fields(Calibration)}
         values["means"] = {name: tuple(map(float, row.split())) for name, row in self.means.items()}
         return Calibration(**values)

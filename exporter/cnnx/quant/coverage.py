@@ -1,4 +1,4 @@
-"""How the values of a tensor fall on the steps of its INT8 range: what is cut off, what is rounded away."""
+"""Measures how well an INT8 range covers the values of a tensor: saturation, underflow, dead channels."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import numpy as np
 from cnnx.quant.observation import Observation
 
 STEPS = 127
-"""From zero to the end of a range."""
+"""INT8 steps from zero to the end of a range."""
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """One tensor under its range. Shares are of the values sampled from the calibration pictures.
+    """Coverage of one tensor by its range. Shares refer to the values sampled from the calibration images.
 
     Attributes:
-        tensor: its name.
-        read_by: nodes that read it in INT8.
-        amax: |x| that becomes 127.
-        maximum: largest finite |x| seen, exactly.
-        saturated: share of the values other than zero that lie beyond `amax`.
-        underflow: share of the values other than zero that round to zero.
-        body: |x| below which 99.9 % of all values lie, over `amax`: small where few values set the range.
-        channels: those that are ever other than zero.
-        dead_channels: of these, how many never reach half a step: nothing of them is left.
-        middle_steps: steps that the middle channel's largest value takes, of 127.
+        tensor: name of the tensor.
+        read_by: nodes that read the tensor in INT8.
+        amax: |x| that maps to 127.
+        maximum: exact largest finite |x|.
+        saturated: share of the non-zero values beyond `amax`.
+        underflow: share of the non-zero values that round to zero.
+        body: 99.9th percentile of |x|, divided by `amax`; small if few values determine the range.
+        channels: number of channels with any non-zero value.
+        dead_channels: number of those that never reach half a step, so that all their values become zero.
+        middle_steps: largest value of the median channel, in steps, of 127.
     """
 
     tensor: str
@@ -42,18 +42,18 @@ class Coverage:
 
     @property
     def dead_share(self) -> float:
-        """Share of the channels that the range leaves nothing of."""
+        """Share of the channels that become all zero under the range."""
         return self.dead_channels / self.channels if self.channels else 0.0
 
 
 def coverage(seen: Observation, tensor: str, *, step: float, read_by: tuple[str, ...]) -> Coverage:
-    """What a step's size means for a sampled tensor.
+    """Return the coverage of a sampled tensor for a given step size.
 
     Args:
-        seen: what the calibration pictures showed.
+        seen: statistics of the calibration images.
         tensor: one of `seen.sampled`.
         step: |x| of one step.
-        read_by: nodes that read it in INT8.
+        read_by: nodes that read the tensor in INT8.
     """
     statistics, amax = seen.statistics(tensor), step * STEPS
     channels = seen.channel_maxima(tensor)

@@ -1,4 +1,4 @@
-"""Whether a calibration set is large enough, from what its parts, taken alone, would have given."""
+"""Estimates whether a calibration set is large enough, from the results of its folds."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from cnnx.quant.calibration import Calibration
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How far one tensor's range moves from fold to fold.
+    """Variation of one tensor's range between folds.
 
     Attributes:
-        tensor: its name.
-        amax: the range that the whole set gives.
-        folds: those that each fold gives; 0 where it gave none.
-        ratio: the largest fold's over the smallest fold's; infinite where a fold gave none.
+        tensor: name of the tensor.
+        amax: range from the whole set.
+        folds: range from each fold; 0 if the fold has none.
+        ratio: largest over smallest range of the folds; infinite if a fold has none.
     """
 
     tensor: str
@@ -28,7 +28,7 @@ class Spread:
 
 
 def spreads(whole: Calibration, folds: Sequence[Calibration]) -> tuple[Spread, ...]:
-    """Of every tensor that has a range, the one that moves most first."""
+    """Return the spread of every tensor that has a range, largest first."""
     found = []
     for name, kept in whole.ranges.items():
         of_folds = tuple(fold.ranges[name].amax for fold in folds)
@@ -39,15 +39,18 @@ def spreads(whole: Calibration, folds: Sequence[Calibration]) -> tuple[Spread, .
 
 
 def still_moves(whole: float, folds: Sequence[float]) -> float:
-    """How far a figure of the whole set may lie from that of another set of its size, or of an endless one.
+    """Estimate how far a figure of the whole set is from that of another set of its size, or an infinite one.
 
-    Two parts. What more pictures would mend: if the figure's excess falls as 1/n, and k folds of n/k pictures
-    exceed the whole by d on average, then the whole still exceeds an endless set by d / (k - 1). And what
-    chance moves: the folds' standard deviation, over the root of k for a set k times their size; twice it.
+    The estimate is the sum of two parts:
+
+    * Bias, which more images would reduce. If the figure's excess falls as 1/n, and k folds of n/k images
+      exceed the whole by d on average, then the whole exceeds an infinite set by d / (k - 1).
+    * Random variation: twice the standard deviation of the folds, divided by the root of k for a set k times
+      their size.
 
     Args:
-        whole: the figure by all pictures; smaller is better.
-        folds: the figures by each of at least two folds.
+        whole: figure from all images; smaller is better.
+        folds: figure from each fold, at least two.
     """
     if not all(map(math.isfinite, (whole, *folds))):
         return math.inf

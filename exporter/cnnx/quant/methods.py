@@ -1,6 +1,6 @@
-"""Which range of a tensor becomes the 127 steps of INT8 on either side of zero.
+"""Calibration methods: choose the range of a tensor that maps to the 127 INT8 steps on either side of zero.
 
-A method is a function from statistics to amax, the |x| that maps to 127, and a line in `METHODS`.
+A method is a function from statistics to amax, the |x| that maps to 127, with an entry in `METHODS`.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from cnnx.quant.histogram import TensorStatistics
 _BINS = 2048
 _LEVELS = 128
 
-# Share of the values beyond which a range is no candidate. Where nearly all lie outside, what is left inside
-# may be a single bin, which any version of it matches without divergence.
+# Ranges that clip more than this share of the values are not considered. If nearly all values are outside,
+# the rest may be a single bin, which has no divergence at all.
 _MOST_CLIPPED = 0.05
 
 
 def maximum(statistics: TensorStatistics) -> float:
-    """The largest |x| seen: nothing is clipped, and one outlier coarsens every step."""
+    """Return the largest |x|: nothing is clipped, but a single outlier makes every step coarser."""
     return statistics.maximum
 
 
 def entropy(statistics: TensorStatistics) -> float:
-    """The range that loses least information, as TensorRT's entropy calibrator chose it.
+    """Return the range that loses the least information, as in TensorRT's entropy calibrator.
 
-    S. Migacz, "8-bit inference with TensorRT", GTC 2017: |x| in 2048 bins; of all ranges from 128 bins up,
-    take the one whose 128-level version has the smallest Kullback-Leibler divergence from the original.
-    Exact zeros and the first bin are left out (NVIDIA's pytorch-quantization overwrites that bin, too):
-    a ReLU's zeros are represented exactly under any range and would only drown the rest.
+    S. Migacz, "8-bit inference with TensorRT", GTC 2017: |x| is counted in 2048 bins. Among all ranges of at
+    least 128 bins, the method takes the one whose 128-level version has the smallest Kullback-Leibler
+    divergence from the original. Exact zeros and the first bin are left out (NVIDIA's pytorch-quantization
+    overwrites that bin, too). The zeros of a ReLU are exact under any range and would only dominate the
+    histogram.
 
     Returns:
-        amax in the tensor's unit; the maximum where the values outside the first bin leave no choice;
-        0 for a tensor of zeros.
+        amax in the tensor's unit; the maximum if all values are in the first bin; 0 for a tensor of zeros.
     """
     counts = statistics.linear(_BINS)
     counts[0] = 0
@@ -50,9 +50,9 @@ def entropy(statistics: TensorStatistics) -> float:
 
 
 def percentile(share: float) -> Callable[[TensorStatistics], float]:
-    """The method that clips all but this share of the values, exact zeros included.
+    """Return a method that keeps this share of the values, including exact zeros, and clips the rest.
 
-    Where that leaves nothing (a tensor that is zero but for a few values), nothing is clipped.
+    If the result is zero (a tensor of zeros with few other values), nothing is clipped.
     """
 
     def method(statistics: TensorStatistics) -> float:
@@ -62,10 +62,10 @@ def percentile(share: float) -> Callable[[TensorStatistics], float]:
 
 
 def mean_squared_error(statistics: TensorStatistics) -> float:
-    """The range with the least mean squared error of rounding to 127 steps and clipping.
+    """Return the range with the smallest mean squared error from rounding to 127 steps and clipping.
 
-    Of 48 ranges, spaced evenly on a logarithmic scale over the three octaves below the maximum, and 33
-    around the best of those.
+    The search covers 48 ranges, spaced evenly on a logarithmic scale over the three octaves below the
+    maximum, and then 33 around the best of those.
 
     Returns:
         amax in the tensor's unit; 0 for a tensor of zeros.
@@ -79,21 +79,21 @@ def mean_squared_error(statistics: TensorStatistics) -> float:
         rounded = np.minimum(np.rint(values / step), _LEVELS - 1) * step
         return float(counts @ (values - rounded) ** 2)
 
-    coarse = np.linspace(0, -3, 48)  # from the widest: of equal errors min() takes the first
+    coarse = np.linspace(0, -3, 48)  # widest first: min() takes the first of equal errors
     best = min(coarse, key=error)
     fine = np.linspace(min(0, best + 3 / 47), best - 3 / 47, 33)
     return float(statistics.maximum * 2 ** min((best, *fine), key=error))
 
 
 def divergences(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """KL(P || Q) in nats for each range of 128, 129, ... len(counts) bins.
+    """Return KL(P || Q) in nats for each range of 128, 129, ... len(counts) bins.
 
-    P is the range with all that lies beyond it added to its last bin that is not empty (Migacz: its last
-    bin; where that is empty the divergence would be infinite, and one far outlier would forbid every
-    range but the widest). Q is the range without that, in 128 levels: each level's mass spread evenly
-    over those of its bins that are not empty. Infinite where the range holds nothing.
+    P is the range, with the values beyond it added to its last non-empty bin. Migacz adds them to the last
+    bin. If that bin were empty, the divergence would be infinite, and one far outlier would rule out every
+    range but the widest. Q is the range without the values beyond it, in 128 levels. The mass of each level
+    is spread evenly over its non-empty bins. The result is infinite for an empty range.
 
-    With prefix sums the levels of all ranges are differences of two look-ups: nothing is binned again.
+    With prefix sums, the levels of all ranges are differences of two lookups, without rebinning.
     """
     ranges = np.arange(_LEVELS, len(counts) + 1)
     edges = -(-np.arange(_LEVELS + 1) * ranges[:, None] // _LEVELS)  # bin b is in level floor(128 b / range)
@@ -131,13 +131,13 @@ METHODS: dict[str, Callable[[TensorStatistics], float]] = {
 
 
 def check_method(method: str) -> None:
-    """Refuse what is no method.
+    """Refuse an unknown calibration method.
 
     Raises:
-        UsageError: no method has this name.
+        UsageError: the name is not in `METHODS`.
     """
     if method not in METHODS:
-        choices = ["auto", *METHODS]  # a search among them, which the verbs know
+        choices = ["auto", *METHODS]
         near = difflib.get_close_matches(method, choices, n=1, cutoff=0.5)
         mend = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(choices)}"
-        raise UsageError(f"no calibration method is called {method!r}", mend=mend)
+        raise UsageError(f"unknown calibration method {method!r}", mend=mend)

@@ -1,7 +1,7 @@
-"""What the calibration pictures showed of a network: of fixed size, however many pictures pass.
+"""Activation statistics of a network on calibration images, in constant memory for any number of images.
 
-One pass over the pictures serves every method of `cnnx.quant.methods`. Two halves merged are exactly the
-whole, and what was seen so far can be saved and taken up again.
+One pass over the images serves every method of `cnnx.quant.methods`. Merging two halves gives exactly the
+statistics of the whole. Statistics can be saved and loaded again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cnnx.quant.histogram import TensorStatistics
 
 
 class Seen(NamedTuple):
-    """What one batch showed: largest |x| and mean of every watched channel, all sampled values in a row."""
+    """Statistics of one batch: largest |x| and mean of every watched channel, and the sampled values."""
 
     maxima: NDArray[np.float32]
     means: NDArray[np.float32]
@@ -31,47 +31,47 @@ class Seen(NamedTuple):
 Watch = Callable[[NDArray[np.float32]], Seen]
 """Runs one batch (N, C, H, W)."""
 
-# Means are added up in steps of 2**-28, as integers: their sum is then the same in any order. What is beyond
-# FP16 has no INT8 with FP16 scales, and no mean; so 200,000 pictures fit.
+# Means are summed as integers in steps of 2**-28, so that the sum does not depend on the order. Values beyond
+# FP16 cannot be quantized with FP16 scales and have no mean, so up to 200,000 images do not overflow.
 _STEPS, _LARGEST = 2.0**28, 65504.0
-_AT_ONCE = 16  # samples wait for so many batches: adding to 40,960 bins takes longer than 4,096 values do
+_AT_ONCE = 16  # batches per histogram update: updating 40,960 bins takes longer than counting 4,096 values
 _DAMAGE = (OSError, ValueError, KeyError, IndexError, TypeError, EOFError)
 
 
 class Observation:
-    """Largest |x| and mean of every channel of every watched tensor, and a histogram of each sampled one.
+    """Largest |x| and mean of each channel of the watched tensors, and histograms of the sampled tensors.
 
     Args:
-        channels: watched tensor -> places of its channels among maxima and means; tensors may share places.
-        samples: sampled tensor -> places of its values in the sample. Each is watched, too.
+        channels: watched tensor -> slice of its channels in maxima and means; tensors may share a slice.
+        samples: sampled tensor -> slice of its values in the sample. Sampled tensors are also watched.
 
     Attributes:
-        images: pictures seen.
+        images: number of images so far.
     """
 
     def __init__(self, channels: Mapping[str, slice], samples: Mapping[str, slice]) -> None:
         self.images = 0
         self._channels = dict(channels)
         self._samples = dict(samples)
-        places = max((place.stop for place in channels.values()), default=0)
-        self._highest = np.zeros(places, np.float32)
-        self._bad = np.zeros(places, np.int64)
-        self._sums = np.zeros(places, np.int64)
+        length = max((each.stop for each in channels.values()), default=0)
+        self._highest = np.zeros(length, np.float32)
+        self._bad = np.zeros(length, np.int64)
+        self._sums = np.zeros(length, np.int64)
         self._histograms = {name: TensorStatistics() for name in samples}
         self._pending: list[NDArray[np.float32]] = []
 
     def take(self, seen: Seen, images: int) -> None:
-        """Take in one batch.
+        """Add the statistics of one batch.
 
         Raises:
-            GraphError: these are not as many numbers as were announced.
+            GraphError: the arrays do not have the expected shapes.
         """
-        expected = max((place.stop for place in self._samples.values()), default=0)
-        announced = (self._highest.shape, self._highest.shape, (expected,))
-        if (shapes := tuple(values.shape for values in seen)) != announced:
+        sampled = max((each.stop for each in self._samples.values()), default=0)
+        expected = (self._highest.shape, self._highest.shape, (sampled,))
+        if (shapes := tuple(values.shape for values in seen)) != expected:
             raise GraphError(
-                f"the observed graph gives maxima, means and a sample of shapes {shapes}, {announced} were "
-                "announced"
+                f"the observed graph gives maxima, means and a sample of shapes {shapes}, not {expected}",
+                mend="export the graph again: its outputs do not match the tensors to observe",
             )
         finite = np.isfinite(seen.maxima)
         self._bad += ~finite
@@ -84,21 +84,24 @@ class Observation:
             self._count()
 
     def _count(self) -> None:
-        """Put the samples that wait into their histograms."""
+        """Add the pending samples to their histograms."""
         if self._pending:
-            waiting = np.stack(self._pending)
+            pending = np.stack(self._pending)
             self._pending.clear()
-            for name, place in self._samples.items():
-                self._histograms[name].update(waiting[:, place])
+            for name, columns in self._samples.items():
+                self._histograms[name].update(pending[:, columns])
 
     def merge(self, other: Observation) -> None:
-        """Add what another saw of the same network. Any split of the pictures gives the same.
+        """Add other statistics of the same network. Any split of the images gives the same result.
 
         Raises:
-            GraphError: it watched other tensors.
+            GraphError: the other statistics are of different tensors.
         """
         if (self._channels, self._samples) != (other._channels, other._samples):
-            raise GraphError("statistics of different networks cannot be merged")
+            raise GraphError(
+                "statistics of different networks cannot be merged",
+                mend="observe all images with the same graph",
+            )
         self._count()
         other._count()
         self.images += other.images
@@ -109,27 +112,29 @@ class Observation:
             histogram.merge(other._histograms[name])
 
     def channel_maxima(self, tensor: str) -> NDArray[np.float32]:
-        """Largest finite |x| of each channel."""
+        """Return the largest finite |x| of each channel."""
         return self._highest[self._channels[tensor]]
 
     def means(self, tensor: str) -> NDArray[np.float32] | None:
-        """Mean of each channel; None where values were not finite, or beyond FP16."""
-        place = self._channels[tensor]
-        if self._bad[place].any() or self._highest[place].max(initial=0) > _LARGEST or not self.images:
+        """Return the mean of each channel, or None if values were not finite or beyond FP16."""
+        columns = self._channels[tensor]
+        if self._bad[columns].any() or self._highest[columns].max(initial=0) > _LARGEST or not self.images:
             return None
-        return (self._sums[place] / (_STEPS * self.images)).astype(np.float32)
+        return (self._sums[columns] / (_STEPS * self.images)).astype(np.float32)
 
     def maxima(self) -> dict[str, float]:
-        """Largest finite |x| of every watched tensor."""
-        return {name: float(self._highest[place].max(initial=0)) for name, place in self._channels.items()}
+        """Return the largest finite |x| of every watched tensor."""
+        return {
+            name: float(self._highest[columns].max(initial=0)) for name, columns in self._channels.items()
+        }
 
     def nonfinite(self) -> dict[str, int]:
-        """For tensors that had NaN or infinite values, in how many batches."""
-        counts = {name: int(self._bad[place].max(initial=0)) for name, place in self._channels.items()}
+        """Return the number of batches with NaN or infinite values, for tensors that had any."""
+        counts = {name: int(self._bad[columns].max(initial=0)) for name, columns in self._channels.items()}
         return {name: count for name, count in counts.items() if count}
 
     def statistics(self, tensor: str) -> TensorStatistics:
-        """Of a sampled tensor, with its exact maximum."""
+        """Return the statistics of a sampled tensor, with its exact maximum."""
         self._count()
         histogram = self._histograms[tensor]
         histogram.tell_maximum(float(self._highest[self._channels[tensor]].max(initial=0)))
@@ -137,20 +142,20 @@ class Observation:
 
     @property
     def watched(self) -> tuple[str, ...]:
-        """Tensors that have maxima."""
+        """Names of the tensors with maxima."""
         return tuple(self._channels)
 
     @property
     def sampled(self) -> tuple[str, ...]:
-        """Tensors that have a histogram."""
+        """Names of the tensors with a histogram."""
         return tuple(self._samples)
 
     def save(self, file: Path) -> None:
-        """Write all that was seen, to be read with `load`."""
+        """Write the statistics to a file, to be read with `load`."""
         self._count()
         layout = [
-            {name: [place.start, place.stop] for name, place in places.items()}
-            for places in (self._channels, self._samples)
+            {name: [columns.start, columns.stop] for name, columns in slices.items()}
+            for slices in (self._channels, self._samples)
         ]
         histograms = [histogram.to_arrays() for histogram in self._histograms.values()]
         keys = histograms[0] if histograms else {}
@@ -170,16 +175,16 @@ class Observation:
 
     @classmethod
     def load(cls, file: Path) -> Observation:
-        """Read what `save` wrote.
+        """Read a file written by `save`.
 
         Raises:
-            BundleError: it is damaged.
+            BundleError: the file is damaged.
         """
         try:
             with np.load(file) as saved:
                 arrays: dict[str, NDArray[Any]] = dict(saved)
             layout = json.loads(arrays["layout"].tobytes())
-            made = cls(*({name: slice(*place) for name, place in places.items()} for places in layout))
+            made = cls(*({name: slice(*ends) for name, ends in slices.items()} for slices in layout))
             made._highest, made._bad, made._sums = (
                 _of_shape(arrays[key], made._highest.shape) for key in ("highest", "bad", "sums")
             )
@@ -188,14 +193,14 @@ class Observation:
                 of_one = {key: arrays[f"histogram_{key}"][number] for key in ("counts", "totals")}
                 made._histograms[name] = TensorStatistics.from_arrays(of_one)
         except (*_DAMAGE, zipfile.BadZipFile, zlib.error) as error:
-            what = f"these statistics cannot be read: {error}"
+            what = f"the saved statistics cannot be read: {error}"
             raise BundleError(what, where=file, mend="calibrate again") from None
         return made
 
 
 def _of_shape(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     if values.shape != shape:
-        raise ValueError(f"figures of shape {values.shape} for channels of shape {shape}")
+        raise ValueError(f"array of shape {values.shape}, expected {shape}")
     return values
 
 
@@ -206,22 +211,25 @@ def observe(
     *,
     progress: Callable[[int], None],
 ) -> None:
-    """Run every batch once.
+    """Run every batch once and add its statistics to an observation.
+
+    NaN and infinite values are counted, and their tensor gets no range.
 
     Args:
-        watch: see `Watch`.
-        batches: pictures, normalised, (N, C, H, W) each. One batch is held at a time.
-        observation: what was seen before, if anything; it takes in the rest.
-        progress: called after each batch with the number of pictures seen in all.
-
-    NaN and infinite values stop nothing: they are counted, and their tensor gets no range.
+        watch: function that runs one batch; see `Watch`.
+        batches: normalized images, (N, C, H, W) each. Only one batch is in memory at a time.
+        observation: statistics so far, to which the batches are added.
+        progress: called after each batch with the total number of images.
 
     Raises:
-        GraphError: the network gives other things than announced.
-        ImageError: there was no picture.
+        GraphError: the statistics of a batch do not have the expected shapes.
+        ImageError: there are no images.
     """
     for batch in batches:
         observation.take(watch(batch), len(batch))
         progress(observation.images)
     if observation.images == 0:
-        raise ImageError("the calibration set is empty", mend="give at least one picture; 512 is usual")
+        raise ImageError(
+            "the calibration set is empty",
+            mend="give at least one image with --calibration-data; 512 is usual",
+        )

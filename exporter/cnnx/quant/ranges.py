@@ -1,4 +1,4 @@
-"""From what calibration images showed of a network to a range for each tensor."""
+"""Chooses the range of each tensor from the statistics of the calibration images."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ def calibration_of(observation: Observation, *, method: str, images_digest: str)
     """Choose a range for each sampled tensor.
 
     Args:
-        observation: what the pictures showed.
-        method: a name in `METHODS`.
-        images_digest: hash of the list of pictures, to be kept.
+        observation: statistics of the calibration images.
+        method: name in `METHODS`.
+        images_digest: hash of the list of images, to be stored.
 
     Raises:
-        UsageError: an unknown method.
+        UsageError: the method is unknown.
     """
     check_method(method)
     nonfinite = observation.nonfinite()
@@ -40,7 +40,7 @@ def calibration_of(observation: Observation, *, method: str, images_digest: str)
 
 
 def _short(value: float) -> float:
-    """Six digits: more than a mean over pictures has to say."""
+    """Round to six digits, which exceeds the accuracy of a mean over images."""
     return float(f"{value:.6g}")
 
 

@@ -1,7 +1,7 @@
-"""Which layers INT8 harms, and the cheapest of them to put back into FP16 so that a network passes.
+"""Finds the cheapest layers to return to FP16 so that an INT8 network passes validation.
 
-Knows no runtime and no graph: whoever calls gives a function that tries the network with some of its layers
-in INT8.
+The search does not depend on runtimes or graphs: the caller provides a function that tries the network with
+given layers in INT8.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How far a network is from its original (0: not at all), and whether that will do."""
+    """Distance of a network from its original (0: identical), and whether it passes."""
 
     distance: float
     passes: bool
 
 
 Try = Callable[[frozenset[str]], Outcome]
-"""The network with just these layers in INT8."""
+"""Tries the network with only these layers in INT8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,10 @@ class PutBack:
     """One layer that returns to FP16.
 
     Attributes:
-        layer: its name.
-        alone: the distance that this layer alone in INT8 makes.
-        spared: by how much the repaired network's distance would be larger with this layer in INT8; None
-            where no trial was left to tell.
+        layer: name of the layer.
+        alone: distance with only this layer in INT8.
+        spared: increase of the repaired network's distance with this layer in INT8; None if no trial was left
+            to measure it.
     """
 
     layer: str
@@ -40,15 +40,15 @@ class PutBack:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What a search came to.
+    """Result of a search.
 
     Attributes:
-        put_back: layers that return to FP16, the most damaging first; empty where none had to, and where
-            even none in INT8 would not do.
-        before: with all layers in INT8.
-        after: without those put back.
-        tried: how many networks were tried.
-        exhausted: whether the search ended because no more might be.
+        put_back: layers that return to FP16, the most damaging first; empty if none had to, or if the network
+            does not pass even with no layer in INT8.
+        before: outcome with all layers in INT8.
+        after: outcome with the layers of `put_back` in FP16.
+        tried: number of trials.
+        exhausted: whether the search stopped at the maximum number of trials.
     """
 
     put_back: tuple[PutBack, ...]
@@ -59,25 +59,25 @@ class Repair:
 
 
 class _Exhausted(Exception):
-    """No more networks may be tried."""
+    """The maximum number of trials was reached."""
 
 
 def repair(layers: Sequence[str], attempt: Try, *, costs: Mapping[str, int], most: int) -> Repair:
-    """Search for the cheapest layers to put back.
+    """Search for the cheapest layers to return to FP16.
 
-    Layers are ranked by the distance that each makes alone, and the shortest start of that ranking is put
-    back without which the rest passes. Then, the costliest first, layers return to INT8 until none can
-    alone: harm that is done together, or was ranked too high, is sorted out there.
+    Layers are ranked by their distance when alone in INT8. The shortest prefix of the ranking that makes the
+    network pass returns to FP16. Then, starting with the costliest, layers go back to INT8 until no single
+    one can. This corrects for layers that were ranked too high or that are harmful only in combination.
 
     Args:
-        layers: those in INT8.
-        attempt: tries a network; equal sets are tried once.
-        costs: what a layer costs more in FP16, such as its multiply-adds.
-        most: how many networks may be tried.
+        layers: layers in INT8.
+        attempt: tries a network; equal sets are tried only once.
+        costs: extra cost of each layer in FP16, such as its MACs.
+        most: maximum number of trials.
 
     Returns:
-        The repair found; where `after` does not pass, `most` was too small (what was put back by then stays
-        so), or nothing would do.
+        The repair found. If `after` does not pass, either `most` was too small (layers already returned to
+        FP16 remain there), or no repair is possible.
     """
     known: dict[frozenset[str], Outcome] = {}
     whole = frozenset(layers)
@@ -113,10 +113,10 @@ def repair(layers: Sequence[str], attempt: Try, *, costs: Mapping[str, int], mos
 def _grow(
     back: set[str], whole: frozenset[str], ranking: Sequence[str], tried: Callable[[Iterable[str]], Outcome]
 ) -> None:
-    """Put back the shortest start of a ranking without which the rest passes; none where nothing does.
+    """Return the shortest prefix of a ranking that makes the network pass to FP16; none if nothing does.
 
-    Distances say nothing on the way: a network that is wholly wrong can hardly get worse, or better. So only
-    whether it passes is asked, by exponential search (Bentley and Yao, 1976): few trials for few layers.
+    Only passing is tested, because distances are not informative here: a completely wrong network hardly gets
+    worse or better. Exponential search (Bentley and Yao, 1976) needs few trials if the prefix is short.
     """
     fails, start = 0, 1
     while True:
@@ -141,7 +141,7 @@ def _grow(
 def _shrink(
     back: set[str], whole: frozenset[str], order: list[str], tried: Callable[[Iterable[str]], Outcome]
 ) -> None:
-    """Return layers to INT8 while the rest passes; at the end each of those left has been tried alone."""
+    """Move layers back to INT8 while the network passes, until no single one of the rest can be moved."""
     returned = True
     while returned:
         returned = False

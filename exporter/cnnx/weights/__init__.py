@@ -1,6 +1,6 @@
-"""Which weights a network gets, where they lie, and putting them into it.
+"""Finds the weights of a network and loads them into it.
 
-`locate` needs no PyTorch; `load_into` does.
+`locate` does not need PyTorch; `load_into` does.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 _STANDIN_SEED = 0
-_STANDIN_VERSION = 3  # raise it when what `cnnx.weights.standin` draws changes: it is part of the digest
+_STANDIN_VERSION = 3  # part of the digest; increment when `cnnx.weights.standin` draws other weights
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Weights that were found, and checked against the hash in their name where they are published.
+    """Weights that were found; published ones have been checked against the hash in their name.
 
     Attributes:
         kind: "pretrained" (published or shipped with the recipe), "standin" (random) or "file" (the user's).
-        origin: in words, for manifests and reports.
-        digest: SHA-256 of the file, or of what a stand-in is drawn from.
-        file: the checkpoint; None for a stand-in.
+        origin: description for manifests and reports.
+        digest: SHA-256 of the file, or of the inputs of stand-in weights.
+        file: checkpoint; None for stand-in weights.
     """
 
     kind: Literal["pretrained", "standin", "file"]
@@ -47,21 +47,21 @@ class Weights:
 
 
 def locate(recipe: Recipe, choice: str, *, progress: Callable[[int, int | None], None]) -> Weights:
-    """Find the weights that `--weights` asks for, downloading published ones where they are not at hand.
+    """Find the weights selected by `--weights`, and download published ones if they are not on this machine.
 
-    Published weights are looked for in weights/ beside the recipe and among those that ship, in the cache,
-    in PyTorch's hub cache (`TORCH_HOME`, `XDG_CACHE_HOME` or ~/.cache, then torch/hub/checkpoints), then
-    at the recipe's URL.
+    Published weights are searched in this order: the folder weights/ next to the recipe, the shipped weights,
+    the cache of cnnx, PyTorch's hub cache (`TORCH_HOME`, or torch in `XDG_CACHE_HOME` or ~/.cache, then
+    hub/checkpoints), and the recipe's URL.
 
     Args:
-        recipe: names the published weights.
+        recipe: recipe that names the published weights.
         choice: "pretrained", "standin", or the path of a checkpoint.
-        progress: called while downloading with bytes so far and bytes in all, None where not known.
+        progress: called during a download with the bytes received and the total, None if unknown.
 
     Raises:
-        WeightsError: the recipe has no published weights, the file is absent, or its hash is wrong.
+        WeightsError: the recipe has no published weights, or the file is missing or has the wrong hash.
         RecipeError: the recipe's file name or URL cannot be used.
-        Unreachable: the download failed; what came is kept and continued next time.
+        Unreachable: the download failed; the next run resumes it.
         WriteFailed: the download cannot be stored.
     """
     if choice == "standin":
@@ -82,13 +82,13 @@ def locate(recipe: Recipe, choice: str, *, progress: Callable[[int, int | None],
 
 
 def find(recipe: Recipe, choice: str) -> Path | None:
-    """The checkpoint that `--weights` asks for, where it lies on this machine; its content is not looked at.
+    """Return the path of the checkpoint selected by `--weights`, without reading the file.
 
     Returns:
-        None for a stand-in, and for published weights that `locate` will download.
+        The path, or None for stand-in weights and for published weights that `locate` will download.
 
     Raises:
-        WeightsError: the recipe has no published weights, or the file is absent and has no URL.
+        WeightsError: the recipe has no published weights, or the file is missing and has no URL.
         RecipeError: the recipe's file name or URL cannot be used.
     """
     if choice == "standin":
@@ -98,12 +98,13 @@ def find(recipe: Recipe, choice: str) -> Path | None:
     if not recipe.weights.file:
         raise WeightsError(
             f"no weights are published for {recipe.name}",
-            mend="--weights standin (random: figures, but no verdict), or --weights FILE with your own",
+            where=recipe.name,
+            mend="use --weights standin (random weights: measurements, but no verdict) or --weights FILE",
         )
     _hash_in_name(recipe)
-    for place in _everywhere(recipe):
-        if place.is_file():
-            return place
+    for path in _all_paths(recipe):
+        if path.is_file():
+            return path
     if not recipe.weights.url:
         raise _not_at_hand(recipe)
     require_safe(recipe.weights.url)
@@ -111,29 +112,29 @@ def find(recipe: Recipe, choice: str) -> Path | None:
 
 
 def _given(choice: str) -> Path:
-    """The user's own checkpoint."""
+    """Return the path of the user's checkpoint."""
     file = Path(choice)
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
-        mend = "--weights takes pretrained, standin, or a .safetensors, .pth or .pt file"
+        mend = "use --weights pretrained, standin, or the path of a .safetensors, .pth or .pt file"
         raise WeightsError(f"the checkpoint {what}", where=file, mend=mend)
-    with file.open("rb"):  # it may not be readable
+    with file.open("rb"):  # raises if the file is not readable
         return file
 
 
 def _not_at_hand(recipe: Recipe) -> WeightsError:
     return WeightsError(
-        f"the weights {recipe.weights.file} are not at hand, and no URL is given",
+        f"the weights {recipe.weights.file} are not on this machine, and the recipe has no URL",
         where=recipe.name,
-        mend=f"put it at {_places(recipe)[-1]}, or take --weights standin or --weights FILE",
+        mend=f"put the file at {_own_paths(recipe)[-1]}, or use --weights standin or --weights FILE",
     )
 
 
 def _refuse_sibling(recipe: Recipe, file: Path, digest: str) -> None:
-    """Refuse a file known to be published for the same definition with other arguments.
+    """Refuse a file that is published for the same definition with different arguments.
 
-    Networks may have the same tensors and other arithmetic (where a ResNet takes its strides): only the
-    file's hash says for which it was trained.
+    Networks can have the same tensors but different arithmetic, such as the position of the strides in a
+    ResNet. Only the hash of the file identifies the network it was trained for.
     """
     owners = [
         other
@@ -148,7 +149,7 @@ def _refuse_sibling(recipe: Recipe, file: Path, digest: str) -> None:
     meant = models.with_defaults(definition, arguments)
     if not any(models.with_defaults(definition, other.model.arguments) == meant for other in owners):
         raise WeightsError(
-            f"these weights are published for {owners[0].name}, another network than {recipe.name}",
+            f"the weights are published for {owners[0].name}, not for {recipe.name}",
             where=file,
             mend=f"export {owners[0].name}, or give weights trained for {recipe.name}",
         )
@@ -157,14 +158,14 @@ def _refuse_sibling(recipe: Recipe, file: Path, digest: str) -> None:
 def _published(recipe: Recipe, progress: Callable[[int, int | None], None]) -> tuple[Path, str]:
     find(recipe, "pretrained")
     expected = _hash_in_name(recipe)
-    for place in _places(recipe):
-        if place.is_file():
-            return place, _checked(place, expected)
-    hub = _everywhere(recipe)[-1]
-    # A damaged file there is another tool's to mend: pass over it.
+    for path in _own_paths(recipe):
+        if path.is_file():
+            return path, _checked(path, expected)
+    hub = _all_paths(recipe)[-1]
+    # The hub cache belongs to PyTorch: skip a damaged file instead of reporting it.
     if hub.is_file() and (digest := digest_of_file(hub)).startswith(expected):
         return hub, digest
-    cached = _places(recipe)[-1]
+    cached = _own_paths(recipe)[-1]
     if not recipe.weights.url:
         raise _not_at_hand(recipe)
     fetch(recipe.weights.url, cached, digest=expected, progress=progress)
@@ -172,19 +173,19 @@ def _published(recipe: Recipe, progress: Callable[[int, int | None], None]) -> t
 
 
 def at_hand(recipe: Recipe) -> bool:
-    """Whether the published weights lie somewhere on this machine; their hash is not looked at."""
-    return any(place.is_file() for place in _everywhere(recipe))
+    """Return whether the published weights are on this machine, without checking their hash."""
+    return any(path.is_file() for path in _all_paths(recipe))
 
 
-def _everywhere(recipe: Recipe) -> tuple[Path, ...]:
-    """Our own places, and last PyTorch's."""
-    return (*_places(recipe), _hub_folder() / recipe.weights.file)
+def _all_paths(recipe: Recipe) -> tuple[Path, ...]:
+    """Return the paths of `_own_paths`, then the one in PyTorch's hub cache."""
+    return (*_own_paths(recipe), _hub_folder() / recipe.weights.file)
 
 
-def _places(recipe: Recipe) -> tuple[Path, ...]:
-    """Where published weights are looked for, in order; the last is where a download goes."""
+def _own_paths(recipe: Recipe) -> tuple[Path, ...]:
+    """Return the paths where published weights are searched, in order; downloads go to the last."""
     name = recipe.weights.file
-    # A recipe copied from a shipped one finds the weights that ship, too: the name carries their hash.
+    # A copy of a shipped recipe finds the shipped weights too, because the file name contains their hash.
     shipped = shared_folder("recipes") / "weights" / name
     return recipe.folder / "weights" / name, shipped, cache_folder() / "weights" / name
 
@@ -194,23 +195,27 @@ def _hash_in_name(recipe: Recipe) -> str:
     match = re.fullmatch(r"[^/\\]+-([0-9a-f]{8,64})\.[a-z]+", name)
     if match is None:
         mend = "end it with -<first 8 or more hex digits of the SHA-256>.<suffix>, without folders"
-        raise RecipeError(f"weights.file {name!r} does not carry its hash", where="weights.file", mend=mend)
+        raise RecipeError(
+            f"invalid weights.file {name!r}: the name does not contain its hash",
+            where="weights.file",
+            mend=mend,
+        )
     return match[1]
 
 
-def _checked(place: Path, expected: str) -> str:
-    digest = digest_of_file(place)
+def _checked(path: Path, expected: str) -> str:
+    digest = digest_of_file(path)
     if not digest.startswith(expected):
         raise WeightsError(
             f"the checkpoint is damaged: its SHA-256 starts with {digest[: len(expected)]}, not {expected}",
-            where=place,
-            mend=f"rm '{place}', then run again",
+            where=path,
+            mend=f"run `rm '{path}'`, then run again",
         )
     return digest
 
 
 def _hub_folder() -> Path:
-    """Where torch.hub keeps what it downloads, without importing torch."""
+    """Return the folder of torch.hub's downloads, without importing torch."""
     home = os.environ.get("TORCH_HOME")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return (Path(home).expanduser() if home else cache / "torch") / "hub" / "checkpoints"
@@ -223,17 +228,17 @@ def load_into(
     *,
     batches_for_statistics: Iterable[NDArray[np.float32]],
 ) -> tuple[str, ...]:
-    """Give a model its weights, in place.
+    """Load weights into a model, in place.
 
     Args:
-        model: a network in evaluation mode, on the CPU.
-        weights: what `locate` found.
-        recipe: the model's; says which tensors of a checkpoint only training needs, and what they are called.
-        batches_for_statistics: pictures (N, C, H, W), normalised, from which a stand-in's BatchNorm layers
-            take their mean and variance; read only for a stand-in with such layers.
+        model: network in evaluation mode, on the CPU.
+        weights: result of `locate`.
+        recipe: recipe of the model, with the renamed and training-only tensors of its checkpoint.
+        batches_for_statistics: normalized images (N, C, H, W) for the mean and variance of BatchNorm layers;
+            read only for stand-in weights of a network with such layers.
 
     Returns:
-        What the user should be told, such as a conversion from FP16.
+        Messages for the user, such as a conversion from FP16.
 
     Raises:
         WeightsError: the checkpoint is damaged, unsafe, or belongs to another network.

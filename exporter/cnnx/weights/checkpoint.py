@@ -1,4 +1,4 @@
-"""Reading a checkpoint without running anything in it, and holding it against the model."""
+"""Reads a checkpoint without executing code from it, and loads it into a model."""
 
 from __future__ import annotations
 
@@ -21,30 +21,35 @@ from cnnx.errors import WeightsError
 from cnnx.recipe import Recipe
 from cnnx.weights.fit import adapted, compare, listed, word
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model")  # around the tensors in training checkpoints
-_PREFIXES = ("module.", "_orig_mod.")  # put before every name by DataParallel and by torch.compile
-_RESAVE = "save it anew where it came from: torch.save(model.state_dict(), 'weights.pth')"
+_WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys of the tensors in training checkpoints
+_PREFIXES = ("module.", "_orig_mod.")  # added to every name by DataParallel and by torch.compile
+_RESAVE = "save it again in its training code: torch.save(model.state_dict(), 'weights.pth')"
 
 
 def load(model: nn.Module, file: Path, recipe: Recipe) -> tuple[str, ...]:
-    """Give a model the tensors of a checkpoint; nothing is changed unless all of them fit.
+    """Load the tensors of a checkpoint into a model; nothing changes unless all of them fit.
 
-    The model's parameters become the checkpoint's own tensors, memory-mapped where its format allows that.
-    What the recipe's [weights] say of renamed, training-only and background tensors is done first.
+    The model's parameters become the checkpoint's tensors, memory-mapped if the format allows it. The
+    recipe's [weights] options (renamed, training-only and background tensors) are applied first.
 
     Returns:
-        What the user should be told.
+        Messages for the user.
 
     Raises:
-        WeightsError: damaged, unsafe, holding other things than tensors, not finite, or of another network.
+        WeightsError: the checkpoint is damaged or unsafe, contains other objects than tensors or values that
+            are not finite, or belongs to a different network.
     """
     wanted = model.state_dict()
     state, notes = adapted(_tensors(_read(file), file), wanted, recipe.weights)
     compare(wanted, state, file, recipe)
     fitted = {name: t.to(wanted[name].dtype) for name, t in state.items()}
     if broken := [name for name, tensor in fitted.items() if not _is_finite(tensor)]:
-        raise WeightsError(f"not every weight is a finite number: {listed(broken)}", where=file)
-    # Not strict only for num_batches_tracked, which checkpoints before PyTorch 0.4.1 lack.
+        raise WeightsError(
+            f"some weights are NaN or infinite: {listed(broken)}",
+            where=file,
+            mend="use an earlier checkpoint of the training run, from before it diverged",
+        )
+    # Not strict, because checkpoints from before PyTorch 0.4.1 have no num_batches_tracked.
     model.load_state_dict(fitted, strict=False, assign=True)
     changed = Counter(
         f"from {word(tensor.dtype)} to {word(fitted[name].dtype)}"
@@ -56,14 +61,14 @@ def load(model: nn.Module, file: Path, recipe: Recipe) -> tuple[str, ...]:
 
 
 def _read(file: Path) -> Any:
-    """Whatever the file holds. Its format is told by its content, for suffixes lie."""
+    """Return the content of the file. Its format is detected from the content, not from the suffix."""
     with file.open("rb") as stream:
         head = stream.read(9)
     is_zip = zipfile.is_zipfile(file)
     if not head:
         raise WeightsError("the checkpoint is empty", where=file, mend="copy or download it again")
     if head.startswith(b"PK") and not is_zip:
-        raise WeightsError("the checkpoint is cut short", where=file, mend="copy or download it again")
+        raise WeightsError("the checkpoint is truncated", where=file, mend="copy or download it again")
     try:
         if head[8:] == b"{":
             return safetensors.torch.load_file(file)
@@ -75,31 +80,33 @@ def _read(file: Path) -> Any:
     except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         if "TorchScript" in str(error):
             raise WeightsError(
-                "a TorchScript archive holds code and is refused", where=file, mend=_RESAVE
+                "the checkpoint is a TorchScript archive, which contains code",
+                where=file,
+                mend=_RESAVE,
             ) from None
         first = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
         raise WeightsError(
-            f"the checkpoint is damaged or cut short: {first}", where=file, mend="copy or download it again"
+            f"the checkpoint is damaged or truncated: {first}", where=file, mend="copy or download it again"
         ) from None
 
 
 def _refuse_pickle(message: str, file: Path) -> NoReturn:
-    """Tell a pickle that would run code from one that is none."""
+    """Refuse a pickle that would run code, or a file that is not a checkpoint."""
     if match := re.search(r"GLOBAL (\S+)", message):
         raise WeightsError(
-            f"the checkpoint would run {match[1]} when read, and is refused: only tensors are taken",
+            f"the checkpoint would run {match[1]} when read; only tensors are accepted",
             where=file,
             mend=_RESAVE,
         ) from None
     raise WeightsError(
-        "this is not a checkpoint that can be read safely",
+        "the file is not a checkpoint that can be read safely",
         where=file,
         mend="give a .safetensors file, or a .pth or .pt written by torch.save(model.state_dict(), ...)",
     ) from None
 
 
 def _tensors(content: Any, file: Path) -> dict[str, torch.Tensor]:
-    """The state dict itself, out of its wrappers and prefixes."""
+    """Return the state dict without wrappers and prefixes."""
     while isinstance(content, Mapping):
         inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
         if not inner:
@@ -107,11 +114,13 @@ def _tensors(content: Any, file: Path) -> dict[str, torch.Tensor]:
         content = inner[0]
     if not isinstance(content, Mapping) or not content:
         kind = "nothing" if isinstance(content, Mapping) else type(content).__name__
-        raise WeightsError(f"the checkpoint holds {kind}, not tensors by name", where=file, mend=_RESAVE)
+        raise WeightsError(f"the checkpoint contains {kind}, not a state dict", where=file, mend=_RESAVE)
     others = [str(name) for name, value in content.items() if not _is_plain(name, value)]
     if others:
         raise WeightsError(
-            f"the checkpoint holds other things than tensors: {listed(others)}", where=file, mend=_RESAVE
+            f"the checkpoint contains entries that are not tensors: {listed(others)}",
+            where=file,
+            mend=_RESAVE,
         )
     state = dict(content)
     for prefix in _PREFIXES:
@@ -127,5 +136,5 @@ def _is_plain(name: object, value: object) -> bool:
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
-    """By its extremes, which NaN reaches too: torch.isfinite on the whole would take as much memory again."""
+    """Return whether all values are finite, from the extremes: torch.isfinite would need a full copy."""
     return tensor.numel() == 0 or all(math.isfinite(extreme) for extreme in torch.aminmax(tensor))

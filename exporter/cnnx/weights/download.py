@@ -1,4 +1,4 @@
-"""One large file over HTTP: continued where it was left, checked, then moved into place whole."""
+"""Downloads a large file over HTTP: resumable, verified, and moved to its path atomically."""
 
 from __future__ import annotations
 
@@ -32,49 +32,49 @@ _NETWORK_ERRORS = (
 )
 
 
-def fetch(url: str, place: Path, *, digest: str, progress: Callable[[int, int | None], None]) -> None:
-    """Download `url` to `place`, unless another process has done so while this one waited for the lock.
+def fetch(url: str, path: Path, *, digest: str, progress: Callable[[int, int | None], None]) -> None:
+    """Download `url` to `path`, unless another process did so while this one waited for the lock.
 
-    Bytes gather in `place`.part. If an earlier run left one, only the rest is asked for (RFC 9110, section
-    14.2), on condition that the file is still the same (If-Range, section 13.1.5). A server that knows no
-    ranges, or whose file has changed, sends all of it, and the download starts again.
+    The bytes are collected in `path`.part. If a previous run left such a file, only the rest is requested
+    (RFC 9110, section 14.2), provided that the remote file has not changed (If-Range, section 13.1.5). If it
+    has changed, or the server does not support ranges, the download starts again.
 
     Args:
-        url: https, or http on this machine.
-        place: the final path; its folder is made.
+        url: an https URL, or http on this machine.
+        path: final path; its folder is created.
         digest: first hex digits of the file's SHA-256.
-        progress: called with bytes so far and bytes in all, None where the server does not say.
+        progress: called with the bytes received and the total, None if the server does not report it.
 
     Raises:
-        RecipeError: neither https nor local.
-        Unreachable: no network, no such file, or the connection broke; the part is kept.
-        WeightsError: the file came whole and has another hash; the part is removed.
-        WriteFailed: it cannot be stored.
+        RecipeError: the URL is neither https nor local.
+        Unreachable: no network, no such file, or the connection broke; the partial file is kept.
+        WeightsError: the complete file has the wrong hash; the partial file is removed.
+        WriteFailed: the file cannot be stored.
     """
     require_safe(url)
-    part = place.with_name(place.name + ".part")
-    with locked(place), writing(place):
-        if place.is_file():
+    part = path.with_name(path.name + ".part")
+    with locked(path), writing(path):
+        if path.is_file():
             return
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with _explained(url, place):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _explained(url, path):
             _complete(url, part, progress)
         found = digest_of_file(part)
         if not found.startswith(digest):
             _discard(part)
             raise WeightsError(
-                f"what was downloaded has a SHA-256 that starts with {found[: len(digest)]}, not {digest}",
+                f"the SHA-256 of the download starts with {found[: len(digest)]}, not {digest}",
                 where=url,
-                mend=f"run again; if it stays so, the server has another file: put the right one at {place}",
+                mend=f"run again; if that fails, the server has another file: put the right one at {path}",
             )
-        with atomic_file(place) as draft:
+        with atomic_file(path) as draft:
             part.replace(draft)
         _discard(part)
 
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """Which file a part belongs to, as the server described it; kept beside the part."""
+    """The remote file that a partial file belongs to; stored next to the partial file."""
 
     url: str
     etag: str
@@ -82,7 +82,7 @@ class _Version:
 
 
 def _complete(url: str, part: Path, progress: Callable[[int, int | None], None]) -> None:
-    """Bring the part to its full length, asking only for what it lacks where the server can do that."""
+    """Complete the partial file, and resume the download if the server supports it."""
     version, done = _left_behind(url, part)
     if done and version.total == done:
         return
@@ -95,9 +95,9 @@ def _complete(url: str, part: Path, progress: Callable[[int, int | None], None])
 
 
 def _resume(version: _Version, part: Path, done: int, progress: Callable[[int, int | None], None]) -> bool:
-    """Append what the part lacks; False where the server cannot send that, or has another file now."""
+    """Append the missing bytes; return False if the server cannot send them or its file has changed."""
     headers = {"Range": f"bytes={done}-"}
-    if version.etag.startswith('"'):  # only a strong validator may stand in If-Range
+    if version.etag.startswith('"'):  # If-Range requires a strong validator
         headers["If-Range"] = version.etag
     try:
         response = _open(version.url, headers)
@@ -134,7 +134,7 @@ def _append(
 
 
 def _described(url: str, response: Any) -> _Version:
-    """The whole file's description from a full or a partial answer."""
+    """Return the version of the complete file, from a full or a partial response."""
     if response.status == http.client.PARTIAL_CONTENT:
         length = re.sub(r".*/", "", response.headers.get("Content-Range", ""))
     else:
@@ -143,7 +143,7 @@ def _described(url: str, response: Any) -> _Version:
 
 
 def _left_behind(url: str, part: Path) -> tuple[_Version, int]:
-    """What an earlier run left of this URL's file, and how many bytes; nothing when it cannot be trusted."""
+    """Return the version and size of the partial file of a previous run; 0 bytes if it cannot be used."""
     try:
         version = _Version(**json.loads(_note(part).read_text()))
         done = part.stat().st_size
@@ -164,20 +164,22 @@ def _discard(part: Path) -> None:
 
 
 def require_safe(url: str) -> None:
-    """Refuse an address that weights are not downloaded from.
+    """Refuse a URL that is neither https nor on this machine.
 
     Raises:
-        RecipeError: neither https nor local.
+        RecipeError: the URL is neither https nor local.
     """
     scheme, host = urllib.parse.urlsplit(url).scheme, urllib.parse.urlsplit(url).hostname
     if scheme != "https" and not (scheme == "http" and host in _LOCAL_HOSTS):
         raise RecipeError(
-            f"weights are downloaded over https, not from {url}", where="weights.url", mend="https://"
+            f"invalid weights.url {url!r}: weights are downloaded over https only",
+            where="weights.url",
+            mend="use an https:// URL, or put the file in weights/ next to the recipe",
         )
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Holds redirects to the rule that the first address is held to."""
+    """Applies `require_safe` to redirects."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         require_safe(newurl)
@@ -188,15 +190,14 @@ _OPENER = urllib.request.build_opener(_SafeRedirects)
 
 
 @contextlib.contextmanager
-def _explained(url: str, place: Path) -> Iterator[None]:
+def _explained(url: str, path: Path) -> Iterator[None]:
     try:
         yield
     except _NETWORK_ERRORS as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         status = f"{error.code} " if isinstance(error, urllib.error.HTTPError) else ""
         raise Unreachable(
-            f"cannot download {place.name}: {status}{reason}",
+            f"cannot download {path.name}: {status}{reason}",
             where=url,
-            mend=f"run again (it continues where it stopped), or put the file at {place}, or take "
-            "--weights standin",
+            mend=f"run again (the download resumes), put the file at {path}, or use --weights standin",
         ) from error

@@ -1,4 +1,4 @@
-"""Holding a checkpoint's tensors against a model: what to leave out, what is wrong, whose they are."""
+"""Adapts the tensors of a checkpoint to a model, and explains why they do not fit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COUNTER = "num_batches_tracked"
 
 
 def adapted(state: Tensors, wanted: Tensors, spec: WeightsSpec) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The tensors under the definition's names, without those it has no use for, and what to tell of it."""
+    """Return the tensors with the definition's names, without unused ones, and messages for the user."""
     renamed: dict[str, torch.Tensor] = {}
     for name, tensor in state.items():
         for pattern, replacement in spec.rename.items():
@@ -27,12 +27,12 @@ def adapted(state: Tensors, wanted: Tensors, spec: WeightsSpec) -> tuple[dict[st
         renamed[name] = tensor
     training = [n for n in renamed if any(fnmatchcase(n, pattern) for pattern in spec.training_only)]
     kept = {name: tensor for name, tensor in renamed.items() if name not in training}
-    notes = [f"tensors that only training needs were left out: {len(training)}"] if training else []
+    notes = [f"training-only tensors of the checkpoint were dropped: {len(training)}"] if training else []
     if extra := spec.background_classes:
         cut = [n for n, t in kept.items() if n in wanted and _rows(t) == _rows(wanted[n]) + extra]
         kept.update({name: kept[name][extra:] for name in cut})
         if cut:
-            notes.append(f"background classes of the checkpoint were left out: {extra}")
+            notes.append(f"background classes of the checkpoint were dropped: {extra}")
     return kept, notes
 
 
@@ -41,10 +41,10 @@ def _rows(tensor: torch.Tensor) -> int:
 
 
 def compare(wanted: Tensors, state: Tensors, file: Path, recipe: Recipe) -> None:
-    """Refuse tensors that are not exactly the model's, and say whose they are where that can be told.
+    """Refuse tensors that do not match the model exactly, and name the network they belong to if possible.
 
     Raises:
-        WeightsError: names, shapes or types differ; batch counters alone may be missing.
+        WeightsError: names, shapes or types differ. Only batch counters may be missing.
     """
     missing = [n for n in wanted if n not in state and not n.endswith(_COUNTER)]
     unexpected = [n for n in state if n not in wanted]
@@ -62,31 +62,31 @@ def compare(wanted: Tensors, state: Tensors, file: Path, recipe: Recipe) -> None
     kinds = {
         "missing": missing,
         "unexpected": unexpected,
-        "of another shape": shapes,
-        "of another type": types,
+        "with a different shape": shapes,
+        "with a different type": types,
     }
     faults = [f"{len(names)} {kind} ({listed(names)})" for kind, names in kinds.items() if names]
     if not faults:
         return
     what = "the checkpoint does not fit the model"
-    mend = "set model.classes and model.arguments in the recipe to what it was trained with"
+    mend = "set model.classes and model.arguments in the recipe to the values used for training"
     if classes := _other_classes(wanted, state, recipe):
-        what = f"the checkpoint tells {classes} classes apart, the recipe {recipe.model.classes}"
+        what = f"the checkpoint has {classes} classes, the recipe {recipe.model.classes}"
         mend = (
-            f"set model.classes to {classes} in a copy of the recipe, model.labels to a file of their names, "
-            "and leave out model.parameters and model.multiply_adds"
+            f"in a copy of the recipe, set model.classes to {classes} and model.labels to a file of their "
+            "names, and remove model.parameters and model.multiply_adds"
         )
     elif network := _recognised(state, wanted):
-        what = f"this is a checkpoint of {network}"
-        mend = f"export {network}, or give the checkpoint of {recipe.name}"
+        what = f"the checkpoint belongs to {network}"
+        mend = f"export {network}, or give a checkpoint of {recipe.name}"
     elif 2 * len(shared) < len(wanted):
-        what = "this is a checkpoint of another network"
-        mend = f"give the checkpoint of {recipe.name}"
+        what = "the checkpoint belongs to a different network"
+        mend = f"give a checkpoint of {recipe.name}"
     raise WeightsError(f"{what}: {'; '.join(faults)}", where=file, mend=mend)
 
 
 def _other_classes(wanted: Tensors, state: Tensors, recipe: Recipe) -> int | None:
-    """How many classes a checkpoint has that differs from the model in nothing else."""
+    """Return the number of classes of a checkpoint that differs from the model only in that, else None."""
     model, found = _shapes(wanted), _shapes(state)
     if model.keys() != found.keys():
         return None
@@ -99,9 +99,9 @@ def _other_classes(wanted: Tensors, state: Tensors, recipe: Recipe) -> int | Non
 
 
 def _recognised(state: Tensors, wanted: Tensors) -> str | None:
-    """The shipped recipe whose tensors have these names and shapes, but for the number of classes.
+    """Return the shipped recipe with tensors of these names and shapes, up to the number of classes.
 
-    A recipe with the tensors of the model itself is no answer to what is wrong with them.
+    Recipes with the same tensors as the model are skipped, as they do not explain the mismatch.
     """
     found = _shapes(state)
     for other in map(read_recipe, recipe_names()):
@@ -116,8 +116,8 @@ def _recognised(state: Tensors, wanted: Tensors) -> str | None:
 
 
 def siblings(wanted: Tensors, recipe: Recipe) -> tuple[str, ...]:
-    """A word on networks with the same tensors and other arithmetic: nothing in a file tells them apart."""
-    names: dict[str, str] = {}  # one for each network: several recipes may be of the same
+    """Return a warning about networks with the same tensors but different arithmetic, if there are any."""
+    names: dict[str, str] = {}  # one per network; several recipes can describe the same network
     for other in map(read_recipe, recipe_names()):
         if (
             other.model.definition == recipe.model.definition
@@ -128,7 +128,7 @@ def siblings(wanted: Tensors, recipe: Recipe) -> tuple[str, ...]:
     if not names:
         return ()
     others = ", ".join(names.values())
-    return (f"{others} has tensors of the same names and shapes: check that these are {recipe.name}'s",)
+    return (f"the tensors also fit {others}: check that they were trained for {recipe.name}",)
 
 
 def _on_meta(recipe: Recipe, classes: int) -> Tensors:
@@ -138,16 +138,16 @@ def _on_meta(recipe: Recipe, classes: int) -> Tensors:
 
 
 def _shapes(tensors: Tensors) -> dict[str, torch.Size]:
-    """Shapes by name, batch counters aside: checkpoints before PyTorch 0.4.1 have none."""
+    """Return shapes by name, without batch counters, which checkpoints before PyTorch 0.4.1 do not have."""
     return {name: tensor.shape for name, tensor in tensors.items() if not name.endswith(_COUNTER)}
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first few of them in words, and how many more there are."""
+    """Return the first few names as text, and the number of further ones."""
     shown = ", ".join(names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
 def word(dtype: torch.dtype) -> str:
-    """A type's name without "torch."."""
+    """Return the name of a type without "torch."."""
     return str(dtype).removeprefix("torch.")

@@ -1,7 +1,7 @@
-"""Random weights that stand in for trained ones: the whole flow runs, sizes and times are real.
+"""Random stand-in weights: the whole pipeline runs, with real sizes and times, without trained weights.
 
-Nothing clever is done to the classifier: fitting it to a few images makes logits that quantization
-disturbs far more than it does those of trained networks, which would mislead.
+The classifier is not fitted to images. That would give logits which quantization disturbs far more than those
+of trained networks.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cnnx.errors import WeightsError
 
-# Nearly nothing, but not zero: the exporter drops a bias of zeros, and the graph would lack nodes' inputs
-# that the trained network's has.
+# Small but not zero: the exporter drops a bias of zeros, and the graph would then have fewer node inputs than
+# that of the trained network.
 _BIAS = 1e-3
 
 _ACTIVATIONS = (
@@ -35,25 +35,27 @@ _ACTIVATIONS = (
 
 
 def initialise(model: nn.Module, seed: int, *, batches: Iterable[NDArray[np.float32]]) -> None:
-    """Draw a model's weights, in place, the same ones for a seed on every machine.
+    """Draw the weights of a model in place; a seed gives the same weights on every machine.
 
-    Kernels and matrices are normal with variance 2 / fan-in (He et al., arXiv:1502.01852, equation 10),
-    which keeps the scale of activations through plain networks with ReLU; their biases are `_BIAS`. Other
-    vectors, such as the scales of normalisation layers, keep the constants their constructors gave.
-    BatchNorm layers take mean and variance from the batches, averaged over them, and shifts of 1 where an
-    activation reads them. With shifts of 0 each BatchNorm and ReLU enlarges a difference between two inputs
-    by the root of E[f'^2] / Var[f] = pi / (pi - 1), so 1.21 times a layer: after a hundred layers PyTorch in
-    FP32 gives other logits than in FP64, and rounding to INT8 buries all. With 1 it is 1.06 times.
+    Kernels and matrices are normal with variance 2 / fan-in (He et al., arXiv:1502.01852, equation 10), which
+    preserves the scale of activations in plain networks with ReLU. Their biases are `_BIAS`. Other vectors,
+    such as the scales of normalization layers, keep the constants set by their constructors.
 
-    NumPy draws, not PyTorch, whose normals differ between processors with and without AVX2.
+    BatchNorm layers take mean and variance from the batches, averaged over them. Their shift is 1 if an
+    activation reads them. With a shift of 0, each BatchNorm and ReLU would amplify a difference between two
+    inputs by the root of E[f'^2] / Var[f] = pi / (pi - 1), or 1.21 per layer. After a hundred layers, the
+    logits in FP32 would differ from those in FP64, and rounding to INT8 would destroy them. With a shift of 1
+    the factor is 1.06.
+
+    Random numbers come from NumPy, because PyTorch's normals differ between CPUs with and without AVX2.
 
     Args:
-        model: on the CPU; left in evaluation mode.
-        seed: together with a parameter's position it seeds that parameter.
-        batches: (N, C, H, W) float32, normalised; read only where there are BatchNorm layers.
+        model: model on the CPU; left in evaluation mode.
+        seed: seeds each parameter, together with the parameter's index.
+        batches: normalized images (N, C, H, W), float32; read only if there are BatchNorm layers.
 
     Raises:
-        WeightsError: there are BatchNorm layers and no batches.
+        WeightsError: there are BatchNorm layers but no batches.
     """
     with torch.no_grad():
         for position, parameter in enumerate(model.parameters()):
@@ -71,24 +73,27 @@ def initialise(model: nn.Module, seed: int, *, batches: Iterable[NDArray[np.floa
 
 
 def _take_statistics(model: nn.Module, batches: Iterable[NDArray[np.float32]]) -> None:
-    """Run the batches with only the BatchNorm layers in training mode, so that each sees normalised input."""
+    """Run the batches with only the BatchNorm layers in training mode, so that each gets normalized input."""
     model.eval()
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     if not layers:
         return
-    pictures = [torch.from_numpy(batch) for batch in batches]
-    if not pictures:
-        raise WeightsError("stand-in weights for BatchNorm layers need calibration images", mend="give some")
-    for layer in _activated(model, pictures[0]):
+    images = [torch.from_numpy(batch) for batch in batches]
+    if not images:
+        raise WeightsError(
+            "stand-in weights for BatchNorm layers need calibration images",
+            mend="give at least one with --calibration-data",
+        )
+    for layer in _activated(model, images[0]):
         if isinstance(layer.bias, nn.Parameter):
             nn.init.ones_(layer.bias)
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # PyTorch's word for the plain average over all batches
+        layer.momentum = None  # makes PyTorch average over all batches
         layer.train()
     try:
-        for batch in pictures:
+        for batch in images:
             model(batch)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
@@ -97,10 +102,9 @@ def _take_statistics(model: nn.Module, batches: Iterable[NDArray[np.float32]]) -
 
 
 def _activated(model: nn.Module, batch: torch.Tensor) -> set[_BatchNorm]:
-    """The BatchNorm layers whose output an activation module reads as it is."""
-    normed: dict[
-        int, tuple[_BatchNorm, torch.Tensor]
-    ] = {}  # the tensor too, so that its number stays its own
+    """Return the BatchNorm layers whose output is read directly by an activation module."""
+    # Keeps the tensors alive, so that no id is reused.
+    normed: dict[int, tuple[_BatchNorm, torch.Tensor]] = {}
     found: set[_BatchNorm] = set()
 
     def gave(layer: _BatchNorm, _: object, output: torch.Tensor) -> None:

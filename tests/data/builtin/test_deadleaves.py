@@ -32,7 +32,7 @@ def test_the_power_spectrum_falls_as_that_of_natural_pictures(gray: NDArray[np.f
 def test_edges_are_rare_and_strong_as_in_natural_pictures(gray: NDArray[np.float64]) -> None:
     steps = np.diff(gray, axis=2).ravel()
     kurtosis = np.mean(steps**4) / np.mean(steps**2) ** 2
-    assert kurtosis > 6  # 3 for noise; photographs lie well above
+    assert kurtosis > 6  # 3 for noise; much higher for photographs
 
 
 def test_exposure_varies_about_a_middle_tone(gray: NDArray[np.float64]) -> None:

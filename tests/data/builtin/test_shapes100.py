@@ -18,7 +18,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 def test_a_thousand_pictures_are_the_same_to_the_bit_on_every_machine() -> None:
-    """Checked with Python 3.10 and NumPy 1.24, and with newer ones. A new hash needs a new VERSION."""
+    """Checked with Python 3.10 and NumPy 1.24 and with newer versions. A new hash requires a new VERSION."""
     total = hashlib.sha256()
     for split in SPLITS:
         total.update(draw_batch(split, range(240), size=32, color="rgb")[0].tobytes())
@@ -54,7 +54,7 @@ def test_a_scene_is_the_same_at_every_size() -> None:
     small, large = (draw_batch("train", range(64), size=size, color="gray")[0] for size in (32, 96))
     reduced = large.reshape(64, 32, 3, 32, 3).mean(axis=(2, 4))
     alike = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(reduced, small, strict=True)]
-    assert np.median(alike) > 0.85  # noise is drawn anew
+    assert np.median(alike) > 0.85  # the noise differs
     assert abs(np.corrcoef(reduced[0].ravel(), small[1].ravel())[0, 1]) < 0.5
 
 
@@ -98,12 +98,12 @@ def test_digest_names_all_that_the_pixels_follow_from() -> None:
 
 @pytest.mark.parametrize("index", [-1, 4096])
 def test_a_picture_outside_the_split_is_refused(index: int) -> None:
-    with pytest.raises(IndexError, match="calibration has the pictures 0 to 4095"):
+    with pytest.raises(IndexError, match="calibration has images 0 to 4095"):
         draw_batch("calibration", [0, index], size=32, color="rgb")
 
 
 def test_no_linear_classifier_tells_the_classes() -> None:
-    """Softmax regression on all pixels of 20,000 pictures; guessing gives 1 %."""
+    """Softmax regression on all pixels of 20,000 images; chance is 1 %."""
     torch.manual_seed(0)
     linear = nn.Linear(32 * 32 * 3, len(CLASS_NAMES))
     optimizer = torch.optim.Adam(linear.parameters(), 3e-3)
@@ -113,7 +113,7 @@ def test_no_linear_classifier_tells_the_classes() -> None:
             optimizer.zero_grad()
             functional.cross_entropy(linear(inputs[chosen]), labels[chosen]).backward()
             optimizer.step()
-    assert _accuracy(linear, inputs, labels) > 0.1  # it did learn its own pictures by heart
+    assert _accuracy(linear, inputs, labels) > 0.1  # it fits its training images
     assert _accuracy(linear, *_pixels_and_labels("validation", 5000)) < 0.05
 
 

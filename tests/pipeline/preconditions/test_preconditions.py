@@ -81,7 +81,7 @@ def refused(verb, server, *arguments, error, match, **options):
 
 DATA = [
     ({"calibration_data": "nowhere"}, ImageError, "no folder, list or built-in set"),
-    ({"calibration_data": "empty"}, ImageError, "holds no pictures"),
+    ({"calibration_data": "empty"}, ImageError, "contains no images"),
     ({"calibration_data": "list.txt"}, ImageError, "not in the set"),
     ({"calibration_data": "images", "method": "auto", "calibration_images": 0}, UsageError, "images is 0"),
     ({"weights": "nowhere.pth"}, WeightsError, "does not exist"),
@@ -91,10 +91,10 @@ SAME = {"calibration_data": "images", "validation_data": "images"}
 EXPORT = [
     *DATA,
     ({"validation_data": "nowhere"}, ImageError, "no folder, list or built-in set"),
-    ({"validation_data": "empty"}, ImageError, "holds no pictures"),
+    ({"validation_data": "empty"}, ImageError, "contains no images"),
     ({"validation_data": "images", "labels": "nowhere.csv"}, ImageError, "cannot be read"),
     ({"validation_data": "images", "labels": "labels.csv"}, ImageError, "not in the set"),
-    ({"labels": "labels.csv"}, UsageError, "takes no labels"),
+    ({"labels": "labels.csv"}, UsageError, "does not take labels"),
     (SAME, ImageError, "another set holds all 3"),
     ({**SAME, "repair": True, "validation_images": 2}, UsageError, "1 pictures are left"),
     ({"out": "file/bundle"}, WriteFailed, "a file stands where"),
@@ -124,12 +124,12 @@ def test_calibrate_refuses_before_any_work(home, server, options, error, match):
 @pytest.mark.parametrize(
     ("recipe", "error", "match"),
     [
-        ("names.toml", RecipeError, "labels file is absent"),
+        ("names.toml", RecipeError, "labels file does not exist"),
         ("gone.toml", ImageError, "'gone'"),
         ("unknown.toml", RecipeError, "lenet6"),
         ("code.toml", RecipeError, "no such definition"),
         ("http.toml", RecipeError, "https"),
-        ("bare.toml", WeightsError, "not at hand"),
+        ("bare.toml", WeightsError, "not on this machine"),
     ],
 )
 def test_a_recipe_that_names_what_is_not_there_is_refused_before_any_work(home, server, recipe, error, match):

@@ -1,1 +1,1 @@
-"""Image sets that cnnx makes or ships."""
+"""Image sets that cnnx generates or ships."""

@@ -1,22 +1,21 @@
-"""Built-in set "deadleaves": procedural pictures with the statistics of natural ones.
+"""Built-in set "deadleaves": procedural images with the statistics of natural images.
 
-The world is a heap of opaque discs ("leaves") of radius r, with density proportional to r^-3. What one
-sees from above has occlusion edges, objects of every scale and a 1/f^2 power spectrum, as photographs
-have (Lee, Mumford and Huang, "Occlusion models for natural images", IJCV 41, 2001). To that are added:
+A scene is a pile of opaque discs ("leaves") of radius r, with density proportional to r^-3. Seen from above,
+it has occlusion edges, objects of every scale and a 1/f^2 power spectrum, like photographs (Lee, Mumford and
+Huang, "Occlusion models for natural images", IJCV 41, 2001). In addition:
 
-* colours that vary mostly in lightness, less from yellow to blue and least from red to green, in
-  logarithms, along the axes of Ruderman, Cronin and Chiao, "Statistics of cone responses to natural
-  images", JOSA A 15, 1998;
-* on each leaf a gradient of its own and a cutting of one 1/f texture;
-* over the whole picture a light that falls off to one side, and an exposure.
+* Colours vary mostly in lightness, less from yellow to blue and least from red to green. They vary in
+  logarithms, along the axes of Ruderman, Cronin and Chiao, "Statistics of cone responses to natural images",
+  JOSA A 15, 1998.
+* Each leaf has its own gradient and a crop of one 1/f texture.
+* The whole image has a light that falls off to one side, and an exposure.
 
-They have no classes. They stand in where no photographs may ship; ranges taken from them are near,
-not equal, to those from photographs, so a verdict about a network trained on photographs is not
-passed on them.
+The images have no classes. They replace photographs, which cannot be shipped. Ranges calibrated on them are
+close to those from photographs but not equal, so they support no verdict on a network trained on photographs.
 
-A (seed, split, index) has the same leaves at every size; the texture's grain is one pixel. Uniform
-doubles of PCG64 are the only randomness, because NumPy keeps their stream across versions. Builds of
-NumPy differ in the last bit of `exp`, so on another machine a few values in a million may differ by 1.
+A (seed, split, index) gives the same leaves at every size; the texture's grain is one pixel. All randomness
+comes from uniform doubles of PCG64, whose stream NumPy keeps across versions. Builds of NumPy differ in the
+last bit of `exp`, so a few values in a million may differ by 1 between machines.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ from PIL import Image, ImageDraw
 from cnnx.data.images import ImageSet, Made, Split
 
 VERSION = 1
-"""Counts up with every change that alters a pixel: it is part of each picture's digest."""
+"""Increment when a change alters any pixel; it is part of each image's digest."""
 LENGTH = 100_000
 SEED = 2001
 SOURCE = f"procedural dead leaves (Lee, Mumford, Huang 2001), generator {VERSION}, seed {SEED}; free to use"
 
 _LAYERS = 2.5
-# Radii, for a picture of side 1. The smallest leaf differs from scene to scene: some are busy, some calm.
+# Radii for an image of side 1. The smallest radius varies between scenes: some are busy, some calm.
 _SMALLEST, _LARGEST = (1 / 300, 1 / 128), 0.4
 _OVERSAMPLING = 2
 _TEXTURE = 256
@@ -51,7 +50,7 @@ Floats = NDArray[np.float32]
 
 
 def open_set(split: Split, *, size: int, color: str) -> ImageSet:
-    """The pictures of one split, each `size` x `size` pixels, in "rgb" or "gray"."""
+    """Open one split, with images of `size` x `size` pixels in "rgb" or "gray"."""
     mode = {"rgb": "RGB", "gray": "L"}[color]
     scenes = Made(LENGTH, lambda index: _Scene(split, index, size, mode))
     return ImageSet("deadleaves", SOURCE, scenes, synthetic=True)
@@ -59,7 +58,7 @@ def open_set(split: Split, *, size: int, color: str) -> ImageSet:
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """One picture, not yet painted."""
+    """One image, rendered on load."""
 
     split: Split
     index: int
@@ -72,7 +71,7 @@ class _Scene:
         return f"{self.split}/{self.index:05d}"
 
     def digest(self) -> str:
-        """SHA-256 of all that the pixels follow from."""
+        """Return the SHA-256 of everything that determines the pixels."""
         identity = f"deadleaves {VERSION} {SEED} {self.id} {self.size} {self.mode}"
         return hashlib.sha256(identity.encode()).hexdigest()
 
@@ -82,21 +81,21 @@ class _Scene:
 
 
 def render(seed: tuple[int, ...], size: int) -> NDArray[np.uint8]:
-    """Paint the scene of a seed.
+    """Render the scene of a seed.
 
     Args:
-        seed: what makes this scene differ from all others.
+        seed: seed of this scene.
         size: side in pixels.
 
     Returns:
-        (size, size, 3), sRGB.
+        sRGB pixels, (size, size, 3).
     """
     random = np.random.Generator(np.random.PCG64(seed))
     radii = _radii(random)
     leaves = _heap(random, radii, size * _OVERSAMPLING)
     colours = _colours(random, len(radii) + 1)
     fine = _shade(random, leaves[::_OVERSAMPLING, ::_OVERSAMPLING], len(radii) + 1)
-    # Edges are averaged in linear light, over the finer grid, as a sensor's pixel would.
+    # Average edges in linear light over the finer grid, as the pixel of a sensor does.
     radiance: Floats = np.zeros((size, size, 3), np.float32)
     for row in range(_OVERSAMPLING):
         for column in range(_OVERSAMPLING):
@@ -106,10 +105,10 @@ def render(seed: tuple[int, ...], size: int) -> NDArray[np.uint8]:
 
 
 def _radii(random: np.random.Generator) -> NDArray[np.float64]:
-    """Radii (picture side = 1) of as many leaves as cover every point `_LAYERS` times on average.
+    """Draw radii, for an image of side 1, of enough leaves to cover each point `_LAYERS` times on average.
 
-    A leaf of radius r touches the unit square when its centre lies in a square of side 1 + 2 r, so
-    among those that do the density is r^-3 (1 + 2 r)^2: the border thins out no size.
+    A leaf of radius r touches the unit square if its centre is in a square of side 1 + 2 r. The density among
+    those leaves is therefore r^-3 (1 + 2 r)^2, so that no size is rarer at the border.
     """
     busy = random.random()
     radii = np.geomspace(_SMALLEST[0] ** busy * _SMALLEST[1] ** (1 - busy), _LARGEST, 1024)
@@ -122,31 +121,31 @@ def _radii(random: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _heap(random: np.random.Generator, radii: NDArray[np.float64], side: int) -> NDArray[np.int32]:
-    """Which leaf is seen at each point of the picture, (side, side); the ground counts as the last."""
+    """Return the index of the visible leaf at each point, (side, side); the ground is the last index."""
     x, y = random.random((2, len(radii))) * (1 + 2 * radii) - radii
     boxes = np.stack([x - radii, y - radii, x + radii, y + radii], axis=1) * side
-    picture = Image.new("I", (side, side), len(radii))
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("I", (side, side), len(radii))
+    draw = ImageDraw.Draw(image)
     for leaf, box in enumerate(boxes.tolist()):
         draw.ellipse(box, fill=leaf)
-    return np.asarray(picture)
+    return np.asarray(image)
 
 
 def _normal(random: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Near-normal values, as a sum of four uniform ones: `Generator.normal` may change its stream."""
+    """Draw nearly normal values as sums of four uniform ones: `Generator.normal` may change its stream."""
     values: NDArray[np.float64] = (random.random((4, *shape)).sum(axis=0) - 2) * np.sqrt(3)
     return values
 
 
 def _colours(random: np.random.Generator, count: int) -> Floats:
-    """Linear RGB radiance of each leaf, (count, 3), around a cast of the whole picture."""
+    """Draw the linear RGB radiance of each leaf, (count, 3), around a color cast of the whole image."""
     cast = _normal(random, (1, 3)) * _SPREAD / 2
     colours: Floats = np.exp((cast + _normal(random, (count, 3)) * _SPREAD) @ _AXES).astype(np.float32)
     return colours
 
 
 def _shade(random: np.random.Generator, leaves: NDArray[np.int32], count: int) -> Floats:
-    """Factor on each pixel from its own leaf's gradient and texture, (size, size)."""
+    """Return a factor for each pixel from the gradient and texture of its leaf, (size, size)."""
     size = len(leaves)
     slopes = (_normal(random, (2, count)) * 0.4 / size).astype(np.float32)
     strength = (random.random(count) * 0.8).astype(np.float32)
@@ -161,7 +160,7 @@ def _shade(random: np.random.Generator, leaves: NDArray[np.int32], count: int) -
 
 @functools.cache
 def _texture() -> Floats:
-    """A tile of noise with amplitude 1/f, mean 0 and variance 1, flattened from (256, 256)."""
+    """Return a tile of noise with amplitude 1/f, mean 0 and variance 1, flattened from (256, 256)."""
     random = np.random.Generator(np.random.PCG64(SEED))
     spectrum = np.fft.rfft2(random.random((_TEXTURE, _TEXTURE)))
     frequency = np.hypot(np.fft.fftfreq(_TEXTURE)[:, None], np.fft.rfftfreq(_TEXTURE)[None, :])
@@ -172,7 +171,7 @@ def _texture() -> Floats:
 
 
 def _light(random: np.random.Generator, size: int) -> Floats:
-    """Factor of a light that falls off to one side, (size, size)."""
+    """Return the factor of a light that falls off to one side, (size, size)."""
     angle, strength = random.random(2) * [2 * np.pi, 0.8]
     ramp = np.linspace(-1, 1, size, dtype=np.float32) * np.float32(strength)
     light: Floats = np.exp(ramp[:, None] * np.float32(np.sin(angle)) + ramp * np.float32(np.cos(angle)))
@@ -180,7 +179,7 @@ def _light(random: np.random.Generator, size: int) -> Floats:
 
 
 def _develop(random: np.random.Generator, radiance: Floats) -> NDArray[np.uint8]:
-    """Expose for a mean near 0.22 in linear light, as a camera would; encode with gamma 2.2."""
+    """Expose to a mean of about 0.22 in linear light, as a camera does, and encode with gamma 2.2."""
     key = np.float32(0.22 * np.exp(0.6 * _normal(random, ())))
     exposed = np.minimum(radiance * (key / radiance.mean()), 1)
     pixels: NDArray[np.uint8] = (exposed ** np.float32(1 / 2.2) * 255 + 0.5).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Built-in set "digits": 1,797 handwritten digits of 8 x 8 pixels, split once and for all.
+"""Built-in set "digits": 1,797 handwritten digits of 8 x 8 pixels with a fixed split.
 
 Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
 Repository, 1998 (test part), https://doi.org/10.24432/C50P49, CC BY 4.0. See calibration/digits.
@@ -25,10 +25,10 @@ SOURCE = (
 
 
 def open_set(split: Split, *, size: int, color: str) -> ImageSet:  # noqa: ARG001 - 8 x 8 and gray as they are
-    """The pictures of one split: 997 that LeNet-5 was trained on, or the 800 held out.
+    """Open one split: the 997 training digits of LeNet-5, or the 800 held-out ones.
 
     Raises:
-        ImageError: the installation has lost the file.
+        ImageError: the file is missing from the installation or damaged.
     """
     pixels, labels, validation = _read()
     chosen = np.flatnonzero(validation if split == "validation" else ~validation)
@@ -45,7 +45,7 @@ class _Digit:
     label: int
 
     def digest(self) -> str:
-        """SHA-256 of the 64 pixels as they ship."""
+        """Return the SHA-256 of the 64 pixels as shipped."""
         return hashlib.sha256(self.pixels.tobytes()).hexdigest()
 
     def load(self) -> Image.Image:
@@ -60,5 +60,7 @@ def _read() -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
             return data["pixels"], data["labels"], data["validation"]
     except (OSError, ValueError, KeyError) as error:
         raise ImageError(
-            f"the built-in digits cannot be read: {error}", where=file, mend="reinstall cnnx"
+            f"the built-in digits cannot be read: {error}",
+            where=file,
+            mend="reinstall cnnx, or restore calibration/digits/digits.npz in the checkout",
         ) from error

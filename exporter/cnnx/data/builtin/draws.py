@@ -1,8 +1,8 @@
-"""Random numbers for many pictures at once, each from a stream of its own.
+"""Random numbers for batches of images, with one independent stream per image.
 
 Value n of a stream is a function of its key and n (SplitMix64: Steele, Lea and Flood, "Fast splittable
-pseudorandom number generators", OOPSLA 2014): a picture has the same numbers in every batch, and they follow
-from integer arithmetic alone, whatever the version of NumPy.
+pseudorandom number generators", OOPSLA 2014). An image gets the same numbers in every batch. They are
+computed with integer arithmetic, so they do not depend on the version of NumPy.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.floating[Any]]
-"""float32 all along: NumPy keeps it beside Python numbers, its type stubs do not."""
+"""float32 everywhere: NumPy keeps the type in arithmetic with Python numbers, but its type stubs do not."""
 Words = NDArray[np.uint64]
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Draws:
-    """One stream for each of N pictures; all are read in step."""
+    """One stream for each of N images; all advance together."""
 
     def __init__(self, seed: int, split: str, indices: ArrayLike) -> None:
         base = _mixed(np.array([seed << 32 | zlib.crc32(split.encode())], np.uint64))
@@ -29,29 +29,29 @@ class Draws:
         self._taken = 0
 
     def words(self, count: int) -> Words:
-        """The next values of each stream, (N, count)."""
+        """Return the next values of each stream, (N, count)."""
         steps = np.arange(self._taken + 1, self._taken + 1 + count, dtype=np.uint64)
         self._taken += count
         return _mixed(self._keys[:, None] + steps * _STEP)
 
     def uniform(self, low: float, high: float) -> Floats:
-        """One value a picture, (N, 1, 1)."""
+        """Return one value per image, (N, 1, 1)."""
         value: Floats = self.uniforms(1, low, high)[0]
         return value
 
     def uniforms(self, count: int, low: float, high: float) -> Floats:
-        """Several values a picture, (count, N, 1, 1)."""
+        """Return several values per image, (count, N, 1, 1)."""
         shares = (self.words(count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
         return (low + (high - low) * shares).astype(np.float32).T[:, :, None, None]
 
     def coin(self) -> NDArray[np.bool_]:
-        """Heads or tails for each picture, (N, 1, 1)."""
+        """Return a random bit per image, (N, 1, 1)."""
         return self.words(1)[:, :, None] >= np.uint64(1 << 63)
 
     def directions(self, count: int) -> tuple[Floats, Floats]:
-        """Cosines and sines of angles all around, (count, N, 1, 1) each; nearly uniform.
+        """Return cosines and sines of nearly uniform angles, (count, N, 1, 1) each.
 
-        Rational points of the circle, because the last bit of `np.sin` differs between machines.
+        They are rational points of the circle, because the last bit of `np.sin` differs between machines.
         """
         slope = self.uniforms(count, -1, 1)
         side = np.where(self.uniforms(count, -1, 1) < 0, np.float32(-1), np.float32(1))

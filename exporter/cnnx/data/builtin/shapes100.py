@@ -1,15 +1,15 @@
-"""Built-in set "shapes100": drawn pictures of 100 classes, for networks trained and judged on them.
+"""Built-in set "shapes100": procedural images of 100 classes for training and validating networks.
 
-A class is a shape (disc, square, triangle, cross, star) in a texture (plain, striped, checked, dotted,
-ringed) and an arrangement (alone, pair, a row of three, a trio in a triangle). All else is drawn apart from
-the class: colours, contrast and its sign, place, turn, size, stretch, a waved ground, up to eight bars
-behind and before the figures, blur, light from one side, noise. So no colour and no pixel tells a class;
-classes that share two of the three parts are near each other, classes that share none are far. Turned or
-mirrored, a picture keeps its class.
+A class combines a shape (disc, square, triangle, cross, star), a texture (plain, striped, checked, dotted,
+ringed) and an arrangement (alone, pair, row of three, triangle of three). Everything else is random and
+independent of the class: colours, contrast and its sign, position, rotation, size, stretch, waves in the
+background, up to eight bars behind and in front of the figures, blur, light from one side, and noise. No
+single colour or pixel therefore identifies a class. Classes that share two of the three parts are similar;
+classes that share none are dissimilar. A rotated or mirrored image keeps its class.
 
-A (split, index) has the same scene at every size, 32 pixels or more, and the same bytes on every machine:
-integers from a counter, and float32 arithmetic that IEEE 754 fixes to the last bit. The noise's grain is one
-pixel.
+A (split, index) gives the same scene at every size from 32 pixels up, and the same bytes on every machine:
+the inputs are integers from a counter, and IEEE 754 defines the float32 operations to the last bit. The
+grain of the noise is one pixel.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from cnnx.data.builtin.shapes100_paint import ARRANGEMENTS, paint
 from cnnx.data.images import ImageSet, Made, Split
 
 VERSION = 1
-"""Counts up with every change that alters a pixel: it is part of each picture's digest."""
+"""Increment when a change alters any pixel; it is part of each image's digest."""
 SEED = 100
 SOURCE = f"procedural shapes of 100 classes, generator {VERSION}, seed {SEED}; free to use"
 LENGTHS: dict[Split, int] = {"train": 1_000_000, "calibration": 4096, "selection": 4096, "validation": 10_000}
@@ -38,45 +38,44 @@ CLASS_NAMES = tuple(
     for arrangement in ARRANGEMENTS
 )
 
-# Coprime to 100: each hundred pictures holds every class once, and a few in a row are of far classes.
+# Coprime to 100: every hundred images contain each class once, and consecutive images differ widely.
 _STRIDE = 37
-_AT_ONCE = 64 * 1024  # pixels; more do not stay in a core's cache
+_AT_ONCE = 64 * 1024  # pixels; more do not fit in a core's cache
 _LUMA = np.array([19595, 38470, 7471], np.uint32)  # ITU-R 601, in 65536ths, as Pillow converts
 
 
 def open_set(split: Split, *, size: int, color: str) -> ImageSet:
-    """The pictures of one split, each `size` x `size` pixels, in "rgb" or "gray"."""
-    # Not `synthetic`: that says that pictures only stand in for those a network was trained on, and that no
-    # verdict is passed on them. These are what networks are trained on, and what their accuracy is of.
-    pictures = Made(LENGTHS[split], lambda index: _Picture(split, index, size, color))
-    return ImageSet("shapes100", SOURCE, pictures, class_names=CLASS_NAMES)
+    """Open one split, with images of `size` x `size` pixels in "rgb" or "gray"."""
+    # Not `synthetic`: networks are trained and validated on these images, so they support a verdict.
+    images = Made(LENGTHS[split], lambda index: _Image(split, index, size, color))
+    return ImageSet("shapes100", SOURCE, images, class_names=CLASS_NAMES)
 
 
 def labels_of(indices: ArrayLike) -> NDArray[np.int64]:
-    """The class of each picture; balanced in every hundred."""
+    """Return the class of each image; every hundred images are balanced."""
     return np.asarray(indices, np.int64) * _STRIDE % len(CLASS_NAMES)
 
 
 def draw_batch(
     split: Split, indices: ArrayLike, *, size: int, color: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Pictures and labels; a picture does not depend on those drawn with it.
+    """Draw images and their labels; an image does not depend on the rest of the batch.
 
     Args:
         split: "train", "calibration", "selection" or "validation".
-        indices: (N,), from 0 to `LENGTHS[split]` - 1.
+        indices: image indices (N,), from 0 to `LENGTHS[split]` - 1.
         size: side in pixels.
         color: "rgb" or "gray".
 
     Returns:
-        (N, size, size, 3 or 1) and (N,).
+        Pixels (N, size, size, 3 or 1) and labels (N,).
 
     Raises:
-        IndexError: the split has no such picture.
+        IndexError: an index is out of range.
     """
     wanted = np.asarray(indices, np.int64)
     if np.any((wanted < 0) | (wanted >= LENGTHS[split])):
-        raise IndexError(f"{split} has the pictures 0 to {LENGTHS[split] - 1}")
+        raise IndexError(f"{split} has images 0 to {LENGTHS[split] - 1}")
     labels = labels_of(wanted)
     kinds = np.stack(np.unravel_index(labels, (len(SHAPES), len(TEXTURES), len(ARRANGEMENTS))))
     pixels = np.empty((len(wanted), size, size, {"rgb": 3, "gray": 1}[color]), np.uint8)
@@ -95,8 +94,8 @@ def _gray(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
-    """One picture, not yet drawn."""
+class _Image:
+    """One image, drawn on load."""
 
     split: Split
     index: int
@@ -112,7 +111,7 @@ class _Picture:
         return int(labels_of(self.index))
 
     def digest(self) -> str:
-        """SHA-256 of all that the pixels follow from."""
+        """Return the SHA-256 of everything that determines the pixels."""
         identity = f"shapes100 {VERSION} {SEED} {self.id} {self.size} {self.color}"
         return hashlib.sha256(identity.encode()).hexdigest()
 

@@ -1,10 +1,10 @@
-"""Shapes and textures of the set "shapes100", as signed distances.
+"""Shapes and textures of the set "shapes100", as signed distance fields.
 
-A shape gives the distance to its edge, negative inside. All have the area 2, that of a disc of radius 0.8, so
-that size tells nothing. A texture gives the distance to the border of its two colours, positive in the first,
-where one period has length 1. Each is its own mirror image, turned or shifted.
+A shape gives the distance to its edge, negative inside. All shapes have area 2, that of a disc of radius 0.8,
+so that size does not reveal the class. A texture gives the distance to the boundary between its two colours,
+positive in the first; its period is 1. Each field equals its mirror image up to rotation or translation.
 
-Only + - * / sqrt, floor and comparisons of float32, which IEEE 754 fixes to the last bit.
+Only + - * / sqrt, floor and comparisons of float32 are used, which IEEE 754 defines to the last bit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Field = Callable[[Floats, Floats], Floats]
 
 
 def evaluate(fields: Sequence[Field], kinds: NDArray[np.int64], x: Floats, y: Floats) -> Floats:
-    """The field of each picture's own kind at its own coordinates, (N, size, size)."""
+    """Evaluate the field of each image's kind at its coordinates, (N, size, size)."""
     values = np.empty_like(x)
     for kind, field in enumerate(fields):
         rows = np.flatnonzero(kinds == kind)
@@ -47,10 +47,10 @@ def _cross(x: Floats, y: Floats) -> Floats:
 
 
 def _star(x: Floats, y: Floats) -> Floats:
-    """Five points at radius 1.17, five notches at 0.58.
+    """Star with five points at radius 1.17 and five notches at radius 0.58.
 
-    Mirrored at three axes of symmetry, the plane becomes the wedge of 36 degrees from a point, which lies on
-    the y axis, to its notch: there the edge is one straight line.
+    Mirroring at three axes of symmetry reduces the plane to a wedge of 36 degrees, from a point on the y axis
+    to its notch. The edge is a single straight line in this wedge.
     """
     x = np.abs(x)
     twice = 2 * np.maximum(0.80901699 * x - 0.58778525 * y, 0)
@@ -82,7 +82,7 @@ def _ringed(u: Floats, v: Floats) -> Floats:
 
 
 def bands(u: Floats) -> Floats:
-    """Distance to the edges of bands half a period wide: a triangle wave from -1/4 to 1/4."""
+    """Return the distance to the edges of bands half a period wide: a triangle wave from -1/4 to 1/4."""
     wave: Floats = 0.25 - np.abs(u - np.floor(u) - 0.5)
     return wave
 

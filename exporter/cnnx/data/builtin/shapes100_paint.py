@@ -1,8 +1,9 @@
-"""Scenes of the set "shapes100": layers painted one over the other, for many pictures at once.
+"""Paints the scenes of the set "shapes100" layer by layer, for a batch of images at once.
 
-Lengths are parts of the picture's side, so a scene is the same at every size; edges are as soft as the
-scene's blur, or one pixel. Brightness is 0 to 1. Numbers have the shape (N, 1, 1), colours (3, N, 1, 1),
-planes of pixels (N, size, size). The arithmetic is that of `cnnx.data.builtin.shapes100_fields`.
+Lengths are fractions of the image side, so a scene is the same at every size. Edges are as wide as the
+scene's blur, at least one pixel. Brightness ranges from 0 to 1. Scalars have shape (N, 1, 1), colours
+(3, N, 1, 1) and pixel planes (N, size, size). Only the operations of
+`cnnx.data.builtin.shapes100_fields` are used.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ ARRANGEMENTS: dict[str, tuple[tuple[float, float], ...]] = {
     "row": ((-1, 0), (0, 0), (1, 0)),
     "trio": ((0, -0.62), (-0.54, 0.31), (0.54, 0.31)),
 }
-"""Where the figures stand; neighbours are about 1 apart."""
+"""Centres of the figures; neighbours are about 1 apart."""
 
 _MOST = 3
-_COUNTS = np.array([len(places) for places in ARRANGEMENTS.values()])
-# The last place again where there are fewer: the extent of the arrangement stays what it is.
-_PLACES = np.array(
-    [places + places[-1:] * (_MOST - len(places)) for places in ARRANGEMENTS.values()], np.float32
+_COUNTS = np.array([len(centres) for centres in ARRANGEMENTS.values()])
+# Padded by repeating the last centre, so that the extent of an arrangement does not change.
+_CENTRES = np.array(
+    [centres + centres[-1:] * (_MOST - len(centres)) for centres in ARRANGEMENTS.values()], np.float32
 )
 # Smallest and largest radius of a figure, by arrangement.
 _RADII = np.array([(0.19, 0.34), (0.155, 0.22), (0.125, 0.158), (0.145, 0.19)], np.float32)
@@ -38,7 +39,7 @@ _NOISE_DEVIATION = 104.5  # of the sum of two bytes
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """What several layers share: coordinates of the pixels, and what is drawn once a picture."""
+    """Values shared by several layers: pixel coordinates, and parameters drawn once per image."""
 
     draws: Draws
     x: Floats
@@ -48,24 +49,24 @@ class _Scene:
     contrast: Floats
 
     def colour(self, level: Floats | float) -> Floats:
-        """Near the gray whose brightness is `level` contrasts from the ground."""
+        """Draw a colour close to the gray that is `level` contrasts away from the ground."""
         return self.ground + self.contrast * level + self.draws.uniforms(3, -0.12, 0.12)
 
     def inside(self, distance: Floats) -> Floats:
-        """How much of each pixel lies inside an edge, from the signed distance to it, negative inside."""
+        """Return the share of each pixel inside an edge, from the signed distance (negative inside)."""
         return np.clip(0.5 - distance / self.blur, 0, 1)
 
 
 def paint(draws: Draws, kinds: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
-    """Paint one scene for each stream of numbers.
+    """Paint one scene for each random stream.
 
     Args:
-        draws: N streams.
-        kinds: (3, N), positions in `SHAPES`, `TEXTURES` and `ARRANGEMENTS`.
+        draws: N random streams.
+        kinds: indices into `SHAPES`, `TEXTURES` and `ARRANGEMENTS`, (3, N).
         size: side in pixels.
 
     Returns:
-        (N, size, size, 3).
+        Pixels, (N, size, size, 3).
     """
     scene = _scene(draws, size)
     canvas = _backdrop(scene)
@@ -95,7 +96,7 @@ def _scene(draws: Draws, size: int) -> _Scene:
 
 
 def _backdrop(scene: _Scene) -> Floats:
-    """The ground's colour and two waves across it, (3, N, size, size)."""
+    """Paint the ground's colour with two waves across it, (3, N, size, size)."""
     draws = scene.draws
     cos, sin = draws.directions(2)
     pitch, phase = draws.uniforms(2, 1.5, 9), draws.uniforms(2, 0, 1)
@@ -106,7 +107,7 @@ def _backdrop(scene: _Scene) -> Floats:
 
 
 def _fragment(scene: _Scene, canvas: Floats, busy: Floats) -> None:
-    """A bar with round ends, anywhere and of any brightness; its chance to be there is `busy`."""
+    """Paint, with probability `busy`, a bar with round ends at a random position and brightness."""
     draws = scene.draws
     left, top = draws.uniforms(2, 0, 1)
     cos, sin = draws.directions(1)
@@ -127,7 +128,7 @@ def _figures(
     texture: NDArray[np.int64],
     arrangement: NDArray[np.int64],
 ) -> None:
-    """The figures that make the class: alike but for place, turn and a little in size."""
+    """Paint the figures that define the class; they vary in position, rotation and, slightly, size."""
     draws = scene.draws
     smallest, largest = _RADII[arrangement].T[:, :, None, None]
     radius = smallest + (largest - smallest) * draws.uniform(0, 1)
@@ -145,10 +146,10 @@ def _figures(
 
 
 def _centres(draws: Draws, arrangement: NDArray[np.int64], radius: Floats) -> Floats:
-    """x and y of the figures, (2, 3, N, 1, 1): the arrangement, turned, a little off, inside the picture."""
+    """Return x and y of the figures, (2, 3, N, 1, 1): the arrangement, rotated and jittered."""
     spacing = radius * draws.uniform(2.2, 2.7)
     cos, sin = (each[0] * spacing for each in draws.directions(1))
-    x, y = _PLACES[arrangement].T[..., None, None]
+    x, y = _CENTRES[arrangement].T[..., None, None]
     centres = np.stack([cos * x - sin * y, sin * x + cos * y])
     centres += draws.uniforms(2 * _MOST, -0.12, 0.12).reshape(centres.shape) * radius
     margin = 1.05 * radius
@@ -162,7 +163,7 @@ def _centres(draws: Draws, arrangement: NDArray[np.int64], radius: Floats) -> Fl
 def _about_nearest(
     scene: _Scene, centres: Floats, counts: NDArray[np.int64], radius: Floats
 ) -> tuple[Floats, Floats]:
-    """Coordinates about the figure nearest to each pixel, along its own axes, where its radius is 1."""
+    """Return each pixel's coordinates along the axes of the nearest figure, in units of its radius."""
     cos, sin = scene.draws.directions(_MOST)
     scale = 1 / (radius * scene.draws.uniforms(_MOST, 0.88, 1.12))
     nearest = np.full((len(counts), scene.y.size, scene.x.size), np.inf, np.float32)
@@ -179,9 +180,9 @@ def _about_nearest(
 
 
 def _two_colours(scene: _Scene, texture: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Colours of a texture: one that stands out, and one between it and the ground or beyond the ground.
+    """Draw the two colours of a texture in random order; a plain texture shows the stronger one.
 
-    Which is first is drawn too; the one that stands out where there is no other.
+    One colour contrasts with the ground. The other is between it and the ground, or beyond the ground.
     """
     draws = scene.draws
     strong = scene.colour(1)
@@ -192,14 +193,14 @@ def _two_colours(scene: _Scene, texture: NDArray[np.int64]) -> tuple[Floats, Flo
 
 
 def _light(scene: _Scene, canvas: Floats) -> None:
-    """Brighter on one side than on the other."""
+    """Brighten one side of the image and darken the other."""
     cos, sin = (each[0] for each in scene.draws.directions(1))
     slope = scene.draws.uniform(0, 0.6)
     canvas *= 1 + slope * (cos * (scene.x - 0.5) + sin * (scene.y - 0.5))
 
 
 def _photograph(scene: _Scene, canvas: Floats) -> NDArray[np.uint8]:
-    """Add a sensor's noise, each value the sum of two bytes; round to 8 bits."""
+    """Add sensor noise, each value the sum of two random bytes, and round to 8 bits."""
     _, count, size, _ = canvas.shape
     strength = scene.draws.uniform(0.01, 0.09) * (255 / _NOISE_DEVIATION)
     words = scene.draws.words(-(-3 * size * size // 4))
