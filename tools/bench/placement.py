@@ -71,9 +71,10 @@ def run_cell(name: str, variant: str) -> Record:
         runtime=runtimes.get("ort"),
         sm=(),
         repair_trials=0,
+        labels=None,
     )
     original = open_original(recipe, "pretrained", trust_recipe=False, progress=lambda *_: None)
-    parts = make_parts(job, original, Steps(), labels=None)
+    parts = make_parts(job, original, Steps())
     crops = parts.validation
     logits = graph_logits(parts.typed.model, crops.pixels, recipe.preprocessing)
     likeness = compare(parts.logits, logits)
