@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from cnnx.bundle import Bundle as Bundle
     from cnnx.bundle.manifest import Manifest as Manifest
     from cnnx.errors import CnnxError as CnnxError
-    from cnnx.options import BuildOptions as BuildOptions
-    from cnnx.options import CalibrateOptions as CalibrateOptions
-    from cnnx.options import ExportOptions as ExportOptions
-    from cnnx.options import SurveyPlan as SurveyPlan
+    from cnnx.options.bundles import BuildOptions as BuildOptions
+    from cnnx.options.bundles import SurveyPlan as SurveyPlan
+    from cnnx.options.networks import CalibrateOptions as CalibrateOptions
+    from cnnx.options.networks import ExportOptions as ExportOptions
     from cnnx.pipeline.bench.bench import bench as bench
     from cnnx.pipeline.bench.energy import PowerPass as PowerPass
     from cnnx.pipeline.build import build as build
@@ -43,16 +43,16 @@ if TYPE_CHECKING:
     from cnnx.stats import Verdict as Verdict
 
 _HOMES = {
-    "BuildOptions": "cnnx.options",
-    "CalibrateOptions": "cnnx.options",
+    "BuildOptions": "cnnx.options.bundles",
+    "CalibrateOptions": "cnnx.options.networks",
     "Bundle": "cnnx.bundle",
     "CnnxError": "cnnx.errors",
-    "ExportOptions": "cnnx.options",
+    "ExportOptions": "cnnx.options.networks",
     "ProgressEvent": "cnnx.pipeline.progress",
     "Manifest": "cnnx.bundle.manifest",
     "PowerPass": "cnnx.pipeline.bench.energy",
     "Recipe": "cnnx.recipe",
-    "SurveyPlan": "cnnx.options",
+    "SurveyPlan": "cnnx.options.bundles",
     "Verdict": "cnnx.stats",
     "bench": "cnnx.pipeline.bench.bench",
     "build": "cnnx.pipeline.build",

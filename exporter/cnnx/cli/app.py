@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cnnx.cli.bench import bench_command
-from cnnx.cli.build import build_command
 from cnnx.cli.cache import cache_command
-from cnnx.cli.calibrate import calibrate_command
 from cnnx.cli.diagnose import diagnose_command
 from cnnx.cli.doctor import doctor_command
 from cnnx.cli.export import export_command
@@ -20,7 +18,8 @@ from cnnx.cli.options import BundlePath, Model, command_of
 from cnnx.cli.survey import survey_command
 from cnnx.cli.validate import validate_command
 from cnnx.errors import UsageError
-from cnnx.options import ListOptions, MarkdownOptions, ShowOptions
+from cnnx.options.bundles import EngineOptions
+from cnnx.options.networks import CalibrateOptions, ListOptions, MarkdownOptions, ShowOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,8 +92,34 @@ def show_command(ui: Ui, model: Model, options: ShowOptions, markdown: bool) -> 
 
 
 app.command("export")(export_command)
-app.command("calibrate")(calibrate_command)
-app.command("build")(build_command)
+
+
+@app.command("calibrate")
+@command_of(CalibrateOptions)
+def calibrate_command(ui: Ui, model: Model, options: CalibrateOptions) -> None:
+    """Show the ranges that INT8 would get, by every method; with folds, whether the images are enough."""
+    import cnnx
+    from cnnx.cli.calibration_tables import print_calibration
+
+    result = cnnx.calibrate(model, options, listener=ui.listen)
+    ui.show(
+        result,
+        command="calibrate",
+        render=lambda out, verbose: print_calibration(out, result, verbose=verbose),
+    )
+
+
+@app.command("build")
+@command_of(EngineOptions)
+def build_command(ui: Ui, bundle: BundlePath, options: EngineOptions) -> None:
+    """Build engines from a bundle's graph and keep them in the bundle."""
+    import cnnx
+    from cnnx.cli.tables import print_engines
+
+    result = cnnx.build(bundle, options, listener=ui.listen)
+    ui.show(result, command="build", render=lambda out, _: print_engines(out, result.engines))
+
+
 app.command("validate")(validate_command)
 app.command("bench")(bench_command)
 app.command("survey")(survey_command)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cnnx.cli.options import check_report, command_of, write_report
-from cnnx.options import BenchOptions, ReportOptions
+from cnnx.options.bundles import BenchOptions
+from cnnx.options.shared import ReportOptions
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cnnx.cli.options import command_of
-from cnnx.options import CacheOptions
+from cnnx.options.bundles import CacheOptions
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnx.cli.options import BundlePath, check_report, command_of, write_report
-from cnnx.options import DiagnoseOptions, DrawingOptions
+from cnnx.options.bundles import DiagnoseOptions, DrawingOptions
 
 if TYPE_CHECKING:
     from cnnx.cli.ui import Ui

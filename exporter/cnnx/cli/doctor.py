@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from cnnx.cli.options import command_of
 from cnnx.errors import UsageError
-from cnnx.options import ProofOptions
+from cnnx.options.bundles import ArchiveOptions, ProofOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from cnnx.cli.ui import Ui
 
-Archive = Annotated[
-    Path | None,
-    typer.Option(
-        "--proof",
-        help="Build, validate and measure three networks, with energy where a sensor tells it, and write "
-        "records to this .tar.gz, overwritten if it exists.",
-    ),
-]
 
-
-@command_of(ProofOptions)
-def doctor_command(ui: Ui, options: ProofOptions, archive: Archive = None) -> None:
+@command_of(ProofOptions, ArchiveOptions)
+def doctor_command(ui: Ui, options: ProofOptions, archive: Path | None) -> None:
     """Say what this machine has, what cnnx can do on it, and what each missing thing would take."""
     import cnnx
     from cnnx.cli.machine import print_diagnosis

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from cnnx.cli.options import Model, check_report, command_of, write_report
-from cnnx.options import ExportOptions, ReportOptions
+from cnnx.options.networks import ExportOptions
+from cnnx.options.shared import ReportOptions
 
 if TYPE_CHECKING:
     from cnnx.cli.ui import Ui

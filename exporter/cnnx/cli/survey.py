@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cnnx.cli.options import command_of
-from cnnx.options import SurveyOptions
+from cnnx.options.bundles import SurveyOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from cnnx.cli.options import BundlePath, check_report, command_of, write_report
-from cnnx.options import ReportOptions, ValidateOptions
+from cnnx.options.bundles import ValidateOptions
+from cnnx.options.shared import ReportOptions
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -18,7 +18,8 @@ from typing import Any
 from cnnx.bundle import Bundle, is_bundle
 from cnnx.bundle.sealed import check_inside
 from cnnx.errors import BundleError, CnnxError, UsageError
-from cnnx.options import Precision, ProofOptions, SurveyPlan, takes
+from cnnx.options import Precision, takes
+from cnnx.options.bundles import ProofOptions, SurveyPlan
 from cnnx.pipeline.bench.energy import power_pass
 from cnnx.pipeline.doctor.doctor import DoctorResult, doctor
 from cnnx.pipeline.plain import plain

@@ -14,7 +14,8 @@ from typing import Any, Literal, cast
 from cnnx.bundle import Bundle
 from cnnx.errors import CnnxError, EnvironmentLacks
 from cnnx.machine.environment import detect, installed_version
-from cnnx.options import Precision, SurveyOptions, SurveyPlan, takes
+from cnnx.options import Precision, takes
+from cnnx.options.bundles import SurveyOptions, SurveyPlan
 from cnnx.pipeline.bench.bench import bench, energy_of
 from cnnx.pipeline.bench.energy import PowerPass, choose_sampler, how_long, power_pass
 from cnnx.pipeline.bench.measurement import Measurement
