@@ -12,7 +12,7 @@ from tests.doubles.power_trees import write
 from tests.measure.test_power_nvml import TwoGpus
 
 import cnnx
-from cnnx.cli.machine import print_diagnosis
+from cnnx.cli.terminal import draw
 from cnnx.errors import EnvironmentLacks, MissingExtra
 from cnnx.machine import environment
 from cnnx.machine.environment import detect
@@ -22,6 +22,7 @@ from cnnx.pipeline.bench.energy import choose_sampler
 from cnnx.pipeline.doctor.doctor import Diagnosis, ability
 from cnnx.pipeline.doctor.packages import wrong_combinations
 from cnnx.pipeline.plain import plain
+from cnnx.report.tables.machine import machine_blocks
 
 
 def looked_at(root, nvml=None, have=None) -> Diagnosis:
@@ -31,7 +32,8 @@ def looked_at(root, nvml=None, have=None) -> Diagnosis:
 
 def screen(diagnosis: Diagnosis, width: int = 80) -> str:
     out = io.StringIO()
-    print_diagnosis(Console(file=out, width=width), diagnosis)
+    blocks = machine_blocks(diagnosis.environment, diagnosis.state, plain(diagnosis))
+    draw(Console(file=out, width=width), blocks)
     return out.getvalue()
 
 
@@ -127,7 +129,7 @@ def test_monitors_that_may_not_be_read_are_named_with_what_mends_it(tmp_path, mo
     found = looked_at(tmp_path).sensors[0]
     files = f"{tmp_path}/sys/class/hwmon/hwmon3/*_input"
     assert files in found.reason and found.mend == f"sudo chmod a+r {files}  # until the next boot"
-    assert f"mend:  sudo chmod a+r {files}" in screen(looked_at(tmp_path))
+    assert f"hint:  sudo chmod a+r {files}" in screen(looked_at(tmp_path))
 
 
 def combinations(root, have, nvml=None):

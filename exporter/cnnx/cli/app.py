@@ -5,7 +5,7 @@ Nothing heavy is imported before one runs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -26,9 +26,6 @@ from cnnx.cli.options import (
 )
 from cnnx.cli.survey import survey_command
 from cnnx.cli.validate import validate_command
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 app = typer.Typer(
     name="cnnx",
@@ -88,7 +85,8 @@ def list_command(
 
     with command(as_json=as_json, debug=debug) as ui:
         import cnnx
-        from cnnx.cli.tables import print_networks
+        from cnnx.pipeline.plain import plain
+        from cnnx.report.tables.networks import network_blocks
 
         networks = cnnx.list_networks(
             pattern,
@@ -99,7 +97,7 @@ def list_command(
             min_top1=min_top1,
             with_weights=with_weights,
         )
-        ui.show(networks, command="list", render=lambda out, _: print_networks(out, networks))
+        ui.show(networks, command="list", render=lambda _: network_blocks(plain(networks)))
 
 
 @app.command()
@@ -120,17 +118,15 @@ def show(
         if markdown and as_json:
             raise UsageError("--markdown and --json exclude each other", mend="give one of them")
         import cnnx
-        from cnnx.cli.tables import architecture_markdown, print_architecture
+        from cnnx.report.markdown import markdown as as_markdown
+        from cnnx.report.tables.networks import architecture_blocks
 
         architecture = cnnx.show(model, trust_recipe=trust_recipe)
-
-        def render(out: Console, _: bool) -> None:
-            if markdown:
-                out.out(architecture_markdown(architecture))
-            else:
-                print_architecture(out, architecture)
-
-        ui.show(architecture, command="show", render=render)
+        blocks = architecture_blocks(architecture.as_dict())
+        if markdown:
+            typer.echo(as_markdown(blocks, title="**{}**"), nl=False)
+        else:
+            ui.show(architecture, command="show", render=lambda _: blocks)
 
 
 app.command("export")(export_command)
@@ -152,14 +148,10 @@ def inspect_command(
 
     with command(as_json=as_json, verbose=verbose, debug=debug) as ui:
         import cnnx
-        from cnnx.cli.tables import print_inspection
+        from cnnx.cli.shown import inspection_blocks
 
         result = cnnx.inspect(bundle)
-        ui.show(
-            result,
-            command="inspect",
-            render=lambda out, verbose: print_inspection(out, result, verbose=verbose),
-        )
+        ui.show(result, command="inspect", render=lambda verbose: inspection_blocks(result, verbose=verbose))
 
 
 app.command("diagnose")(diagnose_command)

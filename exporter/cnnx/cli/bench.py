@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,9 +22,6 @@ from cnnx.cli.options import (
     sizes_of,
     write_report,
 )
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 Bundles = Annotated[
     list[Path], typer.Argument(metavar="BUNDLE...", help="Bundles' folders; several take turns.")
@@ -63,8 +60,7 @@ def bench_command(
 
     with command(as_json=as_json, verbose=verbose, debug=debug) as ui:
         import cnnx
-        from cnnx.cli.energy import print_energies
-        from cnnx.cli.measurements import print_bench
+        from cnnx.cli.shown import bench_blocks
 
         check_report(report, bundles)
         result = cnnx.bench(
@@ -79,10 +75,10 @@ def bench_command(
             power=power_pass(power=power, rate=rate, sensor=sensor),
             listener=ui.listen,
         )
-
-        def render(out: Console, verbose: bool) -> None:
-            print_bench(out, result, verbose=verbose)
-            print_energies(out, result)
-
-        ui.show(result, command="bench", render=render, report=lambda: write_report(bundles, report))
+        ui.show(
+            result,
+            command="bench",
+            render=lambda verbose: bench_blocks(result, verbose=verbose),
+            report=lambda: write_report(bundles, report),
+        )
         raise typer.Exit(result.exit_code)

@@ -54,7 +54,7 @@ def build_command(
 
     with command(as_json=as_json, debug=debug) as ui:
         import cnnx
-        from cnnx.cli.tables import print_engines
+        from cnnx.report.tables.bundle import engine_table
 
         options = cnnx.BuildOptions(
             workspace_bytes=None if workspace is None else workspace * 2**20,
@@ -66,4 +66,4 @@ def build_command(
         result = cnnx.build(
             bundle, target=target, sm=sm or (), opt_batch=opt_batch, options=options, listener=ui.listen
         )
-        ui.show(result, command="build", render=lambda out, _: print_engines(out, result.engines))
+        ui.show(result, command="build", render=lambda _: [engine_table(result.engines)])

@@ -9,9 +9,7 @@ import typer
 from cnnx.cli.options import Debug, Json
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-_MIB = 2**20
+    from collections.abc import Iterator
 
 
 def cache_command(
@@ -27,17 +25,19 @@ def cache_command(
 
     with command(as_json=as_json, debug=debug) as ui:
         import cnnx
-        from cnnx.cli.columns import titled
+        from cnnx.report.table import Block, Column, Remark, table_of
+        from cnnx.report.words import mib
 
         found = cnnx.cache(prune_days=prune)
 
-        def render(out: Console, _: bool) -> None:
-            table = titled(str(found.folder), "kind", "MiB", right=("MiB",))
-            for kind, size in found.kinds.items():
-                table.add_row(kind, f"{size / _MIB:,.1f}")
-            table.add_row("all", f"{sum(found.kinds.values()) / _MIB:,.1f}")
-            out.print(table)
+        def render(_: bool) -> Iterator[Block]:
+            columns: tuple[Column[tuple[str, int]], ...] = (
+                Column("kind", lambda row: row[0]),
+                Column("MiB", lambda row: mib(row[1], 1), figures=True),
+            )
+            rows = [*found.kinds.items(), ("all", sum(found.kinds.values()))]
+            yield table_of(str(found.folder), columns, [rows])
             if prune is not None:
-                out.print(f"{found.freed_bytes / _MIB:,.1f} MiB were removed")
+                yield Remark(f"{mib(found.freed_bytes, 1)} MiB were removed")
 
         ui.show(found, command="cache", render=render)

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 def calibrate_command(ui: Ui, model: Model, options: CalibrateOptions) -> None:
     """Show the ranges that INT8 would get, by every method; with folds, whether the images are enough."""
     import cnnx
-    from cnnx.cli.calibration_tables import print_calibration
+    from cnnx.pipeline.plain import plain
+    from cnnx.report.tables.calibration import calibration_blocks
 
     result = cnnx.calibrate(model, options, listener=ui.listen)
     ui.show(
         result,
         command="calibrate",
-        render=lambda out, verbose: print_calibration(out, result, verbose=verbose),
+        render=lambda verbose: calibration_blocks(plain(result), whole=verbose),
     )

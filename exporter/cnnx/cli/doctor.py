@@ -10,7 +10,10 @@ import typer
 from cnnx.cli.options import Debug, Json
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from collections.abc import Iterator
+
+    from cnnx.pipeline.doctor.doctor import Diagnosis
+    from cnnx.report.table import Block
 
 
 def doctor_command(
@@ -44,28 +47,32 @@ def doctor_command(
 
     with command(as_json=as_json, debug=debug) as ui:
         import cnnx
-        from cnnx.cli.machine import print_diagnosis
+        from cnnx.pipeline.plain import plain
+        from cnnx.report.table import Remark
+        from cnnx.report.tables.machine import machine_blocks
+
+        def tell(found: Diagnosis) -> Iterator[Block]:
+            return machine_blocks(found.environment, found.state, plain(found))
 
         if proof is None:
             if bundle or folder or no_power or again:
                 what = "--bundle, --folder, --no-power and --again are for a proof"
                 raise UsageError(what, mend="give --proof proof.tar.gz")
             diagnosis = cnnx.doctor()
-            ui.show(diagnosis, command="doctor", render=lambda out, _: print_diagnosis(out, diagnosis))
+            ui.show(diagnosis, command="doctor", render=lambda _: tell(diagnosis))
             return
-        from cnnx.cli.survey import print_rows
+        from cnnx.report.tables.survey import survey_blocks
 
         plan = cnnx.SurveyPlan() if no_power else None
         result = cnnx.prove(
             proof, bundles=bundle or (), plan=plan, folder=folder, again=again, listener=ui.listen
         )
 
-        def render(out: Console, _: bool) -> None:
-            print_diagnosis(out, result.diagnosis)
-            print_rows(out, result.rows)
+        def render(_: bool) -> list[Block]:
             nothing = "nothing was measured, for the reasons above"
             how = nothing if result.exit_code else "ready to be sent back"
-            out.print(f"records: {result.archive}, {how}", soft_wrap=True)
+            records = Remark(f"{result.archive}, {how}", "records")
+            return [*tell(result.diagnosis), *survey_blocks(result.rows), records]
 
         ui.show(result, command="doctor", render=render)
         raise typer.Exit(result.exit_code)

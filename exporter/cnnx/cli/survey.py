@@ -10,14 +10,9 @@ import typer
 from cnnx.cli.options import Debug, Json, Power, Sensor, Target, Weights, power_pass, sizes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any
-
-    from rich.console import Console
+    from collections.abc import Sequence
 
     from cnnx.options import Precision
-
-_FIGURES = ("batch", "p50 ms", "p99 ms", "images/s", "GPU MiB", "gross mJ", "net mJ")
 
 
 def survey_command(
@@ -51,6 +46,8 @@ def survey_command(
     with command(as_json=as_json, debug=debug) as ui:
         import cnnx
         from cnnx.pipeline.survey.plan import SurveyPlan
+        from cnnx.report.table import Block, Remark
+        from cnnx.report.tables.survey import survey_blocks
 
         result = cnnx.survey(
             models.split(","),
@@ -70,30 +67,9 @@ def survey_command(
             listener=ui.listen,
         )
 
-        def render(screen: Console, _: bool) -> None:
-            print_rows(screen, result.rows)
-            screen.print(f"{result.folder / 'survey.md'}, survey.json beside it", soft_wrap=True)
+        def render(_: bool) -> list[Block]:
+            place = Remark(f"{result.folder / 'survey.md'}, survey.json beside it")
+            return [*survey_blocks(result.rows), place]
 
         ui.show(result, command="survey", render=render)
         raise typer.Exit(result.exit_code)
-
-
-def print_rows(out: Console, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A survey's cells without the columns that nothing is known for; remarks below; what INT8 gained."""
-    from rich.markup import escape
-
-    from cnnx.cli.columns import titled
-    from cnnx.report.survey import COLUMNS, cells_of, remarks_of
-
-    cells = [dict(zip(COLUMNS, cells_of(row), strict=True)) for row in rows]
-    known = [name for name in COLUMNS if any(cell[name] != "-" for cell in cells)]
-    table = titled("Survey", *known, right=_FIGURES)
-    for cell in cells:
-        table.add_row(*(escape(cell[name]) for name in known))
-    out.print(table)
-    for remark in remarks_of(rows):
-        out.print(escape(f"{remark.text}: {'; '.join(remark.cells)}"), soft_wrap=True)
-        if remark.mend:
-            out.print(f"  mend:  {escape(remark.mend)}", soft_wrap=True)
-    for advice in dict.fromkeys(row["advice"] for row in rows if row.get("advice")):
-        out.print(escape(advice), soft_wrap=True)

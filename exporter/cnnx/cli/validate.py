@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -19,9 +19,6 @@ from cnnx.cli.options import (
     check_report,
     write_report,
 )
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 def validate_command(
@@ -57,7 +54,7 @@ def validate_command(
 
     with command(as_json=as_json, verbose=verbose, debug=debug) as ui:
         import cnnx
-        from cnnx.cli.tables import print_self_test, print_validation
+        from cnnx.cli.shown import validate_blocks
 
         check_report(report, [bundle])
         result = cnnx.validate(
@@ -72,12 +69,10 @@ def validate_command(
             trust_recipe=trust_recipe,
             listener=ui.listen,
         )
-
-        def render(out: Console, verbose: bool) -> None:
-            if result.self_test:
-                print_self_test(out, result.self_test)
-            if result.validation:
-                print_validation(out, result.validation, result.bundle.labels, verbose=verbose)
-
-        ui.show(result, command="validate", render=render, report=lambda: write_report(bundle, report))
+        ui.show(
+            result,
+            command="validate",
+            render=lambda verbose: validate_blocks(result, verbose=verbose),
+            report=lambda: write_report(bundle, report),
+        )
         raise typer.Exit(result.verdict.exit_code)

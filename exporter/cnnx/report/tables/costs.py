@@ -1,0 +1,92 @@
+"""Memory as predicted and as measured, the slowest layers, and what could not be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cnnx.report.table import Column, Remark, Table, table_of
+from cnnx.report.words import Run, mib, scaled
+
+_LAYERS_SHOWN = 10
+_PREDICTED = {"weights": "weights_bytes", "activations": "scratch_bytes", "I/O": "io_bytes"}
+
+
+def memory_table(runs: Sequence[Run]) -> Table:
+    """A row a run."""
+
+    def measured(heading: str, key: str, *, known: bool = False) -> Column[Run]:
+        return Column(heading, lambda run: mib(run.result["memory"].get(key)), figures=True, known=known)
+
+    columns: tuple[Column[Run], ...] = (
+        Column("what", lambda run: run.name, fixed=True),
+        Column("batch", lambda run: str(run.result["latency"]["batch"]), figures=True),
+        *(_predicted(heading, key) for heading, key in _PREDICTED.items()),
+        Column("predicted", lambda run: mib(_sum(run), 2), figures=True),
+        measured("host peak", "added_bytes"),
+        measured("libraries", "libraries_bytes"),
+        measured("CUDA context", "context_bytes", known=True),
+        measured("GPU process", "gpu_bytes", known=True),
+        measured("CPU and GPU", "shared_bytes", known=True),
+    )
+    remark = Remark("Memory: each opened and run once in a process of its own; predicted without libraries.")
+    return table_of("Memory, MiB", columns, [runs], remarks=[remark])
+
+
+def _predicted(heading: str, key: str) -> Column[Run]:
+    return Column(heading, lambda run: mib(_foretold(run).get(key), 2), figures=True, drop=1)
+
+
+def _foretold(run: Run) -> Mapping[str, Any]:
+    return run.result.get("predicted") or {}
+
+
+def _sum(run: Run) -> int | None:
+    parts = [_foretold(run).get(key) for key in _PREDICTED.values()]
+    return None if None in parts else sum(part for part in parts if part is not None)
+
+
+def prediction(predicted: Mapping[str, Any]) -> str:
+    """Predicted memory in words."""
+    said = ", ".join(f"{name} {mib(predicted[key], 2)}" for name, key in _PREDICTED.items())
+    return f"{said} MiB; libraries and workspace come on top"
+
+
+def layer_table(run: Run, *, whole: bool = False, hint: str = "") -> Table:
+    """Layers, the slowest first.
+
+    Args:
+        run: whose layers were timed.
+        whole: all of them, not the first ten alone.
+        hint: how the others are shown.
+    """
+    profile = run.result["layers"]
+    ordered = sorted(profile["layers"], key=lambda layer: -layer["median_ns"])
+    total = sum(layer["median_ns"] for layer in ordered)
+    shown = ordered if whole else ordered[:_LAYERS_SHOWN]
+    columns: tuple[Column[Mapping[str, Any]], ...] = (
+        Column("layer", lambda layer: layer["name"]),
+        Column("op", lambda layer: layer["op"]),
+        Column("kind", lambda layer: layer["kind"], fixed=True),
+        Column("ms", lambda layer: scaled(layer["median_ns"], 1e-6, 3), figures=True),
+        Column("%", lambda layer: scaled(layer["median_ns"], 100 / total, 1) if total else "-", figures=True),
+    )
+    said = ", ".join(f"{kind} {share:.1%}" for kind, share in profile["shares"].items())
+    more = f"{len(ordered) - len(shown)} more{hint}; " if len(shown) < len(ordered) else ""
+    return table_of(
+        f"Slowest layers of {run.full}, batch {run.result['latency']['batch']}",
+        columns,
+        [shown],
+        remarks=[Remark(f"{more}medians of {profile['runs']} runs, profiled apart: {said}")],
+    )
+
+
+def unmeasured_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+    """What could not be measured, each by its name and as `Unmeasured.as_dict` has it."""
+    columns: tuple[Column[tuple[str, Mapping[str, Any]]], ...] = (
+        Column("what", lambda row: row[0], fixed=True),
+        Column("batch", lambda row: str(row[1]["batch"]), figures=True),
+        Column("reason", lambda row: row[1]["reason"]),
+        Column("hint", lambda row: row[1]["mend"] or "", known=True),
+    )
+    return table_of(title, columns, [rows])

@@ -1,0 +1,96 @@
+"""Figures in words, as every table writes them. What is not known is "-", never 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from cnnx.record import Record
+from cnnx.report.table import UNKNOWN, Remark
+
+_MIB = 2**20
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What was measured of one subject.
+
+    Attributes:
+        name: what it is called beside the others in a table.
+        full: what it is called in a sentence.
+        result: as a record holds it.
+        date: when; empty: just now.
+    """
+
+    name: str
+    full: str
+    result: Mapping[str, Any]
+    date: str = ""
+
+
+def run_of(record: Record) -> Run:
+    """A record's run, called by all that tells its subject from others."""
+    return Run(str(record.subject), str(record.subject), record.result, record.date[:19])
+
+
+def scaled(value: float | None, factor: float = 1, digits: int = 0) -> str:
+    """A figure in another unit."""
+    return "-" if value is None else f"{value * factor:.{digits}f}"
+
+
+def ends(interval: Mapping[str, float] | None, factor: float = 1, digits: int = 0) -> str:
+    """Both ends of an interval in another unit."""
+    return " .. ".join(scaled(interval[end], factor, digits) for end in ("low", "high")) if interval else "-"
+
+
+def mib(value: int | None, digits: int = 0) -> str:
+    """Bytes in MiB."""
+    return UNKNOWN if value is None else f"{value / _MIB:,.{digits}f}"
+
+
+def grouped(count: int) -> str:
+    """A count with commas between thousands; empty where there is none."""
+    return f"{count:,}" if count else ""
+
+
+def shape(lengths: Sequence[int | None]) -> str:
+    """Lengths of a tensor: "Nx3x224x224"."""
+    return "x".join("N" if length is None else str(length) for length in lengths)
+
+
+def several(count: int, what: str) -> str:
+    """A count with its noun: "1 image", "2 images"."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def first_of(items: Sequence[T], most: int, *, whole: bool) -> tuple[Sequence[T], tuple[Remark, ...]]:
+    """What is shown of a list, and the remark that there are more.
+
+    Args:
+        items: all of them.
+        most: so many are shown.
+        whole: all are shown.
+    """
+    if whole or len(items) <= most:
+        return items, ()
+    return items[:most], (Remark(f"and {len(items) - most} more (--verbose shows all)"),)
+
+
+def shared(items: Iterable[T], say: Callable[[T], str]) -> str:
+    """What is said of all alike; empty where that differs: then each row must say it."""
+    found = {say(item) for item in items}
+    return found.pop() if len(found) == 1 else ""
+
+
+def graph_words(result: Mapping[str, Any]) -> str:
+    """Whether kernels went as one CUDA graph, in latency or energy; empty where there is no such thing."""
+    cuda_graph = (result.get("conditions") or result).get("cuda_graph")
+    return "" if cuda_graph is None else f"CUDA graph {'on' if cuda_graph else 'off'}"
+
+
+def on_cpu(subject: Mapping[str, Any]) -> bool:
+    """Whether a subject ran on a CPU, where no clocks are judged."""
+    return bool(subject["device"].startswith("CPU: "))
