@@ -153,10 +153,9 @@ def test_what_a_terminal_has_no_room_for_goes_column_by_column_and_markup_is_tex
         return screen.getvalue()
 
     assert "first to go" in shown(80) and "nothing known" not in shown(80)
-    assert "first to go" not in shown(50) and "next to go" in shown(50)
-    assert "next to go" not in shown(20) and all(
-        words in shown(20) for words in ("[red]title", "[bold]one", "note: [b]", "hint:  [i]")
-    )
+    assert "No room for: first to go." in shown(50) and "next to go  " in shown(50)
+    narrow = ("No room for: first to go, next to go.", "[red]title", "[bold]one", "note: [b]", "hint:  [i]")
+    assert "yyy" not in shown(20) and all(words in shown(20) for words in narrow)
 
 
 def test_markdown_of_nothing_says_so():

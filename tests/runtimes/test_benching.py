@@ -25,7 +25,7 @@ from cnnx.measure.validity import Validity
 from cnnx.pipeline.bench.measurement import advice_of, int8_beside_fp16
 from cnnx.pipeline.plain import plain
 from cnnx.record import Subject, read_record
-from cnnx.report.names import names_of
+from cnnx.report.words import names_of
 from cnnx.runtimes.trt import runtime as trt
 from cnnx.runtimes.trt.runtime import TrtRuntime
 

@@ -25,7 +25,7 @@ def cache_command(
 
     with command(as_json=as_json, debug=debug) as ui:
         import cnnx
-        from cnnx.report.table import Block, Column, Remark, table_of
+        from cnnx.report.table import Block, Column, Figures, Remark, table_of
         from cnnx.report.words import mib
 
         found = cnnx.cache(prune_days=prune)
@@ -33,7 +33,7 @@ def cache_command(
         def render(_: bool) -> Iterator[Block]:
             columns: tuple[Column[tuple[str, int]], ...] = (
                 Column("kind", lambda row: row[0]),
-                Column("MiB", lambda row: mib(row[1], 1), figures=True),
+                Figures("MiB", lambda row: mib(row[1], 1)),
             )
             rows = [*found.kinds.items(), ("all", sum(found.kinds.values()))]
             yield table_of(str(found.folder), columns, [rows])

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cnnx.pipeline.plain import plain
-from cnnx.report.names import names_of
 from cnnx.report.table import Block, Facts, Remark
 from cnnx.report.tables.bundle import engine_table, lint_blocks, precision_table, unverified_blocks
 from cnnx.report.tables.costs import layer_table, memory_table, prediction, unmeasured_table
 from cnnx.report.tables.energy import energy_table
 from cnnx.report.tables.latency import latency_table
 from cnnx.report.tables.verdicts import flip_table, self_test_table, verdict_table
-from cnnx.report.words import Run, shape
+from cnnx.report.words import Run, names_of, shape
 
 if TYPE_CHECKING:
     from cnnx.agreement import Validation

@@ -17,7 +17,10 @@ def draw(out: Console, blocks: Iterable[Block]) -> None:
     """Draw one below the other."""
     for block in blocks:
         if isinstance(block, Table):
-            out.print(_fitting(out, block))
+            fitting = _fitting(out, block)
+            out.print(_drawn(fitting))
+            if left_out := [each.heading for each in block.columns if each not in fitting.columns]:
+                out.print(escape(f"No room for: {', '.join(left_out)}."), style="dim", soft_wrap=True)
             draw(out, block.remarks)
         elif isinstance(block, Facts):
             grid = Drawn.grid(padding=(0, 2))
@@ -36,13 +39,12 @@ def _say(out: Console, remark: Remark) -> None:
         out.print(f"  hint:  {escape(remark.hint)}", soft_wrap=True)
 
 
-def _fitting(out: Console, table: Table) -> Drawn:
+def _fitting(out: Console, table: Table) -> Table:
     """The table with as many columns as there is room for."""
-    drawn = _drawn(table)
     first = min((column.drop for column in table.columns if column.drop), default=0)
-    if first and out.measure(drawn, options=out.options.update(max_width=1000)).maximum > out.width:
+    if first and out.measure(_drawn(table), options=out.options.update(max_width=1000)).maximum > out.width:
         return _fitting(out, table.without(lambda column: column.drop == first))
-    return drawn
+    return table
 
 
 def _drawn(table: Table) -> Drawn:
@@ -50,9 +52,9 @@ def _drawn(table: Table) -> Drawn:
     for column in table.columns:
         drawn.add_column(
             escape(column.heading),
-            justify="right" if column.figures else "left",
+            justify="right" if column.right else "left",
             overflow="fold",
-            no_wrap=column.fixed or column.figures,
+            no_wrap=column.fixed,
         )
     for group in table.groups:
         for row in group:

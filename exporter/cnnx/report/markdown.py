@@ -8,12 +8,7 @@ from cnnx.report.table import Block, Facts, Table
 
 
 def markdown(blocks: Iterable[Block], *, title: str = "# {}") -> str:
-    """A document.
-
-    Args:
-        blocks: what it says.
-        title: how a table's title is written.
-    """
+    """A document; `title` says how that of a table is written."""
     return "\n\n".join(text for block in blocks for text in _parts(block, title)) + "\n"
 
 
@@ -21,7 +16,7 @@ def _parts(block: Block, title: str) -> Iterator[str]:
     """Parts with an empty line between them."""
     if isinstance(block, Table):
         yield title.format(block.title)
-        sides = "|".join("---:" if column.figures else "---" for column in block.columns)
+        sides = "|".join("---:" if column.right else "---" for column in block.columns)
         rows = [_line(cell.text for cell in row) for row in block.rows]
         yield "\n".join([_line(column.heading for column in block.columns), f"|{sides}|", *rows])
         for remark in block.remarks:

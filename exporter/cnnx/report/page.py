@@ -30,9 +30,9 @@ _PAGE = """{% macro said(block, drawing="") -%}
 <h2>{{ block.title }}</h2>
 {{ drawing }}
 <div class="wide"><table><tr>{% for column in block.columns %}
-<th{% if column.figures %} class="number"{% endif %}>{{ column.heading }}</th>{% endfor %}</tr>
+<th{% if column.right %} class="number"{% endif %}>{{ column.heading }}</th>{% endfor %}</tr>
 {% for row in block.rows %}<tr>{% for column, cell in zip(block.columns, row) -%}
-<td class="{{ [("number" if column.figures), cell.tone] | select | join(" ") }}">{{ cell.text }}</td>
+<td class="{{ [("number" if column.right), cell.tone] | select | join(" ") }}">{{ cell.text }}</td>
 {%- endfor %}</tr>
 {% endfor %}</table></div>
 {% for remark in block.remarks %}{{ said(remark) }}{% endfor %}
@@ -53,7 +53,6 @@ svg { max-width: 100%; height: auto } .wide { overflow-x: auto }
 </style></head><body>
 <h1>cnnx report</h1>
 {% for section, drawing in sections %}<section>
-{% if section.title %}<h2>{{ section.title }}</h2>{% endif %}
 {% for block in section.blocks %}{{ said(block, drawing if loop.first else "") }}{% endfor %}</section>
 {% endfor %}
 </body></html>
@@ -83,14 +82,14 @@ def page_from_records(records: Sequence[Record], unverified: Sequence[Unverified
 
 def _drawings(section: Section) -> Iterator[str]:
     """One of each verdict, diagnosis and energy, one of all latencies together."""
-    if section.kind == "benchmark":
+    if any(record.kind == "benchmark" for record in section.records):
         yield _draw(_latencies, section.records)
     for record in section.records:
-        if section.kind == "validation" and record.result["gates"]:
-            yield _draw(_intervals, record.result["gates"])
-        if section.kind == "diagnosis":
+        if gates := record.result.get("gates"):
+            yield _draw(_intervals, gates)
+        if record.kind == "diagnosis":
             yield _inline(draw_damage(record.result, "svg").decode())
-        if section.kind == "energy":
+        if record.kind == "energy":
             yield f"<p>{html.escape(str(record.subject))}</p>{_inline(draw_power(record.result))}"
 
 
@@ -150,12 +149,7 @@ def _latencies(axes: Axes, records: Sequence[Record]) -> None:
     )
     names = [
         f"{r.subject.network} {r.subject.precision}, batch {r.result['latency']['batch']}\n"
-        + ", ".join(
-            filter(
-                None,
-                (f"{r.subject.engine or r.subject.artefact} on {r.subject.runtime}", graph_words(r.result)),
-            )
-        )
+        f"{r.subject.engine or r.subject.artefact} on {r.subject.runtime} {graph_words(r.result)}"
         for r in records
     ]
     axes.set_yticks(range(len(samples)), names)

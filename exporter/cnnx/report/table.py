@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 Tone = Literal["good", "bad", "open"]
 """Renderers have a color for each, JUnit an outcome."""
@@ -32,12 +32,7 @@ Row: TypeAlias = tuple[Cell, ...]
 
 
 def judged(verdict: str, note: str = "") -> Cell:
-    """A verdict as a cell.
-
-    Args:
-        verdict: as `Verdict` names it, or another word, which has no tone.
-        note: what is to be read with it.
-    """
+    """A verdict, as `Verdict` names it, with what is to be read with it; another word has no tone."""
     return Cell(f"{verdict}{note}", _TONES.get(verdict))
 
 
@@ -47,20 +42,27 @@ class Column(Generic[T]):
 
     Attributes:
         cell: what stands there, given the row.
-        figures: to the right, and not broken.
-        fixed: not broken either: names and words that are short.
+        fixed: not broken: names and words that are short, and figures.
         once: only in the first row of a group.
         known: left out where it says nothing of any row.
         drop: on a terminal that is too narrow, columns go by this number, 1 first; 0: it never goes.
     """
 
+    right: ClassVar[bool] = False
     heading: str
     cell: Callable[[T], str | Cell]
-    figures: bool = False
     fixed: bool = False
     once: bool = False
     known: bool = False
     drop: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Figures(Column[T]):
+    """A column of figures, which stand to the right."""
+
+    right: ClassVar[bool] = True
+    fixed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +142,7 @@ def table_of(
     remarks: Iterable[Remark] = (),
     suite: Suite | None = None,
 ) -> Table:
-    """The table that columns make of rows.
-
-    Args:
-        title: its title.
-        columns: from left to right.
-        groups: of what the columns tell of.
-        lined: whether a line parts the groups.
-        remarks: below; the same is said once.
-        suite: what is judged here.
-    """
+    """The table that columns make of groups of what they tell of; equal remarks are said once."""
     columns = tuple(columns)
     cells = tuple(
         tuple(tuple(_cell(column, item, place) for column in columns) for place, item in enumerate(group))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from cnnx.record import Record
+from cnnx.record import Record, Subject
 from cnnx.report.table import UNKNOWN, Remark
 
 _MIB = 2**20
@@ -34,6 +35,27 @@ class Run:
 def run_of(record: Record) -> Run:
     """A record's run, called by all that tells its subject from others."""
     return Run(str(record.subject), str(record.subject), record.result, record.date[:19])
+
+
+def names_of(subjects: Iterable[Subject], *, network: bool = False) -> dict[Subject, str]:
+    """What to call each beside all the others of a result, those without figures, too: as short as tells them
+    apart. `network`: say the network even where all are of one.
+    """
+    among = set(subjects)
+    network = network or len({subject.network for subject in among}) > 1
+    forms = {subject: _forms(subject, network=network) for subject in among}
+    taken = Counter(form for several in forms.values() for form in several)
+    return {
+        subject: next((form for form in several if taken[form] == 1), several[-1])
+        for subject, several in forms.items()
+    }
+
+
+def _forms(subject: Subject, *, network: bool) -> tuple[str, ...]:
+    """From the shortest: artefact and precision, with the engine's identity, with the digest."""
+    short = f"{f'{subject.network} ' if network else ''}{subject.artefact} {subject.precision}"
+    engine = (f"{short} {subject.engine}",) if subject.engine else ()
+    return short, *engine, f"{short} {subject.digest[:12]}"
 
 
 def scaled(value: float | None, factor: float = 1, digits: int = 0) -> str:
@@ -67,13 +89,7 @@ def several(count: int, what: str) -> str:
 
 
 def first_of(items: Sequence[T], most: int, *, whole: bool) -> tuple[Sequence[T], tuple[Remark, ...]]:
-    """What is shown of a list, and the remark that there are more.
-
-    Args:
-        items: all of them.
-        most: so many are shown.
-        whole: all are shown.
-    """
+    """So many of a list, or the whole, and the remark that there are more."""
     if whole or len(items) <= most:
         return items, ()
     return items[:most], (Remark(f"and {len(items) - most} more (--verbose shows all)"),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cnnx.report.table import Block, Cell, Column, Remark, Suite, Table, table_of
+from cnnx.report.table import Block, Cell, Column, Figures, Remark, Suite, Table, table_of
 from cnnx.report.words import grouped, several
 
 if TYPE_CHECKING:
@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 
 
 def precision_table(layers: Sequence[Layer], planned: Sequence[Mapping[str, Any]]) -> Table:
-    """Every layer with its precision and the reason.
-
-    Args:
-        layers: as the graph has them.
-        planned: the manifest's.
-    """
+    """Every layer of the graph with its precision and the manifest's reason."""
     from cnnx.graph.inspect import int8_share
 
     reasons = {layer["node"]: layer["reason"] for layer in planned}
@@ -29,7 +24,7 @@ def precision_table(layers: Sequence[Layer], planned: Sequence[Mapping[str, Any]
         Column("layer", lambda layer: layer.name),
         Column("op", lambda layer: layer.op),
         Column("data", lambda layer: layer.data_type, fixed=True),
-        Column("MACs", lambda layer: grouped(layer.multiply_adds), figures=True),
+        Figures("MACs", lambda layer: grouped(layer.multiply_adds)),
         Column("reason", lambda layer: reasons.get(layer.name, "")),
     )
     return table_of(f"Layers, {int8_share(layers):.1%} of the MACs in INT8", columns, [layers])

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cnnx.report.table import Block, Column, Remark, Table, table_of
+from cnnx.report.table import Block, Column, Figures, Remark, Table, table_of
 from cnnx.report.words import first_of, scaled
 
 if TYPE_CHECKING:
@@ -39,14 +39,10 @@ def candidate_table(candidates: Sequence[_Plain], images: int) -> Table:
     """What a method was chosen from."""
     columns: tuple[Column[_Plain], ...] = (
         Column("method", lambda each: each["method"]),
-        Column("divergence", lambda each: f"{nats(each['likeness']):.5f}", figures=True),
-        Column(
-            "top-1 agreement", lambda each: scaled(each["likeness"]["top1_agreement"], 1, 4), figures=True
-        ),
-        Column(
-            "top-5 agreement", lambda each: scaled(each["likeness"]["top5_agreement"], 1, 4), figures=True
-        ),
-        Column("SQNR dB", lambda each: scaled(each["likeness"]["logit_sqnr_db"], 1, 1), figures=True),
+        Figures("divergence", lambda each: f"{nats(each['likeness']):.5f}"),
+        Figures("top-1 agreement", lambda each: scaled(each["likeness"]["top1_agreement"], 1, 4)),
+        Figures("top-5 agreement", lambda each: scaled(each["likeness"]["top5_agreement"], 1, 4)),
+        Figures("SQNR dB", lambda each: scaled(each["likeness"]["logit_sqnr_db"], 1, 1)),
     )
     return table_of(f"Methods on {images} selection images; the first was taken", columns, [candidates])
 
@@ -59,18 +55,19 @@ def nats(likeness: _Plain) -> float:
 
 def _ranges(result: _Plain, *, whole: bool) -> Table:
     tensors, more = first_of(result["tensors"], _SHOWN, whole=whole)
+    methods = list(tensors[0]["methods"])
     columns: tuple[Column[_Plain], ...] = (
         Column("tensor", lambda tensor: tensor["tensor"]),
-        Column("zeros", lambda tensor: _percent(tensor["zeros_share"]), figures=True),
-        *(_by_method(method) for method in tensors[0]["methods"]),
+        Figures("zeros", lambda tensor: _percent(tensor["zeros_share"])),
+        *(_by_method(method, len(methods) - place) for place, method in enumerate(methods)),
     )
     title = f"{result['network']}: ranges of {len(result['tensors'])} tensors"
     said = "Each method's largest |x| that INT8 represents, and the share of non-zero values it clips."
     return table_of(title, columns, [tensors], remarks=[*more, Remark(said)])
 
 
-def _by_method(method: str) -> Column[_Plain]:
-    return Column(method, lambda tensor: _range(tensor, tensor["methods"][method]), figures=True)
+def _by_method(method: str, drop: int) -> Column[_Plain]:
+    return Figures(method, lambda tensor: _range(tensor, tensor["methods"][method]), drop=drop)
 
 
 def _percent(share: float | None) -> str:
@@ -90,10 +87,10 @@ def _spreads(folds: _Plain, *, whole: bool) -> Table:
     shown, more = first_of(folds["spreads"], _SHOWN, whole=whole)
     columns: tuple[Column[_Plain], ...] = (
         Column("tensor", lambda spread: spread["tensor"]),
-        Column("smallest fold", lambda spread: f"{min(spread['folds']):.4g}", figures=True),
-        Column("largest fold", lambda spread: f"{max(spread['folds']):.4g}", figures=True),
-        Column("largest / smallest", lambda spread: _times(spread["ratio"]), figures=True),
-        Column("all images", lambda spread: f"{spread['amax']:.4g}", figures=True),
+        Figures("smallest fold", lambda spread: f"{min(spread['folds']):.4g}"),
+        Figures("largest fold", lambda spread: f"{max(spread['folds']):.4g}"),
+        Figures("largest / smallest", lambda spread: _times(spread["ratio"])),
+        Figures("all images", lambda spread: f"{spread['amax']:.4g}"),
     )
     remarks = list(more)
     if ratios := [spread["ratio"] for spread in folds["spreads"]]:
@@ -116,11 +113,9 @@ def _errors(folds: _Plain, images: int) -> Table:
     }
     columns: tuple[Column[tuple[str, list[_Plain]]], ...] = (
         Column("ranges of", lambda row: row[0]),
-        Column("divergence", lambda row: _extent(map(nats, row[1]), 5), figures=True),
-        Column("SQNR dB", lambda row: _extent((one["logit_sqnr_db"] for one in row[1]), 1), figures=True),
-        Column(
-            "top-1 agreement", lambda row: _extent((one["top1_agreement"] for one in row[1]), 4), figures=True
-        ),
+        Figures("divergence", lambda row: _extent(map(nats, row[1]), 5)),
+        Figures("SQNR dB", lambda row: _extent((one["logit_sqnr_db"] for one in row[1]), 1)),
+        Figures("top-1 agreement", lambda row: _extent((one["top1_agreement"] for one in row[1]), 4)),
     )
     moves = math.inf if folds["still_moves"] is None else folds["still_moves"]
     state = "settled" if folds["settled"] else "not settled"
@@ -153,8 +148,8 @@ def repair_block(repair: Repair) -> Block:
         )
     columns: tuple[Column[PutBack], ...] = (
         Column("layer", lambda each: each.layer),
-        Column("alone in INT8", lambda each: f"{each.alone:.5f}", figures=True),
-        Column("spared", lambda each: scaled(each.spared, 1, 5), figures=True),
+        Figures("alone in INT8", lambda each: f"{each.alone:.5f}"),
+        Figures("spared", lambda each: scaled(each.spared, 1, 5)),
     )
     remarks = [
         Remark("alone: nats of divergence with this layer alone in INT8; spared: what it would add now")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cnnx.report.table import Column, Remark, Table, table_of
+from cnnx.report.table import Column, Figures, Remark, Table, table_of
 from cnnx.report.words import Run, mib, scaled
 
 _LAYERS_SHOWN = 10
@@ -15,14 +15,19 @@ _PREDICTED = {"weights": "weights_bytes", "activations": "scratch_bytes", "I/O":
 def memory_table(runs: Sequence[Run]) -> Table:
     """A row a run."""
 
+    def predicted(heading: str, drop: int) -> Column[Run]:
+        return Figures(heading, lambda run: mib(_foretold(run).get(_PREDICTED[heading]), 2), drop=drop)
+
     def measured(heading: str, key: str, *, known: bool = False) -> Column[Run]:
-        return Column(heading, lambda run: mib(run.result["memory"].get(key)), figures=True, known=known)
+        return Figures(heading, lambda run: mib(run.result["memory"].get(key)), known=known)
 
     columns: tuple[Column[Run], ...] = (
         Column("what", lambda run: run.name, fixed=True),
-        Column("batch", lambda run: str(run.result["latency"]["batch"]), figures=True),
-        *(_predicted(heading, key) for heading, key in _PREDICTED.items()),
-        Column("predicted", lambda run: mib(_sum(run), 2), figures=True),
+        Figures("batch", lambda run: str(run.result["latency"]["batch"])),
+        predicted("weights", drop=3),
+        predicted("activations", drop=2),
+        predicted("I/O", drop=1),
+        Figures("predicted", lambda run: mib(_sum(run), 2)),
         measured("host peak", "added_bytes"),
         measured("libraries", "libraries_bytes"),
         measured("CUDA context", "context_bytes", known=True),
@@ -31,10 +36,6 @@ def memory_table(runs: Sequence[Run]) -> Table:
     )
     remark = Remark("Memory: each opened and run once in a process of its own; predicted without libraries.")
     return table_of("Memory, MiB", columns, [runs], remarks=[remark])
-
-
-def _predicted(heading: str, key: str) -> Column[Run]:
-    return Column(heading, lambda run: mib(_foretold(run).get(key), 2), figures=True, drop=1)
 
 
 def _foretold(run: Run) -> Mapping[str, Any]:
@@ -53,13 +54,7 @@ def prediction(predicted: Mapping[str, Any]) -> str:
 
 
 def layer_table(run: Run, *, whole: bool = False, hint: str = "") -> Table:
-    """Layers, the slowest first.
-
-    Args:
-        run: whose layers were timed.
-        whole: all of them, not the first ten alone.
-        hint: how the others are shown.
-    """
+    """Layers, the slowest first: the whole, or ten; `hint` says how the others are shown."""
     profile = run.result["layers"]
     ordered = sorted(profile["layers"], key=lambda layer: -layer["median_ns"])
     total = sum(layer["median_ns"] for layer in ordered)
@@ -68,8 +63,8 @@ def layer_table(run: Run, *, whole: bool = False, hint: str = "") -> Table:
         Column("layer", lambda layer: layer["name"]),
         Column("op", lambda layer: layer["op"]),
         Column("kind", lambda layer: layer["kind"], fixed=True),
-        Column("ms", lambda layer: scaled(layer["median_ns"], 1e-6, 3), figures=True),
-        Column("%", lambda layer: scaled(layer["median_ns"], 100 / total, 1) if total else "-", figures=True),
+        Figures("ms", lambda layer: scaled(layer["median_ns"], 1e-6, 3)),
+        Figures("%", lambda layer: scaled(layer["median_ns"], 100 / total, 1) if total else "-"),
     )
     said = ", ".join(f"{kind} {share:.1%}" for kind, share in profile["shares"].items())
     more = f"{len(ordered) - len(shown)} more{hint}; " if len(shown) < len(ordered) else ""
@@ -85,7 +80,7 @@ def unmeasured_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) 
     """What could not be measured, each by its name and as `Unmeasured.as_dict` has it."""
     columns: tuple[Column[tuple[str, Mapping[str, Any]]], ...] = (
         Column("what", lambda row: row[0], fixed=True),
-        Column("batch", lambda row: str(row[1]["batch"]), figures=True),
+        Figures("batch", lambda row: str(row[1]["batch"])),
         Column("reason", lambda row: row[1]["reason"]),
         Column("hint", lambda row: row[1]["mend"] or "", known=True),
     )

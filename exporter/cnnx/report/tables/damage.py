@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cnnx.report.table import Block, Column, Remark, Table, table_of
+from cnnx.report.table import Block, Column, Figures, Remark, Table, table_of
 from cnnx.report.tables.calibration import nats
 from cnnx.report.words import first_of, scaled
 
@@ -29,15 +29,15 @@ def _layers(findings: _Plain, *, whole: bool) -> Table:
     columns: tuple[Column[_Plain], ...] = (
         Column("layer", lambda layer: layer["layer"]),
         Column("op", lambda layer: layer["op"], fixed=True),
-        Column("alone, nats", lambda layer: f"{nats(layer['likeness']):.5f}", figures=True),
-        Column("share", lambda layer: f"{layer['share']:.1%}", figures=True),
-        Column("SQNR dB", lambda layer: scaled(layer["likeness"]["logit_sqnr_db"], 1, 1), figures=True),
-        Column("flips", lambda layer: str(layer["flips"]), figures=True),
-        Column("weights lost", lambda layer: f"{layer['weights_lost']:.1%}", figures=True),
+        Figures("alone, nats", lambda layer: f"{nats(layer['likeness']):.5f}"),
+        Figures("share", lambda layer: f"{layer['share']:.1%}"),
+        Figures("SQNR dB", lambda layer: scaled(layer["likeness"]["logit_sqnr_db"], 1, 1)),
+        Figures("flips", lambda layer: str(layer["flips"])),
+        Figures("weights lost", lambda layer: f"{layer['weights_lost']:.1%}"),
     )
     images = f"{findings['images']} images of {findings['image_set']}"
     said = "alone: divergence with only that layer in INT8; share: of the sum of that over all layers"
-    title = f"{len(findings['layers'])} layers in INT8, on {images}"
+    title = f"Damage along the network: {len(findings['layers'])} layers in INT8, on {images}"
     return table_of(title, columns, [layers], remarks=[*more, Remark(said)])
 
 
@@ -45,12 +45,12 @@ def _tensors(tensors: Sequence[_Plain], *, whole: bool) -> Table:
     worst = sorted(tensors, key=_misfit, reverse=True)
     columns: tuple[Column[_Plain], ...] = (
         Column("tensor", lambda each: each["tensor"]),
-        Column("read by", lambda each: ", ".join(each["read_by"])),
-        Column("cut off", lambda each: _share(each["saturated"], 2), figures=True),
-        Column("to zero", lambda each: _share(each["underflow"], 1), figures=True),
-        Column("dead channels", lambda each: f"{each['dead_channels']} of {each['channels']}", figures=True),
-        Column("middle channel", lambda each: f"{scaled(each['middle_steps'], 1, 1)} steps", figures=True),
-        Column("largest / range", lambda each: scaled(each["maximum"], 1 / each["amax"], 2), figures=True),
+        Column("read by", lambda each: ", ".join(each["read_by"]), drop=3),
+        Figures("cut off", lambda each: _share(each["saturated"], 2)),
+        Figures("to zero", lambda each: _share(each["underflow"], 1)),
+        Figures("dead channels", lambda each: f"{each['dead_channels']} of {each['channels']}"),
+        Figures("middle channel", lambda each: f"{scaled(each['middle_steps'], 1, 1)} steps", drop=2),
+        Figures("largest / range", lambda each: scaled(each["maximum"], 1 / each["amax"], 2), drop=1),
     )
     said = Remark("Of the values other than zero: cut off beyond the range, or rounded to zero.")
     shown = worst if whole else worst[:_TENSORS_SHOWN]

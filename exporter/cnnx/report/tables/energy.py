@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cnnx.report.table import Column, Remark, Table, table_of
+from cnnx.report.table import Column, Figures, Remark, Table, table_of
 from cnnx.report.words import Run, graph_words, shared
 
 
@@ -37,13 +37,14 @@ class _Amount:
 
 
 def energy_table(runs: Sequence[Run], *, rails: bool) -> Table:
-    """The total of each run, or each rail where there is no total; below what was read and what to doubt.
-
-    Args:
-        runs: one at least.
-        rails: show each rail beside the total, too.
+    """The total of each run, or each rail where there is no total (`rails`: beside it, too); below what was
+    read and what to doubt.
     """
-    which, pace, sensor = shared(runs, _which), shared(runs, _pace), shared(runs, _sensor)
+    which, pace, sensor = (
+        shared(runs, _which),
+        shared(runs, _pace),
+        shared(runs, lambda run: run.result["sensor"]),
+    )
     groups = [
         [_Amount(run, *rail, side) for rail in _rails(run.result, rails) for side in ("gross", "net")]
         for run in runs
@@ -51,18 +52,18 @@ def energy_table(runs: Sequence[Run], *, rails: bool) -> Table:
     columns: tuple[Column[_Amount], ...] = (
         Column("date", lambda a: a.run.date, fixed=True, once=True, known=True),
         Column("what", lambda a: "" if which else a.run.name, fixed=True, once=True, known=True),
-        Column("batch", lambda a: "" if which else str(a.run.result["batch"]), figures=True, once=True,
-               known=True),
+        Figures("batch", lambda a: "" if which else str(a.run.result["batch"]), once=True, known=True),
         Column("runs", lambda a: "" if pace else _pace(a.run), once=True, known=True),
-        Column("sensor", lambda a: "" if sensor else _sensor(a.run), once=True, known=True),
+        Column("sensor", lambda a: "" if sensor else a.run.result["sensor"], once=True, known=True),
         Column("rail", lambda a: a.rail if a.side == "gross" else ""),
         Column("energy", lambda a: a.side, fixed=True),
-        Column("mJ", lambda a: a.mj(a.energy[f"{a.side}_mj"]), figures=True),
-        Column("95 % interval", lambda a: " .. ".join(a.mj(a.energy[a.side][end]) for end in ("low", "high")),
-               figures=True),
-        Column("mW", lambda a: _fixed(a.power_mw, 0), figures=True),
-        Column("at rest", lambda a: _fixed(a.rest_mw, 0) if a.side == "gross" else "", figures=True, drop=1),
-    )  # fmt: skip
+        Figures("mJ", lambda a: a.mj(a.energy[f"{a.side}_mj"])),
+        Figures(
+            "95 % interval", lambda a: " .. ".join(a.mj(a.energy[a.side][end]) for end in ("low", "high"))
+        ),
+        Figures("mW", lambda a: _fixed(a.power_mw, 0)),
+        Figures("at rest", lambda a: _fixed(a.rest_mw, 0) if a.side == "gross" else "", drop=1),
+    )
     title = ", ".join(filter(None, ("Energy of an image", which, pace)))
     return table_of(title, columns, groups, remarks=_remarks(runs))
 
@@ -90,10 +91,6 @@ def _pace(run: Run) -> str:
     rate = run.result["rate"]
     words = "back to back" if rate is None else f"at {rate:g} runs a second"
     return ", ".join(filter(None, (words, graph_words(run.result))))
-
-
-def _sensor(run: Run) -> str:
-    return str(run.result["sensor"])
 
 
 def _remarks(runs: Sequence[Run]) -> Iterator[Remark]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cnnx.report.table import Column, Remark, Table, table_of
+from cnnx.report.table import Column, Figures, Remark, Table, table_of
 from cnnx.report.words import Run, ends, graph_words, on_cpu, scaled, shared
 
 _MS = 1e-6
@@ -50,26 +50,29 @@ def latency_table(runs: Sequence[Run]) -> Table:
     columns: tuple[Column[_Series], ...] = (
         Column("date", lambda s: s.run.date, fixed=True, once=True, known=True),
         Column("what", lambda s: s.run.name, fixed=True, once=True),
-        Column("batch", lambda s: str(s.run.result["latency"]["batch"]), figures=True, once=True),
-        Column("CUDA graph", lambda s: "" if graphs else _graph(s.run).removeprefix("CUDA graph "),
-               fixed=True, once=True, known=True),
+        Figures("batch", lambda s: str(s.run.result["latency"]["batch"]), once=True),
+        Column(
+            "CUDA graph",
+            lambda s: "" if graphs else _graph(s.run).removeprefix("CUDA graph "),
+            fixed=True,
+            once=True,
+            known=True,
+        ),
         Column("of", lambda s: s.of if parts else "", known=True),
-        Column("p50 ms", lambda s: s.at(50), figures=True),
-        Column("95 % interval", lambda s: ends(s.figures.get("p50_interval"), _MS, 3), figures=True),
+        Figures("p50 ms", lambda s: s.at(50)),
+        Figures("95 % interval", lambda s: ends(s.figures.get("p50_interval"), _MS, 3)),
         *(_percentile(each) for each in percentiles),
-        Column("mean ms", lambda s: scaled(s.figures["mean_ns"], _MS, 3), figures=True, drop=2),
-        Column("CoV %", lambda s: scaled(s.figures["coefficient_of_variation"], 100, 1), figures=True,
-               drop=3),
-        Column("images/s", lambda s: s.throughput, figures=True),
-        Column("samples", lambda s: str(len(s.run.result["latency"]["samples_ns"])),
-               figures=True, once=True, drop=1),
-    )  # fmt: skip
+        Figures("mean ms", lambda s: scaled(s.figures["mean_ns"], _MS, 3), drop=2),
+        Figures("CoV %", lambda s: scaled(s.figures["coefficient_of_variation"], 100, 1), drop=3),
+        Figures("images/s", lambda s: s.throughput),
+        Figures("samples", lambda s: str(len(s.run.result["latency"]["samples_ns"])), once=True, drop=1),
+    )
     title = " on ".join(filter(None, ("Latency", device)))
     return table_of(title, columns, groups, remarks=_remarks(runs, graphs))
 
 
 def _percentile(asked: float) -> Column[_Series]:
-    return Column(f"p{asked:g} ms", lambda s: s.at(asked), figures=True)
+    return Figures(f"p{asked:g} ms", lambda s: s.at(asked))
 
 
 def _series(result: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
@@ -87,7 +90,7 @@ def _graph(run: Run) -> str:
 
 def _remarks(runs: Sequence[Run], graphs: str) -> Iterator[Remark]:
     conditions = ", ".join(filter(None, (shared(runs, _lasted), shared(runs, _turns), graphs)))
-    yield Remark(f"- where samples are too few for the figure. {conditions}".strip() + "." * bool(conditions))
+    yield Remark('"-": too few samples for the figure.' + (f" {conditions}." if conditions else ""))
     for run in runs:
         yield from _engine(run)
     for run in runs:

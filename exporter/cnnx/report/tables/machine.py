@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cnnx.report.table import UNKNOWN, Block, Cell, Column, Facts, Remark, Table, table_of
+from cnnx.report.table import UNKNOWN, Block, Cell, Column, Facts, Figures, Remark, Table, table_of
 from cnnx.report.words import several
 
 if TYPE_CHECKING:
@@ -20,13 +20,7 @@ _Plain = Mapping[str, Any]
 
 
 def machine_blocks(environment: Environment, state: MachineState, found: _Plain) -> Iterator[Block]:
-    """The machine, its sensors, wrong combinations, and what cnnx can do.
-
-    Args:
-        environment: what stays.
-        state: what moves.
-        found: the whole, as `cnnx doctor --json` prints it.
-    """
+    """The machine, its sensors, wrong combinations, and what cnnx can do; `found` is what `--json` prints."""
     yield Facts((*_machine(environment), *_state(state)))
     yield from _sensors(found["sensors"])
     for wrong in found["wrong_combinations"]:
@@ -76,10 +70,8 @@ def _machine(environment: Environment) -> Iterator[tuple[str, str]]:
 def _state(state: MachineState) -> Iterator[tuple[str, str]]:
     """What moves."""
     clocks = {"GPU": state.gpu, "GPU memory": state.gpu_memory, "CPU": state.cpu}
-    yield (
-        "clocks",
-        _joined(*(f"{name} {_clock(clock)}" for name, clock in clocks.items() if clock)) or UNKNOWN,
-    )
+    said = _joined(*(f"{name} {_clock(clock)}" for name, clock in clocks.items() if clock))
+    yield "clocks", said or UNKNOWN
     if state.temperatures_c:
         yield "temperature", _joined(*(f"{name} {at:.1f} C" for name, at in state.temperatures_c.items()))
     if state.throttling is not None:
@@ -88,25 +80,19 @@ def _state(state: MachineState) -> Iterator[tuple[str, str]]:
 
 def _clock(clock: Frequency) -> str:
     now = "?" if clock.now_mhz is None else f"{clock.now_mhz:.0f}"
-    if clock.pinned:
-        return f"{now} MHz (pinned)"
-    bounds = [
-        f"{word} {bound:.0f}"
-        for word, bound in (("from", clock.least_mhz), ("to", clock.most_mhz))
-        if bound is not None
-    ]
-    return f"{now} MHz" + (f" ({' '.join(bounds)})" if bounds else "")
+    ends = (("from", clock.least_mhz), ("to", clock.most_mhz))
+    range_ = " ".join(f"{word} {end:.0f}" for word, end in ends if end is not None)
+    said = "pinned" if clock.pinned else range_
+    return f"{now} MHz" + (f" ({said})" if said else "")
 
 
 def _packages(packages: Sequence[Installed]) -> str:
-    return (
-        "; ".join(
-            _joined(*(f"{one.name} {one.version}" for one in packages if one.source == source)) + f" ({word})"
-            for source, word in (("system", "system"), ("wheel", "wheels"))
-            if any(one.source == source for one in packages)
-        )
-        or _NONE
+    sources = {"system": "system", "wheel": "wheels"}
+    found = (
+        (_joined(*(f"{one.name} {one.version}" for one in packages if one.source == source)), word)
+        for source, word in sources.items()
     )
+    return "; ".join(f"{names} ({word})" for names, word in found if names) or _NONE
 
 
 def _size(size: int | None) -> str | None:
@@ -135,7 +121,7 @@ def _power_table(sensors: Sequence[_Plain]) -> Table:
     columns: tuple[Column[tuple[str, str, float | None, str]], ...] = (
         Column("sensor", lambda row: row[0]),
         Column("rail", lambda row: row[1]),
-        Column("mW", lambda row: "-" if row[2] is None else f"{row[2]:,.0f}", figures=True),
+        Figures("mW", lambda row: "-" if row[2] is None else f"{row[2]:,.0f}"),
         Column("covers", lambda row: row[3]),
     )
     return table_of("Power just now", columns, [list(_rails(sensor)) for sensor in sensors])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from cnnx.report.table import Block, Column, Remark, table_of
+from cnnx.report.table import Block, Column, Figures, Remark, table_of
 from cnnx.report.words import grouped, several, shape
 
 _Plain = Mapping[str, Any]
@@ -18,13 +18,13 @@ def network_blocks(networks: Sequence[_Plain]) -> list[Block]:
         return [Remark("No network fits these filters; cnnx list alone shows all.")]
     columns: tuple[Column[_Plain], ...] = (
         Column("name", lambda n: n["name"], fixed=True),
-        Column("family", lambda n: n["family"], drop=1),
-        Column("input", lambda n: shape(n["input_shape"]), drop=3),
-        Column("parameters", lambda n: _short(n["parameters"]), figures=True),
-        Column("MACs", lambda n: _short(n["multiply_adds"]), figures=True),
-        Column("top-1 %", lambda n: _percent(n, "top1"), figures=True),
-        Column("top-5 %", lambda n: _percent(n, "top5"), figures=True, drop=2),
-        Column("protocol", lambda n: n["accuracy"]["protocol"] if n["accuracy"] else "", drop=4),
+        Column("family", lambda n: n["family"], drop=2),
+        Column("input", lambda n: shape(n["input_shape"]), drop=4),
+        Figures("parameters", lambda n: _short(n["parameters"])),
+        Figures("MACs", lambda n: _short(n["multiply_adds"])),
+        Figures("top-1 %", lambda n: _percent(n, "top1")),
+        Figures("top-5 %", lambda n: _percent(n, "top5"), drop=3),
+        Column("protocol", lambda n: n["accuracy"]["protocol"] if n["accuracy"] else "", drop=1),
         Column("weights", lambda n: n["weights"], fixed=True),
     )
     families = [list(group) for _, group in groupby(networks, lambda network: network["family"])]
@@ -50,10 +50,10 @@ def architecture_blocks(architecture: _Plain) -> list[Block]:
     columns: tuple[Column[_Plain], ...] = (
         Column("layer", lambda row: row["name"]),
         Column("op", lambda row: row["op"], drop=1),
-        Column("output", lambda row: shape(row["output_shape"]), figures=True),
-        Column("memory KiB", lambda row: _kib(row["activation_bytes"]), figures=True, drop=2),
-        Column("parameters", lambda row: grouped(row["parameters"]), figures=True),
-        Column("MACs", lambda row: grouped(row["multiply_adds"]), figures=True),
+        Figures("output", lambda row: shape(row["output_shape"])),
+        Figures("memory KiB", lambda row: _kib(row["activation_bytes"]), drop=2),
+        Figures("parameters", lambda row: grouped(row["parameters"])),
+        Figures("MACs", lambda row: grouped(row["multiply_adds"])),
     )
     total = {"name": "total", "op": "", "output_shape": (), **totals}
     title = f"{architecture['title']}, input {shape(layers[0]['output_shape'])}"

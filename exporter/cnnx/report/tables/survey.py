@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cnnx.report.table import Block, Cell, Column, Remark, judged, table_of
+from cnnx.report.table import Block, Cell, Column, Figures, Remark, judged, table_of
 from cnnx.report.words import mib, on_cpu, scaled
 
 _Plain = Mapping[str, Any]
@@ -19,15 +19,15 @@ def survey_blocks(rows: Sequence[_Plain]) -> list[Block]:
     columns: tuple[Column[_Plain], ...] = (
         Column("network", lambda row: row["model"]),
         Column("precision", lambda row: row["precision"], fixed=True),
-        Column("batch", lambda row: str(row["batch"]), figures=True),
+        Figures("batch", lambda row: str(row["batch"])),
         Column("verdict", lambda row: judged(row["verdict"] or "-"), fixed=True),
-        Column("p50 ms", lambda row: _ms(row, "p50_ns"), figures=True),
-        Column("p99 ms", lambda row: "-" if _failed(row) else _ms(row, "p99_ns"), figures=True),
-        Column("images/s", lambda row: scaled(row.get("images_per_second"), 1, 1), figures=True),
+        Figures("p50 ms", lambda row: _ms(row, "p50_ns")),
+        Figures("p99 ms", lambda row: "-" if _failed(row) else _ms(row, "p99_ns")),
+        Figures("images/s", lambda row: scaled(row.get("images_per_second"), 1, 1)),
         Column("valid", _valid, known=True),
-        Column("GPU MiB", _gpu, figures=True, known=True),
-        Column("gross mJ", _gross, figures=True, known=True),
-        Column("net mJ", lambda row: scaled(row.get("net_mj"), 1, 2), figures=True, known=True),
+        Figures("GPU MiB", _gpu, known=True),
+        Figures("gross mJ", _gross, known=True),
+        Figures("net mJ", lambda row: scaled(row.get("net_mj"), 1, 2), known=True),
     )
     advice = dict.fromkeys(row["advice"] for row in rows if row.get("advice"))
     return [table_of("Survey", columns, [rows], remarks=[*_remarks(rows), *map(Remark, advice)])]

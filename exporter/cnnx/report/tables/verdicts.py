@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from cnnx.agreement import Flip, Gate, Validation
 from cnnx.record import Subject
-from cnnx.report.table import Cell, Column, Remark, Suite, Table, judged, table_of
+from cnnx.report.table import Cell, Column, Figures, Remark, Suite, Table, judged, table_of
 from cnnx.report.words import first_of
 from cnnx.selftest import Check, SelfTest
 from cnnx.stats import Verdict
@@ -27,23 +27,16 @@ def _rate(value: float) -> str:
 
 GATES: tuple[Column[Gate | None], ...] = (
     Column("rate", lambda g: g.name if g else "agreement", fixed=True),
-    Column("value", lambda g: _rate(g.value) if g else "-", figures=True),
-    Column("95 % interval", lambda g: f"{_rate(g.interval.low)} .. {_rate(g.interval.high)}" if g else "-",
-           figures=True),
-    Column("threshold", lambda g: f"{g.threshold:g}" if g else "-", figures=True),
-    Column("verdict", _gate_verdict, fixed=True),
-)  # fmt: skip
+    Figures("value", lambda g: _rate(g.value) if g else "-"),
+    Figures("95 % interval", lambda g: f"{_rate(g.interval.low)} .. {_rate(g.interval.high)}" if g else "-"),
+    Figures("threshold", lambda g: f"{g.threshold:g}" if g else "-"),
+    Column("verdict", _gate_verdict),
+)
 """What is said of a gate; None: of agreement, where that could not be judged."""
 
 
 def verdict_table(validation: Validation, *, date: str = "", anew: bool = False) -> Table:
-    """A row a gate; one more where agreement could not be judged.
-
-    Args:
-        validation: what was judged.
-        date: when; empty: just now.
-        anew: later than at export, on other images.
-    """
+    """A row a gate; one more where agreement could not be judged. `anew`: later than at export."""
     subject, named = validation.subject, _named(validation.subject)
     open_agreement = validation.reasons and all(g.verdict is not Verdict.NOT_JUDGED for g in validation.gates)
     name = f"{subject}, judged anew on {validation.images} images" if anew else str(subject)
@@ -70,13 +63,7 @@ def _remarks(validation: Validation, date: str) -> Iterator[Remark]:
 
 
 def flip_table(flips: Sequence[Flip], labels: Sequence[str], *, whole: bool) -> Table:
-    """Images whose first class changed.
-
-    Args:
-        flips: all of them; one at least.
-        labels: names of the classes; empty: they are shown by number.
-        whole: show all, and five classes of each.
-    """
+    """Images whose first class changed, by number where classes have no labels; `whole`: all."""
 
     def names(classes: Sequence[int]) -> str:
         return ", ".join(labels[c] if labels else str(c) for c in (classes if whole else classes[:1]))
@@ -95,17 +82,14 @@ def self_test_table(tested: SelfTest, *, date: str = "") -> Table:
     """A row a check: whether what ran computes what was judged at export."""
     columns: tuple[Column[Check | None], ...] = (
         Column("check", lambda c: c.name if c else "finite logits"),
-        Column(
-            "value", lambda c: _with_unit(c.value, c.unit) if c else f"{tested.nonfinite} not", figures=True
-        ),
-        Column(
+        Figures("value", lambda c: _with_unit(c.value, c.unit) if c else f"{tested.nonfinite} not"),
+        Figures(
             "limit",
             lambda c: (
                 f"{'at least' if c.at_least else 'at most'} {_with_unit(c.limit, c.unit)}" if c else "all"
             ),
-            figures=True,
         ),
-        Column("margin", lambda c: _with_unit(c.margin, "dB", signed=True) if c else "-", figures=True),
+        Figures("margin", lambda c: _with_unit(c.margin, "dB", signed=True) if c else "-"),
         Column("verdict", lambda c: judged((c.verdict if c else Verdict.FAILED).value), fixed=True),
     )
     return table_of(
