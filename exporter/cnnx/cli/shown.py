@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -73,10 +74,8 @@ def _summary(result: ExportResult) -> Facts:
 
 
 def _placement(manifest: Manifest) -> str:
-    counts: dict[str, int] = {}
-    for layer in manifest.layers:
-        counts[layer["precision"]] = counts.get(layer["precision"], 0) + 1
-    return ", ".join(f"{count} in {precision.upper()}" for precision, count in sorted(counts.items()))
+    counts = Counter(layer["precision"].upper() for layer in manifest.layers)
+    return ", ".join(f"{count} in {precision}" for precision, count in sorted(counts.items()))
 
 
 def inspection_blocks(inspection: Inspection, *, verbose: bool) -> Iterator[Block]:

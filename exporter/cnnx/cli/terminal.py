@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Drawn
 
-from cnnx.report.table import Block, Cell, Facts, Remark, Table, Tone
+from cnnx.report.table import Block, Facts, Remark, Table, Tone
 
 _COLORS: dict[Tone, str] = {"good": "green", "bad": "red", "open": "yellow"}
 
@@ -58,14 +58,10 @@ def _drawn(table: Table) -> Drawn:
         )
     for group in table.groups:
         for row in group:
-            drawn.add_row(*map(_cell, row))
+            drawn.add_row(*(_colored(cell.text, cell.tone) for cell in row))
         if table.lined:
             drawn.add_section()
     return drawn
-
-
-def _cell(cell: Cell) -> str:
-    return _colored(cell.text, cell.tone)
 
 
 def _colored(text: str, tone: Tone | None) -> str:

@@ -12,7 +12,7 @@ from cnnx.report.frame import frame_from_records
 from cnnx.report.junit import junit
 from cnnx.report.markdown import markdown
 from cnnx.report.records import sections_of
-from cnnx.report.table import Block, Remark
+from cnnx.report.table import Remark, Said
 from cnnx.store.files import atomic_file, check_place
 
 Writer = Callable[[Sequence[Record], Sequence[Unverified]], str]
@@ -89,7 +89,7 @@ def junit_from_records(records: Sequence[Record], unverified: Sequence[Unverifie
     return junit(_blocks(records, unverified))
 
 
-def _blocks(records: Sequence[Record], unverified: Sequence[Unverified]) -> list[Block]:
+def _blocks(records: Sequence[Record], unverified: Sequence[Unverified]) -> list[Said]:
     return [block for section in sections_of(records, unverified) for block in section.blocks]
 
 

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree
 
-from cnnx.report.table import Block, Cell, Row, Table, Tone
+from cnnx.report.table import Cell, Said, Table, Tone
 
 _OUTCOMES: dict[Tone, str] = {"bad": "failure", "open": "skipped"}
 
 
-def junit(blocks: Iterable[Block]) -> str:
+def junit(blocks: Iterable[Said]) -> str:
     """The file's text. Of blocks that say of nothing whether it passed there is nothing in it."""
     suites = ElementTree.Element("testsuites", name="cnnx")
     for block in blocks:
@@ -48,13 +48,9 @@ def _cases(table: Table) -> Iterator[tuple[str, Cell, str]]:
     reasons = [str(remark) for remark in table.remarks if remark.tone]
     for row in table.rows:
         for outcome in (cell for cell in row if cell.tone):
-            yield row[0].text, outcome, "; ".join([f"{outcome.text}: {_said(table, row)}", *reasons])
-
-
-def _said(table: Table, row: Row) -> str:
-    """All cells but the name and the verdict."""
-    cells = zip(table.columns[1:], row[1:], strict=True)
-    return ", ".join(f"{column.heading} {cell.text}" for column, cell in cells if not cell.tone)
+            cells = zip(table.columns[1:], row[1:], strict=True)
+            said = ", ".join(f"{column.heading} {cell.text}" for column, cell in cells if not cell.tone)
+            yield row[0].text, outcome, "; ".join([f"{outcome.text}: {said}", *reasons])
 
 
 def _xml(text: str) -> str:

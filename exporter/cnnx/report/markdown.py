@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from cnnx.report.table import Block, Facts, Table
+from cnnx.report.table import Said, Table
 
 
-def markdown(blocks: Iterable[Block], *, title: str = "# {}") -> str:
+def markdown(blocks: Iterable[Said], *, title: str = "# {}") -> str:
     """A document; `title` says how that of a table is written."""
     return "\n\n".join(text for block in blocks for text in _parts(block, title)) + "\n"
 
 
-def _parts(block: Block, title: str) -> Iterator[str]:
+def _parts(block: Said, title: str) -> Iterator[str]:
     """Parts with an empty line between them."""
     if isinstance(block, Table):
         yield title.format(block.title)
@@ -21,8 +21,6 @@ def _parts(block: Block, title: str) -> Iterator[str]:
         yield "\n".join([_line(column.heading for column in block.columns), f"|{sides}|", *rows])
         for remark in block.remarks:
             yield from _parts(remark, title)
-    elif isinstance(block, Facts):
-        yield "\n".join(f"- {name}: {value}" for name, value in block.rows)
     else:
         yield f"{block} Hint: {block.hint}." if block.hint else str(block)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cnnx.agreement import validation_from_dict
 from cnnx.record import Record, RecordKind, Unverified
-from cnnx.report.table import Block, Remark
+from cnnx.report.table import Remark, Said
 from cnnx.report.tables.bundle import unverified_table
 from cnnx.report.tables.costs import layer_table, memory_table
 from cnnx.report.tables.damage import damage_blocks
@@ -22,7 +22,7 @@ from cnnx.selftest import self_test_from_dict
 class Section:
     """What belongs together, and the records that it can be drawn from."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[Said, ...]
     records: tuple[Record, ...] = ()
 
 

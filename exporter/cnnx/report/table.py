@@ -130,7 +130,8 @@ class Facts:
     rows: tuple[tuple[str, str], ...]
 
 
-Block: TypeAlias = Table | Facts | Remark
+Said: TypeAlias = Table | Remark
+Block: TypeAlias = Said | Facts
 
 
 def table_of(
@@ -144,8 +145,13 @@ def table_of(
 ) -> Table:
     """The table that columns make of groups of what they tell of; equal remarks are said once."""
     columns = tuple(columns)
+
+    def cell(column: Column[T], item: T, place: int) -> Cell:
+        found = "" if column.once and place else column.cell(item)
+        return found if isinstance(found, Cell) else Cell(found)
+
     cells = tuple(
-        tuple(tuple(_cell(column, item, place) for column in columns) for place, item in enumerate(group))
+        tuple(tuple(cell(column, item, place) for column in columns) for place, item in enumerate(group))
         for group in groups
     )
     table = Table(title, columns, cells, lined, tuple(dict.fromkeys(remarks)), suite)
@@ -156,10 +162,3 @@ def table_of(
         if cell.text not in _SAYS_NOTHING
     }
     return table.without(lambda column: column.known and column not in told)
-
-
-def _cell(column: Column[T], item: T, place: int) -> Cell:
-    if column.once and place:
-        return Cell("")
-    found = column.cell(item)
-    return found if isinstance(found, Cell) else Cell(found)

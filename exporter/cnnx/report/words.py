@@ -63,6 +63,18 @@ def scaled(value: float | None, factor: float = 1, digits: int = 0) -> str:
     return "-" if value is None else f"{value * factor:.{digits}f}"
 
 
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share."""
+    return "-" if share is None else f"{share:.{digits}%}"
+
+
+def uncertainty(stated: Mapping[str, Any]) -> str:
+    """How far a power sensor's readings may be off."""
+    from cnnx.measure.power.sensors.sensor import Uncertainty  # judging loads no power sensor
+
+    return str(Uncertainty(**stated))
+
+
 def ends(interval: Mapping[str, float] | None, factor: float = 1, digits: int = 0) -> str:
     """Both ends of an interval in another unit."""
     return " .. ".join(scaled(interval[end], factor, digits) for end in ("low", "high")) if interval else "-"

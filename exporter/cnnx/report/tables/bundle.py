@@ -36,16 +36,15 @@ def engine_table(engines: Sequence[Engine]) -> Table:
         Column("identity", lambda engine: engine.identity),
         Column("file", lambda engine: engine.file),
         Column("precision", lambda engine: engine.precision),
-        Column("layers in INT8", _int8_layers),
+        Column("layers in INT8", lambda engine: f"{_int8(engine)} of {len(engine.layer_types)} weighted"),
         Column("SHA-256", lambda engine: engine.digest[:12]),
     )
     remarks = [Remark(text, engine.identity, "open") for engine in engines for text in engine.remarks]
     return table_of("Engines", columns, [engines], remarks=remarks)
 
 
-def _int8_layers(engine: Engine) -> str:
-    types = list(engine.layer_types.values())
-    return f"{types.count('int8')} of {len(types)} weighted"
+def _int8(engine: Engine) -> int:
+    return list(engine.layer_types.values()).count("int8")
 
 
 def lint_blocks(warnings: Sequence[Warned], *, whole: bool) -> list[Block]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnnx.report.table import Block, Column, Figures, Remark, Table, table_of
-from cnnx.report.words import first_of, scaled
+from cnnx.report.words import first_of, percent, scaled
 
 if TYPE_CHECKING:
     from cnnx.quant.repair import PutBack, Repair
@@ -58,7 +58,7 @@ def _ranges(result: _Plain, *, whole: bool) -> Table:
     methods = list(tensors[0]["methods"])
     columns: tuple[Column[_Plain], ...] = (
         Column("tensor", lambda tensor: tensor["tensor"]),
-        Figures("zeros", lambda tensor: _percent(tensor["zeros_share"])),
+        Figures("zeros", lambda tensor: percent(tensor["zeros_share"])),
         *(_by_method(method, len(methods) - place) for place, method in enumerate(methods)),
     )
     title = f"{result['network']}: ranges of {len(result['tensors'])} tensors"
@@ -68,10 +68,6 @@ def _ranges(result: _Plain, *, whole: bool) -> Table:
 
 def _by_method(method: str, drop: int) -> Column[_Plain]:
     return Figures(method, lambda tensor: _range(tensor, tensor["methods"][method]), drop=drop)
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"
 
 
 def _range(tensor: _Plain, found: _Plain) -> str:

@@ -15,8 +15,8 @@ _PREDICTED = {"weights": "weights_bytes", "activations": "scratch_bytes", "I/O":
 def memory_table(runs: Sequence[Run]) -> Table:
     """A row a run."""
 
-    def predicted(heading: str, drop: int) -> Column[Run]:
-        return Figures(heading, lambda run: mib(_foretold(run).get(_PREDICTED[heading]), 2), drop=drop)
+    def predicted(heading: str, drop: int = 0) -> Column[Run]:
+        return Figures(heading, lambda run: mib(_foretold(run)[heading], 2), drop=drop)
 
     def measured(heading: str, key: str, *, known: bool = False) -> Column[Run]:
         return Figures(heading, lambda run: mib(run.result["memory"].get(key)), known=known)
@@ -27,7 +27,7 @@ def memory_table(runs: Sequence[Run]) -> Table:
         predicted("weights", drop=3),
         predicted("activations", drop=2),
         predicted("I/O", drop=1),
-        Figures("predicted", lambda run: mib(_sum(run), 2)),
+        predicted("predicted"),
         measured("host peak", "added_bytes"),
         measured("libraries", "libraries_bytes"),
         measured("CUDA context", "context_bytes", known=True),
@@ -39,12 +39,11 @@ def memory_table(runs: Sequence[Run]) -> Table:
 
 
 def _foretold(run: Run) -> Mapping[str, Any]:
-    return run.result.get("predicted") or {}
-
-
-def _sum(run: Run) -> int | None:
-    parts = [_foretold(run).get(key) for key in _PREDICTED.values()]
-    return None if None in parts else sum(part for part in parts if part is not None)
+    """Parts, and their sum where all are known."""
+    parts: dict[str, Any] = {
+        name: (run.result.get("predicted") or {}).get(key) for name, key in _PREDICTED.items()
+    }
+    return {**parts, "predicted": None if None in parts.values() else sum(parts.values())}
 
 
 def prediction(predicted: Mapping[str, Any]) -> str:

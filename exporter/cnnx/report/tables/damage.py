@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cnnx.report.table import Block, Column, Figures, Remark, Table, table_of
+from cnnx.report.table import Column, Figures, Remark, Said, Table, table_of
 from cnnx.report.tables.calibration import nats
-from cnnx.report.words import first_of, scaled
+from cnnx.report.words import first_of, percent, scaled
 
 _LAYERS_SHOWN, _TENSORS_SHOWN, _FLIPS_SHOWN = 15, 5, 10
 
 _Plain = Mapping[str, Any]
 
 
-def damage_blocks(findings: _Plain, *, whole: bool) -> Iterator[Block]:
+def damage_blocks(findings: _Plain, *, whole: bool) -> Iterator[Said]:
     """Layers by damage, the tensors that fit their range worst, what flipped, and what it comes to."""
     yield _layers(findings, whole=whole)
     yield _tensors(findings["tensors"], whole=whole)
@@ -46,8 +46,8 @@ def _tensors(tensors: Sequence[_Plain], *, whole: bool) -> Table:
     columns: tuple[Column[_Plain], ...] = (
         Column("tensor", lambda each: each["tensor"]),
         Column("read by", lambda each: ", ".join(each["read_by"]), drop=3),
-        Figures("cut off", lambda each: _share(each["saturated"], 2)),
-        Figures("to zero", lambda each: _share(each["underflow"], 1)),
+        Figures("cut off", lambda each: percent(each["saturated"], 2)),
+        Figures("to zero", lambda each: percent(each["underflow"])),
         Figures("dead channels", lambda each: f"{each['dead_channels']} of {each['channels']}"),
         Figures("middle channel", lambda each: f"{scaled(each['middle_steps'], 1, 1)} steps", drop=2),
         Figures("largest / range", lambda each: scaled(each["maximum"], 1 / each["amax"], 2), drop=1),
@@ -63,10 +63,6 @@ def _misfit(tensor: _Plain) -> tuple[float, float]:
     return dead, (tensor["saturated"] or 0.0) + (tensor["underflow"] or 0.0)
 
 
-def _share(share: float | None, digits: int) -> str:
-    return "-" if share is None else f"{share:.{digits}%}"
-
-
 def _flips(flips: Sequence[_Plain], *, whole: bool) -> Table:
     shown, more = first_of(flips, _FLIPS_SHOWN, whole=whole)
     columns: tuple[Column[_Plain], ...] = (
@@ -80,4 +76,4 @@ def _flips(flips: Sequence[_Plain], *, whole: bool) -> Table:
 
 def _guesses(guesses: Sequence[_Plain]) -> str:
     """A line a class."""
-    return "\n".join(f"{_share(each['probability'], 1)} {each['name'] or each['index']}" for each in guesses)
+    return "\n".join(f"{percent(each['probability'])} {each['name'] or each['index']}" for each in guesses)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cnnx.report.table import Column, Figures, Remark, Table, table_of
-from cnnx.report.words import Run, graph_words, shared
+from cnnx.report.words import Run, graph_words, shared, uncertainty
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +108,12 @@ def _read(result: Mapping[str, Any]) -> Iterator[Remark]:
     """What was read, what that covers, and how the intervals came about."""
     yield Remark(f"{result['sensor']}, because {result['why']}", "read")
     if stated := result.get("uncertainty"):
-        yield Remark("; ".join((_within(stated), *result.get("notes", ()))), result["sensor"])
+        yield Remark("; ".join((uncertainty(stated), *result.get("notes", ()))), result["sensor"])
     named = _rails(result, rails=False)
     yield from (Remark(energy["covers"], name) for name, energy in named)
     if result["no_total"]:
         yield Remark(result["no_total"], tone="open")
     yield from (Remark(energy["basis"], "intervals") for _, energy in named[:1])
-
-
-def _within(stated: Mapping[str, Any]) -> str:
-    from cnnx.measure.power.sensors.sensor import Uncertainty  # judging loads no power sensor
-
-    return str(Uncertainty(**stated))
 
 
 def _went(result: Mapping[str, Any]) -> Iterator[str]:

@@ -89,7 +89,7 @@ def _graph(run: Run) -> str:
 
 
 def _remarks(runs: Sequence[Run], graphs: str) -> Iterator[Remark]:
-    conditions = ", ".join(filter(None, (shared(runs, _lasted), shared(runs, _turns), graphs)))
+    conditions = ", ".join(filter(None, (shared(runs, _conditions), graphs)))
     yield Remark('"-": too few samples for the figure.' + (f" {conditions}." if conditions else ""))
     for run in runs:
         yield from _engine(run)
@@ -98,14 +98,11 @@ def _remarks(runs: Sequence[Run], graphs: str) -> Iterator[Remark]:
     yield from (Remark(run.result["remark"]) for run in runs if run.result["remark"])
 
 
-def _lasted(run: Run) -> str:
-    conditions = run.result.get("conditions")
-    return f"At least {conditions['min_seconds']:g} s each" if conditions else ""
-
-
-def _turns(run: Run) -> str:
-    takers = (run.result.get("conditions") or {}).get("side_by_side", 1)
-    return f"{takers} in alternating turns" if takers > 1 else ""
+def _conditions(run: Run) -> str:
+    if not (found := run.result.get("conditions")):
+        return ""
+    turns = f", {found['side_by_side']} in alternating turns" if found["side_by_side"] > 1 else ""
+    return f"At least {found['min_seconds']:g} s each{turns}"
 
 
 def _engine(run: Run) -> Iterator[Remark]:

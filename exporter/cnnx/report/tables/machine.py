@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnnx.report.table import UNKNOWN, Block, Cell, Column, Facts, Figures, Remark, Table, table_of
-from cnnx.report.words import several
+from cnnx.report.words import several, uncertainty
 
 if TYPE_CHECKING:
     from cnnx.machine.environment import Environment
@@ -138,9 +138,7 @@ def _rails(sensor: _Plain) -> Iterator[tuple[str, str, float | None, str]]:
 def _words(sensor: _Plain) -> Iterator[str]:
     """What a reader of its figures must know."""
     if stated := sensor["uncertainty"]:
-        from cnnx.measure.power.sensors.sensor import Uncertainty
-
-        yield f"{Uncertainty(**stated)} ({stated['basis']})"
+        yield f"{uncertainty(stated)} ({stated['basis']})"
     if sensor["rate_hz"] is not None:
         yield f"renewed at {sensor['rate_hz']:g} Hz"
     yield from sensor["notes"]

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from cnnx.report.table import Block, Column, Figures, Remark, table_of
+from cnnx.report.table import Column, Figures, Remark, Said, table_of
 from cnnx.report.words import grouped, several, shape
 
 _Plain = Mapping[str, Any]
 
 
-def network_blocks(networks: Sequence[_Plain]) -> list[Block]:
+def network_blocks(networks: Sequence[_Plain]) -> list[Said]:
     """`cnnx list`: a group a family."""
     if not networks:
         return [Remark("No network fits these filters; cnnx list alone shows all.")]
@@ -44,7 +44,7 @@ def _percent(network: _Plain, key: str) -> str:
     return f"{found:.2f}" if found else ""
 
 
-def architecture_blocks(architecture: _Plain) -> list[Block]:
+def architecture_blocks(architecture: _Plain) -> list[Said]:
     """`cnnx show`: a row a layer, and the totals."""
     layers, totals = architecture["layers"], architecture["totals"]
     columns: tuple[Column[_Plain], ...] = (

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cnnx.report.table import Block, Cell, Column, Figures, Remark, judged, table_of
-from cnnx.report.words import mib, on_cpu, scaled
+from cnnx.report.table import Cell, Column, Figures, Remark, Said, judged, table_of
+from cnnx.report.words import on_cpu, scaled
 
 _Plain = Mapping[str, Any]
 
 
-def survey_blocks(rows: Sequence[_Plain]) -> list[Block]:
+def survey_blocks(rows: Sequence[_Plain]) -> list[Said]:
     """One table, a row a cell; then remarks, each said once; then what INT8 gained.
 
     "-" is not known or not measured, never 0. What failed says so where its first figure would stand.
@@ -25,7 +25,7 @@ def survey_blocks(rows: Sequence[_Plain]) -> list[Block]:
         Figures("p99 ms", lambda row: "-" if _failed(row) else _ms(row, "p99_ns")),
         Figures("images/s", lambda row: scaled(row.get("images_per_second"), 1, 1)),
         Column("valid", _valid, known=True),
-        Figures("GPU MiB", _gpu, known=True),
+        Figures("GPU MiB", lambda row: scaled(row.get("memory", {}).get("gpu_bytes"), 2**-20), known=True),
         Figures("gross mJ", _gross, known=True),
         Figures("net mJ", lambda row: scaled(row.get("net_mj"), 1, 2), known=True),
     )
@@ -46,11 +46,6 @@ def _valid(row: _Plain) -> str | Cell:
     if _failed(row) or on_cpu(row["subject"]):
         return "-"
     return Cell("yes", "good") if row["valid"] else Cell("no", "bad")
-
-
-def _gpu(row: _Plain) -> str:
-    size = None if _failed(row) else row["memory"]["gpu_bytes"]
-    return "-" if size is None else mib(size)
 
 
 def _gross(row: _Plain) -> str | Cell:

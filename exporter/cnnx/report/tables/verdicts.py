@@ -21,14 +21,10 @@ def _gate_verdict(gate: Gate | None) -> Cell:
     return judged(gate.verdict.value, note)
 
 
-def _rate(value: float) -> str:
-    return f"{value:.4f}"
-
-
 GATES: tuple[Column[Gate | None], ...] = (
     Column("rate", lambda g: g.name if g else "agreement", fixed=True),
-    Figures("value", lambda g: _rate(g.value) if g else "-"),
-    Figures("95 % interval", lambda g: f"{_rate(g.interval.low)} .. {_rate(g.interval.high)}" if g else "-"),
+    Figures("value", lambda g: f"{g.value:.4f}" if g else "-"),
+    Figures("95 % interval", lambda g: f"{g.interval.low:.4f} .. {g.interval.high:.4f}" if g else "-"),
     Figures("threshold", lambda g: f"{g.threshold:g}" if g else "-"),
     Column("verdict", _gate_verdict),
 )
