@@ -51,7 +51,8 @@ def _remarks(validation: Validation, date: str) -> Iterator[Remark]:
     if accuracy := validation.accuracy:
         change = f"{accuracy.original:.4f} -> {accuracy.engine:.4f}"
         yield Remark(f"top-1 accuracy {change} (McNemar p = {accuracy.mcnemar:.3g})")
-    yield from _nonfinite(validation.nonfinite)
+    if validation.nonfinite:
+        yield Remark(f"{validation.nonfinite} images gave logits that are not finite", tone="bad")
     noise = "" if validation.logit_sqnr_db is None else f", logit SQNR {validation.logit_sqnr_db:.1f} dB"
     flips = f", {len(validation.flips)} first classes changed" if validation.flips else ""
     yield Remark(f"{validation.images} images of {validation.image_set}{noise}{flips}")
@@ -77,12 +78,14 @@ def flip_table(flips: Sequence[Flip], labels: Sequence[str], *, whole: bool) -> 
 def self_test_table(tested: SelfTest, *, date: str = "") -> Table:
     """A row a check: whether what ran computes what was judged at export."""
     columns: tuple[Column[Check | None], ...] = (
-        Column("check", lambda c: c.name if c else "finite logits"),
-        Figures("value", lambda c: _with_unit(c.value, c.unit) if c else f"{tested.nonfinite} not"),
+        Column("check", lambda c: c.name if c else "images without finite logits"),
+        Figures("value", lambda c: _with_unit(c.value, c.unit) if c else str(tested.nonfinite)),
         Figures(
             "limit",
             lambda c: (
-                f"{'at least' if c.at_least else 'at most'} {_with_unit(c.limit, c.unit)}" if c else "all"
+                f"{'at least' if c.at_least else 'at most'} {_with_unit(c.limit, c.unit)}"
+                if c
+                else "at most 0"
             ),
         ),
         Figures("margin", lambda c: _with_unit(c.margin, "dB", signed=True) if c else "-"),
@@ -98,7 +101,6 @@ def self_test_table(tested: SelfTest, *, date: str = "") -> Table:
 
 
 def _self_test_remarks(tested: SelfTest, date: str) -> Iterator[Remark]:
-    yield from _nonfinite(tested.nonfinite)
     if tested.verdict is Verdict.FAILED:
         worst = ", ".join(f"{name} ({ratio:.1f} dB)" for name, ratio in tested.worst_images)
         yield Remark(worst, "furthest off")
@@ -109,11 +111,6 @@ def _self_test_remarks(tested: SelfTest, date: str) -> Iterator[Remark]:
     yield Remark(
         "Compared with the graph's own logits at export; accuracy is export's verdict (cnnx inspect)."
     )
-
-
-def _nonfinite(images: int) -> Iterator[Remark]:
-    if images:
-        yield Remark(f"{images} images gave logits that are not finite", tone="bad")
 
 
 def _with_unit(value: float, unit: str, *, signed: bool = False) -> str:
