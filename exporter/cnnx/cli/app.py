@@ -22,8 +22,6 @@ from cnnx.options.bundles import EngineOptions
 from cnnx.options.networks import CalibrateOptions, ListOptions, MarkdownOptions, ShowOptions
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cnnx.cli.ui import Ui
 
 app = typer.Typer(
@@ -65,10 +63,11 @@ def list_command(
 ) -> None:
     """List the networks that ship with a recipe; all filters given must hold."""
     import cnnx
-    from cnnx.cli.tables import print_networks
+    from cnnx.pipeline.plain import plain
+    from cnnx.report.tables.networks import network_blocks
 
     networks = cnnx.list_networks(pattern, options=options)
-    ui.show(networks, command="list", render=lambda out, _: print_networks(out, networks))
+    ui.show(networks, command="list", render=lambda _: network_blocks(plain(networks)))
 
 
 @app.command("show")
@@ -78,17 +77,15 @@ def show_command(ui: Ui, model: Model, options: ShowOptions, markdown: bool) -> 
     if markdown and ui.as_json:
         raise UsageError("--markdown and --json exclude each other", mend="give one of them")
     import cnnx
-    from cnnx.cli.tables import architecture_markdown, print_architecture
+    from cnnx.report.markdown import markdown as as_markdown
+    from cnnx.report.tables.networks import architecture_blocks
 
     architecture = cnnx.show(model, options)
-
-    def render(out: Console, _: bool) -> None:
-        if markdown:
-            out.out(architecture_markdown(architecture))
-        else:
-            print_architecture(out, architecture)
-
-    ui.show(architecture, command="show", render=render)
+    blocks = architecture_blocks(architecture.as_dict())
+    if markdown:
+        typer.echo(as_markdown(blocks, title="**{}**"), nl=False)
+    else:
+        ui.show(architecture, command="show", render=lambda _: blocks)
 
 
 app.command("export")(export_command)
@@ -99,13 +96,14 @@ app.command("export")(export_command)
 def calibrate_command(ui: Ui, model: Model, options: CalibrateOptions) -> None:
     """Show the ranges that INT8 would get, by every method; with folds, whether the images are enough."""
     import cnnx
-    from cnnx.cli.calibration_tables import print_calibration
+    from cnnx.pipeline.plain import plain
+    from cnnx.report.tables.calibration import calibration_blocks
 
     result = cnnx.calibrate(model, options, listener=ui.listen)
     ui.show(
         result,
         command="calibrate",
-        render=lambda out, verbose: print_calibration(out, result, verbose=verbose),
+        render=lambda verbose: calibration_blocks(plain(result), whole=verbose),
     )
 
 
@@ -114,10 +112,10 @@ def calibrate_command(ui: Ui, model: Model, options: CalibrateOptions) -> None:
 def build_command(ui: Ui, bundle: BundlePath, options: EngineOptions) -> None:
     """Build engines from a bundle's graph and keep them in the bundle."""
     import cnnx
-    from cnnx.cli.tables import print_engines
+    from cnnx.report.tables.bundle import engine_table
 
     result = cnnx.build(bundle, options, listener=ui.listen)
-    ui.show(result, command="build", render=lambda out, _: print_engines(out, result.engines))
+    ui.show(result, command="build", render=lambda _: [engine_table(result.engines)])
 
 
 app.command("validate")(validate_command)
@@ -130,14 +128,10 @@ app.command("survey")(survey_command)
 def inspect_command(ui: Ui, bundle: BundlePath) -> None:
     """Check every hash of a bundle and show each layer's precision with its reason."""
     import cnnx
-    from cnnx.cli.tables import print_inspection
+    from cnnx.cli.shown import inspection_blocks
 
     result = cnnx.inspect(bundle)
-    ui.show(
-        result,
-        command="inspect",
-        render=lambda out, verbose: print_inspection(out, result, verbose=verbose),
-    )
+    ui.show(result, command="inspect", render=lambda verbose: inspection_blocks(result, verbose=verbose))
 
 
 app.command("diagnose")(diagnose_command)

@@ -15,13 +15,14 @@ from typer.testing import CliRunner
 
 import cnnx
 from cnnx.cli.app import app
-from cnnx.cli.energy import print_energies
-from cnnx.cli.measurements import names_of, print_bench
+from cnnx.cli.shown import bench_blocks, energy_blocks
+from cnnx.cli.terminal import draw
 from cnnx.errors import BundleError, EnvironmentLacks, UsageError
 from cnnx.measure.validity import Validity
 from cnnx.pipeline.bench.measurement import advice_of, int8_beside_fp16
 from cnnx.pipeline.plain import plain
 from cnnx.record import Subject, read_record
+from cnnx.report.words import names_of
 from cnnx.runtimes.trt import runtime as trt
 from cnnx.runtimes.trt.runtime import TrtRuntime
 from tests.doubles.imitated_trt import ImitatedBindings
@@ -148,7 +149,7 @@ def test_engines_of_one_bundle_take_turns_and_int8_stands_beside_its_own_fp16(
     ]
     assert [advice["engine"] for advice in plain(result)["advice"]] == both
     shown = io.StringIO()
-    print_bench(Console(file=shown, width=200), result, verbose=False)
+    draw(Console(file=shown, width=200), bench_blocks(result, verbose=False))
     for engine in (usual, small):
         assert f"│ engine int8 {engine.identity} " in shown.getvalue()
         said = f"tiny engine fp16 is {engine.identity}, tuned for batch {engine.batch[1]};"
@@ -209,7 +210,7 @@ def test_without_capture_an_engine_is_measured_plainly_unless_graphs_were_asked(
 
 def screen(result) -> str:
     out = io.StringIO()
-    print_energies(Console(file=out, width=200), result)
+    draw(Console(file=out, width=200), energy_blocks(result))
     return out.getvalue()
 
 

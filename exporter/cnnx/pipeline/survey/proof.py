@@ -27,7 +27,8 @@ from cnnx.pipeline.progress import Listener, ProgressEvent, silent
 from cnnx.pipeline.survey.journal import Row
 from cnnx.pipeline.survey.plan import planned
 from cnnx.pipeline.survey.survey import exit_code_of, survey
-from cnnx.report.survey import markdown_from_rows
+from cnnx.report.markdown import markdown
+from cnnx.report.tables.survey import survey_blocks
 from cnnx.store.files import atomic_file, check_place
 
 SCHEMA = 1
@@ -120,7 +121,7 @@ def prove(
             "diagnosis": plain(diagnosis),
             "rows": rows,
         }
-        _write(place, {"proof.json": said}, markdown_from_rows(rows), homes)
+        _write(place, {"proof.json": said}, markdown(survey_blocks(rows)), homes)
     return Proof(place, diagnosis, rows)
 
 
