@@ -289,7 +289,7 @@ def test_a_damaged_record_is_listed_in_a_report_and_hides_no_other(lenet5, tmp_p
         code, out, _ = cnnx_command(*command, "--report", tmp_path / "r.md", "--json")
         assert code == 0 and json.loads(out)["result"]
         text = (tmp_path / "r.md").read_text()
-        assert "# Verdicts" in text and "2026-benchmark.json | - | - | no valid JSON" in text
+        assert "# Verdicts" in text and "2026-benchmark.json | - | - | invalid JSON" in text
 
 
 def test_an_absent_recipe_is_an_input_for_diagnose_as_for_export(lenet5, cnnx_command):
