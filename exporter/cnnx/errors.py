@@ -96,7 +96,7 @@ class MissingExtra(EnvironmentLacks):
 
 
 class Unreachable(EnvironmentLacks):
-    """There is no network, or a server did not answer."""
+    """The network is unreachable, or a server did not answer."""
 
 
 class WriteFailed(EnvironmentLacks):

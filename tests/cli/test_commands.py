@@ -194,7 +194,7 @@ def test_inspect_shows_every_layers_precision_with_its_reason(shown, exported):
     others = [cells for cells in table.values() if cells[0] in ("Relu", "MaxPool", "Flatten")]
     assert len(others) == 7 and {cells[1] for cells in others} == {"fp16"}
     assert all(cells[-1] for cells in table.values())
-    reason = "quantized because the recipe says so: " + read_recipe("lenet5").precision.reason
+    reason = "but the recipe requests it: " + read_recipe("lenet5").precision.reason
     assert reason[:80] in table["conv1"][-1]
     assert "all intact" in out and "100.0% of the multiply-adds in INT8" in out and "passed (lenet5" in out
 
