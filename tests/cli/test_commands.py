@@ -304,13 +304,13 @@ def test_a_place_for_no_record_or_no_bundle_is_found_before_the_work(lenet5, tmp
     for command in ("bench", "validate", "diagnose"):
         code, out, _ = cnnx_command(command, lenet5, "--json")
         error = json.loads(out)["error"]
-        assert code == 4 and "a file stands where a folder should be" in error["what"]
+        assert code == 4 and "a file exists where a folder is needed" in error["what"]
         assert str(lenet5 / "runs") in error["where"]
     code, _, said = cnnx_command("export", "lenet5", "--out", lenet5 / "runs" / "x")
-    assert code == 4 and "a file stands where a folder should be" in said
+    assert code == 4 and "a file exists where a folder is needed" in said
     assert "weights" not in said and (lenet5 / "runs").read_text() == "in the way"
     code, _, said = cnnx_command("diagnose", lenet5, "--picture", lenet5 / "runs" / "x.svg")
-    assert code == 4 and "a file stands where a folder should be" in said
+    assert code == 4 and "a file exists where a folder is needed" in said
     (lenet5 / "engines").write_text("in the way")
     code, _, said = cnnx_command("build", lenet5, "--target", "rtx", "--sm", "86")
     assert code == 4 and ("a file stands" in said or "tensorrt_rtx" in said)  # without RTX that is said first
