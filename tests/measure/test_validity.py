@@ -122,9 +122,7 @@ def remarks(*states):
 
 
 def test_temperature_and_what_is_not_known_are_remarked():
-    assert remarks(heat(61.0, GPU=93.0)) == {
-        "temperature": "GPU reached 61 C and is throttled from 93 C"
-    }
+    assert remarks(heat(61.0, GPU=93.0)) == {"temperature": "GPU reached 61 C and is throttled from 93 C"}
     assert "GPU reached 61 C" in remarks(heat(61.0))["temperature"]  # no limit of the wifi's heat
     orin = state(throttling=None, temperatures={"cpu-thermal": 48.5, "gpu-thermal": 46.0})
     assert remarks(orin, orin).keys() == {"temperature", "throttling"}
