@@ -134,7 +134,7 @@ def board_of(rails: Collection[str]) -> Board | None:
 
 
 def total_of(rails: Collection[str]) -> Total:
-    """The rails to add up for the total, or the reason why there is no total."""
+    """The rails to add up for the total, or the reason why the board has none."""
     board = board_of(rails)
     if board is None:
         return Total((), "no total on this board: cnnx does not know its rails")
