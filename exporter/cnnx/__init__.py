@@ -1,4 +1,4 @@
-"""cnnx: classic CNN classifiers from PyTorch to validated FP16 and INT8 engines.
+"""cnnx exports classic CNN classifiers from PyTorch to validated FP16 and INT8 engines.
 
     import cnnx
 
@@ -6,7 +6,7 @@
     print(result.validation.verdict)
     cnnx.bench(result.bundle.path)
 
-Every name is loaded on first use: `import cnnx` itself imports nothing heavy.
+Names are loaded on first use, so `import cnnx` imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from cnnx.recipe import Recipe as Recipe
     from cnnx.stats import Verdict as Verdict
 
-_HOMES = {
+_MODULES = {
     "BuildOptions": "cnnx.options.bundles",
     "CalibrateOptions": "cnnx.options.networks",
     "Bundle": "cnnx.bundle",
@@ -71,14 +71,14 @@ _HOMES = {
     "write_report": "cnnx.pipeline.report",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'cnnx' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES]
+    return [*globals(), *_MODULES]

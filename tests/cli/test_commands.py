@@ -194,7 +194,7 @@ def test_inspect_shows_every_layers_precision_with_its_reason(shown, exported):
     others = [cells for cells in table.values() if cells[0] in ("Relu", "MaxPool", "Flatten")]
     assert len(others) == 7 and {cells[1] for cells in others} == {"fp16"}
     assert all(cells[-1] for cells in table.values())
-    reason = "quantized because the recipe says so: " + read_recipe("lenet5").precision.reason
+    reason = "but the recipe requests it: " + read_recipe("lenet5").precision.reason
     assert reason[:80] in table["conv1"][-1]
     assert "all intact" in out and "100.0% of the MACs in INT8" in out and "passed (lenet5" in out
 
@@ -290,7 +290,7 @@ def test_a_damaged_record_is_listed_in_a_report_and_hides_no_other(lenet5, tmp_p
         code, out, _ = cnnx_command(*command, "--report", tmp_path / "r.md", "--json")
         assert code == 0 and json.loads(out)["result"]
         text = (tmp_path / "r.md").read_text()
-        assert "# lenet5 int8: PASSED" in text and "2026-benchmark.json | damaged | no valid JSON" in text
+        assert "# lenet5 int8: PASSED" in text and "2026-benchmark.json | damaged | invalid JSON" in text
 
 
 def test_an_absent_recipe_is_an_input_for_diagnose_as_for_export(lenet5, cnnx_command):
@@ -305,13 +305,13 @@ def test_a_place_for_no_record_or_no_bundle_is_found_before_the_work(lenet5, tmp
     for command in ("bench", "validate", "diagnose"):
         code, out, _ = cnnx_command(command, lenet5, "--json")
         error = json.loads(out)["error"]
-        assert code == 4 and "a file stands where a folder should be" in error["what"]
+        assert code == 4 and "a file exists where a folder is needed" in error["what"]
         assert str(lenet5 / "runs") in error["where"]
     code, _, said = cnnx_command("export", "lenet5", "--out", lenet5 / "runs" / "x")
-    assert code == 4 and "a file stands where a folder should be" in said
+    assert code == 4 and "a file exists where a folder is needed" in said
     assert "weights" not in said and (lenet5 / "runs").read_text() == "in the way"
     code, _, said = cnnx_command("diagnose", lenet5, "--picture", lenet5 / "runs" / "x.svg")
-    assert code == 4 and "a file stands where a folder should be" in said
+    assert code == 4 and "a file exists where a folder is needed" in said
     (lenet5 / "engines").write_text("in the way")
     code, _, said = cnnx_command("build", lenet5, "--target", "rtx", "--sm", "86")
     assert code == 4 and ("a file stands" in said or "tensorrt_rtx" in said)  # without RTX that is said first

@@ -112,7 +112,7 @@ def test_engines_tell_parts_are_judged_and_compared(bundles, monkeypatch, cnnx_c
 
     code, out, _ = cnnx_command("bench", *bundles, "--seconds", "0.01", "--no-cuda-graph")
     assert code == 6 and "CUDA graph off" in out and "GPU compute" in out and "undecided" in out
-    assert "invalid: tiny engine int8, batch 1: queueing takes" in " ".join(out.split())
+    assert "invalid: tiny engine int8, batch 1: enqueueing takes" in " ".join(out.split())
 
 
 def test_an_engine_says_what_batch_it_is_tuned_for_and_its_memory_is_of(bundles, monkeypatch, cnnx_command):
