@@ -163,10 +163,10 @@ def test_skipped_tactics_become_one_readable_remark(net):
     [SKIPPED, [("ERROR", "[defaultAllocator.cpp] Error Code 1: Cuda Runtime (out of memory)")]],
     ids=["tactics", "allocator"],
 )
-def test_a_build_without_enough_memory_says_so_and_what_mends_it(net, says):
+def test_a_build_without_enough_memory_says_so_with_a_hint(net, says):
     with pytest.raises(BuildFailed, match="memory") as caught:
         build(ImitatedBindings(says=says, fails=True), net("fp16"), request("fp16"))
-    assert "workspace" in caught.value.mend and caught.value.exit_code == 5
+    assert "workspace" in caught.value.hint and caught.value.exit_code == 5
 
 
 def test_what_was_logged_before_is_not_told_of_a_build(net):
@@ -198,7 +198,7 @@ def test_a_plugin_that_is_wanted_is_named(net):
     onnx.save(model, file)
     with pytest.raises(BuildFailed, match=r"'relu2' \(Nope\): TensorRT has no such operator") as caught:
         build(ImitatedBindings(), file, request("fp16"))
-    assert "plugin" in caught.value.mend
+    assert "plugin" in caught.value.hint
 
 
 def test_it_builds_for_the_gpu_that_is_here_alone(net):
@@ -325,12 +325,12 @@ def test_a_dla_core_that_is_not_there(net):
         build(ImitatedBindings(here=machine(**JETSON), cores=1), net("fp16"), request("fp16", dla_core=1))
 
 
-def test_what_mends_an_absent_tensorrt_depends_on_the_machine():
+def test_the_hint_for_an_absent_tensorrt_depends_on_the_machine():
     jetson = trt.absent(machine(**JETSON))
     assert isinstance(jetson, EnvironmentLacks) and not isinstance(jetson, MissingExtra)
-    assert "pip install" not in jetson.mend and "--system-site-packages" in jetson.mend
+    assert "pip install" not in jetson.hint and "--system-site-packages" in jetson.hint
     assert isinstance(trt.absent(machine()), MissingExtra)
-    assert "docs.nvidia.com" in trt.absent(machine(machine="aarch64")).mend
+    assert "docs.nvidia.com" in trt.absent(machine(machine="aarch64")).hint
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed here")
@@ -361,4 +361,4 @@ def test_bindings_without_their_libraries_are_refused_before_anything_crashes(tm
         trt._load.cache_clear()
     if importlib.util.find_spec("tensorrt").origin == str(tmp_path / "tensorrt.py"):
         assert isinstance(reason, EnvironmentLacks)
-        assert "libnvinfer.so.11" in reason.what and "force-reinstall" in reason.mend
+        assert "libnvinfer.so.11" in reason.what and "force-reinstall" in reason.hint

@@ -79,7 +79,7 @@ class PycudaRuntime:
         Raises:
             EnvironmentLacks: always.
         """
-        raise EnvironmentLacks("pycuda has no CUDA graphs", mend="run without one, or with the CUDA runtime")
+        raise EnvironmentLacks("pycuda has no CUDA graphs", hint="run without one, or with the CUDA runtime")
 
     def call(self, function: str, *arguments: Any) -> Any:
         """Call a function of pycuda.driver by name, in the primary context."""
@@ -107,7 +107,7 @@ class PycudaRuntime:
         except self._driver.Error as error:
             raise EnvironmentLacks(
                 f"{what} failed: {error}",
-                mend="free GPU memory (other programs), or run a smaller batch"
+                hint="free GPU memory (other programs), or run a smaller batch"
                 if isinstance(error, self._driver.MemoryError)
                 else "see the driver's log: dmesg",
             ) from error
@@ -194,6 +194,6 @@ def _import() -> Any:
         import pycuda.driver as driver
     except ImportError as error:
         raise EnvironmentLacks(
-            f"pycuda is installed and does not load: {error}", mend="install the GPU's driver"
+            f"pycuda is installed and does not load: {error}", hint="install the GPU's driver"
         ) from error
     return driver

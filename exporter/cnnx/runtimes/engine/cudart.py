@@ -84,7 +84,7 @@ class CudaRuntime:
             raise EnvironmentLacks(
                 f"the CUDA runtime is too old or not one: {error}",
                 where=library.name,
-                mend="CUDA 11.4 or newer",
+                hint="CUDA 11.4 or newer",
             ) from error
         self._library.cudaGetErrorString.restype = c_char_p
 
@@ -114,7 +114,7 @@ class CudaRuntime:
         if code := getattr(self._library, function)(*arguments):
             raise EnvironmentLacks(
                 f"{function} failed: {self._words(code)}",
-                mend="free GPU memory (other programs), or run a smaller batch"
+                hint="free GPU memory (other programs), or run a smaller batch"
                 if code == _OUT_OF_MEMORY
                 else "see the driver's log: dmesg",
             )
@@ -273,7 +273,7 @@ def load_cudart() -> CudaRuntime:
         return first
     raise EnvironmentLacks(
         f"no CUDA runtime (libcudart) was found: {refused[0]}",
-        mend="install CUDA's runtime library and let the loader find it (LD_LIBRARY_PATH), or set CUDA_HOME; "
+        hint="install CUDA's runtime library and let the loader find it (LD_LIBRARY_PATH), or set CUDA_HOME; "
         "with pycuda none is needed",
     )
 

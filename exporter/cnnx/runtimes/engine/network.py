@@ -158,7 +158,7 @@ class ParsedNetwork:
             raise UsageError(
                 f"batches {batch[0]} to {batch[2]} were asked, the graph's is fixed at {self.input_shape[0]}",
                 where=self._file,
-                mend="export the graph with that range",
+                hint="export the graph with that range",
             )
         return config
 
@@ -171,14 +171,14 @@ class ParsedNetwork:
         plan = self.builder.build_serialized_network(self.network, config)
         if plan is not None:
             return bytes(plan)
-        said, mend = self._log.said(), None
+        said, hint = self._log.said(), None
         if self._log.skipped or tells_no_memory(said):
             said = "; ".join(filter(None, (said, self._log.skipped_tactics())))
-            mend = (
+            hint = (
                 "free memory (other programs, the desktop) or build a smaller batch; where the workspace "
                 "was capped, raise the cap; where the machine runs out of memory, set or lower it"
             )
-        raise BuildFailed(f"{self._product} built no engine: {said}", where=self._file, mend=mend)
+        raise BuildFailed(f"{self._product} built no engine: {said}", where=self._file, hint=hint)
 
     def _refusal(self) -> BuildFailed:
         errors = [self._parser.get_error(index) for index in range(self._parser.num_errors)]
@@ -190,7 +190,7 @@ class ParsedNetwork:
         return BuildFailed(
             f"TensorRT's ONNX parser refuses the graph: {listed(said) if said else self._log.said()}",
             where=self._file,
-            mend="write the operator with standard ones: a plugin would have to go with every engine, and "
+            hint="write the operator with standard ones: a plugin would have to go with every engine, and "
             "cnnx loads none"
             if wants_plugin
             else None,
@@ -219,7 +219,7 @@ def check_precision(found: Mapping[str, str], request: BuildRequest, *, file: Pa
         f"{len(wrong)} of {len(request.expected)} layers did not reach the precision asked "
         f"({request.precision}, {target}): {listed(wrong)}",
         where=file,
-        mend="a lone FP32 layer between casts is narrowed: take its activation into the FP32 part"
+        hint="a lone FP32 layer between casts is narrowed: take its activation into the FP32 part"
         if narrowed
         else "look at these layers with cnnx inspect; or hold them in fp16 by a precision override",
     )

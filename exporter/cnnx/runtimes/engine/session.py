@@ -68,7 +68,7 @@ class EngineSession:
     ) -> None:
         if options.cuda_graph and not cuda.captures:
             raise EnvironmentLacks(
-                "CUDA graphs were asked, pycuda has none", mend="run without one, or with the CUDA runtime"
+                "CUDA graphs were asked, pycuda has none", hint="run without one, or with the CUDA runtime"
             )
         self.runtime, self.runtime_version = runtime, str(trt.__version__)
         self.device = Device("gpu", cuda.device_name())
@@ -124,7 +124,7 @@ class EngineSession:
         if not least <= len(images) <= most:
             raise UsageError(
                 f"{len(images)} pictures are not one batch of this engine",
-                mend=f"give it {most}" if least == most else f"give it {least} to {most}",
+                hint=f"give it {most}" if least == most else f"give it {least} to {most}",
             )
         self._prepare(images)
         if not self._events:
@@ -224,7 +224,7 @@ class EngineSession:
         if not self._context.set_input_shape(self._input, (size, *self._shape[1:])):
             raise UsageError(
                 f"the engine does not take a batch of {size}: {self._log.said()}",
-                mend="keep to the range of batches it was built for",
+                hint="keep to the range of batches it was built for",
             )
         self._drop_graph()
         self._batch = size
@@ -252,7 +252,7 @@ class EngineSession:
             return self._cuda.capture(self._stream, self._execute)
         except EnvironmentLacks as refusal:
             raise EnvironmentLacks(
-                f"the engine cannot be captured as a CUDA graph: {refusal.what}", mend="run it without one"
+                f"the engine cannot be captured as a CUDA graph: {refusal.what}", hint="run it without one"
             ) from refusal
 
     def _run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -307,7 +307,7 @@ def _not_read(runtime: str, said: str, file: Path) -> CnnxError:
     return BundleError(
         f"{runtime} does not take the engine: {said}",
         where=file,
-        mend="it uses a plugin, and cnnx loads none: build it from a graph of standard operators"
+        hint="it uses a plugin, and cnnx loads none: build it from a graph of standard operators"
         if "plugin" in said.lower()
         else "build it again with this release and for this GPU",
     )
@@ -318,5 +318,5 @@ def _no_room(runtime: str, said: str, file: Path) -> EnvironmentLacks:
     return EnvironmentLacks(
         f"{runtime} has no room for the engine: {said}",
         where=file,
-        mend="free GPU memory (other programs), or export and build with a smaller --batch",
+        hint="free GPU memory (other programs), or export and build with a smaller --batch",
     )

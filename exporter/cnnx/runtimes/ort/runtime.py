@@ -83,7 +83,7 @@ class OrtRuntime:
             UsageError: one is named.
         """
         if capabilities:
-            raise UsageError("--sm names a GPU to build for, ort builds nothing", mend="--target rtx")
+            raise UsageError("--sm names a GPU to build for, ort builds nothing", hint="--target rtx")
 
     def build(self, onnx_file: Path, request: BuildRequest) -> list[BuiltEngine]:  # noqa: ARG002
         """Refuse: the graph itself is what runs.
@@ -134,7 +134,7 @@ class OrtRuntime:
             raise UsageError(
                 "CUDA graphs are of TensorRT's engines, ONNX Runtime runs the graph as it is",
                 where=file,
-                mend="build an engine first (cnnx build), or leave --cuda-graph out",
+                hint="build an engine first (cnnx build), or leave --cuda-graph out",
             )
         if reason := self.missing():
             raise reason
@@ -214,7 +214,7 @@ def _import() -> Any:
         import onnxruntime
     except ImportError as error:  # a wheel for another numpy, a library it links to that is absent
         raise EnvironmentLacks(
-            f"onnxruntime is installed and does not load: {error}", mend="pip install --upgrade 'cnnx[cpu]'"
+            f"onnxruntime is installed and does not load: {error}", hint="pip install --upgrade 'cnnx[cpu]'"
         ) from error
     return onnxruntime
 
@@ -253,7 +253,7 @@ def _load(ort: Any, file: Path, *, on_gpu: bool, profile: Path | None = None) ->
     if on_gpu and session.get_providers()[0] != _CUDA:
         raise EnvironmentLacks(
             "ONNX Runtime is built for CUDA, a GPU is here, and its CUDA provider does not load",
-            mend="install the CUDA and cuDNN that it wants, or set CUDA_VISIBLE_DEVICES= for the CPU",
+            hint="install the CUDA and cuDNN that it wants, or set CUDA_VISIBLE_DEVICES= for the CPU",
         )
     return session
 

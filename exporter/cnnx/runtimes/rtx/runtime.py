@@ -53,7 +53,7 @@ class RtxRuntime(EngineRuntime):
             return EnvironmentLacks(
                 f"the Python bindings of TensorRT for RTX are {bindings}, its library is {library}: "
                 "only equal releases work together",
-                mend="pip install --force-reinstall 'cnnx[rtx]'",
+                hint="pip install --force-reinstall 'cnnx[rtx]'",
             )
         return None
 
@@ -99,7 +99,7 @@ class RtxRuntime(EngineRuntime):
             raise GraphError("there is no such file", where=onnx_file)
         # A timing cache is no part of what is asked: RTX keeps none.
         if dataclasses.replace(request.options, timing_cache_folder=None) != BuildOptions():
-            raise UsageError("TensorRT for RTX takes no options of TensorRT's builder", mend="leave them out")
+            raise UsageError("TensorRT for RTX takes no options of TensorRT's builder", hint="leave them out")
         capabilities = request.compute_capabilities or (self._current(),)
         self.check_capabilities(capabilities)
         parsed = ParsedNetwork(onnx_file, self.library(), product=self.product)
@@ -109,7 +109,7 @@ class RtxRuntime(EngineRuntime):
         if self.cannot_run() is not None:
             raise UsageError(
                 "no compute capability is named to build for, and no GPU is here to tell it",
-                mend="name one: --sm 86 for RTX 30xx",
+                hint="name one: --sm 86 for RTX 30xx",
             )
         return self.cuda().compute_capability()
 
@@ -124,7 +124,7 @@ def _unknown(capability: int, known: Sequence[int] | dict[int, Any]) -> UsageErr
     return UsageError(
         f"TensorRT for RTX does not build for compute capability {capability}, and its engines never go "
         "to Jetson",
-        mend=f"choose among {', '.join(map(str, sorted(known)))}; Jetson and datacentre GPUs take "
+        hint=f"choose among {', '.join(map(str, sorted(known)))}; Jetson and datacentre GPUs take "
         "--target tensorrt, on the device itself",
     )
 
@@ -139,7 +139,7 @@ def _library() -> Library:
     except (OSError, ImportError) as error:
         raise EnvironmentLacks(
             f"TensorRT for RTX is installed and does not load: {error}",
-            mend="pip install --force-reinstall 'cnnx[rtx]'",
+            hint="pip install --force-reinstall 'cnnx[rtx]'",
         ) from error
     return Library(trt, make_log(trt))
 
@@ -156,7 +156,7 @@ def _file(stem: str) -> Path:
     found = [file for folder in folders for file in sorted(Path(folder).glob(f"{stem}.*"))]
     if not found:
         raise EnvironmentLacks(
-            f"{stem} is not in the package {_LIBRARIES}", mend="pip install --force-reinstall 'cnnx[rtx]'"
+            f"{stem} is not in the package {_LIBRARIES}", hint="pip install --force-reinstall 'cnnx[rtx]'"
         )
     return found[0]
 

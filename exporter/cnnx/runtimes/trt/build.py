@@ -118,19 +118,19 @@ def _compatibility_level(trt: Any, options: BuildOptions, place: Place) -> Any:
         return None
     if place.jetson:  # NVIDIA's page "Hardware Compatibility": not supported on JetPack
         raise UsageError(
-            "TensorRT has no hardware compatibility on Jetson", mend="leave it out and build on each device"
+            "TensorRT has no hardware compatibility on Jetson", hint="leave it out and build on each device"
         )
     if options.hardware_compatibility == "ampere_plus" and place.compute_capability < 80:
         raise UsageError(
             f"hardware compatibility starts at Ampere (SM 80), this GPU is SM {place.compute_capability}",
-            mend="leave it out",
+            hint="leave it out",
         )
     # SAME_COMPUTE_CAPABILITY is not in 10.3: asked of the release, not of its number.
     level = trt.HardwareCompatibilityLevel.__members__.get(options.hardware_compatibility.upper())
     if level is None:
         raise UsageError(
             f"TensorRT {place.tensorrt} has no hardware compatibility {options.hardware_compatibility!r}",
-            mend="leave it out, or use a newer TensorRT",
+            hint="leave it out, or use a newer TensorRT",
         )
     return level
 
@@ -179,7 +179,7 @@ def _inspected(plan: bytes, parsed: ParsedNetwork, request: BuildRequest, *, lib
     if engine is None:
         raise BuildFailed(
             f"TensorRT does not load the engine that it built: {log.said()}",
-            mend="free memory on the GPU and build again",
+            hint="free memory on the GPU and build again",
         )
     inspector = engine.create_engine_inspector()
     if parsed.dynamic:

@@ -57,17 +57,17 @@ def check_dla(
     if precision == "int8":
         # Its documented way takes UINT8 with FP32 scales; NVIDIA's maintainers say that it takes implicit,
         # not explicit, quantization (TensorRT #2222).
-        raise UsageError("INT8 from Q/DQ on a DLA is unproven", mend="export with --fp16 for the DLA")
+        raise UsageError("INT8 from Q/DQ on a DLA is unproven", hint="export with --fp16 for the DLA")
     if precision != "fp16":
-        raise UsageError(f"a DLA does not compute {precision.upper()}", mend="export with --fp16 for the DLA")
+        raise UsageError(f"a DLA does not compute {precision.upper()}", hint="export with --fp16 for the DLA")
     if batch[0] != batch[2]:
         raise UsageError(
-            f"a DLA takes one batch size, not {batch[0]} to {batch[2]}", mend="export with one --batch"
+            f"a DLA takes one batch size, not {batch[0]} to {batch[2]}", hint="export with one --batch"
         )
     if (reason := why_no_dla(board, jetpack, tensorrt)) is not None:
         raise UsageError(
             f"{reason} (here: {board or 'no Jetson'}, JetPack {jetpack}, TensorRT {tensorrt})",
-            mend="build for the GPU: leave the DLA core out",
+            hint="build for the GPU: leave the DLA core out",
         )
 
 
@@ -94,7 +94,7 @@ def use_dla(trt: Any, builder: Any, network: Any, config: Any, *, core: int) -> 
     """
     if core >= builder.num_DLA_cores:
         raise UsageError(
-            f"DLA core {core} was asked, here are {builder.num_DLA_cores}", mend="cores count from 0"
+            f"DLA core {core} was asked, here are {builder.num_DLA_cores}", hint="cores count from 0"
         )
     config.default_device_type = trt.DeviceType.DLA
     config.DLA_core = core

@@ -67,7 +67,7 @@ class TrtRuntime(EngineRuntime):
         self._bindings = bindings or InstalledBindings()
 
     def missing(self) -> CnnxError | None:
-        """Absent, too old, or bindings without their libraries; on Jetson the mend is JetPack's."""
+        """Absent, too old, or bindings without their libraries; on Jetson the hint is JetPack's."""
         return self._bindings.lacking()
 
     def library(self) -> Library:
@@ -91,7 +91,7 @@ class TrtRuntime(EngineRuntime):
         if capabilities:
             raise UsageError(
                 "TensorRT builds for the GPU that it runs on, not for a named one",
-                mend="leave --sm out and build on the device itself; --target rtx builds for named RTX GPUs",
+                hint="leave --sm out and build on the device itself; --target rtx builds for named RTX GPUs",
             )
 
     def build(self, onnx_file: Path, request: BuildRequest) -> list[BuiltEngine]:
@@ -151,7 +151,7 @@ class InstalledBindings:
         if found is not None and release_of(found) < _OLDEST:
             return EnvironmentLacks(
                 f"cnnx builds with TensorRT 10.3 or newer, here is {found}",
-                mend="JetPack 6.1 or newer has it"
+                hint="JetPack 6.1 or newer has it"
                 if self.environment().l4t
                 else "pip install 'cnnx[tensorrt]'",
             )
@@ -184,17 +184,17 @@ class InstalledBindings:
 
 
 def absent(machine: Environment) -> CnnxError:
-    """Why TensorRT is not there and what mends it, which differs by machine."""
+    """Why TensorRT is not there with a hint for this machine."""
     if machine.l4t is not None:
         return EnvironmentLacks(
             "TensorRT's Python module is not to be seen. On Jetson it comes with JetPack, never from pip",
-            mend="sudo apt install python3-libnvinfer; and make the environment that cnnx is in with "
+            hint="sudo apt install python3-libnvinfer; and make the environment that cnnx is in with "
             "python3 -m venv --system-site-packages",
         )
     if machine.machine != "x86_64":
         return EnvironmentLacks(
             f"TensorRT is not installed, and no extra of cnnx brings it for {machine.machine}",
-            mend=f"install it as NVIDIA says: {_INSTALL}",
+            hint=f"install it as NVIDIA says: {_INSTALL}",
         )
     return MissingExtra("tensorrt", "tensorrt", purpose="TensorRT")
 
@@ -213,7 +213,7 @@ def _load() -> Library:
         on_jetson = detect().l4t is not None
         raise EnvironmentLacks(
             f"TensorRT's Python bindings are installed and its libraries do not load: {error}",
-            mend="sudo apt install nvidia-jetpack"
+            hint="sudo apt install nvidia-jetpack"
             if on_jetson
             # The bindings' wheel has no libraries in it; they come from tensorrt-cu12-libs or -cu13-libs.
             else "pip install --force-reinstall 'cnnx[tensorrt]'",
