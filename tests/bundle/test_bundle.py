@@ -134,7 +134,7 @@ def test_records_engines_and_the_users_files_outlive_a_new_export(tmp_path):
     first.add_record(Record("validation", subject, {}, {}))
     (tmp_path / "b" / "calibration.json").write_text("a user's, as this manifest does not list it")
     (tmp_path / "b" / "photos").mkdir()
-    (tmp_path / "b" / "photos" / "a.jpg").write_text("a picture")
+    (tmp_path / "b" / "photos" / "a.jpg").write_text("an image")
     (tmp_path / "b" / ".notes").write_text("a note")
     folder = (tmp_path / "b").stat().st_ino
     with new_bundle(tmp_path / "b") as draft:
@@ -146,7 +146,7 @@ def test_records_engines_and_the_users_files_outlive_a_new_export(tmp_path):
     assert len(second.records()) == 1 and second.records()[0].subject == subject
     assert [engine.identity for engine in second.engines()] == ["rtx-1-sm86"]
     assert (tmp_path / "b").stat().st_ino == folder, "the folder itself stays, and whoever works in it"
-    assert (tmp_path / "b" / "photos" / "a.jpg").read_text() == "a picture"
+    assert (tmp_path / "b" / "photos" / "a.jpg").read_text() == "an image"
     assert (tmp_path / "b" / "calibration.json").read_text() == "cnnx's"
     assert (tmp_path / "b" / "calibration.json.kept-1").read_text().startswith("a user's")
     assert not (tmp_path / "b" / "labels.txt").exists(), "the first bundle's, as its manifest says"

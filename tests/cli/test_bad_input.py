@@ -146,7 +146,7 @@ def test_no_network_names_the_url_the_place_and_the_way_around(refused, tmp_path
 
 
 class TestPictures:
-    def pictures(self, folder, count):
+    def images(self, folder, count):
         folder.mkdir()
         random = np.random.default_rng(0)
         for index in range(count):
@@ -160,24 +160,24 @@ class TestPictures:
         assert str(tmp_path / "empty") in said
 
     def test_a_text_file_called_jpg_is_named_and_skipped(self, cnnx_command, tiny, tmp_path):
-        folder = self.pictures(tmp_path / "pictures", 8)
-        (folder / "note.jpg").write_text("not a picture")
+        folder = self.images(tmp_path / "images", 8)
+        (folder / "note.jpg").write_text("not an image")
         code, out, _ = cnnx_command(
             "export", tiny, "--int8", *FEW, "--calibration-data", folder, "--out", tmp_path / "out"
         )
-        assert code in (0, 6) and "1 pictures of pictures were skipped: note.jpg" in out
+        assert code in (0, 6) and "1 images of images were skipped: note.jpg" in out
         said = json.loads(cnnx_command("inspect", tmp_path / "out", "--json")[1])
         [skipped] = said["result"]["bundle"]["manifest"]["images"]["calibration"]["skipped"]
         assert skipped.startswith("note.jpg: ")
 
     def test_nothing_but_text_files_called_jpg(self, refused, tiny, tmp_path):
-        (tmp_path / "pictures").mkdir()
-        (tmp_path / "pictures" / "note.jpg").write_text("not a picture")
-        said = refused(3, tiny, "--int8", *FEW, "--calibration-data", tmp_path / "pictures")
+        (tmp_path / "images").mkdir()
+        (tmp_path / "images" / "note.jpg").write_text("not an image")
+        said = refused(3, tiny, "--int8", *FEW, "--calibration-data", tmp_path / "images")
         assert "note.jpg" in said
 
-    def test_the_same_pictures_for_both_roles(self, refused, tiny, tmp_path):
-        folder = self.pictures(tmp_path / "pictures", 4)
+    def test_the_same_images_for_both_roles(self, refused, tiny, tmp_path):
+        folder = self.images(tmp_path / "images", 4)
         said = refused(3, tiny, "--int8", "--calibration-data", folder, "--validation-data", folder)
         assert "another set holds all 4" in said
 

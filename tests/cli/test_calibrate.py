@@ -35,7 +35,7 @@ def test_one_method_alone(cnnx_command, tiny):
 def test_what_cannot_be_compared_is_refused(cnnx_command, tiny):
     for arguments, code, words in (
         (("--folds", "1"), 2, "nothing could be compared"),
-        (("--folds", "21"), 2, "20 calibration pictures do not fill 21 folds"),
+        (("--folds", "21"), 2, "20 calibration images do not fill 21 folds"),
         (("--method", "mes"), 2, "did you mean 'mse'?"),
         (("--weights", "standin"), 2, "brings its own weights"),
     ):

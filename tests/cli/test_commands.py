@@ -310,7 +310,7 @@ def test_a_place_for_no_record_or_no_bundle_is_found_before_the_work(lenet5, tmp
     code, _, said = cnnx_command("export", "lenet5", "--out", lenet5 / "runs" / "x")
     assert code == 4 and "a file exists where a folder is needed" in said
     assert "weights" not in said and (lenet5 / "runs").read_text() == "in the way"
-    code, _, said = cnnx_command("diagnose", lenet5, "--picture", lenet5 / "runs" / "x.svg")
+    code, _, said = cnnx_command("diagnose", lenet5, "--image", lenet5 / "runs" / "x.svg")
     assert code == 4 and "a file exists where a folder is needed" in said
     (lenet5 / "engines").write_text("in the way")
     code, _, said = cnnx_command("build", lenet5, "--target", "rtx", "--sm", "86")

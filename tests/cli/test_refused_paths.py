@@ -58,12 +58,12 @@ def test_a_time_to_measure_for_that_is_none(cnnx_command, tiny_bundle, seconds):
     assert code == 2 and "--seconds 3" in said
 
 
-def test_a_picture_whose_name_is_not_utf8_is_kept_by_an_escaped_name(cnnx_command, tiny, tmp_path):
-    folder = tmp_path / "pictures"
+def test_an_image_whose_name_is_not_utf8_is_kept_by_an_escaped_name(cnnx_command, tiny, tmp_path):
+    folder = tmp_path / "images"
     folder.mkdir()
     for index in range(4):
         Image.new("L", (40, 40), 40 * index).save(folder / f"{index}.png")
-    (folder / os.fsdecode(b"\xffd.jpg")).write_text("no picture")
+    (folder / os.fsdecode(b"\xffd.jpg")).write_text("no image")
     code, out, said = cnnx_command(
         "export", tiny, "--int8", *FEW, "--calibration-data", folder, "--out", tmp_path / "out"
     )

@@ -71,7 +71,7 @@ def test_ids_that_would_mislead_are_refused(tmp_path: Path, wnids: tuple[str, ..
     assert refusal.value.hint
 
 
-def test_the_recipes_ids_label_the_pictures_of_an_export(tmp_path: Path) -> None:
+def test_the_recipes_ids_label_the_images_of_an_export(tmp_path: Path) -> None:
     """Two of ten classes in folders named by IDs; the calibration list has labels of other classes."""
     pytest.importorskip("torch", reason="exports need PyTorch")
     wnids = [f"n{10 * index:08d}" for index in range(10)]

@@ -25,7 +25,7 @@ from cnnx.data.normalize import normalize
 from cnnx.data.sets import open_images
 from cnnx.errors import ImageError, WriteFailed
 from cnnx.recipe import Preprocessing
-from tests.inputs.pictures import picture
+from tests.inputs.images import picture
 
 SMALL = Preprocessing(resize=24)
 SHAPE = (3, 20, 22)

@@ -41,8 +41,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Palette images with Transparency
 
 
 def stored(name: str, rule: str) -> NDArray[np.uint8]:
-    with Image.open(GOLDEN / f"{name}-{rule}.png") as picture:
-        return np.asarray(picture)
+    with Image.open(GOLDEN / f"{name}-{rule}.png") as image:
+        return np.asarray(image)
 
 
 @cases
@@ -64,10 +64,10 @@ def test_the_stored_crops_tell_every_rounding_apart(
     """The stored crops match only this size and corner, so a deviation of one pixel would fail above."""
     interpolation, _, side = rule.split("-")
     with Image.open(GOLDEN / f"{name}.png") as file:
-        picture = file.convert("RGB")
+        image = file.convert("RGB")
 
     def taken(width: int, height: int, left: int, top: int) -> NDArray[np.uint8]:
-        resized = picture.resize((width, height), Image.Resampling[interpolation.upper()])
+        resized = image.resize((width, height), Image.Resampling[interpolation.upper()])
         return np.asarray(resized)[top : top + int(side), left : left + int(side)]
 
     right = (*size, *corner)

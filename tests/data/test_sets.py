@@ -15,7 +15,7 @@ from cnnx.data.images import ImageSet
 from cnnx.data.sets import BUILT_IN, open_images
 from cnnx.errors import ImageError, UsageError
 from cnnx.resources import shared_folder
-from tests.inputs.pictures import picture
+from tests.inputs.images import image
 from tools import ROOT
 
 
@@ -52,10 +52,10 @@ def labels_of(images: ImageSet) -> dict[str, int | None]:
 def classes_folder(root: Path) -> Path:
     for name in ("cat", "dog", "dog/puppies"):
         for index in range(3):
-            picture(root / name / f"{index}.png")
+            image(root / name / f"{index}.png")
     (root / "eel").mkdir()
     (root / ".thumbnails").mkdir()
-    picture(root / ".thumbnails" / "0.png")
+    image(root / ".thumbnails" / "0.png")
     (root / "notes.txt").write_text("not an image")
     return root
 
@@ -179,13 +179,13 @@ def test_an_id_gives_the_same_label_in_whatever_company(indices: list[int]) -> N
     assert labels_of(images) == {f"{wnids[index]}/a.png": index for index in indices}
 
 
-def test_the_order_is_spread_and_stable_when_pictures_are_added(tmp_path: Path) -> None:
+def test_the_order_is_spread_and_stable_when_images_are_added(tmp_path: Path) -> None:
     for index in range(40):
-        picture(tmp_path / f"{index:02d}.jpg", size=(4, 4))
+        image(tmp_path / f"{index:02d}.jpg", size=(4, 4))
     before = [item.id for item in opened(tmp_path)]
     assert before != sorted(before)
     for index in range(40, 60):
-        picture(tmp_path / f"{index:02d}.jpg", size=(4, 4))
+        image(tmp_path / f"{index:02d}.jpg", size=(4, 4))
     after = [item.id for item in opened(tmp_path)]
     assert [name for name in after if name in before] == before
     assert len(after) == 60
@@ -194,7 +194,7 @@ def test_the_order_is_spread_and_stable_when_pictures_are_added(tmp_path: Path) 
 @pytest.mark.parametrize("separator", [",", ";", " ", "\t", " , "])
 def test_labels_beside_a_flat_folder_are_found(tmp_path: Path, separator: str) -> None:
     for name in ("a b.png", "c.png", "d.png"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     (tmp_path / "labels.csv").write_text(
         f"file{separator}label\n# note\n\na b.png{separator}7\nc.png{separator}0\n"
     )
@@ -272,7 +272,7 @@ def test_a_labels_file_overrides_class_folders(tmp_path: Path) -> None:
 
 def test_a_list_keeps_its_order_and_starts_at_its_own_folder_or_at_a_root(tmp_path: Path) -> None:
     for name in ("b.png", "sub/a.png", "c.png"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     (tmp_path / "list.txt").write_text("sub/a.png 2\n./c.png 0\nb.png\n")
     images = opened(tmp_path / "list.txt", classes=3)
     assert [(item.id, item.label) for item in images] == [("sub/a.png", 2), ("c.png", 0), ("b.png", None)]
@@ -325,9 +325,9 @@ def test_absolute_names_may_go_by_way_of_a_link(tmp_path: Path) -> None:
     "line", ["../outside.png", "sub/../../outside.png", "/etc/hostname", "../set-2/a.png"]
 )
 def test_a_list_may_not_leave_its_folder(tmp_path: Path, line: str) -> None:
-    picture(tmp_path / "outside.png")
-    picture(tmp_path / "set-2" / "a.png")
-    picture(tmp_path / "set" / "a.png")
+    image(tmp_path / "outside.png")
+    image(tmp_path / "set-2" / "a.png")
+    image(tmp_path / "set" / "a.png")
     (tmp_path / "set" / "list.txt").write_text(f"a.png\n{line}\n")
     refused(tmp_path / "set" / "list.txt", "outside the folder")
 
@@ -344,7 +344,7 @@ def test_a_list_may_not_leave_its_folder(tmp_path: Path, line: str) -> None:
     ],
 )
 def test_bad_labels_are_refused(tmp_path: Path, text: str | bytes, says: str) -> None:
-    picture(tmp_path / "a.png")
+    image(tmp_path / "a.png")
     file = tmp_path / "labels.txt"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     refused(tmp_path, says, classes=3)
@@ -362,13 +362,13 @@ def test_bad_labels_are_refused(tmp_path: Path, text: str | bytes, says: str) ->
     ],
 )
 def test_bad_lists_are_refused(tmp_path: Path, text: str, says: str) -> None:
-    picture(tmp_path / "a.png")
+    image(tmp_path / "a.png")
     (tmp_path / "list").write_text(text)
     refused(tmp_path / "list", says)
 
 
 def test_labels_in_and_beside_a_list_contradict_each_other(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
+    image(tmp_path / "a.png")
     (tmp_path / "list").write_text("a.png 1\n")
     (tmp_path / "labels").write_text("a.png 2\n")
     refused(tmp_path / "list", "both in the list and in a label file", labels=tmp_path / "labels")
@@ -379,10 +379,10 @@ def test_what_is_no_set_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "absent", "no folder, list or built-in set")
     refused("", "no folder, list or built-in set")
     refused("x" * 5000, "no folder, list or built-in set")
-    refused(picture(tmp_path / "one.png"), "a single image, not a set")
+    refused(image(tmp_path / "one.png"), "a single image, not a set")
     (tmp_path / "sub").mkdir()
     assert len(opened(tmp_path)) == 1
-    picture(tmp_path / "sub" / "two.png")
+    image(tmp_path / "sub" / "two.png")
     refused(tmp_path, "mixes class folders")
     os.mkfifo(tmp_path / "sub" / "pipe.png")
     assert len(opened(tmp_path / "sub")) == 1

@@ -38,7 +38,7 @@ class FakeSession:
         clock: the clock to move.
 
     Attributes:
-        batches: number of pictures of each run so far.
+        batches: number of images of each run so far.
     """
 
     runtime = "fake"

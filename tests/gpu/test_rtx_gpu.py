@@ -48,7 +48,7 @@ def engine(graph):
     return path
 
 
-def test_any_number_of_pictures_agrees_with_the_reference(graph, engine):
+def test_any_number_of_images_agrees_with_the_reference(graph, engine):
     images = np.random.default_rng(1).standard_normal((11, 3, 8, 8)).astype(np.float32)
     expected = ReferenceEvaluator(onnx.load(graph)).run(None, {"input": images})[0]
     session = RTX.open(engine)
@@ -57,7 +57,7 @@ def test_any_number_of_pictures_agrees_with_the_reference(graph, engine):
             found = session.run(images[:count])["features"]
             assert found.dtype == np.float32
             np.testing.assert_allclose(found, expected[:count], rtol=2e-2, atol=2e-2)
-        with pytest.raises(UsageError, match="1 pictures are not one batch"):
+        with pytest.raises(UsageError, match="1 images are not one batch"):
             session.timed_run(images[:1])
     finally:
         session.close()

@@ -70,7 +70,7 @@ def made(request, tmp_path):
 
 
 @pytest.mark.parametrize("cuda_graph", [False, True])
-def test_any_number_of_pictures_agrees_with_the_reference(made, cuda_graph):
+def test_any_number_of_images_agrees_with_the_reference(made, cuda_graph):
     graph, engine, _, built = made
     assert set(built.layer_types.values()) == {built.layer_types["conv0"]}
     images = np.random.default_rng(1).standard_normal((11, 16, 32, 32)).astype(np.float32)

@@ -86,7 +86,7 @@ def test_a_dynamic_export_computes_the_same_and_is_named_after_the_modules(net, 
 def test_two_exports_have_the_same_bytes_and_no_paths(net, tmp_path):
     contents = []
     for name in ("a.onnx", "b.onnx"):
-        save_model(export_model(net, shape=(3, 12, 12), input_name="picture"), tmp_path / name)
+        save_model(export_model(net, shape=(3, 12, 12), input_name="image"), tmp_path / name)
         contents.append((tmp_path / name).read_bytes())
     assert contents[0] == contents[1]
     assert b".py" not in contents[0] and b"site-packages" not in contents[0]

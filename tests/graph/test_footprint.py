@@ -6,7 +6,7 @@ from onnx import TensorProto, helper, numpy_helper
 from cnnx.graph.footprint import GraphMemory, predict_memory
 from tests.inputs.tiny import tiny_graph
 
-MAP = 4 * 16 * 14 * 14  # bytes of the convolution's output, a picture
+MAP = 4 * 16 * 14 * 14  # bytes of the convolution's output, an image
 
 
 def test_a_chain_holds_two_maps_at_once_and_views_hold_none():

@@ -154,7 +154,7 @@ def test_a_weight_in_half_makes_the_layer_half() -> None:
     assert next(row for row in layers(model) if row.name == "conv2").activation_scale is None
 
 
-def test_a_picture_size_that_varies_is_refused() -> None:
+def test_an_image_size_that_varies_is_refused() -> None:
     model = vgg16()
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
     with pytest.raises(GraphError, match="not fully known") as refusal:

@@ -174,7 +174,7 @@ def test_the_order_of_nodes_means_nothing(model: ModelProto, seed: int, scales: 
 def test_whatever_returns_to_fp16_only_what_was_observed_is_quantized(
     model: ModelProto, data: st.DataObject
 ) -> None:
-    """As repair does it, and pictures that leave a layer without a range."""
+    """As repair does it, and images that leave a layer without a range."""
     plan = plan_layers(model, precision="int8", policy=POLICY, maxima=None)
     int8 = [layer.node for layer in plan if layer.precision == "int8"]
     out = data.draw(st.sets(st.sampled_from(int8))) if int8 else set()

@@ -1,4 +1,4 @@
-"""Classifiers of gray pictures, each with something in it that quantization may stumble over."""
+"""Classifiers of gray images, each with something in it that quantization may stumble over."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ FEW = (*DIGITS, "--validation-images", "16")
 
 
 def tiny_graph(*, op="Relu"):
-    """A classifier of 32x32 gray pictures: one convolution, an activation, one Gemm."""
+    """A classifier of 32x32 gray images: one convolution, an activation, one Gemm."""
     random = np.random.default_rng(0)
     constants = {
         "conv.weight": random.normal(size=(16, 1, 5, 5)) / 5,

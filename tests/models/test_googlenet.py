@@ -88,9 +88,9 @@ def test_branches_are_joined_in_the_papers_order() -> None:
     module = NaiveInception(1, conv1x1=1, conv3x3=1, conv5x5=1)
     for parameter in module.parameters():
         nn.init.constant_(parameter, float(parameter.dim() > 1))
-    picture = torch.zeros(1, 1, 7, 7)
-    picture[0, 0, 3, 3] = 1
-    assert module(picture).sum((2, 3)).tolist() == [[1, 9, 25, 9]]
+    image = torch.zeros(1, 1, 7, 7)
+    image[0, 0, 3, 3] = 1
+    assert module(image).sum((2, 3)).tolist() == [[1, 9, 25, 9]]
 
 
 def test_googlenet_is_table_1() -> None:
@@ -152,9 +152,9 @@ def test_side_networks_are_there_for_training_only() -> None:
         assert [next(block.parameters()).grad is None for block in blocks] == [False, True]
 
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("aux")})
-    picture = torch.rand(1, 3, 224, 224)
+    image = torch.rand(1, 3, 224, 224)
     with torch.no_grad():
-        assert torch.equal(model.eval()(picture), plain(picture))
+        assert torch.equal(model.eval()(image), plain(image))
 
 
 def test_googlenet_bn_is_the_published_network() -> None:
@@ -204,9 +204,9 @@ def test_the_graph_is_the_network(build: Callable[[], nn.Module], extra: dict[st
         "Gemm": 1,
     }
     assert Counter(node.op_type for node in graph.graph.node) == operators | extra
-    picture = torch.randn(1, 3, 63, 63)
+    image = torch.randn(1, 3, 63, 63)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {"input": picture.numpy()})
+    (logits,) = session.run(None, {"input": image.numpy()})
     with torch.no_grad():
-        reference = model(picture).numpy()
+        reference = model(image).numpy()
     assert np.abs(logits - reference).max() <= 1e-4 * np.abs(reference).max()

@@ -299,9 +299,9 @@ def test_the_graph_is_the_network(network: Network) -> None:
         if node.op_type == "AveragePool":
             attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             assert attributes.get("count_include_pad", 0) == network.counts_padding
-    picture = torch.randn(1, 3, 107, 107)
+    image = torch.randn(1, 3, 107, 107)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {"input": picture.numpy()})
+    (logits,) = session.run(None, {"input": image.numpy()})
     with torch.no_grad():
-        reference = model(picture).numpy()
+        reference = model(image).numpy()
     assert np.abs(logits - reference).max() <= 1e-4 * np.abs(reference).max()

@@ -88,7 +88,7 @@ def test_a_subsampling_map_sums_scales_and_shifts() -> None:
     assert layer(x)[0, 1].tolist() == [[0.5 * 10 + 3, 0.5 * 18 + 3], [0.5 * 42 + 3, 0.5 * 50 + 3]]
 
 
-def test_an_output_is_the_distance_to_a_digits_picture() -> None:
+def test_an_output_is_the_distance_to_a_digits_image() -> None:
     codes = DigitCodes()
     drawn = codes.get_buffer("codes")
     assert drawn.shape == (10, 84)

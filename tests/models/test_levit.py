@@ -164,8 +164,8 @@ def test_the_graph_looks_nothing_up_and_computes_the_same() -> None:
         "Split": 14, "Reshape": 30, "Transpose": 28,
         "GlobalAveragePool": 1, "Flatten": 1, "Gemm": 2, "Div": 1,
     }  # fmt: skip
-    picture = torch.randn(1, 3, 224, 224)
+    image = torch.randn(1, 3, 224, 224)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {"input": picture.numpy()})
-    wanted = model(picture).numpy()
+    (logits,) = session.run(None, {"input": image.numpy()})
+    wanted = model(image).numpy()
     assert abs(logits - wanted).max() <= 1e-4 * abs(wanted).max()

@@ -45,7 +45,7 @@ def test_vgg16_is_the_lectures_table_term_by_term() -> None:
     assert pools == [(64, 112, 112), (128, 56, 56), (256, 28, 28), (512, 14, 14), (512, 7, 7)]
 
 
-def test_vgg16_writes_15_million_values_a_picture() -> None:
+def test_vgg16_writes_15_million_values_an_image() -> None:
     """Convolutions, pools and linear layers; ReLUs work in place. Not the lecture's 24 M: docs/errata.md."""
     rows = rows_of(meta("vgg", configuration="D"))
     written = {
@@ -53,9 +53,9 @@ def test_vgg16_writes_15_million_values_a_picture() -> None:
         for op in ("Conv2d", "MaxPool2d", "Linear")
     }
     assert written == {"Conv2d": 13_547_520, "MaxPool2d": 1_530_368, "Linear": 9_192}
-    picture = 3 * 224 * 224
-    assert picture + sum(written.values()) == 15_237_608
-    assert sum(row.activation_bytes for row in rows.values()) == 4 * (15_237_608 - picture)
+    image = 3 * 224 * 224
+    assert image + sum(written.values()) == 15_237_608
+    assert sum(row.activation_bytes for row in rows.values()) == 4 * (15_237_608 - image)
 
 
 # Widths of the convolutions, stage by stage; a third entry in C's later stages is 1x1.

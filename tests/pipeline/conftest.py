@@ -12,9 +12,9 @@ from cnnx.pipeline.progress import Listener, ProgressEvent
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 digits as a user's own folder of pictures."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 digits as a user's own folder of images."""
+    folder = tmp_path_factory.mktemp("images")
     digits = open_images("digits", size=32, color="gray", split="calibration")
     for index, item in enumerate(list(digits)[:24]):
         item.load().save(folder / f"{index:02}.png")

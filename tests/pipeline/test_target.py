@@ -79,7 +79,7 @@ def test_a_bundle_is_built_and_validated(tensorrt, bundle):
 
 
 def test_an_engine_whose_smallest_batch_is_large_is_validated_and_measured(tensorrt, tmp_path):
-    """Validation runs eight pictures at a time, `survey --batches 16,32` exports for 16 to 32."""
+    """Validation runs eight images at a time, `survey --batches 16,32` exports for 16 to 32."""
     images = {"validation_data": "digits", "validation_images": 20}
     made = cnnx.export("lenet5", precision="fp16", out=tmp_path / "b", batch=(16, 32), target="ort", **images)
     cnnx.build(made.bundle.path, target="tensorrt")

@@ -28,13 +28,13 @@ def test_the_range_that_moves_most_comes_first() -> None:
 
 
 @pytest.mark.parametrize("folds", [2, 5])
-def test_an_excess_that_falls_with_the_pictures_is_what_remains(folds: int) -> None:
+def test_an_excess_that_falls_with_the_images_is_what_remains(folds: int) -> None:
     """A figure of 0.01 + 0.3 / n exceeds that of an infinite set by 0.005 with 60 images."""
     part = 0.01 + 0.3 / (60 / folds)
     assert still_moves(0.01 + 0.3 / 60, [part] * folds) == pytest.approx(0.005)
 
 
-def test_chance_counts_twice_and_less_for_more_pictures() -> None:
+def test_chance_counts_twice_and_less_for_more_images() -> None:
     assert still_moves(2, [1, 3]) == pytest.approx(2 * math.sqrt(2) / math.sqrt(2))
     assert still_moves(2, [1, 3] * 8) < still_moves(2, [1, 3]) / 2
 

@@ -27,7 +27,7 @@ def watch(batch: Floats) -> Seen:
     return Seen(maxima, means, np.concatenate([x.reshape(-1)[:150] for x in both]))
 
 
-def pictures(count: int, seed: int = 0) -> list[Floats]:
+def images(count: int, seed: int = 0) -> list[Floats]:
     rng = np.random.default_rng(seed)
     return [rng.standard_normal((1, 3, 10, 10)).astype(np.float32) for _ in range(count)]
 
@@ -45,9 +45,9 @@ def content(observation: Observation, folder: Path) -> bytes:
         return b"".join(saved[key].tobytes() for key in sorted(saved))
 
 
-def test_every_picture_counts_once() -> None:
+def test_every_image_counts_once() -> None:
     done: list[int] = []
-    batches = pictures(40)
+    batches = images(40)
     found = seen(batches, done.append)
     whole = np.concatenate(batches)
     assert done == list(range(1, 41)) and found.images == 40
@@ -66,7 +66,7 @@ def test_every_picture_counts_once() -> None:
 @settings(deadline=None, max_examples=20)
 @given(cut=st.integers(1, 39), turned=st.booleans())
 def test_two_halves_are_the_whole(tmp_path_factory: pytest.TempPathFactory, cut: int, turned: bool) -> None:
-    folder, batches = tmp_path_factory.mktemp("halves"), pictures(40)
+    folder, batches = tmp_path_factory.mktemp("halves"), images(40)
     whole = content(seen(batches), folder)
     one, other = seen(batches[:cut]), seen(batches[cut:])
     if turned:
@@ -81,7 +81,7 @@ def test_statistics_of_different_networks_are_not_merged() -> None:
 
 
 def test_what_was_saved_is_gone_on_with(tmp_path: Path) -> None:
-    batches = pictures(40)
+    batches = images(40)
     seen(batches[:21]).save(tmp_path / "part")
     continued = Observation.load(tmp_path / "part")
     assert continued.images == 21
@@ -90,7 +90,7 @@ def test_what_was_saved_is_gone_on_with(tmp_path: Path) -> None:
 
 
 def test_values_that_are_not_finite_are_counted_by_batch() -> None:
-    batches = pictures(3)
+    batches = images(3)
     batches[1][0, 0, 0, :7] = np.inf
     batches[2][0, 1, 0, 0] = np.nan
     found = seen(batches)
@@ -102,7 +102,7 @@ def test_values_that_are_not_finite_are_counted_by_batch() -> None:
 
 @pytest.mark.parametrize(("value", "known"), [(65504, True), (65536, False)])
 def test_there_are_no_means_of_what_fp16_cannot_hold(value: float, known: bool) -> None:
-    batches = pictures(3)
+    batches = images(3)
     batches[1][0, 0, 0, 0] = -value
     assert (seen(batches).means("input") is not None) == known
     assert Observation(CHANNELS, SAMPLES).means("input") is None
@@ -111,7 +111,7 @@ def test_there_are_no_means_of_what_fp16_cannot_hold(value: float, known: bool) 
 @pytest.mark.parametrize("damage", ["cut", "text", "empty", "absent", "shorter"])
 def test_damaged_files_are_refused(tmp_path: Path, damage: str) -> None:
     file = tmp_path / "statistics.npz"
-    seen(pictures(3)).save(file)
+    seen(images(3)).save(file)
     whole = file.read_bytes()
     if damage == "absent":
         file.unlink()

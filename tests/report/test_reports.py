@@ -162,7 +162,7 @@ def test_markdown_of_nothing_says_so():
     assert markdown_from_records([]) == "Nothing was judged or measured.\n"
 
 
-def test_html_is_one_page_with_its_pictures_and_escapes_names(tmp_path):
+def test_html_is_one_page_with_its_images_and_escapes_names(tmp_path):
     pytest.importorskip("matplotlib", reason="HTML reports need the extra report")
     write_records(RECORDS, tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text()

@@ -53,7 +53,7 @@ def case(request, runtime, net, tmp_path) -> Iterator[tuple[Session, Path]]:
     session.close()
 
 
-def test_runs_any_number_of_pictures_as_the_reference_does(case, images):
+def test_runs_any_number_of_images_as_the_reference_does(case, images):
     session, graph = case
     model = onnx.load(graph)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
@@ -73,7 +73,7 @@ def test_says_who_and_where_it_is(case, runtime):
     assert len(session.device.name) > 3
 
 
-def test_refuses_pictures_that_do_not_fit(case, images):
+def test_refuses_images_that_do_not_fit(case, images):
     session, _ = case
     for wrong in (images[:, :1], images[..., :7], images[0], images[:0]):
         with pytest.raises(ImageError, match="do not fit the input"):

@@ -18,7 +18,7 @@ def classifier() -> nn.Module:
 
 
 def test_logits_are_the_models_own(images):
-    """BatchNorm and Dropout as in use, not in training; read-only and strided pictures are taken."""
+    """BatchNorm and Dropout as in use, not in training; read-only and strided images are taken."""
     model = classifier()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     strides = model[0].weight.stride()

@@ -44,7 +44,7 @@ def places_changed(how: dict) -> list[dict]:
     return how.get("rescaled") or how["shifted"]
 
 
-def pictures(recipe: Recipe, start: int, count: int):
+def images(recipe: Recipe, start: int, count: int):
     pixels, labels = draw_batch("validation", range(start, start + count), size=32, color="rgb")
     return torch.from_numpy(normalize(pixels, recipe.preprocessing)), labels
 
@@ -73,15 +73,15 @@ def test_weights_are_small_and_say_how_they_were_made(name: str) -> None:
     assert command.startswith(f"python -m tools.train.shapes100 {name}")
     right = int(re.match(r"\d+", how["validation"])[0])
     assert recipe.weights.top1 == right / 100
-    assert [entry["pictures"] for entry in how["log"]][-1] == how["settings"]["pictures"]
+    assert [entry["images"] for entry in how["log"]][-1] == how["settings"]["images"]
     assert {"loss", "selection_top1"} <= how["log"][0].keys()
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_accuracy_is_what_the_recipe_says(name: str) -> None:
-    """On a slice of the validation pictures: its interval holds the figure of all ten thousand."""
+    """On a slice of the validation images: its interval holds the figure of all ten thousand."""
     recipe = read_recipe(name)
-    network, (inputs, labels) = network_of(recipe), pictures(recipe, 3000, 500)
+    network, (inputs, labels) = network_of(recipe), images(recipe, 3000, 500)
     with torch.no_grad():
         rate = float(np.mean(network(inputs).argmax(1).numpy() == labels))
     interval = wilson(rate, 500)
@@ -96,7 +96,7 @@ def test_a_twin_is_the_same_function_with_other_weights(name: str) -> None:
             assert getattr(twin, field.name) == getattr(original, field.name)
     assert twin.weights.top1 == original.weights.top1
     one, other = network_of(original), network_of(twin)
-    inputs, _ = pictures(original, 500, 64)
+    inputs, _ = images(original, 500, 64)
     with torch.no_grad():
         expected, found = one(inputs), other(inputs)
     assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-4

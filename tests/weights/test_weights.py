@@ -573,19 +573,17 @@ def test_a_stand_in_is_the_same_every_time_and_keeps_the_scale(tmp_path: Path) -
     assert weight[0, :3].tolist() == pytest.approx([0.0356326, 0.1076799, -0.0328449], rel=1e-5)
 
 
-def test_batch_norm_takes_its_statistics_from_the_pictures(tmp_path: Path) -> None:
+def test_batch_norm_takes_its_statistics_from_the_images(tmp_path: Path) -> None:
     def block(width: int) -> list[nn.Module]:
         return [nn.Conv2d(width, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5)]
 
     model = nn.Sequential(*block(3), *block(8)).eval()
     random = np.random.default_rng(1)
-    pictures = random.normal(3, 5, (16, 3, 12, 12)).astype(np.float32)
-    draw(model, make_recipe(tmp_path), [pictures])
+    images = random.normal(3, 5, (16, 3, 12, 12)).astype(np.float32)
+    draw(model, make_recipe(tmp_path), [images])
     assert not any(module.training for module in model.modules())
     for depth in (2, 6):
-        normed = (
-            model[:depth](torch.from_numpy(pictures)) - 1
-        )  # shifts of 1, because an activation reads them
+        normed = model[:depth](torch.from_numpy(images)) - 1  # shifts of 1, because an activation reads them
         # Evaluation uses the unbiased variance, the pass that computed it the biased one.
         assert normed.mean((0, 2, 3)).abs().max().item() < 1e-3
         assert normed.var((0, 2, 3)).sub(1).abs().max().item() < 1e-2
@@ -598,12 +596,12 @@ def test_a_stand_in_a_hundred_layers_deep_is_not_chaotic(tmp_path: Path) -> None
         nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()) for _ in range(100)
     ]
     model = nn.Sequential(*layers, nn.BatchNorm2d(16))
-    pictures = np.random.default_rng(1).normal(size=(8, 16, 8, 8)).astype(np.float32)
-    draw(model, make_recipe(tmp_path), [pictures])
+    images = np.random.default_rng(1).normal(size=(8, 16, 8, 8)).astype(np.float32)
+    draw(model, make_recipe(tmp_path), [images])
     assert [float(n.bias.mean()) for n in model.modules() if isinstance(n, nn.BatchNorm2d)] == [1.0] * 100 + [
         0.0
     ]
-    x = torch.from_numpy(pictures)
+    x = torch.from_numpy(images)
     with torch.no_grad():
         single, double = model(x), copy.deepcopy(model).double()(x.double())
     assert ((single - double).abs().max() / double.abs().max()).item() < 1e-4
@@ -616,6 +614,6 @@ def test_batch_norm_averages_over_batches(tmp_path: Path) -> None:
     assert model.get_buffer("0.running_mean").tolist() == pytest.approx([3])
 
 
-def test_batch_norm_without_pictures_is_refused(tmp_path: Path) -> None:
+def test_batch_norm_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="calibration images"):
         draw(nn.Sequential(nn.BatchNorm2d(1)), make_recipe(tmp_path), [])

@@ -33,8 +33,8 @@ from cnnx.quant.observation import Observation, Seen, observe
 from cnnx.quant.ranges import calibration_of
 from cnnx.recipe import Recipe, read_recipe
 from cnnx.runtimes import get
+from tools.crops import crops_of
 from tools.memory import memory
-from tools.pictures import pictures
 
 
 def observed(graph: Path, recipe: Recipe, pixels: NDArray[np.uint8], *, sampled: int) -> Observation:
@@ -67,7 +67,7 @@ def plain(graph: Path, recipe: Recipe, pixels: NDArray[np.uint8]) -> None:
 
 def run_pass(kind: str, graph: Path, recipe: Recipe, images: int) -> dict[str, Any]:
     """One timed pass in this process, and every range for a calibrating one."""
-    pixels, _ = pictures(recipe, "deadleaves", "calibration", images)
+    pixels, _ = crops_of(recipe, "deadleaves", "calibration", images)
     started = time.perf_counter()
     if kind == "plain":
         plain(graph, recipe, pixels)
@@ -102,7 +102,7 @@ def costs(name: str, graph: Path, images: int, console: Console) -> None:
 
 def shifts(name: str, graph: Path, recipe: Recipe, images: int, console: Console) -> None:
     """How far the ranges of each method are from those that all values give."""
-    pixels, _ = pictures(recipe, "deadleaves", "calibration", images)
+    pixels, _ = crops_of(recipe, "deadleaves", "calibration", images)
     few, all_values = (observed(graph, recipe, pixels, sampled=each) for each in (4096, 1 << 40))
     title = f"{name}, {images} pictures: ranges of a sample over those of all values"
     table = Table("method", "median change", "95 % within", "largest", title=title)

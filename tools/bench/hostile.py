@@ -43,7 +43,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "equalized": {"method": "auto", "equalize": True},
 }
 """The two oldest methods on networks as they are; and what cnnx does today: channels equalized, and of all
-methods the one that held-out pictures choose."""
+methods the one that held-out images choose."""
 CALIBRATION_IMAGES, VALIDATION_IMAGES = 512, 2048
 
 
@@ -92,7 +92,7 @@ def run_cell(name: str, variant: str) -> dict[str, Any]:
 
 
 def maxima_of(bundle: Bundle) -> dict[str, float]:
-    """Largest absolute value of each activation over the calibration pictures."""
+    """Largest absolute value of each activation over the calibration images."""
     maxima: dict[str, float] = json.loads((bundle.path / "calibration.json").read_text())["maxima"]
     return maxima
 
@@ -160,7 +160,7 @@ ACCURACY = (
     "chosen", "in INT8", "FP32 islands",
 )  # fmt: skip
 TRAINING = (
-    "network", "parameters", "multiply-adds", "pictures", "top-1 on 10,000", "minutes", "command",
+    "network", "parameters", "multiply-adds", "images", "top-1 on 10,000", "minutes", "command",
 )  # fmt: skip
 TRAINED_AGAIN = (
     "network", "as it ships", "other seeds", "standard deviation, points", "95 % of further runs",
@@ -175,36 +175,36 @@ Seven small networks are trained on `shapes100` ([contact sheet](shapes100.png))
 with channels scaled up and down inside it (`python -m tools.train.hostile`); in one more only the parts of
 concatenations are scaled (`-parts`), in another constants are shifted from one side of sums to the other
 (`-branches`). They are the ground that calibration, placement and repair are judged on. What INT8 costs them
-today, with {calibration} calibration pictures, judged on {validation:,} validation pictures:
+today, with {calibration} calibration images, judged on {validation:,} validation images:
 
 {accuracy}
 
 ![accuracy lost](trained.svg)
 
-*FP32* is the original's top-1 accuracy, *top-1* the INT8 graph's, *agreement* the share of pictures whose
+*FP32* is the original's top-1 accuracy, *top-1* the INT8 graph's, *agreement* the share of images whose
 first class is the original's, *SQNR* that of the logits in dB. *max* and *entropy* take the network as it is
 (`--no-equalize`); *equalized* is what `cnnx export --int8 --method auto` does: channels are equalized, and
-held-out pictures choose the method. *FP32 islands* are layers left in FP32 because their activations leave
+held-out images choose the method. *FP32 islands* are layers left in FP32 because their activations leave
 FP16, *in INT8* the share of the multiply-adds, both for *max*. The graph ran on ONNX Runtime's CPU
 provider, by `python -m tools.bench.hostile`.
 {measured}{missing}
 
 ## How they were trained
 
-Each picture was seen once by SGD, in one cycle of its rate; matrix products in bfloat16 where the command
+Each image was seen once by SGD, in one cycle of its rate; matrix products in bfloat16 where the command
 says so. Where one thread was used, the machine's other core was busy. The same command on the same processor
-repeats the log to the digit (tried on 61,440 pictures of an earlier small-vgg-bn).
+repeats the log to the digit (tried on 61,440 images of an earlier small-vgg-bn).
 
 {training}
 
-On two cores of an AMD EPYC without bfloat16 instructions, nothing beside it, by the rate of 8,192 pictures
+On two cores of an AMD EPYC without bfloat16 instructions, nothing beside it, by the rate of 8,192 images
 (2026-11-26): resnet20 would take 31 minutes, plain20 32, densenet22-12 48, small-vgg-bn 15,
 small-googlenet-bn 29, small-mobilenet 17, small-levit 49. On a CPU that
 has them training went 1.5 to 1.8 times as fast before, but for depthwise convolutions.
 
-The interval is that of these weights, over pictures. Other first weights and another order, or sums that
+The interval is that of these weights, over images. Other first weights and another order, or sums that
 another processor or number of threads rounds differently, end in other weights, and runs differ by more than
-pictures do. Trained again with nothing changed but the seed:
+images do. Trained again with nothing changed but the seed:
 
 {again}
 
@@ -214,7 +214,7 @@ network that is trained again should be held to; networks that are not in the ta
 ## Ranges that meet
 
 For sums and concatenations: the largest range among what they join over the smallest (largest absolute value
-over the calibration pictures). Where it is large, one scale for all is not enough.
+over the calibration images). Where it is large, one scale for all is not enough.
 
 {joints}
 """
@@ -233,7 +233,7 @@ def training_rows() -> Iterator[list[str]]:
                 name,
                 f"{recipe.model.parameters:,}",
                 f"{recipe.model.multiply_adds:,}",
-                f"{made['settings']['pictures']:,}",
+                f"{made['settings']['images']:,}",
                 made["validation"].partition("right: ")[2],
                 f"{made['minutes']:.0f}",
                 f"`{command}`",
@@ -297,7 +297,7 @@ def draw(found: dict[str, dict[str, Record]]) -> None:
 
 
 def main() -> None:
-    """Fill the cells, write the page and the picture."""
+    """Fill the cells, write the page and the image."""
     parser = asked_for(__doc__)
     options = parser.parse_args()
     if not options.page_only:

@@ -204,7 +204,7 @@ def page(found: dict[str, dict[str, Record]]) -> str:
         f"{'; '.join(sorted(machines))}; {' to '.join(sorted({min(dates), max(dates)}))}.",
         f"{', '.join(sorted(tools))}; engines for SM{SM} by TensorRT for RTX, built and never run.",
         "",
-        f"Weights are stand-ins ({CALIBRATION_IMAGES} calibration pictures, {VALIDATION_IMAGES} to compare):",
+        f"Weights are stand-ins ({CALIBRATION_IMAGES} calibration images, {VALIDATION_IMAGES} to compare):",
         LEGEND,
         "",
         table(COLUMNS, (row(name, by_precision) for name, by_precision in found.items())),

@@ -112,7 +112,7 @@ target, for a bundle has one graph for all of them (`cnnx.graph.policy.rules`).
 
 A recipe may change four of them (`[precision]`: `small_layers`, `first_layer`, `last_layer`, `residual`), or
 any layer by an override. Every trained network with one choice changed at a time, on {validation:,}
-validation pictures, {calibration} for calibration; *points won* is the INT8 accuracy less the original's,
+validation images, {calibration} for calibration; *points won* is the INT8 accuracy less the original's,
 with its paired interval (`cnnx.stats.Paired`). Twins of which only channels are scaled are left out:
 equalization gives them their originals' graphs. Where a network has no such layer, or no sums, its row is
 missing.

@@ -1,7 +1,7 @@
-"""Draw docs/shapes100.png: validation pictures of the set "shapes100", 32 x 32 pixels enlarged twice.
+"""Draw docs/shapes100.png: validation images of the set "shapes100", 32 x 32 pixels enlarged twice.
 
-Above, one picture of each class: a row for each shape, a block for each texture, in it a column for each
-arrangement. Below, several pictures of each of a few classes.
+Above, one image of each class: a row for each shape, a block for each texture, in it a column for each
+arrangement. Below, several images of each of a few classes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ EXAMPLES = 18
 WITH_EXAMPLES = ("plain disc alone", "striped square pair", "checked triangle row", "ringed star trio")
 
 
-def pictures(name: str, count: int) -> list[Image.Image]:
-    """The first validation pictures of a class; without the lowest bits, of noise, which take most room."""
+def images(name: str, count: int) -> list[Image.Image]:
+    """The first validation images of a class; without the lowest bits, of noise, which take most room."""
     labels = labels_of(range(count * len(CLASS_NAMES)))
     pixels, _ = draw_batch(
         "validation", np.flatnonzero(labels == CLASS_NAMES.index(name)), size=SIZE, color="rgb"
@@ -47,12 +47,12 @@ def sheet() -> Image.Image:
             for column, arrangement in enumerate(ARRANGEMENTS):
                 place = (LEFT + block * BLOCK + column * CELL, TOP + row * CELL)
                 write.text((place[0], TOP - 14), arrangement, "black")
-                page.paste(pictures(f"{texture} {shape} {arrangement}", 1)[0], place)
+                page.paste(images(f"{texture} {shape} {arrangement}", 1)[0], place)
     for row, name in enumerate(WITH_EXAMPLES):
         top = below + row * CELL
         write.text((4, top + CELL // 2), name, "black")
-        for column, picture in enumerate(pictures(name, EXAMPLES)):
-            page.paste(picture, (3 * LEFT + column * CELL, top))
+        for column, image in enumerate(images(name, EXAMPLES)):
+            page.paste(image, (3 * LEFT + column * CELL, top))
     return page
 
 

@@ -51,7 +51,7 @@ cnnx doctor --proof proof.tar.gz
 ```
 
 It builds, validates and measures LeNet-5, ResNet-20 and ResNet-50 in FP16 and INT8, energy too where a
-sensor sees the device (1 to 4 minutes a measurement), and writes records, no engine and no picture, into one
+sensor sees the device (1 to 4 minutes a measurement), and writes records, no engine and no image, into one
 archive. On a device without PyTorch give it finished bundles: [jetson.md](jetson.md). A board is seen where
 doctor ran, a sensor where it measured energy, a release of TensorRT where it built and ran an engine.
 """

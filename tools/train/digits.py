@@ -22,7 +22,7 @@ DEFAULT = ROOT / "calibration" / "digits" / "digits.npz"
 
 
 def held_out(labels: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
-    """Marks `count` pictures, each class with its share of them (largest remainders rounded up)."""
+    """Marks `count` images, each class with its share of them (largest remainders rounded up)."""
     share = np.bincount(labels) * count / len(labels)
     quota = np.floor(share).astype(int)
     quota[np.argsort(quota - share, kind="stable")[: count - quota.sum()]] += 1

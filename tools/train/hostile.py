@@ -138,15 +138,15 @@ def places_of(model: ModelProto, groups: Mapping[str, Groups]) -> list[Place]:
 
 
 def maxima_of(model: ModelProto, recipe: Recipe) -> Maxima:
-    """Largest absolute value of each channel over a few calibration pictures."""
+    """Largest absolute value of each channel over a few calibration images."""
     observed = observed_model(model)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(
         observed.model.SerializeToString(), options, ["CPUExecutionProvider"]
     )
-    pictures = inputs_of(recipe, "calibration", 32)
-    runs = [session.run([MAXIMA], {session.get_inputs()[0].name: each[None]})[0] for each in pictures]
+    images = inputs_of(recipe, "calibration", 32)
+    runs = [session.run([MAXIMA], {session.get_inputs()[0].name: each[None]})[0] for each in images]
     largest = np.max(runs, axis=0).astype(np.float64)
     return {name: largest[place] for name, place in observed.channels.items()}
 
@@ -243,9 +243,9 @@ def make(name: str, twin: Twin) -> None:
         recipe.model.definition, classes=recipe.model.classes, arguments=recipe.model.arguments
     )
     weights.load_into(network, found, recipe, batches_for_statistics=())
-    pictures = torch.from_numpy(inputs_of(recipe, "validation", PICTURES))
+    images = torch.from_numpy(inputs_of(recipe, "validation", PICTURES))
     with torch.no_grad():
-        original = network(pictures)
+        original = network(images)
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     if twin.kind == "branches":
         inputs = torch.from_numpy(inputs_of(recipe, "calibration", 32))
@@ -253,7 +253,7 @@ def make(name: str, twin: Twin) -> None:
     else:
         changed = scale(network, recipe, twin, rng)
     with torch.no_grad():
-        difference = float((network(pictures) - original).abs().max() / original.abs().max())
+        difference = float((network(images) - original).abs().max() / original.abs().max())
     if not difference <= TOLERANCE:
         raise SystemExit(f"{name}: the logits differ by {difference:.1e} of the largest")
     print(f"{name}: {', '.join(changed)}; logits differ by {difference:.1e}")

@@ -21,7 +21,7 @@ from cnnx.data.normalize import normalize
 from cnnx.models.lenet import lenet5
 from cnnx.recipe import Recipe, parse_recipe
 from cnnx.resources import shared_folder
-from tools.pictures import pictures
+from tools.crops import crops_of
 from tools.train.shipping import report, ship
 
 
@@ -42,7 +42,7 @@ class Settings:
 
 def read_digits(recipe: Recipe, split: Split) -> tuple[Tensor, Tensor]:
     """Inputs (N, 1, 32, 32) as the recipe prepares them, and labels (N,)."""
-    pixels, labels = pictures(recipe, "digits", split)
+    pixels, labels = crops_of(recipe, "digits", split)
     return torch.from_numpy(normalize(pixels, recipe.preprocessing)), torch.from_numpy(labels)
 
 

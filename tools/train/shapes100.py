@@ -1,12 +1,12 @@
-"""Train a network that ships on the drawn pictures of `shapes100`, and judge it once on those for validation.
+"""Train a network that ships on the drawn images of `shapes100`, and judge it once on those for validation.
 
 `python -m tools.train.shapes100 resnet20` (several names: one after the other; none: all of them) writes
 recipes/weights/<name>-<start of its SHA-256>.safetensors and prints the lines to set in the recipe. Every
-picture is drawn anew, so none is seen twice. A stopped run continues from build/training/<name>.pt, written
-every minute or so. The selection pictures show on the way how far it is; the validation pictures are read
+image is drawn anew, so none is seen twice. A stopped run continues from build/training/<name>.pt, written
+every minute or so. The selection images show on the way how far it is; the validation images are read
 once, at the end.
 
-Equal seeds give equal pictures in equal order everywhere. Equal threads on one processor repeat a run to the
+Equal seeds give equal images in equal order everywhere. Equal threads on one processor repeat a run to the
 digit; another number of them, or another processor, rounds sums differently, and then a run ends where
 another seed might have ended. How far that is: --seed trains with other first weights in another order,
 ships nothing, and keeps the accuracy in tools/train/trained_again.json (docs/trained.md).
@@ -52,7 +52,7 @@ EVERY = 10  # such parts between two lines of the log, and two checkpoints
 class Settings:
     """What the weights follow from, besides the network: SGD, one cycle of its rate (Smith, 2018)."""
 
-    pictures: int = 512_000
+    images: int = 512_000
     seed: int = 100
     batch: int = 128
     learning_rate: float = 0.1
@@ -64,14 +64,14 @@ class Settings:
 USUAL = {
     "resnet20": Settings(),
     "plain20": Settings(),
-    "densenet22-12": Settings(pictures=256_000),
-    "small-vgg-bn": Settings(pictures=307_200),
+    "densenet22-12": Settings(images=256_000),
+    "small-vgg-bn": Settings(images=307_200),
     "small-googlenet-bn": Settings(),
-    "small-mobilenet": Settings(pictures=307_200),
-    "small-levit": Settings(pictures=768_000),
+    "small-mobilenet": Settings(images=307_200),
+    "small-levit": Settings(images=768_000),
 }
 """On two cores of an AMD EPYC with bfloat16 small-levit took 26 minutes beside other work; 80,000 of its
-pictures with nothing beside them went at 620 a second, which would make 21."""
+images with nothing beside them went at 620 a second, which would make 21."""
 
 
 @dataclass(slots=True)
@@ -121,7 +121,7 @@ def begin(recipe: Recipe, settings: Settings) -> Run:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         settings.learning_rate,
-        total_steps=settings.pictures // settings.batch,
+        total_steps=settings.images // settings.batch,
         pct_start=settings.warm_up,
         cycle_momentum=False,
     )
@@ -155,7 +155,7 @@ def learn(run: Run, inputs: Tensor, labels: Tensor, settings: Settings) -> float
 
 
 def count_right(network: nn.Module, recipe: Recipe, split: Split, count: int) -> int:
-    """How many of the first pictures of a split have their label for first class, in FP32."""
+    """How many of the first images of a split have their label for first class, in FP32."""
     network.eval()
     right = 0
     with torch.no_grad():
@@ -174,8 +174,8 @@ def train(recipe: Recipe, settings: Settings, *, checkpoint: Path) -> Run:
         if state["settings"] != asdict(settings):
             raise SystemExit(f"{checkpoint} is of other settings: rm it, or give the same ones")
         run.restore(state)
-        print(f"continues after {run.part * DRAWN_AT_ONCE} pictures", flush=True)
-    parts = settings.pictures // DRAWN_AT_ONCE
+        print(f"continues after {run.part * DRAWN_AT_ONCE} images", flush=True)
+    parts = settings.images // DRAWN_AT_ONCE
 
     def draw(part: int) -> Future[tuple[Tensor, Tensor]]:
         return pool.submit(drawn, recipe, "train", part * DRAWN_AT_ONCE, DRAWN_AT_ONCE)
@@ -197,12 +197,12 @@ def train(recipe: Recipe, settings: Settings, *, checkpoint: Path) -> Run:
 
 
 def note(run: Run, recipe: Recipe, loss: float, parts: int) -> None:
-    """One line of the log, with the accuracy on the first thousand selection pictures."""
+    """One line of the log, with the accuracy on the first thousand selection images."""
     top1 = count_right(run.network, recipe, "selection", 1000) / 1000
     left = run.seconds / run.part * (parts - run.part)
-    run.log.append({"pictures": run.part * DRAWN_AT_ONCE, "loss": round(loss, 4), "selection_top1": top1})
+    run.log.append({"images": run.part * DRAWN_AT_ONCE, "loss": round(loss, 4), "selection_top1": top1})
     print(
-        f"{run.part * DRAWN_AT_ONCE:8,d} pictures  loss {loss:.3f}  selection {top1:.1%}  "
+        f"{run.part * DRAWN_AT_ONCE:8,d} images  loss {loss:.3f}  selection {top1:.1%}  "
         f"{run.seconds / 60:.1f} min, {left / 60:.1f} left",
         flush=True,
     )
@@ -222,7 +222,7 @@ def finish(recipe: Recipe, settings: Settings, run: Run) -> None:
     made = {
         "by": "cnnx, tools/train/shapes100.py",
         "command": " ".join(["python -m tools.train.shapes100", *sys.argv[1:]]),
-        "data": f"{settings.pictures} training pictures of `shapes100`, generator {VERSION}, each once",
+        "data": f"{settings.images} training images of `shapes100`, generator {VERSION}, each once",
         "settings": asdict(settings),
         "validation": accuracy,
         "minutes": round(run.seconds / 60, 1),
@@ -254,7 +254,7 @@ def main() -> None:
     """Train, judge, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", help=f"of {', '.join(USUAL)}")
-    parser.add_argument("--pictures", type=int, help="to train on, instead of what is usual for the network")
+    parser.add_argument("--images", type=int, help="to train on, instead of what is usual for the network")
     parser.add_argument("--seed", type=int, help="another run, which is not shipped: how far do runs differ?")
     parser.add_argument("--bfloat16", action="store_true", help="matrix products in bfloat16")
     parser.add_argument("--threads", type=int, help="cores to use, instead of all")
@@ -264,13 +264,13 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     for name in arguments.names or USUAL:
-        asked = arguments.pictures or USUAL[name].pictures
+        asked = arguments.images or USUAL[name].images
         if not DRAWN_AT_ONCE <= asked <= LENGTHS["train"]:
-            parser.error(f"--pictures takes {DRAWN_AT_ONCE} to {LENGTHS['train']}")
+            parser.error(f"--images takes {DRAWN_AT_ONCE} to {LENGTHS['train']}")
         recipe = read_recipe(name)
         whole = asked // DRAWN_AT_ONCE * DRAWN_AT_ONCE
         seed = USUAL[name].seed if arguments.seed is None else arguments.seed
-        settings = replace(USUAL[name], pictures=whole, seed=seed, bfloat16=arguments.bfloat16)
+        settings = replace(USUAL[name], images=whole, seed=seed, bfloat16=arguments.bfloat16)
         finish(recipe, settings, train(recipe, settings, checkpoint=CHECKPOINTS / f"{name}.pt"))
 
 

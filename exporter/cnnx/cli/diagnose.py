@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 @command_of(DiagnoseOptions, DrawingOptions)
 def diagnose_command(
-    ui: Ui, bundle: BundlePath, options: DiagnoseOptions, report: Path | None, picture: Path | None
+    ui: Ui, bundle: BundlePath, options: DiagnoseOptions, report: Path | None, plot: Path | None
 ) -> None:
     """Rank the layers of an INT8 bundle by the damage each does alone, and say what it looks like.
 
     Where the bundle's images, recipe or checkpoint have moved, options say where they are now.
     """
     import cnnx
-    from cnnx.report.damage import check_picture, write_picture
+    from cnnx.report.damage import check_plot, write_plot
     from cnnx.report.tables.damage import damage_blocks
 
     check_report(report, [bundle])
-    if picture is not None:
-        check_picture(picture)
+    if plot is not None:
+        check_plot(plot)
     result = cnnx.diagnose(bundle, options, listener=ui.listen)
-    if picture is not None:
-        write_picture(result.record.result, picture)
+    if plot is not None:
+        write_plot(result.record.result, plot)
     ui.show(
         result,
         command="diagnose",

@@ -103,7 +103,7 @@ class DiagnoseOptions(SourceOptions, CalibrationOptions):
 class DrawingOptions(ReportOptions):
     """What `diagnose` takes on the command line alone."""
 
-    picture: Path | None = option(
+    plot: Path | None = option(
         None, "Draw the damage along the network, overwritten if it exists: .svg or .png."
     )
 

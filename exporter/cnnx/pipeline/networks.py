@@ -30,7 +30,7 @@ class Network:
         input_shape: channels, height, width.
         classes: length of its logits.
         parameters: trainable values of what runs in evaluation.
-        multiply_adds: for one picture, biases excluded.
+        multiply_adds: for one image, biases excluded.
         accuracy: what the published weights reach, else the first figure reported of it, if any.
         weights: "ships" with cnnx, "at hand" on this machine, "download", or "none".
     """
@@ -49,7 +49,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A network laid open, layer by layer; the first row is the picture."""
+    """A network laid open, layer by layer; the first row is the image."""
 
     name: str
     title: str
@@ -67,12 +67,12 @@ class Architecture:
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds for one picture, biases excluded."""
+        """Multiply-adds for one image, biases excluded."""
         return sum(layer.multiply_adds for layer in self.layers)
 
     @property
     def activation_bytes(self) -> int:
-        """What one picture's passage writes, the picture included; a runtime may use memory again."""
+        """What one image's passage writes, the image included; a runtime may use memory again."""
         return sum(layer.activation_bytes for layer in self.layers)
 
     def as_dict(self) -> dict[str, Any]:

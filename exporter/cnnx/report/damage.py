@@ -1,4 +1,4 @@
-"""Damage along a network as a picture. Needs the extra `report`."""
+"""Damage along a network as a plot. Needs the extra `report`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OTHER_KIND = ("#CC79A7", "xx")
 _NAMED = 60  # more names than this do not fit beneath the bars
 
 
-def check_picture(path: Path) -> None:
+def check_plot(path: Path) -> None:
     """Refuse, before the work, what could not be drawn after it.
 
     Raises:
@@ -29,13 +29,13 @@ def check_picture(path: Path) -> None:
     """
     if path.suffix not in FORMATS:
         known = " or ".join(FORMATS)
-        raise UsageError(f"no picture is called {path.suffix or path.name!r}", hint=f"end it with {known}")
+        raise UsageError(f"no plot is called {path.suffix or path.name!r}", hint=f"end it with {known}")
     if importlib.util.find_spec("matplotlib") is None:
-        raise MissingExtra("matplotlib", "report", purpose="a picture of the damage")
+        raise MissingExtra("matplotlib", "report", purpose="a plot of the damage")
     check_place(path)
 
 
-def write_picture(findings: Mapping[str, Any], path: Path) -> None:
+def write_plot(findings: Mapping[str, Any], path: Path) -> None:
     """Draw a diagnosis, the result of its record, into a file.
 
     Raises:
@@ -43,7 +43,7 @@ def write_picture(findings: Mapping[str, Any], path: Path) -> None:
         MissingExtra: what draws is absent.
         WriteFailed: the file cannot be written.
     """
-    check_picture(path)
+    check_plot(path)
     content = draw_damage(findings, path.suffix[1:])
     with atomic_file(path) as draft:
         draft.write_bytes(content)

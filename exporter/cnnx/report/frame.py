@@ -39,7 +39,7 @@ SCHEMA: dict[str, Any] = {
 def frame_from_records(records: Iterable[Record], unverified: Iterable[Unverified] = ()) -> pl.DataFrame:
     """One row a verdict or measurement, in their order. What a record does not hold is null, never 0.
 
-    A picture's energy is that of the board's total; where there is none it is null, and `covers` says why.
+    A plot's energy is that of the board's total; where there is none it is null, and `covers` says why.
 
     Of an unverified record there is who it is of and, in `unverified`, why its figures are left out.
 

@@ -1,4 +1,4 @@
-"""Power over the time of an energy pass as a picture. Needs the extra `report`."""
+"""Power over the time of an energy pass as a plot. Needs the extra `report`."""
 
 from __future__ import annotations
 

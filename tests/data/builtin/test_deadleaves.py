@@ -16,7 +16,7 @@ def gray() -> NDArray[np.float64]:
     return np.stack([np.asarray(images[index].load(), float) for index in range(32)])
 
 
-def test_the_power_spectrum_falls_as_that_of_natural_pictures(gray: NDArray[np.float64]) -> None:
+def test_the_power_spectrum_falls_as_that_of_natural_images(gray: NDArray[np.float64]) -> None:
     """Photographs: about f^-2 (Field, JOSA A 4, 1987; Ruderman and Bialek, PRL 73, 1994)."""
     window = np.outer(np.hanning(SIDE), np.hanning(SIDE))
     centred = (gray - gray.mean(axis=(1, 2), keepdims=True)) * window
@@ -29,7 +29,7 @@ def test_the_power_spectrum_falls_as_that_of_natural_pictures(gray: NDArray[np.f
     assert -2.5 < slope < -1.7
 
 
-def test_edges_are_rare_and_strong_as_in_natural_pictures(gray: NDArray[np.float64]) -> None:
+def test_edges_are_rare_and_strong_as_in_natural_images(gray: NDArray[np.float64]) -> None:
     steps = np.diff(gray, axis=2).ravel()
     kurtosis = np.mean(steps**4) / np.mean(steps**2) ** 2
     assert kurtosis > 6  # 3 for noise; much higher for photographs
@@ -42,7 +42,7 @@ def test_exposure_varies_about_a_middle_tone(gray: NDArray[np.float64]) -> None:
     assert 0.15 < gray.std() / 255 < 0.3
 
 
-def test_a_seed_has_one_picture_at_every_size() -> None:
+def test_a_seed_has_one_image_at_every_size() -> None:
     small, large = render((7,), 64), render((7,), 192)
     assert small.shape == (64, 64, 3)
     assert np.array_equal(small, render((7,), 64))

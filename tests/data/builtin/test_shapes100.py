@@ -17,7 +17,7 @@ from cnnx.data.sets import open_images
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
-def test_a_thousand_pictures_are_the_same_to_the_bit_on_every_machine() -> None:
+def test_a_thousand_images_are_the_same_to_the_bit_on_every_machine() -> None:
     """Checked with Python 3.10 and NumPy 1.24 and with newer versions. A new hash requires a new VERSION."""
     total = hashlib.sha256()
     for split in SPLITS:
@@ -27,7 +27,7 @@ def test_a_thousand_pictures_are_the_same_to_the_bit_on_every_machine() -> None:
 
 
 @pytest.mark.parametrize("color", ["rgb", "gray"])
-def test_a_picture_does_not_depend_on_those_drawn_with_it(color: str) -> None:
+def test_an_image_does_not_depend_on_those_drawn_with_it(color: str) -> None:
     indices = [9999, 3, 41, 3]
     pixels, labels = draw_batch("validation", indices, size=32, color=color)
     assert pixels.shape == (4, 32, 32, {"rgb": 3, "gray": 1}[color])
@@ -59,7 +59,7 @@ def test_a_scene_is_the_same_at_every_size() -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_every_hundred_pictures_hold_each_class_once(split: Split) -> None:
+def test_every_hundred_images_hold_each_class_once(split: Split) -> None:
     images = open_images("shapes100", size=32, color="rgb", split=split)
     assert (
         len(images)
@@ -79,11 +79,11 @@ def test_classes_are_named_by_their_three_parts() -> None:
     assert CLASS_NAMES[20 * 2 + 4 * 1 + 3] == "striped triangle trio"
 
 
-def test_splits_share_no_picture() -> None:
+def test_splits_share_no_image() -> None:
     seen = {
-        hashlib.sha256(picture.tobytes()).digest()
+        hashlib.sha256(image.tobytes()).digest()
         for split in SPLITS
-        for picture in draw_batch(split, range(1000), size=32, color="rgb")[0]
+        for image in draw_batch(split, range(1000), size=32, color="rgb")[0]
     }
     assert len(seen) == 4 * 1000
 
@@ -97,7 +97,7 @@ def test_digest_names_all_that_the_pixels_follow_from() -> None:
 
 
 @pytest.mark.parametrize("index", [-1, 4096])
-def test_a_picture_outside_the_split_is_refused(index: int) -> None:
+def test_an_image_outside_the_split_is_refused(index: int) -> None:
     with pytest.raises(IndexError, match="calibration has images 0 to 4095"):
         draw_batch("calibration", [0, index], size=32, color="rgb")
 

@@ -321,7 +321,7 @@ FAULTS: dict[str, tuple[str, str, str, Callable[[], ModelProto]]] = {
     "weights-in-another-file": ("external-data", "conv2.w", "another file", external),
     "float64": ("float64", "it:0", "float64", lambda: alone("Cast", to=TensorProto.DOUBLE)),
     "half-plus-float": ("invalid", "it", "inconsistent type", mixed),
-    "picture-size-varies": ("dynamic-shape", "x", "'h'", lambda: alone("Relu", ("n", 16, "h", 8))),
+    "image-size-varies": ("dynamic-shape", "x", "'h'", lambda: alone("Relu", ("n", 16, "h", 8))),
     "even-lrn": ("lrn-window", "it", "4", lambda: alone("LRN", size=4)),
     "wide-lrn": ("lrn-window", "it", "17", lambda: alone("LRN", size=17)),
     "pool-starts-in-padding": ("pool-ceil", "it", "starts at 5", pool_past_the_end),
@@ -405,7 +405,7 @@ FAULTS: dict[str, tuple[str, str, str, Callable[[], ModelProto]]] = {
 
 GOOD: dict[str, Callable[[], ModelProto]] = {
     "residual": good,
-    "conv-that-reads-the-picture": lambda: int8_conv((8, 3, 3, 3), 3),
+    "conv-that-reads-the-image": lambda: int8_conv((8, 3, 3, 3), 3),
     "grouped-in-fours": lambda: int8_conv((32, 4, 3, 3), 16, group=4),
     "pool-that-ends-inside": lambda: pool_past_the_end(length=6),
     "lrn": lambda: alone("LRN", size=5),

@@ -29,9 +29,9 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 
 
-def logits_of(model: ModelProto, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+def logits_of(model: ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run(None, {session.get_inputs()[0].name: p[None]})[0] for p in pictures])
+    return np.concatenate([session.run(None, {session.get_inputs()[0].name: p[None]})[0] for p in images])
 
 
 def random_factors(channels: Channels, seed: int) -> NDArray[np.float64]:
@@ -43,15 +43,15 @@ def random_factors(channels: Channels, seed: int) -> NDArray[np.float64]:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_any_factors_leave_the_logits_alone(name: str) -> None:
     network = models.build(name, classes=10, arguments=NETWORKS[name])
-    pictures = np.random.default_rng(0).normal(size=(8, 3, 32, 32)).astype(np.float32)
-    initialise(network, 0, batches=[pictures])
+    images = np.random.default_rng(0).normal(size=(8, 3, 32, 32)).astype(np.float32)
+    initialise(network, 0, batches=[images])
     model = export_model(network, shape=(3, 32, 32))
     simplify(model)
     before = {t.name: edit.array(t) for t in model.graph.initializer}
-    logits = logits_of(model, pictures)
+    logits = logits_of(model, images)
     channels = channels_of(model)
     scale_channels(model, channels, random_factors(channels, 1))
-    assert np.abs(logits_of(model, pictures) - logits).max() <= 1e-5 * np.abs(logits).max()
+    assert np.abs(logits_of(model, images) - logits).max() <= 1e-5 * np.abs(logits).max()
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     scaled = [
         n
@@ -113,12 +113,10 @@ def test_only_what_commutes_with_a_factor_is_scaled(
     model = parsed(f"{CONV} {middle} {HEAD}", weights={**SHAPES, **more})
     channels = channels_of(model)
     assert len(set(np.concatenate(list(channels.groups.values())).tolist()) - {0}) == free
-    pictures = np.random.default_rng(3).normal(size=(2, 4, 6, 6)).astype(np.float32)
-    logits = logits_of(model, pictures)
+    images = np.random.default_rng(3).normal(size=(2, 4, 6, 6)).astype(np.float32)
+    logits = logits_of(model, images)
     scale_channels(model, channels, random_factors(channels, 2))
-    np.testing.assert_allclose(
-        logits_of(model, pictures), logits, rtol=1e-4, atol=1e-5 * np.abs(logits).max()
-    )
+    np.testing.assert_allclose(logits_of(model, images), logits, rtol=1e-4, atol=1e-5 * np.abs(logits).max())
 
 
 def test_a_concatenation_hands_its_parts_channels_on_and_flattening_repeats_them() -> None:

@@ -44,7 +44,7 @@ def made(tmp_path_factory, cache):
         out = str(folder / precision)
         command = ["export", str(folder / "tiny.onnx"), f"--{precision}", "--batch", "1..4", "--out", out]
         done = CliRunner().invoke(app, [*command, *DIGITS, "--validation-images", "16", "--target", "ort"])
-        assert done.exit_code in (0, 6), done.output  # 16 pictures decide nothing
+        assert done.exit_code in (0, 6), done.output  # 16 images decide nothing
     return folder
 
 
@@ -222,7 +222,7 @@ def test_energy_is_measured_of_every_bundle_at_every_batch_one_after_another(bun
     assert asked == [("fp16", 1), ("fp16", 2), ("int8", 1), ("int8", 2)] and not result.energy_unmeasured
     spans = [(use.measured.idle_before.start_ns, use.measured.idle_after.end_ns) for use in result.energy]
     assert all(end < start for (_, end), (start, _) in itertools.pairwise(spans))
-    # Each look at the clock takes 100 ms, at any batch: two pictures share what one takes alone.
+    # Each look at the clock takes 100 ms, at any batch: two images share what one takes alone.
     one, two, *_ = (use.total.gross_mj for use in result.energy)
     assert one / two == pytest.approx(2, rel=0.1)
     notes = [event.step for event in told if event.note]
@@ -246,7 +246,7 @@ def test_energy_is_measured_of_every_bundle_at_every_batch_one_after_another(bun
 
     shown = screen(result)
     assert shown.count("graph fp16") == shown.count("graph int8") == 4  # two rows and two remarks each
-    assert shown.count("module input") == 1 and "tiny, batch 2: INT8's energy of a picture is" in shown
+    assert shown.count("module input") == 1 and "tiny, batch 2: INT8's energy of an image is" in shown
     cnnx.write_report(bundles, tmp_path / "r.json")
     rows = [row for row in json.loads((tmp_path / "r.json").read_text()) if row["kind"] == "energy"]
     assert [(row["precision"], row["batch"]) for row in rows] == asked

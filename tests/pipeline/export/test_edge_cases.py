@@ -102,7 +102,7 @@ def test_one_giant_outlier_is_taken_in_by_max_and_clipped_by_entropy(tmp_path: P
     assert amax["percentile-99.9"] <= amax["percentile-99.99"] <= amax["percentile-99.999"] <= amax["max"]
 
 
-def test_black_pictures_alone_leave_their_readers_in_fp16(export: Export, tmp_path: Path) -> None:
+def test_black_images_alone_leave_their_readers_in_fp16(export: Export, tmp_path: Path) -> None:
     black = tmp_path / "black"
     black.mkdir()
     for number in range(3):

@@ -105,7 +105,7 @@ def test_a_batch_range_runs_at_every_size_in_it(tmp_path):
         cnnx.bench(tmp_path / "b", batch=9)
 
 
-def test_a_fixed_batch_is_calibrated_with_every_picture(int8, tmp_path):
+def test_a_fixed_batch_is_calibrated_with_every_image(int8, tmp_path):
     result = cnnx.export("lenet5", precision="int8", batch=(6, 6), validation_images=60, out=tmp_path / "b")
     assert result.bundle.manifest.inputs[0].shape[0] == 6
     alone, together = (
@@ -113,7 +113,7 @@ def test_a_fixed_batch_is_calibrated_with_every_picture(int8, tmp_path):
     )
     assert together["images"] == alone["images"] == 256  # no multiple of 6
     assert together["maxima"].keys() == alone["maxima"].keys()
-    # Validation took fewer pictures, the same ones first: calibration saw the same.
+    # Validation took fewer images, the same ones first: calibration saw the same.
     assert together["maxima"] == pytest.approx(alone["maxima"], rel=1e-5)
 
 
@@ -121,7 +121,7 @@ def test_a_calibration_that_was_stopped_goes_on_where_it_was(int8, tmp_path, mon
     monkeypatch.setenv("CNNX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("cnnx.pipeline.steps.observation._SAVE_SECONDS", 0)
     seen: list[int] = []
-    step = "calibration pictures through the graph"
+    step = "calibration images through the graph"
 
     with pytest.raises(KeyboardInterrupt):
         cnnx.export("lenet5", precision="int8", out=tmp_path / "b", listener=stop_at(step, 100, seen))
@@ -163,7 +163,7 @@ def test_standin_weights_are_never_judged(tmp_path):
     assert again.verdict.exit_code == 6 and "stand-in" in again.reasons[0]
 
 
-def test_synthetic_pictures_judge_nothing_of_trained_weights(tmp_path):
+def test_synthetic_images_judge_nothing_of_trained_weights(tmp_path):
     result = cnnx.export(
         "lenet5", precision="fp16", validation_data="deadleaves", validation_images=8, out=tmp_path / "b"
     )

@@ -10,8 +10,8 @@ from cnnx.store import own_code
 pytest.importorskip("torch", reason="exports need PyTorch")
 
 
-def export(out, pictures, **options):
-    return cnnx.export("lenet5", precision="int8", calibration_data=str(pictures), out=out, **options)
+def export(out, images, **options):
+    return cnnx.export("lenet5", precision="int8", calibration_data=str(images), out=out, **options)
 
 
 def reused(result):
@@ -19,65 +19,65 @@ def reused(result):
 
 
 CACHED = {
-    "validation pictures",
-    "calibration pictures",
+    "validation images",
+    "calibration images",
     "ONNX graph",
     "original's logits",
     "equalized channels",
-    "calibration pictures through the graph",
+    "calibration images through the graph",
     "ranges (entropy)",
     "int8 graph",
 }
 
 
-def test_a_second_identical_export_does_nothing_again(pictures, tmp_path):
-    first = export(tmp_path / "b", pictures)
-    second = export(tmp_path / "b", pictures)
+def test_a_second_identical_export_does_nothing_again(images, tmp_path):
+    first = export(tmp_path / "b", images)
+    second = export(tmp_path / "b", images)
     assert not first.unchanged and second.unchanged
     assert reused(second) == CACHED
     assert second.validation == first.validation and second.judged == first.judged
     assert len(second.bundle.records()) == len(first.bundle.records())
 
 
-def test_verdicts_are_not_taken_from_the_cache(pictures, tmp_path):
-    first = export(tmp_path / "a", pictures)
-    elsewhere = export(tmp_path / "b", pictures)
+def test_verdicts_are_not_taken_from_the_cache(images, tmp_path):
+    first = export(tmp_path / "a", images)
+    elsewhere = export(tmp_path / "b", images)
     assert reused(elsewhere) == CACHED
     assert not elsewhere.unchanged and elsewhere.judged > first.judged
     assert elsewhere.validation.gates == first.validation.gates
 
 
-def test_another_method_needs_no_second_pass_over_the_pictures(pictures, tmp_path):
-    export(tmp_path / "a", pictures)
+def test_another_method_needs_no_second_pass_over_the_images(images, tmp_path):
+    export(tmp_path / "a", images)
     for method in ("max", "mse", "percentile-99.99"):
-        after = export(tmp_path / "b", pictures, method=method)
+        after = export(tmp_path / "b", images, method=method)
         assert CACHED - reused(after) == {"ranges (entropy)", "int8 graph"}
 
 
-def test_one_changed_picture_redoes_only_what_depends_on_it(pictures, tmp_path):
-    changed = tmp_path / "pictures"
-    shutil.copytree(pictures, changed)
+def test_one_changed_image_redoes_only_what_depends_on_it(images, tmp_path):
+    changed = tmp_path / "images"
+    shutil.copytree(images, changed)
     export(tmp_path / "b", changed)
     Image.open(changed / "07.png").transpose(Image.Transpose.ROTATE_90).save(changed / "07.png")
     after = export(tmp_path / "b", changed)
     assert not after.unchanged
-    assert reused(after) == {"validation pictures", "ONNX graph", "original's logits"}
+    assert reused(after) == {"validation images", "ONNX graph", "original's logits"}
 
 
-LOGITS, PASS = "original's logits", "calibration pictures through the graph"
+LOGITS, PASS = "original's logits", "calibration images through the graph"
 
 
 @pytest.mark.parametrize(
     ("edited", "kept", "redone"),
     [
-        # A method only reads what the pictures showed.
+        # A method only reads what the images showed.
         ("quant/methods.py", {"ONNX graph", LOGITS, PASS}, {"ranges (entropy)", "int8 graph"}),
         # Decoded anew, to the same pixels as it happens.
-        ("data/crops.py", {"ONNX graph", LOGITS, PASS, "int8 graph"}, {"validation pictures"}),
+        ("data/crops.py", {"ONNX graph", LOGITS, PASS, "int8 graph"}, {"validation images"}),
     ],
 )
-def test_an_edit_to_our_own_code_redoes_what_follows(edited, kept, redone, pictures, tmp_path, monkeypatch):
-    export(tmp_path / "b", pictures)
+def test_an_edit_to_our_own_code_redoes_what_follows(edited, kept, redone, images, tmp_path, monkeypatch):
+    export(tmp_path / "b", images)
     package = tmp_path / "cnnx"
     shutil.copytree(own_code._PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
     with (package / edited).open("a") as file:
@@ -85,16 +85,16 @@ def test_an_edit_to_our_own_code_redoes_what_follows(edited, kept, redone, pictu
     monkeypatch.setattr(own_code, "_PACKAGE", package)
     own_code._digest.cache_clear()
     try:
-        after = export(tmp_path / "b", pictures)
+        after = export(tmp_path / "b", images)
     finally:
         own_code._digest.cache_clear()
     assert kept <= reused(after) and reused(after).isdisjoint(redone)
     assert after.validation.verdict is Verdict.PASSED
 
 
-def test_a_damaged_bundle_is_made_again(pictures, tmp_path):
-    export(tmp_path / "b", pictures)
+def test_a_damaged_bundle_is_made_again(images, tmp_path):
+    export(tmp_path / "b", images)
     with (tmp_path / "b" / "model.onnx").open("r+b") as file:
         file.write(b"\0")
-    again = export(tmp_path / "b", pictures)
+    again = export(tmp_path / "b", images)
     assert not again.unchanged and cnnx.inspect(tmp_path / "b").verdict.startswith("passed")

@@ -96,7 +96,7 @@ EXPORT = [
     ({"validation_data": "images", "labels": "labels.csv"}, ImageError, "not in the set"),
     ({"labels": "labels.csv"}, UsageError, "does not take labels"),
     (SAME, ImageError, "another set holds all 3"),
-    ({**SAME, "repair": True, "validation_images": 2}, UsageError, "1 pictures are left"),
+    ({**SAME, "repair": True, "validation_images": 2}, UsageError, "1 images are left"),
     ({"out": "file/bundle"}, WriteFailed, "a file stands where"),
     ({"out": "/proc/nowhere/bundle"}, WriteFailed, "no file can be created there"),
     ({"scales": "fp8"}, UsageError, "fp8"),
@@ -197,6 +197,6 @@ def test_nothing_that_could_be_done_is_refused(home):
     """A folder with just enough: one image of three validates, one chooses, one calibrates."""
     with pytest.raises(CnnxError) as raised:
         cnnx.export("tiny.onnx", precision="int8", method="auto", **SAME, validation_images=3, out="a")
-    assert "1 pictures" in str(raised.value) or "0 pictures" in str(raised.value)
+    assert "1 images" in str(raised.value) or "0 images" in str(raised.value)
     done = cnnx.export("tiny.onnx", precision="int8", method="auto", **SAME, validation_images=1, out="b")
     assert len(done.candidates) > 1

@@ -68,8 +68,8 @@ def test_a_hostile_twin_is_repaired_at_the_layers_that_were_scaled(name: str, tm
     assert 0 < result.int8_share < before.int8_share
     found = cnnx.diagnose(result.bundle.path, images=8)
     assert culprits <= {each.layer for each in found.findings.others}
-    # What repair found is no reason to run the calibration pictures again.
-    assert {each.step: each.reused for each in found.steps}["calibration pictures through the graph"]
+    # What repair found is no reason to run the calibration images again.
+    assert {each.step: each.reused for each in found.steps}["calibration images through the graph"]
 
 
 @pytest.mark.slow
@@ -107,7 +107,7 @@ def test_a_stopped_search_goes_on_where_it_was(tmp_path: Path, monkeypatch: Any,
 
 @pytest.mark.parametrize("gate", ["top1_agreement", "top1_in_top5", "top5_agreement"])
 def test_a_trial_passes_where_every_gate_of_agreement_would(gate: str) -> None:
-    """At a rate of 1 a gate of 0.995 is decided by 765 pictures, one of 0.99 by 381."""
+    """At a rate of 1 a gate of 0.995 is decided by 765 images, one of 0.99 by 381."""
     alike = Likeness(0.0, top1_agreement=1, top1_in_top5=1, top5_agreement=1, logit_sqnr_db=None)
     assert would_pass(alike, INT8_THRESHOLDS, images=512)
     assert not would_pass(dataclasses.replace(alike, **{gate: 0.89}), INT8_THRESHOLDS, images=100_000)
@@ -118,7 +118,7 @@ def test_a_trial_passes_where_every_gate_of_agreement_would(gate: str) -> None:
 @pytest.mark.parametrize(
     ("threshold", "images", "passes"), [(0.99, 16, True), (0.995, 16, False), (0.995, 800, True)]
 )
-def test_a_trial_is_judged_on_as_many_pictures_as_validate_but_not_on_few(
+def test_a_trial_is_judged_on_as_many_images_as_validate_but_not_on_few(
     threshold: float, images: int, passes: bool, tmp_path: Path
 ) -> None:
     recipe = (shared_folder("recipes") / "lenet5.toml").read_text()

@@ -30,7 +30,7 @@ class Log:
 
 
 def bindings(cuda: HostCuda, *, batch: tuple[int, int] | None, dtype=np.float32, room=True):
-    """A `trt` whose one engine sums each picture's channels; `batch` smallest and largest, None: fixed 2.
+    """A `trt` whose one engine sums each image's channels; `batch` smallest and largest, None: fixed 2.
 
     Without room, an engine is read and gets no context.
     """
@@ -117,7 +117,7 @@ def opened(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("batch", [None, (1, 4), (3, 4)])
-def test_any_number_of_pictures(opened, batch, dtype):
+def test_any_number_of_images(opened, batch, dtype):
     cuda = HostCuda()
     session = opened(cuda, batch=batch, dtype=dtype)
     assert (session.runtime, session.runtime_version, session.device) == ("rtx", "9.9", Device("gpu", "host"))
@@ -216,7 +216,7 @@ def test_a_timed_run_is_one_batch(opened):
         fixed.timed_run(np.zeros((2, 3, 4), np.float32))
 
 
-def test_pictures_and_batches_that_do_not_fit(opened):
+def test_images_and_batches_that_do_not_fit(opened):
     session = opened(HostCuda(), batch=(2, 4))
     with pytest.raises(ImageError):
         session.run(np.zeros((2, 3, 5), np.float32))

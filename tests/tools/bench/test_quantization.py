@@ -80,7 +80,7 @@ def test_every_network_is_a_row_won_lost_failed_or_not_run(tmp_path: Path) -> No
     assert won[3:5] == ["not worse", "+28.0"]
     assert "on 1 networks, worse on 1, open on 0; better logits (SQNR) on 1 of 1 twins" in page
     cost = row_of(page, "## What it costs", "vgg16")
-    assert cost[1 + list(kept.WAYS).index("ort-entropy")] == "20.0 (10.0), 256 (of 32 pictures, not 64)"
+    assert cost[1 + list(kept.WAYS).index("ort-entropy")] == "20.0 (10.0), 256 (of 32 images, not 64)"
     assert row_of(page, "## What it costs", "resnet20")[2] == "2.0 (2.0), 256"
     refused = row_of(page, "## What TensorRT would say", "ort-max")
     assert refused[1:3] == ["2", "1"] and refused[-1] == "the parser / refuses it (1)"
@@ -89,7 +89,7 @@ def test_every_network_is_a_row_won_lost_failed_or_not_run(tmp_path: Path) -> No
 
 
 def test_the_difference_is_paired() -> None:
-    """Ten pictures apart in a thousand: as classifiers that err alike they are closer than alone."""
+    """Ten images apart in a thousand: as classifiers that err alike they are closer than alone."""
     ours, theirs = [1] * 850 + [0] * 150, [1] * 840 + [0] * 10 + [0] * 145 + [1] * 5
     cells = {way: record("x", way, right) for way, right in (("cnnx", ours), ("ort-max", theirs))}
     cells["ort-entropy"] = record("x", "ort-entropy", [1] * 500 + [0] * 500)

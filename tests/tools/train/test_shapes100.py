@@ -22,9 +22,9 @@ def miniature(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_stopped_run_continues_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe, settings = read_recipe("small-mobilenet"), training.Settings(pictures=384, batch=64)
+    recipe, settings = read_recipe("small-mobilenet"), training.Settings(images=384, batch=64)
     whole = training.train(recipe, settings, checkpoint=tmp_path / "whole.pt")
-    assert [entry["pictures"] for entry in whole.log] == [128, 256, 384]
+    assert [entry["images"] for entry in whole.log] == [128, 256, 384]
 
     def stopped(run: Any, *rest: object) -> float:
         if run.part == 2:
@@ -44,9 +44,9 @@ def test_a_stopped_run_continues_to_the_same_weights(tmp_path: Path, monkeypatch
 
 def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path: Path) -> None:
     recipe = read_recipe("small-mobilenet")
-    training.train(recipe, training.Settings(pictures=128), checkpoint=tmp_path / "run.pt")
+    training.train(recipe, training.Settings(images=128), checkpoint=tmp_path / "run.pt")
     with pytest.raises(SystemExit, match="other settings"):
-        training.train(recipe, training.Settings(pictures=256), checkpoint=tmp_path / "run.pt")
+        training.train(recipe, training.Settings(images=256), checkpoint=tmp_path / "run.pt")
 
 
 def test_a_run_of_another_seed_ships_nothing_and_is_kept_once(
@@ -58,12 +58,12 @@ def test_a_run_of_another_seed_ships_nothing_and_is_kept_once(
     monkeypatch.setattr(training, "ship", lambda name, *_, **__: shipped.append(name) or tmp_path / name)
     recipe = read_recipe("small-mobilenet")
     for seed in (102, 101, 102, 100):
-        settings = training.Settings(pictures=128, seed=seed)
+        settings = training.Settings(images=128, seed=seed)
         run = training.train(recipe, settings, checkpoint=tmp_path / f"{seed}.pt")
         training.finish(recipe, settings, run)
     assert shipped == ["small-mobilenet"]  # seed 100, the usual one
     kept = json.loads((tmp_path / "again.json").read_text())
-    assert [(one["seed"], one["of"], one["settings"]["pictures"]) for one in kept] == [
+    assert [(one["seed"], one["of"], one["settings"]["images"]) for one in kept] == [
         (101, 64, 128),
         (102, 64, 128),
     ]

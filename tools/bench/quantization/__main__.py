@@ -2,8 +2,8 @@
 
 python -m tools.bench.quantization [--names PATTERN] [--ways PATTERN] [--images N] [--large] [--again] ...
 
-Every way gets the same FP32 graph and the same calibration pictures, and works in a process of its own. What
-it leaves is judged on the validation pictures, put through cnnx's linter and, where TensorRT for RTX is
+Every way gets the same FP32 graph and the same calibration images, and works in a process of its own. What
+it leaves is judged on the validation images, put through cnnx's linter and, where TensorRT for RTX is
 installed, through its parser and builder. Each cell leaves a record in build/quantization/; cells with a
 record are not run again, so a stopped run continues. ModelOpt gets a venv of its own under build/. With
 --large: time and memory alone, on ResNet-50 and VGG-16 with stand-in weights. The page is written from all
@@ -26,16 +26,16 @@ VALIDATION_IMAGES = 10_000
 
 
 def run_network(wanted: Sequence[str], *, images: int, large: bool) -> Iterator[tuple[str, Record]]:
-    """A network's cells, which share its graph, the pictures and the original's logits."""
+    """A network's cells, which share its graph, the images and the original's logits."""
     name = wanted[0].partition("/")[0]
-    print(f"{name}: graph, pictures and the original's logits", flush=True)
+    print(f"{name}: graph, images and the original's logits", flush=True)
     ground = prepare(name, images=images, large=large)
     for cell in wanted:
         yield cell, run_cell(ground, cell.partition("/")[2])
 
 
 def fill(names: Sequence[str], ways: Sequence[str], *, images: int, large: bool, again: bool) -> None:
-    """Run the cells that have no record yet, judged on so many pictures."""
+    """Run the cells that have no record yet, judged on so many images."""
     run = functools.partial(run_network, images=images, large=large)
     resumable.fill(
         records.RECORDS,
@@ -61,10 +61,10 @@ def in_words(record: Record) -> str:
 
 
 def main() -> None:
-    """Fill the cells, write the page and the picture."""
+    """Fill the cells, write the page and the image."""
     parser = resumable.asked_for(__doc__)
     parser.add_argument("--ways", default="*", help=f"shell pattern of: {', '.join(WAYS)}")
-    parser.add_argument("--images", type=int, default=VALIDATION_IMAGES, help="validation pictures")
+    parser.add_argument("--images", type=int, default=VALIDATION_IMAGES, help="validation images")
     parser.add_argument("--large", action="store_true", help=f"the cost on {' and '.join(LARGE)} instead")
     options = parser.parse_args()
     if not options.page_only:

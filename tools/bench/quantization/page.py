@@ -1,4 +1,4 @@
-"""docs/quantization.md and its picture, from the records of the cells."""
+"""docs/quantization.md and its image, from the records of the cells."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnx.stats import Verdict
-from tools.bench.quantization import picture, rows
+from tools.bench.quantization import plot, rows
 from tools.bench.quantization.records import (
     JUDGED,
     LARGE,
@@ -33,8 +33,8 @@ TEXT = """\
 # cnnx beside onnxruntime.quantization and ModelOpt
 
 Every way below was given the same FP32 graph (exported and simplified by cnnx, channels not equalized) and
-the same {calibration} calibration pictures, and worked in a process of its own. Each graph was judged by ONNX
-Runtime as it is written (`session.disable_quant_qdq=1`), on {images} validation pictures of `shapes100`.
+the same {calibration} calibration images, and worked in a process of its own. Each graph was judged by ONNX
+Runtime as it is written (`session.disable_quant_qdq=1`), on {images} validation images of `shapes100`.
 Networks whose names end with `-hostile`, `-parts` or `-branches` compute what the network before them
 computes, with channels scaled inside ([how](trained.md)). By `python -m tools.bench.quantization`.
 {machine}; {dates}; {versions}.
@@ -49,7 +49,7 @@ only before a mean. ModelOpt chooses by itself what it quantizes.
 
 ## Accuracy
 
-Top-1 in percent on the validation pictures, the best of a row in bold.
+Top-1 in percent on the validation images, the best of a row in bold.
 
 {accuracy}
 
@@ -61,11 +61,11 @@ Signal-to-noise ratio of the logits in dB, the best of a row in bold:
 
 {sqnr}
 
-![signal-to-noise ratio of the logits]({picture})
+![signal-to-noise ratio of the logits]({image})
 
 ## Against the best peer
 
-The peer of highest accuracy, chosen on these very pictures, which favours it. The difference is cnnx less
+The peer of highest accuracy, chosen on these very images, which favours it. The difference is cnnx less
 that peer, in points, with its 95 % paired interval. *Not worse*: the interval begins above -{most:.1f};
 *worse*: it ends below; *open*: -{most:.1f} lies in it. The column in dB is cnnx less the best ratio of a
 peer, which may be another.
@@ -80,16 +80,16 @@ logits: clipping them costs decibels and can win agreement. cnnx chooses by what
 
 ## What it costs
 
-Seconds, once the packages are imported, from the FP32 graph and the pictures to the INT8 graph, the better
-of two runs where one took less than a minute; in brackets, over plain inference of as many pictures. Of
+Seconds, once the packages are imported, from the FP32 graph and the images to the INT8 graph, the better
+of two runs where one took less than a minute; in brackets, over plain inference of as many images. Of
 {large} it is the clock's time, with nothing else on the machine; of the others the processor's, for
 other work ran beside them. Then the peak of the process's memory in MiB, imports included.
 
 {costs}
 
-cnnx runs the first 64 pictures twice, once to equalize channels and once for ranges by every method, and
-holds the graphs that it makes against each other: of few pictures and a large network that is slower than one
-pass for MinMax. `auto` then tries each method on 128 further pictures.
+cnnx runs the first 64 images twice, once to equalize channels and once for ranges by every method, and
+holds the graphs that it makes against each other: of few images and a large network that is slower than one
+pass for MinMax. `auto` then tries each method on 128 further images.
 
 Over all networks (imports: the process's memory before the work began):
 
@@ -106,9 +106,9 @@ warning what costs speed; `rule` x times (in so many graphs).
 
 
 def write(found: dict[str, Cells], *, folder: Path) -> None:
-    """Write the page, and the picture where anything was judged."""
+    """Write the page, and the image where anything was judged."""
     (folder / PAGE).write_text(page(found), encoding="utf-8")
-    picture.draw({name: cells for name, cells in found.items() if _small(cells)}, folder / PICTURE)
+    plot.draw({name: cells for name, cells in found.items() if _small(cells)}, folder / PICTURE)
 
 
 def page(found: dict[str, Cells]) -> str:
@@ -129,7 +129,7 @@ def page(found: dict[str, Cells]) -> str:
         accuracy=markdown(("network", "FP32", *JUDGED), rows.accuracy_rows(small)),
         rates=markdown(("network", *JUDGED), rows.rates_rows(small)),
         sqnr=markdown(("network", *JUDGED), rows.sqnr_rows(small)),
-        picture=PICTURE,
+        image=PICTURE,
         large=" and ".join(LARGE),
         most=100 * MOST_WORSE,
         paired=markdown(
@@ -189,17 +189,17 @@ def losses(small: dict[str, Cells]) -> str:
                 why = _why(cells, way, peer, by_chance=False)
                 short.append([name, way, f"{ours - best:+.1f} dB", peer, why])
     if not short:
-        return "Nowhere has cnnx fewer pictures right than the best peer, or a twin's logits no better."
+        return "Nowhere has cnnx fewer images right than the best peer, or a twin's logits no better."
     head = ("network", "way", "short by", "peer", "why")
     table = markdown(head, short, left=(0, 1, 3, 4))
-    return f"Where cnnx has fewer pictures right than the best peer, or a twin's logits no better:\n\n{table}"
+    return f"Where cnnx has fewer images right than the best peer, or a twin's logits no better:\n\n{table}"
 
 
 def _why(cells: Cells, way: str, peer: str, *, by_chance: bool) -> str:
     theirs, mine = (cells[each]["int8_share"] or 0 for each in (peer, way))
     if theirs < mine - _LESS:
         return f"{peer} leaves {1 - theirs:.0%} of the multiply-adds out of INT8, {way} {1 - mine:.0%}"
-    return "these pictures cannot tell it from chance" if by_chance else "not known"
+    return "these images cannot tell it from chance" if by_chance else "not known"
 
 
 def failures(found: dict[str, Cells]) -> str:

@@ -19,9 +19,9 @@ Cells = dict[str, Record]
 
 OURS = ("cnnx", "cnnx-auto")
 WAYS = {
-    "plain": "no quantization: the same pictures through the FP32 graph",
+    "plain": "no quantization: the same images through the FP32 graph",
     "cnnx": "`cnnx export --int8`",
-    "cnnx-auto": "`cnnx export --int8 --method auto`, of 128 further pictures",
+    "cnnx-auto": "`cnnx export --int8 --method auto`, of 128 further images",
     "ort-max": "onnxruntime.quantization, MinMax",
     "ort-entropy": "onnxruntime.quantization, Entropy at 2,048 bins (its usual 128 leave it one range)",
     "ort-percentile": "onnxruntime.quantization, Percentile, 99.999 at 2,048 bins",
@@ -36,7 +36,7 @@ PEERS = [way for way in JUDGED if way not in OURS]
 MOST_WORSE = 0.002
 """Accuracy by which cnnx may be worse than the best peer, at the lower end of the paired interval."""
 LARGE = {"resnet50": 256, "vgg16": 64}
-"""Networks that only cost is measured on -> calibration pictures; the peers' histogram methods get fewer."""
+"""Networks that only cost is measured on -> calibration images; the peers' histogram methods get fewer."""
 TWINS = ("-hostile", "-parts", "-branches")
 
 
@@ -71,7 +71,7 @@ def gap_to_best(cells: Cells, way: str) -> tuple[float, Interval, str] | None:
 
 
 def right_of(record: Record) -> NDArray[np.bool_]:
-    """Picture by picture, whether the first class was the right one."""
+    """Image by image, whether the first class was the right one."""
     packed = np.frombuffer(base64.b64decode(record["right"]), np.uint8)
     return np.unpackbits(packed, count=record["images"]).astype(bool)
 
@@ -91,7 +91,7 @@ def time_of(record: Record) -> float:
 
 
 def ratio_to_plain(cells: Cells, way: str) -> float | None:
-    """Time over plain inference of as many pictures."""
+    """Time over plain inference of as many images."""
     plain, record = cells.get("plain", {}), cells[way]
     if "seconds" not in plain:
         return None

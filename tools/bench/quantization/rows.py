@@ -124,10 +124,10 @@ def tensorrt_rows(found: dict[str, Cells]) -> Iterator[list[str]]:
 
 
 def _fewer(cells: Cells, way: str) -> str:
-    """Said where a way got fewer pictures than others of its network."""
+    """Said where a way got fewer images than others of its network."""
     count = cells[way]["calibration_images"]
     most = max(record.get("calibration_images", 0) for record in cells.values())
-    return f" (of {count} pictures, not {most})" if count < most else ""
+    return f" (of {count} images, not {most})" if count < most else ""
 
 
 def no_value(cells: Cells, way: str) -> str:

@@ -1,4 +1,4 @@
-"""The energy pass: which sensor sees what runs, and what a picture takes by it."""
+"""The energy pass: which sensor sees what runs, and what an image takes by it."""
 
 from __future__ import annotations
 

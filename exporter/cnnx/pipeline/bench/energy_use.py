@@ -18,7 +18,7 @@ from cnnx.stats import Interval
 
 @dataclass(frozen=True, slots=True)
 class EnergyUse:
-    """Energy of one picture through one subject. An inference is one picture, whatever the batch.
+    """Energy of one image through one subject. An inference is one image, whatever the batch.
 
     Attributes:
         subject: what ran.
@@ -127,7 +127,7 @@ class EnergyRatio:
     """INT8 beside FP16 of one network at one batch, measured on one device in the same way.
 
     Attributes:
-        gross: INT8's energy of a picture over FP16's.
+        gross: INT8's energy of an image over FP16's.
         net: the same without what the machine takes at rest; None where FP16's may be 0.
         engine: INT8's, where several of the network took turns; else empty.
     """
@@ -141,7 +141,7 @@ class EnergyRatio:
     def __str__(self) -> str:
         net = f"{self.net} net of rest" if self.net else "net of rest not known: FP16's may be 0"
         name = pair_name(self.network, self.engine, self.batch)
-        return f"{name}: INT8's energy of a picture is {self.gross} of FP16's, {net}"
+        return f"{name}: INT8's energy of an image is {self.gross} of FP16's, {net}"
 
 
 def ratios_of(uses: Sequence[EnergyUse]) -> tuple[EnergyRatio, ...]:

@@ -22,7 +22,7 @@ class LayerDamage:
         layer: its name.
         op: its operator.
         place: among the layers that multiply, in graph order.
-        multiply_adds: for one picture.
+        multiply_adds: for one image.
         tensor: what it reads in INT8.
         likeness: to the FP32 graph, of the network with this layer alone in INT8.
         flips: pictures whose first class that changed.
@@ -63,7 +63,7 @@ class Guess:
 
 @dataclass(frozen=True, slots=True)
 class FlippedImage:
-    """A picture whose first class changed, with both lists of five, best first."""
+    """An image whose first class changed, with both lists of five, best first."""
 
     image: str
     label: int | None

@@ -27,7 +27,7 @@ from cnnx.pipeline.search.repair import without_repair
 from cnnx.pipeline.steps.artefacts import LAYERS
 from cnnx.pipeline.steps.definition import refuse_untrusted
 from cnnx.pipeline.steps.fp32_graph import export_step
-from cnnx.pipeline.steps.images import PictureSets, picture_sets
+from cnnx.pipeline.steps.images import ImagesByRole, images_by_role
 from cnnx.pipeline.steps.original import Original
 from cnnx.quant.calibration import Calibration
 from cnnx.recipe import Recipe, recipe_from_dict, recipe_names
@@ -48,7 +48,7 @@ class Remade:
 
     quantizer: Quantizer
     calibration: Calibration
-    pictures: PictureSets
+    pictures: ImagesByRole
 
 
 def remake(
@@ -79,7 +79,7 @@ def remake(
     check_weights(bundle, original)
     exported = export_step(steps, original, batch=manifest.batch)
     original.release()
-    pictures = picture_sets(steps, asked, validates=True, calibrates=True, selects=selects)
+    pictures = images_by_role(steps, asked, validates=True, calibrates=True, selects=selects)
     assert pictures.calibration is not None
     calibrated = manifest.images["calibration"]
     if pictures.calibration.list_digest != calibrated.digest:

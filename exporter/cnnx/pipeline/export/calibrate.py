@@ -20,7 +20,7 @@ from cnnx.pipeline.search.folds import Folds, fold_crops, folds_step, observe_by
 from cnnx.pipeline.search.method import AUTO, SELECTION_IMAGES, Candidate, choose_method
 from cnnx.pipeline.steps.definition import resolve
 from cnnx.pipeline.steps.fp32_graph import export_step
-from cnnx.pipeline.steps.images import few_ranges, picture_sets, remarks
+from cnnx.pipeline.steps.images import few_ranges, images_by_role, remarks
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.methods import METHODS
 
@@ -113,7 +113,7 @@ def calibrate(
     source = open_checked(request, steps, trust_recipe=options.trust_recipe)
     batch = source.batch((1, 1))
     graph = export_step(steps, source, batch=batch)
-    pictures = picture_sets(steps, recipe, validates=False, calibrates=True, selects=count)
+    pictures = images_by_role(steps, recipe, validates=False, calibrates=True, selects=count)
     calibration, selection = pictures.calibration, pictures.selection
     assert calibration is not None
     dealt = fold_crops(calibration, folds, batch=batch[0]) if folds else ()

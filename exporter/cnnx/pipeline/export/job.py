@@ -17,7 +17,7 @@ from cnnx.pipeline.search.method import AUTO, SELECTION_IMAGES, Candidate, choos
 from cnnx.pipeline.search.repair import REPAIR_IMAGES, put_back_reason, repair_step
 from cnnx.pipeline.steps.artefacts import Fp32Graph, Ranges, ReferenceLogits, TypedGraph
 from cnnx.pipeline.steps.fp32_graph import export_step
-from cnnx.pipeline.steps.images import picture_sets
+from cnnx.pipeline.steps.images import images_by_role
 from cnnx.pipeline.steps.original import Original
 from cnnx.pipeline.steps.reference import reference_step
 from cnnx.pipeline.steps.typed_graph import graph_step
@@ -87,7 +87,7 @@ def make_artefacts(job: Job, original: Original, steps: Steps) -> ExportArtefact
     # First, for it is what refuses a definition, or weights, that are not what the recipe says.
     graph = export_step(steps, original, batch=job.batch)
     chooses = job.precision == "int8" and job.method == AUTO
-    pictures = picture_sets(
+    pictures = images_by_role(
         steps,
         recipe,
         validates=True,

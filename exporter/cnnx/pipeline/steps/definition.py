@@ -104,7 +104,7 @@ def check_model(model: nn.Module, recipe: Recipe) -> None:
     rows, logits = trace(model, recipe.input.shape)
     if logits != (spec.classes,):
         raise RecipeError(
-            f"the network gives {list(logits)} for a picture, the recipe says {spec.classes} classes",
+            f"the network gives {list(logits)} for an image, the recipe says {spec.classes} classes",
             where="model.classes",
             hint="let the definition take `classes`, or state the number it has",
         )

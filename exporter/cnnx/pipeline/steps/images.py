@@ -73,7 +73,7 @@ def crops_step(
 
 
 @dataclass(frozen=True, slots=True)
-class PictureSets:
+class ImagesByRole:
     """Pictures by what they are for; None where nothing needs them."""
 
     validation: Crops | None
@@ -81,7 +81,7 @@ class PictureSets:
     selection: Crops | None
 
 
-def picture_sets(
+def images_by_role(
     steps: Steps,
     recipe: Recipe,
     *,
@@ -89,7 +89,7 @@ def picture_sets(
     calibrates: bool,
     selects: int,
     labels: Path | None = None,
-) -> PictureSets:
+) -> ImagesByRole:
     """Decode the pictures of a run.
 
     Args:
@@ -123,10 +123,10 @@ def picture_sets(
             role="calibration",
             apart_from=[crops for crops in (validation, selection) if crops],
         )
-    return PictureSets(validation, calibration, selection)
+    return ImagesByRole(validation, calibration, selection)
 
 
-def held_out(steps: Steps, recipe: Recipe, pictures: PictureSets, count: int) -> Crops:
+def held_out(steps: Steps, recipe: Recipe, pictures: ImagesByRole, count: int) -> Crops:
     """Pictures that neither calibrate nor validate, of the calibration set's kind.
 
     Raises:

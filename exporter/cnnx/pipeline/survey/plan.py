@@ -55,7 +55,7 @@ def _check_cells(models: Sequence[str | Path], precisions: Sequence[str], batche
     if wrong := [one for one in precisions if one not in PRECISIONS]:
         raise UsageError(f"no precision is called {wrong[0]!r}", hint=f"choose among {', '.join(PRECISIONS)}")
     if min(batches) < 1:
-        raise UsageError("a batch has at least one picture")
+        raise UsageError("a batch has at least one image")
 
 
 def _check_plan(plan: SurveyPlan) -> None:

@@ -352,7 +352,7 @@ def _figures(measured: Measurement) -> Row:
 
 
 def _energy(place: Path, measured: Measurement, power: PowerPass, target: str, listener: Listener) -> Row:
-    """Of a picture; a sensor that is not there or fails is a reason, not the cell's end."""
+    """Of an image; a sensor that is not there or fails is a reason, not the cell's end."""
     try:
         chosen = choose_sampler(power, measured.subject.on)
     except CnnxError as error:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 
-def picture(path: Path, *, size: tuple[int, int] = (40, 30), seed: int = 0, mode: str = "RGB") -> Path:
+def image(path: Path, *, size: tuple[int, int] = (40, 30), seed: int = 0, mode: str = "RGB") -> Path:
     """Write random noise to a file; the suffix selects the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     seeds = (seed, *str(path.name).encode())

@@ -1,4 +1,4 @@
-"""Pictures of a built-in set as a recipe prepares them."""
+"""Images of a built-in set, as a recipe prepares them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cnnx.data.sets import open_images
 from cnnx.recipe import Recipe
 
 
-def pictures(
+def crops_of(
     recipe: Recipe, data: str, split: Split, count: int | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
     """Pixels (N, H, W, C) before they are normalised, and labels where the set has them; all or the first."""
