@@ -57,7 +57,7 @@ def test_any_number_of_pictures_agrees_with_the_reference(graph, engine):
             found = session.run(images[:count])["features"]
             assert found.dtype == np.float32
             np.testing.assert_allclose(found, expected[:count], rtol=2e-2, atol=2e-2)
-        with pytest.raises(UsageError, match="1 pictures are not one batch"):
+        with pytest.raises(UsageError, match="1 images are not one batch"):
             session.timed_run(images[:1])
     finally:
         session.close()
@@ -85,5 +85,5 @@ def test_memory_is_given_back(engine):
 
 def test_a_damaged_engine_is_refused(engine):
     engine.write_bytes(engine.read_bytes()[:1000])
-    with pytest.raises(BundleError, match="does not take the engine"):
+    with pytest.raises(BundleError, match="does not accept the engine"):
         RTX.open(engine)
