@@ -1,4 +1,4 @@
-"""cnnx: classic CNN classifiers from PyTorch to validated FP16 and INT8 engines.
+"""cnnx exports classic CNN classifiers from PyTorch to validated FP16 and INT8 engines.
 
     import cnnx
 
@@ -6,7 +6,7 @@
     print(result.validation.verdict)
     cnnx.bench(result.bundle.path)
 
-Every name is loaded on first use: `import cnnx` itself imports nothing heavy.
+Names are loaded on first use, so `import cnnx` imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from cnnx.bundle import Bundle as Bundle
     from cnnx.bundle.manifest import Manifest as Manifest
     from cnnx.errors import CnnxError as CnnxError
-    from cnnx.options import BuildOptions as BuildOptions
-    from cnnx.options import CalibrateOptions as CalibrateOptions
-    from cnnx.options import ExportOptions as ExportOptions
-    from cnnx.options import SurveyPlan as SurveyPlan
+    from cnnx.options.bundles import BuildOptions as BuildOptions
+    from cnnx.options.bundles import SurveyPlan as SurveyPlan
+    from cnnx.options.networks import CalibrateOptions as CalibrateOptions
+    from cnnx.options.networks import ExportOptions as ExportOptions
     from cnnx.pipeline.bench.bench import bench as bench
     from cnnx.pipeline.bench.energy import PowerPass as PowerPass
     from cnnx.pipeline.build import build as build
@@ -42,17 +42,17 @@ if TYPE_CHECKING:
     from cnnx.recipe import Recipe as Recipe
     from cnnx.stats import Verdict as Verdict
 
-_HOMES = {
-    "BuildOptions": "cnnx.options",
-    "CalibrateOptions": "cnnx.options",
+_MODULES = {
+    "BuildOptions": "cnnx.options.bundles",
+    "CalibrateOptions": "cnnx.options.networks",
     "Bundle": "cnnx.bundle",
     "CnnxError": "cnnx.errors",
-    "ExportOptions": "cnnx.options",
+    "ExportOptions": "cnnx.options.networks",
     "ProgressEvent": "cnnx.pipeline.progress",
     "Manifest": "cnnx.bundle.manifest",
     "PowerPass": "cnnx.pipeline.bench.energy",
     "Recipe": "cnnx.recipe",
-    "SurveyPlan": "cnnx.options",
+    "SurveyPlan": "cnnx.options.bundles",
     "Verdict": "cnnx.stats",
     "bench": "cnnx.pipeline.bench.bench",
     "build": "cnnx.pipeline.build",
@@ -71,14 +71,14 @@ _HOMES = {
     "write_report": "cnnx.pipeline.report",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'cnnx' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES]
+    return [*globals(), *_MODULES]

@@ -1,9 +1,9 @@
-"""`python -m cnnx`, which is the `cnnx` command."""
+"""Runs the `cnnx` command as `python -m cnnx`."""
 
 import sys
 
 if __name__ == "__main__":
-    # Python put the working directory first, and nothing may be imported from there.
+    # Python puts the working directory first in sys.path; nothing may be imported from there.
     if not getattr(sys.flags, "safe_path", sys.flags.isolated):
         del sys.path[0]
     from cnnx.cli import main

@@ -1,7 +1,7 @@
-"""Agreement of an engine with its original, and the gates that judge it.
+"""Agreement of an engine with its original model, and the gates that decide the verdict.
 
-Ties among logits are broken by the lower class index. An image for which the engine gives a logit that
-is not finite agrees in nothing.
+Ties among logits go to the lower class index. An image for which the engine returns a non-finite logit
+counts as disagreement in every rate.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """One rate, its interval, its threshold, and what follows.
+    """One rate with its interval, threshold and verdict.
 
     Attributes:
-        decides_at: for an open gate, the images that would decide it were the rate to stay.
+        decides_at: number of images that would decide an undecided gate, if the rate stays the same.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """An image whose first class changed, with both lists of five (class indices, best first)."""
+    """An image whose top-1 class changed, with both top-5 lists (class indices, best first)."""
 
     image: str
     original: tuple[Count, ...]
@@ -51,7 +51,7 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Top-1 accuracy where labels exist, with McNemar's p-value that both err equally often."""
+    """Top-1 accuracy on labelled images, with McNemar's p-value for equal error rates."""
 
     original: Rate
     engine: Rate
@@ -60,19 +60,19 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """The outcome of one validation.
+    """Result of one validation.
 
     Attributes:
-        subject: what was judged.
-        images: how many pictures judged it.
-        image_set: where they came from.
-        verdict: of all gates together, or "not judged".
-        reasons: why nothing was judged; empty otherwise.
-        gates: each rate.
-        accuracy: None where there are no labels.
-        flips: every image whose first class changed.
-        logit_sqnr_db: 10 log10 of the original's mean squared logit over that of the difference.
-        nonfinite: images with a logit that is not finite.
+        subject: engine or graph that was validated.
+        images: number of validation images.
+        image_set: source of the images.
+        verdict: overall verdict of the gates, or "not judged".
+        reasons: why no verdict was given; empty otherwise.
+        gates: one per rate.
+        accuracy: None without labels.
+        flips: every image whose top-1 class changed.
+        logit_sqnr_db: 10 log10 of the original's mean squared logit over the mean squared difference.
+        nonfinite: number of images with a non-finite logit.
     """
 
     subject: Subject
@@ -87,25 +87,25 @@ class Validation:
     nonfinite: Count
 
     def __post_init__(self) -> None:
-        """Refuse a verdict that does not follow from the gates, as of a record that was edited.
+        """Check that the verdict follows from the gates; in an edited record it may not.
 
         Raises:
-            ValueError: it does not.
+            ValueError: the verdict does not follow from the gates.
         """
         for gate in self.gates:
             decided = gate.interval.against(gate.threshold)
             if gate.verdict not in (decided, Verdict.NOT_JUDGED):
                 raise ValueError(
-                    f"the verdict of the gate {gate.name!r} is {gate.verdict.value!r}, its interval "
+                    f"the verdict of the gate {gate.name!r} is {gate.verdict.value!r}, but its interval "
                     f"(low {gate.interval.low:g}, high {gate.interval.high:g}) and its threshold "
-                    f"{gate.threshold:g} say {decided.value!r}"
+                    f"{gate.threshold:g} give {decided.value!r}"
                 )
         follows = worst(gate.verdict for gate in self.gates)
         if self.verdict is not follows and not (self.verdict is Verdict.NOT_JUDGED and self.reasons):
-            raise ValueError(f"verdict is {self.verdict.value!r}, its gates say {follows.value!r}")
+            raise ValueError(f"the verdict is {self.verdict.value!r}, but the gates give {follows.value!r}")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
+        """The validation as plain data for JSON."""
         data = dataclasses.asdict(self)
         data["verdict"] = self.verdict.value
         for gate in data["gates"]:
@@ -114,7 +114,7 @@ class Validation:
 
 
 def validation_from_dict(data: object, *, where: object = "the validation") -> Validation:
-    """The validation that `Validation.as_dict` describes.
+    """Create a validation from the output of `Validation.as_dict`.
 
     Raises:
         BundleError: a key is unknown or missing, or a value has another type or range.
@@ -124,15 +124,15 @@ def validation_from_dict(data: object, *, where: object = "the validation") -> V
 
 @dataclass(frozen=True, slots=True)
 class Likeness:
-    """How like two sets of logits are, without any verdict.
+    """Similarity of two sets of logits, without a verdict.
 
     Attributes:
-        divergence: mean Kullback-Leibler divergence of the classes' probabilities from the original's, in
-            nats; infinite where a logit is not finite.
-        top1_agreement: share of images with the same first class.
-        top1_in_top5: share of images whose original first class is among the other's five.
-        top5_agreement: mean share of the original's five classes among the other's five.
-        logit_sqnr_db: signal-to-noise ratio of the logits; None where nothing differs.
+        divergence: mean Kullback-Leibler divergence of the class probabilities from the original's, in
+            nats; infinite if any logit is not finite.
+        top1_agreement: share of images with the same top-1 class.
+        top1_in_top5: share of images whose original top-1 class is in the other top-5.
+        top5_agreement: mean share of the original top-5 classes found in the other top-5.
+        logit_sqnr_db: signal-to-noise ratio of the logits; None for identical logits.
     """
 
     divergence: float
@@ -143,7 +143,7 @@ class Likeness:
 
 
 def compare(original: Logits, other: Logits) -> Likeness:
-    """Compare logits of shape (N, classes), row by row."""
+    """Compare two sets of logits of shape (N, classes) row by row."""
     same_first, first_in_five, shared = _agreements(original, other)
     finite = np.asarray(np.isfinite(other).all(axis=1))
     divergence = float(np.mean(divergences(*(np.where(finite[:, None], x, 0) for x in (original, other)))))
@@ -157,14 +157,14 @@ def compare(original: Logits, other: Logits) -> Likeness:
 
 
 def divergences(original: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
-    """Kullback-Leibler divergence of each image's class probabilities from the original's, in nats."""
+    """Kullback-Leibler divergence of the class probabilities from the original's, in nats per image."""
     ours, theirs = _log_softmax(original), _log_softmax(other)
     result: NDArray[np.float64] = (np.exp(ours) * (ours - theirs)).sum(axis=1)
     return result
 
 
 def probabilities(logits: Logits) -> NDArray[np.float64]:
-    """Of the classes, row by row; not a number where a logit is not finite."""
+    """Class probabilities of each row; NaN in rows with a non-finite logit."""
     with np.errstate(invalid="ignore"):
         result: NDArray[np.float64] = np.exp(_log_softmax(logits))
     return result
@@ -179,7 +179,7 @@ def _log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
 def _agreements(
     original: Logits, other: Logits
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float64]]:
-    """Per image: the same first class; the original's first among the other's five; share of five shared."""
+    """Per image: same top-1; original top-1 in the other top-5; share of the top-5 in common."""
     finite = np.isfinite(other).all(axis=1)
     ours, theirs = top_k(original), top_k(np.where(np.isfinite(other), other, -np.inf))
     same_first: NDArray[np.bool_] = (ours[:, 0] == theirs[:, 0]) & finite
@@ -189,7 +189,7 @@ def _agreements(
 
 
 def top_k(logits: Logits, k: int = 5) -> NDArray[np.intp]:
-    """Indices of the k largest logits of each row, best first, ties to the lower index. (N, min(k, C))."""
+    """Indices of the k largest logits per row, best first, ties to the lower index: (N, min(k, C))."""
     return np.argsort(-logits, axis=1, kind="stable")[:, :k]
 
 
@@ -204,18 +204,18 @@ def judge(
     image_set: str,
     cannot_judge: tuple[str, ...] = (),
 ) -> Validation:
-    """Compare logits of shape (N, classes), row by row, and pass the verdict.
+    """Compare logits of shape (N, classes) row by row and decide the verdict.
 
     Args:
-        original: the PyTorch model's logits.
-        engine: the subject's logits for the same images.
+        original: logits of the PyTorch model.
+        engine: logits of the subject for the same images.
         subject: what produced `engine`.
-        thresholds: what it must reach.
+        thresholds: minimum rates.
         labels: (N,) true classes, or None.
-        ids: N names of the images.
-        image_set: where they came from, in words.
-        cannot_judge: reasons why no verdict may be given (stand-in weights, say): rates are computed all
-            the same, nothing passes.
+        ids: N image names.
+        image_set: description of the image source.
+        cannot_judge: reasons why no verdict is possible, such as stand-in weights. The rates are still
+            computed, but no gate passes.
     """
     finite = np.isfinite(engine).all(axis=1)
     ours, theirs = top_k(original), top_k(np.where(np.isfinite(engine), engine, -np.inf))
@@ -249,7 +249,7 @@ def judge(
 def flips_of(
     original: Logits, engine: Logits, *, labels: NDArray[np.int64] | None, ids: Sequence[str]
 ) -> tuple[Flip, ...]:
-    """Every image whose first class changed, in the order of the images."""
+    """Every image whose top-1 class changed, in image order."""
     same_first, _, _ = _agreements(original, engine)
     ours, theirs = top_k(original), top_k(np.where(np.isfinite(engine), engine, -np.inf))
     return tuple(
@@ -275,7 +275,7 @@ def _rate_gate(name: str, rate: float, n: int, threshold: float) -> Gate:
 def _accuracy(
     original_right: NDArray[np.bool_], engine_right: NDArray[np.bool_], thresholds: Thresholds
 ) -> tuple[Accuracy, Gate]:
-    """Accuracy, and the gate of MLPerf's rule: the engine's over the original's."""
+    """Accuracy, and the gate on engine accuracy over original accuracy (MLPerf's rule)."""
     paired = Paired(
         both=int((original_right & engine_right).sum()),
         only_original=int((original_right & ~engine_right).sum()),
@@ -293,7 +293,7 @@ def _accuracy(
 
 
 def sqnr_db(original: Logits, engine: Logits) -> float | None:
-    """Signal-to-quantization-noise ratio of the logits in decibels; None where nothing differs."""
+    """Signal-to-quantization-noise ratio of the logits in decibels; None for identical logits."""
     noise = float(np.mean((original.astype(np.float64) - engine) ** 2)) if original.size else 0.0
     if noise == 0:
         return None

@@ -1,32 +1,32 @@
-"""Every refusal cnnx makes, and the exit code each one carries.
+"""Exceptions raised by cnnx, and the exit code of each.
 
     CnnxError
-    ├── UsageError          2  the command line or the call contradicts itself
-    ├── InputRefused        3  something the user handed over
+    ├── UsageError          2  contradictory command-line options or arguments
+    ├── InputRefused        3  unusable input
     │   ├── RecipeError        a recipe
     │   ├── WeightsError       a checkpoint
-    │   ├── ImageError         a picture or a set of them
+    │   ├── ImageError         an image or an image set
     │   ├── GraphError         an ONNX graph
-    │   └── BundleError        a bundle or a part of it
-    ├── EnvironmentLacks    4  the machine or its installation
-    │   ├── MissingExtra       a Python package that an extra of cnnx brings
-    │   ├── Unreachable        the network, or a server on it
-    │   └── WriteFailed        a disk that is full, read-only or limited
-    └── BuildFailed         5  an engine was not built, or not in the precision asked
+    │   └── BundleError        a bundle or one of its files
+    ├── EnvironmentLacks    4  a missing requirement of the machine or installation
+    │   ├── MissingExtra       a Python package that an extra of cnnx installs
+    │   ├── Unreachable        no network, or no answer from a server
+    │   └── WriteFailed        a disk that is full, read-only or over quota
+    └── BuildFailed         5  no engine, or one of another precision than requested
 
-Exit codes 0, 1 and 6 are verdicts, not errors: see `cnnx.stats.Verdict`.
+Exit codes 0, 1 and 6 are verdicts, not errors; see `cnnx.stats.Verdict`.
 """
 
 from __future__ import annotations
 
 
 class CnnxError(Exception):
-    """A refusal: what was wrong, where, and what mends it.
+    """Base class of cnnx errors: what is wrong, where, and how to fix it.
 
     Args:
-        what: one sentence, without a full stop at the end.
-        where: the file, node, key or option at fault.
-        mend: the command or the change that helps.
+        what: one sentence without a final period.
+        where: file, node, key or option at fault.
+        mend: hint that names the command or the change that fixes it.
     """
 
     exit_code = 1
@@ -42,50 +42,50 @@ class CnnxError(Exception):
         if self.where is not None:
             lines.append(f"  where: {self.where}")
         if self.mend is not None:
-            lines.append(f"  mend:  {self.mend}")
+            lines.append(f"  hint:  {self.mend}")
         return "\n".join(lines)
 
 
 class UsageError(CnnxError):
-    """The command line or the call contradicts itself."""
+    """Options or arguments that are invalid or contradict each other."""
 
     exit_code = 2
 
 
 class InputRefused(CnnxError):
-    """Something the user handed over cannot be used."""
+    """Input that cannot be used."""
 
     exit_code = 3
 
 
 class RecipeError(InputRefused):
-    """A recipe is unknown, malformed or asks for trust it was not given."""
+    """A recipe that is unknown, malformed, or not trusted to run its code."""
 
 
 class WeightsError(InputRefused):
-    """A checkpoint is damaged, unsafe, or belongs to another network."""
+    """A checkpoint that is damaged, unsafe, or made for another network."""
 
 
 class ImageError(InputRefused):
-    """A picture or a set of pictures cannot be used."""
+    """An image or an image set that cannot be used."""
 
 
 class GraphError(InputRefused):
-    """An ONNX graph is damaged, unsafe, or would be refused by TensorRT."""
+    """An ONNX graph that is damaged, unsafe, or not supported by TensorRT."""
 
 
 class BundleError(InputRefused):
-    """A bundle is not whole, not intact, or not meant for this environment."""
+    """A bundle that is incomplete, damaged, or made for another environment."""
 
 
 class EnvironmentLacks(CnnxError):
-    """The machine or its installation lacks something."""
+    """A requirement that the machine or its installation does not meet."""
 
     exit_code = 4
 
 
 class MissingExtra(EnvironmentLacks):
-    """A Python package is absent that one of cnnx's extras brings; `extra` is its name."""
+    """A missing Python package that the cnnx extra `extra` installs."""
 
     def __init__(self, package: str, extra: str, *, purpose: str) -> None:
         self.extra = extra
@@ -96,14 +96,14 @@ class MissingExtra(EnvironmentLacks):
 
 
 class Unreachable(EnvironmentLacks):
-    """The network, or a server on it, did not answer."""
+    """The network is unreachable, or a server did not answer."""
 
 
 class WriteFailed(EnvironmentLacks):
-    """A file could not be written: the disk is full, read-only or limited."""
+    """A file could not be written: the disk is full, read-only or over quota."""
 
 
 class BuildFailed(CnnxError):
-    """An engine was not built, or not in the precision that was asked for."""
+    """An engine was not built, or not in the requested precision."""
 
     exit_code = 5

@@ -1,7 +1,7 @@
-"""Recipes: what one network is, where its weights lie, how pictures enter it, what it must reach.
+"""Recipes: TOML files that describe a network, its weights, preprocessing, precision and acceptance.
 
-A recipe is a TOML file. Reading one yields frozen dataclasses; a key that is not known is refused
-with the nearest one that is, so that a typing slip never silently becomes a default.
+Recipes are read into frozen dataclasses. An unknown key is refused with the nearest known key, so a typo
+never silently falls back to a default.
 """
 
 from __future__ import annotations
@@ -31,25 +31,24 @@ else:
 
 _Int8 = Literal["fp16", "int8"]
 
-Classes = Annotated[
-    int, Meta(ge=2, description="the length of the logits: a classifier has at least 2 classes")
-]
-_Deviation = Annotated[float, Meta(gt=0, description="positive, for x in 0..1")]
+Classes = Annotated[int, Meta(ge=2, description="the number of logits; a classifier has at least 2 classes")]
+_Deviation = Annotated[float, Meta(gt=0, description="a positive number, for pixel values in 0..1")]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Which definition to build.
+    """Definition of the model.
 
     Attributes:
-        definition: a name in `cnnx.models`; "file.py:function" beside the recipe (code of the user's
-            own, run only when trusted); or an ONNX file beside the recipe.
-        classes: length of the logits.
-        labels: file beside the recipe, or among those that ship, with a name per class in the order of the
-            logits; empty: none.
+        definition: a name in `cnnx.models`, "file.py:function" relative to the recipe (the user's own code,
+            run only if trusted), or an ONNX file relative to the recipe.
+        classes: number of logits.
+        labels: file with one class name per line in logit order, relative to the recipe or shipped with
+            cnnx; empty for none.
         arguments: keyword arguments of the definition.
-        parameters: trainable values it has; a model with another number is refused. 0: not stated.
-        multiply_adds: for one picture, biases excluded; likewise.
+        parameters: number of trainable values; a model with a different number is refused. 0 if not stated.
+        multiply_adds: MACs per image, excluding biases; a model with a different number is refused. 0 if
+            not stated.
     """
 
     definition: str
@@ -65,18 +64,18 @@ class WeightsSpec:
     """The published or shipped checkpoint of a network.
 
     Attributes:
-        file: name of the checkpoint, ending in -<first 8 or more hex digits of its SHA-256>.<suffix>;
-            a file of that name under weights/ beside the recipe is used before any download.
-        url: where to download it; empty for weights that ship.
-        source: who published it, and on which pictures its figures were taken.
-        licence: terms it is published under, as far as its publisher states them.
-        top1: published top-1 accuracy in percent; 0 when none is published.
-        top5: published top-5 accuracy in percent; 0 when none is published.
-        protocol: the set of pictures, where not ImageNet's, and how they were cropped for these figures.
-        training_only: shell patterns of tensors that only training needs (auxiliary heads); they are
-            dropped, from a checkpoint of the user's own too.
-        rename: regular expression -> replacement, for names that the definition has changed since.
-        background_classes: rows of the classifier before those of the first class; they are dropped.
+        file: file name of the checkpoint, ending in -<first 8 or more hex digits of its SHA-256>.<suffix>;
+            a file of that name in weights/ next to the recipe takes precedence over a download.
+        url: download URL; empty for weights shipped with cnnx.
+        source: publisher of the checkpoint, and the data of its published accuracy.
+        licence: licence, as far as the publisher states one.
+        top1: published top-1 accuracy in percent; 0 if not published.
+        top5: published top-5 accuracy in percent; 0 if not published.
+        protocol: image set, if not ImageNet, and crops of the published accuracy.
+        training_only: shell patterns of tensors used only in training (auxiliary heads); they are dropped,
+            also from the user's own checkpoint.
+        rename: regular expression -> replacement, for tensor names that the definition has since changed.
+        background_classes: number of classifier rows before the first class; they are dropped.
     """
 
     file: str = ""
@@ -93,13 +92,13 @@ class WeightsSpec:
 
 @dataclass(frozen=True, slots=True)
 class PublishedAccuracy:
-    """What a network's authors, or others who trained it, report of it.
+    """Accuracy reported by the authors of a network or by others who trained it.
 
     Attributes:
         source: who reports it, and where.
-        protocol: set of pictures where not ImageNet's, crops, networks in the vote, such as "10 crops".
-        top1: accuracy in percent; 0 when it is not reported.
-        top5: likewise.
+        protocol: image set, if not ImageNet, crops and ensemble size, such as "10 crops".
+        top1: top-1 accuracy in percent; 0 if not reported.
+        top5: top-5 accuracy in percent; 0 if not reported.
     """
 
     source: str
@@ -110,7 +109,7 @@ class PublishedAccuracy:
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """The network's one input: name, and channels, height, width of a picture."""
+    """The single input of the network: its name, and the channels, height and width of an image."""
 
     shape: tuple[Positive, Positive, Positive] = (3, 224, 224)
     name: str = "input"
@@ -118,17 +117,17 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a picture becomes the network's input.
+    """Preprocessing from an image to the network's input.
 
-    The shorter side is resized to `resize`, the middle is cropped to the input's size (both on 8-bit
-    pixels), then y = (x / 255 - mean) / std for each channel, laid out as channels, height, width.
+    The shorter side is resized to `resize` and the center is cropped to the input size, both on 8-bit
+    pixels. Then y = (x / 255 - mean) / std for each channel, in channels, height, width order.
 
     Attributes:
         color: "rgb" or "gray".
-        resize: length in pixels that the shorter side is brought to.
-        interpolation: "bilinear" or "bicubic", antialiased as Pillow does; or "nearest".
-        mean: one value a channel, for x in 0..1.
-        std: likewise.
+        resize: length of the shorter side after resizing, in pixels.
+        interpolation: "bilinear" or "bicubic", antialiased as in Pillow; or "nearest".
+        mean: one value per channel, for pixel values in 0..1.
+        std: one value per channel, for pixel values in 0..1.
     """
 
     color: Literal["rgb", "gray"] = "rgb"
@@ -140,7 +139,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class LayerOverride:
-    """A precision for the layers whose ONNX node name matches a shell pattern, with the reason."""
+    """Precision of the layers whose ONNX node name matches a shell pattern, with a reason."""
 
     match: str
     precision: Precision
@@ -149,18 +148,18 @@ class LayerOverride:
 
 @dataclass(frozen=True, slots=True)
 class PrecisionPolicy:
-    """What INT8 and FP16 may touch.
+    """Which layers may use INT8 and FP16.
 
     Attributes:
-        default: the precision `cnnx export` takes when none is asked.
-        small_layers: what becomes of layers too small to gain from INT8: "fp16" leaves them alone.
-        first_layer: what becomes of the layers with weights that read the picture.
-        last_layer: likewise, of those that give the logits.
-        residual: of the shortcut of a sum behind an INT8 convolution: "int8" lets TensorRT fuse the two.
-        reason: required when one of these four is not as usual.
-        equalize: for INT8, scale channels first so that one range serves all of a tensor; in FP32 the
-            function stays (`cnnx.graph.passes.equalize`).
-        fp16_limit: activations above this in absolute value make an FP32 island of their layer.
+        default: precision of `cnnx export` without a precision option.
+        small_layers: precision of layers too small to gain from INT8; "fp16" does not quantize them.
+        first_layer: precision of the weighted layers that read the image.
+        last_layer: precision of the weighted layers that produce the logits.
+        residual: precision of the shortcut added to an INT8 convolution; "int8" lets TensorRT fuse the two.
+        reason: required if one of these four differs from its default.
+        equalize: for INT8, scale channels first so that one range fits the whole tensor; the FP32 function
+            does not change (`cnnx.graph.passes.equalize`).
+        fp16_limit: layers with activations above this absolute value stay in FP32.
         overrides: exceptions by node name; the last match wins.
     """
 
@@ -177,7 +176,7 @@ class PrecisionPolicy:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationSpec:
-    """The pictures ranges are taken from, and the method that takes them."""
+    """Calibration images, and the method that chooses ranges."""
 
     data: str = "deadleaves"
     images: Positive = 512
@@ -186,7 +185,7 @@ class CalibrationSpec:
 
 @dataclass(frozen=True, slots=True)
 class ValidationSpec:
-    """The pictures that judge, once, at the end."""
+    """Validation images, used once at the end of an export."""
 
     data: str = "deadleaves"
     images: Positive = 1024
@@ -194,14 +193,14 @@ class ValidationSpec:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What an engine must reach, as rates in 0..1. A value off the defaults needs a reason.
+    """Minimum rates of an engine, in 0..1. Values that differ from the defaults need a reason.
 
     Attributes:
-        top1_agreement: share of images whose first class is the original's.
-        top1_in_top5: share of images whose original first class is among the engine's five.
-        top5_agreement: mean share of the original's five classes that the engine's five hold.
-        accuracy_ratio: top-1 accuracy over the original's, where labels exist (MLPerf's rule: 0.99).
-        reason: why these and not the defaults.
+        top1_agreement: share of images with the same top-1 class as the original.
+        top1_in_top5: share of images whose original top-1 class is in the engine's top-5.
+        top5_agreement: mean share of the original top-5 classes found in the engine's top-5.
+        accuracy_ratio: top-1 accuracy over the original's, for labelled images (MLPerf's rule: 0.99).
+        reason: why the thresholds differ from the defaults.
     """
 
     top1_agreement: Rate
@@ -211,26 +210,26 @@ class Thresholds:
     reason: str = ""
 
 
-# DESIGN of the gate: FP16 should be indistinguishable, INT8 may trade a little of the tail.
+# FP16 should be indistinguishable from the original. INT8 may differ slightly in the lower ranks.
 FP16_THRESHOLDS = Thresholds(0.99, 0.995, 0.98)
 INT8_THRESHOLDS = Thresholds(0.95, 0.99, 0.90)
 
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """Thresholds by precision. FP32 is held to those of FP16."""
+    """Thresholds by precision. FP32 uses those of FP16."""
 
     fp16: Thresholds = FP16_THRESHOLDS
     int8: Thresholds = INT8_THRESHOLDS
 
     def of(self, precision: Precision) -> Thresholds:
-        """The thresholds that an engine of this precision is held to."""
+        """Thresholds for an engine of this precision."""
         return self.int8 if precision == "int8" else self.fp16
 
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
-    """Sizes a finished bundle must stay within; 0 means no budget. Checked by the gate."""
+    """Maximum sizes of a finished bundle; 0 means no limit. Checked with the gates."""
 
     onnx_mib: Quantity = 0.0
     engine_mib: Quantity = 0.0
@@ -258,7 +257,7 @@ class Recipe:
 
     @property
     def labels_file(self) -> Path | None:
-        """The file of class names, beside the recipe or among those that ship; None where none is named."""
+        """Label file next to the recipe or shipped with cnnx; None if the recipe names none."""
         if not self.model.labels:
             return None
         beside = self.folder / self.model.labels
@@ -267,50 +266,55 @@ class Recipe:
 
     @property
     def runs_user_code(self) -> bool:
-        """Whether building the model would execute a Python file of the recipe's author."""
+        """Whether building the model executes Python code that comes with the recipe."""
         return ".py:" in self.model.definition
 
     @property
     def is_onnx(self) -> bool:
-        """Whether the definition is a finished ONNX graph rather than a PyTorch model."""
+        """Whether the definition is an ONNX graph instead of a PyTorch model."""
         return self.model.definition.endswith(".onnx")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, as a manifest keeps it: no folder, so that equal recipes are equal anywhere."""
+        """The recipe as plain data, without its folder: a manifest must not depend on the machine."""
         data = dataclasses.asdict(self)
         del data["folder"]
         return data
 
 
 def parse_recipe(text: str, *, where: Path) -> Recipe:
-    """Read a recipe from TOML.
+    """Parse a recipe from TOML.
 
     Args:
-        text: the file's content.
-        where: its path, for messages and for names relative to it.
+        text: content of the file.
+        where: path of the file, for messages and relative file names.
 
     Raises:
-        RecipeError: no TOML, an unknown key, a wrong type, or values that contradict each other.
+        RecipeError: invalid TOML, an unknown key, a wrong type, or contradictory values.
     """
     try:
         data = tomllib.loads(text)
     except RecursionError:
-        raise RecipeError("the recipe is not valid TOML: it is nested too deeply", where=where) from None
-    except ValueError as error:  # TOMLDecodeError is one; a number with thousands of digits gives a bare one
-        raise RecipeError(f"the recipe is not valid TOML: {error}", where=where) from None
+        what, hint = (
+            "the recipe is not valid TOML: it is nested too deeply",
+            "nest fewer lists",
+        )
+        raise RecipeError(what, where=where, mend=hint) from None
+    except ValueError as error:  # TOMLDecodeError, or ValueError for a number with thousands of digits
+        hint = 'fix the syntax at that position; strings need quotes, as in name = "my-net"'
+        raise RecipeError(f"the recipe is not valid TOML: {error}", where=where, mend=hint) from None
     return recipe_from_dict(data, where=where)
 
 
 def recipe_from_dict(data: object, *, where: Path, at: str = "") -> Recipe:
-    """The recipe that `Recipe.as_dict` or a TOML file's tables describe.
+    """Create a recipe from the output of `Recipe.as_dict` or from parsed TOML.
 
     Args:
         data: plain data.
-        where: the file it is from, for messages; relative names start in its folder.
-        at: path of the key under which it stands in that file.
+        where: file that holds the data, for messages; relative file names start in its folder.
+        at: path of the key that holds the data in that file.
 
     Raises:
-        RecipeError: an unknown key, a wrong type, or values that contradict each other.
+        RecipeError: an unknown key, a wrong type, or contradictory values.
     """
     recipe = from_plain(Recipe, data, where=where, error=RecipeError, at=at)
     recipe = dataclasses.replace(recipe, folder=where.parent)
@@ -319,76 +323,82 @@ def recipe_from_dict(data: object, *, where: Path, at: str = "") -> Recipe:
 
 
 def _check(recipe: Recipe, where: Path, at: str) -> None:
-    """Refuse values that contradict each other; each by itself was checked by its type."""
+    """Refuse contradictory values; single values were checked against their types."""
 
     def refuse(what: str, key: str, mend: str) -> typing.NoReturn:
         raise RecipeError(what, where=f"{where}, key {at}{key}", mend=mend)
 
     if recipe.weights.url and not recipe.weights.file:
-        refuse("weights.url without weights.file", "weights.file", "name the file; its name carries its hash")
+        example = 'weights.file = "my-net-0a1b2c3d.pth", with the first 8 hex digits of its SHA-256'
+        refuse("weights.url is set without weights.file", "weights.file", f"add {example}")
     try:
         for pattern, replacement in recipe.weights.rename.items():
             re.compile(pattern).sub(replacement, "")
     except (re.error, RecursionError, OverflowError) as error:
-        refuse(f"a name cannot be changed so: {error}", "weights.rename", "regular expression = replacement")
+        hint = "write 'regular expression' = 'replacement', such as '^module[.]' = ''"
+        refuse(f"invalid pattern or replacement: {error}", "weights.rename", hint)
     _check_input(recipe, refuse)
     policy, usual = recipe.precision, PrecisionPolicy()
     for key in ("small_layers", "first_layer", "last_layer", "residual"):
         if getattr(policy, key) != getattr(usual, key) and not policy.reason:
-            refuse(f"{key} is not {getattr(usual, key)!r} without a reason", "precision.reason", "say why")
+            what = f"{key} is not {getattr(usual, key)!r}, but no reason is given"
+            refuse(what, "precision.reason", f'add reason = "...", or set {key} = {getattr(usual, key)!r}')
     for precision, default in (("fp16", FP16_THRESHOLDS), ("int8", INT8_THRESHOLDS)):
         chosen: Thresholds = getattr(recipe.acceptance, precision)
         if not chosen.reason and dataclasses.replace(chosen, reason="") != default:
-            refuse("thresholds off the defaults need a reason", f"acceptance.{precision}.reason", "say why")
+            what = f"{precision} thresholds that differ from the defaults need a reason"
+            refuse(what, f"acceptance.{precision}.reason", 'add reason = "..." or remove the thresholds')
 
 
 def _check_input(recipe: Recipe, refuse: Callable[[str, str, str], typing.NoReturn]) -> None:
-    """Shape and preprocessing fit each other."""
+    """Refuse an input shape that does not match the preprocessing."""
     channels, expected = recipe.input.shape[0], {"rgb": 3, "gray": 1}[recipe.preprocessing.color]
     if channels != expected:
         refuse(
-            f"{recipe.preprocessing.color} images have {expected} channels, input.shape is "
+            f"{recipe.preprocessing.color} images have {expected} channels, but input.shape is "
             f"{list(recipe.input.shape)}",
             "input.shape",
-            "make shape [channels, height, width] fit preprocessing.color",
+            f"set shape = {[expected, *recipe.input.shape[1:]]}, or change preprocessing.color",
         )
     for key in ("mean", "std"):
         if len(getattr(recipe.preprocessing, key)) != channels:
-            what = f"{key} needs one value for each of {channels} channels"
-            refuse(what, f"preprocessing.{key}", "add or drop")
+            given = len(getattr(recipe.preprocessing, key))
+            what = f"{key} needs one value per channel: {channels}, not {given}"
+            refuse(what, f"preprocessing.{key}", f"write {channels} values, as in {key} = {[0.5] * channels}")
     if recipe.preprocessing.resize < max(recipe.input.shape[1:]):
         what = (
-            f"the crop would be larger than the resized image: input.shape is {list(recipe.input.shape)}, "
-            f"preprocessing.resize {recipe.preprocessing.resize}"
+            f"the crop is larger than the resized image: input.shape is {list(recipe.input.shape)}, "
+            f"preprocessing.resize is {recipe.preprocessing.resize}"
         )
-        refuse(what, "preprocessing.resize", "make it larger")
+        refuse(what, "preprocessing.resize", f"set resize to {max(recipe.input.shape[1:])} or more")
 
 
 def recipe_names() -> tuple[str, ...]:
-    """Names of the recipes that ship, sorted."""
+    """Sorted names of the recipes shipped with cnnx."""
     return tuple(sorted(file.stem for file in shared_folder("recipes").glob("*.toml")))
 
 
 def read_recipe(name_or_file: str) -> Recipe:
-    """The recipe of that name, or in that file.
+    """Read a recipe by name or from a file.
 
     Raises:
-        RecipeError: there is none, or it is refused.
+        RecipeError: the recipe does not exist, cannot be read or is invalid.
     """
     file = Path(name_or_file)
-    with contextlib.suppress(OSError):  # a name too long to exist
+    with contextlib.suppress(OSError):  # the name may be too long for a path
         if (file / "manifest.json").is_file():
-            mend = "give the recipe or the ONNX file that it was made from; cnnx inspect shows what it holds"
-            raise RecipeError("this is a finished bundle, not a network", where=file, mend=mend)
+            mend = "pass the recipe or the ONNX file it was exported from; cnnx inspect shows its contents"
+            raise RecipeError("this is an exported bundle, not a network", where=file, mend=mend)
     if file.suffix != ".toml":
         file = shared_folder("recipes") / f"{name_or_file}.toml"
         if name_or_file not in recipe_names():
             near = difflib.get_close_matches(name_or_file, recipe_names(), n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}? " if near else ""
             if Path(name_or_file).suffix in (".pth", ".pt", ".safetensors"):
-                hint = "a checkpoint goes to --weights, beside the network's name or recipe; "
-            raise RecipeError(f"unknown model {name_or_file!r}", mend=f"{hint}cnnx list shows every name")
+                hint = "pass a checkpoint with --weights, and the name or recipe of its network; "
+            raise RecipeError(f"unknown model {name_or_file!r}", mend=f"{hint}cnnx list shows all names")
     try:
         return parse_recipe(file.read_text(encoding="utf-8"), where=file)
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"the recipe cannot be read: {error}", where=file) from None
+        hint = "check the path and its permissions; a recipe is a UTF-8 text file"
+        raise RecipeError(f"the recipe cannot be read: {error}", where=file, mend=hint) from None

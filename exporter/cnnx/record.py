@@ -1,10 +1,10 @@
-"""The schema of a run: what was judged or measured, where, when, and what came out.
+"""The schema of a run record: what was validated or measured, where, when, and the result.
 
-Records are plain data and never change once written; statistics are derived from the raw samples they
-keep. `SCHEMA` counts up when a field changes its meaning:
+Records are plain data and never change once written. Statistics are derived from the raw samples they keep.
+`SCHEMA` is incremented when a field changes its meaning:
 
-    1  first. Since version 0.2 a subject has the digest of its graph, too; it is empty in older records. Then
-       came the kind of its device, which is read off the device's name in older records.
+    1  first version. Since cnnx 0.2 a subject also has the digest of its graph (empty in older records) and
+       the kind of its device (read off the device's name in older records).
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from cnnx.errors import BundleError
 from cnnx.schema import Date, Digest, DigestOrEmpty, FileNameOrEmpty, from_plain, read_json
 
 SCHEMA: Literal[1] = 1
-_MEND = "nothing else depends on it: delete it, or copy it again from where it was made"
+_MEND = "delete the record, or copy it again from the machine that wrote it; no other file depends on it"
 
 Runtime = Annotated[
     str,
     Meta(
         pattern=r"^[^\s/\\\x00]+( [^\x00\n]*)?(?![\s\S])",
-        description="a runtime's name and version, such as 'ort 1.31.1'",
+        description="runtime name and version, such as 'ort 1.31.1'",
     ),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class LayerRow:
-    """One layer of a network as `cnnx show` prints it.
+    """One layer of a network, as printed by `cnnx show`.
 
     Attributes:
-        name: its name in the model or graph.
+        name: layer name in the model or graph.
         op: operator or module type.
-        output_shape: without the batch dimension.
-        parameters: trainable values, biases included.
-        multiply_adds: for one picture, biases excluded.
-        activation_bytes: what it newly writes for one picture; 0 for a view of its input, or in place.
+        output_shape: output shape without the batch dimension.
+        parameters: number of trainable values, including biases.
+        multiply_adds: MACs per image, excluding biases.
+        activation_bytes: bytes written per image; 0 for views of the input and in-place layers.
     """
 
     name: str
@@ -57,19 +57,19 @@ class LayerRow:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What exactly was judged or measured.
+    """What was validated or measured.
 
     Attributes:
         network: name of the recipe.
         artefact: "graph" (the bundle's ONNX), "engine" (a vendor's file) or "original".
-        digest: SHA-256 of that file, of the weights for the original.
+        digest: SHA-256 of that file; for the original, of the weights.
         precision: fp32, fp16 or int8.
-        runtime: name and version of what ran it, such as "ort 1.31.1".
-        device: what it ran on: a GPU's name, or "CPU: " and the CPU's.
-        engine: identity, of an engine; empty in records of before.
-        graph_digest: SHA-256 of the bundle's graph: the one that ran, that an engine was built from, or that
-            was made from the original. Empty in records of before.
-        device_kind: "cpu" or "gpu"; absent in records of before, where the name of the device tells it.
+        runtime: runtime name and version, such as "ort 1.31.1".
+        device: what ran it: a GPU's name, or "CPU: " and the CPU's name.
+        engine: identity of an engine; empty in older records.
+        graph_digest: SHA-256 of the bundle's graph: the graph that ran, the source of the engine, or the
+            export of the original. Empty in older records.
+        device_kind: "cpu" or "gpu"; absent in older records, where the device's name shows it.
     """
 
     network: str
@@ -99,12 +99,12 @@ class Subject:
 
 
 RecordKind: TypeAlias = Literal["validation", "judgement", "selftest", "benchmark", "diagnosis", "energy"]
-"""A validation is export's; a judgement is a later one, on images of the user's choice."""
+"""Export writes a validation; later validations, on images the user chooses, are judgements."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One run: judged, measured or diagnosed. `result` is the plain form of what came out."""
+    """One validation, measurement or diagnosis; `result` is its result as plain data."""
 
     kind: RecordKind
     subject: Subject
@@ -114,24 +114,24 @@ class Record:
     schema: Literal[1] = SCHEMA
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
+        """The record as plain data for JSON."""
         return dataclasses.asdict(self)
 
     @property
     def file_name(self) -> str:
-        """Where it goes under runs/: sorts by date."""
+        """File name under runs/; names sort by date."""
         stamp = self.date.replace(":", "").replace("-", "").replace("+0000", "Z")
         return f"{stamp}-{self.kind}-{self.subject.runtime.split()[0]}.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Unverified:
-    """A record that says nothing about what is in a bundle.
+    """A record that does not apply to the contents of a bundle.
 
     Attributes:
-        file: its path.
-        reason: why it is not believed.
-        record: what it says; None where it is damaged.
+        file: path of the record.
+        reason: why the record is not used.
+        record: the record itself; None if it is damaged.
     """
 
     file: str
@@ -144,10 +144,10 @@ def _now() -> str:
 
 
 def read_record(path: Path) -> Record:
-    """The record in a file. Its result may have any content: see `cnnx.pipeline.records.verified`.
+    """Read a record from a file. Its result is not checked; see `cnnx.pipeline.records.verified`.
 
     Raises:
-        BundleError: it is damaged, or of a schema this cnnx does not know.
+        BundleError: the record is damaged, or has a schema that this cnnx does not know.
     """
     try:
         text = path.read_bytes()
@@ -156,9 +156,9 @@ def read_record(path: Path) -> Record:
     data = read_json(text, where=path, error=BundleError, mend=_MEND)
     if isinstance(data, dict) and data.get("schema", SCHEMA) != SCHEMA:
         raise BundleError(
-            f"the record has schema {data['schema']}, this cnnx reads {SCHEMA}",
+            f"the record has schema {data['schema']}, but this cnnx reads schema {SCHEMA}",
             where=path,
-            mend="read it with the cnnx that wrote it, or run again",
+            mend="read it with the cnnx version that wrote it, or run the command again",
         )
     record = from_plain(Record, data, where=path, error=BundleError, mend=_MEND)
     for key in ("date", "schema"):
@@ -167,5 +167,5 @@ def read_record(path: Path) -> Record:
     try:
         datetime.datetime.fromisoformat(record.date)
     except ValueError as error:
-        raise BundleError(f"date is {record.date!r}: {error}", where=path, mend=_MEND) from None
+        raise BundleError(f"invalid date {record.date!r}: {error}", where=path, mend=_MEND) from None
     return record

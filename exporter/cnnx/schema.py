@@ -1,8 +1,8 @@
-"""Typed objects from plain data, as JSON and TOML give it: nothing unknown, nothing of another type.
+"""Strict conversion of plain JSON and TOML data to typed objects.
 
-msgspec converts and checks; this module adds what it does not have for dataclasses: unknown keys are refused
-with the nearest known one, numbers must be finite and fit 64 bits, and every message names the whole path of
-the key, such as `engines[0].batch[1]`.
+msgspec converts and checks. This module adds what msgspec does not offer for dataclasses: unknown keys are
+refused with the nearest known key, numbers must be finite and fit in 64 bits, and every message gives the
+full path of the key, such as `engines[0].batch[1]`.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from cnnx.errors import CnnxError
 T = TypeVar("T")
 
 _END = r"(?![\s\S])"  # "$" would let a line break pass
-Count = Annotated[int, Meta(ge=0, description="a whole number from 0")]
-Positive = Annotated[int, Meta(ge=1, description="a whole number from 1")]
-Quantity = Annotated[float, Meta(ge=0, description="a number from 0")]
+Count = Annotated[int, Meta(ge=0, description="an integer of 0 or more")]
+Positive = Annotated[int, Meta(ge=1, description="an integer of 1 or more")]
+Quantity = Annotated[float, Meta(ge=0, description="a number of 0 or more")]
 Rate = Annotated[float, Meta(ge=0, le=1, description="a rate in 0..1, such as 0.95")]
 Percent = Annotated[float, Meta(ge=0, le=100, description="a percentage in 0..100, such as 76.13")]
 _HEX, _FILE = "[0-9a-f]{64}", r"(?!\.{1,2}" + _END + r")[^/\\\x00-\x1f]{1,255}"
-_HEX_SAID, _FILE_SAID = (
+_HEX_TEXT, _FILE_TEXT = (
     "a SHA-256 in lower-case hexadecimal",
     "the name of a file in this folder, without a path",
 )
-Digest = Annotated[str, Meta(pattern=f"^{_HEX}{_END}", description=_HEX_SAID)]
-DigestOrEmpty = Annotated[str, Meta(pattern=f"^({_HEX})?{_END}", description=f"{_HEX_SAID}, or empty")]
-FileName = Annotated[str, Meta(pattern=f"^{_FILE}{_END}", description=_FILE_SAID)]
-FileNameOrEmpty = Annotated[str, Meta(pattern=f"^({_FILE})?{_END}", description=f"{_FILE_SAID}, or empty")]
+Digest = Annotated[str, Meta(pattern=f"^{_HEX}{_END}", description=_HEX_TEXT)]
+DigestOrEmpty = Annotated[str, Meta(pattern=f"^({_HEX})?{_END}", description=f"{_HEX_TEXT}, or empty")]
+FileName = Annotated[str, Meta(pattern=f"^{_FILE}{_END}", description=_FILE_TEXT)]
+FileNameOrEmpty = Annotated[str, Meta(pattern=f"^({_FILE})?{_END}", description=f"{_FILE_TEXT}, or empty")]
 Name = Annotated[
     str,
     Meta(
         pattern=rf"^[a-z0-9][a-z0-9_.-]*{_END}",
-        description="a name of lower-case letters, digits, - _ and . that can name a folder",
+        description="a valid folder name made of lower-case letters, digits, '-', '_' and '.'",
     ),
 ]
 Date = Annotated[
@@ -60,11 +60,11 @@ _DEEPEST = 40
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]|\[\.\.\.\]")
 _AT = re.compile(r" - at (`key` in )?`\$(.*)`$", re.DOTALL)
-_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+_WORDS = {str: "a string", int: "an integer", float: "a number", bool: "true or false", type(None): "null"}
 
 
-class _Odd(Exception):
-    """What is wrong, without the file it is in."""
+class _Invalid(Exception):
+    """A fault and its hint, without the file name."""
 
     def __init__(self, what: str, hint: str | None = None) -> None:
         super().__init__(what)
@@ -80,57 +80,58 @@ def from_plain(
     at: str = "",
     mend: str | None = None,
 ) -> T:
-    """An object of a type from plain data.
+    """Convert plain data to a typed object.
 
     Args:
-        cls: a dataclass or a TypedDict, or a collection of such.
-        data: mappings, lists, text and numbers.
-        where: the file, for messages.
-        error: class of the refusal.
-        at: path of the key under which `data` stands in the file.
-        mend: what helps, where a message has no better hint.
+        cls: a dataclass, a TypedDict, or a collection of them.
+        data: mappings, lists, strings and numbers.
+        where: file name for messages.
+        error: exception class to raise.
+        at: path of the key that holds `data` in the file.
+        mend: default hint; without it, the hint describes the expected value.
 
     Raises:
-        error: a key is unknown or missing, or a value has another type or range.
+        error: a key is unknown or missing, or a value has the wrong type or range.
     """
     try:
         _check(cls, data, at, 0)
         return msgspec.convert(data, cls)
-    except _Odd as odd:
-        raise error(odd.what, where=where, mend=odd.hint or mend) from None
+    except _Invalid as fault:
+        raise error(fault.what, where=where, mend=fault.hint or mend) from None
     except msgspec.ValidationError as fault:
-        raise error(_explained(cls, data, fault, at), where=where, mend=mend) from None
+        what, hint = _explained(cls, data, fault, at)
+        raise error(what, where=where, mend=mend or hint) from None
 
 
 def plain_of(value: object) -> Any:
-    """Plain data of an object that `from_plain` made: mappings, lists, text and numbers."""
+    """Convert an object made by `from_plain` back to mappings, lists, strings and numbers."""
     return msgspec.to_builtins(value)
 
 
 def read_json(text: str | bytes, *, where: object, error: type[CnnxError], mend: str | None = None) -> Any:
-    """JSON, to be handed to `from_plain`, which refuses NaN and infinities with their paths.
+    """Parse JSON for `from_plain`, which refuses NaN and infinities and names their keys.
 
     Raises:
-        error: no JSON, a key twice in one object, too deep nesting.
+        error: invalid JSON, a duplicate key in an object, or too many nested levels.
     """
     try:
         return json.loads(text, object_pairs_hook=_unique)
     except RecursionError:
-        raise error("no valid JSON: nested too deeply", where=where, mend=mend) from None
+        raise error("invalid JSON: nested too deeply", where=where, mend=mend) from None
     except ValueError as fault:
-        raise error(f"no valid JSON: {fault}", where=where, mend=mend) from None
+        raise error(f"invalid JSON: {fault}", where=where, mend=mend) from None
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str:
-    """A hint that names the nearest of what is known, or all of it."""
+    """A hint that names the closest known word, or all known words."""
     known = list(known)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+    return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
 
 
 @functools.cache
 def fields_of(cls: Any) -> Mapping[str, Any] | None:
-    """Key -> type, of a dataclass or TypedDict; None for other types."""
+    """Mapping of key to type for a dataclass or TypedDict; None for other types."""
     if dataclasses.is_dataclass(cls):
         hints = typing.get_type_hints(cls, include_extras=True)
         return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.metadata.get("key", True)}
@@ -141,36 +142,37 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice")
+        raise ValueError(f"duplicate key {next(key for key in keys if keys.count(key) > 1)!r}")
     return found
 
 
 def _check(hint: Any, value: object, at: str, depth: int) -> None:
-    """Refuse what msgspec lets pass: unknown keys, and text and numbers that no JSON file should hold."""
+    """Refuse what msgspec accepts: unknown keys, and strings and numbers that are not valid JSON."""
     if fault := _fault(value):
-        raise _Odd(f"{_path(at)} {fault}")
+        raise _Invalid(f"{_path(at)} {fault}", "use finite 64-bit numbers and valid Unicode text")
     if depth > _DEEPEST:
-        raise _Odd(f"{_path(at)} is nested too deeply")
+        raise _Invalid(f"{_path(at)} is nested too deeply", f"use at most {_DEEPEST} nested levels")
     if value is not None and not isinstance(value, (bool, int, float, str, Mapping, list, tuple)):
-        raise _Odd(f"{_path(at)} is a {type(value).__name__}, which JSON has no word for")
+        kind = type(value).__name__
+        raise _Invalid(f"{_path(at)} has the type {kind}, which JSON does not have", "write it as a string")
     if isinstance(value, Mapping):
         _check_table(hint, value, at, depth)
     elif isinstance(value, (list, tuple)):
         inner = _items(hint, len(value))
-        for place, item in enumerate(value):
-            # A record has 100,000 numbers: a path is made for none of them.
+        for index, item in enumerate(value):
+            # A record can hold 100,000 numbers, so build a path only for an item that needs a check.
             if not isinstance(item, (int, float, str)) or _fault(item):
-                _check(inner[place], item, f"{at}[{place}]", depth + 1)
+                _check(inner[index], item, f"{at}[{index}]", depth + 1)
 
 
 def _fault(value: object) -> str:
-    """What is wrong with a number or a text whatever its type should be; empty: nothing."""
+    """What makes a number or string invalid for any type; empty if it is valid."""
     if isinstance(value, float):
-        return "" if math.isfinite(value) else f"is {value}, and must be finite"
+        return "" if math.isfinite(value) else f"is {value}, but must be finite"
     if isinstance(value, int):
-        return "" if -_LARGEST <= value < _LARGEST else "is a number beyond 64 bits"
+        return "" if -_LARGEST <= value < _LARGEST else "does not fit in 64 bits"
     if isinstance(value, str) and not value.isascii() and _SURROGATE.search(value):
-        return "holds half of a surrogate pair"
+        return "contains an unpaired surrogate"
     return ""
 
 
@@ -178,15 +180,15 @@ def _check_table(hint: Any, table: Mapping[Any, Any], at: str, depth: int) -> No
     fields, values = _table(hint)
     for key, item in table.items():
         if not isinstance(key, str):
-            raise _Odd(f"{_path(at)} has the key {key!r}, which is no text")
+            raise _Invalid(f"{_path(at)} has the key {key!r}, which is not a string", "quote the key")
         _check(str, key, f"a key of {_path(at)}", depth + 1)
         if fields is not None and key not in fields:
-            raise _Odd(f"unknown key {_under(at, key)!r}", nearest(key, fields))
+            raise _Invalid(f"unknown key {_under(at, key)!r}", nearest(key, fields))
         _check(fields[key] if fields is not None else values, item, _under(at, key), depth + 1)
 
 
 def _table(hint: Any) -> tuple[Mapping[str, Any] | None, Any]:
-    """Of a type that may be a table: its keys' types, or the one type of all values."""
+    """For a table type: the types of its keys, or the common type of its values."""
     for choice in _choices(hint):
         if (fields := fields_of(choice)) is not None:
             return fields, Any
@@ -196,7 +198,7 @@ def _table(hint: Any) -> tuple[Mapping[str, Any] | None, Any]:
 
 
 def _items(hint: Any, count: int) -> list[Any]:
-    """Of a type that may be a list: the types of its items."""
+    """For a list type: the types of its items."""
     for choice in _choices(hint):
         arguments = typing.get_args(choice)
         if _is_mapping(choice) or not arguments or typing.get_origin(choice) is Literal:
@@ -213,7 +215,7 @@ def _is_mapping(hint: Any) -> bool:
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, without what `Annotated` adds."""
+    """Members of a union, without `Annotated` metadata."""
     origin = typing.get_origin(hint)
     if origin is Annotated:
         return _choices(typing.get_args(hint)[0])
@@ -222,41 +224,60 @@ def _choices(hint: Any) -> tuple[Any, ...]:
     return (hint,)
 
 
-def _explained(cls: Any, data: Any, fault: msgspec.ValidationError, at: str) -> str:
-    """What msgspec found, with the keys of mappings and in plain words."""
+def _explained(cls: Any, data: Any, fault: msgspec.ValidationError, at: str) -> tuple[str, str]:
+    """A msgspec error in plain words with the keys of mappings, and a hint."""
     text = str(fault)
     found = _AT.search(text)
-    hint, value, path = _followed(cls, data, found[2] if found else "", at)
+    kind, value, path = _followed(cls, data, found[2] if found else "", at)
     if found and found[1]:
-        return _key_explained(hint, value, path)
-    said = text[: found.start()] if found else text
-    if said.startswith("Object missing required field"):
-        return f"the key {_under(path, said.split('`')[1])!r} is missing"
+        return _key_explained(kind, value, path)
+    reported = text[: found.start()] if found else text
+    if reported.startswith("Object missing required field"):
+        name = reported.split("`")[1]
+        fields, _ = _table(kind)
+        wanted = _described((fields or {}).get(name, Any))
+        return f"the key {_under(path, name)!r} is missing", f"add {name!r}: {wanted}"
     if isinstance(fault.__cause__, ValueError) and not isinstance(fault.__cause__, msgspec.ValidationError):
-        return f"{_path(path)}: {said}"  # of a __post_init__
-    count = _length(hint)
+        return f"{_path(path)}: {reported}", "make its values consistent"  # from a __post_init__
+    count = _length(kind)
     if count is not None and isinstance(value, (list, tuple)):
-        return f"{_path(path)} needs {count} values, has {len(value)}"
-    return f"{_path(path)} should be {_described(hint)}, not {_shown(value)}"
+        what = f"{_path(path)} needs {count} values, has {len(value)}"
+        return what, _example(cls, path, at) or f"write {count} values"
+    what = f"{_path(path)} should be {_described(kind)}, not {_shown(value)}"
+    return what, _example(cls, path, at) or f"change it to {_described(kind)}"
 
 
-def _key_explained(hint: Any, table: Mapping[str, Any], path: str) -> str:
-    """What is wrong with a key of a mapping, whose keys have a type of their own."""
+def _example(cls: Any, path: str, at: str) -> str:
+    """A hint that shows the default of a key; empty without one."""
+    name = ""
+    default: Any = None
+    for step in re.split(r"[.\[]", path.removeprefix(f"{at}.") if at else path):
+        owner: Any = next((choice for choice in _choices(cls) if dataclasses.is_dataclass(choice)), None)
+        entry = next((f for f in dataclasses.fields(owner) if f.name == step), None) if owner else None
+        if entry is None:
+            break
+        name, default, cls = step, entry.default, (fields_of(owner) or {})[step]
+    shown = isinstance(default, (bool, int, float, str, tuple)) and default not in ("", ())
+    return f"for example, {name} = {json.dumps(default)}" if shown else ""
+
+
+def _key_explained(hint: Any, table: Mapping[str, Any], path: str) -> tuple[str, str]:
+    """What is wrong with a key of a mapping whose keys have a type, and a hint."""
     kind = next(typing.get_args(choice)[0] for choice in _choices(hint) if _is_mapping(choice))
     key = next(key for key in table if not _fits(key, kind))
-    return f"the key {_under(path, key)!r} should be {_described(kind)}"
+    return f"the key {_under(path, key)!r} should be {_described(kind)}", f"rename it to {_described(kind)}"
 
 
 def _followed(hint: Any, value: Any, steps: str, at: str) -> tuple[Any, Any, str]:
-    """Type, value and path where msgspec's path leads; it writes "[...]" for any key of a mapping."""
+    """Type, value and path at msgspec's path, which has "[...]" for any key of a mapping."""
     for step in _STEP.finditer(steps):
-        name, place = step.groups()
+        name, index = step.groups()
         if name is not None:
             fields, _ = _table(hint)
             hint, value, at = (fields or {}).get(name, Any), value[name], _under(at, name)
-        elif place is not None:
-            hint, value = _items(hint, len(value))[int(place)], value[int(place)]
-            at = f"{at}[{place}]"
+        elif index is not None:
+            hint, value = _items(hint, len(value))[int(index)], value[int(index)]
+            at = f"{at}[{index}]"
         else:
             _, hint = _table(hint)
             key = next(key for key, item in value.items() if not _fits(item, hint))
@@ -273,7 +294,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _length(hint: Any) -> int | None:
-    """How many values a tuple of fixed length has; None for other types."""
+    """Length of a fixed-length tuple type; None for other types."""
     for choice in _choices(hint):
         arguments = typing.get_args(choice)
         if typing.get_origin(choice) is tuple and arguments[-1:] != (Ellipsis,):
@@ -282,10 +303,12 @@ def _length(hint: Any) -> int | None:
 
 
 def _described(hint: Any) -> str:
-    """A type in words."""
+    """Description of a type."""
     if typing.get_origin(hint) is Annotated:
-        said = [meta.description for meta in hint.__metadata__ if isinstance(meta, Meta) and meta.description]
-        return str(said[0]) if said else _described(typing.get_args(hint)[0])
+        given = [
+            meta.description for meta in hint.__metadata__ if isinstance(meta, Meta) and meta.description
+        ]
+        return str(given[0]) if given else _described(typing.get_args(hint)[0])
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(_described(member) for member in typing.get_args(hint))
     if typing.get_origin(hint) is Literal:
@@ -298,7 +321,7 @@ def _described(hint: Any) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value and its type, shortened."""
+    """A value, shortened, with its type."""
     text = repr(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
 

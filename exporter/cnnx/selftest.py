@@ -1,13 +1,18 @@
-"""The self-test: whether an engine computes what the bundle's graph computed when it was judged at export.
+"""Self-test: does an engine compute what the bundle's graph computed when export validated it?
 
-It says nothing of accuracy, which export judged against the original. Each image of the self-test has the
-logits of the graph, g, and of the original, o; an engine gives e. The error e - g of a sound engine is what
-two runtimes differ by. In FP32 and FP16 that is far below any fault. In INT8 it is not: a difference in the
-last bit moves values across quantization steps, layer after layer, until the error is as large as the
-quantization error g - o itself. Two things tell a fault then. A sound engine rounds otherwise and as well:
-its distance from the original is the graph's; a fault adds to it, and an engine of a higher precision has
-lost it. And rounding errors average out over images, where a damaged weight's do not. Limits are relative
-to g - o; the factors were set on planted faults and on sound engines with noise (docs/selftest.md).
+The self-test does not measure accuracy; export compared that with the original. For each self-test image the
+bundle stores the logits of the graph, g, and of the original, o. An engine returns e.
+
+The error e - g of a sound engine is the difference between two runtimes. In FP32 and FP16 it is far below
+any fault. In INT8 it is not: a difference in the last bit moves values across quantization steps, layer
+after layer, until the error is as large as the quantization error g - o. Two properties still reveal a fault:
+
+- A sound engine rounds differently but just as well, so it is as far from the original as the graph is. A
+  fault adds to that distance; an engine of higher precision reduces it.
+- Rounding errors average out over images. The errors of a damaged weight do not.
+
+Limits are relative to g - o. Their factors were set with planted faults and with sound engines plus noise
+(docs/selftest.md).
 """
 
 from __future__ import annotations
@@ -29,23 +34,23 @@ from cnnx.schema import Count, from_plain
 from cnnx.stats import Verdict, worst
 
 _WORST_SHARE = 0.02
-"""Share of the images that a limit on single images leaves out: a fault that hits more is found."""
-_LEAST = 8
-"""Images from which a self-test can pass: fewer would miss a fault that hits every other image too often."""
-_ENOUGH = 100
-"""Images from which the two checks that average over images can fail an engine."""
+"""Share of images that the per-image limits ignore; a fault that affects more is detected."""
+_MIN_IMAGES = 8
+"""Minimum number of images for a pass; fewer would too often miss a fault in every other image."""
+_MIN_IMAGES_ACROSS = 100
+"""Minimum number of images for the two checks that average over images to fail an engine."""
 _SMALLEST_DB = -200.0
 _LARGEST_DB = 200.0
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an engine of one precision is held to.
+    """Limits for engines of one precision.
 
     Attributes:
-        slack_db: how far below the graph's own signal-to-noise ratio the engine's median may lie.
-        ceiling_db: what the limit on that median never exceeds.
-        divergence: nats that a single image may always have.
+        slack_db: allowed distance of the engine's median signal-to-noise ratio below the graph's own.
+        ceiling_db: upper bound of the resulting limit on the median.
+        divergence: divergence in nats that a single image may always have.
     """
 
     slack_db: float
@@ -54,34 +59,34 @@ class Limits:
 
 
 LIMITS: Mapping[Precision, Limits] = {
-    # Export holds the FP32 graph to the original by 1e-4 of the largest logit: 80 dB.
+    # Export requires the FP32 graph to match the original within 1e-4 of the largest logit: 80 dB.
     "fp32": Limits(slack_db=20.0, ceiling_db=80.0, divergence=1e-5),
     "fp16": Limits(slack_db=20.0, ceiling_db=42.0, divergence=1e-2),
-    # Two independent roundings differ by 3 dB more than one does from none.
+    # Two independent roundings differ by 3 dB more than one rounding differs from none.
     "int8": Limits(slack_db=4.0, ceiling_db=42.0, divergence=1e-2),
 }
 _SINGLE_SLACK_DB = 6.0
-"""Single images scatter: what their limit lies below the median's, beyond the spread of the graph's own."""
+"""Extra slack for single images, which scatter more than the median; added to the graph's own spread."""
 _SINGLE_CEILING_DB = 10.0
 _DIVERGENCE_FACTOR = 4.0
 _SYSTEMATIC = 8.0
-"""Mean error over images, squared, in units of what independent errors of the same size would leave."""
+"""Allowed squared mean error over images, relative to that of independent errors of the same size."""
 _SYSTEMATIC_CEILING_DB = 50.0
 _NEARER_DB, _FURTHER_DB = -3.0, 2.0
-"""How much nearer to the original than the graph, or further from it, an engine's median image may be."""
+"""Allowed range of the engine's distance from the original, relative to the graph's, median image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One quantity, its limit, and what follows.
+    """One quantity with its limit and verdict.
 
     Attributes:
-        name: what was measured.
+        name: measured quantity.
         unit: "dB" or "nats".
-        value: what was found.
-        limit: what it is held to.
-        at_least: whether the limit is a lower one.
-        verdict: passed, failed, or inconclusive where too few images could tell.
+        value: measured value.
+        limit: limit of the value.
+        at_least: whether the limit is a lower bound.
+        verdict: passed, failed, or inconclusive with too few images.
     """
 
     name: str
@@ -93,7 +98,7 @@ class Check:
 
     @property
     def margin(self) -> float:
-        """Distance from the limit in decibels, positive where it is kept."""
+        """Distance from the limit in decibels; positive if the check passes."""
         if self.unit == "nats":
             return 10 * math.log10(self.limit / max(self.value, 1e-20))
         return self.value - self.limit if self.at_least else self.limit - self.value
@@ -101,17 +106,16 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """The outcome of one self-test.
+    """Result of one self-test.
 
     Attributes:
-        subject: what was tested.
-        images: how many images tested it.
-        image_set: where they came from.
-        verdict: of all checks together.
-        checks: each quantity.
-        worst_images: names of the images with the lowest signal-to-noise ratio, the lowest first, and that
-            ratio in dB.
-        nonfinite: images with a logit that is not finite; one fails the whole.
+        subject: engine or graph that was tested.
+        images: number of images.
+        image_set: source of the images.
+        verdict: overall verdict.
+        checks: one per quantity.
+        worst_images: names and signal-to-noise ratios (dB) of the images with the lowest ratio, worst first.
+        nonfinite: number of images with a non-finite logit; a single one fails the self-test.
     """
 
     subject: Subject
@@ -123,19 +127,19 @@ class SelfTest:
     nonfinite: Count
 
     def __post_init__(self) -> None:
-        """Refuse a verdict that does not follow from the checks, as of a record that was edited.
+        """Check that the verdict follows from the checks; in an edited record it may not.
 
         Raises:
-            ValueError: it does not.
+            ValueError: the verdict does not follow from the checks.
         """
         follows = Verdict.FAILED if self.nonfinite else worst(check.verdict for check in self.checks)
         if self.verdict is not follows:
             raise ValueError(
-                f"verdict is {self.verdict.value!r}, its checks and nonfinite say {follows.value!r}"
+                f"the verdict is {self.verdict.value!r}, but checks and nonfinite give {follows.value!r}"
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
+        """The self-test as plain data for JSON."""
         data = dataclasses.asdict(self)
         data["verdict"] = self.verdict.value
         for check in data["checks"]:
@@ -145,7 +149,7 @@ class SelfTest:
 
 
 def self_test_from_dict(data: object, *, where: object = "the self-test") -> SelfTest:
-    """The self-test that `SelfTest.as_dict` describes.
+    """Create a self-test from the output of `SelfTest.as_dict`.
 
     Raises:
         BundleError: a key is unknown or missing, or a value has another type or range.
@@ -163,16 +167,16 @@ def self_test(
     ids: Sequence[str],
     image_set: str,
 ) -> SelfTest:
-    """Hold an engine's logits, (N, classes), to those of the bundle's graph for the same images.
+    """Compare an engine's logits, (N, classes), with those of the bundle's graph for the same images.
 
     Args:
-        graph: of the graph, as it ran at export; finite.
-        engine: of what is tested.
-        original: of the original; finite.
-        precision: the bundle's.
-        subject: what gave `engine`.
-        ids: N names of the images.
-        image_set: where they came from, in words.
+        graph: logits of the graph as recorded at export; finite.
+        engine: logits of the engine under test.
+        original: logits of the original; finite.
+        precision: precision of the bundle.
+        subject: what produced `engine`.
+        ids: N image names.
+        image_set: description of the image source.
     """
     finite: NDArray[np.bool_] = np.asarray(np.isfinite(engine).all(axis=1))
     g, o = graph.astype(np.float64), original.astype(np.float64)
@@ -181,7 +185,7 @@ def self_test(
     checks = _single_images(g, o, e, ratios, LIMITS[precision])
     if precision != "fp32":
         checks += _across_images(g, o, e, int8=precision == "int8")
-    if len(graph) < _LEAST:
+    if len(graph) < _MIN_IMAGES:
         checks = tuple(map(_open, checks))
     verdict = worst(check.verdict for check in checks)
     order = np.argsort(ratios, kind="stable")[:5]
@@ -197,7 +201,7 @@ def self_test(
 
 
 def _open(check: Check) -> Check:
-    """The check where too few images could pass it; one that failed stays failed."""
+    """The check for too few images: a pass becomes inconclusive, a failure stays."""
     undecided = check.verdict is Verdict.PASSED
     return dataclasses.replace(check, verdict=Verdict.INCONCLUSIVE) if undecided else check
 
@@ -209,7 +213,7 @@ def _single_images(
     ratios: NDArray[np.float64],
     limits: Limits,
 ) -> tuple[Check, ...]:
-    """What is found image by image: their median, and the worst but a few."""
+    """Checks on single images: the median, and the worst after ignoring a few."""
     own = _ratios_db(g, o)
     single = limits.slack_db + _SINGLE_SLACK_DB
     median_limit = min(float(np.median(own)) - limits.slack_db, limits.ceiling_db)
@@ -231,16 +235,16 @@ def _single_images(
 def _across_images(
     g: NDArray[np.float64], o: NDArray[np.float64], e: NDArray[np.float64], *, int8: bool
 ) -> tuple[Check, ...]:
-    """What shows only when images are taken together."""
-    n, few = len(g), len(g) < _ENOUGH
+    """Checks that need all images together."""
+    n, few = len(g), len(g) < _MIN_IMAGES_ACROSS
     own = np.square(g - o).sum(axis=1)
     grown = [_db(theirs, ours) for theirs, ours in zip(np.square(e - o).sum(axis=1), own, strict=True)]
     distance, name = float(np.median(grown)), "distance from the original, over the graph's"
     nearer = _check(f"{name}, at least", "dB", distance, _NEARER_DB, few=few)
-    if not int8:  # there, two runtimes differ by more than the graph and the original do
+    if not int8:  # in FP16, two runtimes differ by more than the graph and the original do
         return (nearer,)
     signal, errors = np.square(g).sum(axis=1).mean(), np.square(e - g).sum(axis=1)
-    # Where the errors are larger than the graph's own, as those of a few odd images, their size counts.
+    # If the errors exceed the graph's own, as with a few outlier images, their size counts.
     independent = max(own.mean(), errors.mean()) * _SYSTEMATIC / n
     limit = min(_db(signal, independent), _SYSTEMATIC_CEILING_DB)
     systematic = _db(signal, np.square((e - g).mean(axis=0)).sum())
@@ -266,7 +270,7 @@ def _check(
 
 
 def _ratios_db(signal: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Signal-to-noise ratio of each image, within +-200 dB."""
+    """Signal-to-noise ratio of each image, clamped to +-200 dB."""
     powers = np.square(signal).sum(axis=1), np.square(other - signal).sum(axis=1)
     return np.array([_db(power, noise) for power, noise in zip(*powers, strict=True)])
 
@@ -279,5 +283,5 @@ def _db(power: Any, noise: Any) -> float:
 
 
 def _low(values: NDArray[np.float64]) -> float:
-    """The lowest value once 2 % of them, rounded down, are left out."""
+    """The lowest value after dropping the lowest 2 %, rounded down."""
     return float(np.sort(values)[int(_WORST_SHARE * len(values))])

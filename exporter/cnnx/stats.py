@@ -1,4 +1,4 @@
-"""Intervals, tests and the three-way verdict. Pure functions of counts."""
+"""Confidence intervals, significance tests and verdicts, as pure functions of counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _Z95 = NormalDist().inv_cdf(0.975)
 
 
 class Verdict(enum.Enum):
-    """What a gate, and a whole validation, can come to."""
+    """Outcome of a gate or of a whole validation."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -21,12 +21,12 @@ class Verdict(enum.Enum):
 
     @property
     def exit_code(self) -> int:
-        """0 passed, 1 failed, 6 not decided."""
+        """0 for passed, 1 for failed, 6 for undecided."""
         return {Verdict.PASSED: 0, Verdict.FAILED: 1}.get(self, 6)
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """One failure fails the whole; else one open question leaves it open."""
+    """The overall verdict: failed if any failed, else undecided if any is undecided."""
     found = set(verdicts)
     for verdict in (Verdict.FAILED, Verdict.NOT_JUDGED, Verdict.INCONCLUSIVE):
         if verdict in found:
@@ -42,7 +42,7 @@ class Interval:
     high: float
 
     def against(self, threshold: float) -> Verdict:
-        """Passed when the lower bound clears the threshold, failed when the upper one misses it."""
+        """Passed if the lower bound reaches the threshold, failed if the upper bound is below it."""
         if self.low >= threshold:
             return Verdict.PASSED
         return Verdict.FAILED if self.high < threshold else Verdict.INCONCLUSIVE
@@ -51,12 +51,12 @@ class Interval:
 def wilson(rate: float, n: int) -> Interval:
     """Wilson's score interval (E. B. Wilson, J. Am. Stat. Assoc. 22, 1927, 209-212).
 
-    For a mean of values in 0..1 that are no coin tosses it is conservative: their variance is at most
-    that of coin tosses of the same mean.
+    It is conservative for a mean of values in 0..1 that are not binary: their variance is at most that
+    of binary values with the same mean.
 
     Args:
-        rate: the observed mean, 0..1.
-        n: observations; 0 gives the interval 0..1.
+        rate: observed mean, 0..1.
+        n: number of observations; 0 gives the interval 0..1.
     """
     if n == 0:
         return Interval(0.0, 1.0)
@@ -69,9 +69,9 @@ def wilson(rate: float, n: int) -> Interval:
 
 
 def images_to_decide(rate: float, threshold: float) -> int | None:
-    """Observations after which Wilson's interval would leave the threshold, were the rate to stay.
+    """Number of observations at which Wilson's interval excludes the threshold, if the rate stays the same.
 
-    None when no number within ten million does.
+    None if ten million are not enough.
     """
     low, high = 1, 10_000_000
     if wilson(rate, high).against(threshold) is Verdict.INCONCLUSIVE:
@@ -87,7 +87,7 @@ def images_to_decide(rate: float, threshold: float) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Two classifiers on the same labelled images, counted by who was right."""
+    """Counts of labelled images by which of two classifiers was right."""
 
     both: int
     only_original: int
@@ -96,21 +96,21 @@ class Paired:
 
     @property
     def n(self) -> int:
-        """Images counted."""
+        """Number of images."""
         return self.both + self.only_original + self.only_engine + self.neither
 
     @property
     def original_accuracy(self) -> float:
-        """Share the original had right."""
+        """Top-1 accuracy of the original."""
         return (self.both + self.only_original) / self.n
 
     @property
     def engine_accuracy(self) -> float:
-        """Share the engine had right."""
+        """Top-1 accuracy of the engine."""
         return (self.both + self.only_engine) / self.n
 
     def mcnemar(self) -> float:
-        """Exact two-sided p-value that both err equally often (Q. McNemar, Psychometrika 12, 1947)."""
+        """Exact two-sided p-value for equal error rates (Q. McNemar, Psychometrika 12, 1947)."""
         b, c = self.only_original, self.only_engine
         if b == c:
             return 1.0
@@ -118,10 +118,11 @@ class Paired:
         return float(min(1.0, 2 * tail / 2 ** (b + c)))
 
     def margin(self, ratio: float) -> Interval:
-        """Interval of (engine's accuracy - ratio x original's accuracy); 0 is the threshold.
+        """Confidence interval of engine accuracy - ratio x original accuracy; the threshold is 0.
 
-        The four cells get half a pseudo-observation each, as Agresti and Min (Statistics in Medicine
-        24, 2005, 729-740) do for matched proportions: no width of zero when nobody disagrees.
+        Half a pseudo-observation is added to each of the four cells, after Agresti and Min for matched
+        proportions (Statistics in Medicine 24, 2005, 729-740). The width is never zero, even if the
+        classifiers never disagree.
         """
         cells = (
             (self.both, 1 - ratio),

@@ -121,7 +121,7 @@ def test_an_old_self_test_is_refused_by_name(whole, tmp_path):
     np.savez_compressed(tmp_path / "old.npz", **old)
     with pytest.raises(BundleError, match=r"cnnx 0\.1") as caught:
         resealed(whole, tmp_path, (tmp_path / "old.npz").read_bytes()).reference()
-    assert "export again" in caught.value.mend
+    assert "export the bundle again" in caught.value.mend
 
 
 DTYPES = ("'|u1'", "'<f4'", "'>f4'", "'<f8'", "'<i8'", "'|O'", "'<U4'", "[('a', '<f4')]", "'|b1'", "'|V0'")

@@ -13,25 +13,20 @@ import cnnx
 from cnnx.cli.app import app
 from cnnx.cli.options import command_of
 from cnnx.errors import UsageError
-from cnnx.options import (
+from cnnx.options import overrides, takes
+from cnnx.options.bundles import (
+    ArchiveOptions,
     BenchOptions,
     CacheOptions,
-    CalibrateOptions,
-    CommonOptions,
     DiagnoseOptions,
     DrawingOptions,
     EngineOptions,
-    ExportOptions,
-    ListOptions,
-    MarkdownOptions,
     ProofOptions,
-    ReportOptions,
-    ShowOptions,
     SurveyOptions,
     ValidateOptions,
-    overrides,
-    takes,
 )
+from cnnx.options.networks import CalibrateOptions, ExportOptions, ListOptions, MarkdownOptions, ShowOptions
+from cnnx.options.shared import CommonOptions, ReportOptions
 from cnnx.pipeline.export.options import with_options
 from cnnx.recipe import read_recipe
 
@@ -46,11 +41,11 @@ VERBS = {
     "survey": (cnnx.survey, SurveyOptions, None),
     "inspect": (cnnx.inspect, None, None),
     "diagnose": (cnnx.diagnose, DiagnoseOptions, DrawingOptions),
-    "doctor": (cnnx.prove, ProofOptions, None),
+    "doctor": (cnnx.prove, ProofOptions, ArchiveOptions),
     "cache": (cnnx.cache, CacheOptions, None),
 }
 """Verb -> its Python function, its options, and those that only say how the command line shows results."""
-SUBJECTS = {"survey": "models", "doctor": "archive"}
+SUBJECTS = {"survey": "models"}
 """What is the first argument in Python, and an option on the command line."""
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "help.md"
 
@@ -107,9 +102,9 @@ def test_each_option_reaches_the_command_python_and_the_docs_with_one_default(ve
         assert field.metadata["help"] in function.__doc__
 
 
-def test_only_what_shows_a_result_is_for_the_command_line_alone():
+def test_only_what_shows_or_keeps_a_result_is_for_the_command_line_alone():
     own = {field.name for _, _, kind in VERBS.values() for field in fields_of(kind, CommonOptions)}
-    assert own == {"as_json", "verbose", "debug", "report", "picture", "markdown"}
+    assert own == {"as_json", "verbose", "debug", "report", "picture", "markdown", "archive"}
 
 
 def test_an_option_that_verbs_share_says_the_same_everywhere():

@@ -13,6 +13,7 @@ import typer
 from cnnx.cli.ui import Ui, command
 from cnnx.errors import EnvironmentLacks, WriteFailed
 from cnnx.pipeline.progress import ProgressEvent
+from cnnx.report.table import Remark
 
 
 def test_nothing_moves_beside_what_is_timed(capsys):
@@ -51,7 +52,7 @@ def test_a_report_that_fails_leaves_a_table_standing_and_of_json_one_object(as_j
         raise WriteFailed("the disk is full")
 
     with pytest.raises(typer.Exit), command(as_json=as_json) as ui:
-        ui.show({"archive": Path("a")}, command="x", render=lambda out, _: out.print("table"), report=fail)
+        ui.show({"archive": Path("a")}, command="x", render=lambda _: [Remark("table")], report=fail)
     out = capsys.readouterr().out
     assert "error" in json.loads(out) if as_json else out == "table\n"
 

@@ -335,7 +335,7 @@ def test_each_picture_is_decoded_once_and_few_beyond_the_last(tmp_path: Path) ->
 
 def test_what_cannot_be_written_says_so(twenty: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(WriteFailed, match="a file stands where a folder should be"):
+    with pytest.raises(WriteFailed, match="a file exists where a folder is needed"):
         written(opened(twenty), tmp_path / "file" / "out")
 
 

@@ -48,7 +48,7 @@ class Replay:
     def check(self) -> None:
         """Raise EnvironmentLacks once it is dead."""
         if self._dies_ns is not None and self._clock() >= self._dies_ns:
-            raise EnvironmentLacks("the power sampler ended while it should measure (replayed)")
+            raise EnvironmentLacks("the power sampler ended during the measurement (replayed)")
 
     def trace(self) -> Trace:
         """All samples from entry until now; raises EnvironmentLacks once it is dead."""

@@ -197,7 +197,7 @@ def test_a_pass_is_held_to_what_it_declares():
         return 1
 
     for apply, added, message in (
-        (lose_the_last_node, 0, "other nodes"),
+        (lose_the_last_node, 0, "number of nodes"),
         (lose_the_last_node, -1, "ONNX specification"),
         (rename_the_output, 0, "inputs or outputs"),
     ):

@@ -15,7 +15,8 @@ from cnnx.pipeline.survey.journal import Journal
 from cnnx.pipeline.target import open_subject
 from cnnx.quant.calibration import Calibration
 from cnnx.record import Record
-from cnnx.report.survey import markdown_from_rows
+from cnnx.report.markdown import markdown
+from cnnx.report.tables.survey import survey_blocks
 from tests.doubles.rehearsal import rehearsal
 from tests.inputs.bundles import engine_of
 from tests.inputs.damage import WRONG, mutations
@@ -218,7 +219,7 @@ def test_every_mutation_of_a_surveys_row(whole, tmp_path):
         journal = Journal(tmp_path, follows, again=True, energy=True)
         rows = journal.rows([("net", "int8", 1)])
         journal.is_over(("net", "int8", 1))
-        markdown_from_rows(rows)
+        markdown(survey_blocks(rows))
 
     count, refused = outcomes(data, read)
     assert count > 150 and refused > 0.6 * count, (count, refused)

@@ -156,7 +156,9 @@ def test_the_gpu_described_is_the_one_that_cuda_takes(monkeypatch):
 def test_where_cuda_does_not_say_which_that_is_remarked(monkeypatch, bus_id):
     monkeypatch.setattr(environment, "device_0_bus_id", lambda: bus_id)
     found = environment.detect_gpu(TwoGpus())
-    assert found.name == "NVIDIA T400" and found.remark.startswith("2 GPUs are here, which of them CUDA uses")
+    assert found.name == "NVIDIA T400" and found.remark.startswith(
+        "could not determine which of 2 GPUs CUDA uses"
+    )
 
 
 def test_a_single_gpu_is_not_asked_for(monkeypatch):

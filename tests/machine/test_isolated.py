@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 
 import onnx
@@ -11,6 +10,7 @@ import pytest
 
 from cnnx.machine.isolated import environment, import_path
 from tests.doubles import power_trees
+from tests.inputs import programs
 from tests.inputs.tiny import tiny_graph
 from tests.inputs.traps import CHILDREN, set_traps
 from tools import ROOT
@@ -19,16 +19,7 @@ SOURCES = str(ROOT / "exporter")
 
 
 def run(*command, cwd, **variables):
-    done = subprocess.run(
-        [str(each) for each in command],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": SOURCES, **variables},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
+    return programs.run(*command, cwd=cwd, env={**os.environ, "PYTHONPATH": SOURCES, **variables})
 
 
 def test_our_processes_run_nothing_from_the_working_directory(tmp_path):

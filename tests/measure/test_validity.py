@@ -122,20 +122,18 @@ def remarks(*states):
 
 
 def test_temperature_and_what_is_not_known_are_remarked():
-    assert remarks(heat(61.0, GPU=93.0)) == {
-        "temperature": "GPU was at up to 61 C and is slowed from 93 C on"
-    }
-    assert "GPU was at up to 61 C" in remarks(heat(61.0))["temperature"]  # no limit of the wifi's heat
+    assert remarks(heat(61.0, GPU=93.0)) == {"temperature": "GPU reached 61 C and is throttled from 93 C"}
+    assert "GPU reached 61 C" in remarks(heat(61.0))["temperature"]  # no limit of the wifi's heat
     orin = state(throttling=None, temperatures={"cpu-thermal": 48.5, "gpu-thermal": 46.0})
     assert remarks(orin, orin).keys() == {"temperature", "throttling"}
-    assert "cpu-thermal was at up to 48 C" in remarks(orin)["temperature"]
+    assert "cpu-thermal reached 48 C" in remarks(orin)["temperature"]
     assert remarks() == {}
 
 
 def test_time_that_clocks_were_held_down_between_looks_is_told():
     states = [state(held_ns={"power": start * 10**6}) for start in (1000, 1012)]
     [found] = judge_validity(latency(*[GOOD] * 20), on_gpu=True, states=states).findings
-    assert found.reason == "for 12.0 ms the GPU's clock was held down by its power limit"
+    assert found.reason == "the GPU clock was reduced for 12.0 ms by the power limit"
 
 
 def test_timed_sessions_are_asked_for_parts_and_looked_at_from_warm_to_the_end():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.programs import run
+from tests.inputs.programs import run
 from tools import ROOT
 
 

@@ -8,7 +8,7 @@ import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
-from tests.packaging.programs import pip
+from tests.inputs.programs import pip
 
 JETPACK6 = {
     **default_environment(),

@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from tests.packaging.programs import run
+from tests.inputs.programs import run
 from tools import ROOT
 
 PROGRAM = "from cnnx.cli import main; main()"

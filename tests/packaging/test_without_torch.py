@@ -8,9 +8,9 @@ import onnx
 import pytest
 
 from tests.doubles import power_trees
+from tests.inputs.programs import pip, run
 from tests.inputs.tiny import tiny_graph
 from tests.inputs.traps import CHILDREN, set_traps
-from tests.packaging.programs import pip, run
 
 BLOCKED = """
 import sys

@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import json
 import subprocess
 import sys
@@ -7,13 +8,18 @@ from xml.etree import ElementTree
 import numpy as np
 import polars as pl
 import pytest
+from rich.console import Console
 
-from cnnx.agreement import judge
+from cnnx.agreement import judge, validation_from_dict
+from cnnx.cli.terminal import draw
 from cnnx.errors import UsageError, WriteFailed
 from cnnx.recipe import INT8_THRESHOLDS
 from cnnx.record import Record, Subject, read_record
-from cnnx.report.files import FORMATS, check, markdown_from_records, write_records
+from cnnx.report.files import FORMATS, check, junit_from_records, markdown_from_records, write_records
 from cnnx.report.frame import SCHEMA, frame_from_records
+from cnnx.report.table import Column, Remark, table_of
+from cnnx.report.tables import verdicts
+from cnnx.report.tables.verdicts import verdict_table
 
 SUBJECT = Subject("<b>net|1</b>", "graph", "ab" * 32, "int8", "ort 1.2.3", "a CPU")
 
@@ -53,6 +59,7 @@ def benchmark():
     figures["p50_interval"] = {"low": 1_950_000.0, "high": 2_050_000.0}
     predicted = {"source": "graph", "weights_bytes": 3 << 20, "scratch_bytes": 1 << 20, "io_bytes": 1 << 19}
     result = {"figures": figures, "latency": latency, "memory": memory, "remark": "says nothing"}
+    result["subject"] = dataclasses.asdict(SUBJECT)
     result |= {"predicted": predicted, "layers": LAYERS}
     return Record("benchmark", SUBJECT, {}, result, date="2026-01-02T03:04:06.000000+00:00")
 
@@ -94,14 +101,61 @@ def test_junit_counts_failures_and_gives_reasons(tmp_path):
 
 def test_markdown_is_tables_whose_cells_stay_apart():
     text = markdown_from_records(RECORDS)
-    rows = [line for line in text.splitlines() if line.startswith("| 2026")]
-    assert len(rows) == 4 * 3 + 1
-    assert all("net\\|1" in row for row in rows)
-    assert "| 0.5000 | 0.4601 .. 0.5399 | 0.95 | failed |" in rows[3]
-    assert rows[-1].endswith("| 1 | - | end to end | 2.000 | 1.950 .. 2.050 | 3.000 | - | 476.2 |")
+    assert text.count("# <b>net|1</b> int8: ") == 4 and text.count("| top-1 agreement | ") == 4
+    assert "| top-1 agreement | 0.5000 | 0.4601 .. 0.5399 | 0.95 | failed |" in text
+    [row] = [line for line in text.splitlines() if line.startswith("| 2026")]
+    assert "net\\|1" in row
+    assert row.endswith("| 1 | 2.000 | 1.950 .. 2.050 | 3.000 | - | 2.100 | 10.0 | 476.2 | 3 |")
     assert "| 1 | 3.00 | 1.00 | 0.50 | 4.50 | not known | not known |" in text
     assert "| cast<0> | Cast | cast | 0.250 | 25.0 |" in text and "| compute<9> |" in text
     assert "compute<10>" not in text and "3 more; medians of 7 runs" in text
+
+
+def test_a_new_column_and_a_new_gate_are_in_every_format_by_themselves(monkeypatch):
+    """The column by one line in its builder, the gate by what was judged."""
+    pytest.importorskip("matplotlib", reason="HTML reports need the extra report")
+    new = Column("new column", lambda gate: f"new of {gate.name}")
+    monkeypatch.setattr(verdicts, "GATES", (*verdicts.GATES, new))
+    record = verdict(600)
+    gate = {**record.result["gates"][0], "name": "new gate"}
+    record = dataclasses.replace(record, result={**record.result, "gates": [*record.result["gates"], gate]})
+    screen = io.StringIO()
+    draw(Console(file=screen, width=200), [verdict_table(validation_from_dict(record.result))])
+    for shown in (screen.getvalue(), *(FORMATS[suffix]([record], ()) for suffix in (".md", ".html"))):
+        assert "new column" in shown and "new of top-1 agreement" in shown and "new of new gate" in shown
+    suite = ElementTree.fromstring(junit_from_records([record])).find("testsuite")
+    assert suite.get("tests") == "4"
+    assert [case.get("name") for case in suite.findall("testcase")][-1] == "new gate"
+
+
+def test_agreement_that_could_not_be_judged_is_a_skipped_case():
+    record = verdict(600)
+    accuracy = {**record.result["gates"][0], "name": "accuracy / original's"}
+    result = {**record.result, "gates": [accuracy], "verdict": "not judged", "reasons": ["no original here"]}
+    suites = ElementTree.fromstring(junit_from_records([dataclasses.replace(record, result=result)]))
+    [suite] = suites.findall("testsuite")
+    assert (suite.get("tests"), suite.get("skipped")) == ("2", "1")
+    assert "no original here" in suite.find("testcase[@name='agreement']/skipped").get("message")
+
+
+def test_what_a_terminal_has_no_room_for_goes_column_by_column_and_markup_is_text():
+    columns = (
+        Column("name", lambda row: row, fixed=True),
+        Column("first to go", lambda _: "x" * 20, drop=1),
+        Column("next to go", lambda _: "y" * 20, drop=2),
+        Column("nothing known", lambda _: "-", known=True),
+    )
+    table = table_of("[red]title", columns, [["[bold]one"], ["two"]], lined=True)
+
+    def shown(width):
+        screen = io.StringIO()
+        draw(Console(file=screen, width=width), [table, Remark("[b]", "note", "open", hint="[i]")])
+        return screen.getvalue()
+
+    assert "first to go" in shown(80) and "nothing known" not in shown(80)
+    assert "No room for: first to go." in shown(50) and "next to go  " in shown(50)
+    narrow = ("No room for: first to go, next to go.", "[red]title", "[bold]one", "note: [b]", "hint:  [i]")
+    assert "yyy" not in shown(20) and all(words in shown(20) for words in narrow)
 
 
 def test_markdown_of_nothing_says_so():

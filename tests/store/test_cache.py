@@ -146,7 +146,7 @@ def test_a_damaged_entry_is_made_again_with_one_warning(tmp_path, damage, file):
     damage(whole.folder / file)
     again = kept.make("step", {}, fill, warn=said.append)
     assert not again.reused and again.folder == whole.folder and len(said) == 1
-    assert "damaged" in said[0] and "made again" in said[0]
+    assert "damaged" in said[0] and "recreated" in said[0]
     after = {path.name: path.read_bytes() for path in again.folder.rglob("*") if path.is_file()}
     assert after == before
     assert kept.make("step", {}, fill, warn=said.append).reused and len(said) == 1

@@ -272,7 +272,7 @@ def test_a_link_stays_and_what_it_names_is_written(tmp_path):
 def test_a_link_to_itself_is_refused(tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for attempt in (atomic_file, check_place, lambda place: atomic_files(place, own=set)):
-        with pytest.raises(WriteFailed, match="leads back to itself"), attempt(tmp_path / "loop"):
+        with pytest.raises(WriteFailed, match="points to itself"), attempt(tmp_path / "loop"):
             pass
     assert (tmp_path / "loop").is_symlink()
 
@@ -280,11 +280,11 @@ def test_a_link_to_itself_is_refused(tmp_path):
 def test_a_place_that_cannot_be_written_is_refused_with_its_reason(tmp_path):
     (tmp_path / "file").touch()
     with (
-        pytest.raises(WriteFailed, match="a file stands where a folder should be") as caught,
+        pytest.raises(WriteFailed, match="a file exists where a folder is needed") as caught,
         atomic_folder(tmp_path / "file" / "x"),
     ):
         pass
-    assert "another place" in caught.value.mend and caught.value.exit_code == 4
+    assert "another path" in caught.value.mend and caught.value.exit_code == 4
 
 
 def test_a_file_that_could_not_be_read_is_no_failure_to_write(tmp_path):
@@ -298,7 +298,7 @@ def test_looking_whether_a_place_can_be_written_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "x"):
-        with pytest.raises(WriteFailed, match="a file stands where a folder should be") as caught:
+        with pytest.raises(WriteFailed, match="a file exists where a folder is needed") as caught:
             check_folder(folder)
         assert caught.value.where == str(folder), "what was asked for, and no file in it"
 

@@ -33,6 +33,7 @@ from cnnx.quant.observation import Observation, Seen, observe
 from cnnx.quant.ranges import calibration_of
 from cnnx.recipe import Recipe, read_recipe
 from cnnx.runtimes import get
+from tools.memory import memory
 from tools.pictures import pictures
 
 
@@ -75,13 +76,7 @@ def run_pass(kind: str, graph: Path, recipe: Recipe, images: int) -> dict[str, A
         for method in METHODS:
             calibration_of(seen, method=method, images_digest="")
     seconds = time.perf_counter() - started
-    return {"seconds": seconds, "peak_bytes": peak_bytes()}
-
-
-def peak_bytes() -> int:
-    """Largest resident set of this process. Not getrusage's: that begins at what the parent process had."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    return {"seconds": seconds, "peak_bytes": memory("VmHWM")}
 
 
 def costs(name: str, graph: Path, images: int, console: Console) -> None:

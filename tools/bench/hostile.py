@@ -136,15 +136,8 @@ def accuracy_rows(found: dict[str, dict[str, Record]]) -> Iterator[list[str]]:
                 record["verdict"],
             )
         ]
-        chosen = by_variant["equalized"]["method"]
-        yield [
-            name,
-            f"{some['original']:.2%}",
-            *values,
-            chosen,
-            f"{some['int8_share']:.1%}",
-            str(some["islands"]),
-        ]
+        last = by_variant["equalized"]["method"], f"{some['int8_share']:.1%}", str(some["islands"])
+        yield [name, f"{some['original']:.2%}", *values, *last]
 
 
 def joint_rows(found: dict[str, dict[str, Record]]) -> Iterator[list[str]]:

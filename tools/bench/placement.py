@@ -71,9 +71,10 @@ def run_cell(name: str, variant: str) -> Record:
         runtime=runtimes.get("ort"),
         sm=(),
         repair_trials=0,
+        labels=None,
     )
     original = open_original(recipe, "pretrained", trust_recipe=False, progress=lambda *_: None)
-    artefacts = make_artefacts(job, original, Steps(), labels=None)
+    artefacts = make_artefacts(job, original, Steps())
     crops = artefacts.validation
     logits = graph_logits(artefacts.typed.model, crops.pixels, recipe.preprocessing)
     likeness = compare(artefacts.logits, logits)

@@ -151,10 +151,9 @@ def _bit(weights: NDArray[Any]) -> NDArray[Any]:
     """The highest bit whose change leaves the largest weight finite: an exponent's, or an INT8's sign."""
     flat = weights.reshape(-1)
     place = int(np.abs(flat.astype(np.float64)).argmax())
-    bits = flat.view({1: np.uint8, 2: np.uint16, 4: np.uint32}[flat.dtype.itemsize])
-    for bit in (
-        (7,) if flat.dtype.itemsize == 1 else (8 * flat.dtype.itemsize - 2, 8 * flat.dtype.itemsize - 3)
-    ):
+    wide = 8 * flat.dtype.itemsize
+    bits = flat.view({8: np.uint8, 16: np.uint16, 32: np.uint32}[wide])
+    for bit in (7,) if wide == 8 else (wide - 2, wide - 3):
         bits[place] ^= bits.dtype.type(1 << bit)
         if np.isfinite(flat[place].astype(np.float64)) and abs(float(flat[place])) < 6e4:
             break
@@ -203,9 +202,7 @@ def _weights(graph: Graph) -> list[str]:
 
 def _spread(names: list[str]) -> Iterator[tuple[str, str]]:
     if names:
-        yield from zip(
-            ("first", "middle", "last"), (names[0], names[len(names) // 2], names[-1]), strict=True
-        )
+        yield from (("first", names[0]), ("middle", names[len(names) // 2]), ("last", names[-1]))
 
 
 def _replace(tensor: onnx.TensorProto, values: NDArray[Any]) -> None:

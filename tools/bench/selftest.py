@@ -11,6 +11,7 @@ for each bundle goes to build/selftest/; bundles with a record are not run again
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import tempfile
 from collections import defaultdict
@@ -136,15 +137,12 @@ def exported(name: str, precision: Any, weights: str = "pretrained", method: str
 
 def page(records: list[dict[str, Any]]) -> str:
     """The page."""
-    machine = f"{os.cpu_count()} cores of {cpu_model()}, no GPU"
-    lines = HEAD.format(machine=machine, repeats=REPEATS, draws=DRAWS).splitlines()
-    for record in records:
-        cells = [f"{record['name']} {record['precision']}"]
-        for margins in record["sound"].values():
-            cells += [f"{sum(m >= 0 for m in margins)} of {len(margins)}", f"{min(margins):+.1f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [*FAULTS.splitlines(), ""]
     names = [f"{record['name']} {record['precision']}" for record in records]
+    sound = []
+    for name, record in zip(names, records, strict=True):
+        margins = record["sound"].values()
+        told = ((f"{sum(one >= 0 for one in m)} of {len(m)}", f"{min(m):+.1f}") for m in margins)
+        sound.append([name, *itertools.chain.from_iterable(told)])
     rows = []
     families: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for what in dict.fromkeys(what for record in records for what in record["faults"]):
@@ -160,11 +158,18 @@ def page(records: list[dict[str, Any]]) -> str:
             cells.append(text if found["caught"] else f"**{text}** ({found['changed']:.1%})")
         rows.append([what, *cells])
     counts = "; ".join(f"{family}: {caught} of {total}" for family, (caught, total) in families.items())
-    lines += [table(["fault", *names], rows), "", f"Caught: {counts}.", *TAIL.splitlines(), ""]
-    return "\n".join(lines)
+    return TEXT.format(
+        machine=f"{os.cpu_count()} cores of {cpu_model()}, no GPU",
+        repeats=REPEATS,
+        draws=DRAWS,
+        sound=table(SOUND, sound),
+        faults=table(["fault", *names], rows),
+        counts=counts,
+    )
 
 
-HEAD = """# What the self-test catches
+SOUND = ("bundle", "passed", "smallest margin", "passed, 4 x", "smallest margin, 4 x")
+TEXT = """# What the self-test catches
 
 Written by `python -m tools.bench.selftest`; do not edit. {machine}; 200 images for each bundle.
 
@@ -178,21 +183,23 @@ The graph with noise at every computed tensor: of the size that two runtimes dif
 rounding step for FP16 and INT8 bundles, FP32's for FP32), and four times that. {repeats} repeats,
 each of which takes for every image one of {draws} runs.
 
-| bundle | passed | smallest margin | passed, 4 x | smallest margin, 4 x |
-|---|---:|---:|---:|---:|"""
+{sound}
 
-FAULTS = """
 ## Planted faults
 
 Margin in dB. **Bold**: not caught, with the share of the images whose first class it changed. A
-dash: the logits are the same to the last bit."""
+dash: the logits are the same to the last bit.
 
-TAIL = """
+{faults}
+
+Caught: {counts}.
+
 A fault that is not caught changes the logits by less than two sound runtimes differ. In INT8
 rounding otherwise moves values across quantization steps, layer after layer, and the logits then
 differ by as much as the quantization error. A range that is 10 % or a factor of two too wide, or
 one INT8 weight among thousands, can be below that. What such a fault costs in agreement is judged
-by `cnnx validate --validation-data`."""
+by `cnnx validate --validation-data`.
+"""
 
 
 def main() -> None:

@@ -69,13 +69,8 @@ def imported(place: Path) -> Iterator[ModuleType]:
         package = next((package for package in _PACKAGES if (place / package).is_dir()), None)
         if package is None:
             raise FileNotFoundError(f"{place} holds none of {', '.join(_PACKAGES)}")
-        sonames = sorted(
-            {
-                found.decode()
-                for binary in (place / package).glob("*.so")
-                for found in _LIBRARY.findall(binary.read_bytes())
-            }
-        )
+        binaries = [binary.read_bytes() for binary in (place / package).glob("*.so")]
+        sonames = sorted({found.decode() for binary in binaries for found in _LIBRARY.findall(binary)})
         for library in stand_ins(sonames, folder):
             ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
         sys.path.insert(0, str(place))

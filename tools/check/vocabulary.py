@@ -55,25 +55,23 @@ def main() -> int:
     parser.add_argument("paths", nargs="*", type=Path, default=[ROOT / name for name in LOOKED_AT])
     parser.add_argument("--count", action="store_true", help="number of findings by folder and by word only")
     options = parser.parse_args()
-    by_word: Counter[str] = Counter()
-    by_folder: Counter[str] = Counter()
-    for path in sorted(file for given in options.paths for file in _files(given)):
-        for line, text in _texts(path):
-            for fault, better in _FAULTS.items():
-                for found in fault.finditer(text):
-                    at = line + text.count("\n", 0, found.start())
-                    by_word[found[0].lower()] += 1
-                    name = path.resolve().relative_to(ROOT)
-                    by_folder[
-                        "/".join(name.parts[:3] if name.parts[0] == "exporter" else name.parts[:1])
-                    ] += 1
-                    if not options.count:
-                        print(f"{name}:{at}: {found[0]!r}: {better}")
+    findings = [
+        (path.resolve().relative_to(ROOT), line + text.count("\n", 0, found.start()), found[0], better)
+        for path in sorted(file for given in options.paths for file in _files(given))
+        for line, text in _texts(path)
+        for fault, better in _FAULTS.items()
+        for found in fault.finditer(text)
+    ]
     if options.count:
+        by_folder = Counter("/".join(path.parts[:-1][:3]) for path, *_ in findings)
+        by_word = Counter(word.lower() for _, _, word, _ in findings)
         for counter in (by_folder, by_word):
             for name, count in counter.most_common():
                 print(f"{count:6} {name}")
-    return 1 if by_word else 0
+    else:
+        for path, line, word, better in findings:
+            print(f"{path}:{line}: {word!r}: {better}")
+    return 1 if findings else 0
 
 
 def _files(given: Path) -> Iterator[Path]:

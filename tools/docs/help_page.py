@@ -21,24 +21,14 @@ PAGE = ROOT / "docs" / "help.md"
 def page() -> str:
     """The page, from the parameters rather than from rendered help, which changes with typer's releases."""
     root: Any = get_command(app)
-    lines = [
-        "# The command line",
-        "",
-        "Written by `make docs` from the commands themselves; do not edit.",
-        "",
-    ]
-    lines += [root.help, "", root.epilog, "", *table(root.params)]
+    written = "Written by `make docs` from the commands themselves; do not edit."
+    lines = ["# The command line", "", written, "", root.help, "", root.epilog, "", *table(root.params)]
     for name, command in root.commands.items():
         arguments = [
             str(p.metavar or p.name.upper()) for p in command.params if p.param_type_name == "argument"
         ]
-        lines += [
-            f"## `{' '.join(['cnnx', name, *arguments])}`",
-            "",
-            command.help,
-            "",
-            *table(command.params),
-        ]
+        heading = f"## `{' '.join(['cnnx', name, *arguments])}`"
+        lines += [heading, "", command.help, "", *table(command.params)]
     return "\n".join(lines)
 
 
@@ -46,16 +36,12 @@ def table(parameters: list[Any]) -> Iterator[str]:
     yield from ("| | | default |", "|---|---|---|")
     for parameter in parameters:
         option = parameter.param_type_name == "option"
-        name = (
-            f"`{', '.join([*parameter.opts, *parameter.secondary_opts])}`"
-            if option
-            else f"`{parameter.metavar or parameter.name.upper()}`"
-        )
-        default = parameter.default
-        shown = (
-            "" if default in (None, False, ()) or not option else f"`{getattr(default, 'value', default)}`"
-        )
-        yield f"| {name} | {parameter.help} | {shown} |"
+        names = [parameter.metavar or parameter.name.upper()]
+        default, shown = parameter.default, ""
+        if option:
+            names = [*parameter.opts, *parameter.secondary_opts]
+            shown = "" if default in (None, False, ()) else f"`{getattr(default, 'value', default)}`"
+        yield f"| `{', '.join(names)}` | {parameter.help} | {shown} |"
     yield ""
 
 

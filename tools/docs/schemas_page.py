@@ -63,19 +63,11 @@ def pages() -> dict[str, str]:
     kinds = [Record, Environment, *map(result_type, RESULTS)]
     schemas, parts = msgspec.json.schema_components(kinds, schema_hook=_hook, ref_template="#/$defs/{name}")
     _described(parts)
-    record = {
-        "allOf": [
-            schemas[0],
-            {"properties": {"environment": schemas[1]}},
-            *(
-                {
-                    "if": {"properties": {"kind": {"const": kind}}},
-                    "then": {"properties": {"result": schema}},
-                }
-                for kind, schema in zip(RESULTS, schemas[2:], strict=True)
-            ),
-        ]
-    }
+    results = [
+        {"if": {"properties": {"kind": {"const": kind}}}, "then": {"properties": {"result": schema}}}
+        for kind, schema in zip(RESULTS, schemas[2:], strict=True)
+    ]
+    record = {"allOf": [schemas[0], {"properties": {"environment": schemas[1]}}, *results]}
     found["record.json"] = _written({"title": "cnnx: record", **record, "$defs": parts})
     found["printed.json"] = _printed()
     return found

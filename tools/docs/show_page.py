@@ -28,7 +28,8 @@ Jetsons.
 """
 # ResNet-50's weights are not part of cnnx: stand-ins cost the same time, and nothing is judged.
 _RESNET50 = ("resnet50", "--weights", "standin", "--calibration-images", "32", "--validation-images", "32")
-_SECTIONS = (
+_SURVEY = ("--models", "lenet5,resnet20", "--precisions", "fp32,int8", "--batches", "1,8", "--out", "rows")
+_SECTIONS: tuple[tuple[str, list[tuple[str, ...]], list[tuple[str, ...]]], ...] = (
     ("What works on this machine", [("doctor",)], []),
     (
         "LeNet-5 and ResNet-50, in FP32 and INT8",
@@ -43,19 +44,7 @@ _SECTIONS = (
             ("export", *_RESNET50, "--int8"),
         ],
     ),
-    (
-        "A small survey",
-        [
-            (
-                "survey",
-                *("--models", "lenet5,resnet20"),
-                *("--precisions", "fp32,int8"),
-                *("--batches", "1,8"),
-                *("--out", "rows"),
-            )
-        ],
-        [],
-    ),
+    ("A small survey", [("survey", *_SURVEY)], []),
 )
 
 

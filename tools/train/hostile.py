@@ -257,11 +257,7 @@ def make(name: str, twin: Twin) -> None:
     if not difference <= TOLERANCE:
         raise SystemExit(f"{name}: the logits differ by {difference:.1e} of the largest")
     print(f"{name}: {', '.join(changed)}; logits differ by {difference:.1e}")
-    made = {
-        "by": f"cnnx, tools/train/hostile.py {name}",
-        "from": found.origin.partition(":")[0],
-        **changed,
-    }
+    made = {"by": f"cnnx, tools/train/hostile.py {name}", "from": found.origin.partition(":")[0], **changed}
     file = ship(name, network.state_dict(), made, folder=shared_folder("recipes") / "weights")
     print(f'in {name}.toml:\n[weights]\nfile = "{file.name}"\n', flush=True)
 

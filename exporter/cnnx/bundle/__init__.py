@@ -1,16 +1,16 @@
-"""The bundle: one folder that holds all an engine was made from, and what it was judged to be.
+"""Bundles: folders with everything that engines are built from, and the records of their validation.
 
     <bundle>/
-      manifest.json      what it is; the SHA-256 of every portable file and of itself
-      model.onnx         the typed or Q/DQ graph that every target compiles
+      manifest.json      description; SHA-256 of every portable file and of the manifest itself
+      model.onnx         typed or Q/DQ graph that every target compiles
       calibration.json   ranges and maxima (fp16 and int8)
-      reference.npz      self-test: uint8 crops with the original's logits and the graph's
-      labels.txt         a class a line, where the network has names for them
-      engines/<identity>/    a vendor's plain file, and engine.json beside it
+      reference.npz      self-test: uint8 crops with the logits of the original and of the graph
+      labels.txt         one class name per line, if the network has class names
+      engines/<identity>/    engine file of a runtime, and its engine.json
       runs/              records
 
-The files above the line are portable and never change once written. Nothing is loaded before its hash
-was checked.
+The files outside engines/ and runs/ are portable and never change once written. No file is loaded before its
+hash is checked.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MANIFEST, ENGINE = "manifest.json", "engine.json"
 
 
 class Bundle:
-    """A bundle on disk, opened: its manifest is verified, its files as far as asked."""
+    """An opened bundle with a verified manifest; its files are verified on request."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
@@ -53,11 +53,11 @@ class Bundle:
         """Open a bundle.
 
         Args:
-            path: its folder.
-            verify: check the hash of every portable file, not of the manifest alone.
+            path: folder of the bundle.
+            verify: check the hash of every portable file, not only of the manifest.
 
         Raises:
-            BundleError: no bundle, not whole, a byte changed, or a schema this cnnx does not know.
+            BundleError: not a bundle, incomplete, modified, or with a schema that this cnnx does not know.
         """
         settle(path)
         data = read_sealed(path / MANIFEST, bundle=path)
@@ -70,22 +70,22 @@ class Bundle:
         """Check every portable file against the manifest.
 
         Raises:
-            BundleError: a file is missing or has another hash.
+            BundleError: a file is missing or has a different hash.
         """
         for name, digest in self.manifest.files.items():
             check_file(self.path / name, digest, bundle=self.path)
 
     @property
     def model(self) -> Path:
-        """The ONNX graph."""
+        """Path of the ONNX graph."""
         return self.path / MODEL
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes; empty where there are none.
+        """Class names; empty if the bundle has none.
 
         Raises:
-            BundleError: the file is no text, or has another number of lines.
+            BundleError: the file is not UTF-8 text, or its number of lines is not the number of classes.
         """
         if LABELS not in self.manifest.files:
             return ()
@@ -95,18 +95,19 @@ class Bundle:
         except UnicodeDecodeError as error:
             raise BundleError(f"{LABELS} is not UTF-8: {error}", where=file, mend=MEND) from None
         if len(names) != classes:
-            what = f"{LABELS} has {len(names)} lines, the network {classes} classes"
+            what = f"{LABELS} has {len(names)} lines, but the network has {classes} classes"
             raise BundleError(what, where=file, mend=MEND)
         return tuple(names)
 
     def reference(self) -> Reference:
-        """The self-test, its file's hash checked.
+        """Read the self-test after checking its hash.
 
         Raises:
-            BundleError: it is missing, changed, or not as `cnnx.bundle.reference` writes it.
+            BundleError: the file is missing, modified, or not in the format of `cnnx.bundle.reference`.
         """
         if REFERENCE not in self.manifest.files:
-            raise BundleError(f"the manifest lists no {REFERENCE}", where=self.path, mend="export it again")
+            what = f"the manifest does not list {REFERENCE}"
+            raise BundleError(what, where=self.path / MANIFEST, mend="export the bundle again")
         file = self.path / REFERENCE
         check_file(file, self.manifest.files[REFERENCE], bundle=self.path)
         _, *shape = self.manifest.inputs[0].shape
@@ -114,11 +115,11 @@ class Bundle:
         return read_reference(file, shape=(channels, height, width), classes=self.manifest.classes)
 
     def engines(self) -> tuple[Engine, ...]:
-        """Engines that were built from this graph, their descriptions verified."""
+        """Engines built from this graph, with verified descriptions."""
         return tuple(engine for engine in self._all_engines() if self._is_current(engine))
 
     def stale_engines(self) -> tuple[Engine, ...]:
-        """Engines of another graph, as of the bundle that stood there before: nothing uses them."""
+        """Engines built from a different graph, such as that of a replaced bundle; they are not used."""
         return tuple(engine for engine in self._all_engines() if not self._is_current(engine))
 
     def _is_current(self, engine: Engine) -> bool:
@@ -134,56 +135,56 @@ class Bundle:
         return tuple(found)
 
     def engine_file(self, engine: Engine) -> Path:
-        """The engine's file, its hash checked.
+        """Path of an engine file after checking its hash.
 
         Raises:
-            BundleError: it is missing, or a byte changed.
+            BundleError: the file is missing or modified.
         """
         file = self.path / "engines" / engine.identity / engine.file
         check_file(file, engine.digest, bundle=self.path)
         return file
 
     def add_engine(self, engine: Engine, plan: Path) -> None:
-        """Put an engine beside the portable part, replacing one of the same identity."""
-        place = self.path / "engines" / engine.identity
-        with locked(self.path), atomic_files(place, own=lambda: self._engine_files(place, engine)) as draft:
+        """Add an engine to the bundle; replaces an engine with the same identity."""
+        folder = self.path / "engines" / engine.identity
+        with locked(self.path), atomic_files(folder, own=lambda: self._engine_files(folder, engine)) as draft:
             shutil.copyfile(plan, draft / engine.file)
             write_sealed(draft / ENGINE, dataclasses.asdict(engine))
 
-    def _engine_files(self, place: Path, engine: Engine) -> set[str]:
-        """Names that this engine takes, and those of one that it replaces."""
-        standing = [each.file for each in self._all_engines() if each.identity == place.name]
-        return {ENGINE, engine.file, *standing}
+    def _engine_files(self, folder: Path, engine: Engine) -> set[str]:
+        """File names of an engine and of the engine it replaces."""
+        replaced = [each.file for each in self._all_engines() if each.identity == folder.name]
+        return {ENGINE, engine.file, *replaced}
 
     def check_place(self, folder: Literal["engines", "runs"]) -> None:
-        """Find out, before long work, whether an engine or a record could be kept.
+        """Check before long work that an engine or a record can be written.
 
         Raises:
-            WriteFailed: it could not.
+            WriteFailed: it cannot be written.
         """
         check_folder(self.path / folder)
 
     def keep(self, kind: RecordKind, subject: Subject, result: Mapping[str, Any]) -> Record:
-        """Keep what was judged, measured or diagnosed on this machine as a record under runs/.
+        """Write a validation, measurement or diagnosis on this machine as a record under runs/.
 
         Raises:
-            WriteFailed: it cannot be written.
+            WriteFailed: the record cannot be written.
         """
         record = Record(kind, subject, detect().as_dict(), result)
         self.add_record(record)
         return record
 
     def add_record(self, record: Record) -> Path:
-        """Keep a record under runs/; gives its path."""
-        place = self.path / "runs" / record.file_name
-        with atomic_file(place) as draft:
+        """Write a record under runs/ and return its path."""
+        file = self.path / "runs" / record.file_name
+        with atomic_file(file) as draft:
             draft.write_text(json.dumps(record.as_dict(), indent=1) + "\n", encoding="utf-8")
-        return place
+        return file
 
     def records(self) -> tuple[Record, ...]:
-        """Records under runs/, oldest first; damaged ones are left out.
+        """Records under runs/, oldest first, without damaged records.
 
-        Results have any content here: `cnnx.pipeline.records.verified` checks them, and what they are worth.
+        The contents of the results are not checked here; see `cnnx.pipeline.records.verified`.
         """
         found = []
         for file in self.record_files():
@@ -192,19 +193,19 @@ class Bundle:
         return tuple(found)
 
     def record_files(self) -> tuple[Path, ...]:
-        """Files of records under runs/, oldest first."""
+        """Record files under runs/, oldest first."""
         return tuple(sorted(self.path.glob("runs/*.json")))
 
     def record(self, file: Path) -> Record:
-        """One record under runs/.
+        """Read a record under runs/.
 
         Raises:
-            BundleError: it is damaged, of another schema, or lies outside the bundle.
+            BundleError: the record is damaged, has a different schema, or is outside the bundle.
         """
         check_inside(file, bundle=self.path)
         return read_record(file)
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a bundle's manifest lies there, whole or not."""
+    """Whether a folder has a bundle manifest, valid or not."""
     return (path / MANIFEST).is_file()

@@ -1,4 +1,4 @@
-"""What an engine in a bundle was built from and for, and which machines may run it."""
+"""Description of an engine in a bundle, and the check of which machines can run it."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _Target = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A built engine: its file and what it was built from and for.
+    """A built engine: its file, source and target.
 
     Attributes:
-        target: "sm86" or the like where it was built for a named GPU architecture.
+        target: GPU architecture, such as "sm86", if it was built for a named one.
         graph_digest: SHA-256 of the graph it was compiled from.
-        layer_types: type in which each weighted layer's data arrives, as the build reported it.
-        environment: of the machine that built it.
-        reach: GPUs that run it: "compute_capability" (all of the target's), "gpu" (the model that built it
-            alone) or "ampere_plus".
-        version_compatible: whether later releases than the one that built it may run it.
-        dla_core: of the DLA that it was built for; None: for the GPU alone.
-        on_gpu: layers that this DLA cannot run and the GPU does.
-        timing_cache: SHA-256 of the timing cache that the build left; empty: none was kept.
-        remarks: what the build said beside success.
-        batch: smallest, the one it is tuned for, and largest; empty in descriptions of before.
+        layer_types: input type of each weighted layer, as reported by the build.
+        environment: machine that built it.
+        reach: GPUs that can run it: "compute_capability" (all GPUs of the target), "gpu" (only the GPU model
+            that built it) or "ampere_plus".
+        version_compatible: whether newer runtime versions can run it.
+        dla_core: DLA core it was built for; None for GPU only.
+        on_gpu: layers that the DLA cannot run and that run on the GPU.
+        timing_cache: SHA-256 of the timing cache of the build; empty if none was kept.
+        remarks: remarks of the build.
+        batch: smallest, optimal and largest batch; empty in older descriptions.
     """
 
     identity: FileName
@@ -50,7 +50,7 @@ class Engine:
     graph_digest: Digest
     layer_types: Mapping[str, str]
     environment: Mapping[str, Any]
-    # What follows came with TensorRT and after: descriptions of before are read without.
+    # Fields from here on have defaults, so that older descriptions can be read.
     reach: Literal["compute_capability", "gpu", "ampere_plus"] = "compute_capability"
     version_compatible: bool = False
     dla_core: Count | None = None
@@ -69,29 +69,30 @@ class Engine:
         board: str | None = None,
         where: Path,
     ) -> None:
-        """Refuse an engine that this machine cannot run, before anything of it is loaded.
+        """Refuse an engine that this machine cannot run, before it is loaded.
 
         Args:
-            runtime_version: installed here.
-            compute_capability: of the GPU here; None: not known, then not compared.
-            gpu: name of the GPU here; None likewise.
-            board: of a Jetson, as the device tree names it; None likewise. GPUs of one name differ in size
-                between boards.
-            where: the bundle.
+            runtime_version: installed version of the runtime.
+            compute_capability: compute capability of this GPU; not compared if None.
+            gpu: name of this GPU; not compared if None.
+            board: device-tree name of this Jetson; not compared if None. GPUs with the same name differ in
+                size between boards.
+            where: path of the bundle.
 
         Raises:
-            BundleError: it names both sides and the command that mends it.
+            BundleError: the engine does not match this machine; the hint has the command to rebuild it.
         """
-        mend = f"build it here: cnnx build {where}"
+        mend = f"build the engine on this machine: cnnx build {where}"
         if not self._runs_on(runtime_version):
             raise BundleError(
-                f"the engine was built by {self.runtime} {self.runtime_version}, here is {runtime_version}",
+                f"the engine was built by {self.runtime} {self.runtime_version}, but "
+                f"{runtime_version or 'no version'} is installed",
                 where=where / "engines" / self.identity,
                 mend=mend,
             )
         if compute_capability is not None and not self._reaches(compute_capability):
             raise BundleError(
-                f"the engine was built for {self.target}, this GPU is sm{compute_capability}",
+                f"the engine was built for {self.target}, but this GPU is sm{compute_capability}",
                 where=where / "engines" / self.identity,
                 mend=mend,
             )
@@ -101,13 +102,13 @@ class Engine:
         for built, here in zip(built_on, (gpu, board), strict=True):
             if None not in (built, here) and built != here:
                 raise BundleError(
-                    f"the engine was built on {built} and runs on that model alone, here is {here}",
+                    f"the engine was built on {built} and runs only on that model, but this is {here}",
                     where=where / "engines" / self.identity,
                     mend=mend,
                 )
 
     def _runs_on(self, version: str | None) -> bool:
-        """The release that built it; where it is version compatible, later ones too, never earlier ones."""
+        """Whether a runtime version can run it: the same, or a newer one if version compatible."""
         if version == self.runtime_version:
             return True
         try:
@@ -122,20 +123,20 @@ class Engine:
 
 
 def engine_from_dict(data: Mapping[str, Any], *, where: Path) -> Engine:
-    """An engine's description, read from `where`.
+    """Create an engine description from the contents of the file `where`.
 
     Raises:
-        BundleError: a key is unknown or missing, or a value has another type or range.
+        BundleError: a key is unknown or missing, or a value has the wrong type or range.
     """
     engine = from_plain(Engine, data, where=where, error=BundleError, mend=MEND)
     from_plain(Environment, engine.environment, where=where, error=BundleError, at="environment", mend=MEND)
     if engine.identity != where.parent.name:
         raise BundleError(
-            f"identity is {engine.identity!r}, the folder is called {where.parent.name!r}",
+            f"the identity is {engine.identity!r}, but the folder is named {where.parent.name!r}",
             where=where,
-            mend="give the folder its name back",
+            mend=f"rename the folder to {engine.identity}",
         )
     if len(engine.batch) not in (0, 3) or list(engine.batch) != sorted(engine.batch):
-        what = f"batch is {list(engine.batch)}, and should be smallest, usual and largest"
+        what = f"batch is {list(engine.batch)}, not [smallest, optimal, largest]"
         raise BundleError(what, where=where, mend=MEND)
     return engine

@@ -1,4 +1,4 @@
-"""What a bundle says of itself."""
+"""The manifest of a bundle."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _Batch = Annotated[int, Meta(ge=1, le=2**20, description="a batch size from 1 to
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A graph input or output: name, element type, shape (None for a batch that varies), layout."""
+    """A graph input or output: name, element type, shape (None for a dynamic batch) and layout."""
 
     name: str
     type: str
@@ -40,7 +40,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class ImageList:
-    """Which pictures a step saw: where from, how many, and the SHA-256 of their list."""
+    """Images used by a step: source, number, and SHA-256 of their list."""
 
     name: str
     source: str
@@ -51,7 +51,7 @@ class ImageList:
 
 
 class WeightsUsed(TypedDict):
-    """Where the weights came from, and the SHA-256 of their file."""
+    """Origin of the weights, and SHA-256 of their file."""
 
     kind: Literal["pretrained", "standin", "file"]
     origin: str
@@ -59,7 +59,7 @@ class WeightsUsed(TypedDict):
 
 
 class LayerPrecision(TypedDict):
-    """Precision of a layer, and why."""
+    """Precision of a layer, with the reason."""
 
     node: str
     op: str
@@ -69,7 +69,7 @@ class LayerPrecision(TypedDict):
 
 
 class LintWarning(TypedDict):
-    """A remark of the linter."""
+    """A warning of the linter."""
 
     rule: str
     severity: str
@@ -83,16 +83,16 @@ Tensors = Annotated[tuple[TensorInfo, ...], Meta(min_length=1, description="a li
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a bundle says of itself.
+    """Description of a bundle and the SHA-256 of its portable files.
 
     Attributes:
-        fingerprint: digest of everything that went into it; equal fingerprints are equal bundles.
-        recipe: the recipe as plain data.
+        fingerprint: digest of all inputs; equal fingerprints mean equal bundles.
+        recipe: recipe as plain data.
         weights: kind ("pretrained", "standin" or "file"), origin and digest.
-        batch: smallest and largest.
+        batch: smallest and largest batch.
         layers: name, op, precision, rule and reason of each layer.
-        warnings: what the linter remarked.
-        versions: of cnnx and of the tools that made it.
+        warnings: warnings of the linter.
+        versions: versions of cnnx and of the tools used.
         files: SHA-256 of each portable file.
     """
 
@@ -115,30 +115,30 @@ class Manifest:
 
     @property
     def cannot_judge(self) -> tuple[str, ...]:
-        """Reasons why agreement of this bundle proves nothing; empty when it does."""
+        """Reasons why agreement is not meaningful for this bundle; empty if it is."""
         return self.cannot_judge_on(synthetic=self.images["validation"].synthetic)
 
     def cannot_judge_on(self, *, synthetic: bool) -> tuple[str, ...]:
-        """The same for other validation images, synthetic or not."""
+        """Reasons why agreement is not meaningful on other validation images, synthetic or not."""
         reasons = []
         if self.weights["kind"] == "standin":
-            reasons.append("the weights are stand-ins: nothing was learned that could be lost")
+            reasons.append("the weights are stand-ins, which have no accuracy to lose")
         elif synthetic:
-            reasons.append("the validation pictures are synthetic, the weights were trained on photographs")
+            reasons.append("the validation images are synthetic, but the weights were trained on photographs")
         return tuple(reasons)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data without the manifest's own digest."""
+        """The manifest as plain data, without its seal."""
         data: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return data
 
 
 def manifest_from_dict(data: dict[str, Any], *, where: Path) -> Manifest:
-    """A manifest of plain data, read from `where`.
+    """Create a manifest from the contents of the file `where`.
 
     Raises:
-        BundleError: a key is unknown or missing, a value has another type or range, or a file that every
-            bundle has is not listed: it would be read without a check of its hash.
+        BundleError: a key is unknown or missing, a value has the wrong type or range, or a required file is
+            not listed and would be read without a hash check.
     """
     manifest = from_plain(Manifest, data, where=where, error=BundleError, mend=MEND)
     try:
@@ -151,20 +151,20 @@ def manifest_from_dict(data: dict[str, Any], *, where: Path) -> Manifest:
 
     for name in (MODEL, REFERENCE, *([CALIBRATION] if manifest.precision == "int8" else [])):
         if name not in manifest.files:
-            refuse(f"the key 'files[{name!r}]' is missing: the file would be read unchecked")
+            refuse(f"the key 'files[{name!r}]' is missing, so the file cannot be verified")
     for role in ("validation", *(["calibration"] if manifest.precision == "int8" else [])):
         if role not in manifest.images:
             refuse(f"the key 'images.{role}' is missing")
     if manifest.batch[0] > manifest.batch[1]:
-        refuse(f"batch is {list(manifest.batch)}, the smallest first")
+        refuse(f"batch is {list(manifest.batch)}, not [smallest, largest]")
     shape = manifest.inputs[0].shape
     if len(shape) != 4 or None in shape[1:]:
-        refuse(f"inputs[0].shape is {list(shape)}, and should be batch, channels, height and width")
+        refuse(f"inputs[0].shape is {list(shape)}, not [batch, channels, height, width]")
     if manifest.classes != recipe.model.classes:
-        refuse(f"classes is {manifest.classes}, recipe.model.classes {recipe.model.classes}")
+        refuse(f"classes is {manifest.classes}, but recipe.model.classes is {recipe.model.classes}")
     return manifest
 
 
 def recipe_of(manifest: Manifest) -> Recipe:
-    """The recipe that a bundle was made with."""
+    """The recipe of a bundle."""
     return recipe_from_dict(manifest.recipe, where=Path("manifest.json"))

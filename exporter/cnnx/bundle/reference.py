@@ -1,15 +1,15 @@
-"""reference.npz, the self-test: images, and what the original and the bundle's own graph made of them.
+"""reference.npz, the self-test: images with the logits of the original and of the bundle's graph.
 
-Plain arrays, so that a program without NumPy reads them too: an uncompressed ZIP whose members follow one
-another, each a local header (no flags, sizes in place, 30 bytes and the name), then a .npy file of version
-1.0 in C order. In this order:
+The format is simple enough for programs without NumPy: an uncompressed ZIP of consecutive members. Each
+member has a local header (no flags, sizes included, 30 bytes and the name), followed by a .npy file of
+version 1.0 in C order. The members are, in this order:
 
-    crops.npy     |u1  (N, H, W, C)      pixels, before normalisation
-    original.npy  <f4  (N, classes)      the original's logits
-    graph.npy     <f4  (N, classes)      those of model.onnx, run on ONNX Runtime when it was exported
-    ids.npy       |u1  (N, width)        names of the images in UTF-8, filled up with zeros
-    used.npy      |u1  (M, 32)           SHA-256 of the images that set ranges or chose; they must not judge
-    labels.npy    <i8  (N,)              true classes, where they are known
+    crops.npy     |u1  (N, H, W, C)      pixels before normalization
+    original.npy  <f4  (N, classes)      logits of the original
+    graph.npy     <f4  (N, classes)      logits of model.onnx, run with ONNX Runtime at export
+    ids.npy       |u1  (N, width)        image names in UTF-8, padded with zeros
+    used.npy      |u1  (M, 32)           SHA-256 of calibration images, which must not be used for validation
+    labels.npy    <i8  (N,)              true classes, if known
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from cnnx.errors import BundleError
 
 REFERENCE_BYTES = 32 * 2**20
-"""What the images of a self-test take, at most."""
+"""Maximum size of the self-test images in bytes."""
 SELF_TEST_IMAGES = 200
 _FILE_BYTES = 2 * REFERENCE_BYTES
 _DTYPES: Final = {
@@ -51,15 +51,15 @@ _HEADER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The self-test.
+    """Images and expected logits of the self-test.
 
     Attributes:
-        crops: (N, H, W, C) uint8.
-        original: the original's logits, (N, classes).
-        graph: the logits of the bundle's graph as it was exported, (N, classes).
+        crops: (N, H, W, C) uint8 pixels.
+        original: (N, classes) logits of the original.
+        graph: (N, classes) logits of the bundle's graph at export.
         labels: (N,) true classes, or None.
-        ids: names of the images.
-        used: SHA-256, in hexadecimal, of the images that set ranges or chose.
+        ids: image names.
+        used: hexadecimal SHA-256 of the images used to set ranges or to choose a method.
     """
 
     crops: NDArray[np.uint8]
@@ -70,7 +70,7 @@ class Reference:
     used: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:
-        """Write it; the same content gives the same bytes."""
+        """Write the file; equal content gives equal bytes."""
         names = [name.encode("utf-8", "backslashreplace") for name in self.ids]
         arrays: dict[str, NDArray[Any]] = {
             "crops.npy": self.crops,
@@ -95,31 +95,31 @@ def _rows(texts: Iterable[bytes], width: int) -> NDArray[np.uint8]:
 
 
 def self_test_places(images: int, bytes_each: int) -> NDArray[np.intp]:
-    """Which of the validation images become the self-test: spread evenly, as many as its size allows."""
+    """Indices of the validation images for the self-test: evenly spaced, as many as its size allows."""
     count = min(images, SELF_TEST_IMAGES, max(1, REFERENCE_BYTES // bytes_each))
     return np.arange(count) * images // count
 
 
 def read_reference(path: Path, *, shape: tuple[int, int, int], classes: int) -> Reference:
-    """The self-test in a file.
+    """Read a self-test.
 
     Args:
-        path: its hash must have been checked.
-        shape: channels, height, width of the network's input.
-        classes: number of its logits.
+        path: file whose hash has been checked.
+        shape: channels, height and width of the network's input.
+        classes: number of logits.
 
     Raises:
-        BundleError: anything in it is not as this module writes it; the member is named.
+        BundleError: the file is not in the format of this module; the message names the member.
     """
     size = path.stat().st_size
     if size > _FILE_BYTES:
-        raise _refusal(f"it has {size:,} bytes, at most {_FILE_BYTES:,} are read", path)
+        raise _refusal(f"it has {size:,} bytes; the maximum is {_FILE_BYTES:,}", path)
     data = path.read_bytes()
     if _OLD_MEMBER in data[-_TAIL:]:
         raise BundleError(
-            "reference.npz was written by cnnx 0.1: it lacks the logits of the bundle's own graph",
+            "reference.npz was written by cnnx 0.1 and does not have the logits of the bundle's graph",
             where=path,
-            mend="export again with this cnnx",
+            mend="export the bundle again with this version of cnnx",
         )
     arrays = {name: _array(name, content, path) for name, content in _members(data, path)}
     if missing := [name for name in _DTYPES if name not in arrays and name != _LABELS]:
@@ -137,34 +137,34 @@ def read_reference(path: Path, *, shape: tuple[int, int, int], classes: int) -> 
 
 
 def _members(data: bytes, path: Path) -> Iterator[tuple[str, memoryview]]:
-    """Each member's name and content, by the local headers alone."""
+    """Name and content of each member, according to the local headers."""
     at, seen = 0, set()
     while data[at : at + 4] == b"PK\3\4":
         if at + _LOCAL.size > len(data):
-            raise _refusal("it ends within a header", path)
+            raise _refusal("it ends inside a header", path)
         _, _, flags, method, _, _, crc, packed, size, length, extra = _LOCAL.unpack_from(data, at)
         named = at + _LOCAL.size
         name = data[named : named + length].decode("ascii", "backslashreplace")
         content = memoryview(data)[named + length + extra :][:size]
         at = named + length + extra + size
         if flags or method or packed != size:
-            raise _refusal(f"{name} is compressed or streamed; only plain members are read", path)
+            raise _refusal(f"{name} is compressed or streamed, which is not supported", path)
         if name in seen:
-            raise _refusal(f"{name} is there twice", path)
+            raise _refusal(f"{name} is duplicated", path)
         if len(content) != size:
-            raise _refusal(f"{name} is cut off", path)
+            raise _refusal(f"{name} is truncated", path)
         if zlib.crc32(content) != crc:
-            raise _refusal(f"{name} does not have its checksum", path)
+            raise _refusal(f"{name} has a wrong checksum", path)
         seen.add(name)
         yield name, content
     if data[at : at + 4] != b"PK\1\2":
-        raise _refusal("it is not a ZIP file, or it is cut off", path)
+        raise _refusal("it is not a ZIP file, or it is truncated", path)
 
 
 def _array(name: str, content: memoryview, path: Path) -> NDArray[Any]:
-    """A member's array, its size held to its shape before anything is taken from it."""
+    """Array of a member; its size is checked against its shape before it is read."""
     if name not in _DTYPES:
-        raise _refusal(f"{name!r} is not known there", path)
+        raise _refusal(f"{name!r} is not a known member", path)
     head = bytes(content[:10])
     if len(head) < 10 or head[:8] != b"\x93NUMPY\1\0":
         raise _refusal(f"{name} is not a .npy file of version 1.0", path)
@@ -174,16 +174,16 @@ def _array(name: str, content: memoryview, path: Path) -> NDArray[Any]:
     if header is None or header[1].decode("latin-1") != dtype.str:
         raise _refusal(f"{name} should be a plain array of {dtype} ({dtype.str})", path)
     shape = tuple(int(length) for length in header[2].replace(b" ", b"").split(b",") if length)
-    # NumPy refuses a huge length even beside a length of zero.
+    # NumPy refuses a huge length even if another length is zero.
     if math.prod(shape) * dtype.itemsize != len(content) - start or max(shape, default=0) > _FILE_BYTES:
-        raise _refusal(f"{name} does not have the {shape} values that it states", path)
+        raise _refusal(f"{name} does not have the number of values of its shape {shape}", path)
     return np.frombuffer(content[start:], dtype).reshape(shape)
 
 
 def _check_shapes(
     arrays: Mapping[str, NDArray[Any]], shape: tuple[int, int, int], classes: int, path: Path
 ) -> None:
-    """Hold the arrays to the network and to one another."""
+    """Check the shapes of the arrays against the network and against each other."""
     channels, height, width = shape
     images = arrays["crops.npy"].shape[:1]
     expected: dict[str, tuple[int | None, ...]] = {
@@ -198,9 +198,9 @@ def _check_shapes(
         wanted = expected[name]
         fits = [length in (found, None) for length, found in zip(wanted, array.shape)]  # noqa: B905
         if len(wanted) != array.ndim or not all(fits):
-            raise _refusal(f"{name} has the shape {array.shape}, {_shape(wanted)} is expected", path)
+            raise _refusal(f"{name} has the shape {array.shape}, not {_shape(wanted)}", path)
     if not images or not images[0]:
-        raise _refusal("it holds no image", path)
+        raise _refusal("it contains no images", path)
 
 
 def _shape(lengths: Iterable[int | None]) -> str:
@@ -209,10 +209,10 @@ def _shape(lengths: Iterable[int | None]) -> str:
 
 def _check_values(arrays: Mapping[str, NDArray[Any]], classes: int, path: Path) -> None:
     if not np.isfinite(arrays["original.npy"]).all():
-        raise _refusal("original.npy has values that are not finite", path)
+        raise _refusal("original.npy has non-finite values", path)
     labels = arrays.get(_LABELS)
     if labels is not None and (labels.min() < 0 or labels.max() >= classes):
-        raise _refusal(f"{_LABELS} has a class that is not among the {classes}", path)
+        raise _refusal(f"{_LABELS} has a class outside 0..{classes - 1}", path)
 
 
 def _texts(rows: NDArray[np.uint8], path: Path) -> tuple[str, ...]:
@@ -226,5 +226,5 @@ def _refusal(what: str, path: Path) -> BundleError:
     return BundleError(
         f"{path.name} is damaged: {what}",
         where=path,
-        mend="copy the bundle again from where it was made, or export it again",
+        mend="copy the bundle again from its source, or export it again",
     )

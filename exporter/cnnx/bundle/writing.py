@@ -1,4 +1,4 @@
-"""Putting a bundle into a folder: its own files are replaced together, everything else there stays."""
+"""Writes bundles: their files are replaced together, and all other files are kept."""
 
 from __future__ import annotations
 
@@ -21,111 +21,111 @@ from cnnx.store.files import atomic_files, check_folder
 _PORTABLE = frozenset({MANIFEST, MODEL, CALIBRATION, REFERENCE, LABELS})
 
 
-def refuse_place(place: Path, *, force: bool = False) -> None:
-    """Refuse, before any work, to put a bundle where something else stands, or where none can be made.
+def refuse_place(folder: Path, *, force: bool = False) -> None:
+    """Refuse, before any work, a path for a bundle that has other content or cannot be written.
 
-    Where a bundle stands it may be left as it is: whether it could be replaced is found out when it is.
+    An existing bundle is accepted without a write check, as it may not need to be replaced.
 
     Args:
-        force: a folder that is not empty and holds no bundle may be used; what is in it stays.
+        force: accept a folder with other files, which are kept.
 
     Raises:
-        BundleError: a file, a link that leads nowhere, or, without `force`, a folder that is neither empty
-            nor a whole bundle's.
-        WriteFailed: no folder can be made there.
+        BundleError: a file, a broken link, or, without `force`, a folder that is neither empty nor a complete
+            bundle.
+        WriteFailed: the folder cannot be written.
     """
-    if place.is_symlink() and not place.exists():
+    if folder.is_symlink() and not folder.exists():
         raise BundleError(
-            "the symbolic link leads nowhere", where=place, mend="make that folder, or choose another --out"
+            "the symbolic link is broken", where=folder, mend="create its target, or choose another --out"
         )
-    if place.exists() and not place.is_dir():
-        raise BundleError("the path exists and is not a folder", where=place, mend="choose another --out")
-    settle(place)
+    if folder.exists() and not folder.is_dir():
+        raise BundleError("the path exists and is not a folder", where=folder, mend="choose another --out")
+    settle(folder)
     for name in ("engines", "runs"):
-        if os.path.lexists(place / name) and not (place / name).is_dir():
+        if os.path.lexists(folder / name) and not (folder / name).is_dir():
             raise BundleError(
                 f"{name} is not a folder",
-                where=place / name,
+                where=folder / name,
                 mend="remove that file, or choose another --out",
             )
     try:
-        Bundle.open(place, verify=False)
+        Bundle.open(folder, verify=False)
     except BundleError as error:
-        if not force and (what := _found_instead(place, error)):
-            mend = "choose another --out, or give --force, which keeps every file that is there"
-            raise BundleError(what, where=place, mend=mend) from None
-        check_folder(place)
+        if not force and (what := _found_instead(folder, error)):
+            mend = "choose another --out, or use --force, which keeps all files there"
+            raise BundleError(what, where=folder, mend=mend) from None
+        check_folder(folder)
 
 
-def _found_instead(place: Path, error: BundleError) -> str:
-    """What stands where a bundle should go; nothing where the folder is absent or empty."""
-    if not place.exists() or all(is_draft(path) for path in place.iterdir()):
+def _found_instead(folder: Path, error: BundleError) -> str:
+    """Description of other content at the path of a bundle; empty if the folder is missing or empty."""
+    if not folder.exists() or all(is_draft(path) for path in folder.iterdir()):
         return ""
-    if (place / MANIFEST).is_file():
-        return f"the path holds a {MANIFEST} that is not that of a whole cnnx bundle: {error.what}"
+    if (folder / MANIFEST).is_file():
+        return f"the path has a {MANIFEST} that is not that of a complete cnnx bundle: {error.what}"
     return "the path exists and is not a cnnx bundle"
 
 
 @contextlib.contextmanager
-def new_bundle(place: Path, *, force: bool = False) -> Iterator[Path]:
-    """A draft folder to fill with portable files; `seal` it last. They become the bundle at `place`.
+def new_bundle(folder: Path, *, force: bool = False) -> Iterator[Path]:
+    """A temporary folder for the portable files of a bundle; call `seal` last. They are moved to `folder`.
 
-    Of a bundle that stood there the files go that its manifest lists, all together. Records stay: they name
-    by hash what they judged. Engines stay, and count where they were built from the new bundle's graph. What
-    cnnx did not write stays, under another name where it was in the way.
+    The files listed in the manifest of an existing bundle are replaced together. Records are kept, as they
+    name their subject by hash. Engines are kept, and are used if they were built from the new graph. Files
+    that cnnx did not write are kept, and renamed if they have the name of a new file.
 
     Raises:
         BundleError: see `refuse_place`.
-        WriteFailed: it cannot be written.
+        WriteFailed: the bundle cannot be written.
     """
-    refuse_place(place, force=force)
-    with locked(place):
-        with atomic_files(place, own=lambda: _own_files(place)) as draft:
+    refuse_place(folder, force=force)
+    with locked(folder):
+        with atomic_files(folder, own=lambda: _own_files(folder)) as draft:
             yield draft
-        _set_damaged_engines_aside(place)
+        _set_damaged_engines_aside(folder)
 
 
 def seal(draft: Path, manifest: Manifest) -> None:
-    """Write the manifest of a draft whose portable files are all there."""
+    """Write the manifest of a draft that has all its portable files."""
     names = sorted(file.name for file in draft.iterdir() if file.is_file())
     files = {name: digest_of_file(draft / name) for name in names}
     write_sealed(draft / MANIFEST, dataclasses.replace(manifest, files=files).as_dict())
 
 
 def left_beside(bundle: Bundle) -> tuple[str, ...]:
-    """What lies in a bundle's folder and is no part of it, in sentences."""
+    """Messages about files in the folder of a bundle that are not part of it."""
     others = [path.name for path in bundle.path.iterdir() if not is_draft(path)]
     others = [name for name in others if name not in {*_PORTABLE, "engines", "runs"}]
     folders = [path for path in bundle.path.glob("engines/*") if not (path / ENGINE).is_file()]
     others += [str(path.relative_to(bundle.path)) for path in folders]
-    said = [f"Left in the folder, no part of the bundle: {', '.join(sorted(others))}."] if others else []
-    said += [
-        f"engines/{engine.identity} was built from another graph and is not used: cnnx build replaces it, "
-        "or remove it."
+    messages = [f"Kept files that are not part of the bundle: {', '.join(sorted(others))}."] if others else []
+    messages += [
+        f"engines/{engine.identity} was built from a different graph and is not used. Replace it with "
+        "cnnx build, or remove it."
         for engine in bundle.stale_engines()
     ]
-    return tuple(said)
+    return tuple(messages)
 
 
-def _own_files(place: Path) -> frozenset[str]:
-    """Names that the manifest of the bundle at a path lists, and its own."""
+def _own_files(folder: Path) -> frozenset[str]:
+    """Names of the manifest at a path and of the files it lists."""
     try:
-        manifest = Bundle.open(place, verify=False).manifest
+        manifest = Bundle.open(folder, verify=False).manifest
     except BundleError:
         return frozenset()
     return _PORTABLE.intersection({MANIFEST, *manifest.files})
 
 
-def _set_damaged_engines_aside(place: Path) -> None:
-    """Rename descriptions of engines that cannot be read, which would have the whole bundle refused."""
-    for file in place.glob(f"engines/*/{ENGINE}"):
-        if not _is_readable(file, place):
+def _set_damaged_engines_aside(folder: Path) -> None:
+    """Rename unreadable engine descriptions, which would make the whole bundle invalid."""
+    for file in folder.glob(f"engines/*/{ENGINE}"):
+        if not _is_readable(file, folder):
             file.rename(file.with_name(f"{ENGINE}.damaged"))
 
 
-def _is_readable(file: Path, place: Path) -> bool:
+def _is_readable(file: Path, folder: Path) -> bool:
     try:
-        engine_from_dict(read_sealed(file, bundle=place), where=file)
+        engine_from_dict(read_sealed(file, bundle=folder), where=file)
     except BundleError:
         return False
     return True

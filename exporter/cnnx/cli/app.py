@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cnnx.cli.bench import bench_command
-from cnnx.cli.build import build_command
 from cnnx.cli.cache import cache_command
-from cnnx.cli.calibrate import calibrate_command
 from cnnx.cli.diagnose import diagnose_command
 from cnnx.cli.doctor import doctor_command
 from cnnx.cli.export import export_command
@@ -20,11 +18,10 @@ from cnnx.cli.options import BundlePath, Model, command_of
 from cnnx.cli.survey import survey_command
 from cnnx.cli.validate import validate_command
 from cnnx.errors import UsageError
-from cnnx.options import ListOptions, MarkdownOptions, ShowOptions
+from cnnx.options.bundles import EngineOptions
+from cnnx.options.networks import CalibrateOptions, ListOptions, MarkdownOptions, ShowOptions
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cnnx.cli.ui import Ui
 
 app = typer.Typer(
@@ -66,10 +63,11 @@ def list_command(
 ) -> None:
     """List the networks that ship with a recipe; all filters given must hold."""
     import cnnx
-    from cnnx.cli.tables import print_networks
+    from cnnx.pipeline.plain import plain
+    from cnnx.report.tables.networks import network_blocks
 
     networks = cnnx.list_networks(pattern, options=options)
-    ui.show(networks, command="list", render=lambda out, _: print_networks(out, networks))
+    ui.show(networks, command="list", render=lambda _: network_blocks(plain(networks)))
 
 
 @app.command("show")
@@ -79,22 +77,47 @@ def show_command(ui: Ui, model: Model, options: ShowOptions, markdown: bool) -> 
     if markdown and ui.as_json:
         raise UsageError("--markdown and --json exclude each other", mend="give one of them")
     import cnnx
-    from cnnx.cli.tables import architecture_markdown, print_architecture
+    from cnnx.report.markdown import markdown as as_markdown
+    from cnnx.report.tables.networks import architecture_blocks
 
     architecture = cnnx.show(model, options)
-
-    def render(out: Console, _: bool) -> None:
-        if markdown:
-            out.out(architecture_markdown(architecture))
-        else:
-            print_architecture(out, architecture)
-
-    ui.show(architecture, command="show", render=render)
+    blocks = architecture_blocks(architecture.as_dict())
+    if markdown:
+        typer.echo(as_markdown(blocks, title="**{}**"), nl=False)
+    else:
+        ui.show(architecture, command="show", render=lambda _: blocks)
 
 
 app.command("export")(export_command)
-app.command("calibrate")(calibrate_command)
-app.command("build")(build_command)
+
+
+@app.command("calibrate")
+@command_of(CalibrateOptions)
+def calibrate_command(ui: Ui, model: Model, options: CalibrateOptions) -> None:
+    """Show the ranges that INT8 would get, by every method; with folds, whether the images are enough."""
+    import cnnx
+    from cnnx.pipeline.plain import plain
+    from cnnx.report.tables.calibration import calibration_blocks
+
+    result = cnnx.calibrate(model, options, listener=ui.listen)
+    ui.show(
+        result,
+        command="calibrate",
+        render=lambda verbose: calibration_blocks(plain(result), whole=verbose),
+    )
+
+
+@app.command("build")
+@command_of(EngineOptions)
+def build_command(ui: Ui, bundle: BundlePath, options: EngineOptions) -> None:
+    """Build engines from a bundle's graph and keep them in the bundle."""
+    import cnnx
+    from cnnx.report.tables.bundle import engine_table
+
+    result = cnnx.build(bundle, options, listener=ui.listen)
+    ui.show(result, command="build", render=lambda _: [engine_table(result.engines)])
+
+
 app.command("validate")(validate_command)
 app.command("bench")(bench_command)
 app.command("survey")(survey_command)
@@ -105,14 +128,10 @@ app.command("survey")(survey_command)
 def inspect_command(ui: Ui, bundle: BundlePath) -> None:
     """Check every hash of a bundle and show each layer's precision with its reason."""
     import cnnx
-    from cnnx.cli.tables import print_inspection
+    from cnnx.cli.shown import inspection_blocks
 
     result = cnnx.inspect(bundle)
-    ui.show(
-        result,
-        command="inspect",
-        render=lambda out, verbose: print_inspection(out, result, verbose=verbose),
-    )
+    ui.show(result, command="inspect", render=lambda verbose: inspection_blocks(result, verbose=verbose))
 
 
 app.command("diagnose")(diagnose_command)

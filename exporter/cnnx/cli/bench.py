@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cnnx.cli.options import check_report, command_of, write_report
-from cnnx.options import BenchOptions, ReportOptions
+from cnnx.options.bundles import BenchOptions
+from cnnx.options.shared import ReportOptions
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cnnx.cli.ui import Ui
 
 Bundles = Annotated[
@@ -27,15 +26,14 @@ def bench_command(ui: Ui, bundles: Bundles, options: BenchOptions, report: Path 
     Ends with 6 where a measurement on a GPU is invalid.
     """
     import cnnx
-    from cnnx.cli.energy import print_energies
-    from cnnx.cli.measurements import print_bench
+    from cnnx.cli.shown import bench_blocks
 
     check_report(report, bundles)
     result = cnnx.bench(bundles, options, listener=ui.listen)
-
-    def render(out: Console, verbose: bool) -> None:
-        print_bench(out, result, verbose=verbose)
-        print_energies(out, result)
-
-    ui.show(result, command="bench", render=render, report=lambda: write_report(bundles, report))
+    ui.show(
+        result,
+        command="bench",
+        render=lambda verbose: bench_blocks(result, verbose=verbose),
+        report=lambda: write_report(bundles, report),
+    )
     raise typer.Exit(result.exit_code)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnx.cli.options import BundlePath, check_report, command_of, write_report
-from cnnx.options import DiagnoseOptions, DrawingOptions
+from cnnx.options.bundles import DiagnoseOptions, DrawingOptions
 
 if TYPE_CHECKING:
     from cnnx.cli.ui import Ui
@@ -21,8 +21,8 @@ def diagnose_command(
     Where the bundle's images, recipe or checkpoint have moved, options say where they are now.
     """
     import cnnx
-    from cnnx.cli.diagnosis import print_findings
     from cnnx.report.damage import check_picture, write_picture
+    from cnnx.report.tables.damage import damage_blocks
 
     check_report(report, [bundle])
     if picture is not None:
@@ -33,6 +33,6 @@ def diagnose_command(
     ui.show(
         result,
         command="diagnose",
-        render=lambda out, verbose: print_findings(out, result, verbose=verbose),
+        render=lambda verbose: damage_blocks(result.findings.as_dict(), whole=verbose),
         report=lambda: write_report(bundle, report),
     )

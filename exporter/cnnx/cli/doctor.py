@@ -3,52 +3,49 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from cnnx.cli.options import command_of
 from cnnx.errors import UsageError
-from cnnx.options import ProofOptions
+from cnnx.options.bundles import ArchiveOptions, ProofOptions
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from collections.abc import Iterator
 
     from cnnx.cli.ui import Ui
-
-Archive = Annotated[
-    Path | None,
-    typer.Option(
-        "--proof",
-        help="Build, validate and measure three networks, with energy where a sensor tells it, and write "
-        "records to this .tar.gz, overwritten if it exists.",
-    ),
-]
+    from cnnx.pipeline.doctor.doctor import DoctorResult
+    from cnnx.report.table import Block
 
 
-@command_of(ProofOptions)
-def doctor_command(ui: Ui, options: ProofOptions, archive: Archive = None) -> None:
+@command_of(ProofOptions, ArchiveOptions)
+def doctor_command(ui: Ui, options: ProofOptions, archive: Path | None) -> None:
     """Say what this machine has, what cnnx can do on it, and what each missing thing would take."""
     import cnnx
-    from cnnx.cli.machine import print_diagnosis
+    from cnnx.pipeline.plain import plain
+    from cnnx.report.table import Remark
+    from cnnx.report.tables.machine import machine_blocks
+
+    def machine(found: DoctorResult) -> Iterator[Block]:
+        return machine_blocks(found.environment, found.state, plain(found))
 
     if archive is None:
         if options != ProofOptions():
             what = "--bundle, --folder, --no-power and --again are for a proof"
             raise UsageError(what, mend="give --proof proof.tar.gz")
-        diagnosis = cnnx.doctor()
-        ui.show(diagnosis, command="doctor", render=lambda out, _: print_diagnosis(out, diagnosis))
+        found = cnnx.doctor()
+        ui.show(found, command="doctor", render=lambda _: machine(found))
         return
-    from cnnx.cli.survey import print_rows
+    from cnnx.report.tables.survey import survey_blocks
 
     result = cnnx.prove(archive, options, listener=ui.listen)
 
-    def render(out: Console, _: bool) -> None:
-        print_diagnosis(out, result.diagnosis)
-        print_rows(out, result.rows)
+    def render(_: bool) -> list[Block]:
         nothing = "nothing was measured, for the reasons above"
         how = nothing if result.exit_code else "ready to be sent back"
-        out.print(f"records: {result.archive}, {how}", soft_wrap=True)
+        records = Remark(f"{result.archive}, {how}", "records")
+        return [*machine(result.diagnosis), *survey_blocks(result.rows), records]
 
     ui.show(result, command="doctor", render=render)
     raise typer.Exit(result.exit_code)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from cnnx.cli.options import Model, check_report, command_of, write_report
-from cnnx.options import ExportOptions, ReportOptions
+from cnnx.options.networks import ExportOptions
+from cnnx.options.shared import ReportOptions
 
 if TYPE_CHECKING:
     from cnnx.cli.ui import Ui
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
 def export_command(ui: Ui, model: Model, options: ExportOptions, report: Path | None) -> None:
     """Take a network to a bundle: export, calibrate, quantize, lint, build, validate, measure."""
     import cnnx
-    from cnnx.cli.tables import print_export
+    from cnnx.cli.shown import export_blocks
 
     check_report(report)
     result = cnnx.export(model, options, listener=ui.listen)
     ui.show(
         result,
         command="export",
-        render=lambda out, verbose: print_export(out, result, verbose=verbose),
+        render=lambda verbose: export_blocks(result, verbose=verbose),
         report=lambda: write_report(result.bundle.path, report),
     )
     raise typer.Exit(result.exit_code)

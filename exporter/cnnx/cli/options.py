@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import typer
 
 from cnnx.errors import UsageError
-from cnnx.options import CommonOptions
-from cnnx.options.option import REQUIRED
+from cnnx.options import REQUIRED
+from cnnx.options.shared import CommonOptions
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A recipe's name, a recipe file, or an ONNX file.")

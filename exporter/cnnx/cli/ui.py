@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import typer
@@ -17,9 +17,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
+from cnnx.cli.terminal import draw
 from cnnx.errors import CnnxError, InputRefused
 from cnnx.pipeline.plain import JSON_SCHEMA, plain
 from cnnx.pipeline.progress import ProgressEvent
+from cnnx.report.table import Block
 
 INTERNAL_ERROR = 70
 """EX_SOFTWARE of sysexits.h: a fault of cnnx itself."""
@@ -94,12 +96,13 @@ class Ui:
         result: Any,
         *,
         command: str,
-        render: Callable[[Console, bool], None],
+        render: Callable[[bool], Iterable[Block]],
         report: Callable[[], None] = _nothing,
     ) -> None:
-        """Print a result: one JSON object, or what `render` draws.
+        """Print a result: one JSON object, or what `render` tells of it.
 
         Args:
+            render: gives it as tables, facts and remarks; all of it where it is called with True.
             report: writes the report. A table is shown before, which a report that fails leaves standing; of
                 JSON there is one object, so it comes after, or the refusal does.
         """
@@ -109,7 +112,7 @@ class Ui:
             data = {"schema": JSON_SCHEMA, "command": command, "result": plain(result)}
             sys.stdout.write(json.dumps(data, indent=1) + "\n")
         else:
-            render(self._out, self.verbose)
+            draw(self._out, render(self.verbose))
             report()
 
     def refuse(self, error: CnnxError) -> None:

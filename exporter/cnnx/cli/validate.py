@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from cnnx.cli.options import BundlePath, check_report, command_of, write_report
-from cnnx.options import ReportOptions, ValidateOptions
+from cnnx.options.bundles import ValidateOptions
+from cnnx.options.shared import ReportOptions
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cnnx.cli.ui import Ui
 
 
@@ -23,16 +22,14 @@ def validate_command(ui: Ui, bundle: BundlePath, options: ValidateOptions, repor
     The outcome is kept in its runs/.
     """
     import cnnx
-    from cnnx.cli.tables import print_self_test, print_validation
+    from cnnx.cli.shown import validate_blocks
 
     check_report(report, [bundle])
     result = cnnx.validate(bundle, options, listener=ui.listen)
-
-    def render(out: Console, verbose: bool) -> None:
-        if result.self_test:
-            print_self_test(out, result.self_test)
-        if result.validation:
-            print_validation(out, result.validation, result.bundle.labels, verbose=verbose)
-
-    ui.show(result, command="validate", render=render, report=lambda: write_report(bundle, report))
+    ui.show(
+        result,
+        command="validate",
+        render=lambda verbose: validate_blocks(result, verbose=verbose),
+        report=lambda: write_report(bundle, report),
+    )
     raise typer.Exit(result.verdict.exit_code)

@@ -1,5 +1,5 @@
-"""All that touches ONNX: loading, export, rewriting, quantizing, typing, checking and describing graphs.
+"""ONNX graphs: loading, export, rewriting, quantization, typing, checking and inspection.
 
-Every step works on `onnx.ModelProto` and says whether it edits the model it is given or returns a new
-one. Nothing here imports PyTorch but `cnnx.graph.export`.
+Every function works on `onnx.ModelProto`, and its docstring states whether it edits the model in place or
+returns a new one. Only `cnnx.graph.export` imports PyTorch.
 """

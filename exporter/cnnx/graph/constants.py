@@ -1,4 +1,4 @@
-"""Passes over what a graph computes from constants alone; see `cnnx.graph.simplify` for what a pass is."""
+"""Passes that fold constant subgraphs; `cnnx.graph.simplify` describes passes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from onnx.reference import ReferenceEvaluator
 from cnnx.graph import edit
 from cnnx.graph.edit import ValueType
 
-# Results larger than this stay computed: a graph that expands a scalar must not fill the memory.
+# Larger results are not folded: a graph that expands a scalar must not fill the memory.
 _LARGEST = 1 << 22
 
-# Weights in INT8 are meant to stay so; what is drawn is not drawn once.
+# INT8 weights must stay INT8. Random values must not be folded to one draw.
 _KEPT = frozenset({"QuantizeLinear", "DequantizeLinear", "Constant"})
-_DRAWN = frozenset({"Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike"})
+_RANDOM = frozenset({"Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike"})
 
 
 def constants_to_initializers(model: ModelProto) -> int:
-    """Keep what Constant nodes give as initializers, where other passes and quantization look."""
+    """Turn Constant nodes into initializers, which other passes and quantization expect."""
     constants = {node.output[0]: _constant(node) for node in model.graph.node if node.op_type == "Constant"}
     found = {name: values for name, values in constants.items() if values is not None}
     kept = [node for node in model.graph.node if node.output[0] not in found]
@@ -48,10 +48,10 @@ def _constant(node: NodeProto) -> NDArray[Any] | None:
 
 
 def fold_constants(model: ModelProto) -> int:
-    """Compute once what depends on constants alone, such as a kernel put together from parts.
+    """Fold nodes that depend only on constants, such as a kernel concatenated from parts.
 
-    onnx's reference evaluator computes it. Nodes with subgraphs, of other domains than ONNX's own, with
-    several outputs, or with large or unknown results are left as they are.
+    Values come from onnx's reference evaluator. Nodes that have subgraphs, a custom domain, several outputs,
+    or results of large or unknown size are not folded.
     """
     constants, types = edit.initializers(model.graph), edit.value_types(model)
     outputs = {value.name for value in model.graph.output}
@@ -62,7 +62,7 @@ def fold_constants(model: ModelProto) -> int:
             continue
         try:
             values = _evaluate(node, constants, edit.opset(model))
-        except Exception:  # an operator that onnx's evaluator lacks stays for the runtime
+        except Exception:  # operators missing from onnx's evaluator are left to the runtime
             kept.append(node)
             continue
         tensor = edit.tensor_from_array(node.output[0], values)
@@ -76,7 +76,7 @@ def fold_constants(model: ModelProto) -> int:
 def _is_foldable(
     node: NodeProto, constants: Mapping[str, TensorProto], types: Mapping[str, ValueType]
 ) -> bool:
-    if node.op_type in _KEPT | _DRAWN or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
+    if node.op_type in _KEPT | _RANDOM or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
         return False
     read = [name for name in node.input if name]
     if (

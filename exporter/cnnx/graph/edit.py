@@ -1,11 +1,12 @@
-"""Reading and small edits of an ONNX graph: who makes what, who takes what, and of which type.
+"""Helpers to read and edit ONNX graphs: producers, consumers, types and names.
 
-Large models must not be copied without need (VGG-16 holds 553 MB): what asks for types or for a check
-works on a `skeleton`, which has the nodes and the small constants but not the weights.
+Large models must not be copied needlessly (VGG-16 has 553 MB of weights). Type inference and checks therefore
+work on a `skeleton`, which has the nodes and small constants but not the weights.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,17 +24,24 @@ FLOAT16 = TensorProto.FLOAT16
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
 
 ACTIVATIONS = frozenset({"Relu", "LeakyRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Elu", "Tanh"})
-"""Operators that follow a layer, value by value: its kernel can take them in."""
+"""Elementwise operators that can be fused into the kernel of the layer before them."""
 
-# Shapes, axes and scalars that shape inference reads are shorter than this; weights are longer.
+_EXPORT_AGAIN = "export the model again; onnx.checker.check_model(path, full_check=True) shows all details"
+# Where onnx's checker and shape inference name what they report.
+_LOCATIONS = (
+    ("node", re.compile(r"node name: ([^)\n]+)\)")),
+    ("node", re.compile(r"[Nn]ame: (\S.*?) OpType")),
+    ("tensor", re.compile(r"tensor name: ([^)\n]+)\)")),
+)
+# Shapes, axes and scalars that shape inference needs have fewer elements than this; weights have more.
 _SMALL = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class ValueType:
-    """Type of a tensor: a `TensorProto` element type, and a length, name or None for each axis.
+    """Type of a tensor: a `TensorProto` element type, and a length, name or None per axis.
 
-    `shape` is None where inference found no rank.
+    `shape` is None if the rank is unknown.
     """
 
     elem_type: int
@@ -41,22 +49,22 @@ class ValueType:
 
     @property
     def rank(self) -> int | None:
-        """Number of axes, None where it is not known."""
+        """Number of axes, or None if unknown."""
         return None if self.shape is None else len(self.shape)
 
     @property
     def is_float(self) -> bool:
-        """Whether the elements are of a floating-point type."""
+        """Whether the element type is a floating-point type."""
         return self.elem_type in FLOATS
 
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """Who makes and who takes each tensor of a graph, at the moment `wiring` was called.
+    """Producers and consumers of the tensors of a graph at the time of the call to `wiring`.
 
     Attributes:
-        producers: tensor -> the node that makes it.
-        consumers: tensor -> nodes that read it, in graph order; a node that reads it twice stands twice.
+        producers: tensor -> node that produces it.
+        consumers: tensor -> nodes that read it, in graph order; a node is listed once per read.
         initializers: name -> constant.
         outputs: names of the graph's outputs.
     """
@@ -67,13 +75,13 @@ class Wiring:
     outputs: frozenset[str]
 
     def only_consumer(self, tensor: str) -> NodeProto | None:
-        """The one node that reads a tensor; None where there are more, none, or the graph puts it out."""
+        """The only node that reads a tensor; None for several, none, or a graph output."""
         readers = self.consumers.get(tensor, [])
         return readers[0] if len(readers) == 1 and tensor not in self.outputs else None
 
 
 def wiring(graph: GraphProto) -> Wiring:
-    """Index a graph. The index holds references: it is stale after the graph is edited."""
+    """Index the producers and consumers of a graph. Edits of the graph invalidate the index."""
     consumers: dict[str, list[NodeProto]] = defaultdict(list)
     for node in graph.node:
         for name in node.input:
@@ -88,18 +96,18 @@ def wiring(graph: GraphProto) -> Wiring:
 
 
 def initializers(graph: GraphProto) -> dict[str, TensorProto]:
-    """Constants of a graph by name."""
+    """Initializers of a graph by name."""
     return {tensor.name: tensor for tensor in graph.initializer}
 
 
 def data_inputs(graph: GraphProto) -> list[ValueInfoProto]:
-    """The graph's inputs that no initializer fills (old exporters list weights as inputs too)."""
+    """Graph inputs without an initializer; old exporters also list weights as inputs."""
     constants = {tensor.name for tensor in graph.initializer}
     return [value for value in graph.input if value.name not in constants]
 
 
 def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
-    """Value of a node's attribute as plain Python (str, int, float, list, TensorProto), or the default."""
+    """Value of a node attribute as str, int, float, list or TensorProto, or the default."""
     for entry in node.attribute:
         if entry.name == name:
             value = helper.get_attribute_value(entry)
@@ -108,9 +116,9 @@ def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
 
 
 def weight_axis(node: NodeProto, constants: Mapping[str, TensorProto]) -> int | None:
-    """Axis of a node's constant weight (its second input) along its outputs; None without such.
+    """Output-channel axis of a node's constant weight (its second input); None without one.
 
-    Weighted nodes are Conv (axis 0), Gemm (0 with transB, else 1) and MatMul with a matrix (1).
+    Weighted nodes are Conv (axis 0), Gemm (0 with transB, else 1) and MatMul with a 2-D weight (1).
     """
     weight = constants.get(node.input[1]) if len(node.input) > 1 else None
     if weight is None or weight.data_type not in FLOATS or attribute(node, "transA", 0):
@@ -121,13 +129,13 @@ def weight_axis(node: NodeProto, constants: Mapping[str, TensorProto]) -> int | 
 
 
 def small_conv(conv: NodeProto, weight_shape: Sequence[int], *, first: bool) -> str | None:
-    """Size in words of a convolution too small to gain from INT8; None for a large one.
+    """Description of a convolution that is too small to gain from INT8; None for a larger one.
 
     The thresholds are those of NVIDIA's TensorRT Model Optimizer (onnx/quantization).
 
     Args:
-        weight_shape: outputs, inputs of a group, kernel.
-        first: it reads the graph's input.
+        weight_shape: output channels, input channels per group, kernel.
+        first: whether it reads the graph's input.
     """
     outputs, per_group, *kernel = weight_shape
     group = attribute(conv, "group", 1)
@@ -142,26 +150,26 @@ def small_conv(conv: NodeProto, weight_shape: Sequence[int], *, first: bool) -> 
 
 
 def label(node: NodeProto) -> str:
-    """How messages call a node: its name, or its operator and first output where it has none."""
+    """Name of a node for messages; its operator and first output if it has no name."""
     return node.name or f"{node.op_type} -> {next(iter(node.output), '?')}"
 
 
 def array(tensor: TensorProto) -> NDArray[Any]:
-    """A constant's values, read-only where they lie in `raw_data`.
+    """Values of a constant; read-only if stored in `raw_data`.
 
-    Reading `raw_data` copies the bytes once (protobuf gives no view): take one tensor at a time.
+    Reading `raw_data` copies the bytes, as protobuf has no views, so read one tensor at a time.
     """
     values: NDArray[Any] = numpy_helper.to_array(tensor)
     return values
 
 
 def tensor_from_array(name: str, values: NDArray[Any]) -> TensorProto:
-    """An initializer of the array's type and shape, kept as `raw_data`."""
+    """Initializer with the type and shape of an array, stored as `raw_data`."""
     return numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), name)
 
 
 class Names:
-    """Hands out names that a graph does not use yet, the same ones for the same graph."""
+    """Generates unused names for a graph, deterministically."""
 
     def __init__(self, graph: GraphProto) -> None:
         self._taken = {tensor.name for tensor in graph.initializer}
@@ -170,7 +178,7 @@ class Names:
             self._taken.update((node.name, *node.output))
 
     def fresh(self, stem: str) -> str:
-        """`stem` itself where it is free, else with the first free number."""
+        """`stem` if unused, else `stem` with the first unused number."""
         name, number = stem, 1
         while name in self._taken:
             number += 1
@@ -180,7 +188,7 @@ class Names:
 
 
 def shell(model: ModelProto) -> ModelProto:
-    """A new model with the versions, metadata, inputs and outputs of this one, and no nodes or constants."""
+    """A new model with the same versions, metadata, inputs and outputs, but no nodes or constants."""
     empty = ModelProto(opset_import=model.opset_import, metadata_props=model.metadata_props)
     for name in ("ir_version", "producer_name", "producer_version", "doc_string"):
         if model.HasField(name):
@@ -192,7 +200,7 @@ def shell(model: ModelProto) -> ModelProto:
 
 
 def skeleton(model: ModelProto) -> ModelProto:
-    """A new model with the same nodes, in which large constants are graph inputs of their type and shape."""
+    """A new model with the same nodes, in which large constants are replaced by typed graph inputs."""
     bones = shell(model)
     bones.graph.node.extend(model.graph.node)
     listed = {value.name for value in model.graph.input}
@@ -209,13 +217,13 @@ def value_types(model: ModelProto) -> dict[str, ValueType]:
     """Type of every tensor that shape inference reaches: inputs, constants, activations, outputs.
 
     Raises:
-        GraphError: the graph contradicts itself (a rank, a type or a length).
+        GraphError: ranks, types or lengths contradict each other.
     """
     try:
         inferred = onnx.shape_inference.infer_shapes(skeleton(model), strict_mode=True, data_prop=True).graph
     except onnx.shape_inference.InferenceError as error:
-        what = f"the graph's shapes do not fit: {first_line(error)}"
-        raise GraphError(what, where=model.graph.name) from None
+        what = f"the shapes in the graph contradict each other: {first_line(error)}"
+        raise GraphError(what, where=_location(error, model), mend=_EXPORT_AGAIN) from None
     values = (*inferred.value_info, *inferred.input, *inferred.output)
     found = {value.name: value_type(value) for value in values}
     found.update((t.name, ValueType(t.data_type, tuple(t.dims))) for t in model.graph.initializer)
@@ -223,7 +231,7 @@ def value_types(model: ModelProto) -> dict[str, ValueType]:
 
 
 def value_type(value: ValueInfoProto) -> ValueType:
-    """Type that an input, an output or a `value_info` entry declares."""
+    """Declared type of an input, output or `value_info` entry."""
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
         return ValueType(tensor.elem_type, None)
@@ -237,31 +245,39 @@ def _length(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
 
 
 def first_line(error: Exception) -> str:
-    """What a vendor's exception says, without its stack of context."""
+    """First non-empty line of an exception message, without the context that follows."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 
 def check(model: ModelProto) -> None:
-    """Let onnx's checker and shape inference judge the graph, without its large weights. Edits nothing.
+    """Run onnx's checker and shape inference on the graph without its large weights. Edits nothing.
 
     Raises:
-        GraphError: the graph breaks the ONNX specification; the message is the checker's.
+        GraphError: the graph violates the ONNX specification; the message is the checker's.
     """
     try:
         onnx.checker.check_model(skeleton(model), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        what = f"the graph breaks the ONNX specification: {first_line(error)}"
-        raise GraphError(what, where=model.graph.name) from None
+        what = f"the graph violates the ONNX specification: {first_line(error)}"
+        raise GraphError(what, where=_location(error, model), mend=_EXPORT_AGAIN) from None
+
+
+def _location(error: Exception, model: ModelProto) -> str:
+    """The node or tensor that a message of onnx names, or else the graph."""
+    for kind, pattern in _LOCATIONS:
+        if found := pattern.search(str(error)):
+            return f"{kind} {found[1]}"
+    return f"graph {model.graph.name}"
 
 
 def opset(model: ModelProto) -> int:
-    """Version of the standard operator set that a model asks for; 0 where it asks for none."""
+    """Version of the standard operator set that a model imports; 0 for none."""
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
 def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
-    """Give a graph these nodes in place of its own. Edits in place; the weights are not touched."""
+    """Replace the nodes of a graph in place, without touching its weights."""
     kept = list(nodes)
     fresh = GraphProto()
     fresh.node.extend(kept)
@@ -270,19 +286,19 @@ def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
 
 
 def drop_initializers(graph: GraphProto, names: Iterable[str]) -> int:
-    """Remove constants by name, and the inputs that list them. Edits in place; returns how many went."""
-    gone = set(names)
-    places = [place for place, tensor in enumerate(graph.initializer) if tensor.name in gone]
-    for place in reversed(places):
-        del graph.initializer[place]  # by place: remove() would compare the weights byte by byte
-    for place in reversed([p for p, value in enumerate(graph.input) if value.name in gone]):
-        del graph.input[place]
-    return len(places)
+    """Remove initializers by name, also from the graph inputs. Edits in place; returns their number."""
+    dropped = set(names)
+    indices = [index for index, tensor in enumerate(graph.initializer) if tensor.name in dropped]
+    for index in reversed(indices):
+        del graph.initializer[index]  # remove() would compare the weights byte by byte
+    for index in reversed([i for i, value in enumerate(graph.input) if value.name in dropped]):
+        del graph.input[index]
+    return len(indices)
 
 
 def rename_input(nodes: Sequence[NodeProto], old: str, new: str) -> None:
-    """Let every node that reads `old` read `new`. Edits in place."""
+    """Rename an input of nodes from `old` to `new`. Edits in place."""
     for node in nodes:
-        for place, name in enumerate(node.input):
+        for index, name in enumerate(node.input):
             if name == old:
-                node.input[place] = new
+                node.input[index] = new

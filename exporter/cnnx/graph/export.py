@@ -1,4 +1,4 @@
-"""From a PyTorch model to an FP32 ONNX graph whose layers are called as they are in PyTorch."""
+"""Export of PyTorch models to FP32 ONNX graphs whose nodes are named after the PyTorch layers."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def export_model(
 ) -> ModelProto:
     """Export a classifier with PyTorch's dynamo exporter.
 
-    Nodes and the tensors they give are called after the layer they came from ("features.0"), others
-    after their block and operator ("layer1.0.add"). The exporter's metadata, which holds paths of this
-    machine, is left out: the same model gives the same bytes.
+    Nodes and their outputs are named after their layer ("features.0"), or after their block and operator
+    ("layer1.0.add"). The exporter's metadata contains paths of this machine and is removed, so the same
+    model always gives the same bytes.
 
     Args:
-        model: takes float32 (N, C, H, W), gives (N, classes); it is exported in evaluation mode.
+        model: maps float32 (N, C, H, W) to (N, classes); it is exported in evaluation mode.
         shape: channels, height, width.
-        batch: smallest and largest; equal ones make a static graph, else N is the dimension "batch".
-        input_name: name of the graph's input; the output is called "logits".
+        batch: smallest and largest batch; if they differ, the graph has the dynamic dimension "batch".
+        input_name: name of the graph's input; the output is named "logits".
 
     Raises:
-        GraphError: PyTorch cannot trace or translate the model; or the graph is not a valid one.
+        GraphError: PyTorch cannot trace or convert the model, or the graph is invalid.
         MissingExtra: onnxscript is not installed.
     """
     program = _export(model.eval(), shape=shape, batch=batch, input_name=input_name)
@@ -58,10 +58,10 @@ def _export(model: nn.Module, *, shape: tuple[int, int, int], batch: tuple[int, 
     dynamic = None
     if smallest != largest:
         dynamic = ({0: torch.export.Dim("batch", min=smallest, max=largest)},)
-    # The exporter takes a length of 1 for a constant: trace with another where the batch is free.
+    # The exporter treats a length of 1 as constant, so trace a dynamic batch with another length.
     example = torch.zeros((smallest if dynamic is None else max(2, smallest), *shape))
     try:
-        with _silence(), _local_response_norms_as_onnx(model), torch.no_grad():
+        with _quiet(), _local_response_norms_as_onnx(model), torch.no_grad():
             return torch.onnx.export(
                 model,
                 (example,),
@@ -78,21 +78,21 @@ def _export(model: nn.Module, *, shape: tuple[int, int, int], batch: tuple[int, 
         raise GraphError(
             f"PyTorch could not export this model: {_reason(error)}",
             where=type(model).__name__,
-            mend="a classifier takes one float tensor (N, C, H, W) and gives one tensor of logits, "
-            "without branching on values",
+            mend="the model must map one float tensor (N, C, H, W) to one tensor of logits, "
+            "without branches that depend on values",
         ) from error
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong first: the exporter wraps it in pages of advice."""
+    """The root cause of an exporter error, without the advice that wraps it."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {edit.first_line(error) if isinstance(error, Exception) else error}"
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep the exporter's progress, deprecation and registration notes off the screen; errors still rise."""
+def _quiet() -> Iterator[None]:
+    """Suppress the exporter's progress output, warnings and log messages, but not its errors."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -105,9 +105,9 @@ def _silence() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _local_response_norms_as_onnx(model: nn.Module) -> Iterator[None]:
-    """Let LocalResponseNorm become the ONNX operator LRN, which has the same arguments.
+    """Export LocalResponseNorm as the ONNX operator LRN, which has the same parameters.
 
-    PyTorch's own translation is nine primitive operators that no runtime fuses again.
+    PyTorch would export nine primitive operators, which no runtime fuses again.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.LocalResponseNorm)]
     for norm in norms:
@@ -120,7 +120,7 @@ def _local_response_norms_as_onnx(model: nn.Module) -> Iterator[None]:
 
 
 def _lrn(norm: nn.LocalResponseNorm) -> Any:
-    # Written as k=2 they would become integers, which LRN does not take.
+    # An int such as k=2 would become an integer attribute, which LRN does not accept.
     floats = {"alpha": float(norm.alpha), "beta": float(norm.beta), "bias": float(norm.k)}
     arguments: dict[str, Any] = {"size": norm.size, **floats}
 
@@ -131,29 +131,29 @@ def _lrn(norm: nn.LocalResponseNorm) -> Any:
 
 
 def _name_after_modules(model: ModelProto) -> None:
-    """Call nodes, and the tensors they give, after their modules. Edits in place."""
+    """Name nodes and their outputs after their modules. Edits in place."""
     graph = model.graph
     constants = edit.initializers(graph)
     outputs = {value.name for value in graph.output}
-    names = edit.Names(edit.shell(model).graph)  # inputs only: all nodes are named anew
+    names = edit.Names(edit.shell(model).graph)  # inputs only, as all nodes are renamed
     for name in constants:
         names.fresh(name)
     renamed: dict[str, str] = {}
     for node in graph.node:
         node.name = names.fresh(weight_scope(node, constants) or _module_name(node))
-        for place, tensor in enumerate(node.input):
-            node.input[place] = renamed.get(tensor, tensor)
-        for place, tensor in enumerate(node.output):
+        for index, tensor in enumerate(node.input):
+            node.input[index] = renamed.get(tensor, tensor)
+        for index, tensor in enumerate(node.output):
             if tensor and tensor not in outputs:
-                renamed[tensor] = node.name if place == 0 else f"{node.name}.{place}"
-                node.output[place] = renamed[tensor]
+                renamed[tensor] = node.name if index == 0 else f"{node.name}.{index}"
+                node.output[index] = renamed[tensor]
 
 
 def _module_name(node: NodeProto) -> str:
-    """The layer a node came from ("features.1"), or a block and its operator ("layer1.0.add")."""
+    """The layer of a node ("features.1"), or its block and operator ("layer1.0.add")."""
     notes = {entry.key: entry.value for entry in node.metadata_props}
     scopes, classes = (
-        ast.literal_eval(notes.get(f"pkg.torch.onnx.{key}", "[]"))[:-1]  # the last is the operator's own
+        ast.literal_eval(notes.get(f"pkg.torch.onnx.{key}", "[]"))[:-1]  # the last is the operator itself
         for key in ("name_scopes", "class_hierarchy")
     )
     module, kind = (str(entries[-1]) if entries else "" for entries in (scopes, classes))
@@ -162,7 +162,7 @@ def _module_name(node: NodeProto) -> str:
 
 
 def _strip(model: ModelProto) -> None:
-    """Take out what the exporter notes of its own: stack traces with paths, inferred values. In place."""
+    """Remove the exporter's metadata: stack traces with paths, and inferred shapes. Edits in place."""
     graph = model.graph
     for holder in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         del holder.metadata_props[:]

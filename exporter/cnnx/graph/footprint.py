@@ -1,4 +1,4 @@
-"""Memory that a graph will take, before anything loads it."""
+"""Memory prediction for a graph that is not loaded yet."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from onnx import ModelProto, helper
 
 from cnnx.graph.edit import ValueType, value_types, wiring
 
-# Their outputs are their inputs under another name or shape: runtimes copy nothing.
+# Their output is a view of their input; runtimes do not copy it.
 _VIEWS = frozenset({"Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 
 
 @dataclass(frozen=True, slots=True)
 class GraphMemory:
-    """What a graph asks for at one batch, in bytes.
+    """Predicted memory of a graph at one batch size, in bytes.
 
     Attributes:
-        weights_bytes: constants as they are stored.
-        scratch_bytes: the most that is alive at once of what nodes hand on to each other.
+        weights_bytes: constants as stored.
+        scratch_bytes: peak of the activations that are alive at the same time.
         io_bytes: inputs and outputs.
     """
 
@@ -30,24 +30,24 @@ class GraphMemory:
 
 
 def predict_memory(model: ModelProto, batch: int) -> GraphMemory:
-    """Predict a graph's memory: nodes one after another, each tensor freed after its last reader.
+    """Predict memory for sequential execution that frees each tensor after its last reader.
 
-    A runtime that fuses nodes takes less; its libraries, its copies of weights in other layouts and its
-    kernels' workspace come on top. Tensors whose shape inference does not know count as nothing.
+    A runtime that fuses nodes needs less. Its libraries, relaid-out copies of weights and kernel workspace
+    are not included. Tensors of unknown shape count as 0.
 
     Args:
-        model: with a dynamic or a fixed batch as its first dimension.
-        batch: pictures a run, where the batch is dynamic.
+        model: graph with a dynamic or fixed batch as its first dimension.
+        batch: images per run, for a dynamic batch.
     """
     types, wires = value_types(model), wiring(model.graph)
     weights = sum(_bytes(ValueType(t.data_type, tuple(t.dims)), 1) for t in model.graph.initializer)
     constant = set(wires.initializers)
     ends = {value.name for value in (*model.graph.input, *model.graph.output)} - constant
-    held: dict[str, str] = {}  # a view -> the tensor whose memory it is
+    held: dict[str, str] = {}  # view -> tensor that owns the memory
     readers: Counter[str] = Counter()
     for node in model.graph.node:
         if constant.issuperset(filter(None, node.input)):
-            constant.update(node.output)  # folded when the graph is loaded
+            constant.update(node.output)  # folded when a runtime loads the graph
         elif node.op_type in _VIEWS:
             held[node.output[0]] = held.get(node.input[0], node.input[0])
         readers.update(held.get(name, name) for name in node.input if name)
@@ -70,7 +70,7 @@ def predict_memory(model: ModelProto, batch: int) -> GraphMemory:
 
 
 def _bytes(kind: ValueType, batch: int) -> int:
-    """A first dimension that is no number is the batch."""
+    """Bytes of a tensor; a dynamic first dimension is the batch."""
     if kind.shape is None:
         return 0
     lengths = [batch if axis == 0 and not isinstance(n, int) else n for axis, n in enumerate(kind.shape)]

@@ -1,6 +1,6 @@
-"""What a finished graph is made of: each layer's type, shape, cost and place in INT8, read from the graph.
+"""Layers of a finished graph: type, shape, cost and INT8 inputs.
 
-Nothing here is taken from a plan: this is what any compiler is about to be given.
+Everything is read from the graph that compilers receive, not from a plan.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cnnx.graph.edit import ACTIVATIONS, ValueType, Wiring, array, attribute, la
 from cnnx.record import LayerRow
 
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
-"""Operators that TensorRT runs in INT8 when data and constant weight arrive through DequantizeLinear."""
+"""Operators that TensorRT runs in INT8 if data and constant weight come from DequantizeLinear."""
 
 _CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear", "Cast"})
 _NOT_LAYERS = _CONVERSIONS | {"Constant"}
@@ -31,12 +31,12 @@ _TYPE_NAMES: dict[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Layer(LayerRow):
-    """One node that computes.
+    """A node that computes, as opposed to a conversion or constant.
 
     Attributes:
-        data_type: how its data arrives: "int8", "fp16", "fp32", or ONNX's name of another type.
-        weight_bytes: its constants as they are stored, scales not counted.
-        activation_scale: |x| of one step of its quantized input; None where that is not INT8.
+        data_type: type of its input data: "int8", "fp16", "fp32", or the ONNX name of another type.
+        weight_bytes: its constants as stored, without scales.
+        activation_scale: step size of its quantized input; None if the input is not INT8.
     """
 
     data_type: str
@@ -45,28 +45,28 @@ class Layer(LayerRow):
 
 
 def layers(model: ModelProto) -> tuple[Layer, ...]:
-    """Every node but conversions and constants, in graph order.
+    """Layers of a graph in graph order: all nodes except conversions and constants.
 
     Raises:
-        GraphError: the shapes contradict each other, or a length other than the batch is not known.
+        GraphError: shapes contradict each other, or a length other than the batch is unknown.
     """
     wires, types = wiring(model.graph), value_types(model)
     return tuple(_layer(node, wires, types) for node in model.graph.node if node.op_type not in _NOT_LAYERS)
 
 
 def int8_share(rows: Iterable[Layer]) -> float:
-    """Share of the multiply-adds whose operands arrive as INT8; 0 where there are none."""
+    """Share of the MACs with INT8 operands; 0 without MACs."""
     rows = tuple(rows)
     total = sum(row.multiply_adds for row in rows)
     return sum(row.multiply_adds for row in rows if row.data_type == "int8") / total if total else 0.0
 
 
 def left_out(rows: Iterable[Layer], reasons: Mapping[str, str]) -> tuple[str, int]:
-    """The reason that keeps most multiply-adds out of INT8, and how many those are; ("", 0) where none.
+    """The reason that keeps the most MACs out of INT8, and their number; ("", 0) if all are INT8.
 
     Args:
         rows: layers of the finished graph.
-        reasons: node -> why it has the precision it has.
+        reasons: node -> reason for its precision.
     """
     costs: Counter[str] = Counter()
     for row in rows:
@@ -76,7 +76,7 @@ def left_out(rows: Iterable[Layer], reasons: Mapping[str, str]) -> tuple[str, in
 
 
 def expected_types(model: ModelProto) -> dict[str, str]:
-    """Type in which data arrives ("int8", "fp16", "fp32") at each weighted layer, by node name.
+    """Type of the input data ("int8", "fp16", "fp32") of each weighted layer, by node name.
 
     Raises:
         GraphError: as `layers`.
@@ -86,7 +86,7 @@ def expected_types(model: ModelProto) -> dict[str, str]:
 
 
 def weighted_nodes(model: ModelProto, wires: Wiring) -> list[NodeProto]:
-    """Convolutions and matrix products with a constant weight: the ones INT8 pays for."""
+    """Convolutions and matrix products with a constant weight, which gain from INT8."""
     return [
         n
         for n in model.graph.node
@@ -95,7 +95,7 @@ def weighted_nodes(model: ModelProto, wires: Wiring) -> list[NodeProto]:
 
 
 def constant_behind(wires: Wiring, tensor: str) -> TensorProto | None:
-    """The initializer a tensor is a conversion of (Q, DQ, Cast), or is itself; None where it is data."""
+    """The initializer behind a tensor, through Q, DQ and Cast; None for data."""
     while tensor not in wires.initializers:
         node = wires.producers.get(tensor)
         if node is None or node.op_type not in _CONVERSIONS:
@@ -105,22 +105,22 @@ def constant_behind(wires: Wiring, tensor: str) -> TensorProto | None:
 
 
 def dequantizer(wires: Wiring, tensor: str) -> NodeProto | None:
-    """The DequantizeLinear that makes a tensor; None where something else does."""
+    """The DequantizeLinear that produces a tensor, or None."""
     node = wires.producers.get(tensor)
     return node if node is not None and node.op_type == "DequantizeLinear" else None
 
 
 def reads_int8(node: NodeProto, wires: Wiring, types: Mapping[str, ValueType]) -> bool:
-    """Whether all of a node's data, and a weighted layer's weight, comes through DequantizeLinear of INT8.
+    """Whether all data of a node, and the weight of a weighted layer, is dequantized from INT8.
 
-    One branch in higher precision makes TensorRT compute in it: an Add with an INT8 shortcut is not INT8.
+    One branch of higher precision makes TensorRT compute in it. An Add with only one INT8 branch is not INT8.
     """
     operands = list(node.input[:2]) if node.op_type in WEIGHTED else _data(node, wires)
     return bool(operands) and all(_from_int8(wires, types, name) for name in operands)
 
 
 def data_type(node: NodeProto, wires: Wiring, types: Mapping[str, ValueType]) -> str:
-    """How a node's data arrives: "int8" (see `reads_int8`), "fp16", "fp32", or ONNX's name of another type.
+    """Type of a node's data: "int8" (see `reads_int8`), "fp16", "fp32", or the ONNX name of another.
 
     Raises:
         GraphError: shape inference did not reach the node.
@@ -160,7 +160,7 @@ def _layer(node: NodeProto, wires: Wiring, types: Mapping[str, ValueType]) -> La
 
 
 def _trained(node: NodeProto, wires: Wiring, types: Mapping[str, ValueType]) -> list[TensorProto]:
-    """Weights and biases: constants that arrive as floats, but neither scalars nor running statistics."""
+    """Weights and biases: float constants except scalars and running statistics."""
     names = node.input[1:3] if node.op_type == "BatchNormalization" else node.input
     found = [(name, constant_behind(wires, name)) for name in names if name]
     return [
@@ -171,7 +171,7 @@ def _trained(node: NodeProto, wires: Wiring, types: Mapping[str, ValueType]) -> 
 
 
 def _in_place(node: NodeProto, wires: Wiring) -> bool:
-    """Whether a node needs no memory of its own: a view, or an activation that alone reads its input."""
+    """Whether a node needs no output memory: a view, or the only reader of an activation's input."""
     alone = wires.only_consumer(node.input[0]) is not None if node.input else False
     return node.op_type in _VIEWS or (node.op_type in ACTIVATIONS and alone)
 
@@ -191,7 +191,7 @@ def _scalar(wires: Wiring, name: str) -> float | None:
 
 
 def _conv_multiply_adds(node: NodeProto, types: Mapping[str, ValueType]) -> int:
-    """Each output value takes one weight filter; a filter already spans only its group's channels."""
+    """Each output value costs one filter, which spans only the channels of its group."""
     outputs = _lengths(types, node.output[0], node)[1:]
     return math.prod(outputs) * math.prod(_lengths(types, node.input[1], node)[1:])
 
@@ -215,7 +215,7 @@ _MULTIPLY_ADDS: dict[str, Callable[[NodeProto, Mapping[str, ValueType]], int]] =
 
 
 def _lengths(types: Mapping[str, ValueType], tensor: str, node: NodeProto) -> tuple[int, ...]:
-    """The shape; a batch that is not fixed counts as one picture."""
+    """Shape of a tensor; a dynamic batch counts as 1."""
     shape = _value_type(types, tensor, node).shape
     if shape is not None:
         lengths = (1 if axis == 0 and not isinstance(n, int) else n for axis, n in enumerate(shape))
@@ -223,13 +223,17 @@ def _lengths(types: Mapping[str, ValueType], tensor: str, node: NodeProto) -> tu
         if len(known) == len(shape):
             return known
     raise GraphError(
-        f"the shape of {tensor!r} is not known: {shape}",
-        where=label(node),
-        mend="export with a fixed picture size; only the batch may vary",
+        f"the shape of {tensor!r} is not fully known: {shape}",
+        where=f"node {label(node)}",
+        mend="export the model with a fixed image size; only the batch may be dynamic",
     )
 
 
 def _value_type(types: Mapping[str, ValueType], tensor: str, node: NodeProto) -> ValueType:
     if tensor not in types:
-        raise GraphError(f"shape inference says nothing of {tensor!r}", where=label(node))
+        raise GraphError(
+            f"shape inference found no type for {tensor!r}",
+            where=f"node {label(node)}",
+            mend="export the model with standard ONNX operators, whose output shapes are known",
+        )
     return types[tensor]

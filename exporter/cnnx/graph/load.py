@@ -1,11 +1,12 @@
-"""Reading an ONNX file that somebody else wrote, and writing one.
+"""Loading of untrusted ONNX files, and saving.
 
-Such a file is data from a stranger: it can name other files anywhere on the disk as its weights, hold
-operators nobody knows, or be no ONNX at all. What passes here is a plain classifier in one piece.
+An ONNX file from elsewhere may name any file on the disk as its weights, use unknown operators, or not be
+ONNX at all. `load_model` accepts only self-contained classifiers with standard operators.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -20,63 +21,81 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 from cnnx.errors import GraphError
 from cnnx.graph import edit
 
-OPSET = 19  # the first with FP16 scales in Q/DQ; JetPack 6's parser and old ONNX Runtimes read it
-IR_VERSION = 10  # ONNX Runtime for Python 3.10 refuses newer ones
+OPSET = 19  # the first with FP16 scales in Q/DQ; supported by JetPack 6's parser and old ONNX Runtimes
+IR_VERSION = 10  # the newest that ONNX Runtime for Python 3.10 supports
 OLDEST_OPSET, NEWEST_OPSET = 13, 23
-_LIMIT = 2**31 - 1  # protobuf refuses longer messages
+_UNFIT = "export a classifier with one float32 input (N, C, H, W) and one output of logits (N, classes)"
+_DAMAGED = "the file is damaged: copy it again, or export the model again"
+_LIMIT = 2**31 - 1  # maximum size of a protobuf message
 
 
 def load_model(path: Path) -> ModelProto:
-    """Read a classifier: one float image input (N, C, H, W), one output (N, classes) at least.
+    """Load a classifier with one float input (N, C, H, W) and at least one output (N, classes).
 
-    Every node of the result has a name of its own, local functions are inlined, and external weights
-    are read in. Operator sets outside 13..23 are converted to 19.
+    Every node of the result has a unique name, local functions are inlined, and external weights are
+    loaded. Opsets outside 13..23 are converted to 19.
 
     Raises:
-        GraphError: no file, no ONNX, damaged, unsafe external data, an operator nobody knows, control
-            flow, or not a classifier.
+        GraphError: the file is missing, not ONNX or damaged, has unsafe external data, an unknown operator or
+            control flow, or is not a classifier.
     """
     model = _parse(path)
-    _read_external_data(model, path.resolve().parent)
+    _read_external_data(model, path)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     _refuse_strange_nodes(model, path)
     version = edit.opset(model)
-    normalise_version(model, version if OLDEST_OPSET <= version <= NEWEST_OPSET else OPSET, model.ir_version)
-    name_nodes(model)
-    edit.check(model)
+    with _located_in(path):
+        wanted = version if OLDEST_OPSET <= version <= NEWEST_OPSET else OPSET
+        normalise_version(model, wanted, model.ir_version)
+        name_nodes(model)
+        edit.check(model)
     _refuse_bad_constants(model, path)
-    _refuse_other_than_classifier(model, path)
+    with _located_in(path):
+        input_shape(model)
+        logits_name(model)
     return model
 
 
+@contextlib.contextmanager
+def _located_in(path: Path) -> Iterator[None]:
+    """Add the file to the location of a `GraphError`."""
+    try:
+        yield
+    except GraphError as error:
+        where = path if error.where is None else f"{path}, {error.where}"
+        raise GraphError(error.what, where=where, mend=error.mend) from None
+
+
 def save_model(model: ModelProto, path: Path) -> None:
-    """Write a model as one file.
+    """Save a model to one file.
 
     Raises:
-        GraphError: it is longer than the 2 GiB protobuf can hold.
+        GraphError: the model exceeds 2 GiB, the limit of protobuf.
     """
     size = model.ByteSize()
     if size > _LIMIT:
-        raise GraphError(f"the graph takes {size / 2**30:.1f} GiB; one ONNX file holds 2 GiB", where=path)
+        what = f"the graph has {size / 2**30:.1f} GiB, but an ONNX file can hold only 2 GiB"
+        raise GraphError(what, where=path, mend="export in FP16 or INT8, or choose a smaller network")
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def normalise_version(model: ModelProto, opset: int = OPSET, ir: int = IR_VERSION) -> None:
-    """Bring a model to one operator set and one IR version. Edits in place.
+    """Convert a model to one opset and IR version. Edits in place.
 
-    The converter sees the graph without its large weights: it changes operators, not values.
+    The converter gets the graph without its large weights, as it changes operators and not values.
 
     Raises:
-        GraphError: onnx's converter cannot convert an operator.
+        GraphError: onnx cannot convert an operator.
     """
     found = edit.opset(model)
     if found != opset:
         try:
             converted = onnx.version_converter.convert_version(edit.skeleton(model), opset)
         except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
-            what = f"operator set {found} cannot be converted to {opset}: {edit.first_line(error)}"
-            raise GraphError(what, mend=f"export the model again with opset {opset}") from None
+            what = f"opset {found} cannot be converted to {opset}: {edit.first_line(error)}"
+            where, hint = f"graph {model.graph.name}", f"export the model again with opset {opset}"
+            raise GraphError(what, where=where, mend=hint) from None
         known = {tensor.name for tensor in model.graph.initializer}
         added = [tensor for tensor in converted.graph.initializer if tensor.name not in known]
         edit.replace_nodes(model.graph, converted.graph.node)
@@ -88,10 +107,10 @@ def normalise_version(model: ModelProto, opset: int = OPSET, ir: int = IR_VERSIO
 
 
 def name_nodes(model: ModelProto) -> None:
-    """Give every node a name of its own, as plans and reports go by names. Edits in place.
+    """Give every node a unique name, which plans and reports rely on. Edits in place.
 
-    A node without one is called after its weight ("features.0.weight" -> "features.0"), else after its
-    operator and output. Names that are unique stay.
+    A node without a name is named after its weight ("features.0.weight" -> "features.0"), or else after its
+    operator and output. Unique names are kept.
     """
     constants = edit.initializers(model.graph)
     taken: set[str] = set()
@@ -106,7 +125,7 @@ def name_nodes(model: ModelProto) -> None:
 
 
 def weight_scope(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
-    """The layer a node's weight belongs to: "features.0" for "features.0.weight", None without one."""
+    """The layer of a node's weight: "features.0" for "features.0.weight"; None without one."""
     weight = str(node.input[1]) if len(node.input) > 1 else ""
     return weight.removesuffix(".weight") if weight in constants and weight.endswith(".weight") else None
 
@@ -115,43 +134,49 @@ def logits_name(model: ModelProto) -> str:
     """Name of the first output of shape (N, classes).
 
     Raises:
-        GraphError: there is none.
+        GraphError: the graph has no such output.
     """
     types = edit.value_types(model)
     for value in model.graph.output:
         if types[value.name].rank == 2 and types[value.name].is_float:
             return str(value.name)
     shapes = ", ".join(f"{value.name} {types[value.name].shape}" for value in model.graph.output)
-    raise GraphError(f"no output has the shape (N, classes): {shapes or 'there is none'}")
+    raise GraphError(
+        f"no float output has the shape (N, classes); outputs: {shapes or 'none'}",
+        where=f"graph {model.graph.name}",
+        mend=_UNFIT,
+    )
 
 
 def input_shape(model: ModelProto) -> tuple[int | str | None, int, int, int]:
-    """Shape (N, C, H, W) of the model's input; N is a name or None where the batch is free.
+    """Shape (N, C, H, W) of the model's input; N is a name or None for a dynamic batch.
 
     Raises:
-        GraphError: not one float input of rank 4 with fixed channels, height and width.
+        GraphError: the graph does not have exactly one float32 input of rank 4 with fixed C, H and W.
     """
     inputs = edit.data_inputs(model.graph)
     if len(inputs) != 1:
         listed = ", ".join(value.name for value in inputs) or "none"
-        raise GraphError(f"a classifier has one input, this graph has {len(inputs)}: {listed}")
+        what = f"a classifier has one input, but this graph has {len(inputs)}: {listed}"
+        raise GraphError(what, where=f"graph {model.graph.name}", mend=_UNFIT)
     kind = edit.value_type(inputs[0])
     if kind.elem_type != edit.FLOAT or kind.shape is None or len(kind.shape) != 4:
         word = TensorProto.DataType.Name(kind.elem_type)
-        what = f"the input should be float32 of shape (N, C, H, W), it is {word} {kind.shape}"
-        raise GraphError(what, where=inputs[0].name)
+        what = f"the input should be float32 of shape (N, C, H, W), not {word} {kind.shape}"
+        hint = "export with an input of type float32 and a shape such as (1, 3, 224, 224)"
+        raise GraphError(what, where=f"input {inputs[0].name}", mend=hint)
     batch, channels, height, width = kind.shape
     if not (isinstance(channels, int) and isinstance(height, int) and isinstance(width, int)):
         raise GraphError(
-            f"channels, height and width must be fixed, the input is {kind.shape}",
-            where=inputs[0].name,
-            mend="export the model again with only the batch dynamic",
+            f"channels, height and width of the input must be fixed, but its shape is {kind.shape}",
+            where=f"input {inputs[0].name}",
+            mend="export the model again with a fixed image size; only the batch may be dynamic",
         )
     return batch, channels, height, width
 
 
 def fix_batch(model: ModelProto, batch: int) -> None:
-    """Give the input, and all that follows from it, one batch size. Edits the model in place."""
+    """Fix the batch size of the input and the outputs. Edits the model in place."""
     edit.data_inputs(model.graph)[0].type.tensor_type.shape.dim[0].dim_value = batch
     del model.graph.value_info[:]
     for output in model.graph.output:
@@ -161,23 +186,22 @@ def fix_batch(model: ModelProto, batch: int) -> None:
 
 
 def _parse(path: Path) -> ModelProto:
-    mend = "give an ONNX file of a classifier"
     if not path.is_file():
-        raise GraphError("there is no such ONNX file", where=path, mend=mend)
+        hint = "check the path; it must be an ONNX file of a classifier"
+        raise GraphError("the ONNX file does not exist", where=path, mend=hint)
     size = path.stat().st_size
     if not 0 < size <= _LIMIT:
-        raise GraphError(
-            f"an ONNX file has 1 byte to 2 GiB, this one has {size} bytes", where=path, mend=mend
-        )
+        what = f"the ONNX file has {size:,} bytes; files of 1 byte to 2 GiB are supported"
+        hint = "export a smaller model, or the same model in FP16" if size else _DAMAGED
+        raise GraphError(what, where=path, mend=hint)
     model = ModelProto()
     try:
         model.ParseFromString(path.read_bytes())
     except DecodeError:
-        raise GraphError(
-            "this is not ONNX, or a part of the file is missing", where=path, mend=mend
-        ) from None
+        raise GraphError("this is not an ONNX file, or it is truncated", where=path, mend=_DAMAGED) from None
     if not model.graph.node or not model.opset_import:
-        raise GraphError("this holds no ONNX graph, or a part of the file is missing", where=path, mend=mend)
+        what = "the file contains no ONNX graph, or it is truncated"
+        raise GraphError(what, where=path, mend=_DAMAGED)
     return model
 
 
@@ -189,55 +213,57 @@ def _tensors(model: ModelProto) -> Iterator[TensorProto]:
                 yield entry.t
 
 
-def _read_external_data(model: ModelProto, folder: Path) -> None:
-    """Put weights that lie in files beside the model into it. Edits in place.
+def _read_external_data(model: ModelProto, path: Path) -> None:
+    """Load weights from files next to the model into it. Edits in place.
 
-    Every place is judged before the first byte is read: a graph could otherwise name /etc/shadow, or a
-    link to it, as a weight and so carry it into whatever is made of the model.
+    All locations are checked before the first byte is read. Otherwise a graph could name /etc/shadow, or a
+    link to it, as a weight, and its content would end up in the exported files.
     """
     external = [tensor for tensor in _tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
-    places = [_external_place(tensor, folder) for tensor in external]
-    if sum(length for _, _, length in places) > _LIMIT:
-        raise GraphError("the external weights take more than 2 GiB", where=folder)
-    for tensor, (file, offset, length) in zip(external, places, strict=True):
-        with os.fdopen(_open_plain(file, tensor.name), "rb") as stream:
+    with _located_in(path):
+        spans = [_external_span(tensor, path.resolve().parent) for tensor in external]
+    if (total := sum(length for _, _, length in spans)) > _LIMIT:
+        what = f"the external weights have {total / 2**30:.1f} GiB; at most 2 GiB are supported"
+        raise GraphError(what, where=path, mend="export in FP16, or choose a smaller network")
+    for tensor, (file, offset, length) in zip(external, spans, strict=True):
+        with _located_in(path), os.fdopen(_open_plain(file, tensor.name), "rb") as stream:
             stream.seek(offset)
             tensor.raw_data = stream.read(length)
         del tensor.external_data[:]
         tensor.data_location = TensorProto.DEFAULT
 
 
-def _external_place(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
-    """File, offset and length in bytes of one external tensor, checked."""
+def _external_span(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
+    """Checked file, offset and length in bytes of an external tensor."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     file = folder / location
     plain = PurePosixPath(location)
     if not location or "\\" in location or "\0" in location or plain.is_absolute() or ".." in plain.parts:
-        raise _unsafe(f"external data at {location!r} leaves the model's folder", tensor.name)
+        raise _unsafe(f"external data at {location!r} is outside the folder of the model", tensor.name)
     os.close(_open_plain(file, tensor.name))
     parents = [folder.joinpath(*plain.parts[:depth]) for depth in range(1, len(plain.parts))]
     if any(parent.is_symlink() for parent in parents):
-        raise _unsafe(f"external data at {location!r} lies behind a symbolic link", tensor.name)
+        raise _unsafe(f"external data at {location!r} is behind a symbolic link", tensor.name)
     size = file.stat().st_size
     try:
         offset = int(entries.get("offset", 0))
         length = int(entries.get("length", size - offset))
     except ValueError:
         raise _unsafe(
-            f"offset or length of external data at {location!r} is no number", tensor.name
+            f"offset or length of external data at {location!r} is not an integer", tensor.name
         ) from None
     if offset < 0 or length < 0 or offset + length > size:
         raise GraphError(
             f"external data at {location!r} has {size} bytes, the weight needs {offset}..{offset + length}",
-            where=tensor.name,
-            mend="copy the whole data file beside the model",
+            where=f"weight {tensor.name}",
+            mend="copy the complete data file next to the model",
         )
     return file, offset, length
 
 
 def _open_plain(file: Path, tensor: str) -> int:
-    """A descriptor of a regular file that has one name only; what was judged is what is read."""
+    """Open a regular file with a single hard link, so that the checked file is the one that is read."""
     try:
         descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
@@ -245,14 +271,13 @@ def _open_plain(file: Path, tensor: str) -> int:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
         os.close(descriptor)
-        raise _unsafe(f"external data at {file.name!r} is not a plain file with one name", tensor)
+        raise _unsafe(f"external data at {file.name!r} is not a regular file with a single hard link", tensor)
     return descriptor
 
 
 def _unsafe(what: str, tensor: str) -> GraphError:
-    return GraphError(
-        what, where=tensor, mend="keep weights in plain files beside the model, or in the model"
-    )
+    hint = "store the weights in the model, or in regular files in its folder"
+    return GraphError(what, where=f"weight {tensor}", mend=hint)
 
 
 def _refuse_strange_nodes(model: ModelProto, path: Path) -> None:
@@ -263,41 +288,42 @@ def _refuse_strange_nodes(model: ModelProto, path: Path) -> None:
         if node.domain or not onnx.defs.has(node.op_type):
             name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
             raise GraphError(
-                f"{name} is an operator that standard ONNX does not have",
+                f"{name} is not a standard ONNX operator",
                 where=f"{path}, node {edit.label(node)}",
-                mend="replace the layer in PyTorch by standard ones and export again",
+                mend="replace the layer with standard PyTorch layers and export the model again",
             )
         if not node.output:
-            raise GraphError("a node gives nothing", where=f"{path}, node {edit.label(node)}")
+            where, hint = f"{path}, node {edit.label(node)}", "remove the node, or export the model again"
+            raise GraphError("the node has no output", where=where, mend=hint)
         if any(entry.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for entry in node.attribute):
             raise GraphError(
-                f"{node.op_type} is control flow, which classic CNNs do not have",
+                f"{node.op_type} is control flow, which is not supported",
                 where=f"{path}, node {edit.label(node)}",
-                mend="export the model in evaluation mode with fixed control flow",
+                mend="export the model in evaluation mode, without branches or loops that depend on values",
             )
     if version < 1 or version > onnx.defs.onnx_opset_version():
-        raise GraphError(f"operator set {version} is not known to onnx {onnx.__version__}", where=path)
+        what = f"opset {version} is not supported by onnx {onnx.__version__}"
+        raise GraphError(what, where=path, mend=f"export the model again with opset {OPSET}")
 
 
 def _refuse_bad_constants(model: ModelProto, path: Path) -> None:
-    """Weights whose bytes do not fit their shape, or that are not numbers."""
+    """Refuse weights whose size does not match their shape, or that are not finite."""
     if model.graph.sparse_initializer:
-        raise GraphError("sparse weights are not supported", where=path, mend="store them dense")
+        where = f"{path}, weight {model.graph.sparse_initializer[0].values.name}"
+        hint = "convert the weights to dense tensors and export the model again"
+        raise GraphError("sparse weights are not supported", where=where, mend=hint)
     for tensor in model.graph.initializer:
         try:
             values = edit.array(tensor)
         except (ValueError, TypeError) as error:
-            what = f"a weight does not fit its shape {list(tensor.dims)}: {edit.first_line(error)}"
-            raise GraphError(what, where=f"{path}, weight {tensor.name}") from None
+            what = (
+                f"the data of a weight does not match its shape {list(tensor.dims)}: {edit.first_line(error)}"
+            )
+            raise GraphError(what, where=f"{path}, weight {tensor.name}", mend=_DAMAGED) from None
         extremes = np.array([values.min(), values.max()]) if values.size else np.zeros(2)
         if tensor.data_type in edit.FLOATS and not np.isfinite(extremes.astype(np.float64)).all():
-            raise GraphError("a weight holds NaN or infinity", where=f"{path}, weight {tensor.name}")
-
-
-def _refuse_other_than_classifier(model: ModelProto, path: Path) -> None:
-    try:
-        input_shape(model)
-        logits_name(model)
-    except GraphError as error:
-        where = path if error.where is None else f"{path}, {error.where}"
-        raise GraphError(error.what, where=where, mend=error.mend) from None
+            where, hint = (
+                f"{path}, weight {tensor.name}",
+                "export from a checkpoint with finite weights",
+            )
+            raise GraphError("the weight contains NaN or infinity", where=where, mend=hint)

@@ -1,8 +1,8 @@
-"""Passes that make a graph smaller or plainer without changing what it computes.
+"""Passes that simplify a graph without changing its function.
 
-A pass edits the model in place, returns how many changes it made, and declares how many nodes one
-change adds. `run_pass` holds it to that: same inputs and outputs, that many nodes more or fewer, and
-a graph that onnx's checker accepts (after the pass infrastructure of onnx/ir-py).
+A pass edits the model in place, returns its number of changes, and declares how many nodes a change adds.
+`run_pass` verifies the result: inputs and outputs are unchanged, the number of nodes is as declared, and
+onnx's checker accepts the graph. The design follows the pass infrastructure of onnx/ir-py.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from cnnx.graph import edit
 from cnnx.graph.constants import constants_to_initializers, fold_constants
 from cnnx.graph.edit import ValueType, Wiring
 
+_REPORT = "this is a bug in cnnx: please report it with the graph"
+
 
 @dataclass(frozen=True, slots=True)
 class Pass:
     """One rewrite.
 
     Attributes:
-        name: how it is called in the counts that `simplify` returns.
-        apply: edits the model in place and returns the number of changes.
-        added_nodes: nodes that one change adds (negative: takes away).
+        name: key of the pass in the counts that `simplify` returns.
+        apply: function that edits the model in place and returns the number of changes.
+        added_nodes: nodes added per change; negative if nodes are removed.
     """
 
     name: str
@@ -36,17 +38,17 @@ class Pass:
 
 
 def simplify(model: ModelProto, *, leave_out: Collection[str] = ()) -> dict[str, int]:
-    """Run every pass, again and again until none finds anything. Edits the model in place.
+    """Run all passes until none changes the graph. Edits the model in place.
 
     Args:
         model: any valid graph.
-        leave_out: names of passes that are not run.
+        leave_out: names of passes to skip.
 
     Returns:
-        Changes by name of the pass.
+        Number of changes by pass name.
 
     Raises:
-        GraphError: the graph is invalid, or a pass broke its promise.
+        GraphError: the graph is invalid, or a pass did not do what it declares.
     """
     passes = [rewrite for rewrite in PASSES if rewrite.name not in leave_out]
     counts = dict.fromkeys((rewrite.name for rewrite in passes), 0)
@@ -62,17 +64,19 @@ def run_pass(rewrite: Pass, model: ModelProto) -> int:
     """Apply one pass in place and verify what it declares.
 
     Raises:
-        GraphError: inputs, outputs, the number of nodes or the graph's validity are not as promised.
+        GraphError: the inputs, outputs or number of nodes are not as declared, or the graph is invalid.
     """
     signature, nodes = _signature(model), len(model.graph.node)
     changes = rewrite.apply(model)
     if not changes and len(model.graph.node) == nodes:
         return 0
     if _signature(model) != signature:
-        raise GraphError(f"the pass {rewrite.name} changed the graph's inputs or outputs")
+        what = f"the pass {rewrite.name} changed the graph's inputs or outputs"
+        raise GraphError(what, where=f"graph {model.graph.name}", mend=_REPORT)
     if len(model.graph.node) != nodes + changes * rewrite.added_nodes:
-        raise GraphError(f"the pass {rewrite.name} changed other nodes than the {changes} it counted")
-    del model.graph.value_info[:]  # names and shapes noted there may be gone
+        what = f"the pass {rewrite.name} did not change the number of nodes as its {changes} changes should"
+        raise GraphError(what, where=f"graph {model.graph.name}", mend=_REPORT)
+    del model.graph.value_info[:]  # the tensors listed there may no longer exist
     edit.check(model)
     return changes
 
@@ -83,10 +87,10 @@ def _signature(model: ModelProto) -> tuple[bytes, ...]:
 
 
 def fold_batch_norms(model: ModelProto) -> int:
-    """Fold inference BatchNormalization into the Conv or Gemm before it, where nothing else reads that.
+    """Fold inference BatchNormalization into the Conv or Gemm before it, if nothing else reads that.
 
-    y = g (Wx + b - m) / sqrt(v + eps) + beta is a layer with g / sqrt(v + eps) W. Computed in float64 and
-    rounded once.
+    y = g (Wx + b - m) / sqrt(v + eps) + beta is a layer with the weight g / sqrt(v + eps) W. It is computed
+    in float64 and rounded once.
     """
     graph = edit.wiring(model.graph)
     folded: set[str] = set()
@@ -105,7 +109,7 @@ def _is_folded(node: NodeProto, folded: set[str]) -> bool:
 
 
 def foldable_layer(norm: NodeProto, graph: Wiring) -> NodeProto | None:
-    """The Conv or Gemm that a node folds into; None for what is no such BatchNormalization."""
+    """The Conv or Gemm that a BatchNormalization folds into; None for any other node."""
     if (
         norm.op_type != "BatchNormalization"
         or edit.attribute(norm, "training_mode", 0)
@@ -120,7 +124,7 @@ def foldable_layer(norm: NodeProto, graph: Wiring) -> NodeProto | None:
 
 
 def _is_affine(layer: NodeProto, graph: Wiring) -> bool:
-    """A Conv; or a Gemm that is W x + b with nothing else to it."""
+    """Whether a layer is a Conv, or a Gemm that computes W x + b without scaling."""
     if layer.op_type not in ("Conv", "Gemm") or edit.weight_axis(layer, graph.initializers) is None:
         return False
     if layer.op_type == "Conv":
@@ -140,26 +144,26 @@ def _fold(model: ModelProto, norm: NodeProto, layer: NodeProto, graph: Wiring) -
     bias = edit.array(graph.initializers[layer.input[2]]) if has_bias else np.zeros(len(factor))
     along = [1] * weight.ndim
     axis = edit.weight_axis(layer, graph.initializers)
-    assert axis is not None  # it was held to be foldable
+    assert axis is not None  # `foldable_layer` checked it
     along[axis] = len(factor)
     names = edit.Names(model.graph)
     inputs = [layer.input[0], layer.input[1], layer.input[2] if has_bias else ""]
-    for place, values in ((1, weight * factor.reshape(along)), (2, (bias - mean) * factor + beta)):
+    for index, values in ((1, weight * factor.reshape(along)), (2, (bias - mean) * factor + beta)):
         tensor = edit.tensor_from_array("", values.astype(weight.dtype))
-        old = inputs[place]
+        old = inputs[index]
         if len(graph.consumers.get(old, [])) == 1:
             tensor.name = old
             graph.initializers[old].CopyFrom(tensor)
         else:
             tensor.name = names.fresh(f"{old}.folded" if old else f"{layer.name}.bias")
             model.graph.initializer.append(tensor)
-            inputs[place] = tensor.name
+            inputs[index] = tensor.name
     del layer.input[:]
     layer.input.extend(inputs)
 
 
 def remove_no_ops(model: ModelProto) -> int:
-    """Take out nodes that give what they are given: see `_NO_OPS`."""
+    """Remove nodes whose output equals their input; see `_NO_OPS`."""
     facts = _facts(model)
     kept = [n for n in model.graph.node if not (_is_idle(n, facts) and _bypass(model, n))]
     removed = len(model.graph.node) - len(kept)
@@ -173,11 +177,11 @@ class _Facts:
     constants: Mapping[str, TensorProto]
 
     def shape(self, tensor: str) -> tuple[int | str | None, ...]:
-        """Shape of a tensor, () where its rank is not known."""
+        """Shape of a tensor, or () if its rank is unknown."""
         return self.types[tensor].shape or () if tensor in self.types else ()
 
     def integers(self, tensor: str) -> list[int] | None:
-        """Values of a constant shape or list of axes, None where it is computed."""
+        """Values of a constant shape or list of axes; None if it is computed."""
         found = self.constants.get(tensor)
         return None if found is None else [int(value) for value in edit.array(found).reshape(-1)]
 
@@ -223,7 +227,7 @@ _NO_OPS: dict[str, Callable[[NodeProto, _Facts], bool]] = {
 
 
 def _bypass(model: ModelProto, node: NodeProto) -> bool:
-    """Wire the readers of a node's output to its input; False where the graph's signature forbids it."""
+    """Connect the readers of a node's output to its input; False if graph inputs or outputs prevent it."""
     graph = edit.wiring(model.graph)
     source, result = node.input[0], node.output[0]
     if result not in graph.outputs:
@@ -238,7 +242,7 @@ def _bypass(model: ModelProto, node: NodeProto) -> bool:
 
 
 def reduce_mean_to_pool(model: ModelProto) -> int:
-    """Write a mean over height and width that keeps them as GlobalAveragePool, which DLA knows too."""
+    """Replace ReduceMean over height and width with keepdims by GlobalAveragePool, which DLA supports."""
     means = _spatial_means(model, keepdims=1)
     for node in means:
         _become(node, "GlobalAveragePool")
@@ -246,7 +250,7 @@ def reduce_mean_to_pool(model: ModelProto) -> int:
 
 
 def reduce_mean_to_flat_pool(model: ModelProto) -> int:
-    """Write a mean over height and width that drops them as GlobalAveragePool and Flatten."""
+    """Replace ReduceMean over height and width without keepdims by GlobalAveragePool and Flatten."""
     means = {node.output[0] for node in _spatial_means(model, keepdims=0)}
     names, nodes = edit.Names(model.graph), []
     for node in model.graph.node:
@@ -276,21 +280,21 @@ def _spatial_means(model: ModelProto, *, keepdims: int) -> list[NodeProto]:
 
 
 def _axes(node: NodeProto, facts: _Facts) -> list[int]:
-    """Axes a reduction runs over: an attribute before opset 18, an input since."""
+    """Axes of a reduction: an attribute before opset 18, an input since."""
     if len(node.input) > 1 and node.input[1]:
         return facts.integers(node.input[1]) or []
     return list(edit.attribute(node, "axes", []))
 
 
 def _become(node: NodeProto, op: str) -> None:
-    """Turn a node into an operator of one input and no attributes."""
+    """Turn a node into an operator with one input and no attributes."""
     node.op_type = op
     del node.attribute[:]
     del node.input[1:]
 
 
 def reshape_to_flatten(model: ModelProto) -> int:
-    """Write a Reshape that keeps the batch and joins all other axes as Flatten, right for any batch."""
+    """Replace a Reshape that flattens all axes but the batch by Flatten, which works for any batch."""
     facts = _facts(model)
     flat = [node for node in model.graph.node if node.op_type == "Reshape" and _is_flatten(node, facts)]
     for node in flat:
@@ -312,7 +316,7 @@ def _is_flatten(node: NodeProto, facts: _Facts) -> bool:
 
 
 def remove_dead_nodes(model: ModelProto) -> int:
-    """Take out nodes whose results nobody reads."""
+    """Remove nodes whose outputs are not used."""
     graph = edit.wiring(model.graph)
     alive = [
         node
@@ -326,7 +330,7 @@ def remove_dead_nodes(model: ModelProto) -> int:
 
 
 def remove_unused_initializers(model: ModelProto) -> int:
-    """Take out constants that nobody reads."""
+    """Remove constants that are not used."""
     graph = edit.wiring(model.graph)
     unread = [
         name for name in graph.initializers if name not in graph.consumers and name not in graph.outputs

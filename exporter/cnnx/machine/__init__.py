@@ -1,1 +1,1 @@
-"""What this computer is: its hardware, clocks and packages, and how programs are started on it."""
+"""This machine: its hardware, clocks and packages, and isolated child processes."""

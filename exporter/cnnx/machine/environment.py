@@ -1,7 +1,7 @@
-"""The identity of a machine and its installation: what a measurement is worth nothing without.
+"""Describes a machine and its installation, without which a measurement has no meaning.
 
-Everything is read from files, package metadata and NVML; no heavy package is imported and no program
-is run. What cannot be found out is None, never a guess.
+Everything is read from files, package metadata and NVML. No heavy package is imported and no program is run.
+Unknown values are None, never guessed.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from cnnx.machine.libcuda import device_0_bus_id
 from cnnx.machine.packages import Package, Wheels, find_cuda, find_tensorrt, find_wheel, system_packages
 from cnnx.schema import Count
 
-# One thing, several distributions: the first that is installed counts.
+# A package may come in several distributions; the first that is installed counts.
 _DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "tensorrt_rtx": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx"),
 }
 
-# JetPack by the Jetson Linux release it ships (NVIDIA's JetPack archive and release notes). Where the
-# nvidia-jetpack package is installed its own version counts instead.
+# JetPack version by Jetson Linux release (NVIDIA's JetPack archive and release notes). If the nvidia-jetpack
+# package is installed, its version is used instead.
 _JETPACK_OF_L4T: Mapping[str, str] = {
     "36.3.0": "6.0",
     "36.4.0": "6.1",
@@ -44,14 +44,14 @@ _JETPACK_OF_L4T: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """The GPU that CUDA takes, by NVML. On Jetson Orin NVML names it and knows little more.
+    """The GPU that CUDA uses, according to NVML. On Jetson Orin, NVML reports little more than its name.
 
     Attributes:
-        compute_capability: SM version such as 86.
+        compute_capability: SM version, such as 86.
         driver: version of the kernel driver.
-        memory_bytes: all of it; None where it shares the CPU's.
-        cuda: newest CUDA that the driver serves, such as "13.0".
-        remark: why it may not be the one that CUDA takes; empty where it is.
+        memory_bytes: total memory; None if shared with the CPU.
+        cuda: newest CUDA version that the driver supports, such as "13.0".
+        remark: why it may not be the GPU that CUDA uses; empty if it is.
     """
 
     name: str
@@ -64,24 +64,24 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Where something ran.
+    """Machine and software that ran something.
 
     Attributes:
         system: kernel name and release.
         distribution: PRETTY_NAME of /etc/os-release.
         machine: architecture, such as "x86_64" or "aarch64".
-        board: model that the device tree names, such as a Jetson's.
+        board: model in the device tree, such as that of a Jetson.
         cpu: model name.
-        cores: physical cores this process may use (see `usable_cores`).
+        cores: number of physical cores this process may use (see `usable_cores`).
         cpu_governor: frequency governor of the first core.
-        memory_bytes: the machine's memory.
-        power_mode: number and name of the nvpmodel mode of a Jetson, such as "0 MAXN".
-        l4t: release of Jetson Linux, such as "36.4.3".
-        jetpack: version of JetPack.
-        python: version of the interpreter.
-        packages: installed version of each package a result may depend on; None: not installed.
-        cuda: CUDA runtimes, the system's and wheels'.
-        tensorrt: parts of TensorRT, the system's and wheels'.
+        memory_bytes: memory of the machine.
+        power_mode: number and name of a Jetson's nvpmodel mode, such as "0 MAXN".
+        l4t: Jetson Linux release, such as "36.4.3".
+        jetpack: JetPack version.
+        python: Python version.
+        packages: versions of the packages a result may depend on; None if not installed.
+        cuda: CUDA runtimes from the system and from wheels.
+        tensorrt: TensorRT packages from the system and from wheels.
     """
 
     system: str
@@ -102,7 +102,7 @@ class Environment:
     tensorrt: tuple[Package, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
+        """The environment as plain data for JSON."""
         return dataclasses.asdict(self)
 
 
@@ -110,9 +110,9 @@ def detect(root: Path = Path("/"), *, nvml: Any = None, wheels: Wheels = find_wh
     """Describe this machine.
 
     Args:
-        root: where its file system starts; tests give a tree of their own. What does not come from
-            files (kernel, Python, packages) is this machine's in any case.
-        nvml: a module with pynvml's functions; None: pynvml.
+        root: root of the file system; tests pass their own tree. Values that do not come from files (kernel,
+            Python, packages) are always those of this machine.
+        nvml: module with pynvml's functions; None for pynvml.
         wheels: finds the Python distributions of CUDA and TensorRT.
     """
     l4t = _l4t(root)
@@ -140,13 +140,13 @@ def detect(root: Path = Path("/"), *, nvml: Any = None, wheels: Wheels = find_wh
 
 
 def installed_version(name: str) -> str | None:
-    """Version of an installed package, from its metadata: nothing is imported."""
+    """Version of an installed package from its metadata, without importing it; None if missing."""
     found = map(find_wheel, _DISTRIBUTIONS.get(name, (name,)))
     return next((wheel.version for wheel in found if wheel is not None), None)
 
 
 def cpu_model(root: Path = Path("/")) -> str | None:
-    """The CPU's name. ARM kernels give none in /proc/cpuinfo: then the core's part number."""
+    """CPU name, or the part number of the core on ARM, where /proc/cpuinfo has no name."""
     cpuinfo = root / "proc/cpuinfo"
     name = _field(cpuinfo, r"^model name\s*:\s*(.+)$")
     part = _field(cpuinfo, r"^CPU part\s*:\s*(\S+)")
@@ -159,11 +159,11 @@ def cpu_device() -> Device:
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Physical cores that this process may use: what a thread pool should be as large as.
+    """Number of physical cores that this process may use, a good size for a thread pool.
 
-    Logical CPUs of one core count once (two threads of a matrix kernel on one core share its vector
-    units), CPUs outside the process's affinity not at all, and a container's CPU quota (cgroup v2,
-    cpu.max) caps the sum.
+    Logical CPUs of one core count once, as two threads of a matrix kernel share its vector units. CPUs
+    outside the affinity of the process do not count. The CPU quota of a container (cgroup v2, cpu.max) is the
+    limit.
     """
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     topology = root / "sys/devices/system/cpu"
@@ -176,12 +176,12 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def detect_gpu(nvml: Any = None) -> Gpu | None:
-    """CUDA's first GPU by NVML, or None without a driver.
+    """CUDA's first GPU according to NVML, or None without a driver.
 
-    NVML starts on Jetson Orin and then refuses nearly every question, so each is asked apart.
+    On Jetson Orin, NVML starts but refuses most queries, so each query may fail on its own.
 
     Args:
-        nvml: a module with pynvml's functions; None: pynvml.
+        nvml: module with pynvml's functions; None for pynvml.
     """
     with first_gpu(nvml) as gpu:
         name = gpu.ask("nvmlDeviceGetName") if gpu else None
@@ -202,12 +202,12 @@ def detect_gpu(nvml: Any = None) -> Gpu | None:
 
 
 class NvmlGpu:
-    """A GPU that NVML lists; questions go by the names of its functions.
+    """A GPU listed by NVML, queried by the names of NVML functions.
 
     Args:
-        nvml: a module with pynvml's functions, started.
-        handle: of the GPU; None: of none, for questions to the system alone.
-        remark: why it may not be the one that CUDA takes.
+        nvml: initialized module with pynvml's functions.
+        handle: handle of the GPU; None for system queries only.
+        remark: why it may not be the GPU that CUDA uses.
     """
 
     def __init__(self, nvml: Any, handle: Any, remark: str = "") -> None:
@@ -215,11 +215,11 @@ class NvmlGpu:
         self.remark = remark
 
     def ask(self, function: str, *arguments: Any) -> Any:
-        """What a function says of the GPU; None where it is refused, or unknown to this pynvml."""
+        """Result of an NVML function for the GPU; None if refused, or missing in this pynvml."""
         return self.ask_system(function, self._handle, *arguments)
 
     def ask_system(self, function: str, *arguments: Any) -> Any:
-        """What a function says that takes no GPU; None as above."""
+        """Result of an NVML function without a GPU argument; None if refused or missing."""
         question = getattr(self._nvml, function, None)
         if question is None:
             return None
@@ -227,16 +227,16 @@ class NvmlGpu:
             answer = question(*arguments)
         except self._nvml.NVMLError:
             return None
-        # Old releases of pynvml answer in bytes.
+        # Old releases of pynvml return bytes.
         return answer.decode() if isinstance(answer, bytes) else answer
 
 
 @contextmanager
 def first_gpu(nvml: Any = None) -> Iterator[NvmlGpu | None]:
-    """CUDA's first GPU for the length of a with block; None where NVML does not start or lists none.
+    """CUDA's first GPU for the duration of a with block; None if NVML does not start or lists no GPU.
 
     Args:
-        nvml: a module with pynvml's functions; None: pynvml.
+        nvml: module with pynvml's functions; None for pynvml.
     """
     if nvml is None:
         import pynvml
@@ -258,13 +258,13 @@ def first_gpu(nvml: Any = None) -> Iterator[NvmlGpu | None]:
 
 
 def cudas_handle(nvml: Any) -> tuple[Any, str]:
-    """NVML's handle of the GPU that CUDA calls device 0; NVML's own first one may be another.
+    """NVML's handle of CUDA device 0, which may differ from NVML's first GPU.
 
     Args:
-        nvml: a module with pynvml's functions, started.
+        nvml: initialized module with pynvml's functions.
 
     Returns:
-        The handle, and a remark where it may be the wrong one.
+        The handle, and a remark if it may be the wrong GPU.
 
     Raises:
         nvml.NVMLError: NVML lists no GPU.
@@ -277,12 +277,12 @@ def cudas_handle(nvml: Any) -> tuple[Any, str]:
     handle = system.ask_system("nvmlDeviceGetHandleByPciBusId", bus_id) if bus_id else None
     if handle is not None:
         return handle, ""
-    remark = f"{count} GPUs are here, which of them CUDA uses could not be found out: this is NVML's first"
+    remark = f"could not determine which of {count} GPUs CUDA uses; this is the first in NVML's order"
     return nvml.nvmlDeviceGetHandleByIndex(0), remark
 
 
 def _l4t(root: Path) -> str | None:
-    """From a line such as "# R36 (release), REVISION: 4.3, GCID: ..."; REVISION may be "4" alone."""
+    """L4T release from a line such as "# R36 (release), REVISION: 4.3, ..."; REVISION may be only "4"."""
     found = re.search(r"R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)", _text(root / "etc/nv_tegra_release"))
     if found is None:
         return None
@@ -297,7 +297,7 @@ def _jetpack(root: Path, l4t: str | None) -> str | None:
 
 
 def power_mode(root: Path = Path("/")) -> str | None:
-    """What nvpmodel last set: its number from the status file, its name from the configuration."""
+    """Mode last set by nvpmodel: the number from its status file, the name from its configuration."""
     number = _field(root / "var/lib/nvpmodel/status", r"pmode:\s*(\d+)")
     if number is None:
         return None
@@ -306,9 +306,9 @@ def power_mode(root: Path = Path("/")) -> str | None:
 
 
 def _board(root: Path) -> str | None:
-    """Device trees end their strings with a zero byte."""
-    for place in ("proc/device-tree/model", "sys/firmware/devicetree/base/model"):
-        if name := _text(root / place).strip("\0\n "):
+    """Board model from the device tree, whose strings end with a zero byte."""
+    for file in ("proc/device-tree/model", "sys/firmware/devicetree/base/model"):
+        if name := _text(root / file).strip("\0\n "):
             return name
     return None
 
@@ -324,7 +324,7 @@ def _field(path: Path, pattern: str) -> str | None:
 
 
 def _text(path: Path) -> str:
-    """A file's content; empty where there is none or it may not be read."""
+    """Content of a file; empty if it is missing or not readable."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

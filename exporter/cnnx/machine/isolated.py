@@ -1,6 +1,6 @@
-"""Other programs, and Python itself, kept from taking code out of the working directory.
+"""Keeps Python and other programs from running code in the working directory.
 
-cnnx is run in downloaded folders. A numpy.py there, or a program called tegrastats, must not run.
+cnnx is run in downloaded folders. A numpy.py or a program named tegrastats in such a folder must not run.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _SEARCH_PATHS = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH")
-# Python's own -P exists from 3.11 only, and -I alone would lose PYTHONPATH and the user's site-packages:
-# the child is isolated, and gets this process's import path. cnnx itself is loaded from where it is here.
+# Python has -P only since 3.11, and -I alone would drop PYTHONPATH and the user's site-packages. So the child
+# runs with -I and gets the import path of this process. It loads the same cnnx as this process.
 _CHILD = """import sys
 sys.path[:] = {path}
 import importlib, importlib.util
@@ -26,9 +26,9 @@ sys.exit(importlib.import_module(sys.argv[1]).main(sys.argv[2:]))
 
 
 def python_process(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    """Command and environment that call `main(arguments)` of one of our modules in a process of its own.
+    """Command and environment to call `main(arguments)` of a cnnx module in a child process.
 
-    It runs with this interpreter, this very cnnx, and this process's import path without the working
+    The child uses this interpreter, this cnnx, and the import path of this process without the working
     directory.
     """
     package = Path(__file__).resolve().parent.parent
@@ -42,25 +42,25 @@ def python_process(module: str, *arguments: str) -> tuple[list[str], dict[str, s
 
 
 def import_path(entries: Iterable[str]) -> list[str]:
-    """Entries of an import path, absolute, without the working directory.
+    """Absolute entries of an import path, without the working directory.
 
-    The working directory stays where the interpreter keeps its own packages there, and where PYTHONPATH names
-    it in full: that was meant. An empty entry of PYTHONPATH is a slip, such as PYTHONPATH=$PYTHONPATH:/opt.
+    The working directory is kept if the interpreter has its packages there, or if PYTHONPATH has its absolute
+    path, which is intended. An empty entry in PYTHONPATH is a mistake, as in PYTHONPATH=$PYTHONPATH:/opt.
     """
     try:
         here = Path.cwd().resolve()
-    except FileNotFoundError:  # it was removed
+    except FileNotFoundError:  # the working directory was removed
         return [entry for entry in entries if Path(entry).is_absolute()]
     own = (str(Path(os.__file__).parent), *site.getsitepackages(), site.getusersitepackages())
-    meant = here in (Path(folder).resolve() for folder in (*own, *_absolute("PYTHONPATH")))
+    intended = here in (Path(folder).resolve() for folder in (*own, *_absolute("PYTHONPATH")))
     folders = [Path(entry).absolute() for entry in entries if entry]
-    return [str(folder) for folder in folders if meant or folder.resolve() != here]
+    return [str(folder) for folder in folders if intended or folder.resolve() != here]
 
 
 def environment() -> dict[str, str]:
-    """This process's environment; search paths in it name absolute folders only.
+    """Environment of this process with only absolute folders in search paths.
 
-    An empty entry of PATH or LD_LIBRARY_PATH stands for the working directory.
+    An empty entry in PATH or LD_LIBRARY_PATH means the working directory.
     """
     kept = dict(os.environ)
     for name in _SEARCH_PATHS:
@@ -71,12 +71,12 @@ def environment() -> dict[str, str]:
 
 
 def find_program(name: str) -> str | None:
-    """Absolute path of a program on PATH, never one in the working directory; a path is taken as it is."""
+    """Absolute path of a program on PATH, excluding the working directory; a path is returned as given."""
     return shutil.which(name, path=environment().get("PATH", os.defpath))
 
 
 def isolate() -> None:
-    """Take the working directory out of this process's import path, and of what its children search."""
+    """Remove the working directory from the search paths of this process and its children."""
     sys.path[:] = import_path(sys.path)
     cleaned = environment()
     for name in _SEARCH_PATHS:
@@ -87,5 +87,5 @@ def isolate() -> None:
 
 
 def _absolute(name: str) -> list[str]:
-    """The folders that a search path in the environment names in full."""
+    """The absolute folders of a search path in the environment."""
     return [each for each in os.environ.get(name, "").split(os.pathsep) if Path(each).is_absolute()]

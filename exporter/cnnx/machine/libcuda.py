@@ -1,8 +1,8 @@
-"""One question to the CUDA driver: where on the PCI bus its device 0 is, which NVML cannot know.
+"""PCI bus ID of CUDA device 0, which NVML does not know.
 
-CUDA puts the fastest GPU first and honours CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER; NVML counts by the bus
-and ignores them. Asked through libcuda, which the driver brings: no package is needed and no context is made.
-Names and meaning as in NVIDIA's CUDA Driver API reference.
+CUDA lists the fastest GPU first and honors CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER. NVML uses bus order
+and ignores them. libcuda comes with the driver, so no package is needed, and no context is created. Names and
+semantics are those of NVIDIA's CUDA Driver API reference.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import functools
 from ctypes import byref, c_char_p, c_int, c_uint
 from typing import Any
 
-# "domain:bus:device.function": 12 characters and the end of the string; room for a longer domain.
+# "domain:bus:device.function" has 12 characters and a terminator; leave room for a longer domain.
 _ID_BYTES = 32
 
 
 @functools.cache
 def device_0_bus_id() -> str | None:
-    """PCI bus id of CUDA's device 0, such as "0000:01:00.0"; None where the driver does not say.
+    """PCI bus ID of CUDA device 0, such as "0000:01:00.0"; None if the driver does not report it.
 
-    CUDA reads its environment variables once in a process, so the answer is kept.
+    The result is cached, as CUDA reads its environment variables only once per process.
     """
     try:
         return bus_id_by(ctypes.CDLL("libcuda.so.1"))
@@ -29,10 +29,10 @@ def device_0_bus_id() -> str | None:
 
 
 def bus_id_by(library: Any) -> str | None:
-    """Ask a loaded libcuda.
+    """PCI bus ID of device 0 according to a loaded libcuda.
 
     Args:
-        library: it, or an imitation.
+        library: libcuda, or a test double.
     """
     device, name = c_int(), ctypes.create_string_buffer(_ID_BYTES)
     try:
@@ -44,6 +44,6 @@ def bus_id_by(library: Any) -> str | None:
             or library.cuDeviceGet(byref(device), 0)
             or library.cuDeviceGetPCIBusId(name, _ID_BYTES, device)
         )
-    except AttributeError:  # a library that is none
+    except AttributeError:  # not a CUDA library
         return None
     return None if refused else name.value.decode()

@@ -1,7 +1,7 @@
-"""What changes from moment to moment and moves every figure: clocks, temperatures, throttling, power mode.
+"""Snapshots of the machine state that affects measurements: clocks, temperatures, throttling, power mode.
 
-It is a snapshot, to be taken before and after a measurement; what stays is `cnnx.machine.environment`'s. All
-of it is read from files and NVML, each value asked apart; what cannot be read is None, never 0.
+Take one before and one after a measurement; constant properties are in `cnnx.machine.environment`. Values are
+read one by one from files and NVML. Unreadable values are None, never 0.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 from cnnx.machine.environment import NvmlGpu, first_gpu, power_mode
 
-# Jetson's GPU among the devfreq devices, by exact name: Orin (two releases), Xavier, TX2, Nano; Thor
-# (jetson_stats #885). Other devices there are memory and video engines.
+# Exact devfreq names of Jetson GPUs: Orin (two releases), Xavier, TX2, Nano, and Thor (jetson_stats #885).
+# Other devfreq devices are memory and video engines.
 _DEVFREQ = (
     "17000000.gpu",
     "17000000.ga10b",
@@ -26,13 +26,13 @@ _DEVFREQ = (
     "57000000.gpu",
     "gpu-gpc-0",
 )
-# Numbers of nvml.h: NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU, NVML_TEMPERATURE_THRESHOLD_SLOWDOWN.
+# From nvml.h: NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU, NVML_TEMPERATURE_THRESHOLD_SLOWDOWN.
 _CLOCK_SM, _CLOCK_MEMORY, _TEMPERATURE_GPU, _THRESHOLD_SLOWDOWN = 1, 2, 0, 1
 # nvml.h: NVML_PERF_POLICY_POWER, NVML_PERF_POLICY_THERMAL.
 _POLICIES = {"power": 0, "thermal": 1}
-# Trip points at which the kernel slows a part down, or shuts down. At "active" ones a fan turns.
+# Trip points at which the kernel throttles or shuts down. "active" trip points only start a fan.
 _SLOWING = ("passive", "critical")
-# nvml.h: nvmlClocksEventReason*, earlier nvmlClocksThrottleReason*.
+# nvml.h: nvmlClocksEventReason*, formerly nvmlClocksThrottleReason*.
 _REASONS = {
     0x1: "GPU idle",
     0x2: "application clocks setting",
@@ -48,12 +48,12 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Frequency:
-    """A clock, and the range it may move in. None: not known.
+    """A clock frequency and its allowed range; None for unknown values.
 
     Attributes:
-        now_mhz: at the moment.
+        now_mhz: current frequency.
         least_mhz: lower bound.
-        most_mhz: upper bound, such as the power mode's.
+        most_mhz: upper bound, such as that of the power mode.
     """
 
     now_mhz: float | None
@@ -62,32 +62,32 @@ class Frequency:
 
     @property
     def pinned(self) -> bool | None:
-        """Whether it cannot move (as jetson_clocks makes it); None where a bound is not known."""
+        """Whether the clock is fixed, as by jetson_clocks; None if a bound is unknown."""
         if self.least_mhz is None or self.most_mhz is None:
             return None
         return self.least_mhz == self.most_mhz
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
+        """The frequency as plain data for JSON."""
         return {**dataclasses.asdict(self), "pinned": self.pinned}
 
 
 @dataclass(frozen=True, slots=True)
 class MachineState:
-    """A snapshot.
+    """A snapshot of the machine state.
 
     Attributes:
-        cpu: of the first core; None: no cpufreq.
-        gpu: by devfreq on Jetson, else by NVML.
-        gpu_memory: by NVML.
-        temperatures_c: by name of the kernel's thermal zone; "GPU" is NVML's.
-        throttling: what holds the GPU's clock down or lets it rest, in NVML's terms; None: not known.
-        limits_c: at which a part is slowed down, by names of temperatures: a Jetson's zones and NVML's GPU. A
-            PC's zones are not the GPU's, and are left out.
-        power_mode: a Jetson's nvpmodel mode.
-        power_limit_mw: that NVML says is enforced.
-        held_ns: how long clocks were held down since some moment, by "power" and "thermal" limits; None: NVML
-            does not count it here.
+        cpu: clock of the first core; None without cpufreq.
+        gpu: GPU clock, from devfreq on Jetson and from NVML elsewhere.
+        gpu_memory: GPU memory clock from NVML.
+        temperatures_c: temperatures by name of the kernel's thermal zone; "GPU" is NVML's.
+        throttling: reasons for a reduced GPU clock, in NVML's terms; None if unknown.
+        limits_c: throttling temperatures by the same names, for a Jetson's zones and NVML's GPU. A PC's zones
+            are not those of the GPU and are omitted.
+        power_mode: nvpmodel mode of a Jetson.
+        power_limit_mw: power limit enforced according to NVML.
+        held_ns: accumulated time of clocks reduced by "power" and "thermal" limits; None if NVML does not
+            count it.
     """
 
     cpu: Frequency | None
@@ -101,7 +101,7 @@ class MachineState:
     held_ns: Mapping[str, int] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
+        """The state as plain data for JSON."""
         clocks = {name: getattr(self, name) for name in ("cpu", "gpu", "gpu_memory")}
         return {
             **{name: clock.as_dict() if clock else None for name, clock in clocks.items()},
@@ -115,43 +115,43 @@ class MachineState:
 
 
 def read_state(root: Path = Path("/"), *, nvml: Any = None) -> MachineState:
-    """Look at the machine now. Takes milliseconds and raises nothing.
+    """Read the current machine state. Takes milliseconds and never raises.
 
-    What falls first when a load ends is read first: the GPU's clock, then what holds it.
+    The GPU clock is read first, then its throttling reasons, as they change first when a load ends.
 
     Args:
-        root: where the file system starts; tests give a tree of their own.
-        nvml: a module with pynvml's functions; None: pynvml, which stays started until the process ends.
+        root: root of the file system; tests pass their own tree.
+        nvml: module with pynvml's functions; None for pynvml, which stays initialized until the process ends.
     """
     jetson = _devfreq(root)
     if nvml is None:
         _keep_nvml_started()
     with first_gpu(nvml) as gpu:
-        told = _ask(gpu) if gpu else _GpuReadings()
+        readings = _ask(gpu) if gpu else _GpuReadings()
     temperatures, limits = _thermal_zones(root)
     if jetson is None:
         limits = {}
-    if told.celsius is not None:
-        temperatures["GPU"] = float(told.celsius)
-        if told.slowdown_c:
-            limits["GPU"] = float(told.slowdown_c)
+    if readings.celsius is not None:
+        temperatures["GPU"] = float(readings.celsius)
+        if readings.slowdown_c:
+            limits["GPU"] = float(readings.slowdown_c)
     cpufreq = root / "sys/devices/system/cpu/cpu0/cpufreq"
     return MachineState(
         cpu=_range(*(_number(cpufreq / f"scaling_{bound}_freq", 1e-3) for bound in ("cur", "min", "max"))),
-        gpu=jetson or told.clock,
-        gpu_memory=told.memory,
+        gpu=jetson or readings.clock,
+        gpu_memory=readings.memory,
         temperatures_c=temperatures,
-        throttling=told.throttling,
+        throttling=readings.throttling,
         limits_c=limits,
         power_mode=power_mode(root),
-        power_limit_mw=told.power_limit_mw,
-        held_ns=told.held_ns,
+        power_limit_mw=readings.power_limit_mw,
+        held_ns=readings.held_ns,
     )
 
 
 @functools.cache
 def _keep_nvml_started() -> None:
-    """NVML counts its starts: while this one stands, a look waits for none, in which clocks would fall."""
+    """Keep NVML initialized, so that no snapshot waits for it while clocks drop; NVML counts references."""
     import pynvml
 
     with contextlib.suppress(pynvml.NVMLError):
@@ -160,7 +160,7 @@ def _keep_nvml_started() -> None:
 
 @dataclass(frozen=True, slots=True)
 class _GpuReadings:
-    """What NVML answers."""
+    """Values read from NVML."""
 
     clock: Frequency | None = None
     throttling: tuple[str, ...] | None = None
@@ -172,7 +172,7 @@ class _GpuReadings:
 
 
 def _ask(gpu: NvmlGpu) -> _GpuReadings:
-    """In this order, see `read_state`."""
+    """Query NVML in the order that `read_state` describes."""
     return _GpuReadings(
         clock=_clock(gpu, _CLOCK_SM),
         throttling=_throttling(gpu),
@@ -185,7 +185,7 @@ def _ask(gpu: NvmlGpu) -> _GpuReadings:
 
 
 def _held(gpu: NvmlGpu) -> dict[str, int] | None:
-    """NVML counts in nanoseconds since the driver was loaded (nvmlViolationTime_t)."""
+    """Throttling times from NVML, in nanoseconds since the driver was loaded (nvmlViolationTime_t)."""
     found = {name: gpu.ask("nvmlDeviceGetViolationStatus", policy) for name, policy in _POLICIES.items()}
     return {name: int(one.violationTime) for name, one in found.items() if one is not None} or None
 
@@ -204,13 +204,13 @@ def _devfreq(root: Path) -> Frequency | None:
 
 
 def _clock(gpu: NvmlGpu, kind: int) -> Frequency | None:
-    """Without a lower bound: NVML has one for each performance state, none of all."""
+    """A GPU clock without a lower bound, which NVML has only for each performance state."""
     return _range(gpu.ask("nvmlDeviceGetClockInfo", kind), None, gpu.ask("nvmlDeviceGetMaxClockInfo", kind))
 
 
 def _throttling(gpu: NvmlGpu) -> tuple[str, ...] | None:
     bits = gpu.ask("nvmlDeviceGetCurrentClocksEventReasons")
-    if bits is None:  # a driver or pynvml of before the name changed
+    if bits is None:  # a driver or pynvml older than the new name
         bits = gpu.ask("nvmlDeviceGetCurrentClocksThrottleReasons")
     if bits is None:
         return None
@@ -220,9 +220,9 @@ def _throttling(gpu: NvmlGpu) -> tuple[str, ...] | None:
 
 
 def _thermal_zones(root: Path) -> tuple[dict[str, float], dict[str, float]]:
-    """Degrees by zone, and the lowest at which it is slowed.
+    """Temperatures and lowest throttling temperatures by thermal zone.
 
-    A zone whose part is off refuses to be read, and is left out.
+    Zones of components that are off cannot be read and are omitted.
     """
     temperatures, limits = {}, {}
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
@@ -236,7 +236,7 @@ def _thermal_zones(root: Path) -> tuple[dict[str, float], dict[str, float]]:
             for kind in zone.glob("trip_point_*_type")
             if _word(kind) in _SLOWING
         ]
-        if slowing := [trip for trip in trips if trip is not None and trip > 0]:  # 0 and below: switched off
+        if slowing := [trip for trip in trips if trip is not None and trip > 0]:  # 0 or less means disabled
             limits[name] = min(slowing)
     return temperatures, limits
 

@@ -1,4 +1,4 @@
-"""What running a network costs: latency and memory; power and energy in `cnnx.measure.power`."""
+"""Latency and memory measurements; power and energy are in `cnnx.measure.power`."""
 
 from cnnx.machine.state import MachineState, read_state
 from cnnx.measure.bootstrap import block_bootstrap

@@ -1,4 +1,4 @@
-"""Intervals for figures of a series whose neighbours resemble each other, as latencies do."""
+"""Confidence intervals for series with correlated neighbors, such as latencies."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from cnnx.stats import Interval
 
 _RESAMPLES = 1000
-# Values drawn at a time, so that a long series takes no more than some ten MiB.
+# Values drawn at a time, which limits memory to about 10 MiB for long series.
 _AT_ONCE = 1 << 21
 
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """95 % intervals of a series' mean and median.
+    """95 % confidence intervals of the mean and median of a series.
 
     Attributes:
-        mean: of the arithmetic mean.
-        median: of the median.
-        block: neighbours that were drawn together.
+        mean: interval of the arithmetic mean.
+        median: interval of the median.
+        block: block length of the bootstrap.
     """
 
     mean: Interval
@@ -32,15 +32,15 @@ class Intervals:
 
 
 def block_bootstrap(values: Sequence[float], *, seed: int = 0) -> Intervals | None:
-    """Intervals by the circular block bootstrap (D. N. Politis and J. P. Romano, 1992).
+    """Confidence intervals by circular block bootstrap (D. N. Politis and J. P. Romano, 1992).
 
-    Runs that follow each other share clocks, caches and neighbours: taken as independent they would give
-    intervals that are too narrow. 1,000 series are drawn, in blocks of a length that the series itself
-    suggests (`block_length`), and the middle 95 % of their figures is the interval.
+    Successive runs share clocks, caches and background load. Treating them as independent would give
+    intervals that are too narrow. 1,000 series are drawn in blocks, whose length is estimated from the series
+    (`block_length`). The interval contains the middle 95 % of their statistics.
 
     Args:
-        values: in order of time.
-        seed: of the draws: the same values give the same intervals.
+        values: samples in chronological order.
+        seed: random seed; the same values give the same intervals.
 
     Returns:
         None for fewer than ten values.
@@ -55,12 +55,12 @@ def block_bootstrap(values: Sequence[float], *, seed: int = 0) -> Intervals | No
 
 
 def resampled_means(values: Sequence[float], *, block: int, seed: int = 0) -> NDArray[np.float64]:
-    """Means of the 1,000 series that `block_bootstrap` draws, in blocks of a given length.
+    """Means of 1,000 bootstrap series drawn in blocks of a given length.
 
     Args:
-        values: in order of time; at least one.
-        block: neighbours drawn together; longer than their dependence reaches.
-        seed: of the draws.
+        values: at least one sample, in chronological order.
+        block: block length; must exceed the range of the correlation.
+        seed: random seed.
     """
     series = np.asarray(values, np.float64)
     draws = _draws(series, max(1, min(block, len(series))), seed)
@@ -68,30 +68,30 @@ def resampled_means(values: Sequence[float], *, block: int, seed: int = 0) -> ND
 
 
 def middle(draws: NDArray[np.float64]) -> Interval:
-    """What the middle 95 % of bootstrap draws lie between."""
+    """Interval of the middle 95 % of bootstrap draws."""
     low, high = np.quantile(draws, [0.025, 0.975])
     return Interval(float(low), float(high))
 
 
 def _draws(series: NDArray[np.float64], block: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """The drawn series, (count, n) at a time."""
+    """The drawn series in batches of shape (count, n)."""
     n, generator = len(series), np.random.default_rng(seed)
     at_once = max(1, _AT_ONCE // n)
     for drawn in range(0, _RESAMPLES, at_once):
         starts = generator.integers(0, n, (min(at_once, _RESAMPLES - drawn), math.ceil(n / block), 1))
-        places = ((starts + np.arange(block)) % n).reshape(len(starts), -1)[:, :n]
-        yield series[places]
+        indices = ((starts + np.arange(block)) % n).reshape(len(starts), -1)[:, :n]
+        yield series[indices]
 
 
 def block_length(series: NDArray[np.float64]) -> int:
-    """How many neighbours to draw together.
+    """Block length for the circular bootstrap.
 
     D. N. Politis and H. White, "Automatic block-length selection for the dependent bootstrap", Econometric
-    Reviews 23 (2004), corrected by Patton, Politis and White (28, 2009), for the circular bootstrap: the
-    more of the variance of the mean comes from neighbours, the longer.
+    Reviews 23 (2004), corrected by Patton, Politis and White (28, 2009). The larger the contribution of
+    correlated neighbors to the variance of the mean, the longer the block.
 
     Args:
-        series: (n,), in order of time.
+        series: (n,) samples in chronological order.
 
     Returns:
         1 for a constant series or independent values; at most a third of the series.
@@ -116,7 +116,7 @@ def block_length(series: NDArray[np.float64]) -> int:
 
 
 def _reach(correlations: NDArray[np.float64], n: int) -> int:
-    """The lag after which correlations stay insignificant for a while; the last significant one else."""
+    """The lag after which correlations stay insignificant for a while, or else the last significant lag."""
     significant = np.abs(correlations[1:]) >= 2 * math.sqrt(math.log10(n) / n)
     quiet = max(5, math.ceil(math.sqrt(math.log10(n))))
     for lag in range(len(significant) - quiet + 1):

@@ -1,4 +1,4 @@
-"""Two networks measured in alternating turns, held against each other."""
+"""Comparison of two networks that were measured in alternating turns."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Outcome = Literal["faster", "slower", "no difference shown"]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How long one takes beside the other, at the same batch.
+    """Ratio of the times of two networks at the same batch size.
 
     Attributes:
-        ratio: its time over the other's, as a geometric mean over rounds; below 1: faster.
-        interval: 95 %, by block bootstrap over rounds.
-        rounds: pairs of turns.
+        ratio: time of the first over time of the second, as geometric mean over rounds; below 1 is faster.
+        interval: 95 % confidence interval by block bootstrap over rounds.
+        rounds: number of pairs of turns.
     """
 
     ratio: float
@@ -30,23 +30,23 @@ class Comparison:
 
     @property
     def outcome(self) -> Outcome:
-        """Faster or slower where the interval excludes 1."""
+        """Faster or slower if the interval excludes 1."""
         if self.interval.high < 1:
             return "faster"
         return "slower" if self.interval.low > 1 else "no difference shown"
 
 
 def compare(one: Latency, other: Latency) -> Comparison | None:
-    """The ratio of times, by turns that stood next to each other: what drifts drops out.
+    """Ratio of the times of adjacent turns, which cancels drift.
 
-    Of each turn the median counts; GPU compute where both tell it, else end to end.
+    Each turn counts with its median, of GPU compute if both sessions report it, else end to end.
 
     Returns:
-        None for fewer than ten whole rounds.
+        None for fewer than ten complete rounds.
     """
     both = (one, other)
-    told = all(latency.parts for latency in both)
-    turns = [_turns(latency.steady_ns if told else latency.samples_ns, latency.turn) for latency in both]
+    both_timed = all(latency.parts for latency in both)
+    turns = [_turns(one.steady_ns if both_timed else one.samples_ns, one.turn) for one in both]
     pairs = list(zip(*turns, strict=False))
     if min((value for pair in pairs for value in pair), default=0) <= 0:
         return None
@@ -59,5 +59,5 @@ def compare(one: Latency, other: Latency) -> Comparison | None:
 
 
 def _turns(times: tuple[int, ...], turn: int) -> list[float]:
-    """Medians of whole turns."""
+    """Medians of complete turns."""
     return [statistics.median(times[i : i + turn]) for i in range(0, len(times) - turn + 1, turn)]

@@ -1,4 +1,4 @@
-"""What is said of a series of times: percentiles, mean, variation, and how sure they are."""
+"""Statistics of a series of times: percentiles, mean, variation and confidence intervals."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from cnnx.stats import Interval
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Times in nanoseconds. None: too few samples for the figure.
+    """Statistics in nanoseconds; None if there are too few samples.
 
     Attributes:
-        percentile: the one that was asked, in percent.
-        percentile_ns: what so many percent of runs do not exceed.
-        percentile_bound_ns: what the true percentile does not exceed, at 99 % confidence
+        percentile: requested percentile, in percent.
+        percentile_ns: value of the requested percentile.
+        percentile_bound_ns: upper bound of the true percentile at 99 % confidence
             (`Latency.percentile_bound_ns`).
-        p50_interval: 95 %, by block bootstrap.
-        mean_interval: likewise.
-        block: neighbours that were drawn together.
+        p50_interval: 95 % confidence interval of the median by block bootstrap.
+        mean_interval: 95 % confidence interval of the mean by block bootstrap.
+        block: block length of the bootstrap.
     """
 
     p50_ns: int | None
@@ -40,16 +40,16 @@ class Figures:
     block: int | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
+        """The figures as plain data for JSON."""
         return dataclasses.asdict(self)
 
 
 def figures_of(samples_ns: Sequence[int], *, percentile: float = 99.0) -> Figures:
-    """Figures of a series.
+    """Compute the figures of a series.
 
     Args:
-        samples_ns: in the order measured; at least one.
-        percentile: to tell beside the usual ones, in percent, between 0 and 100.
+        samples_ns: at least one sample, in chronological order.
+        percentile: additional percentile to report, in percent, between 0 and 100.
     """
     found = block_bootstrap(samples_ns)
     share = percentile / 100

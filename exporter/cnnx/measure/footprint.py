@@ -1,7 +1,7 @@
-"""Memory that one network takes, measured in a process that does nothing else.
+"""Memory use of a network, measured in a separate process.
 
-In a process that has measured before, allocators keep what they were given and hand it out again: a second
-network seems to take nothing. So each is opened and run once in a Python of its own.
+In a process that has already measured a network, allocators reuse memory, so a second network appears to need
+none. Each network is therefore opened and run once in a new Python process.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from cnnx.measure.memory import MemoryUse, peak_memory, resident_bytes
 
 _ROOT = Path("/")
 _TIME_LIMIT_S = 600
-# Jetson's allocations by process, for root: "user  python3  4242  204800K", as jetson_stats reads it
-# (jtop/core/processes.py). Not seen on hardware by us.
+# Jetson's allocations by process, readable by root: "user  python3  4242  204800K", as jetson_stats reads it
+# (jtop/core/processes.py). Not tested on hardware.
 _NVMAP = "sys/kernel/debug/nvmap/iovmm/maps"
 
 
 @dataclass(frozen=True, slots=True)
 class GpuMemory:
-    """Memory of the GPU at one moment, in bytes; None: not known, never 0.
+    """GPU memory at one moment, in bytes; None if unknown, never 0.
 
     Attributes:
-        process: this process's, by NVML; None where NVML does not tell, as in a container or on Jetson.
-        device: in use by all on the device, by NVML; None on Jetson, whose memory is the CPU's.
+        process: memory of this process from NVML; None if not reported, as in a container or on Jetson.
+        device: memory used by all processes, from NVML; None on Jetson, which shares the CPU's memory.
         available: MemAvailable of a Jetson, whose CPU and GPU share memory; None elsewhere.
-        nvmap: this process's, by Jetson's nvmap; None unless root.
+        nvmap: memory of this process from Jetson's nvmap; None unless root.
     """
 
     process: int | None
@@ -49,21 +49,20 @@ class GpuMemory:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a network takes in a process of its own, in bytes; None: not known, never 0.
+    """Memory of a network in a separate process, in bytes; None if unknown, never 0.
 
     Attributes:
-        host: of the process, once libraries (and CUDA's context) were there, while the network was opened
-            and run.
-        libraries_bytes: the host's, that the runtime's libraries and CUDA's context took before.
-        context_bytes: the GPU's, of CUDA's context and the libraries' code before any network was there; None
-            for ONNX Runtime, which makes its context with the session.
-        gpu_bytes: the GPU's, of the whole process with CUDA's context: by NVML's list of processes, by
-            nvmap, else by what the device had more in use afterwards.
-        shared_bytes: on Jetson, by how much MemAvailable fell: CPU and GPU together, and whatever else
-            the system did meanwhile.
-        scratch_bytes: activations of one context, as the engine tells it.
-        io_bytes: inputs and outputs on the device, likewise.
-        failed: why the process that was to measure did not come to its end; nothing is known then.
+        host: host memory of the process while the network is opened and run, after libraries and CUDA's
+            context are loaded.
+        libraries_bytes: host memory of the runtime's libraries and CUDA's context.
+        context_bytes: GPU memory of CUDA's context and library code before the network is loaded; None for
+            ONNX Runtime, which creates its context with the session.
+        gpu_bytes: GPU memory of the whole process including CUDA's context: from NVML's list of processes,
+            from nvmap, or else the increase of the memory in use on the device.
+        shared_bytes: decrease of MemAvailable on Jetson: CPU and GPU together, and other system activity.
+        scratch_bytes: activations of one execution context, as reported by the engine.
+        io_bytes: inputs and outputs on the device, as reported by the session.
+        failed: why the measuring process failed; all values are unknown then.
     """
 
     host: MemoryUse
@@ -76,13 +75,13 @@ class Footprint:
     failed: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, flat."""
+        """The footprint as flat plain data."""
         data = dataclasses.asdict(self)
         return {**data.pop("host"), "added_bytes": self.host.added_bytes, **data}
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Footprint:
-        """What `as_dict` described."""
+        """Create a footprint from the output of `as_dict`."""
         host = MemoryUse(*(data[f.name] for f in dataclasses.fields(MemoryUse)))
         rest = [f.name for f in dataclasses.fields(Footprint) if f.name != "host"]
         return Footprint(host, **{name: data[name] for name in rest})
@@ -94,13 +93,14 @@ def measure_footprint(
     """Open and run a network once in a process of its own.
 
     Args:
-        runtime: its name in `cnnx.runtimes.NAMES`.
-        file: what the runtime opens: the caller has checked its hash.
-        shape: of one batch, (N, C, H, W).
-        options: as for `Runtime.open`.
+        runtime: name in `cnnx.runtimes.NAMES`.
+        file: file that the runtime opens; the caller must have checked its hash.
+        shape: shape of one batch, (N, C, H, W).
+        options: options of `Runtime.open`.
 
     Returns:
-        where that process fails, as where memory does not suffice for a second copy, all unknown and why.
+        The footprint. If the process fails, as when memory is too small for a second copy, all values are
+        unknown and `failed` has the reason.
     """
     how = dataclasses.asdict(options)
     request = {"runtime": runtime, "file": str(file), "shape": shape, "options": how}
@@ -116,20 +116,24 @@ def measure_footprint(
         )
         return Footprint.from_dict(json.loads(done.stdout))
     except subprocess.CalledProcessError as error:
-        said = error.stderr.strip().splitlines()
-        # A negative status is the signal that ended it: 9 from a kernel that is out of memory.
+        printed = error.stderr.strip().splitlines()
+        # A negative status is the signal that ended it, such as 9 if the kernel is out of memory.
         why = (
-            f"signal {-error.returncode}" if error.returncode < 0 else said[-1] if said else "no reason given"
+            f"signal {-error.returncode}"
+            if error.returncode < 0
+            else printed[-1]
+            if printed
+            else "no message"
         )
     except subprocess.TimeoutExpired:
-        why = f"it took longer than {_TIME_LIMIT_S} s"
+        why = f"the process took longer than {_TIME_LIMIT_S} s"
     except (OSError, ValueError, KeyError) as error:
-        why = f"its answer cannot be read: {error}"
+        why = f"the output of the process cannot be read: {error}"
     return Footprint(MemoryUse(None, None, None), failed=why)
 
 
 def footprint_here(request: Mapping[str, Any]) -> Footprint:
-    """Do what `measure_footprint` asks, in this process, which should not have done anything else."""
+    """Run the request of `measure_footprint` in this process, which should not have done anything else."""
     images = np.zeros(request["shape"], np.float32)
     start, before = resident_bytes(), gpu_memory()
     runtime = runtimes.get(request["runtime"])
@@ -158,19 +162,19 @@ def footprint_here(request: Mapping[str, Any]) -> Footprint:
 
 
 def gpu_memory(root: Path = _ROOT, *, nvml: Any = None, pid: int | None = None) -> GpuMemory:
-    """Look at the GPU's memory now. Raises nothing.
+    """Read the current GPU memory. Never raises.
 
     Args:
-        root: where the file system starts; tests give a tree of their own.
-        nvml: a module with pynvml's functions; None: pynvml.
-        pid: of the process; None: this one.
+        root: root of the file system; tests pass their own tree.
+        nvml: module with pynvml's functions; None for pynvml.
+        pid: process ID; None for this process.
     """
     own = os.getpid() if pid is None else pid
     with first_gpu(nvml) as gpu:
         info = gpu.ask("nvmlDeviceGetMemoryInfo") if gpu else None
         questions = ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses")
         listed = [one for question in questions for one in ((gpu and gpu.ask(question)) or ())]
-    # One that computes and draws is in both lists, with the same memory.
+    # A process that computes and draws is in both lists, with the same memory.
     mine = [one.usedGpuMemory for one in listed if one.pid == own and one.usedGpuMemory]
     jetson = (root / "etc/nv_tegra_release").exists()
     available = _found(root / "proc/meminfo", r"^MemAvailable:\s*(\d+) kB") if jetson else None
@@ -192,7 +196,7 @@ def _of_gpu(before: GpuMemory, after: GpuMemory) -> int | None:
 
 
 def _difference(more: int | None, less: int | None) -> int | None:
-    """None where nothing can be said: below nothing, others gave memory back meanwhile."""
+    """The difference; None if unknown or not positive, as when other processes freed memory meanwhile."""
     return more - less if more is not None and less is not None and more > less else None
 
 

@@ -1,4 +1,4 @@
-"""The process of `measure_footprint`: its argument is the request, the answer goes to standard output."""
+"""Child process of `measure_footprint`: reads the request from its argument, writes JSON to stdout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cnnx.measure.footprint import footprint_here
 
 
 def main(arguments: list[str]) -> int:
-    """Measure what the request, one JSON object, names."""
+    """Measure according to the request, a JSON object."""
     try:
         found = footprint_here(json.loads(arguments[0]))
     except CnnxError as error:

@@ -1,4 +1,4 @@
-"""How long one batch takes, end to end: from pictures in host memory to outputs there."""
+"""End-to-end latency of one batch, from images in host memory to outputs in host memory."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from cnnx.runtimes import RunTimes, Session
 
 Clock = Callable[[], int]
 OnShareDone = Callable[[float], None]
-"""Told the share done, 0..1."""
+"""Called with the completed share, 0..1."""
 
-# Warm-up ends when two successive windows of 10 runs have medians within 2 % of each other, but not
-# within the first 0.2 s (trtexec's warm-up); it gives up after a quarter of the time allowed.
+# Warm-up ends when two successive windows of 10 runs have medians within 2 % of each other, but not within
+# the first 0.2 s (trtexec's warm-up). It gives up after a quarter of the time limit.
 _WINDOW = 10
 _STEADY = 0.02
 _LOOK_NS = 1_000_000_000
 _WARMUP_NS = 200_000_000
 _WARMUP_SHARE = 0.25
-# Runs in a row when sessions take turns. The first of them is not counted: caches hold the other's weights.
+# Counted runs per turn when sessions alternate. An extra first run refills caches and is not counted.
 _TURN = 10
 
 
-def _unheard(_share: float) -> None:
-    """OnShareDone that nobody wants."""
+def _ignore_progress(_share: float) -> None:
+    """Ignore the progress."""
 
 
-def _unwatched() -> None:
-    """A look at the machine that nobody takes."""
+def _no_look() -> None:
+    """Do not look at the machine."""
 
 
 def measure_latency(
@@ -48,21 +48,21 @@ def measure_latency(
     min_seconds: float = 3.0,
     min_samples: int = 100,
     max_seconds: float = 60.0,
-    progress: OnShareDone = _unheard,
+    progress: OnShareDone = _ignore_progress,
     clock: Clock = time.perf_counter_ns,
 ) -> Latency:
-    """Measure one session: warm up until steady, then sample until both minimums are met.
+    """Measure one session: warm up until steady, then sample until both minimums are reached.
 
-    The garbage collector is off while the clock runs, as in `timeit`.
+    The garbage collector is disabled while the clock runs, as in `timeit`.
 
     Args:
-        images: (M, C, H, W), a pool that is cycled through, so that no single picture's values count.
-        batch: pictures a run.
-        min_seconds: sum of samples to reach.
-        min_samples: number of samples to reach.
-        max_seconds: end of all patience, warm-up included; what was measured until then is returned,
-            marked as not complete.
-        clock: nanoseconds, monotonic.
+        images: (M, C, H, W) pool of images to cycle through, so that no single image determines the result.
+        batch: images per run.
+        min_seconds: minimum sum of the samples.
+        min_samples: minimum number of samples.
+        max_seconds: time limit including warm-up; samples taken until then are returned and marked as not
+            complete.
+        clock: monotonic clock in nanoseconds.
 
     Raises:
         UsageError: an empty pool, or limits that no measurement can meet.
@@ -88,29 +88,34 @@ def measure_side_by_side(
     min_seconds: float = 3.0,
     min_samples: int = 100,
     max_seconds: float = 60.0,
-    progress: OnShareDone = _unheard,
+    progress: OnShareDone = _ignore_progress,
     clock: Clock = time.perf_counter_ns,
-    look: Callable[[], None] = _unwatched,
+    look: Callable[[], None] = _no_look,
 ) -> dict[str, Latency]:
-    """Measure several sessions in alternating turns, so that what drifts on the machine hits all alike.
+    """Measure several sessions in alternating turns, so that drift affects all of them equally.
 
-    The order of turns reverses each round (A B, B A, ...). Arguments are those of `measure_latency`, for
-    each session; `max_seconds` is for all of them together. Sessions that tell where the time of a batch
-    goes (`cnnx.runtimes.TimedSession`) are asked that in every run.
+    The order of turns reverses each round (A B, B A, ...). The arguments of `measure_latency` apply to each
+    session; `max_seconds` applies to all together. Sessions that report a time breakdown
+    (`cnnx.runtimes.TimedSession`) report it for every run.
 
     Args:
-        sessions: by names of their own.
-        images: for all of them, or for each by its name.
-        look: called when all are warm, between turns about once a second, and when the last run has ended:
-            clocks at rest say nothing, and what throttles may do so only in between.
+        sessions: sessions by name.
+        images: pool for all sessions, or one per name.
+        look: called after warm-up, between turns about once a second, and after the last run. Idle clocks
+            would be meaningless, and throttling may occur only in between.
         progress: called before each round of turns. This and `look` may take time, as the first run of a
             turn is not counted.
     """
     pools = images if isinstance(images, Mapping) else dict.fromkeys(sessions, images)
     if batch < 1 or not sessions or min(map(len, pools.values())) < 1:
-        raise UsageError("a measurement needs a session, a batch of at least 1 and at least one picture")
+        raise UsageError(
+            f"cannot measure {len(sessions)} sessions with batch {batch} and "
+            f"{min(map(len, pools.values()), default=0)} images",
+            mend="pass at least one session, a batch of 1 or more, and at least one image",
+        )
     if max_seconds <= 0 or min_samples < 1:
-        raise UsageError("max_seconds and min_samples must be positive")
+        what = f"invalid limits: max_seconds is {max_seconds:g}, min_samples is {min_samples}"
+        raise UsageError(what, mend="use a positive time limit and a minimum of 1 or more samples")
     goal = _Goal(min_ns=int(min_seconds * 1e9), min_samples=min_samples)
     deadline = clock() + int(max_seconds * 1e9)
     patience = int(max_seconds * 1e9 * _WARMUP_SHARE / len(sessions))
@@ -132,7 +137,7 @@ class _Goal:
     min_samples: int
 
     def share(self, samples: list[int]) -> float:
-        """How far samples are towards both minimums, 0..1."""
+        """Progress towards both minimums, 0..1."""
         by_time = sum(samples) / self.min_ns if self.min_ns > 0 else 1.0
         return min(1.0, by_time, len(samples) / self.min_samples)
 
@@ -146,7 +151,7 @@ def _take_turns(
     progress: OnShareDone,
     look: Callable[[], None],
 ) -> None:
-    """Measure; the last look comes before anybody is told, as clocks fall while a screen is drawn."""
+    """Run the turns. Read the final state before reporting progress: GPU clocks drop during a redraw."""
     looked = clock()
     while True:
         share = min(goal.share(one.samples) for one in series)
@@ -174,12 +179,12 @@ class _Series:
         self._run: Callable[[NDArray[np.float32]], object] = getattr(session, "timed_run", session.run)
         self._uncounted = 0
         self._ended: WarmUpEnd = "time limit"
-        self._told: RunTimes | None = None
+        self._last_times: RunTimes | None = None
         self._parts: list[RunTimes] = []
         self.samples: list[int] = []
 
     def warm_up(self, patience_ns: int) -> None:
-        """Run until steady or out of patience."""
+        """Run until steady or until the time limit."""
         start, taken = self._clock(), list[int]()
         while self._clock() - start < patience_ns:
             taken.append(self._timed())
@@ -189,18 +194,18 @@ class _Series:
         self._uncounted += len(taken)
 
     def turn(self, deadline: int) -> None:
-        """A few runs in a row, at least one; the first is not counted: something else ran before."""
+        """Run at least once after an uncounted first run, as another session ran before."""
         self._timed()
         self._uncounted += 1
         for _ in range(_TURN):
             self.samples.append(self._timed())
-            if self._told is not None:
-                self._parts.append(self._told)
+            if self._last_times is not None:
+                self._parts.append(self._last_times)
             if self._clock() >= deadline:
                 return
 
     def latency(self, batch: int, goal: _Goal) -> Latency:
-        """What was measured."""
+        """The measured latencies."""
         return Latency(
             samples_ns=tuple(self.samples),
             batch=batch,
@@ -216,8 +221,8 @@ class _Series:
         start = self._clock()
         outputs = self._run(images)
         end = self._clock()
-        self._told = outputs if isinstance(outputs, RunTimes) else None
-        del outputs  # freed outside the time taken, as a caller that keeps them would
+        self._last_times = outputs if isinstance(outputs, RunTimes) else None
+        del outputs  # free them outside the measured time
         return end - start
 
 
@@ -229,11 +234,12 @@ def _is_steady(taken: list[int]) -> bool:
 
 
 def batches_of(images: NDArray[np.float32], batch: int) -> list[NDArray[np.float32]]:
-    """Contiguous batches, prepared beforehand: views where the pool is large enough.
+    """Contiguous batches; views if the pool is large enough.
 
     Args:
-        images: (M, C, H, W) with M at least 1; repeated where M is less than a batch, the rest of M left out.
-        batch: pictures in each.
+        images: (M, C, H, W) with M at least 1. Images are repeated if M is less than a batch; an incomplete
+            last batch is dropped.
+        batch: images per batch.
     """
     if len(images) < batch:
         images = np.resize(images, (batch, *images.shape[1:]))

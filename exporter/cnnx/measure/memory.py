@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes at its peak, by the kernel's own account."""
+"""Peak memory of a function call, as reported by the kernel."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _RESET_PEAK = "5"
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """Resident memory of this process, all threads and libraries included; None: not known, never 0.
+    """Resident memory of this process with all threads and libraries; None if unknown, never 0.
 
-    On a Jetson the GPU's memory is the same memory, but what the driver allocates for it is not in here.
+    A Jetson's GPU shares this memory, but allocations of its driver are not included.
 
     Attributes:
-        before_bytes: when the work began.
-        peak_bytes: highest while it ran.
-        after_bytes: when it had ended and its garbage was collected. Memory that the allocator keeps
-            for reuse still counts, so this may exceed `before_bytes` with nothing leaked.
+        before_bytes: memory before the call.
+        peak_bytes: peak during the call.
+        after_bytes: memory after the call and a garbage collection. Memory kept by the allocator for reuse is
+            included, so this may exceed `before_bytes` without a leak.
     """
 
     before_bytes: int | None
@@ -36,27 +36,27 @@ class MemoryUse:
 
     @property
     def added_bytes(self) -> int | None:
-        """Peak over what was there before: a lower bound, as memory freed earlier may have been reused."""
+        """Peak minus the memory before: a lower bound, as the call may reuse memory freed earlier."""
         if self.peak_bytes is None or self.before_bytes is None:
             return None
         return self.peak_bytes - self.before_bytes
 
 
 def peak_memory(run: Callable[[], T], *, proc: Path = _PROC) -> tuple[T, MemoryUse]:
-    """Do something and say how much memory the process held at most meanwhile.
+    """Call a function and measure the peak memory of the process during the call.
 
-    Garbage is collected before and after, so that cycles left by earlier work are not laid at this one's
-    door; while it runs the collector does as it always does, since that is what is being measured.
+    Garbage is collected before and after the call, so that earlier garbage is not included. During the call,
+    the collector works as usual, as it is part of the measurement.
 
-    The kernel's high-water mark (VmHWM) is reset first. Where that is not allowed (some sandboxes), the
-    mark still tells the peak if the work raised it, and nothing if it did not.
+    The kernel's high-water mark (VmHWM) is reset first. If that is not permitted, as in some sandboxes, the
+    peak is known only if the call raises the mark.
 
     Args:
-        run: the work.
-        proc: the process's folder in procfs; tests give one of their own.
+        run: function to call.
+        proc: folder of the process in procfs; tests pass their own.
 
     Returns:
-        what `run` returned, and the memory.
+        The result of `run`, and the memory use.
     """
     gc.collect()
     was_reset = _reset_peak(proc)
@@ -70,18 +70,18 @@ def peak_memory(run: Callable[[], T], *, proc: Path = _PROC) -> tuple[T, MemoryU
 
 
 def _reset_peak(proc: Path) -> bool:
-    """Whether the mark was reset: written to, and seen to have come down to the present."""
+    """Reset the high-water mark; returns whether it dropped to the current value."""
     try:
         (proc / "clear_refs").write_text(_RESET_PEAK)
     except OSError:
         return False
     mark, now = _status(proc, "VmHWM"), _status(proc, "VmRSS")
-    # A kernel may take the write and do nothing. The two are never quite equal: reading takes memory too.
+    # A kernel may accept the write and do nothing. The values always differ slightly, as reading uses memory.
     return mark is not None and now is not None and mark <= now * 1.05 + (1 << 20)
 
 
 def resident_bytes(proc: Path = _PROC) -> int | None:
-    """What this process holds now; None: not known."""
+    """Current resident memory of this process; None if unknown."""
     return _status(proc, "VmRSS")
 
 

@@ -1,4 +1,4 @@
-"""Measured latencies and what may be said of them. Raw samples are kept, none is trimmed."""
+"""Measured latencies and their statistics. All raw samples are kept."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from cnnx.schema import Count, Positive
 WarmUpEnd = Literal["steady", "time limit"]
 Samples = Annotated[tuple[Count, ...], Meta(min_length=1, description="a list of at least one time")]
 
-# MLPerf's LoadGen, early stopping: confidence in a percentile's bound.
+# Confidence of percentile bounds, from the early stopping of MLPerf's LoadGen.
 _CONFIDENCE = 0.99
 
 
 @dataclass(frozen=True, slots=True)
 class Breakdown:
-    """Where the time of every counted run went, in the order measured; see `cnnx.runtimes.RunTimes`.
+    """Time breakdown of every counted run, in chronological order; see `cnnx.runtimes.RunTimes`.
 
     Attributes:
-        enqueue_ns: the host's, queueing the kernels.
-        h2d_ns: the GPU's, input to the device.
-        compute_ns: the GPU's, kernels.
-        d2h_ns: the GPU's, outputs to the host.
+        enqueue_ns: host time to enqueue the kernels.
+        h2d_ns: GPU time to copy inputs to the device.
+        compute_ns: GPU time of the kernels.
+        d2h_ns: GPU time to copy outputs to the host.
     """
 
     enqueue_ns: tuple[Count, ...]
@@ -41,12 +41,12 @@ class Breakdown:
 
     @property
     def latency_ns(self) -> tuple[int, ...]:
-        """With transfers: H2D + compute + D2H of each run, trtexec's "Latency"."""
+        """Latency with transfers, H2D + compute + D2H of each run; trtexec's "Latency"."""
         return tuple(map(sum, zip(self.h2d_ns, self.compute_ns, self.d2h_ns, strict=True)))
 
     @staticmethod
     def of(runs: Iterable[RunTimes]) -> Breakdown:
-        """Run by run -> part by part."""
+        """Create a breakdown from the times of each run."""
         runs = tuple(runs)
         return Breakdown(
             *(tuple(getattr(run, f.name) for run in runs) for f in dataclasses.fields(Breakdown))
@@ -58,14 +58,14 @@ class Latency:
     """Measured latencies of one network at one batch size.
 
     Attributes:
-        samples_ns: every run counted, in the order measured, end to end by the host's clock: pictures in
-            host memory to outputs there. The next run begins when the last has ended.
-        batch: pictures a run.
-        warmup: runs before and between that are not counted.
-        warmup_ended: "steady", or "time limit": the network had not settled, so the figures are doubtful.
-        complete: the minimum time and number of samples were reached before the time limit.
-        turn: runs in a row before another session had its turn.
-        parts: where the time went; None: the session does not tell.
+        samples_ns: end-to-end time of every counted run on the host clock, in chronological order, from
+            images in host memory to outputs in host memory. Each run starts after the previous one ends.
+        batch: images per run.
+        warmup: number of uncounted runs, including those between turns.
+        warmup_ended: "steady", or "time limit" if latencies had not settled and are doubtful.
+        complete: whether the minimum time and number of samples were reached before the time limit.
+        turn: counted runs per turn when sessions alternate.
+        parts: time breakdown; None if the session does not report it.
     """
 
     samples_ns: Samples
@@ -83,12 +83,12 @@ class Latency:
 
     @property
     def p90_ns(self) -> int | None:
-        """What 90 % of runs do not exceed."""
+        """90th percentile."""
         return self.percentile_ns(0.90)
 
     @property
     def p99_ns(self) -> int | None:
-        """What 99 % of runs do not exceed."""
+        """99th percentile."""
         return self.percentile_ns(0.99)
 
     @property
@@ -103,7 +103,7 @@ class Latency:
 
     @property
     def series(self) -> dict[str, tuple[int, ...]]:
-        """What figures are given of, by name: with and without transfers where the session tells them."""
+        """Series to report by name; with and without transfers if the session reports a breakdown."""
         if self.parts is None:
             return {"end to end": self.samples_ns}
         return {
@@ -114,34 +114,33 @@ class Latency:
 
     @property
     def steady_ns(self) -> tuple[int, ...]:
-        """What variation is judged by and networks are compared by: GPU compute where that is known."""
+        """Series for variation and comparisons: GPU compute if known, else end to end."""
         return self.parts.compute_ns if self.parts else self.samples_ns
 
     @property
     def throughput(self) -> float:
-        """Pictures a second, one batch after the other."""
+        """Images per second for successive batches."""
         return self.batch * 1e9 / self.mean_ns
 
     def percentile_ns(self, share: float) -> int | None:
-        """The sample that `share` of all do not exceed (nearest rank).
+        """Percentile by nearest rank.
 
         Returns:
-            None where there are too few samples for the percentile to mean anything: fewer than
-            `samples_needed(share)`, such as 64 for 0.9 and 662 for 0.99.
+            None for fewer than `samples_needed(share)` samples, such as 64 for 0.9 and 662 for 0.99.
         """
         return percentile_of(self.samples_ns, share)
 
     def percentile_bound_ns(self, share: float) -> int | None:
-        """What the true percentile does not exceed, at 99 % confidence, if runs are independent.
+        """Upper bound of the true percentile at 99 % confidence, for independent runs.
 
-        LoadGen's early-stopping estimate: with t the largest number of runs over the percentile that
-        would still be improbable (1 %), the t - 1 slowest are left out and the slowest other counts.
-        (MLPerf inference rules, "Early Stopping".)
+        LoadGen's early-stopping estimate: let t be the largest number of runs above the percentile that is
+        still improbable (1 %). The t - 1 slowest runs are dropped, and the slowest remaining run is the
+        bound. (MLPerf inference rules, "Early Stopping".)
         """
         return bound_of(self.samples_ns, share)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data: the raw samples and how they came about."""
+        """The raw samples and the conditions of their measurement as plain data."""
         return {
             "samples_ns": list(self.samples_ns),
             "batch": self.batch,
@@ -156,43 +155,44 @@ class Latency:
 
 
 def percentile_of(samples: Sequence[int], share: float) -> int | None:
-    """Nearest rank; None where there are fewer than `samples_needed(share)`."""
+    """Percentile by nearest rank; None for fewer than `samples_needed(share)` samples."""
     if len(samples) < samples_needed(share):
         return None
     return sorted(samples)[math.ceil(share * len(samples)) - 1]
 
 
 def bound_of(samples: Sequence[int], share: float) -> int | None:
-    """See `Latency.percentile_bound_ns`."""
+    """Upper bound of a percentile; see `Latency.percentile_bound_ns`."""
     if len(samples) < samples_needed(share):
         return None
     return sorted(samples, reverse=True)[_improbable(len(samples), 1 - share) - 1]
 
 
 def variation(samples: Sequence[int]) -> float | None:
-    """Coefficient of variation: standard deviation over mean; None for one sample, or all zero."""
+    """Coefficient of variation: standard deviation over mean; None for one sample or a mean of 0."""
     mean = statistics.fmean(samples)
     return statistics.stdev(samples) / mean if len(samples) > 1 and mean > 0 else None
 
 
 def samples_needed(share: float) -> int:
-    """Fewest samples from which a percentile may be told, by LoadGen's rule: 64 for 0.9, 662 for 0.99.
+    """Minimum number of samples to report a percentile by LoadGen's rule: 64 for 0.9, 662 for 0.99.
 
-    It is the smallest n for which at most one of n runs over the true percentile has a chance of at
+    It is the smallest n for which the probability of at most one in n runs above the true percentile is at
     most 1 %.
 
     Raises:
         UsageError: `share` is not strictly between 0 and 1.
     """
     if not 0 < share < 1:
-        raise UsageError(f"a percentile is a share between 0 and 1, not {share}")
+        what = f"invalid percentile {100 * share:g}: expected a value between 0 and 100"
+        raise UsageError(what, mend="use a percentile such as 90, 99 or 99.9")
     rest = 1 - share
     at_most_one = (n for n in itertools.count(2) if share**n + n * rest * share ** (n - 1) <= 1 - _CONFIDENCE)
     return next(at_most_one)
 
 
 def _improbable(n: int, p: float) -> int:
-    """The largest t for which at most t successes in n trials of chance p have a chance of at most 1 %."""
+    """The largest t such that at most t successes in n trials with probability p are improbable (1 %)."""
     chance = 0.0
     for t in range(n + 1):
         logarithm = math.lgamma(n + 1) - math.lgamma(t + 1) - math.lgamma(n - t + 1)

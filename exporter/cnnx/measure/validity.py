@@ -1,4 +1,4 @@
-"""Whether a measurement on a device may be believed: a pure function of what was recorded."""
+"""Validity of a measurement, as a pure function of the recorded data."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ _ENQUEUE_SHARE = 0.8
 _UNSTEADY = 0.025
 # nvbench discards samples taken below three quarters of the clock it expects.
 _FALLEN = 0.75
-# What NVML names when the hardware or the driver holds the clock down under load: SwPowerCap 0x4, HwSlowdown
-# 0x8, SwThermal 0x20, HwThermal 0x40, PowerBrake 0x80. A clock that was set, or rests, is no throttling.
+# NVML's reasons for a clock reduced under load by hardware or driver: SwPowerCap 0x4, HwSlowdown 0x8,
+# SwThermal 0x20, HwThermal 0x40, PowerBrake 0x80. A clock set by the user, or idle, is not throttling.
 _THROTTLING = {
-    "software power cap": "raise the power limit or the power mode, or measure at lower clocks",
-    "hardware slowdown": "look to power supply and cooling",
-    "software thermal slowdown": "cool the device, or let it rest before",
-    "hardware thermal slowdown": "cool the device, or let it rest before",
-    "hardware power brake": "look to the power supply",
+    "software power cap": "raise the power limit or power mode, or measure at lower clocks",
+    "hardware slowdown": "check the power supply and cooling",
+    "software thermal slowdown": "cool the device, or let it idle before measuring",
+    "hardware thermal slowdown": "cool the device, or let it idle before measuring",
+    "hardware power brake": "check the power supply",
 }
-# What NVML counts the time of, as it names the reasons.
+# NVML's time counters and the corresponding reasons.
 _HELD = {"power": "software power cap", "thermal": "software thermal slowdown"}
-# So close to the limit a part may have been slowed between looks.
+# This close to its limit, a part may have been throttled between snapshots.
 _MARGIN_C = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class ValidityFinding:
-    """One thing that speaks against a measurement.
+    """A problem with a measurement.
 
     Attributes:
-        rule: its short name.
-        reason: what was seen, with the figure.
-        mend: what helps.
+        rule: short name of the problem.
+        reason: what was found, with the value.
+        mend: hint that says how to avoid it.
     """
 
     rule: str
@@ -47,12 +47,12 @@ class ValidityFinding:
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """The verdict on a measurement.
+    """Verdict on a measurement.
 
     Attributes:
-        findings: what makes it invalid; empty: it is valid.
-        remarks: what a reader should know that does not make it invalid. On a CPU everything is one: a
-            desktop or laptop is never quiet enough for the rules made for GPUs.
+        findings: problems that make it invalid; empty if it is valid.
+        remarks: problems that do not make it invalid. On a CPU all problems are remarks, as desktops and
+            laptops are never quiet enough for rules made for GPUs.
     """
 
     findings: tuple[ValidityFinding, ...]
@@ -60,11 +60,11 @@ class Validity:
 
     @property
     def valid(self) -> bool:
-        """Whether nothing was found."""
+        """Whether there are no findings."""
         return not self.findings
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
+        """The verdict as plain data for JSON."""
 
         def plain(findings: tuple[ValidityFinding, ...]) -> list[dict[str, str]]:
             return [{"rule": f.rule, "reason": f.reason, "mend": f.mend} for f in findings]
@@ -83,13 +83,13 @@ def judge_validity(
     states: Sequence[MachineState] = (),
     cuda_graph: bool = False,
 ) -> Validity:
-    """Judge a measurement by trtexec's rules, NVML's reasons, clocks, temperatures and the power mode.
+    """Check a measurement by trtexec's rules, NVML's throttling reasons, clocks, temperatures and power mode.
 
     Args:
-        latency: raw samples, with parts where the session told them.
-        on_gpu: it ran on a GPU.
-        states: the machine from when the network was warm until right after the last run; empty: not known.
-        cuda_graph: the kernels went to the GPU as one graph.
+        latency: raw samples, with a breakdown if the session reports it.
+        on_gpu: whether it ran on a GPU.
+        states: machine states from the end of warm-up until just after the last run; empty if unknown.
+        cuda_graph: whether the kernels were launched as a CUDA graph.
     """
     found = [*_settled(latency), *_unsteady(latency, states)]
     if not on_gpu:
@@ -104,11 +104,11 @@ def judge_validity(
 def _settled(latency: Latency) -> Iterator[ValidityFinding]:
     if latency.warmup_ended != "steady":
         yield ValidityFinding(
-            "warm-up", "the network had not settled when warm-up ended", "give it more --seconds"
+            "warm-up", "latencies had not settled when warm-up ended", "measure with more --seconds"
         )
     if not latency.complete:
-        reason = f"{len(latency.samples_ns)} samples at the time limit are fewer than was asked"
-        yield ValidityFinding("cut short", reason, "give it more --seconds, or ask for a lower --percentile")
+        reason = f"only {len(latency.samples_ns)} samples at the time limit, fewer than requested"
+        yield ValidityFinding("cut short", reason, "measure with more --seconds, or a lower --percentile")
 
 
 def _unsteady(latency: Latency, states: Sequence[MachineState]) -> Iterator[ValidityFinding]:
@@ -118,7 +118,7 @@ def _unsteady(latency: Latency, states: Sequence[MachineState]) -> Iterator[Vali
     what = "GPU compute" if latency.parts else "latency"
     jetson = any(state.gpu is not None and state.gpu.least_mhz is not None for state in states)
     lock = "sudo jetson_clocks" if jetson else "sudo nvidia-smi --lock-gpu-clocks=base"
-    mend = f"lock the clocks ({lock})" if latency.parts else "close other programs, lock the clocks"
+    mend = f"lock the clocks ({lock})" if latency.parts else "close other programs and lock the clocks"
     yield ValidityFinding("unsteady", f"{what} varies by {found:.1%}, more than {_UNSTEADY:.1%}", mend)
 
 
@@ -127,7 +127,7 @@ def _enqueue_bound(parts: Breakdown, cuda_graph: bool) -> Iterator[ValidityFindi
     if enqueue > _ENQUEUE_SHARE * compute:
         yield ValidityFinding(
             "enqueue-bound",
-            f"queueing takes {enqueue / 1e6:.3f} ms, computing {compute / 1e6:.3f}: the GPU waits",
+            f"enqueueing takes {enqueue / 1e6:.3f} ms, GPU compute {compute / 1e6:.3f} ms: the GPU waits",
             "measure a larger --batch: the network is too small to fill the GPU"
             if cuda_graph
             else "measure with --cuda-graph, or a larger --batch",
@@ -141,8 +141,8 @@ def _transfer_bound(parts: Breakdown) -> Iterator[ValidityFinding]:
         if copying >= compute:
             yield ValidityFinding(
                 "transfer-bound",
-                f"copying {name} takes {copying / 1e6:.3f} ms, computing {compute / 1e6:.3f}",
-                "take GPU compute for the network's figure; keep data on the device where speed counts",
+                f"copying {name} takes {copying / 1e6:.3f} ms, GPU compute {compute / 1e6:.3f} ms",
+                "use GPU compute as the latency of the network, and keep data on the device if possible",
             )
 
 
@@ -150,19 +150,17 @@ def _throttled(states: Sequence[MachineState]) -> Iterator[ValidityFinding]:
     seen = dict.fromkeys(reason for state in states for reason in state.throttling or ())
     for reason in seen:
         if reason in _THROTTLING:
-            yield ValidityFinding(
-                "throttled", f"the GPU's clock was held down: {reason}", _THROTTLING[reason]
-            )
+            yield ValidityFinding("throttled", f"the GPU clock was reduced: {reason}", _THROTTLING[reason])
 
 
 def _held(states: Sequence[MachineState]) -> Iterator[ValidityFinding]:
-    """Reasons are of a moment; counters miss nothing between looks."""
+    """Check the throttling counters, which also cover the time between snapshots."""
     counted = [state.held_ns for state in states if state.held_ns is not None]
     for kind, reason in _HELD.items():
         times = [one[kind] for one in counted if kind in one]
         if times and times[-1] > times[0]:
-            held = f"for {(times[-1] - times[0]) / 1e6:.1f} ms the GPU's clock was held down"
-            yield ValidityFinding("throttled", f"{held} by its {kind} limit", _THROTTLING[reason])
+            held = f"the GPU clock was reduced for {(times[-1] - times[0]) / 1e6:.1f} ms"
+            yield ValidityFinding("throttled", f"{held} by the {kind} limit", _THROTTLING[reason])
 
 
 def _changed(states: Sequence[MachineState]) -> Iterator[ValidityFinding]:
@@ -170,14 +168,14 @@ def _changed(states: Sequence[MachineState]) -> Iterator[ValidityFinding]:
     limits = [f"{state.power_limit_mw / 1000:g} W" for state in states if state.power_limit_mw is not None]
     for what, seen in (("power mode", modes), ("power limit", limits)):
         if len(distinct := list(dict.fromkeys(seen))) > 1:
-            reason = f"the {what} changed meanwhile: {', then '.join(distinct)}"
-            yield ValidityFinding("power mode", reason, "set it before, and let nothing change it")
+            reason = f"the {what} changed during the measurement: {', then '.join(distinct)}"
+            yield ValidityFinding("power mode", reason, "set it before the measurement and keep it")
 
 
 def _heat(states: Sequence[MachineState]) -> tuple[list[ValidityFinding], list[ValidityFinding]]:
-    """What was too hot, or else a remark on the temperature.
+    """A finding for a temperature at its limit, or else a remark on the temperature.
 
-    Of the parts whose limit is known the one closest to it counts; else NVML's GPU; else the hottest part.
+    It is about the part closest to its limit, or else NVML's GPU, or else the hottest part.
     """
     seen: dict[str, float] = {}
     limits: dict[str, float] = {}
@@ -188,21 +186,21 @@ def _heat(states: Sequence[MachineState]) -> tuple[list[ValidityFinding], list[V
     known = {name: limits[name] - at for name, at in seen.items() if name in limits}
     if known:
         part = min(known, key=known.__getitem__)
-        reason = f"{part} was at up to {seen[part]:.0f} C and is slowed from {limits[part]:.0f} C on"
+        reason = f"{part} reached {seen[part]:.0f} C and is throttled from {limits[part]:.0f} C"
         if known[part] <= _MARGIN_C:
-            return [ValidityFinding("hot", reason, "cool the device, or let it rest before")], []
+            return [ValidityFinding("hot", reason, "cool the device, or let it idle before measuring")], []
     elif seen:
         part = "GPU" if "GPU" in seen else max(seen, key=seen.__getitem__)
-        reason = f"{part} was at up to {seen[part]:.0f} C; from where on it is slowed is not known"
+        reason = f"{part} reached {seen[part]:.0f} C; its throttling temperature is unknown"
     else:
         return [], []
-    return [], [ValidityFinding("temperature", reason, "the figures hold for that temperature")]
+    return [], [ValidityFinding("temperature", reason, "the results hold for this temperature")]
 
 
 def _unknown(states: Sequence[MachineState]) -> Iterator[ValidityFinding]:
     if states and all(state.throttling is None and state.held_ns is None for state in states):
-        reason = "throttling is not known here: NVML gives no reasons, a clock that falls alone would tell"
-        yield ValidityFinding("throttling", reason, "sudo jetson_clocks keeps clocks from moving")
+        reason = "throttling is unknown, as NVML reports no reasons; only a falling clock would show it"
+        yield ValidityFinding("throttling", reason, "lock the clocks (sudo jetson_clocks)")
 
 
 def _fell(states: Sequence[MachineState]) -> Iterator[ValidityFinding]:
@@ -210,18 +208,18 @@ def _fell(states: Sequence[MachineState]) -> Iterator[ValidityFinding]:
     if clocks and min(clocks) < _FALLEN * clocks[0]:
         yield ValidityFinding(
             "clock fell",
-            f"the GPU's clock fell from {clocks[0]:.0f} to {min(clocks):.0f} MHz meanwhile",
-            "lock the clocks, and see to cooling and power",
+            f"the GPU clock fell from {clocks[0]:.0f} to {min(clocks):.0f} MHz",
+            "lock the clocks, and check cooling and power",
         )
 
 
 def _below_most(states: Sequence[MachineState]) -> Iterator[ValidityFinding]:
-    """No fault, as clocks are locked below their most for steadiness; but figures hold for that clock."""
+    """Remark on a clock below its maximum, which is often locked there for stability."""
     gpu = states[-1].gpu if states else None
     now, most = (gpu.now_mhz, gpu.most_mhz) if gpu else (None, None)
     if now is not None and most is not None and now < _FALLEN * most:
         yield ValidityFinding(
             "clock",
-            f"the GPU ran at {now:.0f} of at most {most:.0f} MHz: the figures hold for that clock",
-            "raise it if it was not meant",
+            f"the GPU ran at {now:.0f} of at most {most:.0f} MHz; the results hold for this clock",
+            "raise the clock if this was not intended",
         )

@@ -5,29 +5,123 @@ command's parameters of them, `takes` a Python function's, and an option that ov
 key that it overrides. Nothing is imported here that `cnnx --help` would wait for.
 """
 
-from cnnx.options.bundles import BenchOptions as BenchOptions
-from cnnx.options.bundles import BuildOptions as BuildOptions
-from cnnx.options.bundles import CacheOptions as CacheOptions
-from cnnx.options.bundles import DiagnoseOptions as DiagnoseOptions
-from cnnx.options.bundles import DrawingOptions as DrawingOptions
-from cnnx.options.bundles import EngineOptions as EngineOptions
-from cnnx.options.bundles import ValidateOptions as ValidateOptions
-from cnnx.options.networks import CalibrateOptions as CalibrateOptions
-from cnnx.options.networks import ExportOptions as ExportOptions
-from cnnx.options.networks import ListOptions as ListOptions
-from cnnx.options.networks import MarkdownOptions as MarkdownOptions
-from cnnx.options.networks import NetworkOptions as NetworkOptions
-from cnnx.options.networks import ShowOptions as ShowOptions
-from cnnx.options.option import overrides as overrides
-from cnnx.options.option import part_of as part_of
-from cnnx.options.option import takes as takes
-from cnnx.options.shared import Batch as Batch
-from cnnx.options.shared import CommonOptions as CommonOptions
-from cnnx.options.shared import MeasuringOptions as MeasuringOptions
-from cnnx.options.shared import Precision as Precision
-from cnnx.options.shared import ReportOptions as ReportOptions
-from cnnx.options.shared import Scales as Scales
-from cnnx.options.shared import SourceOptions as SourceOptions
-from cnnx.options.surveys import ProofOptions as ProofOptions
-from cnnx.options.surveys import SurveyOptions as SurveyOptions
-from cnnx.options.surveys import SurveyPlan as SurveyPlan
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
+
+Precision = Literal["fp32", "fp16", "int8"]
+Scales = Literal["fp16", "fp32"]
+"""The floating-point type that scales are written in, and what is not INT8 runs in."""
+Batch = tuple[int, int]
+"""Smallest and largest."""
+REQUIRED: Any = dataclasses.MISSING
+"""As a default: the option has to be given."""
+
+R = TypeVar("R")
+K = TypeVar("K")
+
+
+def option(
+    default: Any,
+    help: str,  # noqa: A002 - what Typer and argparse call it
+    *,
+    recipe: str = "",
+    flag: str = "",
+    flags: Mapping[str, str] | None = None,
+    read: Callable[[Any], Any] | None = None,
+    text: str = "",
+    **shown: Any,
+) -> Any:
+    """A field of a verb's options.
+
+    Args:
+        default: what holds where nothing is given. An empty tuple: it may be given several times.
+        help: one sentence in the imperative.
+        recipe: key of the recipe that a value other than None overrides, such as "calibration.data".
+        flag: on the command line, where that is not the field's name.
+        flags: where every choice is a flag of its own on the command line: choice -> help.
+        read: makes a value of what the command line gives; a ValueError says what it should be.
+        text: the default as the command line would give it, where values are read from text.
+        shown: `metavar`, `min` and `max` on the command line, as Typer has them.
+    """
+    metadata = {"help": help, "recipe": recipe, "flag": flag, "flags": flags}
+    return dataclasses.field(
+        default=default, metadata={**metadata, "read": read, "text": text, "shown": shown}
+    )
+
+
+def overrides(options: Any) -> dict[str, Any]:
+    """Key of the recipe -> the value given for it, such as "calibration.data" -> "photos/"."""
+    given = {f.metadata["recipe"]: getattr(options, f.name) for f in dataclasses.fields(options)}
+    return {key: value for key, value in given.items() if key and value is not None}
+
+
+def part_of(options: Any, kind: type[K]) -> K:
+    """Those of the options that a kind has which theirs extends."""
+    return kind(**{f.name: getattr(options, f.name) for f in dataclasses.fields(kind)})  # type: ignore[arg-type]
+
+
+def takes(kind: type[Any], name: str = "options") -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Let a function take each of its options by keyword, too.
+
+    `f(model, options, *, listener)` becomes `f(model, options=None, *, listener, **changes)`: keywords
+    override the object, which may also be of a kind that `kind` extends. Signature and docstring list the
+    options.
+
+    Args:
+        kind: a dataclass whose fields are made by `option`.
+        name: the parameter that receives the options.
+    """
+
+    def decorated(function: Callable[..., R]) -> Callable[..., R]:
+        signature = inspect.signature(function)
+        own = signature.parameters
+        known = {f.name: f for f in dataclasses.fields(kind)}
+
+        @functools.wraps(function)
+        def call(*arguments: Any, **keywords: Any) -> R:
+            changes = {key: keywords.pop(key) for key in list(keywords) if key in known}
+            if odd := [key for key in keywords if key not in own]:
+                near = difflib.get_close_matches(odd[0], [*known, *own], n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"{function.__name__}() has no option {odd[0]!r}{hint}")
+            bound = signature.bind_partial(*arguments, **keywords)
+            bound.arguments[name] = _merged(kind, bound.arguments.get(name), changes)
+            return function(*bound.args, **bound.kwargs)
+
+        listed = [own[key].replace(default=None) if key == name else own[key] for key in own]
+        at = list(own).index(name) + 1
+        listed[at:at] = [
+            inspect.Parameter(
+                f.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if f.default is REQUIRED else f.default,
+                annotation=f.type,
+            )
+            for f in known.values()
+        ]
+        call.__signature__ = signature.replace(parameters=listed)  # type: ignore[attr-defined]
+        lines = [f"    {f.name}: {f.metadata['help']}" for f in known.values()]
+        call.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", "Options:", *lines])
+        return call
+
+    return decorated
+
+
+def _merged(kind: type[Any], options: Any, changes: Mapping[str, Any]) -> Any:
+    """Options of a kind: those of an object, with changes.
+
+    Raises:
+        TypeError: the object is of another kind.
+    """
+    if options is None:
+        return kind(**changes)
+    if not issubclass(kind, type(options)) or not dataclasses.is_dataclass(options):
+        raise TypeError(f"options must be {kind.__name__}, not {type(options).__name__}")
+    given = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+    return kind(**{**given, **changes})

@@ -1,15 +1,16 @@
-"""Options of the verbs that start from a finished bundle, and of `cache`."""
+"""Options of the verbs that start from a finished bundle, of surveys, and of `cache`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from cnnx.errors import UsageError
-from cnnx.options.option import option
+from cnnx.options import REQUIRED, Precision, option
 from cnnx.options.shared import (
+    AgainOptions,
     CalibrationOptions,
     GpuOptions,
     JudgingOptions,
@@ -18,6 +19,7 @@ from cnnx.options.shared import (
     SourceOptions,
     TargetOptions,
     read_sizes,
+    weights_option,
 )
 
 HardwareCompatibility = Literal["none", "same_compute_capability", "ampere_plus"]
@@ -29,44 +31,32 @@ _ENGINE = "Which of several engines, by its folder's name under engines/"
 class BuildOptions:
     """How TensorRT builds. The usual build sets none of these; other runtimes refuse them.
 
-    Attributes:
-        workspace_bytes: cap on the memory that a layer's kernels may use for themselves; None: all that the
-            GPU has. Too low, and fast kernels are skipped; without one, a Jetson can run out of memory.
-        timing_cache_folder: where measured kernels are remembered, one file for each GPU and release: builds
-            get much faster and repeat the same choices. None: everything is measured again. It does not
-            change what is asked, so it is no part of an engine's cache key.
-        optimization_level: 0 to 5, None: TensorRT's own (3). Higher tries more kernels: slower builds,
-            sometimes faster engines.
-        hardware_compatibility: "none": runs on this GPU model alone, fastest. "same_compute_capability":
-            on all GPUs of this compute capability, where the release has it. "ampere_plus": on Ampere and
-            newer desktop and datacentre GPUs; gives up kernels, and is not for Jetson.
-        version_compatible: also runs under later minor and major releases. Larger, often slower, and brings
-            CPU code along that is only run where it is allowed.
-        dla_core: build for this core of the deep learning accelerator of a Jetson Orin, with the GPU for
-            layers that it cannot do. FP16 only; saves power and leaves the GPU free, mostly not faster.
+    A timing cache does not change what is asked, so it is no part of an engine's cache key.
     """
 
     workspace_bytes: int | None = option(
         None,
-        "TensorRT: cap on the kernels' own memory; too low is slow.",
+        "TensorRT: cap on the kernels' own memory; a Jetson may run out without one, too low is slow.",
         flag="--workspace",
         read=lambda mib: mib * 2**20,
         min=1,
         metavar="MIB",
     )
     timing_cache_folder: str | None = option(
-        None, "TensorRT: folder that keeps the times of kernels; in cnnx's cache by default."
+        None,
+        "TensorRT: folder that remembers measured kernels, for faster builds; cnnx's cache else.",
     )
     optimization_level: int | None = option(
         None, "TensorRT: 0 to 5 (3); higher tries more kernels and builds longer.", min=0, max=5
     )
     hardware_compatibility: HardwareCompatibility = option(
-        "none", "TensorRT: run on other GPUs, too; slower than an engine for one model."
+        "none",
+        "TensorRT: run on all GPUs alike, or on Ampere and newer but no Jetson; slower.",
     )
     version_compatible: bool = option(False, "TensorRT: run on later releases, too; larger and slower.")
     dla_core: int | None = option(
         None,
-        "TensorRT: build for this DLA core of an Orin; FP16 only.",
+        "TensorRT: build for this DLA core of an Orin, FP16 only; frees the GPU, is mostly not faster.",
         flag="--dla",
         min=0,
         metavar="CORE",
@@ -131,6 +121,18 @@ class BenchOptions(MeasuringOptions):
     layers: bool = option(False, "Time layers, too, in a run apart, with the share of casts.")
 
 
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
+class ArchiveOptions:
+    """What `doctor` takes on the command line alone; in Python it is the first argument of `cnnx.prove`."""
+
+    archive: Path | None = option(
+        None,
+        "Build, validate and measure three networks, with energy where a sensor tells it, and write records "
+        "to this .tar.gz, overwritten if it exists.",
+        flag="--proof",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class CacheOptions:
     """Options of `cache`."""
@@ -138,3 +140,48 @@ class CacheOptions:
     prune_days: float | None = option(
         None, "Remove what was not used for this number of days; downloaded weights stay.", flag="--prune"
     )
+
+
+def read_precisions(text: str) -> tuple[Precision, ...]:
+    """Precisions of "fp16,int8"; a survey checks the names."""
+    return cast("tuple[Precision, ...]", tuple(text.split(",")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurveyPlan(MeasuringOptions):
+    """What is done in each cell. `weights` may be a mapping: model -> its weights."""
+
+    weights: str | Mapping[str, str] = weights_option()
+    images: int | None = option(None, "Maximum number of calibration images, and of validation images.")
+
+    def weights_of(self, model: str) -> str:
+        """Those of one model."""
+        return self.weights if isinstance(self.weights, str) else self.weights[model]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurveyOptions(AgainOptions, SurveyPlan):
+    """Options of `survey`."""
+
+    out: str | Path = option(REQUIRED, "Folder of rows, bundles and reports; goes on where it was.")
+    precisions: Sequence[Precision] = option(
+        ("fp16", "int8"), "Precisions of what is exported.", read=read_precisions, text="fp16,int8"
+    )
+    batches: Sequence[int] = option(
+        (1, 2, 4, 8, 16, 32), "Images per run.", read=read_sizes, text="1,2,4,8,16,32"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofOptions(AgainOptions):
+    """Options of `prove`, which is `doctor --proof` on the command line."""
+
+    bundles: Sequence[str | Path] = option(
+        (),
+        "With --proof: finished bundles to take, which needs no PyTorch; may be given several times.",
+        flag="--bundle",
+    )
+    folder: str | Path | None = option(
+        None, "With --proof: folder of its work, so that a stopped one goes on."
+    )
+    no_power: bool = option(False, "With --proof: leave energy out, which takes most of its time.")

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnnx.options.option import option
+from cnnx.options import Batch, Precision, Scales, option
 from cnnx.options.shared import (
-    Batch,
     CalibrationOptions,
     GpuOptions,
     JudgingOptions,
-    Precision,
-    Scales,
     TargetOptions,
     TrustOptions,
     weights_option,

@@ -8,15 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
-from cnnx.options.option import option
+from cnnx.options import option
 
-Precision = Literal["fp32", "fp16", "int8"]
-Scales = Literal["fp16", "fp32"]
-"""The floating-point type that scales are written in, and what is not INT8 runs in."""
-Batch = tuple[int, int]
-"""Smallest and largest."""
 Power: TypeAlias = Any
 """Whether energy is measured, or a `cnnx.PowerPass` that says how."""
 

@@ -13,7 +13,8 @@ from cnnx.errors import BundleError, CnnxError, EnvironmentLacks, UsageError
 from cnnx.graph.inspect import expected_types
 from cnnx.graph.load import load_model
 from cnnx.machine.environment import detect
-from cnnx.options import BuildOptions, EngineOptions, part_of, takes
+from cnnx.options import part_of, takes
+from cnnx.options.bundles import BuildOptions, EngineOptions
 from cnnx.pipeline.preconditions.refusals import refuse_unwritable_cache
 from cnnx.pipeline.progress import Listener, Steps, StepTime, silent
 from cnnx.pipeline.steps.engine import engine_step

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnx.errors import UsageError
-from cnnx.options import CacheOptions, takes
+from cnnx.options import takes
+from cnnx.options.bundles import CacheOptions
 from cnnx.store.cache import Store
 
 _DAY_S = 24 * 3600

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from cnnx.errors import UsageError
 from cnnx.models import FAMILIES, family
-from cnnx.options import ListOptions, ShowOptions, takes
+from cnnx.options import takes
+from cnnx.options.networks import ListOptions, ShowOptions
 from cnnx.recipe import PublishedAccuracy, Recipe, read_recipe, recipe_names
 from cnnx.record import LayerRow
 from cnnx.weights import at_hand

@@ -30,17 +30,14 @@ def write_report(bundle: str | Path | Sequence[str | Path], path: str | Path) ->
     """
     paths = [bundle] if isinstance(bundle, (str, Path)) else bundle
     found = [records_of(Bundle.open(Path(each))) for each in paths]
-    records = sorted((record for each in found for record in _newest(each.verified)), key=_date)
+    records = [record for each in found for record in _newest(each.verified)]
+    records.sort(key=lambda record: record.date)
     unverified = [
         Unverified(str(Path(bundle) / one.file), one.reason, one.record)
         for bundle, each in zip(paths, found, strict=True)
         for one in each.unverified
     ]
     write_records(records, Path(path), unverified=unverified)
-
-
-def _date(record: Record) -> str:
-    return record.date
 
 
 def _newest(records: Iterable[Record]) -> Iterable[Record]:

@@ -16,7 +16,8 @@ from cnnx.bundle.manifest import recipe_of
 from cnnx.data.crops import Crops
 from cnnx.data.images import ImageSet
 from cnnx.errors import BundleError, CnnxError, UsageError
-from cnnx.options import ValidateOptions, takes
+from cnnx.options import takes
+from cnnx.options.bundles import ValidateOptions
 from cnnx.pipeline.progress import Listener, Progress, ProgressEvent, Steps, StepTime, silent
 from cnnx.pipeline.records.verified import latest_validation, records_of
 from cnnx.pipeline.steps.images import crops_step, image_set

@@ -1,23 +1,18 @@
-"""The HTML report: one file with its pictures inside. Needs the extra `report`."""
+"""The HTML report: one file with its drawings inside. Needs the extra `report`."""
 
 from __future__ import annotations
 
+import html
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnnx.errors import MissingExtra
 from cnnx.record import Record, Unverified
 from cnnx.report.damage import draw_damage
 from cnnx.report.power import draw_power
-from cnnx.report.tables import (
-    graph_words,
-    measured_tables,
-    pace,
-    rail_table,
-    self_test_table,
-    unverified_tables,
-)
+from cnnx.report.records import Section, sections_of
+from cnnx.report.words import graph_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,66 +25,42 @@ _VERDICTS = {
     "not judged": ("#999999", "s"),
 }
 
-_PAGE = """{% macro drawn(table) %}
-<table><tr>{% for column in table.columns %}
-<th{% if column in table.right %} class="number"{% endif %}>{{ column }}</th>{% endfor %}</tr>
-{% for row in table.rows %}<tr>{% for column, cell in zip(table.columns, row) -%}
-<td{% if column in table.right %} class="number"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>
-{% for remark in table.remarks %}<p>{{ remark }}</p>{% endfor %}
-{% endmacro -%}
+_PAGE = """{% macro said(block, drawing="") -%}
+{% if block.columns is defined %}
+<h2>{{ block.title }}</h2>
+{{ drawing }}
+<div class="wide"><table><tr>{% for column in block.columns %}
+<th{% if column.right %} class="number"{% endif %}>{{ column.heading }}</th>{% endfor %}</tr>
+{% for row in block.rows %}<tr>{% for column, cell in zip(block.columns, row) -%}
+<td class="{{ [("number" if column.right), cell.tone] | select | join(" ") }}">{{ cell.text }}</td>
+{%- endfor %}</tr>
+{% endfor %}</table></div>
+{% for remark in block.remarks %}{{ said(remark) }}{% endfor %}
+{%- else %}<p{% if block.tone %} class="{{ block.tone }}"{% endif %}>{{ block }}
+{%- if block.hint %} Hint: {{ block.hint }}.{% endif %}</p>
+{{ drawing }}
+{% endif %}
+{%- endmacro -%}
 <!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>cnnx report</title>
 <style>
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; color: #222 }
-table { border-collapse: collapse; margin: .5rem 0 1rem } td, th { padding: .25rem .75rem; text-align: left }
+table { border-collapse: collapse; margin: .5rem 0 1rem }
+td, th { padding: .25rem .75rem; text-align: left; vertical-align: top; white-space: pre-line }
 th { border-bottom: 2px solid #999 } td { border-bottom: 1px solid #ddd } .number { text-align: right }
-.failed { color: #D55E00; font-weight: 600 } .passed { color: #007a58 } svg { max-width: 100%; height: auto }
-.wide { overflow-x: auto }
+.bad { color: #D55E00; font-weight: 600 } .good { color: #007a58 } .open { color: #8a6100 }
+svg { max-width: 100%; height: auto } .wide { overflow-x: auto }
 </style></head><body>
 <h1>cnnx report</h1>
-{% for record, picture in verdicts %}
-<h2 class="{{ record.result.verdict }}">{{ record.result.verdict }}
-{{- ", judged anew" if record.kind == "judgement" }}: {{ record.subject }}</h2>
-<p>{{ record.date[:19] }}, {{ record.result.images }} images of {{ record.result.image_set }},
-{{ record.result.flips | length }} first classes changed</p>
-{% for reason in record.result.reasons %}<p>Not judged: {{ reason }}</p>{% endfor %}
-{{ picture }}
-<table><tr><th>rate</th><th>value</th><th>95 % interval</th><th>threshold</th><th>verdict</th></tr>
-{% for gate in record.result.gates %}<tr><td>{{ gate.name }}</td>
-<td class="number">{{ "%.4f" | format(gate.value) }}</td>
-<td>{{ "%.4f" | format(gate.interval.low) }} .. {{ "%.4f" | format(gate.interval.high) }}</td>
-<td class="number">{{ gate.threshold }}</td><td class="{{ gate.verdict }}">{{ gate.verdict }}</td></tr>
-{% endfor %}</table>
+{% for section, drawing in sections %}<section>
+{% for block in section.blocks %}{{ said(block, drawing if loop.first else "") }}{% endfor %}</section>
 {% endfor %}
-{% if self_tests %}<h2>{{ self_tests.title }}</h2><div class="wide">{{ drawn(self_tests) }}</div>{% endif %}
-{% for record, picture in diagnoses %}
-<h2>damage along the network: {{ record.subject }}</h2>
-<p>{{ record.date[:19] }}, {{ record.result.images }} images of {{ record.result.image_set }}</p>
-{{ picture }}
-{% for sentence in record.result.reading %}<p>{{ sentence }}</p>{% endfor %}
-{% endfor %}
-{% if latencies %}<h2>Latency</h2>{{ latencies }}
-{% for table in tables %}{% if not loop.first %}<h3>{{ table.title }}</h3>{% endif %}
-<div class="wide">{{ drawn(table) }}</div>{% endfor %}{% endif %}
-{% if energies %}<h2>Energy of a picture</h2>
-{% for record, rails, picture in energies %}
-<h3>{{ record.subject }}</h3>
-<p>{{ record.date[:19] }}, {{ record.result.sensor }}: {{ record.result.why }};
-runs {{ pace(record.result) }}, batch {{ record.result.batch }}
-{%- if record.result.no_total %}; {{ record.result.no_total }}{% endif %}</p>
-{{ picture }}
-{{ drawn(rails) }}
-{% endfor %}{% endif %}
-{% for table in unverified %}<h2>{{ table.title }}</h2><div class="wide">{{ drawn(table) }}</div>{% endfor %}
 </body></html>
 """
 
 
 def page_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
-    """The page: a picture and a table a verdict, a table of self-tests, a picture a diagnosis, the samples of
-    every measurement with tables of latency, memory and layers, and of energy its power over time with a
-    table.
+    """The page: each section's drawing and its tables.
 
     Raises:
         MissingExtra: jinja2 or matplotlib is absent.
@@ -101,36 +72,29 @@ def page_from_records(records: Sequence[Record], unverified: Sequence[Unverified
     except ImportError as error:
         raise MissingExtra(str(error.name), "report", purpose="an HTML report") from None
     mpl.use("svg")
-    verdicts = [record for record in records if record.kind in ("validation", "judgement")]
-    tested = [record for record in records if record.kind == "selftest"]
-    measured = [record for record in records if record.kind == "benchmark"]
-    used = [record for record in records if record.kind == "energy"]
-    diagnosed = [record for record in records if record.kind == "diagnosis"]
-    page = jinja2.Environment(autoescape=True).from_string(_PAGE)
-    return page.render(
-        verdicts=[
-            (record, markupsafe.Markup(_draw(_intervals, record.result["gates"]))) for record in verdicts
-        ],
-        self_tests=self_test_table(tested) if tested else None,
-        diagnoses=[(record, markupsafe.Markup(_damage(record))) for record in diagnosed],
-        latencies=markupsafe.Markup(_draw(_latencies, measured)) if measured else "",
-        energies=[
-            (record, rail_table(record), markupsafe.Markup(_inline(draw_power(record.result))))
-            for record in used
-        ],
-        pace=pace,
-        unverified=unverified_tables(unverified),
-        tables=measured_tables(measured) if measured else (),
-        zip=zip,
-    )
+    sections = [
+        (section, markupsafe.Markup("\n".join(_drawings(section))))
+        for section in sections_of(records, unverified)
+    ]
+    page = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(_PAGE)
+    return page.render(sections=sections, zip=zip)
 
 
-def _damage(record: Record) -> str:
-    return _inline(draw_damage(record.result, "svg").decode())
+def _drawings(section: Section) -> Iterator[str]:
+    """One of each verdict, diagnosis and energy, one of all latencies together."""
+    if any(record.kind == "benchmark" for record in section.records):
+        yield _draw(_latencies, section.records)
+    for record in section.records:
+        if gates := record.result.get("gates"):
+            yield _draw(_intervals, gates)
+        if record.kind == "diagnosis":
+            yield _inline(draw_damage(record.result, "svg").decode())
+        if record.kind == "energy":
+            yield f"<p>{html.escape(str(record.subject))}</p>{_inline(draw_power(record.result))}"
 
 
 def _draw(paint: Any, rows: Sequence[Any]) -> str:
-    """A picture with a line a row, as an inline SVG."""
+    """A drawing with a line a row, as an inline SVG."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 0.9 + 0.45 * len(rows)), layout="constrained")
@@ -148,7 +112,7 @@ def _draw(paint: Any, rows: Sequence[Any]) -> str:
 
 
 def _inline(svg: str) -> str:
-    """A picture without the head of a file of its own."""
+    """A drawing without the head of a file of its own."""
     return svg[svg.index("<svg") :]
 
 
@@ -185,7 +149,7 @@ def _latencies(axes: Axes, records: Sequence[Record]) -> None:
     )
     names = [
         f"{r.subject.network} {r.subject.precision}, batch {r.result['latency']['batch']}\n"
-        f"{r.subject.engine or r.subject.artefact} on {r.subject.runtime}{graph_words(r.result)}"
+        f"{r.subject.engine or r.subject.artefact} on {r.subject.runtime} {graph_words(r.result)}"
         for r in records
     ]
     axes.set_yticks(range(len(samples)), names)

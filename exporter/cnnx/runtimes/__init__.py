@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cnnx.device import Device
 from cnnx.errors import CnnxError, UsageError
-from cnnx.options import BuildOptions as BuildOptions
+from cnnx.options.bundles import BuildOptions as BuildOptions
 from cnnx.runtimes.layer_times import LayerTime
 
 NAMES = {

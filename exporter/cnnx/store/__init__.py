@@ -1,1 +1,1 @@
-"""Files that appear whole or not at all, and the cache of finished steps that is built on them."""
+"""Atomic file writes, and the cache of finished steps built on them."""

@@ -1,8 +1,8 @@
-"""The cache: files named by a fingerprint of all that went into them, whole or absent.
+"""The cache of finished steps, keyed by a fingerprint of their inputs.
 
-An entry is a folder `<root>/<kind>/<key>/`. It is made beside its place and renamed into it, so a
-reader never meets half of one; a maker holds a lock, so two processes make it once. It lists its files, each
-with its hash: it is verified when it is read, and what no such list names is never removed.
+An entry is a folder `<root>/<kind>/<key>/`. It is written to a draft folder and then renamed, so readers
+never see an incomplete entry. A lock ensures that two processes do not write the same entry. Each entry lists
+its files with their hashes. It is verified when it is read, and files not in the list are never removed.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ _STALE_SECONDS = 24 * 3600
 
 _PARTIAL = b"cnnx partial "
 _TAG = """Signature: 8a477f597d28d172789f06886806bc55
-# A cache of cnnx (CNNX_CACHE): everything in it is made again when it is needed.
-# `cnnx cache` shows its size, `cnnx cache --prune 30` removes what was not used for 30 days.
+# This is the cache of cnnx (CNNX_CACHE). Its contents are recreated when needed.
+# `cnnx cache` shows its size; `cnnx cache --prune 30` removes entries not used for 30 days.
 """
 _KEPT_FILES = {"weights": r".+-[0-9a-f]{8,64}\.[a-z]+", "timing-caches": r".+\.timing"}
 
 
 def cache_folder() -> Path:
-    """`CNNX_CACHE`, or cnnx/ in the user's cache folder (XDG_CACHE_HOME, ~/.cache)."""
+    """Path of the cache: `CNNX_CACHE`, or cnnx/ in XDG_CACHE_HOME or ~/.cache."""
     if chosen := os.environ.get("CNNX_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnnx"
 
 
 @contextlib.contextmanager
-def locked(place: Path) -> Iterator[None]:
-    """Hold the lock named after `place` (a file in the cache, so nothing is left beside `place`).
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock for `path`. The lock file is in the cache, so none is left next to `path`.
 
-    The kernel drops it when its holder dies, however it dies.
+    The kernel releases the lock if the process dies.
     """
-    name = hashlib.sha256(os.fsencode(os.path.realpath(place))).hexdigest()[:32]
+    name = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]
     file = cache_folder() / "locks" / name
     _mark(cache_folder())
     with writing(file):
@@ -62,11 +62,11 @@ def locked(place: Path) -> Iterator[None]:
 
 
 def _mark(root: Path) -> None:
-    """Mark a cache when it is created, so that backups leave it out (https://bford.info/cachedir/).
+    """Tag a new cache so that backups skip it (https://bford.info/cachedir/).
 
-    A folder that holds something already is used as it is: it may be anything, and is not to be left out.
+    An existing folder with other content is not tagged, as backups should include that content.
     """
-    # Where it cannot be written, the step that needs it is refused.
+    # Ignore write errors here; the step that needs the cache reports them.
     with contextlib.suppress(OSError, WriteFailed):
         if not root.exists() or not any(root.iterdir()):
             with atomic_file(root / "CACHEDIR.TAG") as draft:
@@ -75,7 +75,7 @@ def _mark(root: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One finished step: where its files lie, and whether this run made them."""
+    """One finished step: the folder of its files, and whether they were found in the cache."""
 
     kind: str
     key: str
@@ -85,15 +85,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """What a step that is stopped resumes from: a file beside its entry's place, held to its hash."""
+    """Intermediate state from which an interrupted step resumes: a file with a hash next to its entry."""
 
     path: Path
 
     def save(self, write: Callable[[Path], object]) -> None:
-        """Keep what `write` writes to the path it is given, in place of what was kept before.
+        """Save the state that `write` writes to the path it receives; replaces earlier state.
 
         Raises:
-            WriteFailed: it cannot be written.
+            WriteFailed: the file cannot be written.
         """
         with atomic_file(self.path) as draft:
             write(draft)
@@ -101,7 +101,7 @@ class Partial:
             draft.write_bytes(_PARTIAL + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
     def load(self) -> bytes | None:
-        """What was kept; None where nothing was, or it is damaged: the step begins anew."""
+        """The saved state; None if there is none or it is damaged, so that the step starts over."""
         with contextlib.suppress(OSError):
             head, _, content = self.path.read_bytes().partition(b"\n")
             if head == _PARTIAL + hashlib.sha256(content).hexdigest().encode():
@@ -109,7 +109,7 @@ class Partial:
         return None
 
     def remove(self) -> None:
-        """Take it away: the step is done."""
+        """Remove the saved state after the step is done."""
         if _is_partial(self.path):
             self.path.unlink(missing_ok=True)
 
@@ -121,13 +121,13 @@ class Store:
         self.root = root or cache_folder()
 
     def place(self, kind: str, inputs: Mapping[str, Any]) -> Path:
-        """Where the step with these inputs keeps its files, made or not."""
+        """Folder for the files of the step with these inputs, which may not exist yet."""
         return self.root / kind / digest_of(inputs)[:32]
 
     def partial(self, kind: str, inputs: Mapping[str, Any]) -> Partial:
-        """Beside that place, what a step that is stopped resumes from; the step takes it away."""
-        place = self.place(kind, inputs)
-        return Partial(place.with_name(f".{place.name}.partial"))
+        """State for resuming the step with these inputs; the step removes it when it is done."""
+        folder = self.place(kind, inputs)
+        return Partial(folder.with_name(f".{folder.name}.partial"))
 
     def make(
         self,
@@ -137,105 +137,105 @@ class Store:
         *,
         warn: Callable[[str], None] = lambda _: None,
     ) -> Entry:
-        """The entry for these inputs: found and verified, or filled into a fresh folder and then published.
+        """The entry for these inputs: a verified cached entry, or a new one that `fill` writes.
 
         Args:
-            kind: the step's name, a folder under the root.
-            inputs: plain data that names everything the result depends on.
-            fill: writes the step's files into the folder it is given.
-            warn: told in a sentence of an entry that is damaged and therefore made again.
+            kind: name of the step, and of its folder under the root.
+            inputs: plain data that identifies everything the result depends on.
+            fill: writes the files of the step into the folder it receives.
+            warn: called with a message if a damaged entry is recreated.
 
         Raises:
-            WriteFailed: it cannot be written.
+            WriteFailed: the entry cannot be written.
         """
-        place = self.place(kind, inputs)
-        if _is_whole(place):
+        folder = self.place(kind, inputs)
+        if _is_whole(folder):
             with contextlib.suppress(OSError):
-                os.utime(place)
-            return Entry(kind, place.name, place, reused=True)
+                os.utime(folder)
+            return Entry(kind, folder.name, folder, reused=True)
         _mark(self.root)
-        with locked(place):
-            if _is_whole(place):
-                return Entry(kind, place.name, place, reused=True)
-            if os.path.lexists(place):
-                with writing(place):
-                    warn(_give_way(place))
-            with atomic_folder(place) as draft:
+        with locked(folder):
+            if _is_whole(folder):
+                return Entry(kind, folder.name, folder, reused=True)
+            if os.path.lexists(folder):
+                with writing(folder):
+                    warn(_set_aside(folder))
+            with atomic_folder(folder) as draft:
                 fill(draft)
                 (draft / "inputs.json").write_text(json.dumps(inputs, indent=1, sort_keys=True) + "\n")
-                write_list(draft, kind, place.name)
-        return Entry(kind, place.name, place, reused=False)
+                write_list(draft, kind, folder.name)
+        return Entry(kind, folder.name, folder, reused=False)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes by kind of step, of downloaded weights and of timing caches; nothing else is counted."""
+        """Size in bytes by kind of step, of downloaded weights and of timing caches."""
         sizes: dict[str, int] = {}
-        for place in self.root.glob("*/*"):
-            if _is_partial(place) or _is_kept_file(place):
-                size = place.stat().st_size
+        for folder in self.root.glob("*/*"):
+            if _is_partial(folder) or _is_kept_file(folder):
+                size = folder.stat().st_size
             else:
                 size = sum(
-                    (place / name).stat().st_size for name in _own_files(place) if (place / name).is_file()
+                    (folder / name).stat().st_size for name in _own_files(folder) if (folder / name).is_file()
                 )
             if size:
-                sizes[place.parent.name] = sizes.get(place.parent.name, 0) + size
+                sizes[folder.parent.name] = sizes.get(folder.parent.name, 0) + size
         return dict(sorted(sizes.items()))
 
     def prune(self, *, older_than_seconds: float) -> int:
-        """Remove entries not used for that long; gives the bytes freed.
+        """Remove entries not used for this time, and return the number of bytes freed.
 
-        Only what is proven to be cnnx's goes: entries that list their files, and what steps that were stopped
-        left.
+        Only files known to be written by cnnx are removed: entries that list their files, and the state of
+        interrupted steps.
         """
         freed = 0
         horizon = time.time() - older_than_seconds
-        for place in self.root.glob("*/*"):
-            with contextlib.suppress(FileNotFoundError):  # another process removes it, too
-                if place.lstat().st_mtime >= horizon:
+        for folder in self.root.glob("*/*"):
+            with contextlib.suppress(FileNotFoundError):  # another process may remove it at the same time
+                if folder.lstat().st_mtime >= horizon:
                     continue
-                if _is_partial(place):
-                    freed += place.stat().st_size
-                    place.unlink()
-                elif own := _own_files(place):
-                    freed += remove_listed(place, own)
+                if _is_partial(folder):
+                    freed += folder.stat().st_size
+                    folder.unlink()
+                elif own := _own_files(folder):
+                    freed += remove_listed(folder, own)
         for kind in self.root.glob("*"):
             settle(kind)
         return freed
 
 
-def _is_whole(place: Path) -> bool:
-    return os.path.lexists(place) and fault_of(place, place.parent.name, place.name) is None
+def _is_whole(folder: Path) -> bool:
+    return os.path.lexists(folder) and fault_of(folder, folder.parent.name, folder.name) is None
 
 
-def _give_way(place: Path) -> str:
-    """Take a damaged entry away, without what cnnx did not write; gives what to say of it."""
-    fault = fault_of(place, place.parent.name, place.name)
-    said = f"The cached {place.parent.name} {place.name[:12]} is damaged ({fault}): it is made again"
-    if listed := listed_files(place, place.parent.name, place.name):
-        remove_listed(place, listed)
-    if not os.path.lexists(place):
-        return f"{said}."
+def _set_aside(folder: Path) -> str:
+    """Remove the files of a damaged entry, move other files aside, and return a message."""
+    fault = fault_of(folder, folder.parent.name, folder.name)
+    message = f"The cached {folder.parent.name} {folder.name[:12]} is damaged ({fault}) and is recreated"
+    if listed := listed_files(folder, folder.parent.name, folder.name):
+        remove_listed(folder, listed)
+    if not os.path.lexists(folder):
+        return f"{message}."
     number = 1
-    while os.path.lexists(aside := place.with_name(f"{place.name}.kept-{number}")):
+    while os.path.lexists(aside := folder.with_name(f"{folder.name}.kept-{number}")):
         number += 1
-    place.rename(aside)
-    return f"{said}; what cnnx cannot prove to be its own there was moved to {aside}."
+    folder.rename(aside)
+    return f"{message}; files that cnnx did not write were moved to {aside}."
 
 
-def _own_files(place: Path) -> Collection[str]:
-    """Paths of an entry's files in it; none where nothing proves that it is one.
+def _own_files(folder: Path) -> Collection[str]:
+    """Relative paths of the files of an entry; empty if the folder is not known to be an entry.
 
-    Entries of cnnx 0.1 had no list of their files, but a name that is the digest of what they were made from.
+    Entries of cnnx 0.1 had no list of files, but their name is the digest of their inputs.
     """
-    listed = listed_files(place, place.parent.name, place.name)
+    listed = listed_files(folder, folder.parent.name, folder.name)
     if listed is not None:
         return (*listed, LIST)
     try:
-        inputs = json.loads((place / "inputs.json").read_text(encoding="utf-8"))
+        inputs = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return ()
-    if place.is_symlink() or digest_of(inputs)[:32] != place.name:
+    if folder.is_symlink() or digest_of(inputs)[:32] != folder.name:
         return ()
-    return [path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()]
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
 
 def _is_partial(path: Path) -> bool:
@@ -246,6 +246,6 @@ def _is_partial(path: Path) -> bool:
 
 
 def _is_kept_file(path: Path) -> bool:
-    """Downloaded weights, whose names carry their hash, and TensorRT's timing caches."""
+    """Whether a file is a TensorRT timing cache, or downloaded weights with a hash in their name."""
     pattern = _KEPT_FILES.get(path.parent.name)
     return pattern is not None and bool(re.fullmatch(pattern, path.name)) and path.is_file()

@@ -1,4 +1,4 @@
-"""SHA-256 of files and of plain data."""
+"""SHA-256 digests of files and plain data."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 
 def digest_of(data: Any) -> str:
-    """SHA-256, in hex, of plain data in its canonical JSON form."""
+    """Hexadecimal SHA-256 of the canonical JSON form of plain data."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest_of_file(path: Path) -> str:
-    """SHA-256, in hex, of a file's content."""
+    """Hexadecimal SHA-256 of the content of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 22):

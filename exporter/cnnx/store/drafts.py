@@ -1,8 +1,8 @@
-"""Drafts: folders in which files are prepared before they are put in place.
+"""Drafts: temporary folders in which files are prepared before they are moved to their destination.
 
-A draft is a folder `.cnnx-XXXXXXXX.draft` with a file that names cnnx as its maker and is locked while that
-process lives. A draft whose maker died is cleared away by the next write to the same folder, or, where its
-change had been decided, carried out. A folder that cannot be proven to be such a draft is never touched.
+A draft is a folder `.cnnx-XXXXXXXX.draft`. It has an owner file that names cnnx and stays locked while the
+process runs. If the process dies, the next write to the same folder removes the draft, or completes the
+change if it was already committed to the journal. A folder that is not known to be a draft is never touched.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from cnnx.store.digests import digest_of_file
 _NAME = re.compile(r"\.cnnx-[a-z0-9_]{8}\.draft")
 _OWNER, NEW, _JOURNAL = "owner.json", "new", "journal.json"
 _MAKER = "cnnx draft"
-# On a network file system a lock may not be seen from another host: a draft from there is left for a day.
+# Locks may not be visible across hosts on network file systems, so keep drafts of other hosts for a day.
 _FOREIGN_HOST_SECONDS = 24 * 3600
 
 
 @contextlib.contextmanager
 def drafted(folder: Path) -> Iterator[Path]:
-    """A draft in a folder, which is made when absent; it is gone at the end."""
+    """Create a draft in a folder, which is created if missing; the draft is removed at the end."""
     make_folder(folder)
     settle(folder)
     draft, owner = _new_draft(folder)
@@ -40,16 +40,16 @@ def drafted(folder: Path) -> Iterator[Path]:
         (draft / NEW).mkdir()
         yield draft
     finally:
-        # Where a journal is left, what it says could not be done: `settle` will try again.
+        # A remaining journal could not be carried out; `settle` tries again later.
         if not (draft / _JOURNAL).exists():
             _clear(draft)
         os.close(owner)
 
 
 def settle(folder: Path) -> None:
-    """Carry out what a process that was killed had decided to change in a folder; clear its drafts away.
+    """Complete the committed changes of killed processes in a folder, and remove their drafts.
 
-    Never fails: what cannot be settled, as on a read-only disk, stays as it is.
+    Never raises: drafts that cannot be settled, as on a read-only disk, are left unchanged.
     """
     for draft in _drafts(folder):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -57,19 +57,19 @@ def settle(folder: Path) -> None:
 
 
 def is_draft(path: Path) -> bool:
-    """Whether a path is a draft: it is no content of the folder it lies in."""
-    named_so = _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
-    return bool(named_so) and (_is_bare(path) or _maker(path) is not None)
+    """Whether a path is a draft and so does not count as content of its folder."""
+    matches = _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+    return bool(matches) and (_is_bare(path) or _owner_of(path) is not None)
 
 
 def decide(draft: Path, own: set[str]) -> None:
-    """Write the journal: from now on the change will happen, whoever carries it out."""
-    place, new = draft.parent, draft / NEW
+    """Write the journal, which commits the change; `settle` completes it if this process dies."""
+    folder, new = draft.parent, draft / NEW
     names = sorted(path.name for path in new.iterdir())
     for name in names:
         sync(new / name)
-    # By content, not by name alone: what is replaced or removed later is what cnnx wrote, and nothing else.
-    written = {name: digest_of_file(place / name) for name in sorted(own) if _is_regular(place / name)}
+    # Record digests, not only names, so that only files that cnnx wrote are replaced or removed later.
+    written = {name: digest_of_file(folder / name) for name in sorted(own) if _is_regular(folder / name)}
     sync(new)
     sync(draft / _OWNER)
     text = json.dumps({"own": written, "put": names})
@@ -81,15 +81,15 @@ def decide(draft: Path, own: set[str]) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """A folder and those above it. Where none can be made (/proc, say) the system says ENOENT."""
+    """Create a folder and its parents. The system reports ENOENT where none can be created, as in /proc."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:
-        raise OSError(errno.EROFS, "no folder can be made there", str(folder)) from error
+        raise OSError(errno.EROFS, "no folder can be created there", str(folder)) from error
 
 
 def remove(path: Path) -> None:
-    """A file, a link, or a folder with all in it; never what a link points to."""
+    """Remove a file, a link, or a folder with its contents; links are not followed."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -97,7 +97,7 @@ def remove(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have the disk hold a file, or the names in a folder."""
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -106,17 +106,17 @@ def sync(path: Path) -> None:
 
 
 def _new_draft(folder: Path) -> tuple[Path, int]:
-    """A draft and the handle that holds its lock; again where `settle` elsewhere took it for a dead one's."""
+    """A draft and its locked handle; tries again if `settle` in another process removed the draft."""
     while True:
         draft = Path(tempfile.mkdtemp(prefix=".cnnx-", suffix=".draft", dir=folder))
         with contextlib.suppress(FileNotFoundError):
             draft.chmod(0o755)
             owner = os.open(draft / _OWNER, os.O_RDWR | os.O_CREAT, 0o644)
-            with contextlib.suppress(OSError):  # no locks on this file system: nobody will take it for dead
+            with contextlib.suppress(OSError):  # without locks, no process considers it dead
                 fcntl.flock(owner, fcntl.LOCK_EX)
             if os.fstat(owner).st_nlink:
-                said = {"maker": _MAKER, "host": platform.node(), "process": os.getpid()}
-                os.write(owner, json.dumps(said).encode())
+                content = {"maker": _MAKER, "host": platform.node(), "process": os.getpid()}
+                os.write(owner, json.dumps(content).encode())
                 return draft, owner
             os.close(owner)
 
@@ -124,48 +124,48 @@ def _new_draft(folder: Path) -> tuple[Path, int]:
 def _drafts(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as found:
-            named_so = [one for one in found if _NAME.fullmatch(one.name)]
-            return [Path(one) for one in named_so if one.is_dir(follow_symlinks=False)]
+            matching = [one for one in found if _NAME.fullmatch(one.name)]
+            return [Path(one) for one in matching if one.is_dir(follow_symlinks=False)]
     except OSError:
         return []
 
 
-def _maker(draft: Path) -> dict[str, Any] | None:
-    """What a draft's owner said of itself; None where nothing proves that cnnx made the folder."""
+def _owner_of(draft: Path) -> dict[str, Any] | None:
+    """Content of a draft's owner file; None if the folder is not known to be written by cnnx."""
     if not _is_regular(draft / _OWNER):
         return None
     try:
-        said = json.loads((draft / _OWNER).read_text(encoding="utf-8"))
+        content = json.loads((draft / _OWNER).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return said if isinstance(said, dict) and said.get("maker") == _MAKER else None
+    return content if isinstance(content, dict) and content.get("maker") == _MAKER else None
 
 
 def _is_bare(draft: Path) -> bool:
-    """Whether a draft holds nothing at all: its maker died before it could sign."""
+    """Whether a draft is empty because its process died before it wrote the owner file."""
     names = [path.name for path in draft.iterdir()]
     return not names or (names == [_OWNER] and (draft / _OWNER).stat().st_size == 0)
 
 
 def _settle(draft: Path) -> None:
     if not _is_regular(draft / _OWNER):
-        draft.rmdir()  # fails, as it should, where anything is in it
+        draft.rmdir()  # fails on purpose if the folder is not empty
         return
     decided = _is_regular(draft / _JOURNAL)
     owner = os.open(draft / _OWNER, os.O_RDWR | os.O_NOFOLLOW)
     try:
-        # A change that was decided takes a moment: wait for its maker, if that is alive.
+        # A committed change completes quickly, so wait for its process if that is alive.
         fcntl.flock(owner, fcntl.LOCK_EX | (0 if decided else fcntl.LOCK_NB))
         if not os.fstat(owner).st_nlink:
             return
-        said = _maker(draft)
-        if said is None:
+        content = _owner_of(draft)
+        if content is None:
             if _is_bare(draft):
                 _clear(draft)
             return
         if _is_regular(draft / _JOURNAL):
             carry_out(draft)
-        elif said.get("host") != platform.node() and _age_s(draft) < _FOREIGN_HOST_SECONDS:
+        elif content.get("host") != platform.node() and _age_s(draft) < _FOREIGN_HOST_SECONDS:
             return
         _clear(draft)
     finally:
@@ -177,7 +177,7 @@ def _age_s(draft: Path) -> float:
 
 
 def _clear(draft: Path) -> None:
-    """Remove a draft, its owner's file last: whoever is killed on the way leaves what proves it ours."""
+    """Remove a draft, its owner file last, so that it is still recognized if this process is killed."""
     with contextlib.suppress(OSError):
         for path in draft.iterdir():
             if path.name != _OWNER:
@@ -187,7 +187,7 @@ def _clear(draft: Path) -> None:
 
 
 def _is_regular(path: Path) -> bool:
-    """A plain file; cnnx writes no links, and no folder under a file's name."""
+    """Whether a path is a regular file and not a link; cnnx writes no links."""
     return path.is_file() and not path.is_symlink()
 
 
@@ -195,34 +195,34 @@ def _has_content(path: Path, digest: object) -> bool:
     return _is_regular(path) and digest_of_file(path) == digest
 
 
-def _free_name(place: Path, name: str) -> str:
+def _free_name(folder: Path, name: str) -> str:
     number = 1
-    while os.path.lexists(place / (kept := f"{name}.kept-{number}")):
+    while os.path.lexists(folder / (kept := f"{name}.kept-{number}")):
         number += 1
     return kept
 
 
 def carry_out(draft: Path) -> None:
-    """Do what the journal says, from wherever it was left.
+    """Carry out a journal, or what is left of it.
 
-    A bundle may come from anywhere, a journal with it: what it names stays inside the folder, and a file
-    whose content is not the one that the journal states is renamed, never replaced or removed.
+    A downloaded bundle may contain a journal. Its names must therefore stay inside the folder, and a file
+    whose digest differs from the journal is renamed, never replaced or removed.
     """
-    place, new = draft.parent, draft / NEW
+    folder, new = draft.parent, draft / NEW
     journal = json.loads((draft / _JOURNAL).read_text(encoding="utf-8"))
     own, put = dict(journal["own"]), list(journal["put"])
     if new.is_symlink() or not all(map(_is_plain, (*own, *put))):
-        raise ValueError("a journal names files outside its folder")
+        raise ValueError("the journal names files outside its folder")
     for name in put:
         if not os.path.lexists(new / name):
-            continue  # in place already
-        if os.path.lexists(place / name) and not _has_content(place / name, own.get(name)):
-            (place / name).rename(place / _free_name(place, name))
-        (new / name).replace(place / name)
+            continue  # already moved
+        if os.path.lexists(folder / name) and not _has_content(folder / name, own.get(name)):
+            (folder / name).rename(folder / _free_name(folder, name))
+        (new / name).replace(folder / name)
     for name in sorted(set(own) - set(put)):
-        if _has_content(place / name, own[name]):
-            (place / name).unlink()
-    sync(place)
+        if _has_content(folder / name, own[name]):
+            (folder / name).unlink()
+    sync(folder)
     (draft / _JOURNAL).unlink()
 
 

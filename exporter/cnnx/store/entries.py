@@ -1,4 +1,4 @@
-"""A cache entry's own list of its files, by which it is verified when it is read and known as ours."""
+"""The file list of a cache entry, which identifies and verifies the entry."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ _FORMAT = "cnnx cache entry 1"
 
 
 def write_list(folder: Path, kind: str, key: str) -> None:
-    """Write down size and SHA-256 of every file of a new entry, as its last file."""
+    """Write the size and SHA-256 of every file of a new entry; this is the last file written."""
     files = {
         path.relative_to(folder).as_posix(): [path.stat().st_size, digest_of_file(path)]
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    said = {"format": _FORMAT, "kind": kind, "key": key, "files": files}
-    (folder / LIST).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    content = {"format": _FORMAT, "kind": kind, "key": key, "files": files}
+    (folder / LIST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def listed_files(folder: Path, kind: str, key: str) -> dict[str, tuple[int, str]] | None:
-    """Path of each file of an entry -> its size and SHA-256; None where nothing proves that cnnx wrote it."""
+    """Size and SHA-256 of each file of an entry by path; None if it is not known to be written by cnnx."""
     if folder.is_symlink() or (folder / LIST).is_symlink():
         return None
     try:
-        said = json.loads((folder / LIST).read_text(encoding="utf-8"))
-        if (said["format"], said["kind"], said["key"]) != (_FORMAT, kind, key):
+        content = json.loads((folder / LIST).read_text(encoding="utf-8"))
+        if (content["format"], content["kind"], content["key"]) != (_FORMAT, kind, key):
             return None
-        return {_inside(path): (int(size), str(digest)) for path, (size, digest) in said["files"].items()}
+        return {_inside(path): (int(size), str(digest)) for path, (size, digest) in content["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
 def fault_of(folder: Path, kind: str, key: str) -> str | None:
-    """What is wrong with an entry; None where every file is there, unchanged, and nothing else is there."""
+    """What is wrong with an entry; None if it has exactly its files, all unchanged."""
     listed = listed_files(folder, kind, key)
     if listed is None:
         return f"{LIST} is missing or damaged"
@@ -47,7 +47,7 @@ def fault_of(folder: Path, kind: str, key: str) -> str | None:
         found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
         folders = {above.as_posix() for name in listed for above in Path(name).parents}
         for name in sorted(set(found) - {*listed, LIST} - folders):
-            return f"{name} does not belong to it"
+            return f"{name} is not one of its files"
         for name, (size, digest) in listed.items():
             path = found.get(name)
             if path is None or path.is_symlink() or not path.is_file():
@@ -60,16 +60,16 @@ def fault_of(folder: Path, kind: str, key: str) -> str | None:
 
 
 def remove_listed(folder: Path, listed: Collection[str]) -> int:
-    """Remove an entry's own files, and the folders that are empty then; gives the bytes freed.
+    """Remove the files of an entry and then its empty folders; returns the number of bytes freed.
 
-    The list goes last: whatever is left after a kill is still known as ours.
+    The list is removed last, so that the rest is still recognized if this process is killed.
     """
     freed = 0
     for name in (*listed, LIST):
         path = folder / name
         through_a_link = Path(os.path.realpath(path)) != Path(os.path.realpath(folder), name)
         if through_a_link or not path.is_file():
-            continue  # nothing that cnnx wrote
+            continue  # not written by cnnx
         freed += path.stat().st_size
         path.unlink(missing_ok=True)
     for path in sorted((path for path in folder.rglob("*") if _is_folder(path)), reverse=True):
@@ -89,12 +89,12 @@ def _is_folder(path: Path) -> bool:
 
 def _inside(path: str) -> str:
     if Path(path).is_absolute() or ".." in Path(path).parts:
-        raise ValueError(f"{path} is outside its entry")
+        raise ValueError(f"{path} is outside the entry")
     return path
 
 
 def _digest(path: Path) -> str:
-    """Of a file's content; read once in a process, unless the file was touched since."""
+    """SHA-256 of a file, cached in the process until the file changes."""
     found = path.stat()
     return _digest_of(os.fspath(path), found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 

@@ -1,4 +1,4 @@
-"""Writing files so that they appear whole or not at all, and so that nothing else is touched."""
+"""Atomic writes of files and folders that leave other files untouched."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ from cnnx.store.drafts import NEW, carry_out, decide, drafted, sync
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
+    errno.EDQUOT: "the disk quota is exceeded",
     errno.EFBIG: "the file-size limit was reached",
     errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission was denied",
-    errno.EPERM: "permission was denied",
-    errno.ENOENT: "no file can be made there",
-    errno.ENOTDIR: "a file stands where a folder should be",
-    errno.EISDIR: "a folder stands where a file should be",
-    errno.EEXIST: "a file stands where a folder should be",
-    errno.ELOOP: "a symbolic link leads back to itself",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENOENT: "no file can be created there",
+    errno.ENOTDIR: "a file exists where a folder is needed",
+    errno.EISDIR: "a folder exists where a file is needed",
+    errno.EEXIST: "a file exists where a folder is needed",
+    errno.ELOOP: "a symbolic link points to itself",
 }
 
 
 @contextlib.contextmanager
-def writing(place: Path) -> Iterator[None]:
-    """Turn what the operating system says about a failed write into a `WriteFailed`.
+def writing(destination: Path) -> Iterator[None]:
+    """Convert operating system errors about writing `destination` to `WriteFailed`.
 
-    An error that names a file elsewhere, as one that was read meanwhile, is none of writing here.
+    Errors about other files, such as one that was read in the meantime, are not converted.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in _REASONS or not _concerns(error, place):
+        if error.errno not in _REASONS or not _concerns(error, destination):
             raise
         raise WriteFailed(
             f"cannot write: {_REASONS[error.errno]}",
-            where=place,
-            mend="choose another place (for the cache by CNNX_CACHE), or free some space",
+            where=destination,
+            mend="choose another path (set CNNX_CACHE for the cache), or free disk space",
         ) from error
 
 
 @contextlib.contextmanager
-def atomic_file(place: Path) -> Iterator[Path]:
-    """A path to write to; what is there on success becomes the file at `place`.
+def atomic_file(destination: Path) -> Iterator[Path]:
+    """A temporary path to write to; on success it becomes the file at `destination`.
 
-    A symbolic link at `place` stays, and the file that it names is written.
+    A symbolic link at `destination` is kept, and its target is written.
 
     Raises:
-        WriteFailed: it cannot be written there.
+        WriteFailed: the file cannot be written.
     """
-    with writing(place):
-        target = _target(place)
+    with writing(destination):
+        target = _target(destination)
         with drafted(target.parent) as draft:
             file = draft / NEW / target.name
             file.touch()
@@ -66,39 +66,39 @@ def atomic_file(place: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(place: Path) -> Iterator[Path]:
-    """A new folder that appears at `place` whole, or not at all. Nothing may stand there.
+def atomic_folder(destination: Path) -> Iterator[Path]:
+    """A temporary folder to fill; on success it becomes the folder `destination`, which must not exist.
 
     Raises:
-        WriteFailed: it cannot be written there.
+        WriteFailed: the folder cannot be written.
     """
-    with writing(place), drafted(place.parent) as draft:
-        folder = draft / NEW / place.name
+    with writing(destination), drafted(destination.parent) as draft:
+        folder = draft / NEW / destination.name
         folder.mkdir()
         yield folder
         for path in [*folder.rglob("*"), folder]:
             sync(path)
-        folder.rename(place)
-        sync(place.parent)
+        folder.rename(destination)
+        sync(destination.parent)
 
 
 @contextlib.contextmanager
-def atomic_files(place: Path, *, own: Callable[[], Collection[str]]) -> Iterator[Path]:
-    """A folder for files that will appear at `place` together; everything else there stays as it is.
+def atomic_files(destination: Path, *, own: Callable[[], Collection[str]]) -> Iterator[Path]:
+    """A temporary folder for files that are moved to `destination` together; other files there are kept.
 
-    The new files are prepared inside the folder. A journal then says what is to be done, and who finds it
-    after a kill (`settle`) carries it out: the folder has all the old files or all the new ones.
+    The new files are prepared inside `destination`. A journal then records the change, and `settle` completes
+    it if the process is killed. The folder always has all old files or all new ones.
 
     Args:
-        place: the folder, made when absent. A symbolic link to it stays.
-        own: names in it that cnnx wrote, asked for when the new files are ready. They are replaced, or
-            removed where no new file has their name; another file in the way of a new one is renamed.
+        destination: destination folder, created if missing. A symbolic link to it is kept.
+        own: returns the names in it that cnnx wrote; called when the new files are ready. These are replaced,
+            or removed if no new file has their name. Any other file with the name of a new one is renamed.
 
     Raises:
-        WriteFailed: it cannot be written there.
+        WriteFailed: the files cannot be written.
     """
-    with writing(place):
-        target = _target(place)
+    with writing(destination):
+        target = _target(destination)
         made = not target.exists()
         try:
             with drafted(target) as draft:
@@ -112,35 +112,35 @@ def atomic_files(place: Path, *, own: Callable[[], Collection[str]]) -> Iterator
             raise
 
 
-def _concerns(error: OSError, place: Path) -> bool:
-    """Whether an error is about writing at a path: it names what is beside, in or above it, or nothing."""
+def _concerns(error: OSError, destination: Path) -> bool:
+    """Whether an error is about writing a path: it names nothing, or a path next to, in or above it."""
     if not isinstance(error.filename, (str, bytes)):
         return True
     named = Path(os.fsdecode(error.filename)).absolute()
-    targets = (place.absolute(), Path(os.path.realpath(place)))
+    targets = (destination.absolute(), Path(os.path.realpath(destination)))
     return any(named.is_relative_to(each.parent) or each.is_relative_to(named) for each in targets)
 
 
-def check_place(place: Path) -> None:
-    """Find out, before long work, whether a file can be written there; leaves nothing.
+def check_place(destination: Path) -> None:
+    """Check before long work that a file can be written; leaves nothing behind.
 
     Raises:
-        WriteFailed: it cannot.
+        WriteFailed: the file cannot be written.
     """
-    with writing(place):
-        if place.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place))
-        _try_writing(next(folder for folder in _target(place).parents if folder.exists()))
+    with writing(destination):
+        if destination.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(destination))
+        _try_writing(next(folder for folder in _target(destination).parents if folder.exists()))
 
 
-def check_folder(place: Path) -> None:
-    """The same for files in a folder, which need not be there yet.
+def check_folder(destination: Path) -> None:
+    """Check that files can be written in a folder, which need not exist yet.
 
     Raises:
-        WriteFailed: it cannot.
+        WriteFailed: files cannot be written.
     """
-    with writing(place):
-        target = _target(place)
+    with writing(destination):
+        target = _target(destination)
         _try_writing(next(folder for folder in (target, *target.parents) if folder.exists()))
 
 
@@ -152,9 +152,9 @@ def _try_writing(folder: Path) -> None:
         raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
-def _target(place: Path) -> Path:
-    """Where a path leads, symbolic links followed."""
-    target = Path(os.path.realpath(place))
+def _target(destination: Path) -> Path:
+    """The target of a path after following symbolic links."""
+    target = Path(os.path.realpath(destination))
     if target.is_symlink():
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(place))
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(destination))
     return target

@@ -1,4 +1,4 @@
-"""Fingerprints of our own code: what a cached result depends on besides its inputs."""
+"""Fingerprints of cnnx's own code, on which cached results depend besides their inputs."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def own_code(*modules: str) -> dict[str, Any]:
-    """For the key of a step: the modules that fill it, and a digest of these and all that they import.
+    """Code part of a step's cache key: its modules, and a digest of them and all their imports.
 
     Args:
-        modules: dotted names such as "cnnx.graph.passes.qdq". A package stands for all modules in it: name
-            one where modules are loaded by name, so that no import statement leads to them.
+        modules: dotted names such as "cnnx.graph.passes.qdq". A package includes all its modules; use it if
+            modules are loaded by name without an import statement.
 
     Raises:
-        ValueError: there is no such module.
+        ValueError: a module does not exist.
     """
     return {"modules": list(modules), "digest": _digest(modules)}
 
 
 def closure(*modules: str) -> frozenset[str]:
-    """The named modules, every cnnx module that these import, anywhere in them, and so on.
+    """The named modules and all cnnx modules that they import, directly or indirectly.
 
-    Packages on the way to a module belong to it, as importing it runs their `__init__`; `cnnx` itself,
-    which only loads names on first use, does not.
+    Parent packages are included, as an import runs their `__init__`. `cnnx` itself is not, as it only loads
+    names on first use.
 
     Raises:
-        ValueError: there is no such module.
+        ValueError: a module does not exist.
     """
     pending = [found for name in modules for found in _declared(name)]
     seen: set[str] = set()
@@ -54,7 +54,7 @@ def _digest(modules: tuple[str, ...]) -> str:
 
 
 def _declared(name: str) -> list[str]:
-    """A module, or a package with all modules under it."""
+    """The names of a module, or of a package and all its modules."""
     source = _source(name)
     if source.name != "__init__.py":
         return [name]
@@ -63,17 +63,17 @@ def _declared(name: str) -> list[str]:
 
 
 def _source(name: str) -> Path:
-    """The file of a module, or of a package's own code.
+    """Source file of a module, or the `__init__` of a package.
 
     Raises:
-        ValueError: there is none: a slip in a name must not become a digest of nothing.
+        ValueError: the module does not exist; a typo must not give a digest of nothing.
     """
     first, *rest = name.split(".")
     base = _PACKAGE.joinpath(*rest)
     for file in (base.with_suffix(".py"), base / "__init__.py"):
         if first == "cnnx" and rest and file.is_file():
             return file
-    raise ValueError(f"no module of cnnx is called {name!r}")
+    raise ValueError(f"cnnx has no module {name!r}")
 
 
 def _is_module(name: str) -> bool:
@@ -86,14 +86,14 @@ def _is_module(name: str) -> bool:
 
 @functools.cache
 def _imports(file: Path, inside: str) -> tuple[str, ...]:
-    """cnnx modules that a source file imports, with the packages they lie in."""
+    """cnnx modules that a source file imports, with their parent packages."""
     names = {inside}
     for node in _executed(ast.parse(file.read_bytes())):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names if alias.name.startswith("cnnx."))
         elif isinstance(node, ast.ImportFrom):
             if node.level:
-                raise ValueError(f"{inside} has a relative import, which is not followed")
+                raise ValueError(f"{inside} has a relative import, which is not supported")
             package = node.module or ""
             if package == "cnnx" or package.startswith("cnnx."):
                 inner = (f"{package}.{alias.name}" for alias in node.names)
@@ -105,7 +105,7 @@ def _imports(file: Path, inside: str) -> tuple[str, ...]:
 
 
 def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes below one, but for imports that only type checkers see."""
+    """All descendants of a node, except imports for type checkers only."""
     for child in ast.iter_child_nodes(node):
         if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
             yield child

@@ -127,14 +127,14 @@ def test_a_constant_beyond_fp16_is_refused_with_its_node(value):
     model.graph.initializer[1].raw_data = bias.tobytes()
     policy = PrecisionPolicy(overrides=(LayerOverride("conv1", "fp16", "against better advice"),))
     plan = plan_layers(model, precision="fp16", policy=policy, maxima={})
-    with pytest.raises(GraphError, match="FP16 ends at 65504") as refusal:
+    with pytest.raises(GraphError, match="largest FP16 value is 65504") as refusal:
         type_fp16(model, plan)
-    assert refusal.value.where == "conv1"
+    assert refusal.value.where == "node conv1"
 
 
 def test_a_plan_for_another_graph_is_refused():
     plan = plan_layers(GRAPHS["plain"](), precision="fp16", policy=POLICY, maxima={})
-    with pytest.raises(GraphError, match="does not name"):
+    with pytest.raises(GraphError, match="not in the plan"):
         type_fp16(GRAPHS["residual"](), plan)
 
 

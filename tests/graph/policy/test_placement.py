@@ -120,7 +120,7 @@ def test_a_bad_range_keeps_a_layer_from_int8(bad, word):
 def test_a_range_below_the_least_that_an_fp16_scale_has_keeps_a_layer_from_int8(share, rule):
     value = share * 127 * 2.0**-20
     layer = plan(GRAPHS["plain"](), maxima={"pool1": value})["conv2"]
-    assert layer.rule == rule and (rule == "weighted" or "least range is 0.00012" in layer.reason)
+    assert layer.rule == rule and (rule == "weighted" or "smallest range of a scale, 0.00012" in layer.reason)
     assert plan(GRAPHS["plain"](), maxima={"pool1": value}, scales="fp32")["conv2"].rule == "weighted"
 
 

@@ -15,13 +15,14 @@ from typer.testing import CliRunner
 
 import cnnx
 from cnnx.cli.app import app
-from cnnx.cli.energy import print_energies
-from cnnx.cli.measurements import names_of, print_bench
+from cnnx.cli.shown import bench_blocks, energy_blocks
+from cnnx.cli.terminal import draw
 from cnnx.errors import BundleError, EnvironmentLacks, UsageError
 from cnnx.measure.validity import Validity
 from cnnx.pipeline.bench.measurement import advice_of, int8_beside_fp16
 from cnnx.pipeline.plain import plain
 from cnnx.record import Subject, read_record
+from cnnx.report.words import names_of
 from cnnx.runtimes.trt import runtime as trt
 from cnnx.runtimes.trt.runtime import TrtRuntime
 from tests.doubles.imitated_trt import ImitatedBindings
@@ -111,7 +112,7 @@ def test_engines_tell_parts_are_judged_and_compared(bundles, monkeypatch, cnnx_c
 
     code, out, _ = cnnx_command("bench", *bundles, "--seconds", "0.01", "--no-cuda-graph")
     assert code == 6 and "CUDA graph off" in out and "GPU compute" in out and "undecided" in out
-    assert "invalid: tiny engine int8, batch 1: queueing takes" in " ".join(out.split())
+    assert "invalid: tiny engine int8, batch 1: enqueueing takes" in " ".join(out.split())
 
 
 def test_an_engine_says_what_batch_it_is_tuned_for_and_its_memory_is_of(bundles, monkeypatch, cnnx_command):
@@ -148,7 +149,7 @@ def test_engines_of_one_bundle_take_turns_and_int8_stands_beside_its_own_fp16(
     ]
     assert [advice["engine"] for advice in plain(result)["advice"]] == both
     shown = io.StringIO()
-    print_bench(Console(file=shown, width=200), result, verbose=False)
+    draw(Console(file=shown, width=200), bench_blocks(result, verbose=False))
     for engine in (usual, small):
         assert f"│ engine int8 {engine.identity} " in shown.getvalue()
         said = f"tiny engine fp16 is {engine.identity}, tuned for batch {engine.batch[1]};"
@@ -209,7 +210,7 @@ def test_without_capture_an_engine_is_measured_plainly_unless_graphs_were_asked(
 
 def screen(result) -> str:
     out = io.StringIO()
-    print_energies(Console(file=out, width=200), result)
+    draw(Console(file=out, width=200), energy_blocks(result))
     return out.getvalue()
 
 

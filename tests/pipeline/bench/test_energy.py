@@ -13,7 +13,7 @@ from rich.console import Console
 
 import cnnx
 from cnnx.bundle import Bundle
-from cnnx.cli.energy import print_energy
+from cnnx.cli.terminal import draw
 from cnnx.device import Device
 from cnnx.errors import EnvironmentLacks
 from cnnx.measure.power import Unsupported
@@ -25,6 +25,8 @@ from cnnx.pipeline.plain import plain
 from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.target import open_subject
 from cnnx.record import read_record
+from cnnx.report.tables.energy import energy_table
+from cnnx.report.words import Run
 from tests.doubles.machines import orin_nx_jetpack_6
 from tests.doubles.rehearsal import info, rehearsal
 
@@ -37,7 +39,7 @@ def bundle(tiny_bundle, tmp_path):
 
 def screen(use) -> str:
     out = io.StringIO()
-    print_energy(Console(file=out, width=80), use)
+    draw(Console(file=out, width=80), [energy_table([Run("", "", use.as_dict())], rails=True)])
     return out.getvalue()
 
 
@@ -70,7 +72,7 @@ def test_energy_is_measured_shown_kept_and_reported(bundle, tmp_path):
         assert words in shown
 
     cnnx.write_report(bundle, tmp_path / "r.md")
-    assert "# Energy of a picture" in (tmp_path / "r.md").read_text()
+    assert "# Energy of an image" in (tmp_path / "r.md").read_text()
     cnnx.write_report(bundle, tmp_path / "r.json")
     row = next(row for row in json.loads((tmp_path / "r.json").read_text()) if row["kind"] == "energy")
     assert row["gross_mj"] == use.total.gross_mj and row["net_mj_low"] == use.total.net.low
@@ -149,7 +151,7 @@ def test_a_report_has_the_newest_energy_of_each_batch_and_rate(bundle, tmp_path)
     ]  # fmt: skip
     cnnx.write_report(bundle, tmp_path / "r.md")
     text = (tmp_path / "r.md").read_text()
-    assert "| 8 | back to back | ina |" in text and "| 1 | 30 a second | ina |" in text
+    assert "| 8 | back to back | ina | total |" in text and "| 1 | at 30 runs a second | ina |" in text
 
 
 def test_what_sampling_costs_is_told_as_it_goes_on_and_not_measured_of_a_run_that_takes_seconds(bundle):

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 import cnnx
-from cnnx.cli.machine import print_diagnosis
+from cnnx.cli.terminal import draw
 from cnnx.device import Device
 from cnnx.errors import EnvironmentLacks, MissingExtra
 from cnnx.machine import environment
@@ -17,22 +17,24 @@ from cnnx.machine.environment import detect
 from cnnx.measure.power import PolledSensor, Sample, SensorInfo, power_now
 from cnnx.measure.power.sensors.sensor import Rail, Total, Uncertainty
 from cnnx.pipeline.bench.energy import choose_sampler
-from cnnx.pipeline.doctor.doctor import Diagnosis, ability
+from cnnx.pipeline.doctor.doctor import DoctorResult, ability
 from cnnx.pipeline.doctor.packages import wrong_combinations
 from cnnx.pipeline.plain import plain
+from cnnx.report.tables.machine import machine_blocks
 from tests.doubles.machines import ORIN_NVML, DesktopNvml, orin_nx_jetpack_6, thor_jetpack_7, wheels
 from tests.doubles.nvml import TwoGpus
 from tests.doubles.power_trees import write
 
 
-def looked_at(root, nvml=None, have=None) -> Diagnosis:
+def looked_at(root, nvml=None, have=None) -> DoctorResult:
     nvml = nvml or DesktopNvml(driver=False)
     return cnnx.doctor(root=root, nvml=nvml, wheels=have or wheels(), sleep=lambda _: None)
 
 
-def screen(diagnosis: Diagnosis, width: int = 80) -> str:
+def screen(diagnosis: DoctorResult, width: int = 80) -> str:
     out = io.StringIO()
-    print_diagnosis(Console(file=out, width=width), diagnosis)
+    blocks = machine_blocks(diagnosis.environment, diagnosis.state, plain(diagnosis))
+    draw(Console(file=out, width=width), blocks)
     return out.getvalue()
 
 
@@ -81,9 +83,7 @@ def test_a_desktop_with_wheels(tmp_path):
 def test_which_of_two_gpus_cuda_takes_is_not_guessed(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "device_0_bus_id", lambda: None)
     shown = screen(looked_at(tmp_path, TwoGpus()), width=200)
-    assert (
-        "NVIDIA T400" in shown and "2 GPUs are here, which of them CUDA uses could not be found out" in shown
-    )
+    assert "NVIDIA T400" in shown and "could not determine which of 2 GPUs CUDA uses" in shown
 
 
 def test_a_machine_with_nothing_says_so_and_never_zero(tmp_path):
@@ -128,7 +128,7 @@ def test_monitors_that_may_not_be_read_are_named_with_what_mends_it(tmp_path, mo
     found = looked_at(tmp_path).sensors[0]
     files = f"{tmp_path}/sys/class/hwmon/hwmon3/*_input"
     assert files in found.reason and found.mend == f"sudo chmod a+r {files}  # until the next boot"
-    assert f"mend:  sudo chmod a+r {files}" in screen(looked_at(tmp_path))
+    assert f"hint:  sudo chmod a+r {files}" in screen(looked_at(tmp_path))
 
 
 def combinations(root, have, nvml=None):

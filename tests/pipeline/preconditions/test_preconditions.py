@@ -98,7 +98,7 @@ EXPORT = [
     (SAME, ImageError, "another set holds all 3"),
     ({**SAME, "repair": True, "validation_images": 2}, UsageError, "1 pictures are left"),
     ({"out": "file/bundle"}, WriteFailed, "a file stands where"),
-    ({"out": "/proc/nowhere/bundle"}, WriteFailed, "no file can be made there"),
+    ({"out": "/proc/nowhere/bundle"}, WriteFailed, "no file can be created there"),
     ({"scales": "fp8"}, UsageError, "fp8"),
     ({"batch": (4, 2)}, UsageError, "4 to 2"),
     ({"repair_trials": 5}, UsageError, "--repair-trials"),

@@ -103,7 +103,7 @@ def test_a_verdict_that_its_own_gates_contradict_is_unverified(bundle):
     other = "failed" if standing.result["verdict"] != "failed" else "passed"
     result = {**standing.result, "verdict": other}
     bundle.add_record(Record("validation", standing.subject, standing.environment, result))
-    assert any("its gates say" in one.reason for one in records_of(bundle).unverified)
+    assert any("but the gates give" in one.reason for one in records_of(bundle).unverified)
     assert not cnnx.inspect(bundle.path).verdict.startswith(other)
 
 
@@ -121,7 +121,7 @@ def test_a_damaged_record_hides_no_other(cnnx_command, bundle, damage):
     whole = len(records_of(bundle).verified)
     (bundle.path / "runs" / "20250101-torn.json").write_bytes(damage)
     code, out, _ = cnnx_command("inspect", bundle.path)
-    assert code == 0 and "damaged: runs/20250101-torn.json" in out
+    assert code == 0 and "runs/20250101-torn.json" in out and "damaged" in out
     found = cnnx.inspect(bundle.path)
     assert len(found.records) == whole and found.unverified[0].record is None
 
@@ -138,7 +138,7 @@ def test_a_manifest_that_leaves_out_a_file_does_not_get_it_read_unchecked(bundle
     """Sealed anew: with np.load it would be read all the same."""
     files = {key: digest for key, digest in bundle.manifest.files.items() if key != name}
     resealed(bundle, files=files)
-    with pytest.raises(BundleError, match="is missing: the file would be read unchecked") as caught:
+    with pytest.raises(BundleError, match="is missing, so the file cannot be verified") as caught:
         cnnx.validate(bundle.path, target="ort")
     assert name in caught.value.what and caught.value.exit_code == 3
 
@@ -168,7 +168,7 @@ def test_a_link_that_leads_out_of_the_bundle_is_refused(bundle, tmp_path, name):
     file = bundle.path / name
     shutil.move(file, tmp_path / "outside")
     file.symlink_to(tmp_path / "outside")
-    with pytest.raises(BundleError, match="leads out of the bundle"):
+    with pytest.raises(BundleError, match="is a link to a file outside the bundle"):
         cnnx.inspect(bundle.path)
     file.unlink()
     shutil.move(tmp_path / "outside", file.with_name("inside"))
@@ -180,7 +180,7 @@ def test_a_record_that_is_a_link_out_of_the_bundle_is_not_read(bundle, tmp_path)
     file = sorted(bundle.path.glob("runs/*.json"))[0]
     shutil.move(file, tmp_path / "outside.json")
     file.symlink_to(tmp_path / "outside.json")
-    assert "leads out of the bundle" in records_of(bundle).unverified[0].reason
+    assert "is a link to a file outside the bundle" in records_of(bundle).unverified[0].reason
     file.unlink()
     file.symlink_to(file.name)
     assert "cannot be read" in records_of(bundle).unverified[0].reason

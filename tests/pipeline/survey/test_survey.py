@@ -69,7 +69,7 @@ def test_every_cell_is_a_row_and_a_stopped_survey_goes_on(tiny, tmp_path):
     assert page.count("| tiny |") == 4 and page.count("| broken | ") == 4
     assert page.count("| - | failed | - |") == 4 and page.count(last["reason"]) == 1
     assert page.count("broken fp16, batch 1; broken fp16, batch 2; broken int8, batch 1; broken int8") == 1
-    assert page.count(f"Mend: {last['mend']}.") == 1
+    assert page.count(f"Hint: {last['mend']}.") == 1
     assert json.loads((out / "survey.json").read_text()) == list(found.rows)
 
     again, steps = run([tiny, str(broken)], out)
@@ -343,7 +343,7 @@ def test_finished_bundles_are_judged_and_measured_and_batches_they_lack_are_rows
         "--seconds", "0.01", "--percentile", "50", "--target", "ort",
     )  # fmt: skip
     assert code == 0 and "failed: the graph takes batches of 1 to 1, not 4: tiny int8, batch 4" in out
-    assert "mend:  export it with --batch" in out and out.count("failed") == 2
+    assert "hint:  export it with --batch" in out and out.count("failed") == 2
     assert list((tmp_path / "bundle" / "runs").glob("*-benchmark-*"))
     with pytest.raises(UsageError, match="no precision"):
         cnnx.survey([tiny], out=tmp_path / "o", precisions=["int4"])
@@ -432,7 +432,7 @@ def test_where_no_sensor_sees_the_device_a_survey_says_so_once(tiny, tmp_path, m
     code, out, said = cnnx_command(*command)
     assert "Energy after latency" not in said
     assert code == 0 and "root alone): tiny fp16, batch 1; tiny fp16, batch 2" in " ".join(out.split())
-    assert out.count("energy unsupported") == out.count("mend:  cnnx doctor says more") == 1
+    assert out.count("energy unsupported") == out.count("hint:  cnnx doctor says more") == 1
     assert out.count("ina: no INA3221 here") == 1
     _, out, _ = cnnx_command(*command, "--json")
     for row in json.loads(out)["result"]["rows"]:

@@ -47,17 +47,17 @@ def fill(names: Sequence[str], ways: Sequence[str], *, images: int, large: bool,
 
 
 def in_words(record: Record) -> str:
-    cost = (
-        f"{record['seconds']:.1f} s, {record['peak_bytes'] / 2**20:,.0f} MiB" if "seconds" in record else ""
-    )
+    cost = ""
+    if "seconds" in record:
+        cost = f"{record['seconds']:.1f} s, {record['peak_bytes'] / 2**20:,.0f} MiB"
     if "failed" in record:
         return f"{cost} failed: {record['failed']}"
     if "accuracy" in record:
         cost += f", {record['original']:.2%} -> {record['accuracy']:.2%}"
         cost += f", {record['likeness']['logit_sqnr_db'] or 0:.1f} dB"
-    return cost + (
-        f", {record['int8_share'] or 0:.0%} in INT8, rtx: {record['rtx']}" if "rtx" in record else ""
-    )
+    if "rtx" in record:
+        cost += f", {record['int8_share'] or 0:.0%} in INT8, rtx: {record['rtx']}"
+    return cost
 
 
 def main() -> None:

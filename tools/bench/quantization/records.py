@@ -65,12 +65,8 @@ def gap_to_best(cells: Cells, way: str) -> tuple[float, Interval, str] | None:
     ours, theirs = right_of(cells[way]), right_of(cells[best])
     if len(ours) != len(theirs):
         return None
-    paired = Paired(
-        both=int((ours & theirs).sum()),
-        only_original=int((~ours & theirs).sum()),
-        only_engine=int((ours & ~theirs).sum()),
-        neither=int((~ours & ~theirs).sum()),
-    )
+    counted = (ours & theirs, ~ours & theirs, ours & ~theirs, ~ours & ~theirs)
+    paired = Paired(*(int(each.sum()) for each in counted))
     return paired.engine_accuracy - paired.original_accuracy, paired.margin(1.0), best
 
 

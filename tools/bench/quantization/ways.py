@@ -11,12 +11,13 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import json
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from tools.memory import memory
 
 Work = dict[str, Any]
 """
@@ -197,12 +198,6 @@ def _pictures(work: Work) -> list[Any]:
     return [pictures[i : i + 1] for i in range(len(pictures))]
 
 
-def _memory(key: str) -> int:
-    """VmRSS or VmHWM in bytes. Not getrusage: what it calls the peak begins at that of the parent process."""
-    found = re.search(rf"^{key}:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
-
-
 def _versions() -> dict[str, str]:
     here = {each.metadata["Name"]: each.version for each in importlib.metadata.distributions()}
     return {name: here[name] for name in _PACKAGES if name in here}
@@ -213,13 +208,13 @@ def main() -> None:
     family, _, how = sys.argv[1].partition("-")
     work = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
     run = FAMILIES[family](how, work)
-    imported = _memory("VmRSS")
+    imported = memory("VmRSS")
     started, used = time.perf_counter(), time.process_time()
     run()
     report = {
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - used,
-        "peak_bytes": _memory("VmHWM"),
+        "peak_bytes": memory("VmHWM"),
         "imported_bytes": imported,
         "method": work.get("method"),
         "versions": _versions(),

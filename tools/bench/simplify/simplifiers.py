@@ -22,6 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import onnx
 
+from tools.memory import memory
+
 
 def ours(model: onnx.ModelProto) -> onnx.ModelProto:
     from cnnx.graph.load import name_nodes
@@ -118,7 +120,8 @@ def canonical(model: onnx.ModelProto) -> onnx.ModelProto:
     return found
 
 
-TOOLS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
+Tool = Callable[[onnx.ModelProto], onnx.ModelProto]
+TOOLS: dict[str, Tool] = {
     "none": lambda model: model,
     "ours": ours,
     "onnxscript": script,
@@ -145,25 +148,18 @@ def work(tool: str) -> None:
         print("RESULT", json.dumps(_once(function, Path(source), Path(target))), flush=True)
 
 
-def _once(
-    function: Callable[[onnx.ModelProto], onnx.ModelProto], source: Path, target: Path
-) -> dict[str, Any]:
+def _once(function: Tool, source: Path, target: Path) -> dict[str, Any]:
     model = onnx.load(source)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before, start = _peak_kib(), time.perf_counter()
+    before, start = memory("VmHWM"), time.perf_counter()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             model = function(model)
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}".replace("\n", " ")[:110]}
-    seconds, after = time.perf_counter() - start, _peak_kib()
+    seconds, after = time.perf_counter() - start, memory("VmHWM")
     target.write_bytes(model.SerializeToString(deterministic=True))
-    return {"seconds": seconds, "mib": (after - before) / 1024}
-
-
-def _peak_kib() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return {"seconds": seconds, "mib": (after - before) / 2**20}
 
 
 if __name__ == "__main__":

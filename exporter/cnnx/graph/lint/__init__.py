@@ -1,8 +1,8 @@
-"""Says, before TensorRT does, what TensorRT would refuse, misread or run slowly.
+"""Linter for ONNX graphs that TensorRT would refuse, misread or run slowly.
 
-An error is a graph that the parser refuses or, worse, takes for something else. A warning costs speed:
-TensorRT reads the graph and does not fuse it as hoped. What an engine builder reports about fusion is
-known only on the device, so these rules go by structure alone. A new rule is a function and a line here.
+An error means that TensorRT's parser refuses the graph or, worse, misinterprets it. A warning means that
+TensorRT reads the graph but does not fuse it as intended. Actual fusion is known only on the device, so the
+rules check structure alone. To add a rule, write a function and list it here.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _LISTED = 10
 
 @dataclass(frozen=True, slots=True)
 class LintFinding:
-    """One fault of a graph.
+    """A fault found in a graph.
 
     Attributes:
-        rule: id in `RULES`.
-        severity: "error": TensorRT refuses or misreads it; "warning": it costs speed.
-        node: the node or tensor at fault.
-        message: what is wrong, with the figure.
-        mend: what to change.
+        rule: name of a rule in `RULES`.
+        severity: "error" if TensorRT refuses or misreads the graph, "warning" if it runs slowly.
+        node: node or tensor at fault.
+        message: what is wrong, with the value.
+        mend: hint that says what to change.
     """
 
     rule: str
@@ -45,14 +45,14 @@ class LintFinding:
 
 @dataclass(frozen=True, slots=True)
 class LintRule:
-    """An id, what a breach means, and the function that looks for breaches."""
+    """Name and severity of a rule, and the function that yields its faults."""
 
     name: str
     severity: Severity
     look: Callable[[View], Iterator[Fault]]
 
 
-# What can be asked of any graph, also of one that breaks the ONNX specification.
+# Rules for any graph, including graphs that violate the ONNX specification.
 _FIRST = (
     LintRule("versions", "error", refused.versions),
     LintRule("unknown-operator", "error", refused.unknown_operators),
@@ -92,21 +92,22 @@ RULES = (
 
 
 def lint(model: ModelProto) -> tuple[LintFinding, ...]:
-    """Look for everything in `RULES`, in that order, then in graph order.
+    """Check a graph against all `RULES`; findings are in the order of the rules, then of the graph.
 
-    A graph that breaks the ONNX specification gets only the finding that says so: "invalid", or
-    "versions" and "unknown-operator" where these say it more plainly.
+    A graph that violates the ONNX specification gets only the finding "invalid", or the more specific
+    findings "versions" and "unknown-operator".
 
     Raises:
-        GraphError: the stored values of a scale or zero point do not fit its shape.
+        GraphError: the stored values of a scale or zero point do not match its shape.
     """
     wires = wiring(model.graph)
     try:
         check(model)
         view = View(model, wires, value_types(model))
     except GraphError as error:
-        plain = _look(_FIRST, View(model, wires, {}))
-        return plain or (LintFinding("invalid", "error", model.graph.name, error.what, "export it again"),)
+        specific = _look(_FIRST, View(model, wires, {}))
+        location = str(error.where).partition(" ")[2]  # without the word "node", "tensor" or "graph"
+        return specific or (LintFinding("invalid", "error", location, error.what, error.mend or ""),)
     return _look(RULES, view)
 
 
@@ -115,10 +116,10 @@ def _look(rules: tuple[LintRule, ...], view: View) -> tuple[LintFinding, ...]:
 
 
 def refuse(findings: Iterable[LintFinding], *, where: Path | str) -> None:
-    """Let a graph without errors pass; warnings do not count.
+    """Refuse a graph with lint errors; warnings are ignored.
 
     Raises:
-        GraphError: listing every error (the first ten of many), each with what mends it.
+        GraphError: there are errors; the message lists the first ten, each with a hint.
     """
     errors = [finding for finding in findings if finding.severity == "error"]
     if not errors:

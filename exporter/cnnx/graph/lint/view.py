@@ -1,4 +1,4 @@
-"""What rules look at: a graph with its wiring and types, and a few questions they all ask."""
+"""The view of a graph that lint rules share: its wiring, types and common queries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cnnx.graph.edit import ValueType, Wiring, array, first_line, opset
 from cnnx.graph.inspect import constant_behind, dequantizer, reads_int8, weighted_nodes
 
 Fault = tuple[str, str, str]
-"""The node or tensor, what is wrong with it, what mends it."""
+"""The node or tensor at fault, what is wrong, and a hint."""
 
 _STANDARD = ("", "ai.onnx")
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
@@ -24,7 +24,7 @@ QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A graph under inspection. `types` lacks what shape inference did not reach."""
+    """A graph under inspection. `types` has no entry for tensors that shape inference did not reach."""
 
     model: ModelProto
     wires: Wiring
@@ -35,14 +35,14 @@ class View:
         return [node for node in self.model.graph.node if node.op_type in ops]
 
     def is_standard(self, node: NodeProto) -> bool:
-        """Whether the opset that the graph asks for has this operator."""
+        """Whether the opset of the graph has this operator."""
         return node.domain in _STANDARD and onnx.defs.has(node.op_type, max(opset(self.model), 1))
 
     def values(self, name: str) -> NDArray[Any] | None:
-        """A constant's values (initializer or Constant node); None for data and for external constants.
+        """Values of an initializer or Constant node; None for data and external constants.
 
         Raises:
-            GraphError: the values do not fit the shape.
+            GraphError: the values do not match the shape.
         """
         tensor, producer = self.wires.initializers.get(name), self.wires.producers.get(name)
         if tensor is None and producer is not None and producer.op_type == "Constant":
@@ -55,23 +55,24 @@ class View:
         try:
             return array(tensor)
         except ValueError as error:
-            what = f"a constant's values do not fit its shape {list(tensor.dims)}: {first_line(error)}"
-            raise GraphError(what, where=name) from None
+            what = f"the constant does not match its shape {list(tensor.dims)}: {first_line(error)}"
+            hint = "the file is damaged: copy it again, or export the model again"
+            raise GraphError(what, where=f"constant {name}", mend=hint) from None
 
     def elem_type(self, name: str) -> int:
-        """Element type of a tensor, UNDEFINED (0) where it is not known."""
+        """Element type of a tensor, or UNDEFINED (0) if unknown."""
         return self.types[name].elem_type if name in self.types else TensorProto.UNDEFINED
 
     def shape(self, name: str) -> tuple[int | str | None, ...]:
-        """Shape of a tensor, () where its rank is not known."""
+        """Shape of a tensor, or () if its rank is unknown."""
         return (self.types[name].shape or ()) if name in self.types else ()
 
     def scale(self, node: NodeProto) -> NDArray[Any] | None:
-        """Scale of a Q or DQ node, None where it is not constant."""
+        """Scale of a Q or DQ node; None if it is not constant."""
         return self.values(node.input[1])
 
     def is_constant(self, name: str) -> bool:
-        """Whether a tensor is a constant or a conversion of one (a weight, not an activation)."""
+        """Whether a tensor is a constant or a conversion of one, such as a weight."""
         return constant_behind(self.wires, name) is not None
 
     def readers(self, node: NodeProto, *ops: str) -> list[NodeProto]:
@@ -79,20 +80,20 @@ class View:
         return [reader for reader in self.wires.consumers.get(node.output[0], []) if reader.op_type in ops]
 
     def reads_int8(self, node: NodeProto) -> bool:
-        """Whether a node's operands come through DequantizeLinear of INT8."""
+        """Whether the operands of a node are dequantized from INT8."""
         return reads_int8(node, self.wires, self.types)
 
     def int8_convs(self) -> list[NodeProto]:
-        """Convolutions that TensorRT would run in INT8."""
+        """Convolutions that TensorRT runs in INT8."""
         return [
             n for n in weighted_nodes(self.model, self.wires) if n.op_type == "Conv" and self.reads_int8(n)
         ]
 
     def weight_shape(self, node: NodeProto) -> tuple[int, ...]:
-        """Dimensions of a weighted node's constant weight: output channels, channels of a group, kernel."""
+        """Shape of a weighted node's constant weight: output channels, channels per group, kernel."""
         tensor = constant_behind(self.wires, node.input[1])
         return tuple(tensor.dims) if tensor is not None else ()
 
     def dequantizer(self, tensor: str) -> NodeProto | None:
-        """The DequantizeLinear that makes a tensor, or None."""
+        """The DequantizeLinear that produces a tensor, or None."""
         return dequantizer(self.wires, tensor)

@@ -1,1 +1,1 @@
-"""Passes over an ONNX graph: each takes a graph and changes what it computes with, not what it computes."""
+"""Passes over an ONNX graph that change how it computes its function, not the function."""

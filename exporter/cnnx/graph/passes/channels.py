@@ -1,9 +1,9 @@
-"""Which channels of a graph can be scaled together without changing what it computes.
+"""Groups of channels that can be scaled together without changing the function of a graph.
 
-A channel that is multiplied by a positive factor where it is made and divided by it where it is read
-leaves the logits as they were, as long as all between commutes with that: ReLU (but not HardSwish),
-pools, padding by zeros. A sum ties the channels it adds, a concatenation passes them on. Equalization rests
-on this (Nagel et al., arXiv:1906.04721, section 4.1), and so do the hostile twins that judge it.
+A channel can be multiplied by a positive factor where it is produced and divided by it where it is read. The
+logits do not change if all operators between commute with the factor: ReLU (but not HardSwish), pooling and
+zero padding do. A sum ties the channels it adds; a concatenation passes them on. Equalization relies on this
+(Nagel et al., arXiv:1906.04721, section 4.1), and so do the hostile twins that test it.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from cnnx.graph import edit
 from cnnx.graph.edit import ValueType, Wiring
 
 Groups = NDArray[np.intp]
-"""For each channel of an activation (its axis 1), the group it belongs to; 0: it cannot be scaled."""
+"""Group of each channel of an activation (axis 1); group 0 cannot be scaled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """What can be scaled in a graph.
+    """Channels of a graph that can be scaled.
 
     Attributes:
-        groups: activation -> the group of each of its channels; those of one group take the same factor.
-        layers: first outputs of the nodes whose weights take factors in.
-        count: how many groups there are, group 0 among them.
+        groups: activation -> group of each channel; the channels of a group share one factor.
+        layers: first outputs of the nodes whose weights can absorb factors.
+        count: number of groups, including group 0.
     """
 
     groups: Mapping[str, Groups]
@@ -54,15 +54,15 @@ _COMMUTES = frozenset(
 
 
 def channels_of(model: ModelProto) -> Channels:
-    """Every channel of every activation.
+    """Group the channels of all activations.
 
-    What makes or reads channels in a way that is not known here fixes them: their group is 0.
+    Channels that an unknown operator produces or reads cannot be scaled and are in group 0.
 
     Args:
-        model: an FP32 graph; it is not changed.
+        model: FP32 graph; it is not changed.
 
     Raises:
-        GraphError: the graph contradicts itself.
+        GraphError: shapes in the graph contradict each other.
     """
     walk = _Walk(edit.wiring(model.graph), edit.value_types(model))
     for value in edit.data_inputs(model.graph):
@@ -75,28 +75,28 @@ def channels_of(model: ModelProto) -> Channels:
 
 
 def scale_channels(model: ModelProto, channels: Channels, factors: NDArray[np.float64]) -> None:
-    """Multiply every group by its factor, by way of the weights that make and read it. Edits in place.
+    """Multiply every group by a factor through the weights that produce and read it. Edits in place.
 
     Args:
-        model: the graph that `channels` is of.
-        channels: what `channels_of` gave.
-        factors: one positive value a group, in the order of their numbers; the first, of group 0, is 1.
+        model: the graph that was passed to `channels_of`.
+        channels: result of `channels_of`.
+        factors: one positive value per group, in group order; the first, of group 0, is 1.
     """
     groups = channels.groups
     constants, names = edit.initializers(model.graph), edit.Names(model.graph)
     readers = Counter(name for node in model.graph.node for name in node.input)
 
-    def multiply(node: NodeProto, place: int, by: NDArray[np.float64]) -> None:
+    def multiply(node: NodeProto, index: int, by: NDArray[np.float64]) -> None:
         if np.all(by == 1):
             return
-        name = node.input[place]
+        name = node.input[index]
         old = edit.array(constants[name])
         scaled = edit.tensor_from_array(name, (old * by).astype(old.dtype))
         if readers[name] == 1:
             constants[name].CopyFrom(scaled)
-        else:  # exporters join equal constants: this reader gets one of its own
+        else:  # exporters share equal constants, so this reader needs its own copy
             readers[name] -= 1
-            node.input[place] = scaled.name = names.fresh(f"{name}.scaled")
+            node.input[index] = scaled.name = names.fresh(f"{name}.scaled")
             model.graph.initializer.append(scaled)
 
     for node in model.graph.node:
@@ -105,8 +105,8 @@ def scale_channels(model: ModelProto, channels: Channels, factors: NDArray[np.fl
         made, read = factors[groups[node.output[0]]], factors[groups[node.input[0]]]
         axis = edit.weight_axis(node, constants)
         if axis is None:  # a BatchNormalization
-            for place, by in enumerate((made / read, made, read), start=1):
-                multiply(node, place, by)
+            for index, by in enumerate((made / read, made, read), start=1):
+                multiply(node, index, by)
         else:
             dims = list(constants[node.input[1]].dims)
             quotient = made[:, None] / read[inputs_read(dims[axis], dims[1 - axis], len(read))]
@@ -117,20 +117,20 @@ def scale_channels(model: ModelProto, channels: Channels, factors: NDArray[np.fl
 
 
 def by_output(weight: NDArray[Any], axis: int) -> NDArray[Any]:
-    """A weight as (outputs, inputs of a group, values of a kernel), a view."""
+    """View of a weight as (outputs, inputs per group, kernel values)."""
     turned = np.moveaxis(weight, axis, 0)
     return turned.reshape(*turned.shape[:2], -1)
 
 
 def inputs_read(outputs: int, per_group: int, channels: int) -> NDArray[np.intp]:
-    """Which of the channels each row of a weight reads: (outputs, inputs of a group)."""
+    """Input channels that each row of a weight reads: (outputs, inputs per group)."""
     in_group = outputs // (channels // per_group)  # outputs of one group
     first: NDArray[np.intp] = np.arange(outputs) // in_group * per_group
     return first[:, None] + np.arange(per_group)
 
 
 class _Walk:
-    """One way through a graph: hands out groups, and joins those that must be equal."""
+    """A traversal of a graph that assigns groups and merges those that must be equal."""
 
     def __init__(self, graph: Wiring, types: Mapping[str, ValueType]) -> None:
         self._graph = graph
@@ -140,7 +140,7 @@ class _Walk:
         self._layers: set[str] = set()
 
     def take(self, node: NodeProto) -> None:
-        """Give the outputs of a node their groups."""
+        """Assign groups to the outputs of a node."""
         if node.op_type in _RULES and _RULES[node.op_type](self, node):
             return
         for name in node.input:
@@ -149,17 +149,17 @@ class _Walk:
             self.fixed(name)
 
     def fixed(self, tensor: str) -> None:
-        """A tensor whose channels cannot be scaled."""
+        """Mark a tensor whose channels cannot be scaled."""
         if (channels := self._channels(tensor)) is not None:
             self._groups[tensor] = np.zeros(channels, np.intp)
 
     def fix(self, tensor: str) -> None:
-        """Let the channels of a tensor keep their scale from here on."""
+        """Merge the channels of a tensor into group 0."""
         if tensor in self._groups:
             self._join(self._groups[tensor], np.zeros_like(self._groups[tensor]))
 
     def result(self) -> Channels:
-        """Groups numbered without gaps, in the order they were met."""
+        """The groups, numbered without gaps in order of appearance."""
         roots = np.array([self._root(number) for number in range(len(self._parents))])
         _, numbers = np.unique(roots, return_inverse=True)
         groups = {tensor: numbers[ids].astype(np.intp) for tensor, ids in self._groups.items()}
@@ -186,10 +186,10 @@ class _Walk:
     def _join(self, left: Groups, right: Groups) -> None:
         for one, other in zip(left.tolist(), right.tolist(), strict=True):
             low, high = sorted((self._root(one), self._root(other)))
-            self._parents[high] = low  # the lower wins, so that 0 does
+            self._parents[high] = low  # the lower number is kept, so group 0 stays 0
 
     def weighted(self, node: NodeProto) -> bool:
-        """A layer whose weights can take in any factor on both sides."""
+        """A layer whose weights can absorb factors of both input and output."""
         constants = self._graph.initializers
         axis = edit.weight_axis(node, constants)
         if axis is None or not all(name in constants for name in node.input[1:] if name):
@@ -207,7 +207,7 @@ class _Walk:
         return True
 
     def batch_norm(self, node: NodeProto) -> bool:
-        """Like a weighted layer with one weight a channel."""
+        """A layer with one weight per channel."""
         constants = self._graph.initializers
         if edit.attribute(node, "training_mode", 0) or not all(name in constants for name in node.input[1:5]):
             return False
@@ -218,14 +218,14 @@ class _Walk:
         return True
 
     def same(self, node: NodeProto) -> bool:
-        """What commutes with a positive factor passes channels on."""
+        """An operator that commutes with positive factors passes channels on."""
         if node.input[0] not in self._groups:
             return False
         self._groups[node.output[0]] = self._groups[node.input[0]]
         return True
 
     def flatten(self, node: NodeProto) -> bool:
-        """(N, C, H, W) -> (N, C * H * W): each channel becomes several."""
+        """(N, C, H, W) -> (N, C * H * W): each channel becomes several channels of one group."""
         channels, values = self._groups.get(node.input[0]), self._channels(node.output[0])
         if edit.attribute(node, "axis", 1) != 1 or channels is None or not values or values % len(channels):
             return False
@@ -233,7 +233,7 @@ class _Walk:
         return True
 
     def concat(self, node: NodeProto) -> bool:
-        """Along the channels, they stand one after another."""
+        """A concatenation along the channels concatenates their groups."""
         rank = self._rank(node.output[0])
         parts = [self._groups.get(name) for name in node.input]
         known = [part for part in parts if part is not None]
@@ -243,7 +243,7 @@ class _Walk:
         return True
 
     def add(self, node: NodeProto) -> bool:
-        """A sum of two activations ties their channels."""
+        """A sum of two activations merges the groups of their channels."""
         left, right = (self._groups.get(name) for name in node.input)
         ranks = {self._rank(name) for name in node.input} - {None}
         if left is None or right is None or len(left) != len(right) or len(ranks) > 1:
@@ -253,7 +253,7 @@ class _Walk:
         return True
 
     def pad(self, node: NodeProto) -> bool:
-        """By zeros, which every factor leaves alone; added channels are of no group yet."""
+        """Zero padding commutes with every factor; added channels get new groups."""
         constants = self._graph.initializers
         value = node.input[2] if len(node.input) > 2 else ""
         if (

@@ -1,9 +1,10 @@
-"""What rounding a layer's weights does to its output on average: bias correction.
+"""Bias correction: the mean shift of a layer's output caused by rounding its weights.
 
-Rounding errors of weights have no sign of their own, activations behind a ReLU do: their products add up to
-a shift of every output channel, which the bias can take back. Nagel, van Baalen, Blankevoort and Welling,
-Data-Free Quantization Through Weight Equalization and Bias Correction, arXiv:1906.04721, section 4.2; with
-means that pictures showed, as in its appendix D.
+Rounding errors of weights have either sign, but activations after a ReLU are never negative. Their products
+add up to a shift of every output channel, which the bias can compensate.
+
+Nagel, van Baalen, Blankevoort and Welling, Data-Free Quantization Through Weight Equalization and Bias
+Correction, arXiv:1906.04721, section 4.2; with means measured on images, as in its appendix D.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from onnx import NodeProto
 
 from cnnx.graph import edit
 
-# Elements of weights looked at together: bounds the copies made on the way.
+# Weight elements processed at a time, to limit the size of temporary copies.
 _SLICE = 1 << 22
 
 
@@ -26,20 +27,20 @@ def mean_output_error(
     scale: NDArray[np.float32],
     mean: NDArray[np.float32],
 ) -> NDArray[np.float32] | None:
-    """What each output channel lacks on average once the weights are quantized.
+    """Mean output error of each channel that quantizing the weights causes.
 
-    At the edges of a picture, where a convolution reads its padding, it is a little too much.
+    At the edges of an image, where a convolution reads padding, the result is slightly too large.
 
     Args:
         node: Conv or Gemm.
-        weight: as it was: (out, in a group, height, width), or a Gemm's matrix.
-        quantized: of the same shape.
-        scale: one for each output channel.
-        mean: of each channel of its input.
+        weight: original weight, (out, in per group, height, width), or the matrix of a Gemm.
+        quantized: quantized weight of the same shape.
+        scale: one scale per output channel.
+        mean: mean of each input channel.
 
     Returns:
-        (out,); None for another operator, a Gemm that scales its product, or an input whose channels are
-        not those that the weights read.
+        (out,) values to add to the bias; None for another operator, a Gemm that scales its product, or an
+        input whose channels do not match the weight.
     """
     if node.op_type == "Gemm":
         if edit.attribute(node, "alpha", 1.0) != 1 or edit.attribute(node, "beta", 1.0) != 1:
@@ -52,7 +53,7 @@ def mean_output_error(
     outputs, inputs = weight.shape[:2]
     if mean.shape != (groups * inputs,) or scale.shape != (outputs,):
         return None
-    # Row r of the weights reads the channels of its group.
+    # Each row of the weights reads the channels of its group.
     read = np.repeat(mean.reshape(groups, inputs), outputs // groups, axis=0) if groups > 1 else mean[None]
     shift = np.empty(outputs, np.float32)
     rows = max(1, _SLICE // max(1, weight[0].size))

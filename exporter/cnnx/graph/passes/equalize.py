@@ -1,8 +1,9 @@
-"""Cross-layer equalization: the same function, with channels scaled so that one INT8 range serves them all.
+"""Cross-layer equalization: scales channels so that one INT8 range fits all channels of a tensor.
 
-After Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction"
-(arXiv:1906.04721, section 4.1), with activations measured instead of bounded by weights. The geometric mean
-is a migration strength of 0.5 in SmoothQuant (Xiao et al., arXiv:2211.10438, equation 4).
+The FP32 function does not change. The method is that of Nagel et al., "Data-Free Quantization Through Weight
+Equalization and Bias Correction" (arXiv:1906.04721, section 4.1), with measured activations instead of bounds
+from weights. The geometric mean is a migration strength of 0.5 in SmoothQuant (Xiao et al., arXiv:2211.10438,
+equation 4).
 """
 
 from __future__ import annotations
@@ -17,28 +18,28 @@ from cnnx.graph import edit
 from cnnx.graph.passes.channels import Channels, by_output, channels_of, inputs_read, scale_channels
 
 LARGEST = 8.0
-"""What the largest activation of each place becomes: far from both ends of FP16."""
+"""Target for the largest activation of connected groups, far from both ends of the FP16 range."""
 
 
 def equalize(model: ModelProto, maxima: Mapping[str, NDArray[np.float32]]) -> None:
-    """Scale the channels of a graph, as far as that changes nothing in FP32. Edits in place.
+    """Scale the channels of a graph without changing its FP32 function. Edits in place.
 
-    A channel's new range is the geometric mean of the largest |x| it takes and of the largest of the weights
-    that read it, each over the largest |x| of the output that it feeds. Whatever factors a network was
-    trained or rewritten to have between its layers, they are gone afterwards.
+    The new range of a channel is the geometric mean of two values: its largest |x|, and the largest weight
+    that reads it relative to the largest |x| of the output of that weight. This removes any scaling between
+    layers that training or rewriting introduced.
 
     Args:
         model: FP32 graph.
-        maxima: for each activation the largest |x| of each channel; those not finite as 0.
+        maxima: largest |x| per channel of each activation; 0 if not finite.
 
     Raises:
-        GraphError: the graph contradicts itself.
+        GraphError: shapes in the graph contradict each other.
     """
     channels = channels_of(model)
     groups = channels.groups
     ranges, weights = np.zeros(channels.count), np.zeros(channels.count)
     for tensor, group in groups.items():
-        # A tensor whose maxima are of other things than its channels is of group 0: nothing hangs on them.
+        # A tensor whose maxima are not per channel is in group 0 and does not matter.
         if len(maxima.get(tensor, ())) == len(group):
             np.maximum.at(ranges, group, maxima[tensor])
     constants = edit.initializers(model.graph)
@@ -52,13 +53,13 @@ def equalize(model: ModelProto, maxima: Mapping[str, NDArray[np.float32]]) -> No
             outputs, per_group = largest.shape
             np.maximum.at(weights, read[inputs_read(outputs, per_group, len(read))], shares)
     factors = np.ones(channels.count)
-    for place in _places(channels):
-        factors[place] = _factors(ranges[place], weights[place])
+    for part in _connected(channels):
+        factors[part] = _factors(ranges[part], weights[part])
     scale_channels(model, channels, factors)
 
 
-def _places(channels: Channels) -> Iterator[NDArray[np.intp]]:
-    """Groups that meet in some tensor, and so must be scaled with regard to each other; without group 0."""
+def _connected(channels: Channels) -> Iterator[NDArray[np.intp]]:
+    """Sets of groups that share tensors and must be scaled relative to each other; without group 0."""
     label = np.arange(channels.count)
     changed = True
     while changed:
@@ -73,13 +74,13 @@ def _places(channels: Channels) -> Iterator[NDArray[np.intp]]:
 
 
 def _factors(ranges: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """One factor for each group of a place."""
+    """One factor for each of the connected groups."""
     alive, read = ranges > 0, weights > 0
     if not alive.any():
         return np.ones(len(ranges))
     wanted: NDArray[np.float64] = np.sqrt(ranges * weights)
-    # What no weight reads becomes as large as the others' median; what was never seen alive (a dead ReLU)
-    # gets weights as small as theirs, or they alone would set the scale of their filter.
+    # Groups that no weight reads become as large as the median of the others. Groups that were always zero
+    # (dead ReLUs) get weights as small as the others', or they alone would set the scale of their filter.
     middle = float(np.median(wanted[alive & read])) if (alive & read).any() else 1.0
     wanted[alive & ~read] = middle
     factors = np.ones(len(ranges))

@@ -1,7 +1,7 @@
-"""Precision as types: a strongly typed graph in which every tensor has the type TensorRT will use.
+"""Conversion to a strongly typed graph, in which every tensor has the type that TensorRT will use.
 
-TensorRT 11 has no FP16 flag any more; an engine is what the graph's types say. Inputs and outputs of
-the graph stay FP32, layers that the plan holds in FP32 are islands between Casts.
+TensorRT 11 has no FP16 flag; the types in the graph decide. Graph inputs and outputs stay FP32. Layers that
+the plan keeps in FP32 become islands between Casts.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _SUFFIX: dict[int, str] = {FLOAT: "fp32", FLOAT16: "fp16"}
 
 
 def type_fp16(model: ModelProto, plan: Sequence[LayerPlan]) -> ModelProto:
-    """A new graph, typed as the plan says; INT8 layers compute in FP16 what is not INT8.
+    """A new graph, typed according to the plan; INT8 layers use FP16 for everything that is not INT8.
 
-    A tensor is cast once for each type it is read in. A QuantizeLinear keeps the type of what it reads
-    (FP32 for the graph's input, which saves a Cast), its DequantizeLinear gives FP16. Operators whose
-    result has no type of its inputs (Cast, ConstantOfShape) are left as they are.
+    A tensor is cast once per type in which it is read. A QuantizeLinear keeps the type of its input (FP32 for
+    the graph input, which saves a Cast), and its DequantizeLinear outputs FP16. Operators whose output type
+    does not depend on their inputs (Cast, ConstantOfShape) are not changed.
 
     Args:
-        model: FP32 graph, with or without Q/DQ whose scales FP16 can hold; it is not changed.
-        plan: of `plan_layers` for the graph before Q/DQ: nodes it does not name are Q/DQ.
+        model: FP32 graph, with or without Q/DQ whose scales fit FP16; it is not changed.
+        plan: result of `plan_layers` for the graph before Q/DQ; nodes not in the plan must be Q/DQ.
 
     Raises:
-        GraphError: a constant of an FP16 layer is beyond FP16's range, or a node has no plan.
+        GraphError: a constant of an FP16 layer exceeds the FP16 range, or a node is not in the plan.
     """
     typer = _Typer(model, {layer.node: layer for layer in plan})
     for node in model.graph.node:
@@ -43,7 +43,7 @@ def type_fp16(model: ModelProto, plan: Sequence[LayerPlan]) -> ModelProto:
 
 
 class _Typer:
-    """Builds the typed graph node by node. `_actual` knows the type each activation has in it."""
+    """Builds the typed graph node by node. `_actual` has the type of each activation in it."""
 
     def __init__(self, model: ModelProto, layers: Mapping[str, LayerPlan]) -> None:
         self._source = model
@@ -58,37 +58,37 @@ class _Typer:
         self._constants: dict[tuple[str, int], str] = {}
 
     def add_node(self, node: NodeProto) -> None:
-        """Append a node with its float inputs in the type it computes in, and note its outputs' types."""
-        places = _typed_places(node, self._version)
-        wanted = self._wanted(node, places)
+        """Append a node with its float inputs cast to its compute type, and record its output types."""
+        typed = _typed_indices(node, self._version)
+        wanted = self._wanted(node, typed)
         wired = NodeProto()
         wired.CopyFrom(node)
-        for place, tensor in enumerate(node.input):
+        for index, tensor in enumerate(node.input):
             if tensor in self._floats:
-                wired.input[place] = self._as_type(tensor, wanted if place in places.inputs else FLOAT, node)
-        for place, tensor in enumerate(node.output):
+                wired.input[index] = self._as_type(tensor, wanted if index in typed.inputs else FLOAT, node)
+        for index, tensor in enumerate(node.output):
             if tensor in self._floats:
-                self._actual[tensor] = wanted if place in places.outputs else FLOAT
+                self._actual[tensor] = wanted if index in typed.outputs else FLOAT
         self._result.graph.node.append(wired)
 
     def finish(self) -> ModelProto:
-        """The result: outputs cast back to FP32, and the constants that were not converted."""
+        """Cast the outputs back to FP32, add the unconverted constants, and return the graph."""
         graph = self._result.graph
         for value in graph.output:
             if self._actual.get(value.name) == FLOAT16:
                 self._widen_output(value.name)
         read = {name for node in graph.node for name in node.input}
-        self._give_back_names({new: old for (old, _), new in self._constants.items() if old not in read})
+        self._restore_names({new: old for (old, _), new in self._constants.items() if old not in read})
         unchanged = read | {value.name for value in graph.output}
         graph.initializer.extend(t for t in self._source.graph.initializer if t.name in unchanged)
-        for place in reversed(range(len(graph.input))):  # weights that were listed as inputs too
-            if graph.input[place].name in self._graph.initializers:
-                del graph.input[place]
+        for index in reversed(range(len(graph.input))):  # weights that were listed as inputs too
+            if graph.input[index].name in self._graph.initializers:
+                del graph.input[index]
         return self._result
 
-    def _wanted(self, node: NodeProto, places: _Places) -> int:
-        """Type a node computes in."""
-        if not places.outputs:  # QuantizeLinear, Greater, Shape: they take floats as they come
+    def _wanted(self, node: NodeProto, typed: _Typed) -> int:
+        """Compute type of a node."""
+        if not typed.outputs:  # QuantizeLinear, Greater, Shape accept any float type
             kinds = [self._actual[tensor] for tensor in node.input if tensor in self._actual]
             return kinds[0] if kinds else FLOAT
         if node.op_type == "DequantizeLinear":
@@ -99,13 +99,12 @@ class _Typer:
     def _planned(self, node: NodeProto) -> int:
         layer = self._layers.get(node.name)
         if layer is None:
-            raise GraphError(
-                "the plan does not name this node", where=edit.label(node), mend="plan the graph again"
-            )
+            where = f"node {edit.label(node)}"
+            raise GraphError("the node is not in the plan", where=where, mend="plan the graph again")
         return FLOAT if layer.precision == "fp32" else FLOAT16
 
     def _as_type(self, tensor: str, kind: int, node: NodeProto) -> str:
-        """Name of a tensor in a type; a Cast or a converted constant is made on first use."""
+        """Name of a tensor in a type; the Cast or converted constant is added on first use."""
         if tensor in self._graph.initializers:
             return tensor if kind == FLOAT else self._narrow_constant(tensor, node)
         if self._actual[tensor] == kind:
@@ -122,59 +121,59 @@ class _Typer:
             largest = max(values.max(), -values.min()) if values.size else 0.0
             if not largest <= FP16_MAX:
                 raise GraphError(
-                    f"{name} reaches {largest:.4g}, FP16 ends at {FP16_MAX:g}",
-                    where=edit.label(node),
-                    mend="let precision.overrides hold this layer in fp32",
+                    f"{name} reaches {largest:.4g}, but the largest FP16 value is {FP16_MAX:g}",
+                    where=f"node {edit.label(node)}",
+                    mend="keep this layer in fp32 with an entry in precision.overrides",
                 )
             narrow = self._names.fresh(f"{name}.fp16")
             self._result.graph.initializer.append(edit.tensor_from_array(narrow, values.astype(np.float16)))
             self._constants[name, FLOAT16] = narrow
         return self._constants[name, FLOAT16]
 
-    def _give_back_names(self, originals: Mapping[str, str]) -> None:
-        """Let converted constants have the names of those that nobody reads any more."""
+    def _restore_names(self, originals: Mapping[str, str]) -> None:
+        """Rename converted constants to the original names that are no longer used."""
         graph = self._result.graph
         for tensor in graph.initializer:
             tensor.name = originals.get(tensor.name, tensor.name)
         for node in graph.node:
-            for place, name in enumerate(node.input):
+            for index, name in enumerate(node.input):
                 if name in originals:
-                    node.input[place] = originals[name]
+                    node.input[index] = originals[name]
 
     def _widen_output(self, output: str) -> None:
         narrow = self._names.fresh(f"{output}.fp16")
         for node in self._result.graph.node:
             for names in (node.input, node.output):
-                for place, name in enumerate(names):
+                for index, name in enumerate(names):
                     if name == output:
-                        names[place] = narrow
+                        names[index] = narrow
         cast = helper.make_node("Cast", [narrow], [output], name=f"{output}.fp32", to=FLOAT)
         self._result.graph.node.append(cast)
 
 
 @dataclass(frozen=True, slots=True)
-class _Places:
-    """Inputs of a node that may be FP16, and outputs that have the type of one of these inputs."""
+class _Typed:
+    """Indices of the inputs that may be FP16, and of the outputs with the type of such an input."""
 
     inputs: frozenset[int]
     outputs: frozenset[int]
 
 
-def _typed_places(node: NodeProto, version: int) -> _Places:
+def _typed_indices(node: NodeProto, version: int) -> _Typed:
     schema = onnx.defs.get_schema(node.op_type, version)
     free = {
         constraint.type_param_str
         for constraint in schema.type_constraints
         if {"tensor(float)", "tensor(float16)"} <= set(constraint.allowed_type_strs)
     }
-    taken = [_type_parameter(schema.inputs, place) for place in range(len(node.input))]
-    given = [_type_parameter(schema.outputs, place) for place in range(len(node.output))]
-    return _Places(
-        frozenset(place for place, name in enumerate(taken) if name in free),
-        frozenset(place for place, name in enumerate(given) if name in free and name in taken),
+    taken = [_type_parameter(schema.inputs, index) for index in range(len(node.input))]
+    given = [_type_parameter(schema.outputs, index) for index in range(len(node.output))]
+    return _Typed(
+        frozenset(index for index, name in enumerate(taken) if name in free),
+        frozenset(index for index, name in enumerate(given) if name in free and name in taken),
     )
 
 
-def _type_parameter(formal: Sequence[onnx.defs.OpSchema.FormalParameter], place: int) -> str:
-    """Type parameter of an input or output; a variadic one stands last and counts for all that follow."""
-    return str(formal[min(place, len(formal) - 1)].type_str)
+def _type_parameter(formal: Sequence[onnx.defs.OpSchema.FormalParameter], index: int) -> str:
+    """Type parameter of an input or output; the last one may be variadic and apply to all that follow."""
+    return str(formal[min(index, len(formal) - 1)].type_str)

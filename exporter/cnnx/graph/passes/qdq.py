@@ -1,9 +1,10 @@
-"""INT8 written into the graph: QuantizeLinear and DequantizeLinear where TensorRT wants them.
+"""Inserts QuantizeLinear and DequantizeLinear (Q/DQ) where TensorRT expects them.
 
-Symmetric throughout: x is stood for by q = round(x / scale) with zero point 0, and a range by -127..127. What
-an activation has beyond its range is clipped to 127 or, so is QuantizeLinear, to -128.
-Activations have one scale a tensor, weights one an output channel. Biases stay float: TensorRT refuses
-INT32 ones. Weights are stored as INT8 and only dequantized, so the file shrinks with them.
+Quantization is symmetric: q = round(x / scale) with zero point 0, and a range maps to -127..127. Activations
+outside their range are clipped to 127 or, as QuantizeLinear defines, to -128.
+
+Activations have one scale per tensor, weights one per output channel. Biases stay float, as TensorRT refuses
+INT32 biases. Weights are stored as INT8 and only dequantized, which makes the file smaller.
 """
 
 from __future__ import annotations
@@ -28,23 +29,23 @@ LEVELS = 127  # -128 is left unused, so that the range is symmetric
 _TYPES: dict[str, type[np.floating[Any]]] = {"fp16": np.float16, "fp32": np.float32}
 
 _FP16_MAX = float(np.finfo(np.float16).max)
-# Largest slice of weights that is quantized at a time, in elements: bounds the copies made on the way.
+# Weight elements quantized at a time, to limit the size of temporary copies.
 _SLICE = 1 << 22
 
 
 def scales_from_amax(amax: NDArray[Any], *, scales: Scales) -> NDArray[np.float32]:
-    """Scales that stand for ranges: amax / 127, rounded up to the type they will be written in.
+    """Scales for ranges: amax / 127, rounded up to the type they will be stored in.
 
-    Rounded up, so that the range itself never saturates, and before anything is quantized with it, so
-    that writing the scale changes nothing any more. A range of zero (a dead channel) gets 1: any positive
-    scale gives back its zeros, and TensorRT refuses a scale of 0.
+    Rounding up ensures that the range itself does not saturate. Rounding before anything is quantized ensures
+    that storing the scale does not change it. A range of 0 (a dead channel) gets the scale 1, as any positive
+    scale reproduces zeros and TensorRT refuses a scale of 0.
 
     Args:
         amax: largest absolute values, any shape, at least 0.
-        scales: type they will be written in.
+        scales: type the scales will be stored in.
 
     Returns:
-        float32 values of the same shape, each representable in that type; infinity where it ends below.
+        float32 values of the same shape, each representable in that type; infinity if too large for it.
     """
     kind = _TYPES[scales]
     wanted = np.asarray(amax, np.float64) / LEVELS
@@ -58,16 +59,16 @@ def scales_from_amax(amax: NDArray[Any], *, scales: Scales) -> NDArray[np.float3
 def quantize_weight(
     weight: NDArray[Any], *, axis: int, scales: Scales
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """A weight as INT8 with one scale for each place along `axis`.
+    """Quantize a weight to INT8 with one scale per index of `axis`.
 
     Returns:
-        The integers, of the weight's shape, and the scales, one-dimensional. Their product is within
-        half a scale of the weight.
+        The integers in the shape of the weight, and the 1-D scales. Their product is within half a scale of
+        the weight.
     """
-    others = tuple(place for place in range(weight.ndim) if place != axis)
+    others = tuple(index for index in range(weight.ndim) if index != axis)
     amax = np.maximum(weight.max(axis=others), -weight.min(axis=others))
     scale = scales_from_amax(amax, scales=scales)
-    spread = scale.reshape([-1 if place == axis else 1 for place in range(weight.ndim)])
+    spread = scale.reshape([-1 if index == axis else 1 for index in range(weight.ndim)])
     quantized = np.empty(weight.shape, np.int8)
     rows = max(1, _SLICE // max(1, weight[0].size))
     for start in range(0, len(weight), rows):
@@ -84,22 +85,22 @@ def insert_qdq(
     scales: Scales,
     means: Mapping[str, Sequence[float]] | None = None,
 ) -> ModelProto:
-    """A new FP32 graph in which the plan's INT8 layers read through Q/DQ.
+    """A new FP32 graph in which the INT8 layers of the plan read their inputs through Q/DQ.
 
-    A tensor has one QuantizeLinear and one DequantizeLinear, shared by all who read it quantized; the
-    others keep the original. Quantized weights are not kept in FP32 unless another node reads them.
+    A tensor has one QuantizeLinear and one DequantizeLinear, shared by all quantized readers; other readers
+    use the original. Quantized weights are kept in FP32 only if another node reads them.
 
     Args:
         model: FP32 graph; it is not changed.
-        plan: of `plan_layers`, for this graph.
+        plan: result of `plan_layers` for this graph.
         ranges: activation -> largest absolute value to represent, for each of `tensors_to_calibrate`.
-        scales: type the scales will be written in. They are written as FP32 here, with values that this
-            type holds; `cnnx.graph.passes.fp16.type_fp16` gives them their type.
-        means: activation -> mean of each channel. Where that of a layer's input is known, its bias takes up
-            what rounding the weights adds to its output on average.
+        scales: final type of the scales. Here they are stored as FP32 with values that fit this type;
+            `cnnx.graph.passes.fp16.type_fp16` converts them.
+        means: activation -> mean of each channel. If the mean of a layer's input is known, its bias
+            compensates the mean error from rounding its weights.
 
     Raises:
-        GraphError: the graph is quantized already, or a range is missing, not positive or too large.
+        GraphError: the graph is already quantized, or a range is missing, not positive or too large.
     """
     refuse_quantized(model)
     uses = quantized_uses(model, plan)
@@ -123,22 +124,22 @@ def _copy(model: ModelProto) -> ModelProto:
 
 
 def refuse_quantized(model: ModelProto) -> None:
-    """Refuse to quantize what is quantized already.
+    """Refuse a graph that is already quantized.
 
     Raises:
-        GraphError: it is.
+        GraphError: the graph has a quantization operator.
     """
     for node in model.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"):
             raise GraphError(
                 f"the graph is quantized already: it has a {node.op_type}",
-                where=edit.label(node),
-                mend="start from the FP32 model",
+                where=f"node {edit.label(node)}",
+                mend="export from the FP32 model instead",
             )
 
 
 class _Writer:
-    """Builds the quantized graph node by node; what has been quantized once is used again."""
+    """Builds the quantized graph node by node; quantized tensors are reused."""
 
     def __init__(self, model: ModelProto, scales: Scales, means: Mapping[str, Sequence[float]]) -> None:
         self._source = model
@@ -154,7 +155,7 @@ class _Writer:
     def quantize_activation(
         self, tensor: str, uses: Mapping[str, tuple[str, ...]], ranges: Mapping[str, float]
     ) -> None:
-        """Append the Q/DQ pair of an activation, if anybody reads it quantized."""
+        """Append the Q/DQ pair of an activation if a node reads it quantized."""
         if tensor not in uses:
             return
         scale = self._constant(f"{tensor}.scale", self._activation_scale(tensor, ranges))
@@ -165,27 +166,27 @@ class _Writer:
         )
 
     def add_node(self, node: NodeProto, *, quantized: bool, uses: Mapping[str, tuple[str, ...]]) -> None:
-        """Append a node of the source, reading what the plan wants quantized through Q/DQ."""
+        """Append a node of the source graph; its quantized inputs come from Q/DQ."""
         wired = NodeProto()
         wired.CopyFrom(node)
         if quantized:
             wired.input[1] = self._quantize_weight(node)
             self._correct_bias(node, wired)
-        for place, tensor in enumerate(node.input):
+        for index, tensor in enumerate(node.input):
             if node.name in uses.get(tensor, ()):
-                wired.input[place] = self._dequantized[tensor]
+                wired.input[index] = self._dequantized[tensor]
         self._result.graph.node.append(wired)
 
     def finish(self) -> ModelProto:
-        """The result, with those of the source's constants that it still reads."""
+        """The result, with the constants of the source graph that it still reads."""
         graph = self._result.graph
         read = {name for node in graph.node for name in node.input}
         read.update(value.name for value in graph.output)
         graph.initializer.extend(t for t in self._source.graph.initializer if t.name in read)
         graph.initializer.extend(self._added.values())
-        for place in reversed(range(len(graph.input))):  # weights that were listed as inputs too
-            if graph.input[place].name in self._constants and graph.input[place].name not in read:
-                del graph.input[place]
+        for index in reversed(range(len(graph.input))):  # weights that were listed as inputs too
+            if graph.input[index].name in self._constants and graph.input[index].name not in read:
+                del graph.input[index]
         return self._result
 
     def _activation_scale(self, tensor: str, ranges: Mapping[str, float]) -> NDArray[np.float32]:
@@ -193,24 +194,27 @@ class _Writer:
         scale = scales_from_amax(np.array(amax), scales=self._scales)
         if not (math.isfinite(amax) and amax > 0 and np.isfinite(scale)):
             raise GraphError(
-                f"an activation needs a positive range that {self._scales} can scale, this one has "
-                f"{ranges.get(tensor)}",
-                where=tensor,
-                mend="calibrate again, or leave the layers that read it in FP16 (precision.overrides)",
+                f"the range of the activation is {ranges.get(tensor)}, but must be positive and have a scale "
+                f"in {self._scales}",
+                where=f"tensor {tensor}",
+                mend="calibrate again, or keep the layers that read it in FP16 (precision.overrides)",
             )
         return scale
 
     def _quantize_weight(self, node: NodeProto) -> str:
-        """Name of a node's weight after its DequantizeLinear, which is appended on first use."""
+        """Name of the dequantized weight of a node; its DequantizeLinear is appended on first use."""
         axis = edit.weight_axis(node, self._constants)
         if axis is None:
-            raise GraphError(f"{node.op_type} has no constant weight to quantize", where=edit.label(node))
+            where, hint = f"node {edit.label(node)}", "keep this layer in FP16 (precision.overrides)"
+            raise GraphError(f"{node.op_type} has no constant weight to quantize", where=where, mend=hint)
         name = node.input[1]
         key = f"{name}.dequantized" if axis == 0 else f"{name}.dequantized.axis{axis}"
         if key not in self._dequantized:
             values, scale = quantize_weight(edit.array(self._constants[name]), axis=axis, scales=self._scales)
             if not np.isfinite(scale).all():
-                raise GraphError(f"a weight is too large for a scale in {self._scales}", where=name)
+                hint = "keep this layer in FP16 or FP32 (precision.overrides), or use --scales fp32"
+                what = f"the weight is too large for a scale in {self._scales}"
+                raise GraphError(what, where=f"weight {name}", mend=hint)
             zeros = self._shared(f"cnnx.zero_points.{len(scale)}", np.zeros(len(scale), np.int8))
             inputs = [self._constant(f"{name}.int8", values), self._constant(f"{name}.scale", scale), zeros]
             self._dequantized[key] = self._append("DequantizeLinear", inputs, key, axis=axis)
@@ -218,7 +222,7 @@ class _Writer:
         return self._dequantized[key]
 
     def _correct_bias(self, node: NodeProto, wired: NodeProto) -> None:
-        """Add to a layer's bias what its quantized weights lack on average."""
+        """Add the mean output error of the quantized weights to the bias of a layer."""
         mean = self._means.get(node.input[0])
         bias = node.input[2] if len(node.input) > 2 else ""
         if mean is None or (bias and bias not in self._constants):

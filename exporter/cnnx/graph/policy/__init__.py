@@ -1,1 +1,1 @@
-"""Which layers are computed in which precision, and by which rule."""
+"""Rules that choose the precision of each layer."""

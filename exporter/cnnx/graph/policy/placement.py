@@ -1,7 +1,7 @@
-"""Which layer runs in which precision: decided on the FP32 graph, before anything is rewritten.
+"""Chooses the precision of each layer of an FP32 graph before it is rewritten.
 
-Each layer's plan carries the rule that decided (`cnnx.graph.policy.rules`) and its reason in words, which
-end up in the manifest.
+The plan of a layer has the rule that chose its precision (`cnnx.graph.policy.rules`) and the reason. Both are
+stored in the manifest.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class LayerPlan:
 
     Attributes:
         node: name of the ONNX node.
-        op: its operator.
-        precision: type its data arrives in; "int8" layers compute and give out the type of their scales.
-        reason: why, in words.
-        rule: name of one of the `RULES`.
+        op: operator of the node.
+        precision: type of its input data; "int8" layers output the type of their scales.
+        reason: why it has this precision.
+        rule: name of a rule in `RULES`.
     """
 
     node: str
@@ -49,16 +49,16 @@ def plan_layers(
     maxima: Mapping[str, float] | None,
     scales: Scales = "fp16",
 ) -> tuple[LayerPlan, ...]:
-    """Precision of every node, in graph order.
+    """Choose the precision of every node, in graph order.
 
     Args:
         model: FP32 graph whose nodes have unique names; it is not changed.
-        precision: what was asked of the network as a whole.
-        policy: the recipe's.
-        maxima: largest absolute value of each activation over the calibration images. Activations that
-            are not in it are taken to fit FP16, and are not quantized. None before calibration: every
-            activation is taken to have a range, which shows what must be calibrated.
-        scales: type of the Q/DQ scales; "fp32" keeps all that is not INT8 in FP32.
+        precision: requested precision of the network.
+        policy: precision policy of the recipe.
+        maxima: largest absolute value of each activation over the calibration images. Missing activations are
+            assumed to fit FP16 and are not quantized. None before calibration: every activation is assumed to
+            have a range, which shows what must be calibrated.
+        scales: type of the Q/DQ scales; "fp32" keeps everything that is not INT8 in FP32.
 
     Raises:
         RecipeError: an override matches no node.
@@ -74,15 +74,15 @@ def plan_layers(
 
 
 def tensors_to_calibrate(model: ModelProto, plan: Sequence[LayerPlan]) -> tuple[str, ...]:
-    """Activations that will carry Q/DQ, in the order they are first read: the keys of `quantized_uses`."""
+    """Activations that will get Q/DQ, in the order of their first use: the keys of `quantized_uses`."""
     return tuple(quantized_uses(model, plan))
 
 
 def tensors_to_observe(model: ModelProto, plan: Sequence[LayerPlan]) -> tuple[str, ...]:
-    """Activations that Q/DQ may come to carry once some of the plan's INT8 layers are in another type.
+    """Activations that may get Q/DQ if some INT8 layers of the plan change their type.
 
-    Beside those of `tensors_to_calibrate`, both sides of each sum of two convolutions (a block with a
-    projection): either may turn out to be the shortcut.
+    These are `tensors_to_calibrate` and both inputs of each sum of two convolutions (a block with a
+    projection), as either may become the shortcut.
     """
     sides = (side for branches in _fusable(model, plan).values() if len(branches) > 1 for side in branches)
     return tuple(dict.fromkeys((*tensors_to_calibrate(model, plan), *sides)))
@@ -91,7 +91,7 @@ def tensors_to_observe(model: ModelProto, plan: Sequence[LayerPlan]) -> tuple[st
 def quantized_uses(model: ModelProto, plan: Sequence[LayerPlan]) -> dict[str, tuple[str, ...]]:
     """Activation -> names of the nodes that read it through Q/DQ.
 
-    Those are the inputs of INT8 layers, and the shortcuts of the Adds whose rule is "residual".
+    These are the inputs of INT8 layers and the shortcuts of Adds with the rule "residual".
     """
     layers = {layer.node: layer for layer in plan}
     shortcuts = _shortcuts(model, plan)
@@ -105,7 +105,7 @@ def quantized_uses(model: ModelProto, plan: Sequence[LayerPlan]) -> dict[str, tu
 
 
 def _plan(node: NodeProto, context: Context) -> LayerPlan:
-    """The first rule with a verdict decides."""
+    """Plan of a node by the first rule that applies."""
     for rule in RULES:
         verdict = rule.decide(node, context) if rule.decide else None
         if verdict is not None:
@@ -121,7 +121,7 @@ _REASONS = {rule.name: rule.reason for rule in RULES}
 
 
 def _with_island_activations(plan: tuple[LayerPlan, ...], context: Context) -> tuple[LayerPlan, ...]:
-    """Take the activation after an FP32 weighted layer into its island."""
+    """Keep the activation after an FP32 layer in the same FP32 island."""
     islands = {layer.node for layer in plan if layer.precision == "fp32"}
     settled = {layer.node for layer in plan if layer.rule == "override"} | islands
     found: dict[str, str] = {}
@@ -158,9 +158,9 @@ def _with_residuals(
 
 
 def _shortcuts(model: ModelProto, plan: Sequence[LayerPlan]) -> dict[str, str]:
-    """Add -> the one of its inputs that is the shortcut, where the other can be fused with it.
+    """Add -> the input that is the shortcut, if the other input can be fused with the Add.
 
-    Where both can (a block with a projection), the one with fewer layers behind it is the shortcut.
+    If both can be fused (a block with a projection), the branch with fewer layers is the shortcut.
     """
     depths, inputs = _depths(model), {node.name: node.input for node in model.graph.node}
     found = {}
@@ -171,9 +171,9 @@ def _shortcuts(model: ModelProto, plan: Sequence[LayerPlan]) -> dict[str, str]:
 
 
 def _fusable(model: ModelProto, plan: Sequence[LayerPlan]) -> dict[str, list[str]]:
-    """Add -> those of its inputs that come from an INT8 convolution; Adds with none are left out.
+    """Add -> inputs that come from an INT8 convolution; Adds without such inputs are omitted.
 
-    The convolution must feed the Add directly and nothing else, as TensorRT fuses the two then.
+    The Add must be the only reader of the convolution, as TensorRT fuses the two only then.
     """
     int8 = {layer.node for layer in plan if layer.precision == "int8"}
     graph, types = edit.wiring(model.graph), edit.value_types(model)
@@ -203,7 +203,7 @@ def _joins_feature_maps(node: NodeProto, graph: Wiring, types: Mapping[str, Valu
 
 
 def _depths(model: ModelProto) -> dict[str, int]:
-    """Longest number of nodes between the graph's inputs and each tensor."""
+    """Largest number of nodes between the graph inputs and each tensor."""
     depths: dict[str, int] = {}
     for node in model.graph.node:
         depth = 1 + max((depths.get(name, 0) for name in node.input), default=0)
@@ -212,12 +212,12 @@ def _depths(model: ModelProto) -> dict[str, int]:
 
 
 def _refuse_idle_overrides(overrides: Sequence[LayerOverride], nodes: Sequence[str]) -> None:
-    """A pattern that matches nothing is a typing slip, or belongs to another network."""
+    """Refuse a pattern that matches no layer: a typo, or written for another network."""
     for entry in overrides:
         if not any(fnmatchcase(name, entry.match) for name in nodes):
             near = difflib.get_close_matches(entry.match, nodes, n=3, cutoff=0.3)
             raise RecipeError(
                 f"the precision override {entry.match!r} matches no layer",
                 where="precision.overrides",
-                mend=f"layers of similar name: {', '.join(near or nodes[:3])}",
+                mend=f"use a layer name such as {', '.join(near or nodes[:3])}",
             )

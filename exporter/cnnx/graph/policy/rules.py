@@ -1,6 +1,6 @@
-"""The policy: which precision a layer gets, and why.
+"""Rules for the precision of a layer.
 
-`RULES` is all of it, TensorRT's for every target: a bundle has one graph for all of them.
+`RULES` is the complete policy. It follows TensorRT for every target, as all targets share one graph.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from cnnx.recipe import PrecisionPolicy
 
 FP16_MAX = 65504.0
 
-# FP16 subnormals lie 2**-24 apart. At the floor rounding a scale up costs a sixteenth of it at most. FP32's
-# floor is its smallest normal number.
+# FP16 subnormals are 2**-24 apart. At the floor, rounding a scale up costs at most a sixteenth of it. The
+# FP32 floor is the smallest normal number.
 SCALE_FLOORS: dict[Scales, float] = {"fp16": 2.0**-20, "fp32": 2.0**-126}
 _LEVELS = 127
-# A tensor below it has fewer steps in FP16 than an INT8 range has.
+# A tensor below this has fewer steps in FP16 than in an INT8 range.
 _FP16_NARROW = _LEVELS * 2.0**-24
 
-# Their sums of squares or exponentials leave FP16's range or its resolution.
+# Their sums of squares or exponentials exceed the range or resolution of FP16.
 WIDE_OPS = frozenset({"LRN", "Softmax", "LogSoftmax", "LayerNormalization", "InstanceNormalization"})
 
-# The precision that a rule gives, and what fills in its reason.
+# The chosen precision, and the detail for the reason.
 Decision = tuple[Precision, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the rules look at.
+    """Facts about a graph that the rules use.
 
     Attributes:
-        base: the precision of all that is neither INT8 nor an island.
+        base: precision of everything that is neither INT8 nor an FP32 island.
         constants: largest absolute value of each float constant.
-        weights: those constants that have two axes or more.
-        first: layers with weights that read a graph input.
-        last: those that give a graph output.
+        weights: constants with two or more axes.
+        first: weighted layers that read a graph input.
+        last: weighted layers that produce a graph output.
     """
 
     graph: Wiring
@@ -59,20 +59,20 @@ class Context:
 
     @property
     def narrowest(self) -> float:
-        """The smallest range that a scale of the network's type can stand for."""
+        """The smallest range that a scale of the network's type can represent."""
         return _LEVELS * SCALE_FLOORS["fp32" if self.base == "fp32" else "fp16"]
 
 
 @dataclass(frozen=True, slots=True)
 class PrecisionRule:
-    """One choice of precision.
+    """A rule that chooses a precision.
 
     Attributes:
-        name: as plans, manifests and `cnnx inspect` call it.
-        reason: what a layer's plan says; {detail} is what the rule found.
-        because: why the rule is held, with its source.
-        decide: the precision of a node and the detail, or None where the rule has nothing to say of it. None
-            for the rules that are applied last, for they look at their neighbours' precision.
+        name: name in plans, manifests and `cnnx inspect`.
+        reason: reason in a layer's plan; {detail} is filled in by `decide`.
+        because: rationale of the rule, with its source.
+        decide: returns the precision of a node and the detail, or None if the rule does not apply. None for
+            the rules applied last, which depend on the precision of neighboring layers.
     """
 
     name: str
@@ -89,7 +89,7 @@ def context_of(
     maxima: Mapping[str, float] | None,
     scales: Scales,
 ) -> Context:
-    """What the rules look at, of this graph; arguments as those of `plan_layers`."""
+    """Context of a graph for the rules; for the arguments see `plan_layers`."""
     wide = precision == "fp32" or (precision == "int8" and scales == "fp32")
     return Context(
         graph=edit.wiring(model.graph),
@@ -100,7 +100,7 @@ def context_of(
         graph_inputs=frozenset(value.name for value in edit.data_inputs(model.graph)),
         outputs={node.name: tuple(node.output) for node in model.graph.node},
         constants={} if precision == "fp32" else _largest(model),
-        # A bias may be as small as it likes: it is added to what is larger.
+        # Biases are excluded: a small bias is added to larger values and does no harm.
         weights=frozenset(tensor.name for tensor in model.graph.initializer if len(tensor.dims) > 1),
         first=_first(model),
         last=_last(model),
@@ -116,7 +116,7 @@ def _override(node: NodeProto, context: Context) -> Decision | None:
     if not matching:
         return None
     choice, reason = matching[-1].precision, matching[-1].reason
-    if choice == "int8":  # a pattern such as "features.*" also matches layers that INT8 has no use for
+    if choice == "int8":  # a pattern such as "features.*" also matches layers that cannot use INT8
         fits = context.precision == "int8" and _weighted(node, context) and not _range_fault(node, context)
         return ("int8", reason) if fits else None
     return "fp32" if choice == "fp32" else context.base, reason
@@ -131,7 +131,7 @@ def _wide_constant(node: NodeProto, context: Context) -> Decision | None:
         return None
     for name in node.input:
         if (found := context.constants.get(name, 0.0)) > FP16_MAX:
-            return "fp32", f"{name} reaches {found:.4g}, FP16 ends at 65504"
+            return "fp32", f"{name} reaches {found:.4g}, above the FP16 maximum of 65504"
     return None
 
 
@@ -141,13 +141,13 @@ def _wide_activation(node: NodeProto, context: Context) -> Decision | None:
         return None
     for name in (*node.input, *node.output):
         found = (context.maxima or {}).get(name, 0.0)
-        if not found <= limit:  # so that NaN counts
+        if not found <= limit:  # also true for NaN
             return "fp32", f"{name} reaches {found:.4g}, above {limit:g}"
     return None
 
 
 def _narrow(node: NodeProto, context: Context) -> Decision | None:
-    """All of a tensor among FP16's last subnormals, or below them."""
+    """A tensor whose values are all among the smallest FP16 subnormals, or below them."""
     if context.base == "fp32":
         return None
     maxima = context.maxima or {}
@@ -155,7 +155,7 @@ def _narrow(node: NodeProto, context: Context) -> Decision | None:
         weight = context.constants.get(name, 0.0) if name in context.weights else 0.0
         found = maxima.get(name, weight)
         if 0 < found < _FP16_NARROW:
-            return "fp32", f"{name} reaches only {found:.2g}, FP16's steps are 6e-08"
+            return "fp32", f"{name} reaches only {found:.2g}, and FP16 has steps of 6e-08"
     return None
 
 
@@ -215,100 +215,100 @@ def _quantized(_node: NodeProto, _context: Context) -> Decision:
     return "int8", ""
 
 
-_ACCURACY = "Which layers lose too much is measured, not ruled: docs/placement.md."
+_ACCURACY = "Accuracy loss by layer is measured, not assumed: docs/placement.md."
 RULES: tuple[PrecisionRule, ...] = (
-    PrecisionRule("asked", "{detail} was asked for", "The whole network was asked for in one type.", _asked),
+    PrecisionRule("asked", "{detail} was requested", "One type was requested for the whole network.", _asked),
     PrecisionRule(
-        "override", "{detail} (an override)", "The recipe or `--repair` says so, with a reason.", _override
+        "override", "{detail} (an override)", "The recipe or `--repair` sets it, with a reason.", _override
     ),
     PrecisionRule(
         "wide-op",
-        "{detail} sums squares or exponentials, which FP16 cannot hold",
-        "Their sums leave FP16's range or its resolution.",
+        "{detail} sums squares or exponentials, which may exceed FP16",
+        "Their sums exceed the range or resolution of FP16.",
         _wide_op,
     ),
     PrecisionRule(
         "wide-constant",
         "{detail}",
-        "A constant beyond 65504 is infinite in FP16.",
+        "A constant above 65504 is infinite in FP16.",
         _wide_constant,
     ),
     PrecisionRule(
         "wide-activation",
         "{detail}",
-        "Pictures that were not seen reach further: beyond half of what FP16 holds a layer stays in FP32.",
+        "Unseen images may reach larger values, so a layer above half of the FP16 range stays in FP32.",
         _wide_activation,
     ),
     PrecisionRule(
         "narrow",
         "{detail}",
-        "FP16's last subnormals lie 2**-24 apart: a tensor below 127 of them has fewer steps than in INT8.",
+        "FP16 subnormals are 2**-24 apart: a tensor below 127 of them has fewer steps than in INT8.",
         _narrow,
     ),
     PrecisionRule(
-        "asked", "{detail} was asked for", "The whole network was asked for in one type.", _asked_fp16
+        "asked", "{detail} was requested", "One type was requested for the whole network.", _asked_fp16
     ),
     PrecisionRule(
         "follows",
         "it has no weights to quantize",
-        "TensorRT wants Q/DQ at the inputs of layers with weights. Max pooling commutes with it, so TensorRT "
-        "runs it in INT8 by itself; so does a concatenation, whose parts then share the scale behind it. "
-        "Average pooling does not commute, and stays.",
+        "TensorRT expects Q/DQ at the inputs of weighted layers. Max pooling commutes with Q/DQ, so TensorRT "
+        "runs it in INT8 by itself. So does a concatenation, whose parts then share the following scale. "
+        "Average pooling does not commute and is not quantized.",
         _follows,
     ),
     PrecisionRule(
         "scales",
         "FP32 scales keep everything that is not INT8 in FP32",
-        "In a strongly typed network a DequantizeLinear gives out the type of its scale.",
+        "In a strongly typed network, a DequantizeLinear outputs the type of its scale.",
         _scales,
     ),
     PrecisionRule(
         "no-range",
         "{detail}, so it cannot be quantized",
-        "TensorRT refuses a scale of zero, none stands for what is not finite, and an FP16 scale for nothing "
-        "below 127 * 2**-20.",
+        "TensorRT refuses a scale of zero, no scale represents non-finite values, and an FP16 scale cannot "
+        "represent a range below 127 * 2**-20.",
         _no_range,
     ),
-    PrecisionRule("first-layer", "it reads the picture: {detail}", _ACCURACY, _first_layer),
-    PrecisionRule("last-layer", "it gives the logits: {detail}", _ACCURACY, _last_layer),
+    PrecisionRule("first-layer", "it reads the image: {detail}", _ACCURACY, _first_layer),
+    PrecisionRule("last-layer", "it produces the logits: {detail}", _ACCURACY, _last_layer),
     PrecisionRule(
         "group-channels",
-        "TensorRT wants a multiple of 4 channels in a group for INT8, this has {detail}",
-        "TensorRT's documentation on grouped convolutions; depthwise ones have 1 and stay in FP16.",
+        "INT8 needs a multiple of 4 channels per group in TensorRT, this layer has {detail}",
+        "TensorRT's documentation on grouped convolutions; depthwise convolutions have 1 and stay in FP16.",
         _group_channels,
     ),
     PrecisionRule(
         "small-layer-kept",
-        "too small to gain from INT8, quantized because the recipe says so: {detail}",
-        "`precision.small_layers`, for who measured otherwise.",
+        "too small to gain from INT8, but the recipe requests it: {detail}",
+        "`precision.small_layers`, for users whose measurements differ.",
         _small_layer_kept,
     ),
     PrecisionRule(
         "small-layer",
         "too small to gain from INT8: {detail}",
-        "NVIDIA Model Optimizer's thresholds (onnx/quantization): INT8 kernels work on channels by eights.",
+        "Thresholds of NVIDIA Model Optimizer (onnx/quantization): INT8 kernels take channels in eights.",
         _small_layer,
     ),
     PrecisionRule(
         "weighted",
         "its weights and its input are quantized",
-        "Multiply-adds are where INT8 pays.",
+        "INT8 speeds up MACs.",
         _quantized,
     ),
     PrecisionRule(
         "island-activation",
-        "the FP32 island of {detail} would be merged back into FP16 without it",
-        "TensorRT for RTX 1.7.1 compiles Cast, FP32 Conv, Cast into one FP16 kernel, strongly typed or not; "
-        "with the activation inside, the island stays FP32.",
+        "without it, the FP32 island of {detail} would be merged back into FP16",
+        "TensorRT for RTX 1.7.1 compiles Cast, FP32 Conv, Cast to one FP16 kernel, even if strongly typed. "
+        "With the activation inside, the island stays FP32.",
     ),
     PrecisionRule(
         "residual",
-        "its shortcut is quantized, so that the convolution it follows stays INT8",
-        "TensorRT fuses a convolution with the sum behind it, and runs both in INT8 only where the other "
-        "side of the sum comes through Q/DQ (its documentation on residual connections).",
+        "its shortcut is quantized so that the convolution before it stays INT8",
+        "TensorRT fuses a convolution with the sum after it, and runs both in INT8 only if the other input "
+        "of the sum comes from Q/DQ (its documentation on residual connections).",
     ),
 )
-"""In the order in which they are asked; the last two are applied afterwards."""
+"""In the order of evaluation; the last two are applied afterwards."""
 
 
 def _weighted(node: NodeProto, context: Context) -> bool:
@@ -316,7 +316,7 @@ def _weighted(node: NodeProto, context: Context) -> bool:
 
 
 def _range_fault(node: NodeProto, context: Context) -> str:
-    """Why a weighted node's first input or its weights cannot be quantized, "" where they can."""
+    """Why the first input or the weights of a weighted node cannot be quantized; "" if they can."""
     weight = context.constants.get(node.input[1], 0.0)
     if 0 < weight < context.narrowest:
         return _too_small(node.input[1], weight, context)
@@ -324,7 +324,7 @@ def _range_fault(node: NodeProto, context: Context) -> str:
 
 
 def tensor_fault(tensor: str, context: Context) -> str:
-    """Why an activation cannot be quantized, "" where it can."""
+    """Why an activation cannot be quantized; "" if it can."""
     if context.maxima is None:
         return ""
     found = context.maxima.get(tensor)
@@ -338,11 +338,11 @@ def tensor_fault(tensor: str, context: Context) -> str:
 
 
 def _too_small(tensor: str, found: float, context: Context) -> str:
-    return f"{tensor} reaches only {found:.2g}, a scale's least range is {context.narrowest:.2g}"
+    return f"{tensor} reaches only {found:.2g}, below the smallest range of a scale, {context.narrowest:.2g}"
 
 
 def _first(model: ModelProto) -> frozenset[str]:
-    """Layers with weights that read a graph input, perhaps through others without."""
+    """Weighted layers that read a graph input, directly or through layers without weights."""
     raw = {value.name for value in edit.data_inputs(model.graph)}
     constants = edit.initializers(model.graph)
     found = set()
@@ -357,7 +357,7 @@ def _first(model: ModelProto) -> frozenset[str]:
 
 
 def _last(model: ModelProto) -> frozenset[str]:
-    """Layers with weights whose output reaches a graph output, perhaps through others without."""
+    """Weighted layers that reach a graph output, directly or through layers without weights."""
     given = {value.name for value in model.graph.output}
     constants = edit.initializers(model.graph)
     found = set()

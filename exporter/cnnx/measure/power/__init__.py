@@ -1,4 +1,4 @@
-"""Power and energy: sensors, a sampler in a process of its own, and energy per inference."""
+"""Power and energy: sensors, a sampler in a separate process, and energy per inference."""
 
 from cnnx.measure.power.cost import COST_LIMIT_S, SamplerCost, cost_seconds, cost_turns, sampler_cost
 from cnnx.measure.power.driving import Driven

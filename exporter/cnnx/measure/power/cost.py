@@ -1,4 +1,4 @@
-"""What sampling itself costs: the same work timed with the sampler and without, in alternating turns."""
+"""Overhead of power sampling: times of the same work with and without the sampler."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from cnnx.measure.power.sampler import Sampler
 from cnnx.measure.power.sensors.sensor import Clock
 from cnnx.stats import Interval
 
-# A side of a turn: over 20 periods of the sampler, so that samples fall into it however short a run is.
+# Each side of a turn covers over 20 sampling periods, so that it contains samples even if runs are short.
 _SIDE_S = 0.5
-# A sampler's process starts anew for each turn, before the clock runs.
+# A new sampler process is started for each turn, before the clock runs.
 _START_S = 0.5
 _MOST_TURNS, _FEWEST_TURNS = 10, 3
 COST_LIMIT_S = 60.0
-"""About the longest that a cost is measured for."""
+"""Approximate time limit for measuring the overhead."""
 
 
 @dataclass(frozen=True, slots=True)
 class SamplerCost:
-    """Mean times of a run with and without a sampler, turn by turn, in nanoseconds.
+    """Mean times of a run with and without the sampler, per turn, in nanoseconds.
 
-    Means, as a sampler that interrupts one run in ten does not move their median.
+    Means are used because a sampler that interrupts one in ten runs does not change the median.
 
     Attributes:
-        without_ns: one a turn, in the order measured.
-        with_ns: the same, with the sampler running.
+        without_ns: mean of each turn without the sampler, in chronological order.
+        with_ns: mean of each turn with the sampler.
     """
 
     without_ns: tuple[float, ...]
@@ -40,17 +40,17 @@ class SamplerCost:
 
     @property
     def ratio(self) -> float:
-        """Time with the sampler over that without, as the geometric mean over turns; 1: no cost."""
+        """Time with the sampler over time without, as geometric mean over turns; 1 means no overhead."""
         return math.exp(statistics.fmean(self._logarithms()))
 
     @property
     def interval(self) -> Interval:
-        """Of the ratio, 95 %: bootstrap over turns, each of which has both sides."""
+        """95 % confidence interval of the ratio by bootstrap over turns."""
         drawn = middle(resampled_means(self._logarithms(), block=1))
         return Interval(math.exp(drawn.low), math.exp(drawn.high))
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """The times as plain data."""
         return {"without_ns": list(self.without_ns), "with_ns": list(self.with_ns)}
 
     def _logarithms(self) -> list[float]:
@@ -59,21 +59,21 @@ class SamplerCost:
 
 
 def cost_turns(run_s: float) -> int:
-    """How many turns are measured of work that takes so long: what fits into `COST_LIMIT_S`, at most 10.
+    """Number of turns to measure for runs of this duration: at most 10, limited by `COST_LIMIT_S`.
 
-    0: so few would fit that they say nothing.
+    Returns 0 if too few turns fit to be meaningful.
     """
     fitting = int(COST_LIMIT_S / _turn_s(run_s))
     return min(fitting, _MOST_TURNS) if fitting >= _FEWEST_TURNS else 0
 
 
 def cost_seconds(run_s: float) -> float:
-    """About how long the cost of sampling such work is measured for."""
+    """Approximate duration of the overhead measurement for runs of this duration."""
     return cost_turns(run_s) * _turn_s(run_s)
 
 
 def _turn_s(run_s: float) -> float:
-    """Both sides, each with a run that is not counted and one that may begin at its very end."""
+    """Duration of a turn: two sides, each with an uncounted run and one that may start at its end."""
     return 2 * (max(_SIDE_S, run_s) + run_s) + _START_S
 
 
@@ -85,23 +85,25 @@ def sampler_cost(
     clock: Clock = time.perf_counter_ns,
     progress: Callable[[int, int], object] = lambda _done, _turns: None,
 ) -> SamplerCost:
-    """Time the same work with the sampler on and off. The order reverses each turn, so drift hits both alike.
+    """Time the same work with and without the sampler; the order reverses each turn to cancel drift.
 
-    A side lasts half a second, or one run where that takes longer; one run before it is not counted.
+    Each side lasts half a second or one run, whichever is longer, after one uncounted run.
 
     Args:
         run: the work, such as one inference.
-        sampler: makes a sampler, for each turn anew.
-        turns: each with both sides; 2 or more. See `cost_turns`.
-        clock: nanoseconds, monotonic.
-        progress: told how many turns are done, of how many.
+        sampler: creates a new sampler for each turn.
+        turns: number of turns, 2 or more; see `cost_turns`.
+        clock: monotonic clock in nanoseconds.
+        progress: called with the number of completed turns and of all turns.
 
     Raises:
         UsageError: fewer than two turns.
-        EnvironmentLacks: the sampler did not start, or died.
+        EnvironmentLacks: the sampler did not start, or ended.
     """
     if turns < 2:
-        raise UsageError("the sampler's cost needs at least two turns")
+        raise UsageError(
+            f"cannot measure the sampler's overhead in {turns} turns", mend="use 2 turns or more"
+        )
     sides: dict[bool, list[float]] = {False: [], True: []}
     for turn in range(turns):
         progress(turn, turns)

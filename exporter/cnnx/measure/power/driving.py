@@ -1,4 +1,4 @@
-"""Running a load back to back or at a camera's rate, and counting what it did."""
+"""Runs a load back to back or at a fixed rate, such as that of a camera, and counts inferences."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from cnnx.measure.power.sensors.sensor import Clock, Sleep, Span
 from cnnx.schema import Positive
 
 Load = Callable[[], int]
-"""Runs once, waits for the result, and returns how many inferences that was."""
+"""Runs once, waits for the result, and returns the number of inferences."""
 
 _SECOND_NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Driven:
-    """What a load did.
+    """Result of running a load.
 
     Attributes:
-        span: from the start of the first call; back to back to the end of the last, at a fixed rate to
-            the moment at which the next one would be due.
-        calls: of the load.
-        inferences: what the calls returned, summed.
-        dropped: calls left out at a fixed rate because the one before had not ended (a camera's lost frames).
+        span: from the start of the first call to the end of the last, or at a fixed rate, to the time when
+            the next call is due.
+        calls: number of calls.
+        inferences: sum of the return values.
+        dropped: calls skipped at a fixed rate because the previous call had not ended, like dropped frames of
+            a camera.
     """
 
     span: Span
@@ -42,18 +43,18 @@ def drive(
     clock: Clock,
     sleep: Sleep,
 ) -> Driven:
-    """Call a load for a while.
+    """Call a load repeatedly for a time.
 
     Args:
-        load: called again and again.
-        seconds: how long at least.
-        rate: calls a second, each at a multiple of the period; None: back to back.
+        load: function to call.
+        seconds: minimum duration.
+        rate: calls per second, each at a multiple of the period; None for back to back.
         check: called about once a second between calls.
-        clock: nanoseconds, monotonic.
-        sleep: waits; may wait longer.
+        clock: monotonic clock in nanoseconds.
+        sleep: waits for a number of seconds or longer.
 
     Raises:
-        UsageError: the load did not return a positive number.
+        UsageError: the load did not return a positive integer.
     """
     start = clock()
     until, checked = start + int(seconds * 1e9), start
@@ -62,7 +63,8 @@ def drive(
     while True:
         done = load()
         if not isinstance(done, int) or done < 1:
-            raise UsageError(f"a load returns how many inferences it did, 1 or more, not {done!r}")
+            what = f"the load returned {done!r}, not its number of inferences"
+            raise UsageError(what, mend="return an integer of 1 or more from the load")
         calls, inferences = calls + 1, inferences + done
         pace.wait()
         now = clock()
@@ -74,7 +76,7 @@ def drive(
 
 
 class _Pace:
-    """When the next call is due."""
+    """Schedule of calls at a fixed rate."""
 
     def __init__(self, start: int, rate: float | None, clock: Clock, sleep: Sleep) -> None:
         self._period = int(1e9 / rate) if rate else 0

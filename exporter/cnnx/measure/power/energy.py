@@ -1,4 +1,4 @@
-"""What an energy measurement recorded, and the energy per inference that follows from it."""
+"""Recorded energy measurements, and the energy per inference derived from them."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from cnnx.measure.power.trace import Trace, TraceRows
 from cnnx.measure.samples import WarmUpEnd
 from cnnx.stats import Interval
 
-# Bootstrap: means of 1 s, four neighbours together. NVML averages over 1 s; fans and clocks take seconds.
+# The bootstrap uses 1 s means in blocks of four: NVML averages over 1 s, and fans and clocks take seconds.
 _WINDOW_NS = 1_000_000_000
 _BLOCK = 4
 
 
 @dataclass(frozen=True, slots=True)
 class EnergyPerInference:
-    """Energy of one inference on some rails. Intervals are 95 %; see `EnergyMeasurement.energy`.
+    """Energy per inference on some rails, with 95 % confidence intervals; see `EnergyMeasurement.energy`.
 
     Attributes:
-        rails: added up.
-        covers: what they stand for.
-        gross_mj: all energy while the load ran, by its inferences.
-        gross: its interval.
-        net_mj: without what the machine takes at rest in the same time.
-        net: its interval.
-        power_mw: mean while the load ran.
-        idle_before_mw: mean at rest before.
-        idle_after_mw: mean at rest after; warmer, so usually more.
-        basis: how the intervals came about and what is not in them.
+        rails: rails that are added up.
+        covers: what the rails supply.
+        gross_mj: total energy under load, divided by the number of inferences.
+        gross: interval of the gross energy.
+        net_mj: gross energy minus the idle energy of the same time.
+        net: interval of the net energy.
+        power_mw: mean power under load.
+        idle_before_mw: mean idle power before the load.
+        idle_after_mw: mean idle power after the load; usually higher, as the machine is warmer.
+        basis: how the intervals were computed, and what they do not include.
     """
 
     rails: tuple[str, ...]
@@ -57,17 +57,17 @@ class EnergyPerInference:
 
 @dataclass(frozen=True, slots=True)
 class EnergyMeasurement:
-    """What was measured. Raw samples are kept; energies are derived from them.
+    """An energy measurement. Raw samples are kept; energies are derived from them.
 
     Attributes:
-        trace: of the sensor, from before the first rest to after the last.
-        idle_before: rest before the load.
-        warmup: load that does not count.
-        warmup_ended: "steady", or "time limit": no plateau was reached, so the figures are doubtful.
-        load: what counts.
-        idle_after: rest after it.
-        rate: calls a second that were asked for; None: back to back.
-        beside: what tegrastats read under the same load, before what counts; None: not asked.
+        trace: sensor trace from before the first to after the last idle phase.
+        idle_before: idle phase before the load.
+        warmup: load that is not counted.
+        warmup_ended: "steady", or "time limit" if power had not settled and results are doubtful.
+        load: load that is counted.
+        idle_after: idle phase after the load.
+        rate: requested calls per second; None for back to back.
+        beside: readings of tegrastats under the same load, before the counted load; None if not requested.
     """
 
     trace: Trace
@@ -82,20 +82,20 @@ class EnergyMeasurement:
     def energy(self, rails: Sequence[str] | None = None) -> EnergyPerInference | None:
         """Energy per inference.
 
-        The interval of gross energy is a circular block bootstrap of the load's powers (means of 1 s,
-        four neighbours together), widened on both sides by what the sensor states: its relative
-        uncertainty and half a step a rail. Net energy takes off the mean of both rests, which are
-        bootstrapped too, and is widened by half their difference (the drift) instead of the step: an
-        offset is in load and rest alike.
+        The interval of the gross energy is a circular block bootstrap of the power under load (1 s means in
+        blocks of four). It is widened on both sides by the stated uncertainty of the sensor: its relative
+        uncertainty and half a step per rail. The net energy subtracts the mean of both idle phases, which are
+        also bootstrapped. It is widened by half their difference (the drift) instead of the step, as an
+        offset affects load and idle alike.
 
         Args:
-            rails: names; None: those of the sensor's total.
+            rails: rail names; None for the rails of the sensor's total.
 
         Returns:
-            None where no rails are given and the board has no total; `trace.sensor.total.covers` says why.
+            None without rails if the board has no total; `trace.sensor.total.covers` has the reason.
 
         Raises:
-            UsageError: a rail that the sensor lacks, or whose counter stood still while the load ran.
+            UsageError: the sensor does not have a rail, or its counter did not change under load.
         """
         total = self.trace.sensor.total
         chosen = tuple(rails) if rails is not None else total.rails
@@ -107,7 +107,7 @@ class EnergyMeasurement:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """What speaks against the figures, in plain words; empty: nothing known."""
+        """Reasons to doubt the results; empty if there are none."""
         trace, span = self.trace, self.load.span
         gaps = [
             (after - before) / 1e9
@@ -117,30 +117,30 @@ class EnergyMeasurement:
         rate, renewed = trace.achieved_hz or 0.0, trace.sensor.rate_hz
         failed = ", ".join(f"{count} of {rail}" for rail, count in trace.failed.items())
         doubts = {
-            "no plateau: the load had not settled when the measurement began": self.warmup_ended != "steady",
-            f"power was sampled at {rate:.1f} Hz, less than {LEAST_HZ:g}": rate < LEAST_HZ,
-            f"the sensor renews its values at {renewed or 0:.1f} Hz, less than {LEAST_HZ:g}": (
+            "power had not settled when the measurement began": self.warmup_ended != "steady",
+            f"power was sampled at {rate:.1f} Hz, below {LEAST_HZ:g} Hz": rate < LEAST_HZ,
+            f"the sensor updates its values at {renewed or 0:.1f} Hz, below {LEAST_HZ:g} Hz": (
                 renewed is not None and renewed < LEAST_HZ
             ),
-            f"{len(gaps)} gaps between samples under load, the longest {max(gaps, default=0):.2f} s": gaps,
-            f"readings that failed: {failed} (of {len(trace.samples)})": failed,
-            f"{self.load.dropped} frames dropped: the load is slower than the rate": self.load.dropped,
+            f"{len(gaps)} gaps between samples under load, the longest of {max(gaps, default=0):.2f} s": gaps,
+            f"failed readings: {failed} (of {len(trace.samples)})": failed,
+            f"{self.load.dropped} frames dropped, as the load is slower than the rate": self.load.dropped,
         }
         return tuple(words for words, holds in doubts.items() if holds)
 
     @property
     def deviations(self) -> dict[str, float]:
-        """(tegrastats' mean - ours) / |ours| by rail, over the span that both read; empty: not compared."""
+        """(mean of tegrastats - ours) / |ours| by rail over the common span; empty if not compared."""
         if self.beside is None:
             return {}
         span, ours = self.beside.span, dict[str, float]()
         for rail in self.trace.sensor.rails:
-            with contextlib.suppress(UsageError):  # readings at the span's ends failed
+            with contextlib.suppress(UsageError):  # readings at the ends of the span failed
                 ours[rail.name] = self.trace.power_mw([rail.name], span.start_ns, span.end_ns)
         return cross_check(ours, self.beside.power_mw)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data: raw samples and the spans they belong to."""
+        """The raw samples and their spans as plain data."""
         spans = {
             name: dataclasses.asdict(getattr(self, name))
             for name in ("idle_before", "warmup", "load", "idle_after")
@@ -156,7 +156,7 @@ class EnergyMeasurement:
 
 @dataclass(frozen=True, slots=True)
 class EnergyRows:
-    """An `EnergyMeasurement` as records have it."""
+    """An `EnergyMeasurement` as stored in records."""
 
     trace: TraceRows
     idle_before: Span
@@ -168,7 +168,7 @@ class EnergyRows:
     beside: Beside | None = None
 
     def measurement(self) -> EnergyMeasurement:
-        """The measurement itself."""
+        """Convert to an `EnergyMeasurement`."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return EnergyMeasurement(**{**values, "trace": self.trace.trace()})
 
@@ -176,8 +176,12 @@ class EnergyRows:
 def _per_inference(measured: EnergyMeasurement, rails: tuple[str, ...], covers: str) -> EnergyPerInference:
     trace, span = measured.trace, measured.load.span
     if still := _standing_still(trace, rails, span):
-        raise UsageError(f"the counter did not move while the load ran: {', '.join(still)}")
-    each_s = span.seconds / measured.load.inferences  # mW times this is mJ an inference
+        raise UsageError(
+            f"the energy counter did not change under load: {', '.join(still)}",
+            where=f"power sensor {trace.sensor.name}",
+            mend="choose another sensor; cnnx doctor lists them. Counters do not work in virtual machines",
+        )
+    each_s = span.seconds / measured.load.inferences  # multiplied by mW, this gives mJ per inference
     power = trace.power_mw(rails, span.start_ns, span.end_ns)
     before, after = (
         trace.power_mw(rails, rest.start_ns, rest.end_ns)
@@ -208,14 +212,14 @@ def _per_inference(measured: EnergyMeasurement, rails: tuple[str, ...], covers: 
 
 
 def _standing_still(trace: Trace, rails: tuple[str, ...], span: Span) -> list[str]:
-    """Rails whose counter did: nothing feeds it, as in a virtual machine. That is no energy of 0."""
+    """Rails whose energy counter did not change, as in a virtual machine; their energy is not 0."""
     if trace.sensor.quantity != "energy_mj":
         return []
     return [rail for rail in rails if trace.energy_mj([rail], span.start_ns, span.end_ns) == 0]
 
 
 def _deviations(trace: Trace, rails: tuple[str, ...], *spans: Span) -> NDArray[np.float64]:
-    """Bootstrap draws of the mean power over spans, less that mean; spans of rest count alike."""
+    """Bootstrap draws of the mean power over spans minus that mean; spans have equal weight."""
     draws = []
     for number, span in enumerate(spans):
         powers = trace.powers_mw(rails, span.start_ns, span.end_ns, window_ns=_WINDOW_NS)
@@ -232,7 +236,7 @@ def _widened(value: float, deviations: NDArray[np.float64], by: float) -> Interv
 def _basis(trace: Trace) -> str:
     stated = trace.sensor.uncertainty
     sensor = (
-        "the sensor's calibration is not in it"
+        "the sensor's calibration is not included"
         if stated.relative is None
         else f"widened by the sensor's {stated.relative:.0%}"
     )

@@ -1,4 +1,4 @@
-"""Which power sensors this machine has."""
+"""Finds the power sensors of this machine."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from cnnx.measure.power.sensors.sensor import PolledSensor, Unsupported
 
 
 def find_sensors(root: Path = Path("/"), *, nvml: Any = None) -> list[PolledSensor | Unsupported]:
-    """Every kind of sensor, best first: each is there, or says why not.
+    """All kinds of sensors, best first; unsupported sensors have a reason.
 
-    Board monitors come before NVML's, which see the GPU alone; RAPL, which sees the CPU alone, is last.
+    Board monitors come first, then NVML, which covers only the GPU, then RAPL, which covers only the CPU.
 
     Args:
-        root: where the file system starts; tests give a tree of their own.
-        nvml: a module with pynvml's functions; None: pynvml.
+        root: root of the file system; tests pass their own tree.
+        nvml: module with pynvml's functions; None for pynvml.
     """
     return [find_ina(root), *find_nvml(nvml=nvml), find_rapl(root)]
 
 
 def open_sensor(name: str, root: Path = Path("/"), *, nvml: Any = None) -> PolledSensor:
-    """The sensor of a name, such as "ina", "nvml-instant" or "rapl".
+    """Open a sensor by name, such as "ina", "nvml-instant" or "rapl".
 
     Raises:
-        EnvironmentLacks: it is not supported here, with the reason.
+        EnvironmentLacks: the sensor is not supported here; the message has the reason.
     """
     found = find_sensors(root, nvml=nvml)
     there = {one.info.name: one for one in found if isinstance(one, PolledSensor)}
@@ -38,9 +38,10 @@ def open_sensor(name: str, root: Path = Path("/"), *, nvml: Any = None) -> Polle
     if wanted is not None:
         return wanted
     why = next((one for one in found if isinstance(one, Unsupported) and one.sensor == name), None)
-    reason, mend = (why.reason, why.mend) if why else ("cnnx knows none of that name", "")
+    reason, mend = (why.reason, why.mend) if why else ("cnnx has no sensor of this name", "")
     raise EnvironmentLacks(
-        f"the power sensor {name} is unsupported here: {reason}",
+        f"the power sensor {name} is not supported here: {reason}",
         where=root,
-        mend=mend or (f"sensors here: {', '.join(there)}" if there else None),
+        mend=mend
+        or (f"use one of: {', '.join(there)}" if there else "cnnx doctor shows why each sensor fails"),
     )

@@ -1,4 +1,4 @@
-"""Power at this moment, of any sensor: what `cnnx doctor` shows that a sensor lives by."""
+"""Current power of any sensor, by which `cnnx doctor` shows that the sensor works."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import time
 
 from cnnx.measure.power.sensors.sensor import Sensor, Sleep
 
-# RAPL's counters move every millisecond, NVML's more slowly: over a shorter span its difference may be 0.
+# RAPL counters update every millisecond, NVML's more slowly; over a shorter span they may not change.
 _COUNTER_SPAN_S = 0.3
 
 
 def power_now(sensor: Sensor, *, sleep: Sleep = time.sleep) -> tuple[float | None, ...]:
-    """One value a rail, in mW; of a counter of energy, the mean of 0.3 s.
+    """Power of each rail in mW; for energy counters, the mean over 0.3 s.
 
-    None: not read, or the counter stood still, as it does where nothing feeds it.
+    A value is None if the rail was not read, or its counter did not change, as in a virtual machine.
 
     Args:
-        sleep: waits that many seconds.
+        sleep: waits for a number of seconds.
     """
     first = sensor.read()
     if sensor.info.quantity == "power_mw":

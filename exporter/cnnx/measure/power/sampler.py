@@ -1,7 +1,7 @@
-"""Sampling a sensor in a process of its own, so that the load does not hold it up.
+"""Samples a power sensor in a separate process, so that the load does not delay it.
 
-The process, `cnnx.measure.power.sampler_process`, writes one JSON value a line to a file: the sensor, then
-[stamp_ns, value, ...] for each sample. Stamps are CLOCK_MONOTONIC's, which all processes share.
+The process, `cnnx.measure.power.sampler_process`, writes one JSON value per line to a file: the sensor, then
+[stamp_ns, value, ...] for each sample. Timestamps are from CLOCK_MONOTONIC, which all processes share.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from cnnx.measure.power.trace import Trace
 from cnnx.schema import from_plain
 
 LEAST_HZ = 10.0
-# Coprime to the rates of cameras and displays: within a second samples fall on all phases of a frame. At
-# 50 Hz, 2 of 5 samples would hit a load that takes the first 10 ms of a frame at 30 Hz, not 3 of 10.
+# Coprime to the rates of cameras and displays, so that samples cover all phases of a frame within a second.
+# At 50 Hz, 2 of 5 instead of 3 of 10 samples would hit a load in the first 10 ms of each frame at 30 Hz.
 DEFAULT_HZ = 47.0
 
 
 class Sampler(Protocol):
-    """Records a sensor in the background. Used as a context: it runs from start to end of the block."""
+    """Records a sensor in the background for the duration of a with block."""
 
     def __enter__(self) -> Sampler:
-        """Start; the first sample is there when this returns."""
+        """Start, and wait for the first sample."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        """Stop, whatever happened."""
+        """Stop, also after an error."""
 
     def check(self) -> None:
-        """Raise EnvironmentLacks if it no longer samples. Costs microseconds."""
+        """Raise EnvironmentLacks if sampling has ended. Takes microseconds."""
 
     def trace(self) -> Trace:
-        """What was recorded so far; raises EnvironmentLacks if it no longer samples."""
+        """The samples recorded so far; raises EnvironmentLacks if sampling has ended."""
 
 
 def sample(
@@ -54,16 +54,16 @@ def sample(
     wait: Callable[[float], bool],
     clock: Clock = monotonic_ns,
 ) -> None:
-    """Read a sensor at a steady rate until told to stop.
+    """Read a sensor at a fixed rate until `wait` returns True.
 
-    Moments are multiples of the period from the start, so lateness does not add up; those missed are
-    left out, and seen later as a gap.
+    Samples are due at multiples of the period from the start, so delays do not add up. Missed samples are
+    skipped and appear as a gap.
 
     Args:
-        write: takes one line, its line break included.
-        rate_hz: samples a second.
-        wait: waits that many seconds and says whether to stop.
-        clock: nanoseconds, monotonic.
+        write: writes one line, including its line break.
+        rate_hz: samples per second.
+        wait: waits for a number of seconds, and returns whether to stop.
+        clock: monotonic clock in nanoseconds.
     """
     write(json.dumps(sensor.info.as_dict()) + "\n")
     period = int(1e9 / rate_hz)
@@ -81,21 +81,22 @@ class SamplerProcess:
     """A sampler that runs `cnnx.measure.power.sampler_process`.
 
     Args:
-        sensor: its name, such as "ina"; found again by the process.
-        rate_hz: at least 10.
-        root: where the file system starts.
-        patience_s: how long the process may take to give its first sample, and to end.
+        sensor: sensor name, such as "ina"; the process opens it by name.
+        rate_hz: sampling rate, at least 10.
+        root: root of the file system.
+        patience_s: time limit for the first sample and for the exit of the process.
 
     Raises:
-        UsageError: a rate below 10 Hz.
-        EnvironmentLacks: when entered, the sensor is unsupported or the process gave no sample.
+        UsageError: the rate is below 10 Hz.
+        EnvironmentLacks: on entry, the sensor is not supported or the process returned no sample.
     """
 
     def __init__(
         self, sensor: str, *, rate_hz: float = DEFAULT_HZ, root: Path = Path("/"), patience_s: float = 60.0
     ) -> None:
         if rate_hz < LEAST_HZ:
-            raise UsageError(f"power is sampled at {LEAST_HZ:g} Hz or faster, not {rate_hz:g}")
+            what = f"the sampling rate {rate_hz:g} Hz is too low for power"
+            raise UsageError(what, mend=f"use {LEAST_HZ:g} Hz or more")
         self._sensor, self._rate_hz, self._root, self._patience_s = sensor, rate_hz, root, patience_s
         self._process: subprocess.Popen[bytes] | None = None
         self._stack = contextlib.ExitStack()
@@ -103,7 +104,7 @@ class SamplerProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the process; None before it is entered."""
+        """Process ID; None before entry."""
         return self._process.pid if self._process else None
 
     def __enter__(self) -> SamplerProcess:
@@ -138,22 +139,22 @@ class SamplerProcess:
         self._stack.close()
 
     def check(self) -> None:
-        """Raise EnvironmentLacks if the process has ended by itself."""
+        """Raise EnvironmentLacks if the process has ended unexpectedly."""
         if self._process is None:
-            raise UsageError("the sampler was not started")
+            raise UsageError("the sampler was not started", mend="use it in a with block")
         if (code := self._process.poll()) is not None:
-            said = (self._folder / "errors").read_text(errors="replace").strip()
+            printed = (self._folder / "errors").read_text(errors="replace").strip()
             raise EnvironmentLacks(
-                f"the power sampler ended while it should measure (exit code {code})",
-                where=said[-2000:] or None,
-                mend="measure again; if its process was killed for memory, free some",
+                f"the power sampler ended during the measurement (exit code {code})",
+                where=printed[-2000:] or f"power sensor {self._sensor}",
+                mend="measure again; if the process was killed for lack of memory, free some memory",
             )
 
     def trace(self) -> Trace:
-        """What was recorded so far.
+        """The samples recorded so far.
 
         Raises:
-            EnvironmentLacks: the process has ended by itself, or has recorded nothing.
+            EnvironmentLacks: the process has ended unexpectedly, or has recorded nothing.
         """
         self.check()
         return self._recorded()
@@ -163,10 +164,11 @@ class SamplerProcess:
             text = (self._folder / "samples").read_text()
         except OSError:
             text = ""
-        # The last line may be half written; it will be whole next time.
+        # The last line may be incomplete; it is read next time.
         lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
         if not lines:
-            raise EnvironmentLacks("the power sampler has recorded nothing")
+            where, hint = f"power sensor {self._sensor}", "measure again, or choose another sensor"
+            raise EnvironmentLacks("the power sampler has recorded nothing", where=where, mend=hint)
         info, *rows = lines
         samples = tuple(Sample(stamp, tuple(values)) for stamp, *values in rows)
         sensor = from_plain(SensorInfo, info, where="the power sampler", error=EnvironmentLacks)
@@ -180,4 +182,8 @@ class SamplerProcess:
                 if self._recorded().samples:
                     return
             time.sleep(0.01)
-        raise EnvironmentLacks(f"the power sampler gave no sample within {self._patience_s:g} s")
+        raise EnvironmentLacks(
+            f"the power sampler returned no sample within {self._patience_s:g} s",
+            where=f"power sensor {self._sensor}",
+            mend="try again with less load on the machine, or choose another sensor (cnnx doctor lists them)",
+        )

@@ -1,4 +1,4 @@
-"""The sampler's process: called with SENSOR RATE_HZ ROOT FILE, it samples until standard input ends."""
+"""Sampler process: called with SENSOR RATE_HZ ROOT FILE, it samples until standard input closes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cnnx.measure.power.sampler import sample
 
 
 def main(arguments: list[str]) -> int:
-    """Sample until the parent closes our standard input, on purpose or because it died.
+    """Sample until the parent process closes standard input or dies.
 
     Returns:
-        exit code 4: the sensor is unsupported, and standard error says why.
+        0, or 4 if the sensor is not supported; standard error has the reason.
     """
     name, rate_hz, root, file = arguments
     try:

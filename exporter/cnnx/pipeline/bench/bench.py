@@ -17,7 +17,8 @@ from cnnx.data.normalize import normalize
 from cnnx.device import Device
 from cnnx.errors import CnnxError, EnvironmentLacks, UsageError
 from cnnx.measure.samples import samples_needed
-from cnnx.options import BenchOptions, takes
+from cnnx.options import takes
+from cnnx.options.bundles import BenchOptions
 from cnnx.pipeline.bench.energy import (
     Chosen,
     PowerPass,

@@ -35,7 +35,7 @@ from cnnx.measure.power import (
     sampler_cost,
 )
 from cnnx.measure.power.sensors.sensor import Clock, Sleep, monotonic_ns
-from cnnx.options import MeasuringOptions
+from cnnx.options.shared import MeasuringOptions
 from cnnx.pipeline.bench.energy_use import EnergyUse, total_and_rails
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.target import OpenSubject

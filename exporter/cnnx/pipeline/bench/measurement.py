@@ -57,13 +57,6 @@ class Prediction:
     scratch_bytes: int | None
     io_bytes: int | None
 
-    @property
-    def total_bytes(self) -> int | None:
-        """Without libraries and CUDA's context."""
-        if self.scratch_bytes is None or self.io_bytes is None:
-            return None
-        return self.weights_bytes + self.scratch_bytes + self.io_bytes
-
 
 @dataclass(frozen=True, slots=True)
 class LayerProfile:

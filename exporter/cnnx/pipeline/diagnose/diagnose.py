@@ -18,7 +18,8 @@ from cnnx.errors import ImageError, UsageError
 from cnnx.graph.inspect import Layer
 from cnnx.graph.inspect import layers as inspect_layers
 from cnnx.graph.load import load_model
-from cnnx.options import DiagnoseOptions, takes
+from cnnx.options import takes
+from cnnx.options.bundles import DiagnoseOptions
 from cnnx.pipeline.diagnose.damage import Damage, coverages, damage_step, weights_lost
 from cnnx.pipeline.diagnose.explain import read_findings
 from cnnx.pipeline.diagnose.findings import (

@@ -18,7 +18,7 @@ from cnnx.bundle import CALIBRATION, MANIFEST, MODEL, Bundle
 from cnnx.bundle.manifest import Manifest
 from cnnx.errors import BundleError, RecipeError, UsageError, WeightsError
 from cnnx.machine.environment import installed_version
-from cnnx.options import SourceOptions
+from cnnx.options.shared import SourceOptions
 from cnnx.pipeline.preconditions.refusals import open_checked
 from cnnx.pipeline.preconditions.request import Request
 from cnnx.pipeline.progress import Steps

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from cnnx.data.crops import Crops
 from cnnx.errors import UsageError
-from cnnx.options import CalibrateOptions, takes
+from cnnx.options import takes
+from cnnx.options.networks import CalibrateOptions
 from cnnx.pipeline.export.options import check_calibrator, with_options
 from cnnx.pipeline.preconditions.refusals import open_checked
 from cnnx.pipeline.preconditions.request import Request

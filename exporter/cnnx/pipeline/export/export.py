@@ -11,7 +11,9 @@ from cnnx.agreement import Validation
 from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.bundle.writing import left_beside, refuse_place
-from cnnx.options import EngineOptions, ExportOptions, takes
+from cnnx.options import takes
+from cnnx.options.bundles import EngineOptions
+from cnnx.options.networks import ExportOptions
 from cnnx.pipeline.bench.latency import Effort, measure
 from cnnx.pipeline.bench.measurement import Measurement
 from cnnx.pipeline.build import build_into

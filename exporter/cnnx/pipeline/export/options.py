@@ -6,7 +6,8 @@ import dataclasses
 
 from cnnx import runtimes
 from cnnx.errors import UsageError
-from cnnx.options import ExportOptions, NetworkOptions, Precision, overrides
+from cnnx.options import Precision, overrides
+from cnnx.options.networks import ExportOptions, NetworkOptions
 from cnnx.pipeline.search.method import AUTO
 from cnnx.quant.methods import check_method
 from cnnx.recipe import Recipe

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from cnnx.bundle import Bundle, is_bundle
 from cnnx.errors import CnnxError, RecipeError, UsageError, WeightsError
-from cnnx.options import ExportOptions, Precision, SurveyPlan
+from cnnx.options import Precision
+from cnnx.options.bundles import SurveyPlan
+from cnnx.options.networks import ExportOptions
 from cnnx.pipeline.bench.bench import check_effort
 from cnnx.pipeline.export.options import with_options
 from cnnx.pipeline.preconditions.refusals import count_images, refuse_unwritable_cache

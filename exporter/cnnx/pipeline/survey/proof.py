@@ -18,7 +18,8 @@ from typing import Any
 from cnnx.bundle import Bundle, is_bundle
 from cnnx.bundle.sealed import check_inside
 from cnnx.errors import BundleError, CnnxError, UsageError
-from cnnx.options import Precision, ProofOptions, SurveyPlan, takes
+from cnnx.options import Precision, takes
+from cnnx.options.bundles import ProofOptions, SurveyPlan
 from cnnx.pipeline.bench.energy import power_pass
 from cnnx.pipeline.doctor.doctor import DoctorResult, doctor
 from cnnx.pipeline.plain import plain
@@ -26,7 +27,8 @@ from cnnx.pipeline.progress import Listener, ProgressEvent, silent
 from cnnx.pipeline.survey.journal import Row
 from cnnx.pipeline.survey.plan import planned
 from cnnx.pipeline.survey.survey import exit_code_of, survey
-from cnnx.report.survey import markdown_from_rows
+from cnnx.report.markdown import markdown
+from cnnx.report.tables.survey import survey_blocks
 from cnnx.store.files import atomic_file, check_place
 
 SCHEMA = 1
@@ -119,7 +121,7 @@ def prove(
             "diagnosis": plain(diagnosis),
             "rows": rows,
         }
-        _write(place, {"proof.json": said}, markdown_from_rows(rows), homes)
+        _write(place, {"proof.json": said}, markdown(survey_blocks(rows)), homes)
     return Proof(place, diagnosis, rows)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,8 @@ from typing import Any, Literal, cast
 from cnnx.bundle import Bundle
 from cnnx.errors import CnnxError, EnvironmentLacks
 from cnnx.machine.environment import detect, installed_version
-from cnnx.options import Precision, SurveyOptions, SurveyPlan, takes
+from cnnx.options import Precision, takes
+from cnnx.options.bundles import SurveyOptions, SurveyPlan
 from cnnx.pipeline.bench.bench import bench, energy_of
 from cnnx.pipeline.bench.energy import PowerPass, choose_sampler, how_long, power_pass
 from cnnx.pipeline.bench.measurement import Measurement
@@ -25,10 +27,11 @@ from cnnx.pipeline.survey.journal import Cell, Journal, Row, cell_of
 from cnnx.pipeline.survey.plan import Sources, planned
 from cnnx.pipeline.target import choose_runtime, open_subject
 from cnnx.pipeline.validate import ValidateResult, validate
-from cnnx.report.survey import write_survey
+from cnnx.report.markdown import markdown
+from cnnx.report.tables.survey import survey_blocks
 from cnnx.stats import Verdict
 from cnnx.store.digests import digest_of, digest_of_file
-from cnnx.store.files import check_place
+from cnnx.store.files import atomic_file, check_place
 
 _DIED_IN_PASS = "the process died in the pass"
 _TRY_AGAIN = "--again measures it once more"
@@ -111,13 +114,20 @@ def survey(models: Sequence[str | Path], plan: SurveyOptions, *, listener: Liste
     try:
         for name, sources in networks.items():
             _network(name, sources, sizes, journal=journal, plan=chosen, listener=listener)
-            write_survey(journal.rows(cells), out)  # a kill leaves it a network old at most
+            _write(journal.rows(cells), out)  # a kill leaves it a network old at most
     except BaseException:  # a stop by hand, too
         text = f"What is done lies in {out}: the same command, with that folder, goes on."
         listener(ProgressEvent(text, note=True))
-        write_survey(journal.rows(cells), out)
+        _write(journal.rows(cells), out)
         raise
     return SurveyResult(out, journal.rows(cells))
+
+
+def _write(rows: Sequence[Row], folder: Path) -> None:
+    pages = {"survey.json": json.dumps(rows, indent=1) + "\n", "survey.md": markdown(survey_blocks(rows))}
+    for name, text in pages.items():
+        with atomic_file(folder / name) as draft:
+            draft.write_text(text, encoding="utf-8")
 
 
 def _follows(

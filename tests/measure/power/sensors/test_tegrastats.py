@@ -252,6 +252,6 @@ def test_no_tegrastats_or_one_that_says_nothing_leaves_the_measurement_as_it_is(
     reasons = {
         "absent": f"{path}: No such file or directory",
         "mute": "true printed nothing",
-        "without root": "tegrastats printed no rail",
+        "without root": "tegrastats printed no rails",
     }
     assert result.beside is None or result.beside.reason == reasons[program]

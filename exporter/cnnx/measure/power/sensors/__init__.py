@@ -1,1 +1,1 @@
-"""Sensors of power: one kind of hardware a file."""
+"""Power sensors, one module per kind of hardware."""

@@ -1,6 +1,6 @@
-"""Rails of the Jetson modules, by exact name: what each covers and which of them make the whole.
+"""Power rails of Jetson modules by exact name: what each supplies, and which add up to the total.
 
-A rail is never recognised by a part of its name: VDD_CPU_GPU_CV is neither "the CPU" nor "the GPU".
+Rails are never matched by a part of their name: VDD_CPU_GPU_CV is neither the CPU nor the GPU.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ class Board:
     """One module, or several with the same rails.
 
     Attributes:
-        name: module.
-        rails: label as the kernel or tegrastats gives it, and what it covers.
-        total: labels to add up for `total_covers`; no rail in it is inside another one.
-        total_covers: what the sum stands for.
-        source: where names and meanings come from.
-        ina238: rail of an INA238 that carries no label.
+        name: name of the module.
+        rails: label from the kernel or tegrastats -> what the rail supplies.
+        total: labels to add up for `total_covers`; none is part of another.
+        total_covers: what the sum covers.
+        source: source of the names and their meaning.
+        ina238: rail of an INA238 without a label.
     """
 
     name: str
@@ -102,7 +102,7 @@ BOARDS: tuple[Board, ...] = (
         },
         total=("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),
         total_covers="sum of the module's supply rails",
-        source=f"{_DTS}tegra234-p3701.dtsi; what public power loggers quote from NVIDIA's guide: "
+        source=f"{_DTS}tegra234-p3701.dtsi; public power loggers quote NVIDIA's guide: "
         '"VDDQ_VDD2_1V8AO power is also included in VIN_SYS_5V0 power"',
     ),
     Board(
@@ -111,21 +111,21 @@ BOARDS: tuple[Board, ...] = (
             "VDD_GPU": "GPU",
             "VDD_CPU_SOC_MSS": "CPU, SoC and memory subsystem",
             "VIN_SYS_5V0": "system 5 V",
-            "VIN": "system input, carrier board included",
+            "VIN": "system input, including the carrier board",
         },
         total=("VIN",),
-        total_covers="system input, carrier board included: more than the module",
-        source="tegrastats of L4T r38 and r39; that VIN contains the others is told by its name and size, "
-        "not by NVIDIA",
+        total_covers="system input, including the carrier board: more than the module",
+        source="tegrastats of L4T r38 and r39; that VIN includes the others follows from its name and value, "
+        "not from NVIDIA's documentation",
         ina238="VIN",
     ),
 )
 
 
 def board_of(rails: Collection[str]) -> Board | None:
-    """The board that has most of these rails; None where no table row has any, or two fit as well.
+    """The board that has the most of these rails; None if no board has any, or several fit equally well.
 
-    Two rows with the same total may both fit (VDD_IN alone): then it does not matter which.
+    If several boards with the same total fit (VDD_IN only), the first is returned.
     """
     known = {board.name: len(set(rails) & set(board.rails)) for board in BOARDS}
     most = max(known.values())
@@ -134,10 +134,10 @@ def board_of(rails: Collection[str]) -> Board | None:
 
 
 def total_of(rails: Collection[str]) -> Total:
-    """What to add up among these rails, or that there is no total on this board, with the reason."""
+    """The rails to add up for the total, or the reason why the board has none."""
     board = board_of(rails)
     if board is None:
-        return Total((), "no total on this board: its rails are in no table of cnnx")
+        return Total((), "no total on this board: cnnx does not know its rails")
     if missing := [name for name in board.total if name not in rails]:
         return Total((), f"no total on this board: {', '.join(missing)} cannot be read")
     return Total(board.total, board.total_covers)
@@ -145,4 +145,4 @@ def total_of(rails: Collection[str]) -> Total:
 
 def covers(rail: str, board: Board | None) -> str:
     """What a rail supplies."""
-    return board.rails.get(rail, "not in the table") if board else "not in the table"
+    return board.rails.get(rail, "unknown rail") if board else "unknown rail"

@@ -1,7 +1,7 @@
-"""INA3221 and INA238 power monitors by sysfs: hwmon (JetPack 5 and later) and iio (JetPack 4).
+"""INA3221 and INA238 power monitors in sysfs: hwmon (JetPack 5 and later) and iio (JetPack 4).
 
 Sources: Linux, Documentation/hwmon/ina3221.rst and ina238.rst; Documentation/ABI/testing/sysfs-class-hwmon.
-hwmon and iio numbers change from boot to boot, so chips are found by their driver, never by number.
+hwmon and iio numbers change between boots, so chips are found by driver, never by number.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from cnnx.measure.power.sensors.sensor import (
 )
 
 NAME = "ina"
-# Drivers: two of hwmon, and JetPack 4's of iio.
+# Two hwmon drivers, and the iio driver of JetPack 4.
 _INA3221, _INA238, _IIO = "ina3221", "ina238", "ina3221x"
 
-# A channel that nothing hangs on, and the monitor's own sum, which is a voltage: no rails.
+# Not rails: an unconnected channel, and the monitor's sum, which is a voltage.
 _NO_RAILS = frozenset({"NC", "sum of shunt voltages"})
 
 # INA3221: a step is 8 mV on the bus and 40 uV across the shunt (NVIDIA DRIVE OS 7, Power Measurement Tool).
@@ -40,15 +40,15 @@ _SHUNT_STEP_UV = 40.0
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A rail that gave a value.
+    """A rail that returned a value.
 
     Attributes:
-        name: None: an INA238 that carries no label.
-        channel: reads it.
-        driver: of its chip.
-        resolution_mw: a reading's step; None: not known.
-        interval_ms: conversions of all channels, averaged as often as the chip is told to; a value is the
-            mean over at most that. None: not known.
+        name: name of the rail; None for an INA238 without a label.
+        channel: reads the rail.
+        driver: driver of the chip.
+        resolution_mw: step size of a reading; None if unknown.
+        interval_ms: time for the chip to convert and average all channels; a value is the mean over at most
+            this time. None if unknown.
     """
 
     name: str | None
@@ -61,15 +61,15 @@ class _Found:
 def find_ina(
     root: Path = Path("/"), *, read: Read = read_text, clock: Clock = monotonic_ns
 ) -> PolledSensor | Unsupported:
-    """All rails of this machine's INA monitors, as one sensor.
+    """All rails of the INA monitors of this machine as one sensor.
 
     Args:
-        root: where the file system starts; tests give a tree of their own.
-        read: a file's content; raises OSError.
-        clock: of the readings.
+        root: root of the file system; tests pass their own tree.
+        read: returns the content of a file; raises OSError.
+        clock: clock of the readings.
 
     Returns:
-        the sensor, or why there is none. Only rails that gave a value just now are in it.
+        The sensor with the rails that currently return a value, or the reason why there is none.
     """
     named = _named([rail for chip, rails in _chips(root, read) for rail in rails(chip, read)])
     if not named:
@@ -98,12 +98,12 @@ def _why_not(root: Path, read: Read) -> Unsupported:
     if not chips:
         where = root / "sys/class/hwmon"
         return Unsupported(NAME, f"no INA3221 or INA238 under {where}, and no ina3221x among the I2C drivers")
-    there = "an INA3221 or INA238 is there, but no rail of it can be read"
+    there = "an INA3221 or INA238 was found, but none of its rails can be read"
     refused = [chip for chip in chips if any(_is_refused(read, file) for file in chip.glob("*_input"))]
     if not refused:
         return Unsupported(NAME, f"{there}: not connected")
     files = [chip / "*_input" for chip in refused]
-    return Unsupported(NAME, f"{there}: {files[0]}: not allowed", leave_to_read(*files))
+    return Unsupported(NAME, f"{there}: {files[0]}: permission denied", leave_to_read(*files))
 
 
 def _is_refused(read: Read, file: Path) -> bool:
@@ -117,7 +117,7 @@ def _is_refused(read: Read, file: Path) -> bool:
 
 
 def _chips(root: Path, read: Read) -> Iterator[tuple[Path, _Rails]]:
-    """Folders of chips, and what finds the rails of each."""
+    """Folder of each chip, and the function that finds its rails."""
     for chip in sorted((root / "sys/class/hwmon").glob("hwmon*")):
         if (rails := _BY_HWMON.get(label(read, chip / "name") or "")) is not None:
             yield chip, rails
@@ -126,7 +126,7 @@ def _chips(root: Path, read: Read) -> Iterator[tuple[Path, _Rails]]:
 
 
 def _named(found: list[_Found]) -> dict[str, _Found]:
-    """Rails by name, sorted: the order of chips changes with their numbers. One name twice: numbered."""
+    """Rails sorted by name, as the order of chips varies; duplicate names get a suffix."""
     board = board_of({rail.name for rail in found if rail.name is not None})
     named: dict[str, _Found] = {}
     for rail in found:
@@ -155,9 +155,9 @@ def _interval_ms(chip: Path, read: Read) -> int | None:
 
 
 def _resolution_mw(millivolts: int | None, shunt_uohm: int | None) -> float | None:
-    """One step of the shunt's voltage at this bus voltage: 40 uV / 2 mOhm x 5 V = 100 mW.
+    """Power of one shunt voltage step at this bus voltage: 40 uV / 2 mOhm x 5 V = 100 mW.
 
-    The bus voltage's own step is left out: it shifts all readings of a rail by at most 8 mV / V.
+    The step of the bus voltage is ignored, as it shifts all readings of a rail by at most 8 mV / V.
     """
     if not millivolts or not shunt_uohm:
         return None
@@ -165,7 +165,7 @@ def _resolution_mw(millivolts: int | None, shunt_uohm: int | None) -> float | No
 
 
 def _ina238(chip: Path, read: Read) -> Iterator[_Found]:
-    """power1_input is in microwatts; the chip multiplies itself."""
+    """Rails of an INA238, which computes power itself; power1_input is in microwatts."""
     channel = _scaled(read, chip / "power1_input", 1e-3)
     if channel() is not None:
         name = label(read, chip / "label") or label(read, chip / "in1_label")
@@ -189,7 +189,7 @@ _BY_HWMON: Mapping[str, _Rails] = {_INA3221: _ina3221, _INA238: _ina238}
 
 
 def _product(read: Read, voltage: Path, current: Path) -> Channel:
-    """Millivolts times milliamperes, in mW; negative where the current is (Jetson Thor at rest)."""
+    """Power from millivolts and milliamperes, in mW; negative for a negative current (Jetson Thor, idle)."""
 
     def channel() -> float | None:
         millivolts, milliamperes = integer(read, voltage), integer(read, current)
@@ -211,5 +211,5 @@ def _uncertainty(found: list[_Found]) -> Uncertainty:
     return Uncertainty(
         relative=None,
         resolution_mw=max(steps) if steps else None,
-        basis="neither shunts nor calibration of the board are specified in public; the coarsest rail's step",
+        basis="no public specification of shunts or calibration; step of the coarsest rail",
     )

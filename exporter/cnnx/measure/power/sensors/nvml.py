@@ -1,6 +1,6 @@
-"""Power and energy of an NVIDIA GPU by NVML. What is there is found out by reading a value.
+"""Power and energy of an NVIDIA GPU from NVML. Support is determined by reading a value.
 
-NVML starts on a Jetson Orin, names the GPU and then answers NotSupported to power and energy
+On a Jetson Orin, NVML starts and names the GPU, but returns NotSupported for power and energy
 (JetPack 7.2.1, driver 595.78).
 
 Sources: NVML API reference, nvmlDeviceGetPowerUsage, nvmlDeviceGetTotalEnergyConsumption and
@@ -26,7 +26,7 @@ from cnnx.measure.power.sensors.sensor import (
     monotonic_ns,
 )
 
-# NVML's names for what is asked. The numbers are its interface (nvml.h), so they hold for any binding.
+# Constants from nvml.h, which are the same for every binding.
 FIELD_AVERAGE = 185
 FIELD_INSTANT = 186
 _SUCCESS = 0
@@ -38,21 +38,21 @@ _SECOND_NS = 1_000_000_000
 NAMES = ("nvml-instant", "nvml-average", "nvml-usage", "nvml-energy")
 
 _UNCERTAINTY = Uncertainty(
-    0.05, 1.0, "NVML: within 5 % on Fermi and Kepler; NVIDIA states nothing for later ones, taken over"
+    0.05, 1.0, "NVML: within 5 % on Fermi and Kepler; assumed for later GPUs, for which NVIDIA states none"
 )
 _PART_TIME = (
-    "A100 and H100 look at a quarter of the time only (arXiv 2312.02741): a load that repeats in step with "
-    "that is misread"
+    "A100 and H100 measure only a quarter of the time (arXiv 2312.02741): a load that repeats in step with "
+    "this is measured wrongly"
 )
-_DEVICE = "GPU board: GPU, memory and their regulators"
+_DEVICE = "GPU board: GPU, memory and voltage regulators"
 
 
 def find_nvml(*, nvml: Any = None, clock: Clock = monotonic_ns) -> list[PolledSensor | Unsupported]:
-    """One entry for each of `NAMES`, of the GPU that CUDA takes: a sensor, or why it is not supported.
+    """A sensor for each of `NAMES` on the GPU that CUDA uses, or the reason why it is not supported.
 
     Args:
-        nvml: a module with pynvml's functions; None: pynvml. Tests give an object of theirs.
-        clock: of the readings.
+        nvml: module with pynvml's functions; None for pynvml. Tests pass their own object.
+        clock: clock of the readings.
     """
     if nvml is None:
         import pynvml
@@ -81,7 +81,7 @@ def _sensors(gpu: _Gpu, nvml: Any, clock: Clock) -> list[PolledSensor | Unsuppor
 
 
 class _Gpu:
-    """One GPU. What it last refused with is kept as the reason."""
+    """A GPU. Its last NVML error is kept as the reason."""
 
     def __init__(self, nvml: Any, handle: Any, remark: str) -> None:
         self._nvml, self._handle, self._remark = nvml, handle, remark
@@ -90,7 +90,7 @@ class _Gpu:
     def sensor(
         self, name: str, quantity: Quantity, window_ns: int, channel: Channel, *, clock: Clock
     ) -> PolledSensor | Unsupported:
-        """A sensor of one rail, or why it gives no value."""
+        """A sensor with one rail, or the reason why it returns no value."""
         if channel() is None:
             return Unsupported(name, f"NVML: {self._refusal}")
         info = SensorInfo(
@@ -103,12 +103,12 @@ class _Gpu:
             uncertainty=_UNCERTAINTY,
             notes=self._notes(window_ns),
         )
-        # NVML counts its initializations (nvmlInit_v2, "a reference count"): each sensor holds one.
+        # NVML counts references (nvmlInit_v2), and each sensor holds one.
         self._nvml.nvmlInit()
         return PolledSensor(info, [channel], clock=clock, close=self._nvml.nvmlShutdown)
 
     def function(self, question: Callable[[Any], int]) -> Channel:
-        """What a function of NVML answers: mW or mJ."""
+        """Channel that calls an NVML function, in mW or mJ."""
 
         def channel() -> float | None:
             try:
@@ -120,7 +120,7 @@ class _Gpu:
         return channel
 
     def field(self, number: int) -> Channel:
-        """What a field holds, in mW. The call may succeed and the field alone be refused."""
+        """Channel that reads an NVML field, in mW. A successful call may still refuse the field."""
 
         def channel() -> float | None:
             try:
@@ -129,14 +129,14 @@ class _Gpu:
                 self._refusal = str(error)
                 return None
             if value.nvmlReturn != _SUCCESS:
-                self._refusal = f"field {number} refused with code {value.nvmlReturn}"
+                self._refusal = f"field {number} returned the error code {value.nvmlReturn}"
                 return None
             return float(value.value.uiVal)
 
         return channel
 
     def usage_window_ns(self) -> int:
-        """Over which nvmlDeviceGetPowerUsage averages: 1 s on Ampere and later, except GA100."""
+        """Averaging window of nvmlDeviceGetPowerUsage: 1 s on Ampere and later, except GA100."""
         architecture = self._ask(self._nvml.nvmlDeviceGetArchitecture)
         capability = self._ask(self._nvml.nvmlDeviceGetCudaComputeCapability)
         averages = architecture not in (None, _ARCH_UNKNOWN) and architecture >= _ARCH_AMPERE

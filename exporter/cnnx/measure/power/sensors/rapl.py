@@ -1,7 +1,7 @@
-"""RAPL: the energy counters of x86 CPUs, by the kernel's powercap interface.
+"""RAPL energy counters of x86 CPUs, from the kernel's powercap interface.
 
 Sources: Linux, Documentation/power/powercap/powercap.rst; Intel SDM volume 3B, 15.10 (RAPL). Since
-Linux 5.10 counters are readable by root alone (CVE-2020-8694).
+Linux 5.10 only root can read the counters (CVE-2020-8694).
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from cnnx.measure.power.sensors.sensor import (
 
 NAME = "rapl"
 
-# intel-rapl:0 is a package, intel-rapl:0:1 a part of it. AMD's go by the same name. intel-rapl-mmio
-# counts the same packages over another register, so it would count them twice.
+# intel-rapl:0 is a package, intel-rapl:0:1 a part of it. AMD uses the same names. intel-rapl-mmio is not
+# used, as it counts the same packages through another register.
 _ZONE = re.compile(r"intel-rapl:(\d+)(?::(\d+))?")
 _COVERS = {
     "core": "cores, part of the package",
-    "uncore": "graphics and the rest beside the cores, part of the package",
-    "dram": "memory, not in the package's counter",
-    "psys": "the whole platform, packages included",
+    "uncore": "graphics and other parts outside the cores, part of the package",
+    "dram": "memory, not included in the package",
+    "psys": "the whole platform, including packages",
 }
 _PACKAGE = re.compile(r"package-\d+(-die-\d+)?")
-# Counters move about every millisecond (Intel SDM). In virtual machines zones may be there and stand still.
+# Counters update about every millisecond (Intel SDM). In virtual machines zones may exist but never change.
 _LOOK_S, _LOOKS = 0.005, 20
 
 
@@ -52,16 +52,15 @@ def find_rapl(
     clock: Clock = monotonic_ns,
     sleep: Sleep = time.sleep,
 ) -> PolledSensor | Unsupported:
-    """The CPU's energy counters, in mJ, unwrapped; or why there are none.
+    """Energy counters of the CPU in mJ, without overflow; or the reason why there are none.
 
-    The total is the sum of packages: their parts, and the platform that contains them, are not added,
-    and neither is memory.
+    The total is the sum of all packages, without their parts, the platform or memory.
 
     Args:
-        root: where the file system starts.
-        read: a file's content; raises OSError.
-        clock: of the readings.
-        sleep: waits that many seconds, to see counters move: a few milliseconds where they do.
+        root: root of the file system.
+        read: returns the content of a file; raises OSError.
+        clock: clock of the readings.
+        sleep: waits for a number of seconds until counters change, usually a few milliseconds.
     """
     zones = _zones(root, read)
     if not zones:
@@ -76,16 +75,16 @@ def find_rapl(
             continue
         channels[name] = _Counter(read, zone)
     if not channels:
-        reason = f"{refused[0]}; since Linux 5.10 only root may read it (CVE-2020-8694)"
+        reason = f"{refused[0]}; since Linux 5.10 only root can read it (CVE-2020-8694)"
         return Unsupported(NAME, reason, leave_to_read(root / "sys/class/powercap/intel-rapl:*/energy_uj"))
     if not _move(channels.values(), sleep):
-        waited = f"no counter moved in {_LOOK_S * _LOOKS:g} s"
-        return Unsupported(NAME, f"{waited}: nothing feeds them, as in a virtual machine")
+        waited = f"no counter changed in {_LOOK_S * _LOOKS:g} s"
+        return Unsupported(NAME, f"{waited}, as in a virtual machine")
     return PolledSensor(_info(list(channels)), list(channels.values()), clock=clock)
 
 
 def _move(counters: Collection[Channel], sleep: Sleep) -> bool:
-    """Whether one of them does. A part that rests, such as unused graphics, may stand still for good."""
+    """Whether any counter changes. Counters of idle parts, such as unused graphics, may never change."""
     before = [counter() for counter in counters]
     for _ in range(_LOOKS):
         sleep(_LOOK_S)
@@ -100,12 +99,12 @@ def _info(names: list[str]) -> SensorInfo:
         name=NAME,
         quantity="energy_mj",
         rails=tuple(Rail(name, _covers(name)) for name in names),
-        total=Total(packages, "CPU packages, memory and the rest of the machine excluded")
+        total=Total(packages, "CPU packages, without memory and the rest of the machine")
         if packages
-        else Total((), "no total: no package's counter can be read"),
+        else Total((), "no total: no package counter can be read"),
         rate_hz=1000.0,  # "updated approximately every 1 ms" (Intel SDM)
         window_ns=0,
-        uncertainty=Uncertainty(None, None, "Intel and AMD state none"),
+        uncertainty=Uncertainty(None, None, "not stated by Intel or AMD"),
         drivers=("intel-rapl",),
     )
 
@@ -115,9 +114,9 @@ def _covers(name: str) -> str:
 
 
 def _zones(root: Path, read: Read) -> dict[str, Path]:
-    """Zones by name; a part's name follows its package's: package-0/core."""
+    """Zones by name; parts have the name of their package as a prefix: package-0/core."""
     folder = root / "sys/class/powercap"
-    # The class lists all zones flat; parts are inside their package's folder as well.
+    # The class folder lists all zones; parts are also in the folder of their package.
     found = {path.name: path for path in [*folder.glob("intel-rapl:*"), *folder.glob("intel-rapl:*/*")]}
     zones = {}
     for key in sorted(found):
@@ -133,17 +132,17 @@ def _zones(root: Path, read: Read) -> dict[str, Path]:
 
 
 class _Counter:
-    """A counter that starts again at its range, made one that never does.
+    """Unwraps a counter that overflows at its range.
 
-    It must be read more than once a round: with a range of 65 kJ, at 250 W every 4 minutes.
+    It must be read more than once per overflow: every 4 minutes for a range of 65 kJ at 250 W.
     """
 
     def __init__(self, read: Read, zone: Path) -> None:
         self._read, self._zone = read, zone
-        # The counter takes the values 0 .. range; where the range is unknown no round can be told.
+        # The counter has the values 0 .. range. Without the range, overflows cannot be corrected.
         self._range = integer(read, zone / "max_energy_range_uj")
         self._last: int | None = None
-        self._rounds_uj = 0
+        self._overflow_uj = 0
         self._lost = False
 
     def __call__(self) -> float | None:
@@ -152,8 +151,8 @@ class _Counter:
             return None
         if self._last is not None and now < self._last:
             if self._range is None:
-                self._lost = True  # how much went by is not known, and nothing later makes up for it
+                self._lost = True  # the energy since the last reading is unknown for good
                 return None
-            self._rounds_uj += self._range + 1
+            self._overflow_uj += self._range + 1
         self._last = now
-        return (self._rounds_uj + now) / 1000
+        return (self._overflow_uj + now) / 1000

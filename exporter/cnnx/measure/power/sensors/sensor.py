@@ -1,4 +1,4 @@
-"""What a power sensor is, and what it says of itself. One that is absent is `Unsupported`, never 0."""
+"""Interface and metadata of power sensors. A missing sensor is `Unsupported`, never 0."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 Clock = Callable[[], int]
-"""Nanoseconds, monotonic."""
+"""Monotonic clock in nanoseconds."""
 Sleep = Callable[[float], object]
-"""Waits that many seconds."""
+"""Waits for a number of seconds."""
 
 Quantity = Literal["power_mw", "energy_mj"]
-"""What a sensor gives: power at a moment, or energy counted up since some moment."""
+"""Values of a sensor: current power, or an energy counter."""
 
-# Linux: CLOCK_MONOTONIC, one for the whole system, so stamps of two processes compare (clock_gettime(2)).
+# CLOCK_MONOTONIC is system-wide on Linux, so timestamps of two processes compare (clock_gettime(2)).
 monotonic_ns: Clock = time.monotonic_ns
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of the monotonic clock."""
+    """A time span on the monotonic clock."""
 
     start_ns: int
     end_ns: int
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """Duration in seconds."""
         return (self.end_ns - self.start_ns) / 1e9
 
 
 @dataclass(frozen=True, slots=True)
 class Rail:
-    """A supply line that is measured: its label as the kernel or driver gives it, and what hangs on it."""
+    """A measured supply line: its label from the kernel or driver, and what it supplies."""
 
     name: str
     covers: str
@@ -44,11 +44,11 @@ class Rail:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """What a sensor's rails add up to.
+    """The total of a sensor's rails.
 
     Attributes:
-        rails: names of the rails to add, none of them inside another; empty: no total on this board.
-        covers: what the sum stands for, or why there is none.
+        rails: names of the rails to add, none part of another; empty if the board has no total.
+        covers: what the sum covers, or why there is none.
     """
 
     rails: tuple[str, ...]
@@ -57,12 +57,12 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class Uncertainty:
-    """How far a reading may be off, as far as anybody has said.
+    """Stated uncertainty of a reading.
 
     Attributes:
-        relative: share of the reading; None: nobody states it.
-        resolution_mw: a reading's step; None: not known.
-        basis: who says so.
+        relative: share of the reading; None if not stated.
+        resolution_mw: step size of a reading; None if unknown.
+        basis: source of the uncertainty.
     """
 
     relative: float | None
@@ -76,19 +76,19 @@ class Uncertainty:
 
 @dataclass(frozen=True, slots=True)
 class SensorInfo:
-    """What a sensor says of itself.
+    """Metadata of a sensor.
 
     Attributes:
         name: "ina", "nvml-instant", "rapl" and so on.
-        quantity: what its values are.
-        rails: in the order of its values.
-        total: which of them make the whole.
-        rate_hz: at which it renews its values by itself; None: not known.
-        window_ns: over which it averages; 0: not, or not known.
-        uncertainty: of each rail.
-        notes: what a reader of its figures must know.
-        drivers: of the kernel through which its values come, one a kind of chip: "ina3221", "ina3221x",
-            "ina238", "intel-rapl"; empty where the name tells it all.
+        quantity: quantity of its values.
+        rails: rails in the order of its values.
+        total: rails that add up to the total.
+        rate_hz: update rate of its values; None if unknown.
+        window_ns: averaging window; 0 if none or unknown.
+        uncertainty: uncertainty of each rail.
+        notes: remarks for readers of its values.
+        drivers: kernel drivers of its values, one per kind of chip: "ina3221", "ina3221x", "ina238",
+            "intel-rapl"; empty if the name is sufficient.
     """
 
     name: str
@@ -102,13 +102,13 @@ class SensorInfo:
     drivers: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
+        """The metadata as plain data for JSON."""
         return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Unsupported:
-    """A sensor that cannot be read here, why, and what mends it: empty where nothing does."""
+    """A sensor that cannot be read here, with the reason and a hint; the hint may be empty."""
 
     sensor: str
     reason: str
@@ -120,8 +120,8 @@ class Sample:
     """One reading.
 
     Attributes:
-        stamp_ns: the middle of the reading, by the sensor's clock.
-        values: one a rail, in mW or mJ (negative where a sensor has an offset); None: not read this time.
+        stamp_ns: time of the middle of the reading, on the sensor's clock.
+        values: one value per rail in mW or mJ, negative for a sensor with an offset; None if not read.
     """
 
     stamp_ns: int
@@ -129,31 +129,31 @@ class Sample:
 
 
 class Sensor(Protocol):
-    """Anything that can be asked for power or energy, again and again."""
+    """Interface of power and energy sensors."""
 
     @property
     def info(self) -> SensorInfo:
-        """What it says of itself."""
+        """Metadata of the sensor."""
 
     def read(self) -> Sample:
-        """One reading of all rails. What cannot be read is None; nothing is raised."""
+        """Read all rails. Unreadable values are None; never raises."""
 
     def close(self) -> None:
-        """Let go of what it holds."""
+        """Release resources."""
 
 
 Channel = Callable[[], "float | None"]
-"""Reads one rail, in mW or mJ; None: it could not."""
+"""Reads one rail in mW or mJ; None if it cannot be read."""
 
 
 class PolledSensor:
-    """A sensor made of one function a rail; tests make theirs with it.
+    """A sensor with one function per rail; also used for test sensors.
 
     Args:
-        info: what it says of itself.
-        channels: in the order of the rails.
-        clock: nanoseconds, monotonic.
-        close: called once when it is let go.
+        info: metadata of the sensor.
+        channels: functions in the order of the rails.
+        clock: monotonic clock in nanoseconds.
+        close: releases resources.
     """
 
     def __init__(
@@ -168,31 +168,31 @@ class PolledSensor:
 
     @property
     def info(self) -> SensorInfo:
-        """What it says of itself."""
+        """Metadata of the sensor."""
         return self._info
 
     def read(self) -> Sample:
-        """One reading of all rails, one after the other."""
+        """Read all rails, one after the other."""
         start = self._clock()
         values = tuple(channel() for channel in self._channels)
         return Sample((start + self._clock()) // 2, values)
 
     def close(self) -> None:
-        """Let go of what it holds."""
+        """Release resources."""
         self._close()
 
 
 Read = Callable[[Path], str]
-"""A small file's content, stripped; raises OSError."""
+"""Returns the stripped content of a small file; raises OSError."""
 
 
 def read_text(path: Path) -> str:
-    """A small file's content, without the white space around it."""
+    """Content of a small file, stripped of whitespace."""
     return path.read_text(encoding="utf-8", errors="replace").strip()
 
 
 def integer(read: Read, path: Path) -> int | None:
-    """The whole number a file holds, or None: no file, not allowed, no number."""
+    """The integer in a file; None if the file is not readable or has no integer."""
     try:
         return int(read(path))
     except (OSError, ValueError):
@@ -200,15 +200,15 @@ def integer(read: Read, path: Path) -> int | None:
 
 
 def leave_to_read(*files: Path | str) -> str:
-    """A command that lets everybody read files of the kernel's, and so cnnx as whoever runs it.
+    """A command that makes kernel files readable for all users, so that cnnx can run without root.
 
-    By sudo cnnx itself would not be found in a virtual environment, and leave files of root's in bundles.
+    With sudo, cnnx would not be found in a virtual environment, and would create root-owned files in bundles.
     """
     return f"sudo chmod a+r {' '.join(map(str, files))}  # until the next boot"
 
 
 def label(read: Read, path: Path) -> str | None:
-    """The name a file holds, or None."""
+    """The name in a file, or None."""
     try:
         return read(path) or None
     except OSError:

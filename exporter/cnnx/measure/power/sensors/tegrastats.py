@@ -1,7 +1,7 @@
-"""Lines of tegrastats, of every release from L4T r32 to r39, for a cross-check of the power that we sample.
+"""Parser for tegrastats from L4T r32 to r39, for a cross-check of sampled power.
 
-What is not understood is left out, never read as 0: lines are torn when the program is stopped, tokens
-come and go with releases, and rails are absent without root on some.
+Unknown tokens are skipped, never read as 0. Lines are truncated when the program is stopped, tokens differ
+between releases, and some releases print rails only for root.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from cnnx.measure.power.sensors.sensor import Span, Unsupported
 
 T = TypeVar("T")
 
-# How long it may take to stop when it is asked to.
+# Time limit for the program to stop.
 _PATIENCE_S = 5.0
 
-# A sensor that is switched off (such as an idle core's) prints this.
+# Printed by a sensor that is off, such as that of an idle core.
 _OFF_C = -256.0
 
-# Tokens are parted by blanks. A rail is a name and then its milliwatts: "1750/1628" (JetPack 4),
-# "2763mW/2846mW" (5, 6), "7006mW/7006mW/7006mW" (L4T r39: current, average, maximum). AGX Xavier's rails
-# are named as its temperatures are, GPU and CPU; those have an "@" inside the token.
+# Tokens are separated by spaces. A rail is a name followed by milliwatts: "1750/1628" (JetPack 4),
+# "2763mW/2846mW" (5, 6), "7006mW/7006mW/7006mW" (L4T r39: current, average, maximum). AGX Xavier uses the
+# names GPU and CPU for rails and for temperatures, whose tokens contain an "@".
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _POWER = re.compile(r"(-?\d+)(mW)?/(-?\d+)(mW)?(?:/(-?\d+)(mW)?)?")
 _TEMPERATURE = re.compile(r"([A-Za-z][A-Za-z0-9_]*)@(-?\d+(?:\.\d+)?)C(?:/(-?\d+(?:\.\d+)?)C)?")
@@ -39,12 +39,12 @@ _NOT_CONNECTED = "NC"
 
 @dataclass(frozen=True, slots=True)
 class RailPower:
-    """One rail of one line, in mW; may be negative.
+    """Power of one rail in one line, in mW; may be negative.
 
     Attributes:
-        power_mw: at the moment.
-        average_mw: since tegrastats started.
-        maximum_mw: since then; None before L4T r39.
+        power_mw: current power.
+        average_mw: average since tegrastats started.
+        maximum_mw: maximum since tegrastats started; None before L4T r39.
     """
 
     power_mw: int
@@ -54,14 +54,14 @@ class RailPower:
 
 @dataclass(frozen=True, slots=True)
 class TegrastatsLine:
-    """What was understood of one line.
+    """Values parsed from one line.
 
     Attributes:
-        clock: local time with a resolution of 1 s and no zone; None on old releases.
-        rails: power by name; empty where none is printed.
-        temperatures_c: by name; None: that sensor is off.
-        gpu_percent: utilisation; None: not printed, which is not 0 %.
-        memory_percent: utilisation of the memory controller (EMC); None: not printed.
+        clock: local time with a resolution of 1 s and without time zone; None on old releases.
+        rails: power by rail name; empty if none is printed.
+        temperatures_c: temperatures by name; None for a sensor that is off.
+        gpu_percent: GPU utilization; None if not printed, which is not 0 %.
+        memory_percent: utilization of the memory controller (EMC); None if not printed.
     """
 
     clock: str | None
@@ -73,13 +73,13 @@ class TegrastatsLine:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What tegrastats said while a load ran, to be held against our own readings of the same span.
+    """Readings of tegrastats under a load, for comparison with our own readings of the same span.
 
     Attributes:
-        span: of the load.
-        lines: that it printed.
-        power_mw: mean of each rail.
-        reason: why there is none; empty where there is one.
+        span: span of the load.
+        lines: number of lines that tegrastats printed.
+        power_mw: mean power of each rail.
+        reason: why there are no readings; empty if there are.
     """
 
     span: Span
@@ -89,20 +89,20 @@ class Beside:
 
     @staticmethod
     def of(span: Span, printed: Sequence[TegrastatsLine] | Unsupported) -> Beside:
-        """What `during` gave over a span."""
+        """Create the readings from the output of `during` over a span."""
         if isinstance(printed, Unsupported):
             return Beside(span, 0, {}, printed.reason)
         power = mean_power_mw(printed)
-        # Without root some releases print no rails.
-        return Beside(span, len(printed), power, "" if power else "tegrastats printed no rail")
+        # Some releases print rails only for root.
+        return Beside(span, len(printed), power, "" if power else "tegrastats printed no rails")
 
 
 def parse_line(text: str) -> TegrastatsLine:
-    """Read one line; a torn or foreign one gives what can be read in it, at worst nothing.
+    """Parse one line; a truncated or unknown line gives what can be parsed, possibly nothing.
 
-    A line that does not end in a line break may be torn within its last token ("4660mW/46" for
-    "4660mW/4667mW"), and one that starts neither with the time nor with RAM within its first ("GPU" for
-    "VDD_GPU"): such tokens are left out.
+    A line without a line break may be truncated in its last token ("4660mW/46" for "4660mW/4667mW"). A line
+    that starts neither with the time nor with RAM may be truncated in its first token ("GPU" for "VDD_GPU").
+    Such tokens are skipped.
     """
     clock = _CLOCK.match(text)
     tokens = text.split()
@@ -120,16 +120,16 @@ def parse_line(text: str) -> TegrastatsLine:
 
 
 def during(run: Callable[[], T], *, program: Sequence[str]) -> tuple[T, list[TegrastatsLine] | Unsupported]:
-    """Do something while tegrastats runs beside it.
+    """Call a function while tegrastats is running.
 
     Args:
-        run: the work, such as a load in its plateau.
-        program: the command line, such as tegrastats --interval 100; it prints until it is stopped.
+        run: function to call, such as a steady load.
+        program: command line, such as tegrastats --interval 100, which prints until it is stopped.
 
     Returns:
-        what `run` returned, and the lines printed meanwhile, or why there are none.
+        The result of `run`, and the lines printed meanwhile or the reason why there are none.
     """
-    # A file, not a pipe: a full pipe would stop the program until somebody reads.
+    # Use a file, as a full pipe would block the program until it is read.
     with tempfile.TemporaryFile("w+", errors="replace") as printed:
         try:
             process = subprocess.Popen(program, stdin=subprocess.DEVNULL, stdout=printed, env=environment())
@@ -155,7 +155,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def mean_power_mw(lines: Iterable[TegrastatsLine]) -> dict[str, float]:
-    """Mean of each rail's momentary power over lines that print it."""
+    """Mean of the current power of each rail over the lines that contain it."""
     values: dict[str, list[int]] = {}
     for line in lines:
         for name, rail in line.rails.items():
@@ -164,10 +164,9 @@ def mean_power_mw(lines: Iterable[TegrastatsLine]) -> dict[str, float]:
 
 
 def cross_check(ours_mw: Mapping[str, float], theirs_mw: Mapping[str, float]) -> dict[str, float]:
-    """How far tegrastats is from our own means: (theirs - ours) / |ours|, for rails both have.
+    """Relative deviation of tegrastats from our means, (theirs - ours) / |ours|, for common rails.
 
-    Rails of which ours is 0 are left out. tegrastats knows seconds only, so means of a steady load are
-    wanted.
+    Rails whose mean is 0 are omitted. Use means of a steady load, as tegrastats has a resolution of seconds.
     """
     return {
         name: (theirs_mw[name] - ours) / abs(ours)
@@ -184,7 +183,7 @@ def _rails(tokens: list[str]) -> dict[str, RailPower]:
             continue
         units = {power[2], power[4]} | ({power[6]} if power[5] is not None else set())
         if len(units) > 1:
-            continue  # all values have the unit or none has: this one is damaged
+            continue  # damaged, as either all values have the unit or none has
         maximum = int(power[5]) if power[5] is not None else None
         rails[name] = RailPower(int(power[1]), int(power[3]), maximum)
     return rails
@@ -196,7 +195,7 @@ def _temperatures(tokens: list[str]) -> dict[str, float | None]:
 
 
 def _percent(tokens: list[str], key: str) -> int | None:
-    """The share after a token; None where it is missing or only a clock ("@[1574,1574,1574]") follows."""
+    """Percentage after a token; None if missing or followed only by a clock ("@[1574,1574,1574]")."""
     following = (_PERCENT.fullmatch(value) for name, value in itertools.pairwise(tokens) if name == key)
     found = next(following, None)
     return int(found[1]) if found else None

@@ -1,0 +1,29 @@
+"""Tables and remarks as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from cnnx.report.table import Said, Table
+
+
+def markdown(blocks: Iterable[Said], *, title: str = "# {}") -> str:
+    """A document; `title` says how that of a table is written."""
+    return "\n\n".join(text for block in blocks for text in _parts(block, title)) + "\n"
+
+
+def _parts(block: Said, title: str) -> Iterator[str]:
+    """Parts with an empty line between them."""
+    if isinstance(block, Table):
+        yield title.format(block.title)
+        sides = "|".join("---:" if column.right else "---" for column in block.columns)
+        rows = [_line(cell.text for cell in row) for row in block.rows]
+        yield "\n".join([_line(column.heading for column in block.columns), f"|{sides}|", *rows])
+        for remark in block.remarks:
+            yield from _parts(remark, title)
+    else:
+        yield f"{block} Hint: {block.hint}." if block.hint else str(block)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", "<br>") for cell in cells) + " |"

@@ -1,0 +1,1 @@
+"""What each table says, one module a subject."""

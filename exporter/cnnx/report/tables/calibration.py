@@ -1,0 +1,157 @@
+"""Ranges by method and by fold, what a method was chosen from, what a repair put back.
+
+All but the repair is read as `--json` prints it: there a number that is not finite is null.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cnnx.report.table import Block, Column, Figures, Remark, Table, table_of
+from cnnx.report.words import first_of, percent, scaled
+
+if TYPE_CHECKING:
+    from cnnx.quant.repair import PutBack, Repair
+
+_SHOWN = 12
+
+_Plain = Mapping[str, Any]
+
+
+def calibration_blocks(result: _Plain, *, whole: bool) -> Iterator[Block]:
+    """`cnnx calibrate`: ranges by every method; with folds, how far they and the error move."""
+    if result["candidates"]:
+        yield candidate_table(result["candidates"], result["selection_images"])
+    if result["tensors"]:
+        yield _ranges(result, whole=whole)
+    if folds := result["folds"]:
+        yield _spreads(folds, whole=whole)
+        yield _errors(folds, result["selection_images"])
+    channels = "channels equalized" if result["equalized"] else "channels as they are"
+    took = f"took {result['seconds']:.1f} s"
+    yield Remark(f"{result['images']} images of {result['image_set']}, {channels}; {took}")
+    yield from (Remark(note, "note", "open") for note in result["notes"])
+
+
+def candidate_table(candidates: Sequence[_Plain], images: int) -> Table:
+    """What a method was chosen from."""
+    columns: tuple[Column[_Plain], ...] = (
+        Column("method", lambda each: each["method"]),
+        Figures("divergence", lambda each: f"{nats(each['likeness']):.5f}"),
+        Figures("top-1 agreement", lambda each: scaled(each["likeness"]["top1_agreement"], 1, 4)),
+        Figures("top-5 agreement", lambda each: scaled(each["likeness"]["top5_agreement"], 1, 4)),
+        Figures("SQNR dB", lambda each: scaled(each["likeness"]["logit_sqnr_db"], 1, 1)),
+    )
+    return table_of(f"Methods on {images} selection images; the first was taken", columns, [candidates])
+
+
+def nats(likeness: _Plain) -> float:
+    """Its divergence."""
+    found = likeness["divergence"]
+    return math.inf if found is None else float(found)
+
+
+def _ranges(result: _Plain, *, whole: bool) -> Table:
+    tensors, more = first_of(result["tensors"], _SHOWN, whole=whole)
+    methods = list(tensors[0]["methods"])
+    columns: tuple[Column[_Plain], ...] = (
+        Column("tensor", lambda tensor: tensor["tensor"]),
+        Figures("zeros", lambda tensor: percent(tensor["zeros_share"])),
+        *(_by_method(method, len(methods) - place) for place, method in enumerate(methods)),
+    )
+    title = f"{result['network']}: ranges of {len(result['tensors'])} tensors"
+    said = "Each method's largest |x| that INT8 represents, and the share of non-zero values it clips."
+    return table_of(title, columns, [tensors], remarks=[*more, Remark(said)])
+
+
+def _by_method(method: str, drop: int) -> Column[_Plain]:
+    return Figures(method, lambda tensor: _range(tensor, tensor["methods"][method]), drop=drop)
+
+
+def _range(tensor: _Plain, found: _Plain) -> str:
+    if tensor["nonfinite"]:
+        return "not finite"
+    if found["amax"] == 0:
+        return "all zero"
+    clipped = found["saturated_share"]
+    return f"{found['amax']:.4g}" + (f" ({clipped:.2%})" if clipped else "")
+
+
+def _spreads(folds: _Plain, *, whole: bool) -> Table:
+    shown, more = first_of(folds["spreads"], _SHOWN, whole=whole)
+    columns: tuple[Column[_Plain], ...] = (
+        Column("tensor", lambda spread: spread["tensor"]),
+        Figures("smallest fold", lambda spread: f"{min(spread['folds']):.4g}"),
+        Figures("largest fold", lambda spread: f"{max(spread['folds']):.4g}"),
+        Figures("largest / smallest", lambda spread: _times(spread["ratio"])),
+        Figures("all images", lambda spread: f"{spread['amax']:.4g}"),
+    )
+    remarks = list(more)
+    if ratios := [spread["ratio"] for spread in folds["spreads"]]:
+        # The largest comes first.
+        ends = f"{_times(ratios[0])} at most, {_times(ratios[(len(ratios) - 1) // 2])} in the median"
+        remarks.append(Remark(f"largest over smallest range: {ends}"))
+    title = f"Ranges ({folds['method']}) by {len(folds['folds'])} folds, those that move most first"
+    return table_of(title, columns, [shown], remarks=remarks)
+
+
+def _times(ratio: float | None) -> str:
+    return "no range in some fold" if ratio is None else f"{ratio:.3f}"
+
+
+def _errors(folds: _Plain, images: int) -> Table:
+    sizes = " or ".join(map(str, sorted({fold["images"] for fold in folds["folds"]})))
+    rows = {
+        f"{len(folds['folds'])} folds of {sizes}": [fold["likeness"] for fold in folds["folds"]],
+        f"all {folds['whole']['images']} images": [folds["whole"]["likeness"]],
+    }
+    columns: tuple[Column[tuple[str, list[_Plain]]], ...] = (
+        Column("ranges of", lambda row: row[0]),
+        Figures("divergence", lambda row: _extent(map(nats, row[1]), 5)),
+        Figures("SQNR dB", lambda row: _extent((one["logit_sqnr_db"] for one in row[1]), 1)),
+        Figures("top-1 agreement", lambda row: _extent((one["top1_agreement"] for one in row[1]), 4)),
+    )
+    moves = math.inf if folds["still_moves"] is None else folds["still_moves"]
+    state = "settled" if folds["settled"] else "not settled"
+    return table_of(
+        f"The quantized network against FP32, on {images} held-out images",
+        columns,
+        [list(rows.items())],
+        remarks=[Remark(f"divergence may still move by {moves:.2g} nats: {state}")],
+    )
+
+
+def _extent(values: Iterable[float | None], digits: int) -> str:
+    """From the smallest to the largest."""
+    known = [value for value in values if value is not None]
+    ends = (min(known), max(known)) if known else ()
+    return " .. ".join(dict.fromkeys(f"{end:.{digits}f}" for end in ends)) or "-"
+
+
+def repair_block(repair: Repair) -> Block:
+    """What a repair put back into FP16, and what that changed."""
+    change = (
+        f"divergence {repair.before.distance:.5f} -> {repair.after.distance:.5f} in {repair.tried} trials"
+    )
+    if not repair.put_back:
+        found = (
+            "nothing had to be put back" if repair.before.passes else "even FP16 in every layer would not do"
+        )
+        return Remark(
+            f"{'no trials were left, give more' if repair.exhausted else found}; {change}", "repair"
+        )
+    columns: tuple[Column[PutBack], ...] = (
+        Column("layer", lambda each: each.layer),
+        Figures("alone in INT8", lambda each: f"{each.alone:.5f}"),
+        Figures("spared", lambda each: scaled(each.spared, 1, 5)),
+    )
+    remarks = [
+        Remark("alone: nats of divergence with this layer alone in INT8; spared: what it would add now")
+    ]
+    if not repair.after.passes:
+        text = "The selection images would still not pass: give more --repair-trials."
+        remarks.append(Remark(text, tone="open"))
+    title = f"Put back into FP16 by repair: {change}"
+    return table_of(title, columns, [repair.put_back], remarks=remarks)

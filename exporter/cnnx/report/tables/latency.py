@@ -1,0 +1,131 @@
+"""Latency: a row a series of times, and whether it may be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cnnx.report.table import Column, Figures, Remark, Table, table_of
+from cnnx.report.words import Run, ends, graph_words, on_cpu, scaled, shared
+
+_MS = 1e-6
+_ALL = "end to end"
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """Times of one kind of a run, and their figures."""
+
+    run: Run
+    of: str
+    figures: Mapping[str, Any]
+
+    @property
+    def asked(self) -> float:
+        """Percentile that was asked for."""
+        return float(self.figures.get("percentile", 99))
+
+    def at(self, percentile: float) -> str:
+        """What so many percent of runs do not exceed, in ms."""
+        usual = self.figures.get(f"p{percentile:g}_ns")
+        asked = self.figures.get("percentile_ns") if percentile == self.asked else None
+        return scaled(asked if usual is None else usual, _MS, 3)
+
+    @property
+    def throughput(self) -> str:
+        """It is of whole runs."""
+        result = self.run.result
+        whole = self.of == _ALL or not result.get("series")
+        return scaled(result["figures"]["images_per_second"], 1, 1) if whole else ""
+
+
+def latency_table(runs: Sequence[Run]) -> Table:
+    """The series that stands for all comes first; below is what speaks against the figures."""
+    groups = [[_Series(run, *each) for each in _series(run.result).items()] for run in runs]
+    every = [series for group in groups for series in group]
+    device, graphs = shared(runs, _device), shared(runs, _graph)
+    parts = any(series.of != _ALL for series in every)
+    percentiles = sorted({90.0, *(series.asked for series in every)} - {50.0})
+    columns: tuple[Column[_Series], ...] = (
+        Column("date", lambda s: s.run.date, fixed=True, once=True, known=True),
+        Column("what", lambda s: s.run.name, fixed=True, once=True),
+        Figures("batch", lambda s: str(s.run.result["latency"]["batch"]), once=True),
+        Column(
+            "CUDA graph",
+            lambda s: "" if graphs else _graph(s.run).removeprefix("CUDA graph "),
+            fixed=True,
+            once=True,
+            known=True,
+        ),
+        Column("of", lambda s: s.of if parts else "", known=True),
+        Figures("p50 ms", lambda s: s.at(50)),
+        Figures("95 % interval", lambda s: ends(s.figures.get("p50_interval"), _MS, 3)),
+        *(_percentile(each) for each in percentiles),
+        Figures("mean ms", lambda s: scaled(s.figures["mean_ns"], _MS, 3), drop=2),
+        Figures("CoV %", lambda s: scaled(s.figures["coefficient_of_variation"], 100, 1), drop=3),
+        Figures("images/s", lambda s: s.throughput),
+        Figures("samples", lambda s: str(len(s.run.result["latency"]["samples_ns"])), once=True, drop=1),
+    )
+    title = " on ".join(filter(None, ("Latency", device)))
+    return table_of(title, columns, groups, remarks=_remarks(runs, graphs))
+
+
+def _percentile(asked: float) -> Column[_Series]:
+    return Figures(f"p{asked:g} ms", lambda s: s.at(asked))
+
+
+def _series(result: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """Records of before have the one that stands for all alone."""
+    return result.get("series") or {result["figures"]["of"]: result["figures"]}
+
+
+def _device(run: Run) -> str:
+    return f"{run.result['subject']['runtime']}, {run.result['subject']['device']}"
+
+
+def _graph(run: Run) -> str:
+    return graph_words(run.result)
+
+
+def _remarks(runs: Sequence[Run], graphs: str) -> Iterator[Remark]:
+    conditions = ", ".join(filter(None, (shared(runs, _conditions), graphs)))
+    yield Remark('"-": too few samples for the figure.' + (f" {conditions}." if conditions else ""))
+    for run in runs:
+        yield from _engine(run)
+    for run in runs:
+        yield from _validity(run)
+    yield from (Remark(run.result["remark"]) for run in runs if run.result["remark"])
+
+
+def _conditions(run: Run) -> str:
+    if not (found := run.result.get("conditions")):
+        return ""
+    turns = f", {found['side_by_side']} in alternating turns" if found["side_by_side"] > 1 else ""
+    return f"At least {found['min_seconds']:g} s each{turns}"
+
+
+def _engine(run: Run) -> Iterator[Remark]:
+    """Which engine it is, what it is tuned for and what its memory is of."""
+    subject, conditions = run.result["subject"], run.result.get("conditions") or {}
+    if not subject.get("engine"):
+        return
+    said = f"{subject['network']} {subject['artefact']} {subject['precision']} is {subject['engine']}"
+    if conditions.get("largest") is not None:
+        said += f", tuned for batch {conditions['tuned_for']}; "
+        said += f"its memory is of its largest batch, {conditions['largest']}"
+    yield Remark(f"{said}.")
+
+
+def _validity(run: Run) -> Iterator[Remark]:
+    """On a CPU nothing makes it invalid, and nothing is said where nothing was found."""
+    validity, subject = run.result.get("validity"), run.result["subject"]
+    if not validity:
+        return
+    name = f"{run.full}, batch {run.result['latency']['batch']}"
+    if validity["valid"] and not on_cpu(subject):
+        yield Remark(name, "valid", "good")
+    for finding in validity["findings"]:
+        yield Remark(f"{name}: {finding['reason']}; {finding['mend']}", "invalid", "bad")
+    for finding in validity["remarks"]:
+        yield Remark(f"{name}: {finding['reason']}; {finding['mend']}", "remark", "open")

@@ -1,0 +1,144 @@
+"""What a machine has and can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cnnx.report.table import UNKNOWN, Block, Cell, Column, Facts, Figures, Remark, Table, table_of
+from cnnx.report.words import several, uncertainty
+
+if TYPE_CHECKING:
+    from cnnx.machine.environment import Environment
+    from cnnx.machine.packages import Package
+    from cnnx.machine.state import Frequency, MachineState
+
+_GIB = 2**30
+_NONE = "none found"
+
+_Plain = Mapping[str, Any]
+
+
+def machine_blocks(environment: Environment, state: MachineState, found: _Plain) -> Iterator[Block]:
+    """The machine, its sensors, wrong combinations, and what cnnx can do; `found` is what `--json` prints."""
+    yield Facts((*_machine(environment), *_state(state)))
+    yield from _sensors(found["sensors"])
+    for wrong in found["wrong_combinations"]:
+        yield Remark(f"{wrong['what']}: {wrong['why']}", "wrong together", "bad", wrong["mend"])
+    yield _abilities(found["abilities"])
+
+
+def _abilities(abilities: Sequence[_Plain]) -> Table:
+    columns: tuple[Column[_Plain], ...] = (
+        Column("what", lambda one: one["what"], fixed=True),
+        Column("can", lambda one: Cell("yes", "good") if one["able"] else Cell("no", "open"), fixed=True),
+    )
+    cannot = (one for one in abilities if not one["able"])
+    remarks = [Remark(one["reason"], one["what"], "open", one["mend"]) for one in cannot]
+    return table_of("What cnnx can do here", columns, [abilities], remarks=remarks)
+
+
+def _machine(environment: Environment) -> Iterator[tuple[str, str]]:
+    """What stays. What is not known is left out, but for what cnnx is for."""
+    memory = environment.memory_bytes
+    processor = (
+        environment.cpu or environment.machine,
+        several(environment.cores, "core"),
+        environment.cpu_governor,
+        f"{memory / _GIB:.1f} GiB" if memory else None,
+    )
+    yield "machine", _joined(environment.board, environment.distribution, environment.system)
+    yield "CPU", _joined(*processor)
+    gpu = environment.gpu
+    if gpu is None:
+        yield "GPU", f"{_NONE} by NVML"
+    else:
+        capability = f"compute capability {gpu.compute_capability}" if gpu.compute_capability else None
+        yield "GPU", _joined(gpu.name, capability, _size(gpu.memory_bytes))
+        if gpu.remark:
+            yield "", gpu.remark
+        yield "driver", _joined(gpu.driver, f"for CUDA up to {gpu.cuda}" if gpu.cuda else None) or _NONE
+    yield "CUDA", _packages(environment.cuda)
+    yield "TensorRT", _packages(environment.tensorrt)
+    if environment.l4t or environment.jetpack:
+        yield "JetPack", _joined(environment.jetpack, f"Jetson Linux {environment.l4t}")
+        yield "power mode", environment.power_mode or UNKNOWN
+    versions = [f"{name} {version}" for name, version in environment.packages.items() if version]
+    yield "python", _joined(environment.python, *versions)
+
+
+def _state(state: MachineState) -> Iterator[tuple[str, str]]:
+    """What moves."""
+    clocks = {"GPU": state.gpu, "GPU memory": state.gpu_memory, "CPU": state.cpu}
+    said = _joined(*(f"{name} {_clock(clock)}" for name, clock in clocks.items() if clock))
+    yield "clocks", said or UNKNOWN
+    if state.temperatures_c:
+        yield "temperature", _joined(*(f"{name} {at:.1f} C" for name, at in state.temperatures_c.items()))
+    if state.throttling is not None:
+        yield "clocks held by", _joined(*state.throttling) or "nothing"
+
+
+def _clock(clock: Frequency) -> str:
+    now = "?" if clock.now_mhz is None else f"{clock.now_mhz:.0f}"
+    ends = (("from", clock.least_mhz), ("to", clock.most_mhz))
+    range_ = " ".join(f"{word} {end:.0f}" for word, end in ends if end is not None)
+    said = "pinned" if clock.pinned else range_
+    return f"{now} MHz" + (f" ({said})" if said else "")
+
+
+def _packages(packages: Sequence[Package]) -> str:
+    sources = {"system": "system", "wheel": "wheels"}
+    found = (
+        (_joined(*(f"{one.name} {one.version}" for one in packages if one.source == source)), word)
+        for source, word in sources.items()
+    )
+    return "; ".join(f"{names} ({word})" for names, word in found if names) or _NONE
+
+
+def _size(size: int | None) -> str | None:
+    return f"{size / _GIB:.1f} GiB" if size else None
+
+
+def _joined(*parts: str | None) -> str:
+    return ", ".join(part for part in parts if part)
+
+
+def _sensors(sensors: Sequence[_Plain]) -> Iterator[Block]:
+    supported = [sensor for sensor in sensors if not sensor["reason"]]
+    if supported:
+        yield _power_table(supported)
+    # NVML's sensors say the same of themselves: each thing is said once.
+    told = [(words, "", sensor["sensor"]) for sensor in supported for words in _words(sensor)]
+    told += [(f"unsupported: {s['reason']}", s["mend"], s["sensor"]) for s in sensors if s["reason"]]
+    sayers: dict[tuple[str, str], list[str]] = {}
+    for words, hint, name in told:
+        sayers.setdefault((words, hint), []).append(name)
+    for (words, hint), names in sayers.items():
+        yield Remark(words, f"power by {', '.join(names)}", hint=hint)
+
+
+def _power_table(sensors: Sequence[_Plain]) -> Table:
+    columns: tuple[Column[tuple[str, str, float | None, str]], ...] = (
+        Column("sensor", lambda row: row[0]),
+        Column("rail", lambda row: row[1]),
+        Figures("mW", lambda row: "-" if row[2] is None else f"{row[2]:,.0f}"),
+        Column("covers", lambda row: row[3]),
+    )
+    return table_of("Power just now", columns, [list(_rails(sensor)) for sensor in sensors])
+
+
+def _rails(sensor: _Plain) -> Iterator[tuple[str, str, float | None, str]]:
+    """Each rail, and the total where that says more."""
+    for rail in sensor["rails"]:
+        yield sensor["sensor"], rail["rail"], rail["power_mw"], rail["covers"]
+    if sensor["total_mw"] is None or len(sensor["rails"]) > 1:
+        yield sensor["sensor"], "total", sensor["total_mw"], sensor["total_covers"]
+
+
+def _words(sensor: _Plain) -> Iterator[str]:
+    """What a reader of its figures must know."""
+    if stated := sensor["uncertainty"]:
+        yield f"{uncertainty(stated)} ({stated['basis']})"
+    if sensor["rate_hz"] is not None:
+        yield f"renewed at {sensor['rate_hz']:g} Hz"
+    yield from sensor["notes"]

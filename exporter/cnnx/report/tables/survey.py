@@ -1,0 +1,77 @@
+"""A survey's rows: networks, precisions and batches on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from cnnx.report.table import Cell, Column, Figures, Remark, Said, judged, table_of
+from cnnx.report.words import on_cpu, scaled
+
+_Plain = Mapping[str, Any]
+
+
+def survey_blocks(rows: Sequence[_Plain]) -> list[Said]:
+    """One table, a row a cell; then remarks, each said once; then what INT8 gained.
+
+    "-" is not known or not measured, never 0. What failed says so where its first figure would stand.
+    """
+    columns: tuple[Column[_Plain], ...] = (
+        Column("network", lambda row: row["model"]),
+        Column("precision", lambda row: row["precision"], fixed=True),
+        Figures("batch", lambda row: str(row["batch"])),
+        Column("verdict", lambda row: judged(row["verdict"] or "-"), fixed=True),
+        Figures("p50 ms", lambda row: _ms(row, "p50_ns")),
+        Figures("p99 ms", lambda row: "-" if _failed(row) else _ms(row, "p99_ns")),
+        Figures("images/s", lambda row: scaled(row.get("images_per_second"), 1, 1)),
+        Column("valid", _valid, known=True),
+        Figures("GPU MiB", lambda row: scaled(row.get("memory", {}).get("gpu_bytes"), 2**-20), known=True),
+        Figures("gross mJ", _gross, known=True),
+        Figures("net mJ", lambda row: scaled(row.get("net_mj"), 1, 2), known=True),
+    )
+    advice = dict.fromkeys(row["advice"] for row in rows if row.get("advice"))
+    return [table_of("Survey", columns, [rows], remarks=[*_remarks(rows), *map(Remark, advice)])]
+
+
+def _failed(row: _Plain) -> bool:
+    return bool(row["status"] != "done")
+
+
+def _ms(row: _Plain, key: str) -> str | Cell:
+    return Cell("failed", "bad") if _failed(row) else scaled(row[key], 1e-6, 3)
+
+
+def _valid(row: _Plain) -> str | Cell:
+    """On a CPU there are no clocks to judge."""
+    if _failed(row) or on_cpu(row["subject"]):
+        return "-"
+    return Cell("yes", "good") if row["valid"] else Cell("no", "bad")
+
+
+def _gross(row: _Plain) -> str | Cell:
+    return Cell("failed", "bad") if row.get("energy") == "failed" else scaled(row.get("gross_mj"), 1, 2)
+
+
+def _remarks(rows: Sequence[_Plain]) -> Iterator[Remark]:
+    """Of all cells, in the order in which they first come; each names those it is of."""
+    found: dict[Remark, list[str]] = {}
+    for row in rows:
+        for said in _of(row):
+            found.setdefault(said, []).append(f"{row['model']} {row['precision']}, batch {row['batch']}")
+    for said, cells in found.items():
+        yield Remark(f"{said.text}: {'; '.join(cells)}", hint=said.hint)
+
+
+def _of(row: _Plain) -> Iterator[Remark]:
+    """Why a cell failed, why it has no energy of an image, what speaks against its figures."""
+    if _failed(row):
+        yield Remark(f"failed: {row['reason']}", hint=row["mend"])
+        return
+    yield from map(Remark, row["findings"])
+    how, why = row.get("energy"), row.get("no_energy")
+    if how in ("unsupported", "failed"):
+        yield Remark(f"energy {how}: {why}", hint=row["mend"])
+        return
+    if why:
+        yield Remark(why)
+    yield from (Remark(f"doubtful energy: {doubt}") for doubt in row.get("energy_doubts", ()))

@@ -1,0 +1,130 @@
+"""Verdicts: gates of a validation, checks of a self-test, images whose first class changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from cnnx.agreement import Flip, Gate, Validation
+from cnnx.record import Subject
+from cnnx.report.table import Cell, Column, Figures, Remark, Suite, Table, judged, table_of
+from cnnx.report.words import first_of
+from cnnx.selftest import Check, SelfTest
+from cnnx.stats import Verdict
+
+_FLIPS_SHOWN = 5
+
+
+def _gate_verdict(gate: Gate | None) -> Cell:
+    if gate is None:
+        return judged(Verdict.NOT_JUDGED.value)
+    note = f" ({gate.decides_at:,} images would decide)" if gate.decides_at else ""
+    return judged(gate.verdict.value, note)
+
+
+GATES: tuple[Column[Gate | None], ...] = (
+    Column("rate", lambda g: g.name if g else "agreement", fixed=True),
+    Figures("value", lambda g: f"{g.value:.4f}" if g else "-"),
+    Figures("95 % interval", lambda g: f"{g.interval.low:.4f} .. {g.interval.high:.4f}" if g else "-"),
+    Figures("threshold", lambda g: f"{g.threshold:g}" if g else "-"),
+    Column("verdict", _gate_verdict),
+)
+"""What is said of a gate; None: of agreement, where that could not be judged."""
+
+
+def verdict_table(validation: Validation, *, date: str = "", anew: bool = False) -> Table:
+    """A row a gate; one more where agreement could not be judged. `anew`: later than at export."""
+    subject, named = validation.subject, _named(validation.subject)
+    open_agreement = validation.reasons and all(g.verdict is not Verdict.NOT_JUDGED for g in validation.gates)
+    name = f"{subject}, judged anew on {validation.images} images" if anew else str(subject)
+    return table_of(
+        f"{named}{', judged anew' if anew else ''}: {validation.verdict.value.upper()}",
+        GATES,
+        [(*validation.gates, *([None] if open_agreement else []))],
+        remarks=_remarks(validation, date),
+        suite=_suite(name, subject, date),
+    )
+
+
+def _remarks(validation: Validation, date: str) -> Iterator[Remark]:
+    for reason in validation.reasons:
+        yield Remark(reason, "not judged", "open")
+    if accuracy := validation.accuracy:
+        change = f"{accuracy.original:.4f} -> {accuracy.engine:.4f}"
+        yield Remark(f"top-1 accuracy {change} (McNemar p = {accuracy.mcnemar:.3g})")
+    if validation.nonfinite:
+        yield Remark(f"{validation.nonfinite} images gave logits that are not finite", tone="bad")
+    noise = "" if validation.logit_sqnr_db is None else f", logit SQNR {validation.logit_sqnr_db:.1f} dB"
+    flips = f", {len(validation.flips)} first classes changed" if validation.flips else ""
+    yield Remark(f"{validation.images} images of {validation.image_set}{noise}{flips}")
+    yield _of(validation.subject, "judged", date)
+
+
+def flip_table(flips: Sequence[Flip], labels: Sequence[str], *, whole: bool) -> Table:
+    """Images whose first class changed, by number where classes have no labels; `whole`: all."""
+
+    def names(classes: Sequence[int]) -> str:
+        return ", ".join(labels[c] if labels else str(c) for c in (classes if whole else classes[:1]))
+
+    shown, more = first_of(flips, _FLIPS_SHOWN, whole=whole)
+    columns: tuple[Column[Flip], ...] = (
+        Column("image", lambda flip: flip.image),
+        Column("label", lambda flip: "" if flip.label is None else names([flip.label])),
+        Column("original", lambda flip: names(flip.original)),
+        Column("now", lambda flip: names(flip.engine)),
+    )
+    return table_of(f"{len(flips)} images whose first class changed", columns, [shown], remarks=more)
+
+
+def self_test_table(tested: SelfTest, *, date: str = "") -> Table:
+    """A row a check: whether what ran computes what was judged at export."""
+    columns: tuple[Column[Check | None], ...] = (
+        Column("check", lambda c: c.name if c else "images without finite logits"),
+        Figures("value", lambda c: _with_unit(c.value, c.unit) if c else str(tested.nonfinite)),
+        Figures(
+            "limit",
+            lambda c: (
+                f"{'at least' if c.at_least else 'at most'} {_with_unit(c.limit, c.unit)}"
+                if c
+                else "at most 0"
+            ),
+        ),
+        Figures("margin", lambda c: _with_unit(c.margin, "dB", signed=True) if c else "-"),
+        Column("verdict", lambda c: judged((c.verdict if c else Verdict.FAILED).value), fixed=True),
+    )
+    return table_of(
+        f"{_named(tested.subject)}, self-test: {tested.verdict.value.upper()}",
+        columns,
+        [(*tested.checks, *([None] if tested.nonfinite else []))],
+        remarks=_self_test_remarks(tested, date),
+        suite=_suite(f"self-test of {tested.subject}", tested.subject, date),
+    )
+
+
+def _self_test_remarks(tested: SelfTest, date: str) -> Iterator[Remark]:
+    if tested.verdict is Verdict.FAILED:
+        worst = ", ".join(f"{name} ({ratio:.1f} dB)" for name, ratio in tested.worst_images)
+        yield Remark(worst, "furthest off")
+    if tested.verdict is Verdict.INCONCLUSIVE:
+        yield Remark(f"{tested.images} images are too few to tell; 100 or more decide.", tone="open")
+    yield Remark(f"{tested.images} images of {tested.image_set}")
+    yield _of(tested.subject, "tested", date)
+    yield Remark(
+        "Compared with the graph's own logits at export; accuracy is export's verdict (cnnx inspect)."
+    )
+
+
+def _with_unit(value: float, unit: str, *, signed: bool = False) -> str:
+    """In decibels or nats."""
+    return f"{value:{'+' if signed else ''}{'.1f' if unit == 'dB' else '.2g'}} {unit}"
+
+
+def _named(subject: Subject) -> str:
+    return f"{subject.network} {subject.precision}"
+
+
+def _of(subject: Subject, how: str, date: str) -> Remark:
+    return Remark(f"{subject}{f', {date}' if date else ''}", how)
+
+
+def _suite(name: str, subject: Subject, date: str) -> Suite:
+    return Suite(name, f"cnnx.{subject.network}.{subject.precision}", date)
