@@ -30,7 +30,7 @@ _NAMES: tuple[tuple[LayerKind, re.Pattern[str]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class LayerTime:
-    """Time of a layer as the runtime runs it, which may be several fused layers of the graph.
+    """Time of a layer of the runtime, which may combine several layers of the graph.
 
     Attributes:
         name: the runtime's name for it.
