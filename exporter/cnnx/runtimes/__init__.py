@@ -206,8 +206,8 @@ class Runtime(Protocol):
         """Reject GPU architectures that it cannot build for, before any work is done.
 
         Raises:
-            UsageError: one of them is unknown, the runtime does not build engines, or none is given and there
-                is no GPU.
+            UsageError: one of them is unknown, the runtime does not build engines, or none is given on a
+                machine without a GPU.
         """
         ...
 
