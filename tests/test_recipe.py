@@ -17,7 +17,7 @@ MINIMAL = 'name = "mine"\nmodel = { definition = "lenet5", classes = 10 }\n'
 def refused(text):
     with pytest.raises(RecipeError) as caught:
         parse_recipe(text, where=WHERE)
-    assert str(WHERE) in str(caught.value) and caught.value.mend
+    assert str(WHERE) in str(caught.value) and caught.value.hint
     return str(caught.value)
 
 
@@ -156,7 +156,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 def test_an_unknown_name_names_the_nearest_or_the_list(name, said):
     with pytest.raises(RecipeError, match="unknown model") as caught:
         read_recipe(name)
-    assert said in caught.value.mend
+    assert said in caught.value.hint
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
@@ -197,6 +197,6 @@ def test_whatever_stands_at_a_key_is_taken_or_refused(place, value):
     try:
         recipe = recipe_from_dict(data, where=WHERE)
     except RecipeError as error:
-        assert str(WHERE) in str(error.where) and error.mend
+        assert str(WHERE) in str(error.where) and error.hint
     else:
         assert recipe_from_dict(recipe.as_dict(), where=WHERE).name == recipe.name

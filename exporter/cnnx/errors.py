@@ -26,23 +26,23 @@ class CnnxError(Exception):
     Args:
         what: one sentence without a final period.
         where: file, node, key or option at fault.
-        mend: hint that names the command or the change that fixes it.
+        hint: hint that names the command or the change that fixes it.
     """
 
     exit_code = 1
 
-    def __init__(self, what: str, *, where: object = None, mend: str | None = None) -> None:
+    def __init__(self, what: str, *, where: object = None, hint: str | None = None) -> None:
         super().__init__(what)
         self.what = what
         self.where = None if where is None else str(where)
-        self.mend = mend
+        self.hint = hint
 
     def __str__(self) -> str:
         lines = [self.what]
         if self.where is not None:
             lines.append(f"  where: {self.where}")
-        if self.mend is not None:
-            lines.append(f"  hint:  {self.mend}")
+        if self.hint is not None:
+            lines.append(f"  hint:  {self.hint}")
         return "\n".join(lines)
 
 
@@ -91,7 +91,7 @@ class MissingExtra(EnvironmentLacks):
         self.extra = extra
         super().__init__(
             f"{purpose} needs the package {package}, which is not installed",
-            mend=f"pip install 'cnnx[{extra}]'",
+            hint=f"pip install 'cnnx[{extra}]'",
         )
 
 

@@ -298,10 +298,10 @@ def parse_recipe(text: str, *, where: Path) -> Recipe:
             "the recipe is not valid TOML: it is nested too deeply",
             "nest fewer lists",
         )
-        raise RecipeError(what, where=where, mend=hint) from None
+        raise RecipeError(what, where=where, hint=hint) from None
     except ValueError as error:  # TOMLDecodeError, or ValueError for a number with thousands of digits
         hint = 'fix the syntax at that position; strings need quotes, as in name = "my-net"'
-        raise RecipeError(f"the recipe is not valid TOML: {error}", where=where, mend=hint) from None
+        raise RecipeError(f"the recipe is not valid TOML: {error}", where=where, hint=hint) from None
     return recipe_from_dict(data, where=where)
 
 
@@ -325,8 +325,8 @@ def recipe_from_dict(data: object, *, where: Path, at: str = "") -> Recipe:
 def _check(recipe: Recipe, where: Path, at: str) -> None:
     """Refuse contradictory values; single values were checked against their types."""
 
-    def refuse(what: str, key: str, mend: str) -> typing.NoReturn:
-        raise RecipeError(what, where=f"{where}, key {at}{key}", mend=mend)
+    def refuse(what: str, key: str, hint: str) -> typing.NoReturn:
+        raise RecipeError(what, where=f"{where}, key {at}{key}", hint=hint)
 
     if recipe.weights.url and not recipe.weights.file:
         example = 'weights.file = "my-net-0a1b2c3d.pth", with the first 8 hex digits of its SHA-256'
@@ -387,8 +387,8 @@ def read_recipe(name_or_file: str) -> Recipe:
     file = Path(name_or_file)
     with contextlib.suppress(OSError):  # the name may be too long for a path
         if (file / "manifest.json").is_file():
-            mend = "pass the recipe or the ONNX file it was exported from; cnnx inspect shows its contents"
-            raise RecipeError("this is an exported bundle, not a network", where=file, mend=mend)
+            hint = "pass the recipe or the ONNX file it was exported from; cnnx inspect shows its contents"
+            raise RecipeError("this is an exported bundle, not a network", where=file, hint=hint)
     if file.suffix != ".toml":
         file = shared_folder("recipes") / f"{name_or_file}.toml"
         if name_or_file not in recipe_names():
@@ -396,9 +396,9 @@ def read_recipe(name_or_file: str) -> Recipe:
             hint = f"did you mean {near[0]!r}? " if near else ""
             if Path(name_or_file).suffix in (".pth", ".pt", ".safetensors"):
                 hint = "pass a checkpoint with --weights, and the name or recipe of its network; "
-            raise RecipeError(f"unknown model {name_or_file!r}", mend=f"{hint}cnnx list shows all names")
+            raise RecipeError(f"unknown model {name_or_file!r}", hint=f"{hint}cnnx list shows all names")
     try:
         return parse_recipe(file.read_text(encoding="utf-8"), where=file)
     except (OSError, UnicodeDecodeError) as error:
         hint = "check the path and its permissions; a recipe is a UTF-8 text file"
-        raise RecipeError(f"the recipe cannot be read: {error}", where=file, mend=hint) from None
+        raise RecipeError(f"the recipe cannot be read: {error}", where=file, hint=hint) from None

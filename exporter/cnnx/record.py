@@ -20,10 +20,10 @@ from msgspec import Meta
 
 from cnnx.device import Device
 from cnnx.errors import BundleError
-from cnnx.schema import Date, Digest, DigestOrEmpty, FileNameOrEmpty, from_plain, read_json
+from cnnx.schema import Date, Digest, DigestOrEmpty, FileNameOrEmpty, from_plain, read_json, with_hints
 
 SCHEMA: Literal[1] = 1
-_MEND = "delete the record, or copy it again from the machine that wrote it; no other file depends on it"
+_HINT = "delete the record, or copy it again from the machine that wrote it; no other file depends on it"
 
 Runtime = Annotated[
     str,
@@ -152,20 +152,22 @@ def read_record(path: Path) -> Record:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise BundleError(f"the record cannot be read: {error.strerror}", where=path, mend=_MEND) from None
-    data = read_json(text, where=path, error=BundleError, mend=_MEND)
+        raise BundleError(f"the record cannot be read: {error.strerror}", where=path, hint=_HINT) from None
+    data = read_json(text, where=path, error=BundleError, hint=_HINT)
     if isinstance(data, dict) and data.get("schema", SCHEMA) != SCHEMA:
         raise BundleError(
             f"the record has schema {data['schema']}, but this cnnx reads schema {SCHEMA}",
             where=path,
-            mend="read it with the cnnx version that wrote it, or run the command again",
+            hint="read it with the cnnx version that wrote it, or run the command again",
         )
-    record = from_plain(Record, data, where=path, error=BundleError, mend=_MEND)
+    if isinstance(data, dict) and "result" in data:
+        data["result"] = with_hints(data["result"])
+    record = from_plain(Record, data, where=path, error=BundleError, hint=_HINT)
     for key in ("date", "schema"):
         if key not in data:
-            raise BundleError(f"the key {key!r} is missing", where=path, mend=_MEND)
+            raise BundleError(f"the key {key!r} is missing", where=path, hint=_HINT)
     try:
         datetime.datetime.fromisoformat(record.date)
     except ValueError as error:
-        raise BundleError(f"invalid date {record.date!r}: {error}", where=path, mend=_MEND) from None
+        raise BundleError(f"invalid date {record.date!r}: {error}", where=path, hint=_HINT) from None
     return record

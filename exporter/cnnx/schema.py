@@ -78,7 +78,7 @@ def from_plain(
     where: object,
     error: type[CnnxError],
     at: str = "",
-    mend: str | None = None,
+    hint: str | None = None,
 ) -> T:
     """Convert plain data to a typed object.
 
@@ -88,7 +88,7 @@ def from_plain(
         where: file name for messages.
         error: exception class to raise.
         at: path of the key that holds `data` in the file.
-        mend: default hint; without it, the hint describes the expected value.
+        hint: default hint; without it, the hint describes the expected value.
 
     Raises:
         error: a key is unknown or missing, or a value has the wrong type or range.
@@ -97,10 +97,10 @@ def from_plain(
         _check(cls, data, at, 0)
         return msgspec.convert(data, cls)
     except _Invalid as fault:
-        raise error(fault.what, where=where, mend=fault.hint or mend) from None
+        raise error(fault.what, where=where, hint=fault.hint or hint) from None
     except msgspec.ValidationError as fault:
-        what, hint = _explained(cls, data, fault, at)
-        raise error(what, where=where, mend=mend or hint) from None
+        what, expected = _explained(cls, data, fault, at)
+        raise error(what, where=where, hint=hint or expected) from None
 
 
 def plain_of(value: object) -> Any:
@@ -108,7 +108,17 @@ def plain_of(value: object) -> Any:
     return msgspec.to_builtins(value)
 
 
-def read_json(text: str | bytes, *, where: object, error: type[CnnxError], mend: str | None = None) -> Any:
+def with_hints(data: Any) -> Any:
+    """Rename the key `mend`, which files written before cnnx 0.2 have, to `hint`, at any depth.
+
+    Lint warnings in manifests, findings in records and rows of surveys have that key.
+    """
+    if isinstance(data, dict):
+        return {"hint" if key == "mend" else key: with_hints(value) for key, value in data.items()}
+    return [with_hints(value) for value in data] if isinstance(data, list) else data
+
+
+def read_json(text: str | bytes, *, where: object, error: type[CnnxError], hint: str | None = None) -> Any:
     """Parse JSON for `from_plain`, which refuses NaN and infinities and names their keys.
 
     Raises:
@@ -117,9 +127,9 @@ def read_json(text: str | bytes, *, where: object, error: type[CnnxError], mend:
     try:
         return json.loads(text, object_pairs_hook=_unique)
     except RecursionError:
-        raise error("invalid JSON: nested too deeply", where=where, mend=mend) from None
+        raise error("invalid JSON: nested too deeply", where=where, hint=hint) from None
     except ValueError as fault:
-        raise error(f"invalid JSON: {fault}", where=where, mend=mend) from None
+        raise error(f"invalid JSON: {fault}", where=where, hint=hint) from None
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str:

@@ -78,7 +78,7 @@ def test_any_byte_changed_anywhere_is_refused(whole, tmp_path_factory, file, dat
     (copy / file).write_bytes(content)
     with pytest.raises(BundleError) as caught:
         read_all(copy)
-    assert file.rsplit("/", maxsplit=1)[-1] in caught.value.what and caught.value.mend
+    assert file.rsplit("/", maxsplit=1)[-1] in caught.value.what and caught.value.hint
     shutil.rmtree(copy.parent)
 
 
@@ -108,6 +108,17 @@ def test_an_unknown_schema_says_both(tmp_path, schema):
         seal(draft, dataclasses.replace(manifest(), schema=schema))
     with pytest.raises(BundleError, match=f"schema {schema}, but this cnnx reads schema 1"):
         Bundle.open(tmp_path / "b")
+
+
+def test_a_bundle_of_version_0_1_keeps_its_hints(tmp_path):
+    """They were called "mend" then."""
+    warning = {"rule": "depthwise", "severity": "warning", "node": "conv", "message": "it is slow"}
+    with new_bundle(tmp_path / "b") as draft:
+        (draft / "model.onnx").write_bytes(b"graph")
+        (draft / "calibration.json").write_text("{}")
+        reference().save(draft / "reference.npz")
+        seal(draft, dataclasses.replace(manifest(), warnings=({**warning, "mend": "leave it"},)))
+    assert Bundle.open(tmp_path / "b").manifest.warnings == ({**warning, "hint": "leave it"},)
 
 
 def with_engine(place, **changes):
@@ -199,7 +210,7 @@ def test_a_folder_that_is_no_bundles_is_refused_and_with_force_loses_nothing(tmp
     before = contents(place)
     with pytest.raises(BundleError, match="not") as caught:
         make(place)
-    assert "--force" in caught.value.mend and "--out" in caught.value.mend and caught.value.exit_code == 3
+    assert "--force" in caught.value.hint and "--out" in caught.value.hint and caught.value.exit_code == 3
     assert before == {
         path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()
     }
@@ -225,7 +236,7 @@ def test_a_link_that_leads_nowhere_is_refused(tmp_path):
     for name in ("nowhere", "loop"):
         with pytest.raises(BundleError, match="link is broken") as caught:
             refuse_place(tmp_path / name, force=True)
-        assert "--out" in caught.value.mend and (tmp_path / name).is_symlink()
+        assert "--out" in caught.value.hint and (tmp_path / name).is_symlink()
 
 
 def test_an_interrupted_replacement_is_finished_by_whoever_opens_the_bundle(tmp_path, monkeypatch):
@@ -256,7 +267,7 @@ def test_an_engine_for_another_machine_is_refused_naming_both_sides(whole, versi
     engine.check(runtime_version="1.7.1", compute_capability=86, where=whole)
     with pytest.raises(BundleError) as caught:
         engine.check(runtime_version=version, compute_capability=capability, where=whole)
-    assert all(side in caught.value.what for side in said) and "cnnx build" in caught.value.mend
+    assert all(side in caught.value.what for side in said) and "cnnx build" in caught.value.hint
 
 
 def engine_reaching(whole, reach, **more):
@@ -286,7 +297,7 @@ def test_which_gpus_an_engine_reaches(whole, reach, capability, gpu, said):
         return
     with pytest.raises(BundleError) as caught:
         engine.check(**here)
-    assert all(side in caught.value.what for side in said) and "cnnx build" in caught.value.mend
+    assert all(side in caught.value.what for side in said) and "cnnx build" in caught.value.hint
 
 
 def test_an_engine_of_another_jetson_is_refused_though_its_gpu_has_the_same_name(whole):
@@ -376,7 +387,7 @@ def test_a_damaged_file_is_replaced_and_a_file_in_the_folders_place_is_not(tmp_p
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(BundleError, match="not a folder") as caught:
         make(tmp_path / "thesis.tex", force=True)
-    assert "--out" in caught.value.mend and (tmp_path / "thesis.tex").read_text() == "years of work"
+    assert "--out" in caught.value.hint and (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
 def test_an_engine_is_replaced_by_one_of_its_identity_and_held_to_its_hash(whole, tmp_path):
@@ -402,7 +413,7 @@ def test_a_damaged_record_is_named(tmp_path, spoil):
     path.write_text(spoil(path.read_text()))
     with pytest.raises(BundleError) as caught:
         made.record(path)
-    assert caught.value.where == str(path) and caught.value.mend
+    assert caught.value.where == str(path) and caught.value.hint
     assert made.records() == ()
 
 

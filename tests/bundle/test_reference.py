@@ -121,7 +121,7 @@ def test_an_old_self_test_is_refused_by_name(whole, tmp_path):
     np.savez_compressed(tmp_path / "old.npz", **old)
     with pytest.raises(BundleError, match=r"cnnx 0\.1") as caught:
         resealed(whole, tmp_path, (tmp_path / "old.npz").read_bytes()).reference()
-    assert "export the bundle again" in caught.value.mend
+    assert "export the bundle again" in caught.value.hint
 
 
 DTYPES = ("'|u1'", "'<f4'", "'>f4'", "'<f8'", "'<i8'", "'|O'", "'<U4'", "[('a', '<f4')]", "'|b1'", "'|V0'")
@@ -211,7 +211,7 @@ def test_what_is_wrong_in_it_is_refused_and_never_an_internal_error(whole, tmp_p
     try:
         back = bundle.reference()
     except BundleError as error:
-        assert error.exit_code == 3 and "reference.npz" in error.what and error.mend
+        assert error.exit_code == 3 and "reference.npz" in error.what and error.hint
     else:
         # Labels may be left out; pixels and digests may be any bytes; a date or version of ZIP's is not read.
         assert kind in ("drop", "value", "byte", "rename", "dtype", "shape")

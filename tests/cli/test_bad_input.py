@@ -1,4 +1,4 @@
-"""What a user gets for input that cannot be used: its exit code, what, where, what mends it, no traceback."""
+"""What a user gets for input that cannot be used: its exit code, what, where, what hints it, no traceback."""
 
 import ctypes
 import json
@@ -224,7 +224,7 @@ def test_a_bundle_with_one_byte_changed(cnnx_command, tiny_bundle, tmp_path, com
     data[len(data) // 2] ^= 1
     (bundle / file).write_bytes(data)
     code, out, said = cnnx_command(command, bundle)
-    assert code == 3 and out == "" and file in said and "mend:" in said
+    assert code == 3 and out == "" and file in said and "hint:" in said
 
 
 class TestUsage:
@@ -329,4 +329,4 @@ def test_json_says_the_same_in_one_object(cnnx_command):
     code, out, said = cnnx_command("export", "lenet", "--json")
     data = json.loads(out)
     assert (code, data["exit_code"], data["schema"], said) == (3, 3, 2, "")
-    assert data["error"]["kind"] == "RecipeError" and "lenet5" in data["error"]["mend"]
+    assert data["error"]["kind"] == "RecipeError" and "lenet5" in data["error"]["hint"]

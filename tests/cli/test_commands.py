@@ -279,7 +279,7 @@ def test_json_is_one_object_and_nothing_else(cnnx_command, exported, lenet5, com
     code, out, said = cnnx_command(command, *arguments, "--json")
     data = json.loads(out)
     assert (code, said) == (0, "") and set(data) == {"schema", "command", "result"}
-    assert data["schema"] == 2 and data["command"] == command and data["result"]
+    assert data["schema"] == 3 and data["command"] == command and data["result"]
     if command == "export":
         assert data["result"]["unchanged"] and data["result"]["validation"]["verdict"] == "passed"
 
@@ -322,7 +322,7 @@ def test_a_place_for_no_record_or_no_bundle_is_found_before_the_work(lenet5, tmp
 
 
 def test_where_nothing_builds_it_is_said_why(lenet5, cnnx_command, monkeypatch):
-    reason = EnvironmentLacks("no CUDA-capable device is detected", mend="plug one in")
+    reason = EnvironmentLacks("no CUDA-capable device is detected", hint="plug one in")
     monkeypatch.setattr(EngineRuntime, "cannot_run", lambda _: reason)
     code, _, said = cnnx_command("build", lenet5)
     assert code == 4 and reason.what in said and "plug one in; or" in said and "--target rtx --sm 86" in said

@@ -34,7 +34,7 @@ def obey_permissions():
 def test_a_name_too_long_to_exist(cnnx_command, tiny, monkeypatch, arguments):
     monkeypatch.chdir(tiny.parent)
     code, _, said = cnnx_command(*arguments)
-    assert code == 3 and "File name too long" in said and TOO_LONG in said and "mend:" in said
+    assert code == 3 and "File name too long" in said and TOO_LONG in said and "hint:" in said
     assert [path.name for path in tiny.parent.iterdir()] == ["tiny.onnx"]
 
 
@@ -48,7 +48,7 @@ def test_a_file_that_may_not_be_read(cnnx_process, tiny, tiny_bundle, tmp_path, 
     done = cnnx_process(command, given, *options, "--json", preexec_fn=obey_permissions)
     said = json.loads(done.stdout)["error"]
     assert done.returncode == 3 and done.stderr == ""
-    assert "Permission denied" in said["what"] and said["where"] == str(unreadable) and said["mend"]
+    assert "Permission denied" in said["what"] and said["where"] == str(unreadable) and said["hint"]
     assert not (tmp_path / "out").exists()
 
 

@@ -68,7 +68,7 @@ def test_ids_that_would_mislead_are_refused(tmp_path: Path, wnids: tuple[str, ..
     with pytest.raises(RecipeError) as refusal:
         read_wnids(tmp_path / "x.csv", 3)
     assert says in str(refusal.value)
-    assert refusal.value.mend
+    assert refusal.value.hint
 
 
 def test_the_recipes_ids_label_the_pictures_of_an_export(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_pictures_of_another_set_are_left_out_and_counted(twenty: Path, tmp_path
     everything = frozenset(calibration.digests + validation.digests)
     with pytest.raises(ImageError, match="no image is left: another set contains all 20") as caught:
         written(opened(twenty), tmp_path / "none", exclude=everything)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ def test_damaged_crops_are_refused(twenty: Path, tmp_path: Path, damage: Any) ->
     damage(tmp_path / "out")
     with pytest.raises(ImageError, match="stored crops cannot be read") as caught:
         Crops.open(tmp_path / "out")
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_names_that_are_no_utf8_are_kept_escaped(tmp_path: Path) -> None:

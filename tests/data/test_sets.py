@@ -28,7 +28,7 @@ def refused(spec: str | Path, says: str, **more: object) -> None:
     with pytest.raises(ImageError, match=says) as caught:
         opened(spec, **more)
     assert caught.value.where
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def imagenet() -> tuple[str, ...]:
@@ -239,8 +239,8 @@ def test_the_devkits_ground_truth_is_told_from_a_list_of_files_named_by_numbers(
     truth = tmp_path / "ILSVRC2012_validation_ground_truth.txt"
     with pytest.raises(ImageError) as caught:
         opened(truth, classes=1000)
-    assert "'ILSVRC2012_val_00000001.JPEG n01751748'" in str(caught.value.mend)
-    assert "meta.mat" in str(caught.value.mend)
+    assert "'ILSVRC2012_val_00000001.JPEG n01751748'" in str(caught.value.hint)
+    assert "meta.mat" in str(caught.value.hint)
     touched(tmp_path, "490", "361")
     assert labels_of(opened(truth, classes=1000)) == {"490": None, "361": None}
 

@@ -59,7 +59,7 @@ def test_weights_elsewhere_are_refused(split, location):
     relocate(split, location)
     with pytest.raises(GraphError, match="external data") as refusal:
         load_model(split)
-    assert refusal.value.where.startswith(f"{split}, weight ") and refusal.value.mend
+    assert refusal.value.where.startswith(f"{split}, weight ") and refusal.value.hint
 
 
 @pytest.mark.parametrize("kind", ["symlink", "hardlink", "folder", "fifo", "linked folder"])
@@ -100,7 +100,7 @@ def test_truncated_or_foreign_bytes_are_refused(tmp_path_factory, cut, junk):
         path.write_bytes(content)
         with pytest.raises(GraphError) as refusal:
             load_model(path)
-        assert refusal.value.exit_code == 3 and refusal.value.where == str(path) and refusal.value.mend
+        assert refusal.value.exit_code == 3 and refusal.value.where == str(path) and refusal.value.hint
 
 
 def test_a_missing_file_is_refused(tmp_path):
@@ -115,7 +115,7 @@ def test_an_operator_nobody_knows_is_named_with_its_node(tmp_path, op, domain):
     path = write(model, tmp_path)
     with pytest.raises(GraphError, match=op) as refusal:
         load_model(path)
-    assert refusal.value.where == f"{path}, node relu1" and refusal.value.mend
+    assert refusal.value.where == f"{path}, node relu1" and refusal.value.hint
 
 
 def test_control_flow_is_refused(tmp_path):
@@ -155,7 +155,7 @@ def test_what_is_no_classifier_is_refused(tmp_path, fault):
     path = write(model, tmp_path)
     with pytest.raises(GraphError) as refusal:
         load_model(path)
-    assert refusal.value.where.startswith(str(path)) and refusal.value.mend
+    assert refusal.value.where.startswith(str(path)) and refusal.value.hint
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_an_invalid_graph_is_refused_with_the_file_and_the_node(tmp_path, fault,
     path = write(model, tmp_path)
     with pytest.raises(GraphError) as refusal:
         load_model(path)
-    assert refusal.value.where == f"{path}, {location}" and refusal.value.mend
+    assert refusal.value.where == f"{path}, {location}" and refusal.value.hint
 
 
 def test_an_old_operator_set_is_converted_and_computes_the_same(tmp_path):

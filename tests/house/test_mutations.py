@@ -193,7 +193,7 @@ def test_every_mutation_of_a_surveys_row(whole, tmp_path):
         "batch": 1,
         "status": "done",
         "reason": "",
-        "mend": "",
+        "hint": "",
         "verdict": "passed",
         "follows_from": {"images": 3, "batches": [1, 1]},
         "cuda_graph": None,

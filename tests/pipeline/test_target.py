@@ -61,7 +61,7 @@ def test_asked_for_and_absent_it_says_what_brings_it():
         choose_runtime("tensorrt", ())
     assert caught.value.exit_code == 4
     if isinstance(caught.value, MissingExtra):
-        assert "cnnx[tensorrt]" in caught.value.mend
+        assert "cnnx[tensorrt]" in caught.value.hint
 
 
 def test_a_bundle_is_built_and_validated(tensorrt, bundle):

@@ -166,7 +166,7 @@ def test_names() -> None:
         check_method(name)
     with pytest.raises(UsageError) as refusal:
         check_method("entropie")
-    assert refusal.value.mend == "did you mean 'entropy'?"
+    assert refusal.value.hint == "did you mean 'entropy'?"
     with pytest.raises(UsageError) as refusal:
         check_method("quantile")
-    assert "entropy, max" in str(refusal.value.mend)
+    assert "entropy, max" in str(refusal.value.hint)

@@ -193,7 +193,7 @@ def test_json_and_csv_are_the_frame(tmp_path):
 def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path):
     with pytest.raises(UsageError) as caught:
         write_records(RECORDS, tmp_path / "r.pdf")
-    assert all(suffix in caught.value.mend for suffix in FORMATS) and list(tmp_path.iterdir()) == []
+    assert all(suffix in caught.value.hint for suffix in FORMATS) and list(tmp_path.iterdir()) == []
 
 
 def test_html_without_its_extra_names_it():
@@ -206,7 +206,7 @@ from cnnx.report.files import write_records
 try:
     write_records([], Path("x.html"))
 except MissingExtra as error:
-    print(error.mend)
+    print(error.hint)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "cnnx[report]" in done.stdout, done.stderr

@@ -284,7 +284,7 @@ def test_a_place_that_cannot_be_written_is_refused_with_its_reason(tmp_path):
         atomic_folder(tmp_path / "file" / "x"),
     ):
         pass
-    assert "another path" in caught.value.mend and caught.value.exit_code == 4
+    assert "another path" in caught.value.hint and caught.value.exit_code == 4
 
 
 def test_a_file_that_could_not_be_read_is_no_failure_to_write(tmp_path):

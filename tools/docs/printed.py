@@ -53,7 +53,7 @@ class PrintedUnmeasured:
     subject: Subject
     batch: Positive
     reason: str
-    mend: str | None
+    hint: str | None
 
 
 @dataclass(frozen=True, slots=True)

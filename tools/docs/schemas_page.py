@@ -54,7 +54,7 @@ class Refusal:
     kind: str
     what: str
     where: str | None
-    mend: str | None
+    hint: str | None
 
 
 def pages() -> dict[str, str]:

@@ -30,7 +30,7 @@ from cnnx.bundle.manifest import MODEL as MODEL
 from cnnx.bundle.manifest import REFERENCE as REFERENCE
 from cnnx.bundle.manifest import Manifest, manifest_from_dict
 from cnnx.bundle.reference import Reference, read_reference
-from cnnx.bundle.sealed import MEND, check_file, check_inside, read_sealed, write_sealed
+from cnnx.bundle.sealed import HINT, check_file, check_inside, read_sealed, write_sealed
 from cnnx.errors import BundleError
 from cnnx.machine.environment import detect
 from cnnx.record import Record, RecordKind, Subject, read_record
@@ -93,10 +93,10 @@ class Bundle:
         try:
             names = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         except UnicodeDecodeError as error:
-            raise BundleError(f"{LABELS} is not UTF-8: {error}", where=file, mend=MEND) from None
+            raise BundleError(f"{LABELS} is not UTF-8: {error}", where=file, hint=HINT) from None
         if len(names) != classes:
             what = f"{LABELS} has {len(names)} lines, but the network has {classes} classes"
-            raise BundleError(what, where=file, mend=MEND)
+            raise BundleError(what, where=file, hint=HINT)
         return tuple(names)
 
     def reference(self) -> Reference:
@@ -107,7 +107,7 @@ class Bundle:
         """
         if REFERENCE not in self.manifest.files:
             what = f"the manifest does not list {REFERENCE}"
-            raise BundleError(what, where=self.path / MANIFEST, mend="export the bundle again")
+            raise BundleError(what, where=self.path / MANIFEST, hint="export the bundle again")
         file = self.path / REFERENCE
         check_file(file, self.manifest.files[REFERENCE], bundle=self.path)
         _, *shape = self.manifest.inputs[0].shape

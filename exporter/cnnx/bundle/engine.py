@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 from packaging.version import InvalidVersion, Version
 
-from cnnx.bundle.sealed import MEND, SCHEMA
+from cnnx.bundle.sealed import HINT, SCHEMA
 from cnnx.errors import BundleError
 from cnnx.machine.environment import Environment
 from cnnx.options import Precision
@@ -82,19 +82,19 @@ class Engine:
         Raises:
             BundleError: the engine does not match this machine; the hint has the command to rebuild it.
         """
-        mend = f"build the engine on this machine: cnnx build {where}"
+        hint = f"build the engine on this machine: cnnx build {where}"
         if not self._runs_on(runtime_version):
             raise BundleError(
                 f"the engine was built by {self.runtime} {self.runtime_version}, but "
                 f"{runtime_version or 'no version'} is installed",
                 where=where / "engines" / self.identity,
-                mend=mend,
+                hint=hint,
             )
         if compute_capability is not None and not self._reaches(compute_capability):
             raise BundleError(
                 f"the engine was built for {self.target}, but this GPU is sm{compute_capability}",
                 where=where / "engines" / self.identity,
-                mend=mend,
+                hint=hint,
             )
         if self.reach != "gpu":
             return
@@ -104,7 +104,7 @@ class Engine:
                 raise BundleError(
                     f"the engine was built on {built} and runs only on that model, but this is {here}",
                     where=where / "engines" / self.identity,
-                    mend=mend,
+                    hint=hint,
                 )
 
     def _runs_on(self, version: str | None) -> bool:
@@ -128,15 +128,15 @@ def engine_from_dict(data: Mapping[str, Any], *, where: Path) -> Engine:
     Raises:
         BundleError: a key is unknown or missing, or a value has the wrong type or range.
     """
-    engine = from_plain(Engine, data, where=where, error=BundleError, mend=MEND)
-    from_plain(Environment, engine.environment, where=where, error=BundleError, at="environment", mend=MEND)
+    engine = from_plain(Engine, data, where=where, error=BundleError, hint=HINT)
+    from_plain(Environment, engine.environment, where=where, error=BundleError, at="environment", hint=HINT)
     if engine.identity != where.parent.name:
         raise BundleError(
             f"the identity is {engine.identity!r}, but the folder is named {where.parent.name!r}",
             where=where,
-            mend=f"rename the folder to {engine.identity}",
+            hint=f"rename the folder to {engine.identity}",
         )
     if len(engine.batch) not in (0, 3) or list(engine.batch) != sorted(engine.batch):
         what = f"batch is {list(engine.batch)}, not [smallest, optimal, largest]"
-        raise BundleError(what, where=where, mend=MEND)
+        raise BundleError(what, where=where, hint=HINT)
     return engine

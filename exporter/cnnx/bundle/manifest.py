@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal, NoReturn, TypedDict
 
 from msgspec import Meta
 
-from cnnx.bundle.sealed import MEND, SCHEMA
+from cnnx.bundle.sealed import HINT, SCHEMA
 from cnnx.errors import BundleError, RecipeError
 from cnnx.options import Precision, Scales
 from cnnx.recipe import Classes, Recipe, recipe_from_dict
-from cnnx.schema import Count, Digest, FileName, Positive, from_plain
+from cnnx.schema import Count, Digest, FileName, Positive, from_plain, with_hints
 
 MODEL, CALIBRATION, REFERENCE, LABELS = "model.onnx", "calibration.json", "reference.npz", "labels.txt"
 PortableFile = Annotated[
@@ -75,7 +75,7 @@ class LintWarning(TypedDict):
     severity: str
     node: str
     message: str
-    mend: str
+    hint: str
 
 
 Tensors = Annotated[tuple[TensorInfo, ...], Meta(min_length=1, description="a list of at least one tensor")]
@@ -140,14 +140,16 @@ def manifest_from_dict(data: dict[str, Any], *, where: Path) -> Manifest:
         BundleError: a key is unknown or missing, a value has the wrong type or range, or a required file is
             not listed and would be read without a hash check.
     """
-    manifest = from_plain(Manifest, data, where=where, error=BundleError, mend=MEND)
+    if "warnings" in data:
+        data = {**data, "warnings": with_hints(data["warnings"])}
+    manifest = from_plain(Manifest, data, where=where, error=BundleError, hint=HINT)
     try:
         recipe = recipe_from_dict(manifest.recipe, where=where, at="recipe")
     except RecipeError as error:
-        raise BundleError(error.what, where=error.where, mend=MEND) from None
+        raise BundleError(error.what, where=error.where, hint=HINT) from None
 
     def refuse(what: str) -> NoReturn:
-        raise BundleError(what, where=where, mend=MEND)
+        raise BundleError(what, where=where, hint=HINT)
 
     for name in (MODEL, REFERENCE, *([CALIBRATION] if manifest.precision == "int8" else [])):
         if name not in manifest.files:

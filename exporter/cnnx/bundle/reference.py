@@ -119,7 +119,7 @@ def read_reference(path: Path, *, shape: tuple[int, int, int], classes: int) -> 
         raise BundleError(
             "reference.npz was written by cnnx 0.1 and does not have the logits of the bundle's graph",
             where=path,
-            mend="export the bundle again with this version of cnnx",
+            hint="export the bundle again with this version of cnnx",
         )
     arrays = {name: _array(name, content, path) for name, content in _members(data, path)}
     if missing := [name for name in _DTYPES if name not in arrays and name != _LABELS]:
@@ -226,5 +226,5 @@ def _refusal(what: str, path: Path) -> BundleError:
     return BundleError(
         f"{path.name} is damaged: {what}",
         where=path,
-        mend="copy the bundle again from its source, or export it again",
+        hint="copy the bundle again from its source, or export it again",
     )

@@ -13,7 +13,7 @@ from cnnx.store.digests import digest_of, digest_of_file
 SCHEMA: Literal[1] = 1
 """Schema version of manifest.json and engine.json."""
 
-MEND = "copy the bundle again from its source, or export it again"
+HINT = "copy the bundle again from its source, or export it again"
 
 
 def write_sealed(path: Path, data: dict[str, Any]) -> None:
@@ -41,30 +41,30 @@ def read_sealed(path: Path, *, bundle: Path) -> dict[str, Any]:
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         fault: object = "nested too deeply" if isinstance(error, RecursionError) else error
         fault = f"the key {error} is missing" if isinstance(error, KeyError) else fault
-        raise BundleError(f"{path.name} is damaged: {fault}", where=path, mend=MEND) from None
+        raise BundleError(f"{path.name} is damaged: {fault}", where=path, hint=HINT) from None
     # Also compare the text, as a changed space or number format would survive parsing.
     if digest != seal or canonical != text:
-        raise BundleError(f"{path.name} was modified after it was written", where=path, mend=MEND)
+        raise BundleError(f"{path.name} was modified after it was written", where=path, hint=HINT)
     if data.get("schema") != SCHEMA:
         raise BundleError(
             f"{path.name} has schema {data.get('schema')}, but this cnnx reads schema {SCHEMA}",
             where=path,
-            mend="use the cnnx version that wrote it, or export the bundle again",
+            hint="use the cnnx version that wrote it, or export the bundle again",
         )
     return data
 
 
 def _no_bundle(path: Path, bundle: Path) -> BundleError:
     if not bundle.exists():
-        return BundleError("the folder does not exist", where=bundle, mend="create a bundle with cnnx export")
+        return BundleError("the folder does not exist", where=bundle, hint="create a bundle with cnnx export")
     if not bundle.is_dir():
         return BundleError(
             "this is a file, not a bundle folder",
             where=bundle,
-            mend="pass the folder that cnnx export wrote",
+            hint="pass the folder that cnnx export wrote",
         )
     return BundleError(
-        f"not a bundle: {path.name} is missing", where=bundle, mend="pass the folder that cnnx export wrote"
+        f"not a bundle: {path.name} is missing", where=bundle, hint="pass the folder that cnnx export wrote"
     )
 
 
@@ -75,14 +75,14 @@ def check_file(file: Path, digest: str, *, bundle: Path) -> None:
         BundleError: the file is missing, outside the bundle, or modified.
     """
     if not file.is_file():
-        raise BundleError(f"{file.relative_to(bundle)} is missing", where=bundle, mend=MEND)
+        raise BundleError(f"{file.relative_to(bundle)} is missing", where=bundle, hint=HINT)
     check_inside(file, bundle=bundle)
     found = digest_of_file(file)
     if found != digest:
         raise BundleError(
             f"{file.relative_to(bundle)} was modified: its SHA-256 is {found[:12]}, not {digest[:12]}",
             where=bundle,
-            mend=MEND,
+            hint=HINT,
         )
 
 
@@ -97,5 +97,5 @@ def check_inside(file: Path, *, bundle: Path) -> None:
         raise BundleError(
             f"{file.relative_to(bundle)} is a link to a file outside the bundle",
             where=bundle,
-            mend="replace the link with a copy of the file",
+            hint="replace the link with a copy of the file",
         )

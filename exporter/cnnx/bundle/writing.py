@@ -36,24 +36,24 @@ def refuse_place(folder: Path, *, force: bool = False) -> None:
     """
     if folder.is_symlink() and not folder.exists():
         raise BundleError(
-            "the symbolic link is broken", where=folder, mend="create its target, or choose another --out"
+            "the symbolic link is broken", where=folder, hint="create its target, or choose another --out"
         )
     if folder.exists() and not folder.is_dir():
-        raise BundleError("the path exists and is not a folder", where=folder, mend="choose another --out")
+        raise BundleError("the path exists and is not a folder", where=folder, hint="choose another --out")
     settle(folder)
     for name in ("engines", "runs"):
         if os.path.lexists(folder / name) and not (folder / name).is_dir():
             raise BundleError(
                 f"{name} is not a folder",
                 where=folder / name,
-                mend="remove that file, or choose another --out",
+                hint="remove that file, or choose another --out",
             )
     try:
         Bundle.open(folder, verify=False)
     except BundleError as error:
         if not force and (what := _found_instead(folder, error)):
-            mend = "choose another --out, or use --force, which keeps all files there"
-            raise BundleError(what, where=folder, mend=mend) from None
+            hint = "choose another --out, or use --force, which keeps all files there"
+            raise BundleError(what, where=folder, hint=hint) from None
         check_folder(folder)
 
 

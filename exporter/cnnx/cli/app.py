@@ -75,7 +75,7 @@ def list_command(
 def show_command(ui: Ui, model: Model, options: ShowOptions, markdown: bool) -> None:
     """Show a network layer by layer: output shape, activation memory, parameters, multiply-adds."""
     if markdown and ui.as_json:
-        raise UsageError("--markdown and --json exclude each other", mend="give one of them")
+        raise UsageError("--markdown and --json exclude each other", hint="give one of them")
     import cnnx
     from cnnx.report.markdown import markdown as as_markdown
     from cnnx.report.tables.networks import architecture_blocks

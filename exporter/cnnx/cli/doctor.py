@@ -33,7 +33,7 @@ def doctor_command(ui: Ui, options: ProofOptions, archive: Path | None) -> None:
     if archive is None:
         if options != ProofOptions():
             what = "--bundle, --folder, --no-power and --again are for a proof"
-            raise UsageError(what, mend="give --proof proof.tar.gz")
+            raise UsageError(what, hint="give --proof proof.tar.gz")
         found = cnnx.doctor()
         ui.show(found, command="doctor", render=lambda _: machine(found))
         return

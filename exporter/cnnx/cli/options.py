@@ -124,7 +124,7 @@ def _value(f: dataclasses.Field[Any], given: dict[str, Any]) -> Any:
     if said["flags"]:
         asked = [choice for choice in said["flags"] if given.pop(choice)]
         if len(asked) > 1:
-            raise UsageError(f"--{asked[0]} and --{asked[1]} exclude each other", mend="give one of them")
+            raise UsageError(f"--{asked[0]} and --{asked[1]} exclude each other", hint="give one of them")
         return asked[0] if asked else f.default
     value = given.pop(f.name)
     if f.default == ():
@@ -136,8 +136,8 @@ def _value(f: dataclasses.Field[Any], given: dict[str, Any]) -> Any:
     try:
         return said["read"](value)
     except ValueError as error:
-        mend = f"{_flag(f)} {said['text']} is usual"
-        raise UsageError(f"{_flag(f)} cannot be {value!r}: {error}", mend=mend) from None
+        hint = f"{_flag(f)} {said['text']} is usual"
+        raise UsageError(f"{_flag(f)} cannot be {value!r}: {error}", hint=hint) from None
 
 
 def check_report(path: Path | None, bundles: Sequence[Path] = ()) -> None:

@@ -116,26 +116,26 @@ class Ui:
             report()
 
     def refuse(self, error: CnnxError) -> None:
-        """Say what was wrong, where, and what mends it."""
+        """Say what is wrong, where, and a hint."""
         self.stop()
         if self.as_json:
-            self._write_error(type(error).__name__, error.what, error.where, error.mend, error.exit_code)
+            self._write_error(type(error).__name__, error.what, error.where, error.hint, error.exit_code)
         else:
             self._err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
 
     def fault(self, error: Exception) -> None:
         """Admit a fault of cnnx itself."""
         self.stop()
-        what, mend = f"{type(error).__name__}: {error}", "run again with --debug and report the traceback"
+        what, hint = f"{type(error).__name__}: {error}", "run again with --debug and report the traceback"
         if self.as_json:
-            self._write_error("internal error", what, None, mend, INTERNAL_ERROR)
+            self._write_error("internal error", what, None, hint, INTERNAL_ERROR)
         else:
-            said = f"[bold red]internal error:[/] {escape(what)}\n  mend:  {mend}"
+            said = f"[bold red]internal error:[/] {escape(what)}\n  hint:  {hint}"
             self._err.print(said, soft_wrap=True)
 
     @staticmethod
-    def _write_error(kind: str, what: str, where: str | None, mend: str | None, exit_code: int) -> None:
-        said = {"kind": kind, "what": what, "where": where, "mend": mend}
+    def _write_error(kind: str, what: str, where: str | None, hint: str | None, exit_code: int) -> None:
+        said = {"kind": kind, "what": what, "where": where, "hint": hint}
         data = {"schema": JSON_SCHEMA, "error": said, "exit_code": exit_code}
         sys.stdout.write(json.dumps(data, indent=1) + "\n")
 
@@ -162,11 +162,11 @@ def command(*, as_json: bool, verbose: bool = False, debug: bool = False) -> Ite
 
 
 def _refusal(error: Exception) -> CnnxError | None:
-    """What to tell of an error that the user can mend; None for a fault of cnnx itself."""
+    """What to tell of an error that the user can hint; None for a fault of cnnx itself."""
     if isinstance(error, OSError) and error.errno in _PATH_ERRORS and error.filename:
         return InputRefused(
             f"the system refuses a path: {error.strerror}",
             where=error.filename,
-            mend="check its name and permissions, or give another",
+            hint="check its name and permissions, or give another",
         )
     return error if isinstance(error, CnnxError) else None

@@ -45,13 +45,13 @@ def read_wnids(path: Path, classes: int) -> tuple[str, ...] | None:
             raise RecipeError(
                 f"invalid WordNet ID {wnid!r} for class {index}",
                 where=path,
-                mend="write n and eight digits, such as n01440764",
+                hint="write n and eight digits, such as n01440764",
             )
         if ids.setdefault(wnid, index) != index:
             raise RecipeError(
                 f"classes {ids[wnid]} and {index} have the same WordNet ID {wnid}",
                 where=path,
-                mend="give each class its own ID in the column wnid",
+                hint="give each class its own ID in the column wnid",
             )
     return tuple(ids)
 
@@ -62,11 +62,11 @@ def _rows(path: Path, classes: int) -> list[dict[str, str]]:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise RecipeError(
-            "the labels file does not exist", where=path, mend="correct model.labels in the recipe"
+            "the labels file does not exist", where=path, hint="correct model.labels in the recipe"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(
-            f"the labels file cannot be read: {error}", where=path, mend="save it as UTF-8"
+            f"the labels file cannot be read: {error}", where=path, hint="save it as UTF-8"
         ) from None
     lines = text.rstrip().splitlines()
     rows = _csv_rows(lines, path) if path.suffix.lower() == ".csv" else [{"name": line} for line in lines]
@@ -74,13 +74,13 @@ def _rows(path: Path, classes: int) -> list[dict[str, str]]:
         raise RecipeError(
             f"the labels file has {len(rows)} names for {classes} classes",
             where=path,
-            mend="write one name for each class, in the order of the logits",
+            hint="write one name for each class, in the order of the logits",
         )
     for index, row in enumerate(rows):
         row["name"] = row["name"].strip()
         if not row["name"]:
             raise RecipeError(
-                f"the name of class {index} is empty", where=path, mend="write a name for every class"
+                f"the name of class {index} is empty", where=path, hint="write a name for every class"
             )
     return rows
 
@@ -89,7 +89,7 @@ def _csv_rows(lines: list[str], path: Path) -> list[dict[str, str]]:
     reader = csv.DictReader(lines, restval="")
     if "name" not in (reader.fieldnames or ()):
         raise RecipeError(
-            "the labels file has no column 'name'", where=path, mend="start the file with: index,name"
+            "the labels file has no column 'name'", where=path, hint="start the file with: index,name"
         )
     rows = list(reader)
     for position, row in enumerate(rows):
@@ -97,7 +97,7 @@ def _csv_rows(lines: list[str], path: Path) -> list[dict[str, str]]:
             raise RecipeError(
                 f"row {position} has index {row['index']}",
                 where=path,
-                mend="number the rows from 0, in the order of the logits",
+                hint="number the rows from 0, in the order of the logits",
             )
     return rows
 

@@ -96,7 +96,7 @@ class Crops:
             raise ImageError(
                 f"the stored crops cannot be read: {error}",
                 where=folder,
-                mend=f"run `rm -r '{folder}'`, then run again",
+                hint=f"run `rm -r '{folder}'`, then run again",
             ) from error
 
     @classmethod
@@ -322,12 +322,12 @@ class _Tally:
             raise ImageError(
                 what,
                 where=images.name,
-                mend="repair or remove these files, or list the good ones in a text file",
+                hint="repair or remove these files, or list the good ones in a text file",
             )
         raise ImageError(
             f"no image is left: another set contains all {self.excluded}",
             where=images.name,
-            mend="give different images for calibration and validation",
+            hint="give different images for calibration and validation",
         )
 
     def note(self) -> str:

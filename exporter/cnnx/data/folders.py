@@ -26,14 +26,14 @@ def open_folder(folder: Path, *, labels: Path | None, classes: Classes | None) -
         raise ImageError(
             "the folder contains no images",
             where=folder,
-            mend=f"give a folder with files ending in {', '.join(sorted(SUFFIXES))}",
+            hint=f"give a folder with files ending in {', '.join(sorted(SUFFIXES))}",
         )
     if loose and inside:
         classful = next(name for name, files in below.items() if files)
         raise ImageError(
             f"the folder mixes class folders ({classful}/, ...) with loose images ({loose[0]}, ...)",
             where=folder,
-            mend="move the loose images into class folders, or give one of the class folders",
+            hint="move the loose images into class folders, or give one of the class folders",
         )
     if loose and labels is None:
         labels = next((file for name in _LABEL_FILES if (file := folder / name).is_file()), None)
@@ -56,7 +56,7 @@ def _by_class(folder: Path, below: Mapping[str, Sequence[str]], classes: Classes
             raise ImageError(
                 f"the class folders are one level deeper, in {name}/",
                 where=folder,
-                mend=f"give the folder that contains them: {folder / name}",
+                hint=f"give the folder that contains them: {folder / name}",
             )
     numbers: Mapping[str, int] = {}
     note = ""
@@ -67,7 +67,7 @@ def _by_class(folder: Path, below: Mapping[str, Sequence[str]], classes: Classes
             f"{len(strangers)} of {len(full)} class folders are not named by a WordNet ID of this network, "
             f"although the others are: {_some(strangers)}",
             where=folder,
-            mend="rename them to WordNet IDs, move them away, or label the images in a file (--labels)",
+            hint="rename them to WordNet IDs, move them away, or label the images in a file (--labels)",
         )
     else:
         numbers = classes.ids
@@ -107,11 +107,11 @@ def open_list(file: Path, *, root: Path | None, labels: Path | None, classes: Cl
     folder = file.parent if root is None else root
     if file.suffix.lower() in SUFFIXES:
         raise ImageError(
-            "the path is a single image, not a set", where=file, mend="give the folder that contains it"
+            "the path is a single image, not a set", where=file, hint="give the folder that contains it"
         )
     lines = read_list(file, classes=classes)
     if not lines:
-        raise ImageError("the list is empty", where=file, mend="write one file name per line")
+        raise ImageError("the list is empty", where=file, hint="write one file name per line")
     names = {_inside(folder, line, file): line for line in lines}
     absent = [name for name in names if not _is_file(folder / name)]
     if len(absent) == len(names):
@@ -122,13 +122,13 @@ def open_list(file: Path, *, root: Path | None, labels: Path | None, classes: Cl
         raise ImageError(
             f"{twice.name} is listed twice",
             where=f"{file}, line {twice.number}",
-            mend="remove one of the lines",
+            hint="remove one of the lines",
         )
     if classes is None or labels is None:
         items = [ImageFile(name, folder / name, line.label) for name, line in names.items()]
     elif any(line.label is not None for line in lines):
         raise ImageError(
-            "labels are given both in the list and in a label file", where=file, mend="drop the label file"
+            "labels are given both in the list and in a label file", where=file, hint="drop the label file"
         )
     else:
         items = _labelled(folder, list(names), labels, classes)
@@ -156,7 +156,7 @@ def _scan(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
         raise ImageError(
             f"the folder cannot be read: {error.strerror}",
             where=error.filename,
-            mend=f"check its permissions: ls -ld '{error.filename}'",
+            hint=f"check its permissions: ls -ld '{error.filename}'",
         ) from None
 
 
@@ -203,7 +203,7 @@ def _inside(folder: Path, line: Line, file: Path) -> str:
         raise ImageError(
             f"{line.name} is outside the folder {folder}",
             where=f"{file}, line {line.number}",
-            mend="list only files below that folder, or move the list to a folder above all its images",
+            hint="list only files below that folder, or move the list to a folder above all its images",
         )
     return path.relative_to(base).as_posix()
 
@@ -213,7 +213,7 @@ def _refuse_absent(file: Path, absent: Sequence[str], folder: Path) -> None:
         raise ImageError(
             f"{file.name} names images that are not in the set: {_some(absent)}",
             where=file,
-            mend=f"write 'name' or 'name label' on each line, with names relative to {folder}",
+            hint=f"write 'name' or 'name label' on each line, with names relative to {folder}",
         )
 
 

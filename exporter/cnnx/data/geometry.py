@@ -52,12 +52,12 @@ def crop(image: Image.Image, preprocessing: Preprocessing, shape: tuple[int, int
         ImageError: the image has more than 8 bits per sample, or would be too large when resized.
     """
     if image.mode[0] in "IF":
-        raise ImageError("has samples of more than 8 bits", mend="convert it to 8 bits per channel")
+        raise ImageError("has samples of more than 8 bits", hint="convert it to 8 bits per channel")
     width, height = resized(*image.size, preprocessing.resize)
     if width * height > MAX_PIXELS:
         raise ImageError(
             f"would be {width} x {height} pixels when resized, more than {MAX_PIXELS:,}",
-            mend="crop its longer side, or leave the image out",
+            hint="crop its longer side, or leave the image out",
         )
     image = image.convert(_MODES[preprocessing.color])
     image = image.resize((width, height), _FILTERS[preprocessing.interpolation])

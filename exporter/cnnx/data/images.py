@@ -141,7 +141,7 @@ class ImageFile:
             raise ImageError(
                 f"cannot be read: {error.strerror}",
                 where=self.path,
-                mend="check that the file exists and is readable, or leave it out",
+                hint="check that the file exists and is readable, or leave it out",
             ) from None
 
     def load(self) -> Image.Image:
@@ -155,7 +155,7 @@ class ImageFile:
             raise
         except Image.DecompressionBombError:
             raise ImageError(
-                f"has more than {MAX_PIXELS:,} pixels", where=self.path, mend=_SCALE_DOWN
+                f"has more than {MAX_PIXELS:,} pixels", where=self.path, hint=_SCALE_DOWN
             ) from None
         # Pillow's decoders raise nearly anything on damaged files: OSError, SyntaxError, struct.error, ...
         except Exception as error:
@@ -164,7 +164,7 @@ class ImageFile:
             raise ImageError(
                 f"cannot be decoded: {reason}",
                 where=self.path,
-                mend="copy the file again from its source, convert it to PNG, or leave it out",
+                hint="copy the file again from its source, convert it to PNG, or leave it out",
             ) from error
 
 
@@ -172,7 +172,7 @@ def _refuse_oversized(image: Image.Image, path: Path) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(
-            f"has {width} x {height} pixels, more than {MAX_PIXELS:,}", where=path, mend=_SCALE_DOWN
+            f"has {width} x {height} pixels, more than {MAX_PIXELS:,}", where=path, hint=_SCALE_DOWN
         )
 
 

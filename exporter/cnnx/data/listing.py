@@ -45,7 +45,7 @@ class Classes:
             raise ImageError(
                 f"unknown label {label} of {name}: {reason}",
                 where=where,
-                mend="write class indices, or add the IDs as column wnid to the recipe's labels file",
+                hint="write class indices, or add the IDs as column wnid to the recipe's labels file",
             )
         index = int(label)
         if index < 0 or (self.count is not None and index >= self.count):
@@ -53,7 +53,7 @@ class Classes:
             raise ImageError(
                 f"the label {index} of {name} is out of range",
                 where=where,
-                mend=f"write class indices from {allowed}, in the order of the logits"
+                hint=f"write class indices from {allowed}, in the order of the logits"
                 + ("" if index != self.count else "; ILSVRC's devkit counts from 1, in a different order"),
             )
         return index
@@ -98,13 +98,13 @@ def read_labels(file: Path, *, classes: Classes) -> list[Line]:
             raise ImageError(
                 f"no label after {line.name!r}",
                 where=where,
-                mend=f"write '{line.name} 3' or '{line.name},3', with the class index or WordNet ID",
+                hint=f"write '{line.name} 3' or '{line.name},3', with the class index or WordNet ID",
             )
         if line.name in seen:
             raise ImageError(
                 f"{line.name} is labelled twice",
                 where=where,
-                mend=f"remove this line or line {seen[line.name]}",
+                hint=f"remove this line or line {seen[line.name]}",
             )
         seen[line.name] = line.number
     return lines
@@ -121,7 +121,7 @@ def refuse_bare_numbers(lines: Sequence[Line], file: Path) -> None:
             "each line is a number without an image name, as in ILSVRC2012_validation_ground_truth.txt; "
             "its numbers follow the devkit's order of classes, not the order of the logits",
             where=file,
-            mend="write lines such as 'ILSVRC2012_val_00000001.JPEG n01751748'; the devkit's meta.mat has "
+            hint="write lines such as 'ILSVRC2012_val_00000001.JPEG n01751748'; the devkit's meta.mat has "
             "the WordNet ID of each number",
         )
 
@@ -133,13 +133,13 @@ def _rows(file: Path) -> Iterator[tuple[int, str]]:
         raise ImageError(
             f"the list cannot be read: {error.strerror}",
             where=file,
-            mend="give a readable text file with one file name per line",
+            hint="give a readable text file with one file name per line",
         ) from None
     except UnicodeDecodeError:
         raise ImageError(
             "the list is not UTF-8 text",
             where=file,
-            mend="give a UTF-8 text file with one file name per line",
+            hint="give a UTF-8 text file with one file name per line",
         ) from None
     first = True
     for number, raw in enumerate(text.split("\n"), start=1):
@@ -156,7 +156,7 @@ def _line(number: int, row: str, file: Path, classes: Classes | None) -> Line:
         raise ImageError(
             "the file is not a list of file names",
             where=where,
-            mend="give a text file with one file name per line",
+            hint="give a text file with one file name per line",
         )
     match = _LABELLED.fullmatch(row)
     name = (match["name"] if match else row).strip("\"'")

@@ -95,7 +95,7 @@ def open_images(
     raise ImageError(
         f"no folder, list or built-in set {spec!r}",
         where=Path(spec).absolute(),
-        mend=f"{hint}give a folder of images, a text file that lists them, or one of: {known}",
+        hint=f"{hint}give a folder of images, a text file that lists them, or one of: {known}",
     )
 
 
@@ -103,5 +103,5 @@ def _refuse(spec: str, **given: Path | None) -> None:
     for option, value in given.items():
         if value is not None:
             raise UsageError(
-                f"the set {spec!r} does not take {option}", where=value, mend=f"leave out {option}"
+                f"the set {spec!r} does not take {option}", where=value, hint=f"leave out {option}"
             )

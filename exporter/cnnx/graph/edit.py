@@ -223,7 +223,7 @@ def value_types(model: ModelProto) -> dict[str, ValueType]:
         inferred = onnx.shape_inference.infer_shapes(skeleton(model), strict_mode=True, data_prop=True).graph
     except onnx.shape_inference.InferenceError as error:
         what = f"the shapes in the graph contradict each other: {first_line(error)}"
-        raise GraphError(what, where=_location(error, model), mend=_EXPORT_AGAIN) from None
+        raise GraphError(what, where=_location(error, model), hint=_EXPORT_AGAIN) from None
     values = (*inferred.value_info, *inferred.input, *inferred.output)
     found = {value.name: value_type(value) for value in values}
     found.update((t.name, ValueType(t.data_type, tuple(t.dims))) for t in model.graph.initializer)
@@ -260,7 +260,7 @@ def check(model: ModelProto) -> None:
         onnx.checker.check_model(skeleton(model), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         what = f"the graph violates the ONNX specification: {first_line(error)}"
-        raise GraphError(what, where=_location(error, model), mend=_EXPORT_AGAIN) from None
+        raise GraphError(what, where=_location(error, model), hint=_EXPORT_AGAIN) from None
 
 
 def _location(error: Exception, model: ModelProto) -> str:

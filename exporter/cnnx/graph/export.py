@@ -78,7 +78,7 @@ def _export(model: nn.Module, *, shape: tuple[int, int, int], batch: tuple[int, 
         raise GraphError(
             f"PyTorch could not export this model: {_reason(error)}",
             where=type(model).__name__,
-            mend="the model must map one float tensor (N, C, H, W) to one tensor of logits, "
+            hint="the model must map one float tensor (N, C, H, W) to one tensor of logits, "
             "without branches that depend on values",
         ) from error
 

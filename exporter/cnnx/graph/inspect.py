@@ -225,7 +225,7 @@ def _lengths(types: Mapping[str, ValueType], tensor: str, node: NodeProto) -> tu
     raise GraphError(
         f"the shape of {tensor!r} is not fully known: {shape}",
         where=f"node {label(node)}",
-        mend="export the model with a fixed image size; only the batch may be dynamic",
+        hint="export the model with a fixed image size; only the batch may be dynamic",
     )
 
 
@@ -234,6 +234,6 @@ def _value_type(types: Mapping[str, ValueType], tensor: str, node: NodeProto) ->
         raise GraphError(
             f"shape inference found no type for {tensor!r}",
             where=f"node {label(node)}",
-            mend="export the model with standard ONNX operators, whose output shapes are known",
+            hint="export the model with standard ONNX operators, whose output shapes are known",
         )
     return types[tensor]

@@ -64,7 +64,7 @@ def _located_in(path: Path) -> Iterator[None]:
         yield
     except GraphError as error:
         where = path if error.where is None else f"{path}, {error.where}"
-        raise GraphError(error.what, where=where, mend=error.mend) from None
+        raise GraphError(error.what, where=where, hint=error.hint) from None
 
 
 def save_model(model: ModelProto, path: Path) -> None:
@@ -76,7 +76,7 @@ def save_model(model: ModelProto, path: Path) -> None:
     size = model.ByteSize()
     if size > _LIMIT:
         what = f"the graph has {size / 2**30:.1f} GiB, but an ONNX file can hold only 2 GiB"
-        raise GraphError(what, where=path, mend="export in FP16 or INT8, or choose a smaller network")
+        raise GraphError(what, where=path, hint="export in FP16 or INT8, or choose a smaller network")
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
@@ -95,7 +95,7 @@ def normalise_version(model: ModelProto, opset: int = OPSET, ir: int = IR_VERSIO
         except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
             what = f"opset {found} cannot be converted to {opset}: {edit.first_line(error)}"
             where, hint = f"graph {model.graph.name}", f"export the model again with opset {opset}"
-            raise GraphError(what, where=where, mend=hint) from None
+            raise GraphError(what, where=where, hint=hint) from None
         known = {tensor.name for tensor in model.graph.initializer}
         added = [tensor for tensor in converted.graph.initializer if tensor.name not in known]
         edit.replace_nodes(model.graph, converted.graph.node)
@@ -144,7 +144,7 @@ def logits_name(model: ModelProto) -> str:
     raise GraphError(
         f"no float output has the shape (N, classes); outputs: {shapes or 'none'}",
         where=f"graph {model.graph.name}",
-        mend=_UNFIT,
+        hint=_UNFIT,
     )
 
 
@@ -158,19 +158,19 @@ def input_shape(model: ModelProto) -> tuple[int | str | None, int, int, int]:
     if len(inputs) != 1:
         listed = ", ".join(value.name for value in inputs) or "none"
         what = f"a classifier has one input, but this graph has {len(inputs)}: {listed}"
-        raise GraphError(what, where=f"graph {model.graph.name}", mend=_UNFIT)
+        raise GraphError(what, where=f"graph {model.graph.name}", hint=_UNFIT)
     kind = edit.value_type(inputs[0])
     if kind.elem_type != edit.FLOAT or kind.shape is None or len(kind.shape) != 4:
         word = TensorProto.DataType.Name(kind.elem_type)
         what = f"the input should be float32 of shape (N, C, H, W), not {word} {kind.shape}"
         hint = "export with an input of type float32 and a shape such as (1, 3, 224, 224)"
-        raise GraphError(what, where=f"input {inputs[0].name}", mend=hint)
+        raise GraphError(what, where=f"input {inputs[0].name}", hint=hint)
     batch, channels, height, width = kind.shape
     if not (isinstance(channels, int) and isinstance(height, int) and isinstance(width, int)):
         raise GraphError(
             f"channels, height and width of the input must be fixed, but its shape is {kind.shape}",
             where=f"input {inputs[0].name}",
-            mend="export the model again with a fixed image size; only the batch may be dynamic",
+            hint="export the model again with a fixed image size; only the batch may be dynamic",
         )
     return batch, channels, height, width
 
@@ -188,20 +188,20 @@ def fix_batch(model: ModelProto, batch: int) -> None:
 def _parse(path: Path) -> ModelProto:
     if not path.is_file():
         hint = "check the path; it must be an ONNX file of a classifier"
-        raise GraphError("the ONNX file does not exist", where=path, mend=hint)
+        raise GraphError("the ONNX file does not exist", where=path, hint=hint)
     size = path.stat().st_size
     if not 0 < size <= _LIMIT:
         what = f"the ONNX file has {size:,} bytes; files of 1 byte to 2 GiB are supported"
         hint = "export a smaller model, or the same model in FP16" if size else _DAMAGED
-        raise GraphError(what, where=path, mend=hint)
+        raise GraphError(what, where=path, hint=hint)
     model = ModelProto()
     try:
         model.ParseFromString(path.read_bytes())
     except DecodeError:
-        raise GraphError("this is not an ONNX file, or it is truncated", where=path, mend=_DAMAGED) from None
+        raise GraphError("this is not an ONNX file, or it is truncated", where=path, hint=_DAMAGED) from None
     if not model.graph.node or not model.opset_import:
         what = "the file contains no ONNX graph, or it is truncated"
-        raise GraphError(what, where=path, mend=_DAMAGED)
+        raise GraphError(what, where=path, hint=_DAMAGED)
     return model
 
 
@@ -224,7 +224,7 @@ def _read_external_data(model: ModelProto, path: Path) -> None:
         spans = [_external_span(tensor, path.resolve().parent) for tensor in external]
     if (total := sum(length for _, _, length in spans)) > _LIMIT:
         what = f"the external weights have {total / 2**30:.1f} GiB; at most 2 GiB are supported"
-        raise GraphError(what, where=path, mend="export in FP16, or choose a smaller network")
+        raise GraphError(what, where=path, hint="export in FP16, or choose a smaller network")
     for tensor, (file, offset, length) in zip(external, spans, strict=True):
         with _located_in(path), os.fdopen(_open_plain(file, tensor.name), "rb") as stream:
             stream.seek(offset)
@@ -257,7 +257,7 @@ def _external_span(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
         raise GraphError(
             f"external data at {location!r} has {size} bytes, the weight needs {offset}..{offset + length}",
             where=f"weight {tensor.name}",
-            mend="copy the complete data file next to the model",
+            hint="copy the complete data file next to the model",
         )
     return file, offset, length
 
@@ -277,7 +277,7 @@ def _open_plain(file: Path, tensor: str) -> int:
 
 def _unsafe(what: str, tensor: str) -> GraphError:
     hint = "store the weights in the model, or in regular files in its folder"
-    return GraphError(what, where=f"weight {tensor}", mend=hint)
+    return GraphError(what, where=f"weight {tensor}", hint=hint)
 
 
 def _refuse_strange_nodes(model: ModelProto, path: Path) -> None:
@@ -290,20 +290,20 @@ def _refuse_strange_nodes(model: ModelProto, path: Path) -> None:
             raise GraphError(
                 f"{name} is not a standard ONNX operator",
                 where=f"{path}, node {edit.label(node)}",
-                mend="replace the layer with standard PyTorch layers and export the model again",
+                hint="replace the layer with standard PyTorch layers and export the model again",
             )
         if not node.output:
             where, hint = f"{path}, node {edit.label(node)}", "remove the node, or export the model again"
-            raise GraphError("the node has no output", where=where, mend=hint)
+            raise GraphError("the node has no output", where=where, hint=hint)
         if any(entry.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for entry in node.attribute):
             raise GraphError(
                 f"{node.op_type} is control flow, which is not supported",
                 where=f"{path}, node {edit.label(node)}",
-                mend="export the model in evaluation mode, without branches or loops that depend on values",
+                hint="export the model in evaluation mode, without branches or loops that depend on values",
             )
     if version < 1 or version > onnx.defs.onnx_opset_version():
         what = f"opset {version} is not supported by onnx {onnx.__version__}"
-        raise GraphError(what, where=path, mend=f"export the model again with opset {OPSET}")
+        raise GraphError(what, where=path, hint=f"export the model again with opset {OPSET}")
 
 
 def _refuse_bad_constants(model: ModelProto, path: Path) -> None:
@@ -311,7 +311,7 @@ def _refuse_bad_constants(model: ModelProto, path: Path) -> None:
     if model.graph.sparse_initializer:
         where = f"{path}, weight {model.graph.sparse_initializer[0].values.name}"
         hint = "convert the weights to dense tensors and export the model again"
-        raise GraphError("sparse weights are not supported", where=where, mend=hint)
+        raise GraphError("sparse weights are not supported", where=where, hint=hint)
     for tensor in model.graph.initializer:
         try:
             values = edit.array(tensor)
@@ -319,11 +319,11 @@ def _refuse_bad_constants(model: ModelProto, path: Path) -> None:
             what = (
                 f"the data of a weight does not match its shape {list(tensor.dims)}: {edit.first_line(error)}"
             )
-            raise GraphError(what, where=f"{path}, weight {tensor.name}", mend=_DAMAGED) from None
+            raise GraphError(what, where=f"{path}, weight {tensor.name}", hint=_DAMAGED) from None
         extremes = np.array([values.min(), values.max()]) if values.size else np.zeros(2)
         if tensor.data_type in edit.FLOATS and not np.isfinite(extremes.astype(np.float64)).all():
             where, hint = (
                 f"{path}, weight {tensor.name}",
                 "export from a checkpoint with finite weights",
             )
-            raise GraphError("the weight contains NaN or infinity", where=where, mend=hint)
+            raise GraphError("the weight contains NaN or infinity", where=where, hint=hint)

@@ -72,10 +72,10 @@ def run_pass(rewrite: Pass, model: ModelProto) -> int:
         return 0
     if _signature(model) != signature:
         what = f"the pass {rewrite.name} changed the graph's inputs or outputs"
-        raise GraphError(what, where=f"graph {model.graph.name}", mend=_REPORT)
+        raise GraphError(what, where=f"graph {model.graph.name}", hint=_REPORT)
     if len(model.graph.node) != nodes + changes * rewrite.added_nodes:
         what = f"the pass {rewrite.name} did not change the number of nodes as its {changes} changes should"
-        raise GraphError(what, where=f"graph {model.graph.name}", mend=_REPORT)
+        raise GraphError(what, where=f"graph {model.graph.name}", hint=_REPORT)
     del model.graph.value_info[:]  # the tensors listed there may no longer exist
     edit.check(model)
     return changes

@@ -111,11 +111,11 @@ def measure_side_by_side(
         raise UsageError(
             f"cannot measure {len(sessions)} sessions with batch {batch} and "
             f"{min(map(len, pools.values()), default=0)} images",
-            mend="pass at least one session, a batch of 1 or more, and at least one image",
+            hint="pass at least one session, a batch of 1 or more, and at least one image",
         )
     if max_seconds <= 0 or min_samples < 1:
         what = f"invalid limits: max_seconds is {max_seconds:g}, min_samples is {min_samples}"
-        raise UsageError(what, mend="use a positive time limit and a minimum of 1 or more samples")
+        raise UsageError(what, hint="use a positive time limit and a minimum of 1 or more samples")
     goal = _Goal(min_ns=int(min_seconds * 1e9), min_samples=min_samples)
     deadline = clock() + int(max_seconds * 1e9)
     patience = int(max_seconds * 1e9 * _WARMUP_SHARE / len(sessions))

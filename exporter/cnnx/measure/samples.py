@@ -185,7 +185,7 @@ def samples_needed(share: float) -> int:
     """
     if not 0 < share < 1:
         what = f"invalid percentile {100 * share:g}: expected a value between 0 and 100"
-        raise UsageError(what, mend="use a percentile such as 90, 99 or 99.9")
+        raise UsageError(what, hint="use a percentile such as 90, 99 or 99.9")
     rest = 1 - share
     at_most_one = (n for n in itertools.count(2) if share**n + n * rest * share ** (n - 1) <= 1 - _CONFIDENCE)
     return next(at_most_one)

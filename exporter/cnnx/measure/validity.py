@@ -37,12 +37,12 @@ class ValidityFinding:
     Attributes:
         rule: short name of the problem.
         reason: what was found, with the value.
-        mend: hint that says how to avoid it.
+        hint: hint that says how to avoid it.
     """
 
     rule: str
     reason: str
-    mend: str
+    hint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Validity:
         """The verdict as plain data for JSON."""
 
         def plain(findings: tuple[ValidityFinding, ...]) -> list[dict[str, str]]:
-            return [{"rule": f.rule, "reason": f.reason, "mend": f.mend} for f in findings]
+            return [{"rule": f.rule, "reason": f.reason, "hint": f.hint} for f in findings]
 
         return {
             "valid": self.valid,
@@ -118,8 +118,8 @@ def _unsteady(latency: Latency, states: Sequence[MachineState]) -> Iterator[Vali
     what = "GPU compute" if latency.parts else "latency"
     jetson = any(state.gpu is not None and state.gpu.least_mhz is not None for state in states)
     lock = "sudo jetson_clocks" if jetson else "sudo nvidia-smi --lock-gpu-clocks=base"
-    mend = f"lock the clocks ({lock})" if latency.parts else "close other programs and lock the clocks"
-    yield ValidityFinding("unsteady", f"{what} varies by {found:.1%}, more than {_UNSTEADY:.1%}", mend)
+    hint = f"lock the clocks ({lock})" if latency.parts else "close other programs and lock the clocks"
+    yield ValidityFinding("unsteady", f"{what} varies by {found:.1%}, more than {_UNSTEADY:.1%}", hint)
 
 
 def _enqueue_bound(parts: Breakdown, cuda_graph: bool) -> Iterator[ValidityFinding]:

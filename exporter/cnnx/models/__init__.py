@@ -80,7 +80,7 @@ def build(name: str, *, classes: int, arguments: Mapping[str, Any]) -> nn.Module
         raise RecipeError(
             f"{name} cannot be built with these arguments: {error}",
             where="model.arguments",
-            mend="correct model.arguments in the recipe, or remove them to use the defaults",
+            hint="correct model.arguments in the recipe, or remove them to use the defaults",
         ) from error
     return model.eval()
 
@@ -93,8 +93,8 @@ def check_name(name: str) -> None:
     """
     if name not in DEFINITIONS:
         near = difflib.get_close_matches(name, DEFINITIONS, n=1, cutoff=0.5)
-        mend = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(DEFINITIONS)}"
-        raise RecipeError(f"unknown network {name!r}", where="model.definition", mend=mend)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(DEFINITIONS)}"
+        raise RecipeError(f"unknown network {name!r}", where="model.definition", hint=hint)
 
 
 def _checked(definition: Callable[..., Any], name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,8 +107,8 @@ def _checked(definition: Callable[..., Any], name: str, arguments: Mapping[str, 
             takes = (
                 f"{name} takes: {', '.join(known)}" if known else f"remove model.arguments: {name} takes none"
             )
-            mend = f"did you mean {near[0]!r}?" if near else takes
-            raise RecipeError(f"{name} has no argument {argument!r}", where="model.arguments", mend=mend)
+            hint = f"did you mean {near[0]!r}?" if near else takes
+            raise RecipeError(f"{name} has no argument {argument!r}", where="model.arguments", hint=hint)
     return {
         argument: from_plain(
             hints[argument], value, where="the recipe", error=RecipeError, at=f"model.arguments.{argument}"
@@ -146,12 +146,12 @@ def choose(argument: str, value: Any, choices: Mapping[Any, Choice]) -> Choice:
         raise RecipeError(
             f"invalid {argument} {value!r}",
             where=f"model.arguments.{argument}",
-            mend=f"choose one of: {known}",
+            hint=f"choose one of: {known}",
         )
     return choices[value]
 
 
-def divided(argument: str, value: int, parts: int, *, mend: str) -> int:
+def divided(argument: str, value: int, parts: int, *, hint: str) -> int:
     """Return the number of blocks of `parts` layers in `value` layers.
 
     Raises:
@@ -161,6 +161,6 @@ def divided(argument: str, value: int, parts: int, *, mend: str) -> int:
         raise RecipeError(
             f"invalid {argument}: {value} layers cannot be divided into blocks of {parts}",
             where=f"model.arguments.{argument}",
-            mend=mend,
+            hint=hint,
         )
     return value // parts

@@ -60,7 +60,7 @@ def alexnet(*, towers: int = 2, without: tuple[str, ...] = (), classes: int = 10
         raise RecipeError(
             f"{unknown[0]!r} cannot be left out",
             where="model.arguments.without",
-            mend=f"choose from: {', '.join(REMOVABLE)}",
+            hint=f"choose from: {', '.join(REMOVABLE)}",
         )
     layers = [*_features(groups, without), ("flatten", nn.Flatten()), *_classifier(classes, without)]
     return nn.Sequential(OrderedDict(layers))

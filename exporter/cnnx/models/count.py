@@ -51,14 +51,14 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[tuple[LayerRo
         raise RecipeError(
             f"the network does not accept an input of shape {list(input_shape)}: {error}",
             where="input.shape",
-            mend="set input.shape to [channels, height, width] of its input; "
+            hint="set input.shape to [channels, height, width] of its input; "
             "`cnnx show` prints that of the built-in networks",
         ) from error
     if not isinstance(logits, torch.Tensor):
         raise RecipeError(
             f"the network returns {type(logits).__name__}, not a single tensor of logits",
             where="model.definition",
-            mend="return only the logits (N, classes) from forward in evaluation mode",
+            hint="return only the logits (N, classes) from forward in evaluation mode",
         )
     return tuple(recorder.rows), tuple(logits.shape[1:])
 

@@ -85,7 +85,7 @@ def cifar_densenet(
     # Depth of one more layer in each of the three blocks; a layer with bottleneck has two convolutions.
     step = 6 if bottleneck else 3
     layers = divided(
-        "depth", depth - 4, step, mend=f"give 4 plus a multiple of {step}, such as {4 + 6 * step}"
+        "depth", depth - 4, step, hint=f"give 4 plus a multiple of {step}, such as {4 + 6 * step}"
     )
     channels = 2 * growth if bottleneck else 16
     stem: dict[str, nn.Module] = {"conv0": nn.Conv2d(3, channels, 3, padding=1, bias=False)}

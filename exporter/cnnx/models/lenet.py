@@ -107,7 +107,7 @@ def lenet5_1998(*, classes: int = 10) -> nn.Module:
         raise RecipeError(
             f"invalid number of classes {classes}: the 1998 network has ten outputs, one per digit",
             where="model.classes",
-            mend="set model.classes to 10, or use the definition lenet5",
+            hint="set model.classes to 10, or use the definition lenet5",
         )
     return nn.Sequential(
         OrderedDict(

@@ -56,7 +56,7 @@ def cifar_preact_resnet(*, depth: int = 164, classes: int = 10) -> nn.Module:
     Raises:
         RecipeError: the depth is not 9n + 2.
     """
-    blocks = divided("depth", depth - 2, 9, mend="give 9n + 2, such as 164 or 1001")
+    blocks = divided("depth", depth - 2, 9, hint="give 9n + 2, such as 164 or 1001")
     stem: list[tuple[str, nn.Module]] = [
         ("conv1", nn.Conv2d(3, 16, 3, padding=1, bias=False)),
         ("bn1", nn.BatchNorm2d(16)),

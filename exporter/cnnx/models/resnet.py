@@ -66,13 +66,13 @@ def resnet(*, depth: int = 50, shortcut: str = "B", stride_at: str = "3x3", clas
         raise RecipeError(
             f"invalid depth {depth}: plain networks have 18 or 34 layers",
             where="model.arguments",
-            mend="set depth to 18 or 34, or shortcut to A or B",
+            hint="set depth to 18 or 34, or shortcut to A or B",
         )
     if depth not in BOTTLENECKS and not strided:
         raise RecipeError(
             f"invalid stride_at '1x1': blocks of depth {depth} have no 1x1 convolution",
             where="model.arguments",
-            mend="remove stride_at, or set depth to 50 or more",
+            hint="remove stride_at, or set depth to 50 or more",
         )
 
     def basic(channels: int, width: int, stride: int) -> nn.Module:
@@ -222,7 +222,7 @@ def cifar_resnet(*, depth: int = 20, shortcut: str = "A", classes: int = 10) -> 
     Raises:
         RecipeError: the depth is not 6n + 2, or the shortcut is unknown.
     """
-    blocks = divided("depth", depth - 2, 6, mend="give 6n + 2, such as 20, 32, 44, 56 or 110")
+    blocks = divided("depth", depth - 2, 6, hint="give 6n + 2, such as 20, 32, 44, 56 or 110")
     choose("shortcut", shortcut, dict.fromkeys(SHORTCUTS))
 
     def basic(channels: int, width: int, stride: int) -> nn.Module:

@@ -37,20 +37,20 @@ def load_user_model(recipe: Recipe, *, trusted: bool) -> nn.Module:
         raise RecipeError(
             f"building {recipe.name} runs the Python file {file_name}",
             where=file,
-            mend="read the file; if you trust it, add --trust-recipe",
+            hint="read the file; if you trust it, add --trust-recipe",
         )
     if not file.resolve().is_relative_to(recipe.folder.resolve()):
         raise RecipeError(
             "the definition is outside the folder of its recipe",
             where=file,
-            mend=f"move the file to {recipe.folder}",
+            hint=f"move the file to {recipe.folder}",
         )
     module = _run(file)
     definition = getattr(module, function, None)
     if not callable(definition):
         near = difflib.get_close_matches(function, vars(module), n=1, cutoff=0.5)
-        mend = f"did you mean {near[0]!r}?" if near else f"add `def {function}(*, classes)` to the file"
-        raise RecipeError(f"{file_name} has no function {function!r}", where=file, mend=mend)
+        hint = f"did you mean {near[0]!r}?" if near else f"add `def {function}(*, classes)` to the file"
+        raise RecipeError(f"{file_name} has no function {function!r}", where=file, hint=hint)
     try:
         model = _call(definition, f"{file_name}:{function}", recipe.model)
     except Exception as error:
@@ -59,7 +59,7 @@ def load_user_model(recipe: Recipe, *, trusted: bool) -> nn.Module:
         raise RecipeError(
             f"{function} returns {type(model).__name__}, not a torch.nn.Module",
             where=file,
-            mend=f"return the model from {function}",
+            hint=f"return the model from {function}",
         )
     return model.eval()
 
@@ -71,7 +71,7 @@ def _call(definition: Callable[..., Any], name: str, spec: ModelSpec) -> Any:
         raise RecipeError(
             f"{name} cannot be built: {error}",
             where="model.arguments",
-            mend=f"let it take these keyword arguments: {', '.join(['classes', *spec.arguments])}",
+            hint=f"let it take these keyword arguments: {', '.join(['classes', *spec.arguments])}",
         ) from None
     return definition(classes=spec.classes, **spec.arguments)
 
@@ -84,7 +84,7 @@ def _run(file: Path) -> types.ModuleType:
         raise RecipeError(
             f"the definition cannot be read: {error.strerror}",
             where=file,
-            mend="correct the file name in model.definition, or make the file readable",
+            hint="correct the file name in model.definition, or make the file readable",
         ) from None
     module = types.ModuleType("_cnnx_user_" + hashlib.sha256(bytes(file.resolve())).hexdigest()[:16])
     module.__file__ = str(file)
@@ -110,5 +110,5 @@ def _failed(error: BaseException, file: Path) -> RecipeError:
     return RecipeError(
         f"the definition failed: {type(error).__name__}: {error}",
         where=where,
-        mend="correct the file; running it with `python` shows the full traceback",
+        hint="correct the file; running it with `python` shows the full traceback",
     )

@@ -69,11 +69,11 @@ class BuildOptions:
             UsageError: a number out of its range.
         """
         if self.workspace_bytes is not None and self.workspace_bytes < 1:
-            raise UsageError(f"a workspace of {self.workspace_bytes} bytes makes no sense", mend="give MiB")
+            raise UsageError(f"a workspace of {self.workspace_bytes} bytes makes no sense", hint="give MiB")
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
             raise UsageError(f"optimization level {self.optimization_level} is not in 0 to 5")
         if self.dla_core is not None and self.dla_core < 0:
-            raise UsageError(f"DLA core {self.dla_core} is below 0", mend="an Orin has the cores 0 and 1")
+            raise UsageError(f"DLA core {self.dla_core} is below 0", hint="an Orin has the cores 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,11 +69,11 @@ def _no_builder(runtime: runtimes.Runtime, target: str) -> CnnxError:
     if lacking is None:
         return UsageError(
             f"{runtime.name} runs the bundle's graph as it is and builds no engine",
-            mend="name a builder: --target tensorrt, or --target rtx --sm 86 for an RTX GPU",
+            hint="name a builder: --target tensorrt, or --target rtx --sm 86 for an RTX GPU",
         )
     return EnvironmentLacks(
         f"no engine can be built for this machine: {lacking.what}",
-        mend=f"{lacking.mend}; or, for an RTX GPU elsewhere: --target rtx --sm 86",
+        hint=f"{lacking.hint}; or, for an RTX GPU elsewhere: --target rtx --sm 86",
     )
 
 
@@ -88,7 +88,7 @@ def build_into(
         raise UsageError(
             f"the graph takes batches of {low} to {high}, none of {best} to be tuned for",
             where=bundle.path,
-            mend="choose --opt-batch among them, or export with another --batch",
+            hint="choose --opt-batch among them, or export with another --batch",
         )
     caches = options.timing_cache_folder or str(cache_folder() / "timing-caches")
     request = runtimes.BuildRequest(

@@ -44,7 +44,7 @@ def cache(options: CacheOptions) -> CacheUse:
     """
     prune_days = options.prune_days
     if prune_days is not None and not prune_days >= 0:
-        raise UsageError(f"{prune_days:g} days is no age", mend="--prune 30")
+        raise UsageError(f"{prune_days:g} days is no age", hint="--prune 30")
     store = Store()
     freed = 0 if prune_days is None else store.prune(older_than_seconds=prune_days * _DAY_S)
     return CacheUse(store.root, store.sizes(), freed)

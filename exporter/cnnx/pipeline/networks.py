@@ -97,8 +97,8 @@ def list_networks(pattern: str = "*", *, options: ListOptions) -> tuple[Network,
     family = None if options.family is None else options.family.lower().replace("_", "-")
     if family is not None and family not in FAMILIES:
         near = difflib.get_close_matches(family, FAMILIES, n=1)
-        mend = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(FAMILIES)}"
-        raise UsageError(f"there is no family {family!r}", mend=mend)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(FAMILIES)}"
+        raise UsageError(f"there is no family {family!r}", hint=hint)
     most_parameters, most_multiply_adds = options.max_parameters, options.max_multiply_adds
     least = options.min_top1
     wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"

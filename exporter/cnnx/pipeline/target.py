@@ -117,7 +117,7 @@ def open_subject(bundle: Bundle, target: str, *, engine: str | None = None) -> O
         raise UsageError(
             f"the bundle holds no {target} engine",
             where=bundle.path,
-            mend=f"cnnx build {bundle.path} --target {target}",
+            hint=f"cnnx build {bundle.path} --target {target}",
         )
     manifest, version = bundle.manifest, f"{runtime.name} {runtime.version()}"
     subject = _subject(manifest, "graph", manifest.files["model.onnx"], version, runtime.device())
@@ -156,12 +156,12 @@ def _named(bundle: Bundle, target: str, identity: str) -> Engine:
         raise UsageError(
             f"the bundle holds no engine {identity!r}",
             where=bundle.path,
-            mend=f"choose one of: {', '.join(standing)}" if standing else f"cnnx build {bundle.path}",
+            hint=f"choose one of: {', '.join(standing)}" if standing else f"cnnx build {bundle.path}",
         )
     engine = standing[identity]
     if target not in ("auto", engine.runtime):
         raise UsageError(
-            f"the engine {identity} is of {engine.runtime}, not of {target}", mend="leave --target out"
+            f"the engine {identity} is of {engine.runtime}, not of {target}", hint="leave --target out"
         )
     return engine
 

@@ -90,11 +90,11 @@ def validate(bundle: str | Path, options: ValidateOptions, *, listener: Listener
     idle = [name for name in names if getattr(options, name) not in (None, False)]
     if options.validation_data is None and idle:
         flag = f"--{idle[0].replace('_', '-')}"
-        raise UsageError(f"the self-test takes no {flag}", mend="give --validation-data, too")
+        raise UsageError(f"the self-test takes no {flag}", hint="give --validation-data, too")
     opened = Bundle.open(Path(bundle))
     opened.check_place("runs")
     if options.validation_images is not None and options.validation_images < 1:
-        raise UsageError(f"--validation-images is {options.validation_images}", mend="give at least 1")
+        raise UsageError(f"--validation-images is {options.validation_images}", hint="give at least 1")
     steps = Steps(listener)
     subject = open_subject(opened, options.target, engine=options.engine)
     for remark in subject.remarks:
@@ -156,7 +156,7 @@ def run_self_test(subject: OpenSubject, bundle: Bundle, *, steps: Steps) -> Self
         raise BundleError(
             "the bundle's own graph gave logits that are not finite when it was exported",
             where=bundle.path / REFERENCE,
-            mend="see export's verdict (cnnx inspect); nothing can be held to such logits",
+            hint="see export's verdict (cnnx inspect); nothing can be held to such logits",
         )
     manifest = bundle.manifest
     preprocessing = recipe_of(manifest).preprocessing
@@ -313,7 +313,7 @@ def _accuracy_alone(
     logits = steps.run("validation", work)
     finite = np.isfinite(logits).all(axis=1)
     right = (top_k(np.where(np.isfinite(logits), logits, -np.inf), 1)[:, 0] == crops.labels) & finite
-    hint = f" (hint: {reason.mend})" if reason.mend else ""
+    hint = f" (hint: {reason.hint})" if reason.hint else ""
     reasons = [f"agreement was not judged, as the original is not here: {reason.what}{hint}"]
     reasons += bundle.manifest.cannot_judge_on(synthetic=crops.synthetic)
     gates: tuple[Gate, ...] = ()

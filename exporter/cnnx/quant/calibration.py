@@ -79,15 +79,15 @@ class Calibration:
             BundleError: the text is not JSON, has a different schema version, or has missing, unknown or
                 mistyped fields.
         """
-        mend = "calibrate again with `cnnx calibrate`"
-        data = read_json(text, where=where, error=BundleError, mend=mend)
+        hint = "calibrate again with `cnnx calibrate`"
+        data = read_json(text, where=where, error=BundleError, hint=hint)
         if isinstance(data, dict) and data.get("schema", SCHEMA) != SCHEMA:
             raise BundleError(
                 f"the calibration has schema version {data['schema']!r}; this version of cnnx reads {SCHEMA}",
                 where=where,
-                mend="calibrate again, or use the version of cnnx that wrote it",
+                hint="calibrate again, or use the version of cnnx that wrote it",
             )
-        file = from_plain(CalibrationFile, data, where=where, error=BundleError, mend=mend)
+        file = from_plain(CalibrationFile, data, where=where, error=BundleError, hint=hint)
         return file.calibration()
 
 

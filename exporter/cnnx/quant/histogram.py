@@ -142,7 +142,7 @@ class TensorStatistics:
         if counts is None or totals is None or counts.shape != (BINS,) or totals.shape != (4,):
             raise BundleError(
                 f"saved statistics are incomplete: expected arrays counts ({BINS},) and totals (4,)",
-                mend="calibrate again",
+                hint="calibrate again",
             )
         made._top, made.count, made.zeros, made.nonfinite = (int(total) for total in totals)
         made._counts = counts.astype(np.int64)
@@ -150,7 +150,7 @@ class TensorStatistics:
             raise BundleError(
                 f"saved statistics are inconsistent: {int(counts.sum())} non-zero values in bins, "
                 f"{made.count - made.zeros} in total",
-                mend="calibrate again",
+                hint="calibrate again",
             )
         return made
 

@@ -139,5 +139,5 @@ def check_method(method: str) -> None:
     if method not in METHODS:
         choices = ["auto", *METHODS]
         near = difflib.get_close_matches(method, choices, n=1, cutoff=0.5)
-        mend = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(choices)}"
-        raise UsageError(f"unknown calibration method {method!r}", mend=mend)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(choices)}"
+        raise UsageError(f"unknown calibration method {method!r}", hint=hint)

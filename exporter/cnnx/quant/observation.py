@@ -71,7 +71,7 @@ class Observation:
         if (shapes := tuple(values.shape for values in seen)) != expected:
             raise GraphError(
                 f"the observed graph gives maxima, means and a sample of shapes {shapes}, not {expected}",
-                mend="export the graph again: its outputs do not match the tensors to observe",
+                hint="export the graph again: its outputs do not match the tensors to observe",
             )
         finite = np.isfinite(seen.maxima)
         self._bad += ~finite
@@ -100,7 +100,7 @@ class Observation:
         if (self._channels, self._samples) != (other._channels, other._samples):
             raise GraphError(
                 "statistics of different networks cannot be merged",
-                mend="observe all images with the same graph",
+                hint="observe all images with the same graph",
             )
         self._count()
         other._count()
@@ -194,7 +194,7 @@ class Observation:
                 made._histograms[name] = TensorStatistics.from_arrays(of_one)
         except (*_DAMAGE, zipfile.BadZipFile, zlib.error) as error:
             what = f"the saved statistics cannot be read: {error}"
-            raise BundleError(what, where=file, mend="calibrate again") from None
+            raise BundleError(what, where=file, hint="calibrate again") from None
         return made
 
 
@@ -231,5 +231,5 @@ def observe(
     if observation.images == 0:
         raise ImageError(
             "the calibration set is empty",
-            mend="give at least one image with --calibration-data; 512 is usual",
+            hint="give at least one image with --calibration-data; 512 is usual",
         )

@@ -29,7 +29,7 @@ def check_picture(path: Path) -> None:
     """
     if path.suffix not in FORMATS:
         known = " or ".join(FORMATS)
-        raise UsageError(f"no picture is called {path.suffix or path.name!r}", mend=f"end it with {known}")
+        raise UsageError(f"no picture is called {path.suffix or path.name!r}", hint=f"end it with {known}")
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingExtra("matplotlib", "report", purpose="a picture of the damage")
     check_place(path)

@@ -60,7 +60,7 @@ def _writer_for(path: Path) -> Writer:
     if path.suffix not in FORMATS:
         known = ", ".join(FORMATS)
         raise UsageError(
-            f"no report is called {path.suffix or path.name!r}", mend=f"end it with one of: {known}"
+            f"no report is called {path.suffix or path.name!r}", hint=f"end it with one of: {known}"
         )
     return FORMATS[path.suffix]
 

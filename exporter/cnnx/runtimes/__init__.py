@@ -253,7 +253,7 @@ def get(name: str) -> Runtime:
         UsageError: no runtime has this name.
     """
     if name not in NAMES:
-        raise UsageError(f"unknown runtime {name!r}", mend=f"choose one of: auto, {', '.join(NAMES)}")
+        raise UsageError(f"unknown runtime {name!r}", hint=f"choose one of: auto, {', '.join(NAMES)}")
     runtime: Runtime = importlib.import_module(NAMES[name]).RUNTIME
     return runtime
 

@@ -30,7 +30,7 @@ def check_images(images: NDArray[np.float32], shape: Sequence[object]) -> None:
         wanted = ", ".join(str(size) for size in ("N", *shape[1:]))
         raise ImageError(
             f"images of shape {images.shape} do not fit the input ({wanted})",
-            mend="preprocess them with the recipe that the network was exported with",
+            hint="preprocess them with the recipe that the network was exported with",
         )
 
 
@@ -70,6 +70,6 @@ def _cut(outputs: Mapping[str, NDArray[np.float32]], *, ran: int, wanted: int) -
             raise UsageError(
                 f"the output {name!r} of shape {value.shape} has no batch axis, so slices of {ran} images "
                 "cannot be joined",
-                mend=f"pass exactly {ran} images per run",
+                hint=f"pass exactly {ran} images per run",
             )
     return {name: value[:wanted] for name, value in outputs.items()}

@@ -41,7 +41,7 @@ def writing(destination: Path) -> Iterator[None]:
         raise WriteFailed(
             f"cannot write: {_REASONS[error.errno]}",
             where=destination,
-            mend="choose another path (set CNNX_CACHE for the cache), or free disk space",
+            hint="choose another path (set CNNX_CACHE for the cache), or free disk space",
         ) from error
 
 

@@ -99,7 +99,7 @@ def find(recipe: Recipe, choice: str) -> Path | None:
         raise WeightsError(
             f"no weights are published for {recipe.name}",
             where=recipe.name,
-            mend="use --weights standin (random weights: measurements, but no verdict) or --weights FILE",
+            hint="use --weights standin (random weights: measurements, but no verdict) or --weights FILE",
         )
     _hash_in_name(recipe)
     for path in _all_paths(recipe):
@@ -116,8 +116,8 @@ def _given(choice: str) -> Path:
     file = Path(choice)
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
-        mend = "use --weights pretrained, standin, or the path of a .safetensors, .pth or .pt file"
-        raise WeightsError(f"the checkpoint {what}", where=file, mend=mend)
+        hint = "use --weights pretrained, standin, or the path of a .safetensors, .pth or .pt file"
+        raise WeightsError(f"the checkpoint {what}", where=file, hint=hint)
     with file.open("rb"):  # raises if the file is not readable
         return file
 
@@ -126,7 +126,7 @@ def _not_at_hand(recipe: Recipe) -> WeightsError:
     return WeightsError(
         f"the weights {recipe.weights.file} are not on this machine, and the recipe has no URL",
         where=recipe.name,
-        mend=f"put the file at {_own_paths(recipe)[-1]}, or use --weights standin or --weights FILE",
+        hint=f"put the file at {_own_paths(recipe)[-1]}, or use --weights standin or --weights FILE",
     )
 
 
@@ -151,7 +151,7 @@ def _refuse_sibling(recipe: Recipe, file: Path, digest: str) -> None:
         raise WeightsError(
             f"the weights are published for {owners[0].name}, not for {recipe.name}",
             where=file,
-            mend=f"export {owners[0].name}, or give weights trained for {recipe.name}",
+            hint=f"export {owners[0].name}, or give weights trained for {recipe.name}",
         )
 
 
@@ -194,11 +194,11 @@ def _hash_in_name(recipe: Recipe) -> str:
     name = recipe.weights.file
     match = re.fullmatch(r"[^/\\]+-([0-9a-f]{8,64})\.[a-z]+", name)
     if match is None:
-        mend = "end it with -<first 8 or more hex digits of the SHA-256>.<suffix>, without folders"
+        hint = "end it with -<first 8 or more hex digits of the SHA-256>.<suffix>, without folders"
         raise RecipeError(
             f"invalid weights.file {name!r}: the name does not contain its hash",
             where="weights.file",
-            mend=mend,
+            hint=hint,
         )
     return match[1]
 
@@ -209,7 +209,7 @@ def _checked(path: Path, expected: str) -> str:
         raise WeightsError(
             f"the checkpoint is damaged: its SHA-256 starts with {digest[: len(expected)]}, not {expected}",
             where=path,
-            mend=f"run `rm '{path}'`, then run again",
+            hint=f"run `rm '{path}'`, then run again",
         )
     return digest
 

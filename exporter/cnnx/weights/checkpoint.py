@@ -47,7 +47,7 @@ def load(model: nn.Module, file: Path, recipe: Recipe) -> tuple[str, ...]:
         raise WeightsError(
             f"some weights are NaN or infinite: {listed(broken)}",
             where=file,
-            mend="use an earlier checkpoint of the training run, from before it diverged",
+            hint="use an earlier checkpoint of the training run, from before it diverged",
         )
     # Not strict, because checkpoints from before PyTorch 0.4.1 have no num_batches_tracked.
     model.load_state_dict(fitted, strict=False, assign=True)
@@ -66,9 +66,9 @@ def _read(file: Path) -> Any:
         head = stream.read(9)
     is_zip = zipfile.is_zipfile(file)
     if not head:
-        raise WeightsError("the checkpoint is empty", where=file, mend="copy or download it again")
+        raise WeightsError("the checkpoint is empty", where=file, hint="copy or download it again")
     if head.startswith(b"PK") and not is_zip:
-        raise WeightsError("the checkpoint is truncated", where=file, mend="copy or download it again")
+        raise WeightsError("the checkpoint is truncated", where=file, hint="copy or download it again")
     try:
         if head[8:] == b"{":
             return safetensors.torch.load_file(file)
@@ -82,11 +82,11 @@ def _read(file: Path) -> Any:
             raise WeightsError(
                 "the checkpoint is a TorchScript archive, which contains code",
                 where=file,
-                mend=_RESAVE,
+                hint=_RESAVE,
             ) from None
         first = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
         raise WeightsError(
-            f"the checkpoint is damaged or truncated: {first}", where=file, mend="copy or download it again"
+            f"the checkpoint is damaged or truncated: {first}", where=file, hint="copy or download it again"
         ) from None
 
 
@@ -96,12 +96,12 @@ def _refuse_pickle(message: str, file: Path) -> NoReturn:
         raise WeightsError(
             f"the checkpoint would run {match[1]} when read; only tensors are accepted",
             where=file,
-            mend=_RESAVE,
+            hint=_RESAVE,
         ) from None
     raise WeightsError(
         "the file is not a checkpoint that can be read safely",
         where=file,
-        mend="give a .safetensors file, or a .pth or .pt written by torch.save(model.state_dict(), ...)",
+        hint="give a .safetensors file, or a .pth or .pt written by torch.save(model.state_dict(), ...)",
     ) from None
 
 
@@ -114,13 +114,13 @@ def _tensors(content: Any, file: Path) -> dict[str, torch.Tensor]:
         content = inner[0]
     if not isinstance(content, Mapping) or not content:
         kind = "nothing" if isinstance(content, Mapping) else type(content).__name__
-        raise WeightsError(f"the checkpoint contains {kind}, not a state dict", where=file, mend=_RESAVE)
+        raise WeightsError(f"the checkpoint contains {kind}, not a state dict", where=file, hint=_RESAVE)
     others = [str(name) for name, value in content.items() if not _is_plain(name, value)]
     if others:
         raise WeightsError(
             f"the checkpoint contains entries that are not tensors: {listed(others)}",
             where=file,
-            mend=_RESAVE,
+            hint=_RESAVE,
         )
     state = dict(content)
     for prefix in _PREFIXES:

@@ -65,7 +65,7 @@ def fetch(url: str, path: Path, *, digest: str, progress: Callable[[int, int | N
             raise WeightsError(
                 f"the SHA-256 of the download starts with {found[: len(digest)]}, not {digest}",
                 where=url,
-                mend=f"run again; if that fails, the server has another file: put the right one at {path}",
+                hint=f"run again; if that fails, the server has another file: put the right one at {path}",
             )
         with atomic_file(path) as draft:
             part.replace(draft)
@@ -174,7 +174,7 @@ def require_safe(url: str) -> None:
         raise RecipeError(
             f"invalid weights.url {url!r}: weights are downloaded over https only",
             where="weights.url",
-            mend="use an https:// URL, or put the file in weights/ next to the recipe",
+            hint="use an https:// URL, or put the file in weights/ next to the recipe",
         )
 
 
@@ -199,5 +199,5 @@ def _explained(url: str, path: Path) -> Iterator[None]:
         raise Unreachable(
             f"cannot download {path.name}: {status}{reason}",
             where=url,
-            mend=f"run again (the download resumes), put the file at {path}, or use --weights standin",
+            hint=f"run again (the download resumes), put the file at {path}, or use --weights standin",
         ) from error

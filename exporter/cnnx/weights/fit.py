@@ -69,20 +69,20 @@ def compare(wanted: Tensors, state: Tensors, file: Path, recipe: Recipe) -> None
     if not faults:
         return
     what = "the checkpoint does not fit the model"
-    mend = "set model.classes and model.arguments in the recipe to the values used for training"
+    hint = "set model.classes and model.arguments in the recipe to the values used for training"
     if classes := _other_classes(wanted, state, recipe):
         what = f"the checkpoint has {classes} classes, the recipe {recipe.model.classes}"
-        mend = (
+        hint = (
             f"in a copy of the recipe, set model.classes to {classes} and model.labels to a file of their "
             "names, and remove model.parameters and model.multiply_adds"
         )
     elif network := _recognised(state, wanted):
         what = f"the checkpoint belongs to {network}"
-        mend = f"export {network}, or give a checkpoint of {recipe.name}"
+        hint = f"export {network}, or give a checkpoint of {recipe.name}"
     elif 2 * len(shared) < len(wanted):
         what = "the checkpoint belongs to a different network"
-        mend = f"give a checkpoint of {recipe.name}"
-    raise WeightsError(f"{what}: {'; '.join(faults)}", where=file, mend=mend)
+        hint = f"give a checkpoint of {recipe.name}"
+    raise WeightsError(f"{what}: {'; '.join(faults)}", where=file, hint=hint)
 
 
 def _other_classes(wanted: Tensors, state: Tensors, recipe: Recipe) -> int | None:

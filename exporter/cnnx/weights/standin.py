@@ -82,7 +82,7 @@ def _take_statistics(model: nn.Module, batches: Iterable[NDArray[np.float32]]) -
     if not images:
         raise WeightsError(
             "stand-in weights for BatchNorm layers need calibration images",
-            mend="give at least one with --calibration-data",
+            hint="give at least one with --calibration-data",
         )
     for layer in _activated(model, images[0]):
         if isinstance(layer.bias, nn.Parameter):

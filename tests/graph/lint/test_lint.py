@@ -433,14 +433,14 @@ def test_a_fault_is_found_and_nothing_else(name: str) -> None:
     assert {finding.rule for finding in findings} == {rule}
     assert findings[0].node == node
     assert figure in findings[0].message
-    assert findings[0].mend
+    assert findings[0].hint
 
 
 def test_every_rule_has_a_fault() -> None:
     assert {rule.name for rule in RULES} | {"invalid"} == {rule for rule, *_ in FAULTS.values()}
 
 
-def test_refusal_lists_errors_and_mends_and_lets_warnings_pass() -> None:
+def test_refusal_lists_errors_with_hints_and_lets_warnings_pass() -> None:
     refuse(lint(FAULTS["depthwise"][3]()), where="warned.onnx")
     with pytest.raises(GraphError) as refusal:
         refuse(lint(FAULTS["dead-channel"][3]()), where="model.onnx")

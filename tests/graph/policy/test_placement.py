@@ -171,7 +171,7 @@ def test_an_override_to_int8_takes_weighted_layers_only():
 def test_an_override_that_matches_nothing_is_refused():
     with pytest.raises(RecipeError, match="matches no layer") as refusal:
         plan(GRAPHS["residual"](), overrides=(LayerOverride("b.conv3", "fp16", "typo"),))
-    assert refusal.value.mend.count("conv") == 3 and "b.conv1" in refusal.value.mend
+    assert refusal.value.hint.count("conv") == 3 and "b.conv1" in refusal.value.hint
 
 
 def test_only_shortcuts_are_quantized_at_an_add():

@@ -100,7 +100,7 @@ def test_engines_tell_parts_are_judged_and_compared(bundles, monkeypatch, cnnx_c
         assert list(measured.figures()) == ["with transfers", "GPU compute", "end to end"]
         assert measured.as_dict()["figures"]["of"] == "with transfers"
         [rule] = [f for f in measured.validity.findings if f.rule == "enqueue-bound"]
-        assert "larger --batch" in rule.mend
+        assert "larger --batch" in rule.hint
         assert measured.predicted.source == "engine" and "compute" in {x.kind for x in measured.layers.layers}
     [advice] = result.advice
     assert advice.recommended is None and plain(result)["advice"][0]["recommended"] is None

@@ -90,7 +90,7 @@ def test_a_machine_with_nothing_says_so_and_never_zero(tmp_path):
     found = looked_at(tmp_path)
     assert all(one.reason and one.total_mw is None and not one.rails for one in found.sensors)
     power = next(one for one in found.abilities if one.what == "measure power and energy")
-    assert not power.able and power.mend
+    assert not power.able and power.hint
     shown = screen(found)
     assert shown.count("none found") == 3 and "NVML Shared Library Not Found" in shown
     assert json.loads(json.dumps(plain(found)))["state"]["gpu"] is None
@@ -108,26 +108,26 @@ def refused(monkeypatch, *names):
     monkeypatch.setattr(Path, "read_text", refusing)
 
 
-def test_counters_that_only_root_may_read_are_named_and_leave_to_read_them_mends_it(tmp_path, monkeypatch):
+def test_counters_that_only_root_may_read_are_named_with_the_command_that_helps(tmp_path, monkeypatch):
     """By sudo cnnx would not be found in a virtual environment, and its files would be root's."""
     zone = tmp_path / "sys/class/powercap/intel-rapl:0"
     write(zone, {"name": "package-0", "energy_uj": 1, "max_energy_range_uj": 9})
     refused(monkeypatch, "energy_uj")
     found = looked_at(tmp_path)
     power = next(one for one in found.abilities if one.what == "measure power and energy")
-    mend = f"sudo chmod a+r {zone.parent}/intel-rapl:*/energy_uj  # until the next boot"
-    assert "only root" in power.reason and power.mend == found.sensors[-1].mend == mend
+    hint = f"sudo chmod a+r {zone.parent}/intel-rapl:*/energy_uj  # until the next boot"
+    assert "only root" in power.reason and power.hint == found.sensors[-1].hint == hint
     with pytest.raises(EnvironmentLacks) as caught:
         choose_sampler(cnnx.PowerPass(), Device("cpu", "AMD EPYC"), root=tmp_path)
-    assert caught.value.mend == mend
+    assert caught.value.hint == hint
 
 
-def test_monitors_that_may_not_be_read_are_named_with_what_mends_it(tmp_path, monkeypatch):
+def test_monitors_that_may_not_be_read_are_named_with_a_hint(tmp_path, monkeypatch):
     orin_nx_jetpack_6(tmp_path)
     refused(monkeypatch, "curr*_input")
     found = looked_at(tmp_path).sensors[0]
     files = f"{tmp_path}/sys/class/hwmon/hwmon3/*_input"
-    assert files in found.reason and found.mend == f"sudo chmod a+r {files}  # until the next boot"
+    assert files in found.reason and found.hint == f"sudo chmod a+r {files}  # until the next boot"
     assert f"hint:  sudo chmod a+r {files}" in screen(looked_at(tmp_path))
 
 
@@ -142,7 +142,7 @@ def test_two_onnx_runtimes(tmp_path, gpu, stays, goes):
     [wrong] = combinations(
         tmp_path, wheels("onnxruntime 1.24", "onnxruntime-gpu 1.23"), DesktopNvml(driver=gpu)
     )
-    assert wrong.mend == f"pip uninstall -y {goes} && pip install --force-reinstall --no-deps {stays}"
+    assert wrong.hint == f"pip uninstall -y {goes} && pip install --force-reinstall --no-deps {stays}"
 
 
 def test_a_tensorrt_wheel_over_jetpacks(tmp_path):
@@ -150,14 +150,14 @@ def test_a_tensorrt_wheel_over_jetpacks(tmp_path):
     have = wheels("tensorrt-cu12 10.9.0", "tensorrt-cu12-bindings 10.9.0", system=("tensorrt 10.3.0",))
     [wrong] = combinations(tmp_path, have)
     # Only wheels are taken out, and none is put over JetPack's.
-    assert wrong.mend == "pip uninstall -y tensorrt-cu12 tensorrt-cu12-bindings"
+    assert wrong.hint == "pip uninstall -y tensorrt-cu12 tensorrt-cu12-bindings"
     assert "libnvinfer10 10.3.0.30" in wrong.what
 
 
 def test_bindings_without_libraries(tmp_path):
     have = wheels("tensorrt-cu13-bindings 10.16.0.1")
     [wrong] = combinations(tmp_path, have)
-    assert wrong.mend == "pip install tensorrt-cu13-libs==10.16.0.1"
+    assert wrong.hint == "pip install tensorrt-cu13-libs==10.16.0.1"
     status = tmp_path / "var/lib/dpkg/status"
     status.parent.mkdir(parents=True)
     status.write_text("Package: libnvinfer10\nStatus: install ok installed\nVersion: 10.16.0.1-1+cuda13.2\n")
@@ -180,7 +180,7 @@ def test_an_extra_that_has_nothing_for_a_jetson_is_not_advised_there(tmp_path):
     here = detect(tmp_path, nvml=DesktopNvml(driver=False), wheels=wheels())
     jetson, desktop = (dataclasses.replace(here, machine=name) for name in ("aarch64", "x86_64"))
     lacking = MissingExtra("tensorrt", "tensorrt", purpose="building")
-    assert ability("build", lacking, jetson).mend == "sudo apt install nvidia-jetpack"
-    assert ability("build", lacking, desktop).mend == "pip install 'cnnx[tensorrt]'"
-    assert "pip" not in ability("build", MissingExtra("x", "rtx", purpose="it"), jetson).mend
-    assert "pip" in ability("draw", MissingExtra("x", "report", purpose="it"), jetson).mend
+    assert ability("build", lacking, jetson).hint == "sudo apt install nvidia-jetpack"
+    assert ability("build", lacking, desktop).hint == "pip install 'cnnx[tensorrt]'"
+    assert "pip" not in ability("build", MissingExtra("x", "rtx", purpose="it"), jetson).hint
+    assert "pip" in ability("draw", MissingExtra("x", "report", purpose="it"), jetson).hint

@@ -206,7 +206,7 @@ def test_a_named_gpu_needs_a_builder_and_says_which_extra(monkeypatch, int8):
     monkeypatch.setattr(rtx.RtxRuntime, "missing", lambda _: lacking)
     with pytest.raises(MissingExtra, match="rtx") as caught:
         cnnx.build(int8.bundle.path, sm=[86])
-    assert caught.value.exit_code == 4 and "cnnx[rtx]" in caught.value.mend
+    assert caught.value.exit_code == 4 and "cnnx[rtx]" in caught.value.hint
 
 
 def test_a_users_graph_goes_the_whole_way(tmp_path):

@@ -75,7 +75,7 @@ def refused(verb, server, *arguments, error, match, **options):
     events = []
     with pytest.raises(error, match=match) as raised:
         verb(*arguments, **options, listener=events.append)
-    assert type(raised.value) is error and raised.value.mend, raised.value
+    assert type(raised.value) is error and raised.value.hint, raised.value
     assert [event for event in events if not event.note] == [] and server.requests == 0
 
 

@@ -69,7 +69,7 @@ def test_every_cell_is_a_row_and_a_stopped_survey_goes_on(tiny, tmp_path):
     assert page.count("| tiny |") == 4 and page.count("| broken | ") == 4
     assert page.count("| - | failed | - |") == 4 and page.count(last["reason"]) == 1
     assert page.count("broken fp16, batch 1; broken fp16, batch 2; broken int8, batch 1; broken int8") == 1
-    assert page.count(f"Hint: {last['mend']}.") == 1
+    assert page.count(f"Hint: {last['hint']}.") == 1
     assert json.loads((out / "survey.json").read_text()) == list(found.rows)
 
     again, steps = run([tiny, str(broken)], out)
@@ -119,7 +119,7 @@ def test_a_damaged_bundle_is_a_row_a_cell_and_the_others_go_on(tiny_bundle, tmp_
         ("tiny", "int8", 1, "done"),
         ("tiny", "int8", 2, "failed"),
     ]
-    assert found.rows[0]["reason"] and found.rows[0]["mend"]
+    assert found.rows[0]["reason"] and found.rows[0]["hint"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
@@ -199,7 +199,7 @@ def test_a_cell_that_the_process_was_killed_in_twice_failed_and_no_other(tiny, t
     killed_in(tiny, tmp_path, '"killed": 2')
     found, _ = run([tiny], tmp_path / "out", **THREE)
     assert [row["status"] for row in found.rows] == ["done", "failed", "done"]
-    assert "died in this cell twice" in found.rows[1]["reason"] and "--again" in found.rows[1]["mend"]
+    assert "died in this cell twice" in found.rows[1]["reason"] and "--again" in found.rows[1]["hint"]
     mended, steps = run([tiny], tmp_path / "out", again=True, **THREE)
     assert {row["status"] for row in mended.rows} == {"done"} and "latency and memory" in steps
 
@@ -234,7 +234,7 @@ def test_figures_stay_where_a_cell_is_done_again_for_its_energy_and_fails(tiny, 
     found, _ = run([tiny], tmp_path / "out", power=rehearsal(), **one)
     assert found.rows[0]["p50_ns"] == done.rows[0]["p50_ns"]
     assert energies(found) == [("fp16", 1, "failed", None)]
-    assert "ZeroDivisionError" in found.rows[0]["no_energy"] and found.rows[0]["mend"] == "report this"
+    assert "ZeroDivisionError" in found.rows[0]["no_energy"] and found.rows[0]["hint"] == "report this"
     longer = dataclasses.replace(PLAN, seconds=0.02)
     assert [row["status"] for row in run([tiny], tmp_path / "out", plan=longer, **one)[0].rows] == ["failed"]
 
@@ -355,7 +355,7 @@ def test_a_fault_that_is_no_refusal_ends_its_cells_alone(tiny, tmp_path, monkeyp
 
     monkeypatch.setattr(survey, "bench", bench)
     found, _ = run([tiny], tmp_path / "out")
-    assert [(row["status"], row["reason"], row["mend"]) for row in found.rows] == [
+    assert [(row["status"], row["reason"], row["hint"]) for row in found.rows] == [
         ("failed", "RuntimeError: a fault", "report this")
     ] * 4
 

@@ -183,7 +183,7 @@ def test_too_little_memory_has_a_hint(built, tmp_path):
     bindings = built(Driver(room=64))
     with pytest.raises(EnvironmentLacks, match="out of memory") as caught:
         TrtRuntime(bindings).open(tmp_path / "model.engine")
-    assert "smaller batch" in caught.value.mend
+    assert "smaller batch" in caught.value.hint
 
 
 def test_a_failed_host_allocation_frees_the_device_memory():
@@ -279,10 +279,10 @@ def test_device_and_errors_as_reported_by_the_library(monkeypatch):
     assert (good.why_not(), good.compute_capability(), good.device_name()) == (None, 87, "Orin")
     assert loaded(devices=0).why_not() == "no CUDA-capable device is detected"
     assert loaded(fails=35).why_not() == "driver too old"
-    for code, words, mend in ((2, "out of memory", "smaller batch"), (35, "driver too old", "dmesg")):
+    for code, words, hint in ((2, "out of memory", "smaller batch"), (35, "driver too old", "dmesg")):
         with pytest.raises(EnvironmentLacks, match=f"cudaStreamCreate failed: {words}") as caught:
             loaded(fails=code).stream()
-        assert mend in caught.value.mend
+        assert hint in caught.value.hint
     monkeypatch.setattr(cudart.ctypes, "CDLL", lambda *_, **__: object())
     with pytest.raises(EnvironmentLacks, match="not a CUDA runtime, or is too old"):
         cudart.CudaRuntime(Path("libcudart.so"))
@@ -296,7 +296,7 @@ def test_a_cuda_runtime_that_is_missing_is_searched_for(monkeypatch, tmp_path):
     if found == ["libcudart.so.no-such"]:
         with pytest.raises(EnvironmentLacks, match=r"no CUDA runtime.*no-such") as caught:
             cudart.load_cudart()
-        assert "LD_LIBRARY_PATH" in caught.value.mend
+        assert "LD_LIBRARY_PATH" in caught.value.hint
     (tmp_path / "lib64").mkdir()
     (tmp_path / "lib64/libcudart.so").write_bytes(b"")
     assert tmp_path / "lib64/libcudart.so" in list(cudart._candidates())

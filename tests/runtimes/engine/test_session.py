@@ -201,7 +201,7 @@ def test_the_parts_of_a_run_are_timed_separately(opened, cuda_graph):
 
 def test_a_timed_run_is_one_batch(opened):
     ranged, fixed = opened(HostCuda(), batch=(2, 4)), opened(HostCuda(), batch=None)
-    for session, count, mend in (
+    for session, count, hint in (
         (ranged, 5, "2 to 4"),
         (ranged, 1, "2 to 4"),
         (fixed, 1, "2"),
@@ -209,7 +209,7 @@ def test_a_timed_run_is_one_batch(opened):
     ):
         with pytest.raises(UsageError, match="not one batch") as caught:
             session.timed_run(np.zeros((count, 3, 4), np.float32))
-        assert caught.value.mend == f"pass {mend} images"
+        assert caught.value.hint == f"pass {hint} images"
     with pytest.raises(ImageError):
         fixed.timed_run(np.zeros((2, 3, 5), np.float32))
     fixed.close()
@@ -230,7 +230,7 @@ def test_an_engine_that_needs_a_plugin(opened, tmp_path, monkeypatch):
     monkeypatch.setattr(Log, "said", lambda _: "IPluginCreator not found in Plugin Registry")
     with pytest.raises(BundleError, match="IPluginCreator") as caught:
         opened(HostCuda(), batch=None)
-    assert "plugin" in caught.value.mend
+    assert "plugin" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_too_little_memory_is_not_reported_as_a_foreign_engine(
     cuda = HostCuda()
     with pytest.raises(EnvironmentLacks) as caught:
         opened(cuda, batch=None, room=room)
-    assert said in caught.value.what and "smaller --batch" in caught.value.mend
+    assert said in caught.value.what and "smaller --batch" in caught.value.hint
     assert not cuda.held
 
 

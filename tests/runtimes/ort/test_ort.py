@@ -133,7 +133,7 @@ def test_a_gpu_that_onnx_runtime_cannot_use_is_an_error(net, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(EnvironmentLacks, match="does not load") as caught:
         OrtRuntime(lambda: Cuda(loads=False), lambda: Gpu("A GPU")).open(net("fp32"))
-    assert "CUDA_VISIBLE_DEVICES=" in caught.value.mend
+    assert "CUDA_VISIBLE_DEVICES=" in caught.value.hint
 
 
 def future(path):

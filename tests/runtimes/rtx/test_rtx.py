@@ -164,7 +164,7 @@ def test_an_fp32_layer_narrowed_between_casts_is_caught(tmp_path):
 
     with pytest.raises(BuildFailed, match="island: fp16 instead of fp32") as caught:
         island(activation=False)
-    assert "activation" in caught.value.mend
+    assert "activation" in caught.value.hint
     assert island(activation=True)[0].layer_types == {"island": "fp32"}
 
 

@@ -168,7 +168,7 @@ def test_skipped_tactics_become_one_readable_remark(net):
 def test_a_build_without_enough_memory_has_a_message_and_a_hint(net, says):
     with pytest.raises(BuildFailed, match="memory") as caught:
         build(ImitatedBindings(says=says, fails=True), net("fp16"), request("fp16"))
-    assert "workspace" in caught.value.mend and caught.value.exit_code == 5
+    assert "workspace" in caught.value.hint and caught.value.exit_code == 5
 
 
 def test_older_log_messages_are_not_reported_for_a_build(net):
@@ -204,7 +204,7 @@ def test_an_operator_that_needs_a_plugin_is_named(net):
         BuildFailed, match=r"'relu2' \(Nope\): TensorRT does not support this operator"
     ) as caught:
         build(ImitatedBindings(), file, request("fp16"))
-    assert "plugin" in caught.value.mend
+    assert "plugin" in caught.value.hint
 
 
 def test_it_builds_only_for_the_gpu_of_this_machine(net):
@@ -334,9 +334,9 @@ def test_a_dla_core_that_is_not_there(net):
 def test_the_hint_for_a_missing_tensorrt_depends_on_the_machine():
     jetson = trt.absent(machine(**JETSON))
     assert isinstance(jetson, EnvironmentLacks) and not isinstance(jetson, MissingExtra)
-    assert "pip install" not in jetson.mend and "--system-site-packages" in jetson.mend
+    assert "pip install" not in jetson.hint and "--system-site-packages" in jetson.hint
     assert isinstance(trt.absent(machine()), MissingExtra)
-    assert "docs.nvidia.com" in trt.absent(machine(machine="aarch64")).mend
+    assert "docs.nvidia.com" in trt.absent(machine(machine="aarch64")).hint
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed here")
@@ -367,4 +367,4 @@ def test_bindings_without_their_libraries_are_rejected(tmp_path, monkeypatch):
         trt._load.cache_clear()
     if importlib.util.find_spec("tensorrt").origin == str(tmp_path / "tensorrt.py"):
         assert isinstance(reason, EnvironmentLacks)
-        assert "libnvinfer.so.11" in reason.what and "force-reinstall" in reason.mend
+        assert "libnvinfer.so.11" in reason.what and "force-reinstall" in reason.hint

@@ -62,5 +62,5 @@ def _read() -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
         raise ImageError(
             f"the built-in digits cannot be read: {error}",
             where=file,
-            mend="reinstall cnnx, or restore calibration/digits/digits.npz in the checkout",
+            hint="reinstall cnnx, or restore calibration/digits/digits.npz in the checkout",
         ) from error

@@ -33,14 +33,14 @@ class LintFinding:
         severity: "error" if TensorRT refuses or misreads the graph, "warning" if it runs slowly.
         node: node or tensor at fault.
         message: what is wrong, with the value.
-        mend: hint that says what to change.
+        hint: hint that says what to change.
     """
 
     rule: str
     severity: Severity
     node: str
     message: str
-    mend: str
+    hint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def lint(model: ModelProto) -> tuple[LintFinding, ...]:
     except GraphError as error:
         specific = _look(_FIRST, View(model, wires, {}))
         location = str(error.where).partition(" ")[2]  # without the word "node", "tensor" or "graph"
-        return specific or (LintFinding("invalid", "error", location, error.what, error.mend or ""),)
+        return specific or (LintFinding("invalid", "error", location, error.what, error.hint or ""),)
     return _look(RULES, view)
 
 
@@ -124,12 +124,12 @@ def refuse(findings: Iterable[LintFinding], *, where: Path | str) -> None:
     errors = [finding for finding in findings if finding.severity == "error"]
     if not errors:
         return
-    lines = [f"  {e.rule}: {e.node}: {e.message} ({e.mend})" for e in errors[:_LISTED]]
+    lines = [f"  {e.rule}: {e.node}: {e.message} ({e.hint})" for e in errors[:_LISTED]]
     if len(errors) > _LISTED:
         lines.append(f"  and {len(errors) - _LISTED} more")
     count = f"{len(errors)} faults" if len(errors) > 1 else "a fault"
     raise GraphError(
         "\n".join((f"the graph has {count} that TensorRT would refuse or misread:", *lines)),
         where=where,
-        mend=errors[0].mend,
+        hint=errors[0].hint,
     )

@@ -54,8 +54,8 @@ def unknown_operators(view: View) -> Iterator[Fault]:
         if view.is_standard(node):
             continue
         source = f"domain {node.domain!r}" if node.domain else f"opset {opset(view.model)}"
-        mend = "export the model without custom operators" if node.domain else "correct the name or the opset"
-        yield label(node), f"TensorRT does not know the operator {node.op_type} of {source}", mend
+        hint = "export the model without custom operators" if node.domain else "correct the name or the opset"
+        yield label(node), f"TensorRT does not know the operator {node.op_type} of {source}", hint
 
 
 def unsupported_operators(view: View) -> Iterator[Fault]:

@@ -57,7 +57,7 @@ class View:
         except ValueError as error:
             what = f"the constant does not match its shape {list(tensor.dims)}: {first_line(error)}"
             hint = "the file is damaged: copy it again, or export the model again"
-            raise GraphError(what, where=f"constant {name}", mend=hint) from None
+            raise GraphError(what, where=f"constant {name}", hint=hint) from None
 
     def elem_type(self, name: str) -> int:
         """Element type of a tensor, or UNDEFINED (0) if unknown."""

@@ -100,7 +100,7 @@ class _Typer:
         layer = self._layers.get(node.name)
         if layer is None:
             where = f"node {edit.label(node)}"
-            raise GraphError("the node is not in the plan", where=where, mend="plan the graph again")
+            raise GraphError("the node is not in the plan", where=where, hint="plan the graph again")
         return FLOAT if layer.precision == "fp32" else FLOAT16
 
     def _as_type(self, tensor: str, kind: int, node: NodeProto) -> str:
@@ -123,7 +123,7 @@ class _Typer:
                 raise GraphError(
                     f"{name} reaches {largest:.4g}, but the largest FP16 value is {FP16_MAX:g}",
                     where=f"node {edit.label(node)}",
-                    mend="keep this layer in fp32 with an entry in precision.overrides",
+                    hint="keep this layer in fp32 with an entry in precision.overrides",
                 )
             narrow = self._names.fresh(f"{name}.fp16")
             self._result.graph.initializer.append(edit.tensor_from_array(narrow, values.astype(np.float16)))

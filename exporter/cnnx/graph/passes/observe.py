@@ -60,7 +60,7 @@ def observed_model(model: ModelProto, *, sampled: Sequence[str] = ()) -> Observe
     for name in sampled:
         if name not in names:
             hint = f"choose one of its {len(names)} float activations"
-            raise GraphError("the graph has no float activation of this name", where=name, mend=hint)
+            raise GraphError("the graph has no float activation of this name", where=name, hint=hint)
     writer = _Writer(model, types)
     channels = {name: writer.maxima_of(name) for name in names}
     samples = {name: writer.sample_of(name) for name in dict.fromkeys(sampled)}

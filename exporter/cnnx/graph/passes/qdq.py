@@ -134,7 +134,7 @@ def refuse_quantized(model: ModelProto) -> None:
             raise GraphError(
                 f"the graph is quantized already: it has a {node.op_type}",
                 where=f"node {edit.label(node)}",
-                mend="export from the FP32 model instead",
+                hint="export from the FP32 model instead",
             )
 
 
@@ -197,7 +197,7 @@ class _Writer:
                 f"the range of the activation is {ranges.get(tensor)}, but must be positive and have a scale "
                 f"in {self._scales}",
                 where=f"tensor {tensor}",
-                mend="calibrate again, or keep the layers that read it in FP16 (precision.overrides)",
+                hint="calibrate again, or keep the layers that read it in FP16 (precision.overrides)",
             )
         return scale
 
@@ -206,7 +206,7 @@ class _Writer:
         axis = edit.weight_axis(node, self._constants)
         if axis is None:
             where, hint = f"node {edit.label(node)}", "keep this layer in FP16 (precision.overrides)"
-            raise GraphError(f"{node.op_type} has no constant weight to quantize", where=where, mend=hint)
+            raise GraphError(f"{node.op_type} has no constant weight to quantize", where=where, hint=hint)
         name = node.input[1]
         key = f"{name}.dequantized" if axis == 0 else f"{name}.dequantized.axis{axis}"
         if key not in self._dequantized:
@@ -214,7 +214,7 @@ class _Writer:
             if not np.isfinite(scale).all():
                 hint = "keep this layer in FP16 or FP32 (precision.overrides), or use --scales fp32"
                 what = f"the weight is too large for a scale in {self._scales}"
-                raise GraphError(what, where=f"weight {name}", mend=hint)
+                raise GraphError(what, where=f"weight {name}", hint=hint)
             zeros = self._shared(f"cnnx.zero_points.{len(scale)}", np.zeros(len(scale), np.int8))
             inputs = [self._constant(f"{name}.int8", values), self._constant(f"{name}.scale", scale), zeros]
             self._dequantized[key] = self._append("DequantizeLinear", inputs, key, axis=axis)

@@ -219,5 +219,5 @@ def _refuse_idle_overrides(overrides: Sequence[LayerOverride], nodes: Sequence[s
             raise RecipeError(
                 f"the precision override {entry.match!r} matches no layer",
                 where="precision.overrides",
-                mend=f"use a layer name such as {', '.join(near or nodes[:3])}",
+                hint=f"use a layer name such as {', '.join(near or nodes[:3])}",
             )

@@ -102,7 +102,7 @@ def sampler_cost(
     """
     if turns < 2:
         raise UsageError(
-            f"cannot measure the sampler's overhead in {turns} turns", mend="use 2 turns or more"
+            f"cannot measure the sampler's overhead in {turns} turns", hint="use 2 turns or more"
         )
     sides: dict[bool, list[float]] = {False: [], True: []}
     for turn in range(turns):

@@ -64,7 +64,7 @@ def drive(
         done = load()
         if not isinstance(done, int) or done < 1:
             what = f"the load returned {done!r}, not its number of inferences"
-            raise UsageError(what, mend="return an integer of 1 or more from the load")
+            raise UsageError(what, hint="return an integer of 1 or more from the load")
         calls, inferences = calls + 1, inferences + done
         pace.wait()
         now = clock()

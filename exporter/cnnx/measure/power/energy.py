@@ -179,7 +179,7 @@ def _per_inference(measured: EnergyMeasurement, rails: tuple[str, ...], covers: 
         raise UsageError(
             f"the energy counter did not change under load: {', '.join(still)}",
             where=f"power sensor {trace.sensor.name}",
-            mend="choose another sensor; cnnx doctor lists them. Counters do not work in virtual machines",
+            hint="choose another sensor; cnnx doctor lists them. Counters do not work in virtual machines",
         )
     each_s = span.seconds / measured.load.inferences  # multiplied by mW, this gives mJ per inference
     power = trace.power_mw(rails, span.start_ns, span.end_ns)

@@ -38,10 +38,10 @@ def open_sensor(name: str, root: Path = Path("/"), *, nvml: Any = None) -> Polle
     if wanted is not None:
         return wanted
     why = next((one for one in found if isinstance(one, Unsupported) and one.sensor == name), None)
-    reason, mend = (why.reason, why.mend) if why else ("cnnx has no sensor of this name", "")
+    reason, hint = (why.reason, why.hint) if why else ("cnnx has no sensor of this name", "")
     raise EnvironmentLacks(
         f"the power sensor {name} is not supported here: {reason}",
         where=root,
-        mend=mend
+        hint=hint
         or (f"use one of: {', '.join(there)}" if there else "cnnx doctor shows why each sensor fails"),
     )

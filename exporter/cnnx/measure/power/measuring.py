@@ -59,11 +59,11 @@ class Plan:
         if self.load_s < _LEAST_LOAD_S or self.idle_s < _LEAST_IDLE_S:
             raise UsageError(
                 f"a load of {self.load_s:g} s and idle phases of {self.idle_s:g} s are too short for energy",
-                mend=f"use at least {_LEAST_LOAD_S:g} s of load and idle phases of {_LEAST_IDLE_S:g} s each",
+                hint=f"use at least {_LEAST_LOAD_S:g} s of load and idle phases of {_LEAST_IDLE_S:g} s each",
             )
         if self.rate is not None and not 0 < self.rate < math.inf:
             what = f"invalid rate {self.rate}: expected a positive, finite number"
-            raise UsageError(what, mend="use a rate such as 30, or none to run back to back")
+            raise UsageError(what, hint="use a rate such as 30, or none to run back to back")
 
     @property
     def seconds(self) -> tuple[float, float]:
@@ -205,5 +205,5 @@ def _reaching(sampler: Sampler, end_ns: int, sleep: Sleep) -> Trace:
     raise EnvironmentLacks(
         f"the power sampler hangs: no sample in the last {_PATIENCE_S:g} s",
         where=f"power sensor {trace.sensor.name}",
-        mend="measure again; if this persists, the driver of the sensor may hang, so choose another sensor",
+        hint="measure again; if this persists, the driver of the sensor may hang, so choose another sensor",
     )

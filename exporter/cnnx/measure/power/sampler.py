@@ -96,7 +96,7 @@ class SamplerProcess:
     ) -> None:
         if rate_hz < LEAST_HZ:
             what = f"the sampling rate {rate_hz:g} Hz is too low for power"
-            raise UsageError(what, mend=f"use {LEAST_HZ:g} Hz or more")
+            raise UsageError(what, hint=f"use {LEAST_HZ:g} Hz or more")
         self._sensor, self._rate_hz, self._root, self._patience_s = sensor, rate_hz, root, patience_s
         self._process: subprocess.Popen[bytes] | None = None
         self._stack = contextlib.ExitStack()
@@ -141,13 +141,13 @@ class SamplerProcess:
     def check(self) -> None:
         """Raise EnvironmentLacks if the process has ended unexpectedly."""
         if self._process is None:
-            raise UsageError("the sampler was not started", mend="use it in a with block")
+            raise UsageError("the sampler was not started", hint="use it in a with block")
         if (code := self._process.poll()) is not None:
             printed = (self._folder / "errors").read_text(errors="replace").strip()
             raise EnvironmentLacks(
                 f"the power sampler ended during the measurement (exit code {code})",
                 where=printed[-2000:] or f"power sensor {self._sensor}",
-                mend="measure again; if the process was killed for lack of memory, free some memory",
+                hint="measure again; if the process was killed for lack of memory, free some memory",
             )
 
     def trace(self) -> Trace:
@@ -168,7 +168,7 @@ class SamplerProcess:
         lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
         if not lines:
             where, hint = f"power sensor {self._sensor}", "measure again, or choose another sensor"
-            raise EnvironmentLacks("the power sampler has recorded nothing", where=where, mend=hint)
+            raise EnvironmentLacks("the power sampler has recorded nothing", where=where, hint=hint)
         info, *rows = lines
         samples = tuple(Sample(stamp, tuple(values)) for stamp, *values in rows)
         sensor = from_plain(SensorInfo, info, where="the power sampler", error=EnvironmentLacks)
@@ -185,5 +185,5 @@ class SamplerProcess:
         raise EnvironmentLacks(
             f"the power sampler returned no sample within {self._patience_s:g} s",
             where=f"power sensor {self._sensor}",
-            mend="try again with less load on the machine, or choose another sensor (cnnx doctor lists them)",
+            hint="try again with less load on the machine, or choose another sensor (cnnx doctor lists them)",
         )

@@ -104,7 +104,7 @@ class Trace:
         """Mean total power of rails over a span; raises the errors of `energy_mj`."""
         if end_ns <= start_ns:
             what = f"the span from {start_ns} to {end_ns} ns is empty"
-            raise UsageError(what, mend="pass an end after the start")
+            raise UsageError(what, hint="pass an end after the start")
         return self.energy_mj(rails, start_ns, end_ns) * 1e9 / (end_ns - start_ns)
 
     def powers_mw(
@@ -143,7 +143,7 @@ class Trace:
         if not rails or not set(rails) <= indices.keys():
             raise UsageError(
                 f"the power sensor {self.sensor.name} cannot measure {', '.join(rails) or 'without a rail'}",
-                mend=f"choose from its rails: {', '.join(indices)}",
+                hint=f"choose from its rails: {', '.join(indices)}",
             )
         points = []
         for sample in self.samples:
@@ -165,6 +165,6 @@ def _value_at(points: list[tuple[int, float]], stamp_ns: int) -> float:
         return points[after][1]
     if after in (0, len(points)):
         what = "the power samples do not cover the whole requested span"
-        raise UsageError(what, mend="choose a span within the trace, or measure again")
+        raise UsageError(what, hint="choose a span within the trace, or measure again")
     (t0, v0), (t1, v1) = points[after - 1], points[after]
     return v0 + (v1 - v0) * (stamp_ns - t0) / (t1 - t0)

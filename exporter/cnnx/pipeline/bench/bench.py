@@ -209,9 +209,9 @@ def _at(
 
 def _check(paths: Sequence[str | Path], batches: Sequence[int]) -> None:
     if not paths or not batches:
-        raise UsageError("a benchmark needs a bundle and a batch", mend="cnnx bench BUNDLE --batch 1")
+        raise UsageError("a benchmark needs a bundle and a batch", hint="cnnx bench BUNDLE --batch 1")
     if len({os.path.realpath(path) for path in paths}) < len(paths):
-        raise UsageError("a bundle is named twice", mend="name each once")
+        raise UsageError("a bundle is named twice", hint="name each once")
 
 
 def check_effort(seconds: float, percentile: float) -> None:
@@ -221,7 +221,7 @@ def check_effort(seconds: float, percentile: float) -> None:
         UsageError: no time, or a percentile that is none.
     """
     if not 0 < seconds < math.inf:
-        raise UsageError(f"measuring for {seconds} seconds makes no sense", mend="--seconds 3")
+        raise UsageError(f"measuring for {seconds} seconds makes no sense", hint="--seconds 3")
     if not 50 <= percentile < 100:
         raise UsageError(f"--percentile is in percent, from 50 to below 100, not {percentile:g}")
 
@@ -254,7 +254,7 @@ def _out_of_range(bundle: Bundle, size: int) -> UsageError | None:
         return None
     return UsageError(
         f"the graph takes batches of {low} to {high}, not {size}",
-        mend=f"export it with --batch {min(low, size)}..{max(high, size)}",
+        hint=f"export it with --batch {min(low, size)}..{max(high, size)}",
     )
 
 

@@ -83,7 +83,7 @@ def power_pass(options: MeasuringOptions) -> PowerPass | None:
     if not options.power:
         for name, value in (("--rate", options.rate), ("--sensor", options.sensor)):
             if value is not None:
-                raise UsageError(f"{name} says how energy is measured, and it is not", mend="give --power")
+                raise UsageError(f"{name} says how energy is measured, and it is not", hint="give --power")
         return None
     asked = PowerPass() if options.power is True else options.power
     if not isinstance(asked, PowerPass):
@@ -157,18 +157,18 @@ def _no_sensor(
         else f"{one.name}: is there and sees {_SEES[_kind(one.name)]}"
         for one in found
     ]
-    mends = [
-        one.mend
+    hints = [
+        one.hint
         for one in found
         if isinstance(one, Unsupported)
-        and one.mend
+        and one.hint
         and (one.sensor == named if named else _kind(one.sensor) in _fitting(device))
     ]
     what = "no power sensor here sees" if named is None else f"the power sensor {named} is not here for"
     return EnvironmentLacks(
         f"{what} a network on {device}",
         where="; ".join(reasons),
-        mend=mends[0] if mends else "cnnx doctor says more; without --power latency and memory are measured",
+        hint=hints[0] if hints else "cnnx doctor says more; without --power latency and memory are measured",
     )
 
 

@@ -139,7 +139,7 @@ class Unmeasured:
             "subject": dataclasses.asdict(self.subject),
             "batch": self.batch,
             "reason": self.error.what,
-            "mend": self.error.mend,
+            "hint": self.error.hint,
         }
 
 

@@ -66,11 +66,11 @@ def diagnose(bundle: str | Path, options: DiagnoseOptions, *, listener: Listener
         raise UsageError(
             f"the bundle is in {precision}: no layer of it is quantized",
             where=opened.path,
-            mend="diagnose one that was exported with --int8",
+            hint="diagnose one that was exported with --int8",
         )
     opened.check_place("runs")
     if options.images < 1:
-        raise UsageError(f"--images is {options.images}", mend="give at least 1; 512 is usual")
+        raise UsageError(f"--images is {options.images}", hint="give at least 1; 512 is usual")
     steps = Steps(listener)
     remade = remake(opened, options, steps, calibration_data=options.calibration_data)
     crops, notes = _pictures(remade, steps, options.images)

@@ -87,7 +87,7 @@ def remake(
             f"these are not the {calibrated.images} pictures of {calibrated.name} that the bundle was "
             f"calibrated on ({len(pictures.calibration)} now)",
             where=asked.calibration.data,
-            mend="say where they are with --calibration-data, and with --validation-data where those moved; "
+            hint="say where they are with --calibration-data, and with --validation-data where those moved; "
             "or export again",
         )
     quantizer = Quantizer.observe(steps, exported, pictures.calibration, asked, scales=manifest.scales)
@@ -110,7 +110,7 @@ def recipe_of_sources(
     """
     name, file = bundle.manifest.recipe["name"], None if sources.model is None else Path(sources.model)
     if file is not None and not file.is_file():
-        raise RecipeError("there is no such file", where=file, mend="--model takes a recipe or an ONNX file")
+        raise RecipeError("there is no such file", where=file, hint="--model takes a recipe or an ONNX file")
     recipe = recipe_from_dict(bundle.manifest.recipe, where=file or shared_folder("recipes") / f"{name}.toml")
     labels = recipe.labels_file
     beside = recipe.is_onnx or recipe.runs_user_code or (labels is not None and not labels.is_file())
@@ -119,7 +119,7 @@ def recipe_of_sources(
         raise UsageError(
             f"the bundle was made from {what}, which does not ship with cnnx",
             where=bundle.path,
-            mend="say where it is with --model FILE",
+            hint="say where it is with --model FILE",
         )
     refuse_untrusted(recipe, trust_recipe=sources.trust_recipe)
     if recipe.is_onnx and file is not None:
@@ -144,7 +144,7 @@ def weights_of(bundle: Bundle, recipe: Recipe, sources: SourceOptions) -> str:
         raise UsageError(
             f"the bundle was made with {weights['origin']}",
             where=bundle.path,
-            mend="say where that is with --weights FILE",
+            hint="say where that is with --weights FILE",
         )
     kind: str = "pretrained" if recipe.is_onnx else weights["kind"]
     return sources.weights or kind
@@ -162,7 +162,7 @@ def check_weights(bundle: Bundle, original: Original) -> None:
             f"these are not the bundle's weights ({weights['origin']}): their SHA-256 is "
             f"{original.weights.digest[:12]}, not {weights['digest'][:12]}",
             where=original.weights.file,
-            mend="name those with --model, for an ONNX file, or --weights; or export again",
+            hint="name those with --model, for an ONNX file, or --weights; or export again",
         )
 
 
@@ -173,7 +173,7 @@ def _check_ranges(bundle: Bundle, calibration: Calibration, quantizer: Quantizer
         raise BundleError(
             f"{CALIBRATION} has no range for {missing[0]}",
             where=bundle.path / CALIBRATION,
-            mend=_AGAIN,
+            hint=_AGAIN,
         )
 
 
@@ -188,14 +188,14 @@ def _check_graph(bundle: Bundle, remade: Remade) -> None:
         raise BundleError(
             "the manifest's list of layers is not that of its graph",
             where=bundle.path / MANIFEST,
-            mend=_AGAIN,
+            hint=_AGAIN,
         )
     if same:
         return
     raise BundleError(
         f"the same weights and pictures give another graph here: {_differences(manifest)}",
         where=bundle.path,
-        mend="export it again with what is installed here, and diagnose that",
+        hint="export it again with what is installed here, and diagnose that",
     )
 
 

@@ -25,12 +25,12 @@ _ROOT = Path("/")
 
 @dataclass(frozen=True, slots=True)
 class Ability:
-    """One thing cnnx does: whether it can here, and otherwise why not and what mends it."""
+    """One thing cnnx does: whether it can here, or why not, with a hint."""
 
     what: str
     able: bool
     reason: str = ""
-    mend: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class SensorReading:
         uncertainty: of each rail, as far as it is stated; None where the sensor is unsupported.
         rate_hz: at which it renews its values by itself; None: not known.
         notes: what a reader of its figures must know.
-        mend: what makes it supported; empty where nothing is known to.
+        hint: what makes it supported; empty where nothing is known to.
     """
 
     sensor: str
@@ -66,7 +66,7 @@ class SensorReading:
     uncertainty: Uncertainty | None = None
     rate_hz: float | None = None
     notes: tuple[str, ...] = ()
-    mend: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def doctor(
 
 def _reading(sensor: PolledSensor | Unsupported, sleep: Sleep) -> SensorReading:
     if isinstance(sensor, Unsupported):
-        return SensorReading(sensor.sensor, sensor.reason, mend=sensor.mend)
+        return SensorReading(sensor.sensor, sensor.reason, hint=sensor.hint)
     info = sensor.info
     powers = dict(zip((rail.name for rail in info.rails), power_now(sensor, sleep=sleep), strict=True))
     parts = [powers[name] for name in info.total.rails]
@@ -149,20 +149,20 @@ def _abilities(sensors: Sequence[SensorReading], environment: Environment) -> It
 
 
 def ability(what: str, lacking: CnnxError | None, environment: Environment) -> Ability:
-    """One ability; never mended by an extra that has nothing for this machine.
+    """One ability; its hint never names an extra that has nothing for this machine.
 
     JetPack brings its own TensorRT, which pip must not touch.
     """
     if lacking is None:
         return Ability(what, able=True)
     if not isinstance(lacking, MissingExtra) or extra_brings_anything(lacking.extra, environment.machine):
-        return Ability(what, able=False, reason=lacking.what, mend=lacking.mend or "")
+        return Ability(what, able=False, reason=lacking.what, hint=lacking.hint or "")
     by_jetpack = environment.l4t is not None and lacking.extra == "tensorrt"
     return Ability(
         what,
         able=False,
         reason=f"{lacking.what}, nor is there one for {environment.machine}",
-        mend="sudo apt install nvidia-jetpack" if by_jetpack else "do this on an x86-64 machine",
+        hint="sudo apt install nvidia-jetpack" if by_jetpack else "do this on an x86-64 machine",
     )
 
 
@@ -170,11 +170,11 @@ def _no_power(sensors: Sequence[SensorReading]) -> CnnxError | None:
     if any(not sensor.reason for sensor in sensors):
         return None
     for sensor in sensors:
-        if sensor.mend:
-            return EnvironmentLacks(f"power by {sensor.sensor}: {sensor.reason}", mend=sensor.mend)
+        if sensor.hint:
+            return EnvironmentLacks(f"power by {sensor.sensor}: {sensor.reason}", hint=sensor.hint)
     return EnvironmentLacks(
         "no power sensor here can be read: see the reasons above",
-        mend="run on a Jetson, or where NVML or RAPL tells power: cnnx bench BUNDLE --power",
+        hint="run on a Jetson, or where NVML or RAPL tells power: cnnx bench BUNDLE --power",
     )
 
 

@@ -1,4 +1,4 @@
-"""Packages that are each right and wrong together: what, why it hurts, and the one command that mends it."""
+"""Packages that conflict: which, why, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Combination:
     Attributes:
         what: is installed.
         why: it hurts.
-        mend: the command.
+        hint: the command.
     """
 
     what: str
     why: str
-    mend: str
+    hint: str
 
 
 def wrong_combinations(environment: Environment, wheels: Wheels) -> tuple[Combination, ...]:
@@ -93,7 +93,7 @@ def _unequal(runtime: str) -> Combination | None:
     if runtimes.get(runtime).version() is None:
         return None
     return Combination(
-        reason.what, f"neither building nor running with {runtime} works so", reason.mend or ""
+        reason.what, f"neither building nor running with {runtime} works so", reason.hint or ""
     )
 
 

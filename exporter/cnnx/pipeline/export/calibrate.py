@@ -101,7 +101,7 @@ def calibrate(
     started = time.perf_counter()
     folds, method = options.folds, options.method
     if folds is not None and folds < 2:
-        raise UsageError(f"--folds {folds}: nothing could be compared", mend="--folds 5")
+        raise UsageError(f"--folds {folds}: nothing could be compared", hint="--folds 5")
     steps = Steps(listener)
     recipe = with_options(resolve(str(model), trust_recipe=options.trust_recipe), options)
     chosen = method or recipe.calibration.method

@@ -22,7 +22,7 @@ def with_options(recipe: Recipe, options: NetworkOptions) -> Recipe:
     for key, value in overrides(options).items():
         table, name = key.split(".")
         if name == "images" and value < 1:
-            raise UsageError(f"--{table}-images is {value}", mend="give at least 1; 512 is usual")
+            raise UsageError(f"--{table}-images is {value}", hint="give at least 1; 512 is usual")
         changed = str(value) if name == "data" else value
         part = dataclasses.replace(getattr(recipe, table), **{name: changed})
         recipe = dataclasses.replace(recipe, **{table: part})
@@ -55,14 +55,14 @@ def check_options(options: ExportOptions, precision: Precision) -> None:
     }
     idle = [option for option, value in for_int8.items() if value is not None]
     if idle and precision != "int8":
-        raise UsageError(f"{idle[0]} is for INT8, this export is in {precision}", mend="give --int8, too")
+        raise UsageError(f"{idle[0]} is for INT8, this export is in {precision}", hint="give --int8, too")
     trials = options.repair_trials
     if not options.repair and trials is not None:
-        raise UsageError("--repair-trials says how long --repair searches", mend="give --repair, too")
+        raise UsageError("--repair-trials says how long --repair searches", hint="give --repair, too")
     if trials is not None and trials < 1:
-        raise UsageError(f"a search in {trials} trials finds nothing", mend="--repair-trials 200")
+        raise UsageError(f"a search in {trials} trials finds nothing", hint="--repair-trials 200")
     if options.scales not in ("fp16", "fp32"):
-        raise UsageError(f"scales are written in fp16 or fp32, not {options.scales!r}", mend="--scales fp16")
+        raise UsageError(f"scales are written in fp16 or fp32, not {options.scales!r}", hint="--scales fp16")
     low, high = options.batch
     if not 1 <= low <= high:
-        raise UsageError(f"a batch of {low} to {high} makes no sense", mend="--batch 4, or --batch 1..8")
+        raise UsageError(f"a batch of {low} to {high} makes no sense", hint="--batch 4, or --batch 1..8")

@@ -40,7 +40,7 @@ def refuse_full_disks(request: Request, counts: ImageCounts, checkpoint: Path | 
                 f"about {wanted / 1e6:,.0f} MB are needed for {' and '.join(here)}, {free / 1e6:,.0f} MB are "
                 "free",
                 where=place,
-                mend="free some space, or choose other folders: --out for bundles, CNNX_CACHE for the cache",
+                hint="free some space, or choose other folders: --out for bundles, CNNX_CACHE for the cache",
             )
 
 

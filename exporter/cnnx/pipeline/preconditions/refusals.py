@@ -104,7 +104,7 @@ def count_images(request: Request) -> ImageCounts:
             raise ImageError(
                 f"no image is left to calibrate with: another set holds all {judging}",
                 where=calibration.data,
-                mend="give different images for calibration and validation, or a lower --validation-images",
+                hint="give different images for calibration and validation, or a lower --validation-images",
             )
     elif request.selects:
         choosing = request.selects
@@ -134,7 +134,7 @@ def _refuse_definition(recipe: Recipe) -> None:
         return
     file = recipe.folder / recipe.model.definition.partition(":")[0]
     if not file.is_file():
-        raise RecipeError("there is no such definition", where=file, mend="mend model.definition")
+        raise RecipeError("there is no such definition", where=file, hint="correct model.definition")
 
 
 def _refuse_without_torch() -> None:

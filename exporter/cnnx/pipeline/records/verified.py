@@ -22,7 +22,7 @@ from cnnx.pipeline.records.kinds import result_type
 from cnnx.record import Record, Subject, Unverified
 from cnnx.schema import from_plain, plain_of
 
-_MEND = "nothing else depends on it: delete it, or copy it again from where it was made"
+_HINT = "nothing else depends on it: delete it, or copy it again from where it was made"
 # Clocks of two machines differ; a Jetson without a battery starts in the past.
 _CLOCKS_DIFFER = datetime.timedelta(hours=1)
 
@@ -76,7 +76,7 @@ def checked(record: Record, *, where: Path) -> Record:
     """
 
     def read(kind: type, data: object, at: str) -> object:
-        return from_plain(kind, data, where=where, error=BundleError, at=at, mend=_MEND)
+        return from_plain(kind, data, where=where, error=BundleError, at=at, hint=_HINT)
 
     read(Environment, record.environment, "environment")
     result = read(result_type(record.kind), record.result, "result")
@@ -85,7 +85,7 @@ def checked(record: Record, *, where: Path) -> Record:
         there, here = getattr(subject, f.name), getattr(record.subject, f.name)
         if there != here:
             what = f"result.subject.{f.name} is {there!r}, subject.{f.name} {here!r}"
-            raise BundleError(what, where=where, mend=_MEND)
+            raise BundleError(what, where=where, hint=_HINT)
     return dataclasses.replace(record, result=plain_of(result))
 
 

@@ -88,7 +88,7 @@ def refuse_empty_folds(images: int, count: int, *, batch: int) -> None:
         at_a_time = f", {batch} at a time," if batch > 1 else ""
         raise UsageError(
             f"{images} calibration pictures{at_a_time} do not fill {count} folds",
-            mend="give more --calibration-images, or fewer --folds",
+            hint="give more --calibration-images, or fewer --folds",
         )
 
 

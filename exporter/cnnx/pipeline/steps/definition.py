@@ -35,7 +35,7 @@ def refuse_untrusted(recipe: Recipe, *, trust_recipe: bool) -> None:
         raise RecipeError(
             f"this recipe runs Python code: {recipe.model.definition}",
             where=recipe.folder / recipe.model.definition.split(":")[0],
-            mend="read that file; if you trust it, add --trust-recipe",
+            hint="read that file; if you trust it, add --trust-recipe",
         )
 
 
@@ -50,13 +50,13 @@ def _recipe_for_onnx(path: Path) -> Recipe:
     classes = logits[1] if logits else None
     if not isinstance(classes, int):
         raise GraphError(
-            "the number of classes is not fixed in the graph", where=path, mend="export it again"
+            "the number of classes is not fixed in the graph", where=path, hint="export it again"
         )
     if channels not in (1, 3):
         raise RecipeError(
             f"the graph takes {channels} channels, pictures have 1 or 3",
             where=path,
-            mend="write a recipe for it",
+            hint="write a recipe for it",
         )
     resize = max(round(max(height, width) * 256 / 224), max(height, width))
     gray = Preprocessing(color="gray", resize=resize, mean=(0.5,), std=(0.5,))
@@ -106,7 +106,7 @@ def check_model(model: nn.Module, recipe: Recipe) -> None:
         raise RecipeError(
             f"the network gives {list(logits)} for a picture, the recipe says {spec.classes} classes",
             where="model.classes",
-            mend="let the definition take `classes`, or state the number it has",
+            hint="let the definition take `classes`, or state the number it has",
         )
     for key in ("parameters", "multiply_adds"):
         stated, found = getattr(spec, key), sum(getattr(row, key) for row in rows)
@@ -114,5 +114,5 @@ def check_model(model: nn.Module, recipe: Recipe) -> None:
             raise RecipeError(
                 f"the network has {found:,} {key.replace('_', '-')}, the recipe states {stated:,}",
                 where=f"model.{key}",
-                mend="mend or drop that key, or mend model.arguments or input.shape",
+                hint="correct or drop that key, or correct model.arguments or input.shape",
             )

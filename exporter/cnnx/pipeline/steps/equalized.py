@@ -43,7 +43,7 @@ def equalize_step(steps: Steps, graph: Fp32Graph, crops: Crops, recipe: Recipe) 
             graph_logits(graph.model, few, recipe.preprocessing),
             recipe,
             what="the graph with equalized channels is not the graph before",
-            mend="export with --no-equalize, and report it",
+            hint="export with --no-equalize, and report it",
         )
 
     return Fp32Graph(steps.make("equalized channels", "equalized", inputs, fill))

@@ -194,7 +194,7 @@ def refuse_too_few(available: int, recipe: Recipe) -> None:
         raise UsageError(
             f"{available} pictures are left to calibrate with, none of them to choose by",
             where=recipe.calibration.data,
-            mend="give more calibration pictures, or leave out --method auto, --repair and --folds",
+            hint="give more calibration pictures, or leave out --method auto, --repair and --folds",
         )
 
 

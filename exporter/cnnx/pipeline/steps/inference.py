@@ -77,7 +77,7 @@ def refuse_nonfinite(logits: NDArray[np.float32], recipe: Recipe) -> None:
         raise InputRefused(
             f"the original gives logits that are not finite for {bad} of {len(logits)} pictures",
             where=recipe.name,
-            mend="mend its weights or its preprocessing; what it makes of a picture must be a number",
+            hint="check its weights and its preprocessing: the logits of an image must be finite",
         )
 
 
@@ -88,7 +88,7 @@ def check_parity(
     recipe: Recipe,
     *,
     what: str = "the exported FP32 graph is not the original",
-    mend: str = "report it with the model's definition; nothing made from this graph can be trusted",
+    hint: str = "report it with the model's definition; nothing made from this graph can be trusted",
 ) -> None:
     """Refuse a graph whose logits for these pictures are not the original's.
 
@@ -104,5 +104,5 @@ def check_parity(
         raise BuildFailed(
             f"{what}: max|a-b|/max|b| is {error:.2g}, at most {EXPORT_TOLERANCE:g} is allowed",
             where=recipe.name,
-            mend=mend,
+            hint=hint,
         )

@@ -76,7 +76,7 @@ def open_original(
     """
     if recipe.is_onnx:
         if choice != "pretrained":
-            raise UsageError("an ONNX file brings its own weights", mend="drop --weights")
+            raise UsageError("an ONNX file brings its own weights", hint="drop --weights")
         return OnnxOriginal(recipe)
     weights = locate(recipe, choice, progress=lambda done, total: progress(done, total or 0))
     return TorchOriginal(recipe, weights, trust_recipe=trust_recipe)
@@ -118,7 +118,7 @@ class OnnxOriginal:
             raise UsageError(
                 f"the graph's batch is fixed at {own}",
                 where=self._file,
-                mend="export it again with a free batch",
+                hint="export it again with a free batch",
             )
         return own, own
 

@@ -13,7 +13,7 @@ from cnnx.pipeline.bench.measurement import Prediction
 from cnnx.pipeline.plain import plain
 from cnnx.pipeline.records.benchmark import PlainFootprint
 from cnnx.record import Subject
-from cnnx.schema import Count, FileName, Positive, Quantity, from_plain, plain_of, read_json
+from cnnx.schema import Count, FileName, Positive, Quantity, from_plain, plain_of, read_json, with_hints
 from cnnx.stats import Interval
 from cnnx.store.files import atomic_file
 
@@ -30,7 +30,7 @@ class _Head(TypedDict):
     batch: Positive
     status: Literal["done", "failed", "running"]
     reason: str
-    mend: str
+    hint: str
     verdict: Literal["passed", "failed", "inconclusive", "not judged"] | None
     follows_from: Mapping[str, Any]
 
@@ -101,7 +101,7 @@ class Journal:
             "batch": batch,
             "status": "done",
             "reason": "",
-            "mend": "",
+            "hint": "",
             "verdict": None,
             "follows_from": self._follows[name, precision],
         }
@@ -191,7 +191,7 @@ class Journal:
             row |= {
                 "status": "failed",
                 "reason": _DIED,
-                "mend": "try a smaller batch, or one precision alone; --again tries once more",
+                "hint": "try a smaller batch, or one precision alone; --again tries once more",
             }
         return row
 
@@ -218,13 +218,15 @@ def _stored(file: Path) -> Row | None:
     text = _text_of(file)
     if text is None:
         return None
-    data = read_json(text, where=file, error=InputRefused, mend=_DAMAGED)
-    row: Row = plain_of(from_plain(StoredRow, data, where=file, error=InputRefused, mend=_DAMAGED))
+    data = read_json(text, where=file, error=InputRefused, hint=_DAMAGED)
+    row: Row = plain_of(
+        from_plain(StoredRow, with_hints(data), where=file, error=InputRefused, hint=_DAMAGED)
+    )
     if file.name != _file_name(cell_of(row)):
         what = "model, precision and batch are {!r}, {!r} and {!r}".format(*cell_of(row))
-        raise InputRefused(f"{what}, and the file's name says otherwise", where=file, mend=_DAMAGED)
+        raise InputRefused(f"{what}, and the file's name says otherwise", where=file, hint=_DAMAGED)
     if row["status"] == "done" and (missing := [key for key in _FIGURES if key not in row]):
-        raise InputRefused(f"the key {missing[0]!r} is missing", where=file, mend=_DAMAGED)
+        raise InputRefused(f"the key {missing[0]!r} is missing", where=file, hint=_DAMAGED)
     return row
 
 
@@ -241,7 +243,7 @@ def _text_of(file: Path) -> str | None:
     try:
         return file.read_text(encoding="utf-8") if file.is_file() else None
     except UnicodeDecodeError as error:
-        raise InputRefused(f"it is not UTF-8: {error}", where=file, mend=_DAMAGED) from None
+        raise InputRefused(f"it is not UTF-8: {error}", where=file, hint=_DAMAGED) from None
 
 
 def _put(file: Path, text: str) -> None:

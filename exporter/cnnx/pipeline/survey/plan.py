@@ -53,7 +53,7 @@ def _check_cells(models: Sequence[str | Path], precisions: Sequence[str], batche
     if not models or not precisions or not batches or not all(map(str, models)):
         raise UsageError("a survey needs a model, a precision and a batch")
     if wrong := [one for one in precisions if one not in PRECISIONS]:
-        raise UsageError(f"no precision is called {wrong[0]!r}", mend=f"choose among {', '.join(PRECISIONS)}")
+        raise UsageError(f"no precision is called {wrong[0]!r}", hint=f"choose among {', '.join(PRECISIONS)}")
     if min(batches) < 1:
         raise UsageError("a batch has at least one picture")
 
@@ -61,17 +61,17 @@ def _check_cells(models: Sequence[str | Path], precisions: Sequence[str], batche
 def _check_plan(plan: SurveyPlan) -> None:
     check_effort(plan.seconds, plan.percentile)
     if plan.images is not None and plan.images < 1:
-        raise UsageError(f"--images is {plan.images}", mend="give at least 1; 512 is usual")
+        raise UsageError(f"--images is {plan.images}", hint="give at least 1; 512 is usual")
     runtime = choose_runtime(plan.target, ())
     if plan.cuda_graph and runtime.engine_suffix is None:
-        raise UsageError(f"CUDA graphs are of engines, and {runtime.name} has none", mend="drop --cuda-graph")
+        raise UsageError(f"CUDA graphs are of engines, and {runtime.name} has none", hint="drop --cuda-graph")
 
 
 def _check_exported(models: Sequence[str], plan: SurveyPlan) -> None:
     """Networks and weights that are not there; files that are there and cannot be read are rows."""
     if unknown := [model for model in models if not _is_there(model)]:
         names = ", ".join(map(repr, unknown))
-        raise RecipeError(f"no model: {names}", mend="cnnx list shows every name; or give files, or bundles")
+        raise RecipeError(f"no model: {names}", hint="cnnx list shows every name; or give files, or bundles")
     for model in models:
         weights = plan.weights_of(model)
         if weights == "pretrained":
@@ -79,11 +79,11 @@ def _check_exported(models: Sequence[str], plan: SurveyPlan) -> None:
         if model.endswith(".onnx"):
             raise UsageError(
                 f"an ONNX file brings its own weights: {model}",
-                mend="drop --weights, or survey ONNX files apart",
+                hint="drop --weights, or survey ONNX files apart",
             )
         if weights != "standin" and not Path(weights).is_file():
-            mend = "--weights takes pretrained, standin, or a .safetensors, .pth or .pt file"
-            raise WeightsError(f"there is no checkpoint {weights}", mend=mend)
+            hint = "--weights takes pretrained, standin, or a .safetensors, .pth or .pt file"
+            raise WeightsError(f"there is no checkpoint {weights}", hint=hint)
 
 
 def _check_images(model: str, plan: SurveyPlan) -> None:
@@ -119,7 +119,7 @@ def _networks(models: Sequence[str | Path], precisions: Sequence[Precision]) -> 
         if twice := [precision for precision in kinds if precision in known]:
             raise UsageError(
                 f"{known[twice[0]]} and {model} would both be {name} in {twice[0]}",
-                mend="name each once; rename a file, or give each an --out of its own",
+                hint="name each once; rename a file, or give each an --out of its own",
             )
         known.update(dict.fromkeys(kinds, source))
     return found

@@ -90,11 +90,11 @@ def prove(
     """
     place, folder, bundles = Path(archive), options.folder, options.bundles
     if not place.name.endswith(".tar.gz"):
-        raise UsageError(f"an archive is called something.tar.gz, not {place.name!r}", mend="proof.tar.gz")
+        raise UsageError(f"an archive is called something.tar.gz, not {place.name!r}", hint="proof.tar.gz")
     if options.again and folder is None:
-        raise UsageError("only what lies in a folder can be done again", mend="give --folder, too")
+        raise UsageError("only what lies in a folder can be done again", hint="give --folder, too")
     if wrong := [bundle for bundle in bundles if not is_bundle(Path(bundle))]:
-        raise BundleError("no bundle", where=wrong[0], mend="cnnx export makes one")
+        raise BundleError("no bundle", where=wrong[0], hint="cnnx export makes one")
     asked = plan or SurveyPlan(power=True)
     power = power_pass(asked) if not options.no_power else None
     chosen = dataclasses.replace(asked, weights=dict(PROVEN), power=power)

@@ -46,7 +46,7 @@ class SurveyResult:
 
     Attributes:
         folder: with journal, bundles and report files.
-        rows: each `model`, `precision`, `batch`, `status` ("done", "failed"), `reason`, `mend`, `verdict`,
+        rows: each `model`, `precision`, `batch`, `status` ("done", "failed"), `reason`, `hint`, `verdict`,
             `follows_from`, and the figures of what was done.
     """
 
@@ -252,19 +252,19 @@ def _attempt(work: Callable[[], Any], cells: Iterable[Row], journal: Journal) ->
     try:
         return work()
     except Exception as error:  # a fault of cnnx, or of a library, too: the other cells are worth having
-        what, mend = _reason(error)
+        what, hint = _reason(error)
     for row in cells:
         if standing := journal.standing(cell_of(row)):
-            journal.write({**standing, **_no_energy("failed", what, mend)})
+            journal.write({**standing, **_no_energy("failed", what, hint)})
         else:
-            journal.write({**row, "status": "failed", "reason": what, "mend": mend})
+            journal.write({**row, "status": "failed", "reason": what, "hint": hint})
     return None
 
 
 def _reason(error: Exception) -> tuple[str, str]:
-    """What failed, and what mends it."""
+    """What failed, and a hint."""
     if isinstance(error, CnnxError):
-        return error.what, error.mend or ""
+        return error.what, error.hint or ""
     return f"{type(error).__name__}: {error}", "report this"
 
 
@@ -357,7 +357,7 @@ def _energy(place: Path, measured: Measurement, power: PowerPass, target: str, l
         chosen = choose_sampler(power, measured.subject.on)
     except CnnxError as error:
         why = f"{error.what} ({error.where})" if error.where else error.what
-        return _no_energy("unsupported", why, error.mend or "")
+        return _no_energy("unsupported", why, error.hint or "")
     try:
         bundle = Bundle.open(place)
         subject = open_subject(bundle, target)
@@ -375,9 +375,9 @@ def _energy(place: Path, measured: Measurement, power: PowerPass, target: str, l
     }
 
 
-def _no_energy(how: Literal["unsupported", "failed"], why: str, mend: str) -> Row:
+def _no_energy(how: Literal["unsupported", "failed"], why: str, hint: str) -> Row:
     return {
-        "mend": mend,
+        "hint": hint,
         "energy": how,
         "sensor": None,
         "gross_mj": None,

@@ -57,7 +57,7 @@ def lint_blocks(warnings: Sequence[LintWarning], *, whole: bool) -> list[Block]:
         Column("rule", lambda warning: warning["rule"]),
         Column("node", lambda warning: warning["node"]),
         Column("remark", lambda warning: warning["message"]),
-        Column("hint", lambda warning: warning["mend"]),
+        Column("hint", lambda warning: warning["hint"]),
     )
     return [table_of("Remarks of the linter", columns, [warnings])]
 

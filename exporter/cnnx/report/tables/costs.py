@@ -81,6 +81,6 @@ def unmeasured_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) 
         Column("what", lambda row: row[0], fixed=True),
         Figures("batch", lambda row: str(row[1]["batch"])),
         Column("reason", lambda row: row[1]["reason"]),
-        Column("hint", lambda row: row[1]["mend"] or "", known=True),
+        Column("hint", lambda row: row[1]["hint"] or "", known=True),
     )
     return table_of(title, columns, [rows])

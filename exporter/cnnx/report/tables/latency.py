@@ -126,6 +126,6 @@ def _validity(run: Run) -> Iterator[Remark]:
     if validity["valid"] and not on_cpu(subject):
         yield Remark(name, "valid", "good")
     for finding in validity["findings"]:
-        yield Remark(f"{name}: {finding['reason']}; {finding['mend']}", "invalid", "bad")
+        yield Remark(f"{name}: {finding['reason']}; {finding['hint']}", "invalid", "bad")
     for finding in validity["remarks"]:
-        yield Remark(f"{name}: {finding['reason']}; {finding['mend']}", "remark", "open")
+        yield Remark(f"{name}: {finding['reason']}; {finding['hint']}", "remark", "open")

@@ -24,7 +24,7 @@ def machine_blocks(environment: Environment, state: MachineState, found: _Plain)
     yield Facts((*_machine(environment), *_state(state)))
     yield from _sensors(found["sensors"])
     for wrong in found["wrong_combinations"]:
-        yield Remark(f"{wrong['what']}: {wrong['why']}", "wrong together", "bad", wrong["mend"])
+        yield Remark(f"{wrong['what']}: {wrong['why']}", "wrong together", "bad", wrong["hint"])
     yield _abilities(found["abilities"])
 
 
@@ -34,7 +34,7 @@ def _abilities(abilities: Sequence[_Plain]) -> Table:
         Column("can", lambda one: Cell("yes", "good") if one["able"] else Cell("no", "open"), fixed=True),
     )
     cannot = (one for one in abilities if not one["able"])
-    remarks = [Remark(one["reason"], one["what"], "open", one["mend"]) for one in cannot]
+    remarks = [Remark(one["reason"], one["what"], "open", one["hint"]) for one in cannot]
     return table_of("What cnnx can do here", columns, [abilities], remarks=remarks)
 
 
@@ -109,7 +109,7 @@ def _sensors(sensors: Sequence[_Plain]) -> Iterator[Block]:
         yield _power_table(supported)
     # NVML's sensors say the same of themselves: each thing is said once.
     told = [(words, "", sensor["sensor"]) for sensor in supported for words in _words(sensor)]
-    told += [(f"unsupported: {s['reason']}", s["mend"], s["sensor"]) for s in sensors if s["reason"]]
+    told += [(f"unsupported: {s['reason']}", s["hint"], s["sensor"]) for s in sensors if s["reason"]]
     sayers: dict[tuple[str, str], list[str]] = {}
     for words, hint, name in told:
         sayers.setdefault((words, hint), []).append(name)

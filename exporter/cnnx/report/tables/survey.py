@@ -65,12 +65,12 @@ def _remarks(rows: Sequence[_Plain]) -> Iterator[Remark]:
 def _of(row: _Plain) -> Iterator[Remark]:
     """Why a cell failed, why it has no energy of an image, what speaks against its figures."""
     if _failed(row):
-        yield Remark(f"failed: {row['reason']}", hint=row["mend"])
+        yield Remark(f"failed: {row['reason']}", hint=row["hint"])
         return
     yield from map(Remark, row["findings"])
     how, why = row.get("energy"), row.get("no_energy")
     if how in ("unsupported", "failed"):
-        yield Remark(f"energy {how}: {why}", hint=row["mend"])
+        yield Remark(f"energy {how}: {why}", hint=row["hint"])
         return
     if why:
         yield Remark(why)

@@ -82,7 +82,7 @@ class PycudaRuntime:
             EnvironmentLacks: always.
         """
         raise EnvironmentLacks(
-            "pycuda does not support CUDA graphs", mend="run without a CUDA graph, or use the CUDA runtime"
+            "pycuda does not support CUDA graphs", hint="run without a CUDA graph, or use the CUDA runtime"
         )
 
     def call(self, function: str, *arguments: Any) -> Any:
@@ -111,7 +111,7 @@ class PycudaRuntime:
         except self._driver.Error as error:
             raise EnvironmentLacks(
                 f"{what} failed: {error}",
-                mend="free GPU memory (close other programs), or run a smaller batch"
+                hint="free GPU memory (close other programs), or run a smaller batch"
                 if isinstance(error, self._driver.MemoryError)
                 else "see the driver's log: dmesg",
             ) from error
@@ -198,6 +198,6 @@ def _import() -> Any:
         import pycuda.driver as driver
     except ImportError as error:
         raise EnvironmentLacks(
-            f"pycuda is installed but does not load: {error}", mend="install the GPU's driver"
+            f"pycuda is installed but does not load: {error}", hint="install the GPU's driver"
         ) from error
     return driver

@@ -79,7 +79,7 @@ class CudaRuntime:
             raise EnvironmentLacks(
                 f"the CUDA runtime does not load: {error}",
                 where=library.name,
-                mend="let the loader find CUDA's runtime library (LD_LIBRARY_PATH), or set CUDA_HOME",
+                hint="let the loader find CUDA's runtime library (LD_LIBRARY_PATH), or set CUDA_HOME",
             ) from error
         try:
             for name, arguments in _SIGNATURES.items():
@@ -88,7 +88,7 @@ class CudaRuntime:
             raise EnvironmentLacks(
                 f"the library is not a CUDA runtime, or is too old: {error}",
                 where=library.name,
-                mend="install CUDA 11.4 or newer",
+                hint="install CUDA 11.4 or newer",
             ) from error
         self._library.cudaGetErrorString.restype = c_char_p
 
@@ -118,7 +118,7 @@ class CudaRuntime:
         if code := getattr(self._library, function)(*arguments):
             raise EnvironmentLacks(
                 f"{function} failed: {self._words(code)}",
-                mend="free GPU memory (close other programs), or run a smaller batch"
+                hint="free GPU memory (close other programs), or run a smaller batch"
                 if code == _OUT_OF_MEMORY
                 else "see the driver's log: dmesg",
             )
@@ -278,7 +278,7 @@ def load_cudart() -> CudaRuntime:
         return first
     raise EnvironmentLacks(
         f"no CUDA runtime (libcudart) was found: {refused[0]}",
-        mend="install CUDA's runtime library and let the loader find it (LD_LIBRARY_PATH), or set CUDA_HOME; "
+        hint="install CUDA's runtime library and let the loader find it (LD_LIBRARY_PATH), or set CUDA_HOME; "
         "with pycuda, it is not needed",
     )
 

@@ -129,7 +129,7 @@ class ParsedNetwork:
                 f"a classifier has one input, this graph has {self.network.num_inputs}, "
                 f"and {self.network.num_outputs} outputs",
                 where=file,
-                mend="pass the ONNX file of a classifier with a single input, such as model.onnx of a bundle",
+                hint="pass the ONNX file of a classifier with a single input, such as model.onnx of a bundle",
             )
         entry = self.network.get_input(0)
         self.input_name: str = entry.name
@@ -138,7 +138,7 @@ class ParsedNetwork:
             raise GraphError(
                 f"only the batch may be dynamic, the input {self.input_name!r} is {self.input_shape}",
                 where=file,
-                mend="export the graph with a fixed number of channels, height and width",
+                hint="export the graph with a fixed number of channels, height and width",
             )
 
     @property
@@ -167,7 +167,7 @@ class ParsedNetwork:
                 f"batches {batch[0]} to {batch[2]} were requested, but the graph's is fixed at "
                 f"{self.input_shape[0]}",
                 where=self._file,
-                mend=f"export the graph with --batch {batch[0]}..{batch[2]}",
+                hint=f"export the graph with --batch {batch[0]}..{batch[2]}",
             )
         return config
 
@@ -181,14 +181,14 @@ class ParsedNetwork:
         if plan is not None:
             return bytes(plan)
         said = self._log.said()
-        mend = "change the model and export it again; cnnx export --verbose shows the linter's remarks"
+        hint = "change the model and export it again; cnnx export --verbose shows the linter's remarks"
         if self._log.skipped or tells_no_memory(said):
             said = "; ".join(filter(None, (said, self._log.skipped_tactics())))
-            mend = (
+            hint = (
                 "free memory (close other programs, the desktop) or build a smaller batch; if the workspace "
                 "is limited, raise the limit; if the machine runs out of memory, set or lower it"
             )
-        raise BuildFailed(f"{self._product} did not build an engine: {said}", where=self._file, mend=mend)
+        raise BuildFailed(f"{self._product} did not build an engine: {said}", where=self._file, hint=hint)
 
     def _refusal(self) -> BuildFailed:
         errors = [self._parser.get_error(index) for index in range(self._parser.num_errors)]
@@ -200,7 +200,7 @@ class ParsedNetwork:
         return BuildFailed(
             f"TensorRT's ONNX parser rejects the graph: {listed(said) if said else self._log.said()}",
             where=self._file,
-            mend="replace the operator with standard ONNX operators: it needs a plugin, and cnnx loads "
+            hint="replace the operator with standard ONNX operators: it needs a plugin, and cnnx loads "
             "no plugins"
             if wants_plugin
             else "change these nodes and export again; cnnx export --verbose shows the linter's remarks",
@@ -229,7 +229,7 @@ def check_precision(found: Mapping[str, str], request: BuildRequest, *, file: Pa
         f"{len(wrong)} of {len(request.expected)} layers did not reach the requested precision "
         f"({request.precision}, {target}): {listed(wrong)}",
         where=file,
-        mend="TensorRT narrows a single FP32 layer between casts: include its activation in the FP32 part"
+        hint="TensorRT narrows a single FP32 layer between casts: include its activation in the FP32 part"
         if narrowed
         else "check these layers with cnnx inspect, or keep them in fp16 with an override in the recipe",
     )

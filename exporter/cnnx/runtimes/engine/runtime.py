@@ -58,7 +58,7 @@ class EngineRuntime(ABC):
             return error
         if reason_of_cuda is None:
             return None
-        return EnvironmentLacks(f"{self.product} cannot run here: {reason_of_cuda}", mend=self.without_gpu)
+        return EnvironmentLacks(f"{self.product} cannot run here: {reason_of_cuda}", hint=self.without_gpu)
 
     def device(self) -> Device:
         """The first GPU."""

@@ -69,7 +69,7 @@ class EngineSession:
         if options.cuda_graph and not cuda.captures:
             raise EnvironmentLacks(
                 "a CUDA graph was requested, but pycuda does not support them",
-                mend="run without a CUDA graph, or use the CUDA runtime",
+                hint="run without a CUDA graph, or use the CUDA runtime",
             )
         self.runtime, self.runtime_version = runtime, str(trt.__version__)
         self.device = Device("gpu", cuda.device_name())
@@ -125,7 +125,7 @@ class EngineSession:
         if not least <= len(images) <= most:
             raise UsageError(
                 f"{len(images)} images are not one batch of this engine",
-                mend=f"pass {most} images" if least == most else f"pass {least} to {most} images",
+                hint=f"pass {most} images" if least == most else f"pass {least} to {most} images",
             )
         self._prepare(images)
         if not self._events:
@@ -204,7 +204,7 @@ class EngineSession:
             raise BundleError(
                 f"a classifier has one input, this engine has {len(inputs)}",
                 where=file,
-                mend="build the engine again from the bundle's graph: cnnx build BUNDLE",
+                hint="build the engine again from the bundle's graph: cnnx build BUNDLE",
             )
         self._input: str = inputs[0]
         self.output_names: tuple[str, ...] = tuple(name for name in self._names if name not in inputs)
@@ -229,7 +229,7 @@ class EngineSession:
         if not self._context.set_input_shape(self._input, (size, *self._shape[1:])):
             raise UsageError(
                 f"the engine does not take a batch of {size}: {self._log.said()}",
-                mend="use a batch in the range that the engine was built for",
+                hint="use a batch in the range that the engine was built for",
             )
         self._drop_graph()
         self._batch = size
@@ -237,7 +237,7 @@ class EngineSession:
 
     def _check(self, images: NDArray[np.float32]) -> None:
         if self._context is None:
-            raise UsageError("the session is closed", mend="open the engine again")
+            raise UsageError("the session is closed", hint="open the engine again")
         check_images(images, ("N", *self._shape[1:]))
 
     def _prepare(self, images: NDArray[np.float32]) -> None:
@@ -258,7 +258,7 @@ class EngineSession:
         except EnvironmentLacks as refusal:
             raise EnvironmentLacks(
                 f"the engine cannot be captured as a CUDA graph: {refusal.what}",
-                mend="run it without a CUDA graph",
+                hint="run it without a CUDA graph",
             ) from refusal
 
     def _run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -282,7 +282,7 @@ class EngineSession:
         if not self._context.execute_async_v3(self._stream.handle):
             raise EnvironmentLacks(
                 f"{self.runtime} did not run the engine: {self._log.said()}",
-                mend="see the driver's log (dmesg); free GPU memory, or run a smaller batch",
+                hint="see the driver's log (dmesg); free GPU memory, or run a smaller batch",
             )
 
     def _download(self) -> None:
@@ -316,7 +316,7 @@ def _rejected(runtime: str, said: str, file: Path) -> CnnxError:
     return BundleError(
         f"{runtime} does not accept the engine: {said}",
         where=file,
-        mend="it uses a plugin, and cnnx does not load plugins: build it from a graph of standard operators"
+        hint="it uses a plugin, and cnnx does not load plugins: build it from a graph of standard operators"
         if "plugin" in said.lower()
         else "build it again with this release and for this GPU",
     )
@@ -327,5 +327,5 @@ def _out_of_memory(runtime: str, said: str, file: Path) -> EnvironmentLacks:
     return EnvironmentLacks(
         f"{runtime} does not have enough memory for the engine: {said}",
         where=file,
-        mend="free GPU memory (close other programs), or export and build with a smaller --batch",
+        hint="free GPU memory (close other programs), or export and build with a smaller --batch",
     )

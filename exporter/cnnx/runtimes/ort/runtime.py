@@ -85,7 +85,7 @@ class OrtRuntime:
         if capabilities:
             raise UsageError(
                 "--sm is a GPU to build for, and the target ort does not build engines",
-                mend="leave out --sm, or use --target rtx",
+                hint="leave out --sm, or use --target rtx",
             )
 
     def build(self, onnx_file: Path, request: BuildRequest) -> list[BuiltEngine]:  # noqa: ARG002
@@ -97,7 +97,7 @@ class OrtRuntime:
         raise UsageError(
             "ONNX Runtime does not build engines: it runs the graph itself",
             where=onnx_file,
-            mend="use --target rtx or --target tensorrt to build an engine",
+            hint="use --target rtx or --target tensorrt to build an engine",
         )
 
     def open(self, file: Path, options: RunOptions = USUAL) -> OrtSession:
@@ -141,7 +141,7 @@ class OrtRuntime:
             raise UsageError(
                 "CUDA graphs need a TensorRT engine, and ONNX Runtime runs the ONNX graph",
                 where=file,
-                mend="build an engine first (cnnx build), or leave out --cuda-graph",
+                hint="build an engine first (cnnx build), or leave out --cuda-graph",
             )
         if reason := self.missing():
             raise reason
@@ -175,7 +175,7 @@ class OrtSession:
                 "a classifier has one input of float32 or float16, this graph has "
                 + (", ".join(f"{one.name}: {one.type}" for one in inputs) or "none"),
                 where=file,
-                mend="export the network with a single input of float32 or float16",
+                hint="export the network with a single input of float32 or float16",
             )
         self._input = inputs[0]
         self._dtype = _DTYPES[self._input.type]
@@ -212,10 +212,10 @@ class OrtSession:
             values = self._session.run(self.output_names, feed)
         except Exception as error:  # onnxruntime's exceptions have no common base class
             if self._session is None:
-                raise UsageError("the session is closed", mend="open the graph again") from None
+                raise UsageError("the session is closed", hint="open the graph again") from None
             raise GraphError(
                 f"ONNX Runtime failed to run the graph: {_sentence(error)}",
-                mend="check that the graph accepts this image size; if it was edited, export it again",
+                hint="check that the graph accepts this image size; if it was edited, export it again",
             ) from error
         return dict(zip(self.output_names, map(_widened, values), strict=True))
 
@@ -225,7 +225,7 @@ def _import() -> Any:
         import onnxruntime
     except ImportError as error:  # a wheel for a different numpy, or a missing library
         raise EnvironmentLacks(
-            f"onnxruntime is installed but does not load: {error}", mend="pip install --upgrade 'cnnx[cpu]'"
+            f"onnxruntime is installed but does not load: {error}", hint="pip install --upgrade 'cnnx[cpu]'"
         ) from error
     return onnxruntime
 
@@ -248,7 +248,7 @@ def _layer_times(events: Path, runs: int) -> tuple[LayerTime, ...]:
 
 def _load(ort: Any, file: Path, *, on_gpu: bool, profile: Path | None = None) -> onnxruntime.InferenceSession:
     if not file.is_file():
-        raise GraphError("no such file", where=file, mend="pass the path of an existing ONNX file")
+        raise GraphError("no such file", where=file, hint="pass the path of an existing ONNX file")
     providers: list[Any] = [(_CUDA, _CUDA_OPTIONS), _CPU] if on_gpu else [_CPU]
     if on_gpu and hasattr(ort, "preload_dlls"):  # the loader does not search the wheels of CUDA and cuDNN
         ort.preload_dlls()
@@ -262,13 +262,13 @@ def _load(ort: Any, file: Path, *, on_gpu: bool, profile: Path | None = None) ->
         raise GraphError(
             f"ONNX Runtime rejects the graph: {_sentence(error)}",
             where=file,
-            mend="use standard operators up to opset 20; if the file is damaged, copy or export it again",
+            hint="use standard operators up to opset 20; if the file is damaged, copy or export it again",
         ) from error
     # If CUDA's libraries do not load, ONNX Runtime logs that and uses the CPU: results would be mislabeled.
     if on_gpu and session.get_providers()[0] != _CUDA:
         raise EnvironmentLacks(
             "ONNX Runtime supports CUDA and there is a GPU, but the CUDA provider does not load",
-            mend="install the CUDA and cuDNN that it needs, or set CUDA_VISIBLE_DEVICES= to use the CPU",
+            hint="install the CUDA and cuDNN that it needs, or set CUDA_VISIBLE_DEVICES= to use the CPU",
         )
     return session
 

@@ -53,7 +53,7 @@ class RtxRuntime(EngineRuntime):
             return EnvironmentLacks(
                 f"the Python bindings of TensorRT for RTX have version {bindings} and its library {library}: "
                 "they must have the same release",
-                mend="pip install --force-reinstall 'cnnx[rtx]'",
+                hint="pip install --force-reinstall 'cnnx[rtx]'",
             )
         return None
 
@@ -96,12 +96,12 @@ class RtxRuntime(EngineRuntime):
         if reason := self.missing():
             raise reason
         if not onnx_file.is_file():
-            raise GraphError("no such file", where=onnx_file, mend="pass the path of an existing ONNX file")
+            raise GraphError("no such file", where=onnx_file, hint="pass the path of an existing ONNX file")
         # The folder of the timing cache is ignored: TensorRT for RTX has no timing cache.
         if dataclasses.replace(request.options, timing_cache_folder=None) != BuildOptions():
             raise UsageError(
                 "TensorRT for RTX does not support TensorRT's build options",
-                mend="remove the build options, or build with --target tensorrt on the device itself",
+                hint="remove the build options, or build with --target tensorrt on the device itself",
             )
         capabilities = request.compute_capabilities or (self._current(),)
         self.check_capabilities(capabilities)
@@ -112,7 +112,7 @@ class RtxRuntime(EngineRuntime):
         if self.cannot_run() is not None:
             raise UsageError(
                 "no compute capability to build for was given, and there is no GPU to take it from",
-                mend="give one, such as --sm 86 for RTX 30xx",
+                hint="give one, such as --sm 86 for RTX 30xx",
             )
         return self.cuda().compute_capability()
 
@@ -127,7 +127,7 @@ def _unknown(capability: int, known: Sequence[int] | dict[int, Any]) -> UsageErr
     return UsageError(
         f"TensorRT for RTX does not build for compute capability {capability}, and its engines do not run on "
         "Jetson",
-        mend=f"choose from {', '.join(map(str, sorted(known)))}; for Jetson and data center GPUs, use "
+        hint=f"choose from {', '.join(map(str, sorted(known)))}; for Jetson and data center GPUs, use "
         "--target tensorrt on the device itself",
     )
 
@@ -142,7 +142,7 @@ def _library() -> Library:
     except (OSError, ImportError) as error:
         raise EnvironmentLacks(
             f"TensorRT for RTX is installed but does not load: {error}",
-            mend="pip install --force-reinstall 'cnnx[rtx]'",
+            hint="pip install --force-reinstall 'cnnx[rtx]'",
         ) from error
     return Library(trt, make_log(trt))
 
@@ -160,7 +160,7 @@ def _file(stem: str) -> Path:
     if not found:
         raise EnvironmentLacks(
             f"{stem} was not found in the package {_LIBRARIES}",
-            mend="pip install --force-reinstall 'cnnx[rtx]'",
+            hint="pip install --force-reinstall 'cnnx[rtx]'",
         )
     return found[0]
 

@@ -119,12 +119,12 @@ def _compatibility_level(trt: Any, options: BuildOptions, place: Place) -> Any:
     if place.jetson:  # NVIDIA's page "Hardware Compatibility": not supported on JetPack
         raise UsageError(
             "TensorRT does not support hardware compatibility on Jetson",
-            mend="leave out --hardware-compatibility, and build on each device",
+            hint="leave out --hardware-compatibility, and build on each device",
         )
     if options.hardware_compatibility == "ampere_plus" and place.compute_capability < 80:
         raise UsageError(
             f"hardware compatibility needs Ampere (SM 80), and this GPU is SM {place.compute_capability}",
-            mend="leave out --hardware-compatibility",
+            hint="leave out --hardware-compatibility",
         )
     # Look the member up instead of comparing versions: 10.3 does not have SAME_COMPUTE_CAPABILITY.
     level = trt.HardwareCompatibilityLevel.__members__.get(options.hardware_compatibility.upper())
@@ -132,7 +132,7 @@ def _compatibility_level(trt: Any, options: BuildOptions, place: Place) -> Any:
         raise UsageError(
             f"TensorRT {place.tensorrt} does not support hardware compatibility "
             f"{options.hardware_compatibility!r}",
-            mend="leave out --hardware-compatibility, or use a newer TensorRT",
+            hint="leave out --hardware-compatibility, or use a newer TensorRT",
         )
     return level
 
@@ -181,7 +181,7 @@ def _inspected(plan: bytes, parsed: ParsedNetwork, request: BuildRequest, *, lib
     if engine is None:
         raise BuildFailed(
             f"TensorRT does not load the engine that it built: {log.said()}",
-            mend="free GPU memory (close other programs) and build again",
+            hint="free GPU memory (close other programs) and build again",
         )
     inspector = engine.create_engine_inspector()
     if parsed.dynamic:
@@ -190,7 +190,7 @@ def _inspected(plan: bytes, parsed: ParsedNetwork, request: BuildRequest, *, lib
         if context is None:
             raise BuildFailed(
                 f"TensorRT does not run the engine that it built: {log.said()}",
-                mend="free GPU memory (close other programs) and build again, or build a smaller batch",
+                hint="free GPU memory (close other programs) and build again, or build a smaller batch",
             )
         context.set_input_shape(parsed.input_name, (request.batch[1], *parsed.input_shape[1:]))
         inspector.execution_context = context

@@ -62,18 +62,18 @@ def check_dla(
     if precision == "int8":
         # The documented method uses UINT8 with FP32 scales; according to NVIDIA's maintainers, DLA supports
         # implicit but not explicit quantization (TensorRT #2222).
-        raise UsageError("INT8 from Q/DQ is not tested on DLA", mend="export with --fp16 for the DLA")
+        raise UsageError("INT8 from Q/DQ is not tested on DLA", hint="export with --fp16 for the DLA")
     if precision != "fp16":
-        raise UsageError(f"a DLA does not support {precision.upper()}", mend="export with --fp16 for the DLA")
+        raise UsageError(f"a DLA does not support {precision.upper()}", hint="export with --fp16 for the DLA")
     if batch[0] != batch[2]:
         raise UsageError(
             f"a DLA supports only one batch size, not {batch[0]} to {batch[2]}",
-            mend=f"export with a single size, such as --batch {batch[2]}",
+            hint=f"export with a single size, such as --batch {batch[2]}",
         )
     if (reason := why_no_dla(board, jetpack, tensorrt)) is not None:
         raise UsageError(
             f"{reason} (this machine: {board or 'not a Jetson'}, JetPack {jetpack}, TensorRT {tensorrt})",
-            mend="build for the GPU: leave out --dla",
+            hint="build for the GPU: leave out --dla",
         )
 
 
@@ -101,7 +101,7 @@ def use_dla(trt: Any, builder: Any, network: Any, config: Any, *, core: int) -> 
     if core >= builder.num_DLA_cores:
         raise UsageError(
             f"invalid DLA core {core}: this device has {builder.num_DLA_cores}",
-            mend="cores are numbered from 0, such as --dla 0",
+            hint="cores are numbered from 0, such as --dla 0",
         )
     config.default_device_type = trt.DeviceType.DLA
     config.DLA_core = core

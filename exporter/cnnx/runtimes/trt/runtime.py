@@ -91,7 +91,7 @@ class TrtRuntime(EngineRuntime):
         if capabilities:
             raise UsageError(
                 "TensorRT builds only for the GPU of this machine, not for a given compute capability",
-                mend="leave out --sm and build on the device itself; --target rtx supports --sm for RTX GPUs",
+                hint="leave out --sm and build on the device itself; --target rtx supports --sm for RTX GPUs",
             )
 
     def build(self, onnx_file: Path, request: BuildRequest) -> list[BuiltEngine]:
@@ -107,7 +107,7 @@ class TrtRuntime(EngineRuntime):
             raise reason
         self.check_capabilities(request.compute_capabilities)
         if not onnx_file.is_file():
-            raise GraphError("no such file", where=onnx_file, mend="pass the path of an existing ONNX file")
+            raise GraphError("no such file", where=onnx_file, hint="pass the path of an existing ONNX file")
         return [build_engine(onnx_file, request, library=self.library(), place=self._place())]
 
     def _place(self) -> Place:
@@ -151,7 +151,7 @@ class InstalledBindings:
         if found is not None and release_of(found) < _OLDEST:
             return EnvironmentLacks(
                 f"cnnx needs TensorRT 10.3 or newer, found {found}",
-                mend="install JetPack 6.1 or newer"
+                hint="install JetPack 6.1 or newer"
                 if self.environment().l4t
                 else "pip install 'cnnx[tensorrt]'",
             )
@@ -188,13 +188,13 @@ def absent(machine: Environment) -> CnnxError:
     if machine.l4t is not None:
         return EnvironmentLacks(
             "TensorRT's Python module was not found. On Jetson it comes with JetPack, not from pip",
-            mend="sudo apt install python3-libnvinfer; and create cnnx's virtual environment with "
+            hint="sudo apt install python3-libnvinfer; and create cnnx's virtual environment with "
             "python3 -m venv --system-site-packages",
         )
     if machine.machine != "x86_64":
         return EnvironmentLacks(
             f"TensorRT is not installed, and cnnx has no extra for it on {machine.machine}",
-            mend=f"follow NVIDIA's instructions: {_INSTALL}",
+            hint=f"follow NVIDIA's instructions: {_INSTALL}",
         )
     return MissingExtra("tensorrt", "tensorrt", purpose="TensorRT")
 
@@ -213,7 +213,7 @@ def _load() -> Library:
         on_jetson = detect().l4t is not None
         raise EnvironmentLacks(
             f"TensorRT's Python bindings are installed, but its libraries do not load: {error}",
-            mend="sudo apt install nvidia-jetpack"
+            hint="sudo apt install nvidia-jetpack"
             if on_jetson
             # The bindings' wheel has no libraries; they are in tensorrt-cu12-libs or tensorrt-cu13-libs.
             else "pip install --force-reinstall 'cnnx[tensorrt]'",

@@ -112,7 +112,7 @@ class Unsupported:
 
     sensor: str
     reason: str
-    mend: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
