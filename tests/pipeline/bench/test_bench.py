@@ -204,7 +204,7 @@ def test_without_capture_an_engine_is_measured_plainly_unless_graphs_were_asked(
     cnnx.build(bundles[0], target="tensorrt")
     [measured] = cnnx.bench(bundles[0], seconds=0.01, percentile=50).measurements
     assert measured.conditions.cuda_graph is False and "without a CUDA graph" in measured.remark
-    with pytest.raises(cnnx.CnnxError, match="CUDA graphs were asked"):
+    with pytest.raises(cnnx.CnnxError, match="a CUDA graph was requested"):
         cnnx.bench(bundles[0], seconds=0.01, percentile=50, cuda_graph=True)
 
 
@@ -287,7 +287,7 @@ def test_energy_is_of_the_runs_that_latency_is_of(bundles, monkeypatch, cuda_gra
         (["--batch", "1,x"], "no list of sizes"),
         (["--batch", "16"], "batches of 1 to 4"),
         (["--percentile", "100"], "in percent"),
-        (["--cuda-graph"], "CUDA graphs are of TensorRT"),
+        (["--cuda-graph"], "CUDA graphs need a TensorRT engine"),
     ],
 )
 def test_what_makes_no_sense_is_refused(bundles, cnnx_command, arguments, word):
