@@ -48,7 +48,7 @@ class EagerSession:
             UsageError: the session is closed.
         """
         if self._model is None:
-            raise UsageError("the session is closed", mend="create a new EagerSession")
+            raise UsageError("the session is closed", hint="create a new EagerSession")
         batch = torch.from_numpy(np.require(images, np.float32, ["C", "W"])).to(self._device)
         # With a channels-last input PyTorch runs the whole network in that layout, and the module's weights
         # stay as they are, so an export does not change. On two cores, in ms per image, contiguous to
@@ -61,7 +61,7 @@ class EagerSession:
             kind = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
             raise InputRefused(
                 f"a classifier returns one tensor (N, classes), this model returns {kind}",
-                mend="wrap the model in a module whose forward() returns only the logits",
+                hint="wrap the model in a module whose forward() returns only the logits",
             )
         return {"logits": logits.float().cpu().numpy()}
 
