@@ -219,7 +219,7 @@ def test_a_bundle_with_one_byte_changed(cnnx_command, tiny_bundle, tmp_path, com
     data[len(data) // 2] ^= 1
     (bundle / file).write_bytes(data)
     code, out, said = cnnx_command(command, bundle)
-    assert code == 3 and out == "" and file in said and "mend:" in said
+    assert code == 3 and out == "" and file in said and "hint:" in said
 
 
 class TestUsage:

@@ -113,7 +113,7 @@ def test_list_says_when_nothing_fits(cnnx_command):
 
 def test_show_of_a_bundle_says_what_shows_it(cnnx_command, exported):
     code, _, said = cnnx_command("show", exported[0])
-    assert code == 3 and "finished bundle" in said and "cnnx inspect" in said
+    assert code == 3 and "exported bundle" in said and "cnnx inspect" in said
 
 
 def test_list_imports_nothing_heavy():
@@ -313,7 +313,7 @@ def test_a_place_for_no_record_or_no_bundle_is_found_before_the_work(lenet5, tmp
     assert code == 4 and "a file exists where a folder is needed" in said
     (lenet5 / "engines").write_text("in the way")
     code, _, said = cnnx_command("build", lenet5, "--target", "rtx", "--sm", "86")
-    assert code == 4 and ("a file stands" in said or "tensorrt_rtx" in said)  # without RTX that is said first
+    assert code == 4 and ("a file exists" in said or "tensorrt_rtx" in said)  # without RTX that is said first
     code, _, said = cnnx_command(
         "export", "lenet5", "--out", tmp_path / "a" / "b", "--sm", "86", "--target", "ort"
     )

@@ -35,7 +35,7 @@ def obey_permissions():
 def test_a_name_too_long_to_exist(cnnx_command, tiny, monkeypatch, arguments):
     monkeypatch.chdir(tiny.parent)
     code, _, said = cnnx_command(*arguments)
-    assert code == 3 and "File name too long" in said and TOO_LONG in said and "mend:" in said
+    assert code == 3 and "File name too long" in said and TOO_LONG in said and "hint:" in said
     assert [path.name for path in tiny.parent.iterdir()] == ["tiny.onnx"]
 
 

@@ -104,7 +104,7 @@ EXPORT = [
     ({"labels": "labels.csv"}, UsageError, "takes no labels"),
     (SAME, ImageError, "another set holds all 3"),
     ({**SAME, "repair": True, "validation_images": 2}, UsageError, "1 pictures are left"),
-    ({"out": "file/bundle"}, WriteFailed, "a file stands where"),
+    ({"out": "file/bundle"}, WriteFailed, "a file exists where"),
     ({"out": "/proc/nowhere/bundle"}, WriteFailed, "no file can be created there"),
     ({"scales": "fp8"}, UsageError, "fp8"),
     ({"batch": (4, 2)}, UsageError, "4 to 2"),
@@ -160,9 +160,9 @@ def test_an_unwritable_cache_is_refused_before_any_work(home, server, monkeypatc
     bundle = cnnx.export("tiny.onnx", precision="fp32", validation_images=4, out="bundle").bundle.path
     monkeypatch.setenv("CNNX_CACHE", str(home / "file"))
     for verb, what in ((cnnx.export, "net.toml"), (cnnx.calibrate, "net.toml")):
-        refused(verb, server, what, error=WriteFailed, match="a file stands where")
-    refused(cnnx.survey, server, ["net.toml"], error=WriteFailed, match="a file stands", out="survey")
-    refused(cnnx.prove, server, "p.tar.gz", error=WriteFailed, match="a file stands", bundles=[bundle])
+        refused(verb, server, what, error=WriteFailed, match="a file exists where")
+    refused(cnnx.survey, server, ["net.toml"], error=WriteFailed, match="a file exists", out="survey")
+    refused(cnnx.prove, server, "p.tar.gz", error=WriteFailed, match="a file exists", bundles=[bundle])
 
 
 def test_a_survey_refuses_missing_images_before_any_work(home, server):
