@@ -285,7 +285,11 @@ def test_an_interrupted_replacement_is_finished_by_whoever_opens_the_bundle(tmp_
 
 @pytest.mark.parametrize(
     ("version", "capability", "said"),
-    [("1.8.0", 86, ("1.7.1", "1.8.0")), ("1.7.1", 89, ("sm86", "sm89")), (None, None, ("1.7.1", "no version is installed"))],
+    [
+        ("1.8.0", 86, ("1.7.1", "1.8.0")),
+        ("1.7.1", 89, ("sm86", "sm89")),
+        (None, None, ("1.7.1", "no version is installed")),
+    ],
 )
 def test_an_engine_for_another_machine_is_refused_naming_both_sides(whole, version, capability, said):
     [engine] = Bundle.open(whole).engines()
