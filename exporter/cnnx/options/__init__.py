@@ -11,8 +11,12 @@ import dataclasses
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+import numbers
+import os
+import re
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Precision = Literal["fp32", "fp16", "int8"]
 Scales = Literal["fp16", "fp32"]
@@ -91,6 +95,9 @@ def takes(kind: type[Any], name: str = "options") -> Callable[[Callable[..., R]]
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise TypeError(f"{function.__name__}() has no option {odd[0]!r}{hint}")
             bound = signature.bind_partial(*arguments, **keywords)
+            for key, value in bound.arguments.items():
+                if own[key].annotation == "str | Path":
+                    _check_type(key, value, str | os.PathLike)
             bound.arguments[name] = _merged(kind, bound.arguments.get(name), changes)
             return function(*bound.args, **bound.kwargs)
 
@@ -107,21 +114,64 @@ def takes(kind: type[Any], name: str = "options") -> Callable[[Callable[..., R]]
         ]
         call.__signature__ = signature.replace(parameters=listed)  # type: ignore[attr-defined]
         lines = [f"    {f.name}: {f.metadata['help']}" for f in known.values()]
-        call.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", "Options:", *lines])
+        call.__doc__ = _with_arguments(inspect.cleandoc(function.__doc__ or ""), lines)
+        del call.__wrapped__  # documentation tools would show its signature
         return call
 
     return decorated
+
+
+def _with_arguments(doc: str, lines: Sequence[str]) -> str:
+    """A docstring with more lines at the end of its section Args."""
+    head, section, rest = doc.partition("\nArgs:\n")
+    listed, end, tail = rest.partition("\n\n")
+    return "\n".join([f"{head}{section or chr(10) + chr(10) + 'Args:'}{listed}", *lines]) + end + tail
 
 
 def _merged(kind: type[Any], options: Any, changes: Mapping[str, Any]) -> Any:
     """Options of a kind: those of an object, with changes.
 
     Raises:
-        TypeError: the object is of another kind.
+        TypeError: the object is of another kind, or a value has the wrong type.
     """
+    hints = _types_of(kind)
+    for key, value in changes.items():
+        _check_type(key, value, hints[key])
     if options is None:
         return kind(**changes)
     if not issubclass(kind, type(options)) or not dataclasses.is_dataclass(options):
         raise TypeError(f"options must be {kind.__name__}, not {type(options).__name__}")
     given = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
     return kind(**{**given, **changes})
+
+
+@functools.cache
+def _types_of(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _check_type(name: str, value: object, hint: Any) -> None:
+    """Refuse a value of the wrong type.
+
+    Raises:
+        TypeError: it has.
+    """
+    if not _fits(value, hint):
+        expected = hint.__name__ if isinstance(hint, type) else re.sub(r"\b[a-z_.]+\.", "", str(hint))
+        raise TypeError(f"{name} must be {expected}, not {type(value).__name__}: {value!r}")
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value is of a type, as far as options have types."""
+    origin, members = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, member) for member in members)
+    if origin is Literal:
+        return isinstance(value, tuple({type(member) for member in members}))
+    if origin is not None:
+        return isinstance(value, Sequence) and not isinstance(value, str)
+    if hint is float or hint is int:
+        return (
+            isinstance(value, numbers.Integral if hint is int else numbers.Real) and type(value) is not bool
+        )
+    return isinstance(value, hint) if isinstance(hint, type) else True
