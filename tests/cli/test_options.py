@@ -105,7 +105,7 @@ def test_each_option_reaches_the_command_python_and_the_docs_with_one_default(ve
 
 def test_only_what_shows_or_keeps_a_result_is_for_the_command_line_alone():
     own = {field.name for _, _, kind in VERBS.values() for field in fields_of(kind, CommonOptions)}
-    assert own == {"as_json", "verbose", "debug", "report", "image", "markdown", "archive"}
+    assert own == {"as_json", "verbose", "debug", "report", "plot", "markdown", "archive"}
 
 
 def test_an_option_that_verbs_share_says_the_same_everywhere():

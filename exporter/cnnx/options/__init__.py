@@ -134,7 +134,7 @@ def _merged(kind: type[Any], options: Any, changes: Mapping[str, Any]) -> Any:
     Raises:
         TypeError: the object is of another kind, or a value has the wrong type.
     """
-    hints = _types_of(kind)
+    hints = get_type_hints(kind)
     for key, value in changes.items():
         _check_type(key, value, hints[key])
     if options is None:
@@ -143,11 +143,6 @@ def _merged(kind: type[Any], options: Any, changes: Mapping[str, Any]) -> Any:
         raise TypeError(f"options must be {kind.__name__}, not {type(options).__name__}")
     given = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
     return kind(**{**given, **changes})
-
-
-@functools.cache
-def _types_of(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def _check_type(name: str, value: object, hint: Any) -> None:
