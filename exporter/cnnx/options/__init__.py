@@ -165,8 +165,8 @@ def _fits(value: object, hint: Any) -> bool:
         return isinstance(value, tuple({type(member) for member in members}))
     if origin is not None:
         return isinstance(value, Sequence) and not isinstance(value, str)
+    if isinstance(value, bool):
+        return bool(hint is bool)
     if hint is float or hint is int:
-        return (
-            isinstance(value, numbers.Integral if hint is int else numbers.Real) and type(value) is not bool
-        )
+        return isinstance(value, numbers.Integral if hint is int else numbers.Real)
     return isinstance(value, hint) if isinstance(hint, type) else True
