@@ -16,7 +16,16 @@ import os
 import re
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from typing import dataclass_transform
+else:  # Python 3.10 does not have it
+
+    def dataclass_transform(**_):
+        """Leave the class as it is."""
+        return lambda cls: cls
+
 
 Precision = Literal["fp32", "fp16", "int8"]
 Scales = Literal["fp16", "fp32"]
@@ -57,6 +66,45 @@ def option(
     return dataclasses.field(
         default=default, metadata={**metadata, "read": read, "text": text, "shown": shown}
     )
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Options:
+    """Base class of a verb's options: a frozen dataclass whose fields are made by `option`.
+
+    Its methods are written once, here: `dataclass` would compile six for each of 28 classes, a tenth of the
+    time of `cnnx --help`.
+    """
+
+    def __init_subclass__(cls) -> None:
+        """Make a dataclass of each class of options."""
+        dataclasses.dataclass(init=False, repr=False, eq=False, match_args=False)(cls)
+
+    def __init__(self, **given: Any) -> None:
+        known = {f.name: f.default for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        if wrong := [key for key in given if key not in known]:
+            raise TypeError(f"{type(self).__name__} has no option {wrong[0]!r}")
+        self.__dict__.update({**known, **given})
+        if missing := [key for key, value in self.__dict__.items() if value is REQUIRED]:
+            raise TypeError(f"{type(self).__name__} needs the option {missing[0]!r}")
+        self.__post_init__()
+
+    def __post_init__(self) -> None:
+        """Refuse values that contradict each other."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise dataclasses.FrozenInstanceError(f"cannot assign to {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.__dict__ == self.__dict__
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self.__dict__.values()))
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.__dict__.items())})"
+        )
 
 
 def overrides(options: Any) -> dict[str, Any]:

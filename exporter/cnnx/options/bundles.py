@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
 from cnnx.errors import UsageError
-from cnnx.options import REQUIRED, Precision, option
+from cnnx.options import REQUIRED, Options, Precision, option
 from cnnx.options.shared import (
     AgainOptions,
     CalibrationOptions,
@@ -27,8 +26,7 @@ HardwareCompatibility = Literal["none", "same_compute_capability", "ampere_plus"
 _ENGINE = "Which of several engines, by its folder's name under engines/"
 
 
-@dataclass(frozen=True, kw_only=True)
-class BuildOptions:
+class BuildOptions(Options):
     """How TensorRT builds. The usual build sets none of these; other runtimes refuse them.
 
     A timing cache does not change what is asked, so it is no part of an engine's cache key.
@@ -76,7 +74,6 @@ class BuildOptions:
             raise UsageError(f"DLA core {self.dla_core} is below 0", hint="an Orin has the cores 0 and 1")
 
 
-@dataclass(frozen=True, kw_only=True)
 class EngineOptions(BuildOptions, GpuOptions, TargetOptions):
     """Options of `build`."""
 
@@ -85,21 +82,18 @@ class EngineOptions(BuildOptions, GpuOptions, TargetOptions):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class ValidateOptions(SourceOptions, JudgingOptions, TargetOptions):
     """Options of `validate`."""
 
     engine: str | None = option(None, f"{_ENGINE}.", metavar="IDENTITY")
 
 
-@dataclass(frozen=True, kw_only=True)
 class DiagnoseOptions(SourceOptions, CalibrationOptions):
     """Options of `diagnose`."""
 
     images: int = option(512, "Maximum number of images that layers are tried on.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class DrawingOptions(ReportOptions):
     """What `diagnose` takes on the command line alone."""
 
@@ -108,7 +102,6 @@ class DrawingOptions(ReportOptions):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class BenchOptions(MeasuringOptions):
     """Options of `bench`."""
 
@@ -121,8 +114,7 @@ class BenchOptions(MeasuringOptions):
     layers: bool = option(False, "Time layers, too, in a run apart, with the share of casts.")
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class ArchiveOptions:
+class ArchiveOptions(Options):
     """What `doctor` takes on the command line alone; in Python it is the first argument of `cnnx.prove`."""
 
     archive: Path | None = option(
@@ -133,8 +125,7 @@ class ArchiveOptions:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class CacheOptions:
+class CacheOptions(Options):
     """Options of `cache`."""
 
     prune_days: float | None = option(
@@ -147,7 +138,6 @@ def read_precisions(text: str) -> tuple[Precision, ...]:
     return cast("tuple[Precision, ...]", tuple(text.split(",")))
 
 
-@dataclass(frozen=True, kw_only=True)
 class SurveyPlan(MeasuringOptions):
     """What is done in each cell. `weights` may be a mapping: model -> its weights."""
 
@@ -159,7 +149,6 @@ class SurveyPlan(MeasuringOptions):
         return self.weights if isinstance(self.weights, str) else self.weights[model]
 
 
-@dataclass(frozen=True, kw_only=True)
 class SurveyOptions(AgainOptions, SurveyPlan):
     """Options of `survey`."""
 
@@ -172,7 +161,6 @@ class SurveyOptions(AgainOptions, SurveyPlan):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class ProofOptions(AgainOptions):
     """Options of `prove`, which is `doctor --proof` on the command line."""
 

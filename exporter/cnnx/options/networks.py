@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from cnnx.options import Batch, Precision, Scales, option
+from cnnx.options import Batch, Options, Precision, Scales, option
 from cnnx.options.shared import (
     CalibrationOptions,
     GpuOptions,
@@ -29,8 +28,7 @@ def read_batch(text: str) -> Batch:
         raise ValueError("expected 4 or 1..8") from None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ListOptions:
+class ListOptions(Options):
     """Options of `list`: filters, all of which must hold."""
 
     family: str | None = option(None, "Only this family, such as resnet.")
@@ -48,19 +46,16 @@ class ListOptions:
     with_weights: bool = option(False, "Only networks whose trained weights can be had.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class ShowOptions(TrustOptions):
     """Options of `show`."""
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class MarkdownOptions:
+class MarkdownOptions(Options):
     """What `show` takes on the command line alone."""
 
     markdown: bool = option(False, "Print the table as Markdown, to be pasted into a document.")
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class NetworkOptions(TrustOptions, CalibrationOptions):
     """What every verb takes that calibrates a network."""
 
@@ -79,7 +74,6 @@ class NetworkOptions(TrustOptions, CalibrationOptions):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class CalibrateOptions(NetworkOptions):
     """Options of `calibrate`."""
 
@@ -88,7 +82,6 @@ class CalibrateOptions(NetworkOptions):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class ExportOptions(GpuOptions, TargetOptions, JudgingOptions, NetworkOptions):
     """Options of `export`."""
 

@@ -5,12 +5,11 @@ Kinds that are never made objects of their own have no methods: those would cost
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from cnnx.options import option
+from cnnx.options import Options, option
 
 Power: TypeAlias = Any
 """Whether energy is measured, or a `cnnx.PowerPass` that says how."""
@@ -32,8 +31,7 @@ def read_sizes(text: str) -> tuple[int, ...]:
     return tuple(map(int, sizes))
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class CommonOptions:
+class CommonOptions(Options):
     """What every command takes, and Python has no use for."""
 
     as_json: bool = option(False, "Print one JSON object instead of tables.", flag="--json")
@@ -41,8 +39,7 @@ class CommonOptions:
     debug: bool = option(False, "Show the traceback of an error, too.")
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class ReportOptions:
+class ReportOptions(Options):
     """Of commands whose records can be made a report; in Python `cnnx.write_report` makes it."""
 
     report: Path | None = option(
@@ -50,8 +47,7 @@ class ReportOptions:
     )
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class TargetOptions:
+class TargetOptions(Options):
     """Of verbs that build engines or run what is in a bundle."""
 
     target: str = option(
@@ -59,22 +55,19 @@ class TargetOptions:
     )
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class GpuOptions:
+class GpuOptions(Options):
     """Of verbs that build engines."""
 
     sm: tuple[int, ...] = option((), "GPU architecture to build for, such as 86; may be given several times.")
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class TrustOptions:
+class TrustOptions(Options):
     """Of verbs that read recipes."""
 
     trust_recipe: bool = option(False, "Let the recipe's own Python code run.")
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class CalibrationOptions:
+class CalibrationOptions(Options):
     """Of verbs that calibrate."""
 
     calibration_data: str | Path | None = option(
@@ -84,8 +77,7 @@ class CalibrationOptions:
     )
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class ValidationOptions:
+class ValidationOptions(Options):
     """Of verbs that judge on images."""
 
     validation_data: str | Path | None = option(
@@ -95,7 +87,6 @@ class ValidationOptions:
     )
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class JudgingOptions(ValidationOptions):
     """Of verbs that judge on images of the user's choice."""
 
@@ -107,7 +98,6 @@ class JudgingOptions(ValidationOptions):
     )
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class SourceOptions(TrustOptions, ValidationOptions):
     """Of verbs that make again what a bundle was made from: where it is, if the bundle does not say."""
 
@@ -117,7 +107,6 @@ class SourceOptions(TrustOptions, ValidationOptions):
     weights: str | None = option(None, "The checkpoint that the bundle was made from, if it is yours.")
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class MeasuringOptions(TargetOptions):
     """Of verbs that measure latency and, if asked, energy."""
 
@@ -135,8 +124,7 @@ class MeasuringOptions(TargetOptions):
     sensor: str | None = option(None, "With --power: the sensor to read, by its name in cnnx doctor.")
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class AgainOptions:
+class AgainOptions(Options):
     """Of verbs that go on with what was stopped."""
 
     again: bool = option(False, "Measure failed cells again, and cells whose energy failed.")
