@@ -19,7 +19,7 @@ from cnnx.cli.shown import bench_blocks, energy_blocks
 from cnnx.cli.terminal import draw
 from cnnx.errors import BundleError, EnvironmentLacks, UsageError
 from cnnx.measure.validity import Validity
-from cnnx.pipeline.bench.measurement import advice_of, int8_beside_fp16
+from cnnx.pipeline.bench.measurement import advice_of, int8_with_fp16
 from cnnx.pipeline.plain import plain
 from cnnx.record import Subject, read_record
 from cnnx.report.words import names_of
@@ -104,11 +104,11 @@ def test_engines_tell_parts_are_judged_and_compared(bundles, monkeypatch, cnnx_c
         assert measured.predicted.source == "engine" and "compute" in {x.kind for x in measured.layers.layers}
     [advice] = result.advice
     assert advice.recommended is None and plain(result)["advice"][0]["recommended"] is None
-    assert "undecided, as the measurement of fp16 is invalid (enqueue-bound" in str(advice)
+    assert "as the fp16 measurement is invalid (enqueue-bound" in str(advice)
     believed = [dataclasses.replace(one, validity=Validity((), ())) for one in result.measurements]
     [advice] = advice_of(believed)
     assert advice.recommended == "fp16" and advice.comparison.outcome == "no difference shown"
-    assert "take FP16" in str(advice)
+    assert "use FP16" in str(advice)
 
     code, out, _ = cnnx_command("bench", *bundles, "--seconds", "0.01", "--no-cuda-graph")
     assert code == 6 and "CUDA graph off" in out and "GPU compute" in out and "undecided" in out
@@ -131,7 +131,7 @@ def test_an_engine_says_what_batch_it_is_tuned_for_and_its_memory_is_of(bundles,
     said = f"tiny engine fp16 is {usual.identity}, tuned for batch 4; its memory is of its largest batch, 4."
     assert out.count(said) == 1
     code, _, said = cnnx_command("build", bundles[0], "--target", "tensorrt", "--opt-batch", "5")
-    assert code == 2 and "batches of 1 to 4, none of 5" in said
+    assert code == 2 and "batches from 1 to 4" in said and "invalid --opt-batch 5" in said
 
 
 def test_engines_of_one_bundle_take_turns_and_int8_stands_beside_its_own_fp16(
@@ -154,7 +154,7 @@ def test_engines_of_one_bundle_take_turns_and_int8_stands_beside_its_own_fp16(
         assert f"│ engine int8 {engine.identity} " in shown.getvalue()
         said = f"tiny engine fp16 is {engine.identity}, tuned for batch {engine.batch[1]};"
         assert said in shown.getvalue()
-        assert f"tiny {engine.identity}, batch 1: whether INT8 is faster is undecided" in shown.getvalue()
+        assert f"tiny {engine.identity}, batch 1: undecided whether INT8 is faster" in shown.getvalue()
 
     options = [option for name in both for option in ("--engine", name)]
     code, _, said = cnnx_command("bench", *bundles, *options, "--engine", "another")
@@ -176,7 +176,7 @@ def test_an_int8_is_paired_with_the_fp16_that_was_built_alike_or_with_none():
         return One(Subject("net", "engine", f"{precision}{engine}", precision, "trt", "gpu", engine))
 
     def pairs(*found):
-        beside = int8_beside_fp16(found, lambda _: None)
+        beside = int8_with_fp16(found, lambda _: None)
         return [(i.subject.engine, f.subject.engine, told) for i, f, told in beside]
 
     fp16, int8 = (lambda engine: one("fp16", engine)), (lambda engine: one("int8", engine))
@@ -227,8 +227,8 @@ def test_energy_is_measured_of_every_bundle_at_every_batch_one_after_another(bun
     assert one / two == pytest.approx(2, rel=0.1)
     notes = [event.step for event in told if event.note]
     assert notes == [
-        "Energy after latency: 4 passes of 89 to 234 s each, one after another, by how soon the load is "
-        "warm and how long a run takes: 6 to 16 minutes in all."
+        "Energy is measured after latency: 4 passes of 89 to 234 s each, one after another, 6 to 16 minutes "
+        "in total, depending on warm-up and run time."
     ]
     assert "energy 2 of 4: fp16, batch 2" in [event.step for event in told]
     assert told.index(next(event for event in told if event.note)) == 0
@@ -285,12 +285,12 @@ def test_energy_is_of_the_runs_that_latency_is_of(bundles, monkeypatch, cuda_gra
     ("arguments", "word"),
     [
         (["--batch", "1,x"], "no list of sizes"),
-        (["--batch", "16"], "batches of 1 to 4"),
-        (["--percentile", "100"], "in percent"),
+        (["--batch", "16"], "batches from 1 to 4"),
+        (["--percentile", "100"], "invalid --percentile 100"),
         (["--cuda-graph"], "CUDA graphs are of TensorRT"),
     ],
 )
-def test_what_makes_no_sense_is_refused(bundles, cnnx_command, arguments, word):
+def test_invalid_options_are_refused(bundles, cnnx_command, arguments, word):
     code, _, said = cnnx_command("bench", bundles[0], "--target", "ort", "--seconds", "0.01", *arguments)
     assert code == 2 and word in " ".join(said.split())
 

@@ -107,16 +107,16 @@ def test_the_sensor_is_one_that_sees_where_the_network_runs():
     assert choose_sensor([info("ina", total=False), nvml], GPU)[0] == "nvml-instant"
     assert choose_sensor([info("ina", total=False), nvml], CPU)[0] == "ina"
     name, why = choose_sensor([nvml, rapl], CPU, named="nvml-instant")
-    assert name == "nvml-instant" and "sees the GPU alone" in why
+    assert name == "nvml-instant" and "measures only the GPU" in why
 
 
 def test_no_sensor_that_fits_is_an_error_with_each_ones_reason():
     found = [Unsupported("ina", "no INA3221"), info("nvml-instant"), Unsupported("rapl", "root alone")]
     with pytest.raises(EnvironmentLacks) as caught:
         choose_sensor(found, CPU)
-    for words in ("ina: no INA3221", "rapl: root alone", "nvml-instant: is there and sees the GPU alone"):
+    for words in ("ina: no INA3221", "rapl: root alone", "nvml-instant: measures only the GPU"):
         assert words in str(caught.value)
-    with pytest.raises(EnvironmentLacks, match="nvml-energy is not here"):
+    with pytest.raises(EnvironmentLacks, match="nvml-energy is not available here"):
         choose_sensor(found, GPU, named="nvml-energy")
 
 
@@ -173,7 +173,7 @@ def test_what_sampling_costs_is_told_as_it_goes_on_and_not_measured_of_a_run_tha
         )
 
     assert measured(2e9).no_cost == ""
-    step = "what sampling costs"
+    step = "cost of sampling"
     assert [event.done for event in told if event.step == step and event.total] == list(range(8))
     told.clear()
     slow = measured(6.4e9)

@@ -1,4 +1,4 @@
-"""Ranges without an export, and whether the pictures are enough."""
+"""Ranges without an export, and whether there are enough calibration images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.inputs.graphs import GRAPHS
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 
-PASS = "calibration pictures through the graph"
+PASS = "calibration images through the graph"
 
 
 def reused(result: CalibrateResult) -> set[str]:
@@ -100,7 +100,7 @@ def test_auto_shows_what_held_out_pictures_chose() -> None:
 
 
 def test_what_makes_no_folds_is_refused() -> None:
-    with pytest.raises(UsageError, match="nothing could be compared"):
+    with pytest.raises(UsageError, match="invalid --folds 1: expected at least 2"):
         cnnx.calibrate("lenet5", folds=1)
-    with pytest.raises(UsageError, match="4 calibration pictures do not fill 5 folds"):
+    with pytest.raises(UsageError, match="4 calibration images do not fill 5 folds"):
         cnnx.calibrate("lenet5", calibration_images=4, folds=5)

@@ -72,7 +72,7 @@ LOGITS, PASS = "original's logits", "calibration images through the graph"
     [
         # A method only reads what the images showed.
         ("quant/methods.py", {"ONNX graph", LOGITS, PASS}, {"ranges (entropy)", "int8 graph"}),
-        # Decoded anew, to the same pixels as it happens.
+        # Decoded again, to the same pixels in this case.
         ("data/crops.py", {"ONNX graph", LOGITS, PASS, "int8 graph"}, {"validation images"}),
     ],
 )

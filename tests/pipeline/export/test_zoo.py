@@ -65,11 +65,11 @@ def test_a_network_of_each_family_goes_the_whole_way(name: str, tmp_path: Any, m
     rules = {warning["rule"] for warning in result.bundle.manifest.warnings}
     assert not rules & {"batch-norm", "no-op-pool"}
     assert result.int8_share == int8_share(layers)
-    told = [note for note in result.notes if "of the multiply-adds are in INT8" in note]
+    notes = [note for note in result.notes if "of the MACs are in INT8" in note]
     if reason:
-        assert int8_share(layers) < 0.95 and reason in told[0]
+        assert int8_share(layers) < 0.95 and reason in notes[0]
     else:
-        assert int8_share(layers) >= 0.95 and not told
+        assert int8_share(layers) >= 0.95 and not notes
     plan = {layer["node"]: layer for layer in result.bundle.manifest.layers}
     for engine in result.engines:
         planned = Counter(

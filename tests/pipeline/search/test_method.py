@@ -1,4 +1,4 @@
-"""What chooses is apart from what calibrates and what judges; and INT8 holds where channels differ."""
+"""Selection images are neither calibration nor validation images; equalization helps unequal channels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def test_of_a_folder_a_quarter_chooses_and_the_rest_calibrates(tmp_path: Path, p
     )
     images = result.bundle.manifest.images
     assert (images["selection"].images, images["calibration"].images) == (6, 18)
-    assert any("6 calibration pictures are also validation or selection" in note for note in result.notes)
+    excluded = "6 calibration images were excluded, as they are also validation or selection images"
+    assert any(excluded in note for note in result.notes)
 
 
 def test_a_folder_that_validates_too_leaves_some_to_calibrate_with(tmp_path: Path, pictures: Path) -> None:
@@ -41,7 +42,7 @@ def test_a_folder_that_validates_too_leaves_some_to_calibrate_with(tmp_path: Pat
     result = cnnx.export("lenet5", precision="int8", validation_images=16, out=tmp_path / "b", **options)
     images = result.bundle.manifest.images
     assert [images[role].images for role in ("validation", "selection", "calibration")] == [16, 2, 6]
-    with pytest.raises(UsageError, match="none of them to choose by"):
+    with pytest.raises(UsageError, match="left for calibration and selection: 1, at least 2"):
         cnnx.export("lenet5", precision="int8", validation_images=23, out=tmp_path / "c", **options)
 
 

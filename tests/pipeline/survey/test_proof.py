@@ -63,7 +63,7 @@ def test_the_archive_holds_records_and_the_page_what_was_seen(tiny_bundle, tmp_p
         assert f"| {unseen} | {devices_page.NEVER} |" in text
     assert "| NVIDIA Jetson Orin NX | tensorrt 10.3.0 | tiny | int8 | 1 |" in text
     assert f"| {made.rows[0]['gross_mj']:.2f} | {made.rows[0]['net_mj']:.2f} |" in text
-    assert "failed: the graph takes batches of 1 to 1, not 2" in text
+    assert "failed: the graph takes batches from 1 to 1, not 2" in text
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_what_is_exported_has_the_weights_that_are_named_and_energy_is_foretold_
     plan = SurveyPlan(power=rehearsal())
     made = cnnx.prove(tmp_path / "p.tar.gz", plan=plan, listener=notes.append, folder=tmp_path / "work")
     assert exported == dict(proof.PROVEN) and len(made.rows) == 12 and made.exit_code == 6
-    assert [note.step.split(" of ")[0] for note in notes] == ["Energy after latency: 12 passes"]
+    assert [note.step.split(" of ")[0] for note in notes] == ["Energy is measured after latency: 12 passes"]
     assert (tmp_path / "work" / "survey.md").read_text().count("| failed |") == 12
 
 

@@ -342,7 +342,7 @@ def test_finished_bundles_are_judged_and_measured_and_batches_they_lack_are_rows
         "survey", "--models", tmp_path / "bundle", "--out", tmp_path / "out", "--batches", "1,4",
         "--seconds", "0.01", "--percentile", "50", "--target", "ort",
     )  # fmt: skip
-    assert code == 0 and "failed: the graph takes batches of 1 to 1, not 4: tiny int8, batch 4" in out
+    assert code == 0 and "failed: the graph takes batches from 1 to 1, not 4: tiny int8, batch 4" in out
     assert "hint:  export it with --batch" in out and out.count("failed") == 2
     assert list((tmp_path / "bundle" / "runs").glob("*-benchmark-*"))
     with pytest.raises(UsageError, match="no precision"):
@@ -370,7 +370,7 @@ def test_each_cell_has_a_pass_of_its_own_and_energy_can_be_asked_for_later(tiny,
     run([tiny], out)
     found, steps = run([tiny], out, power=rehearsal(tick_ms=200))
     assert energies(found) == [(p, b, "measured", "ina") for p in ("fp16", "int8") for b in (1, 2)]
-    assert steps[0].startswith("Energy after latency: 4 passes of 89 to 234 s each")
+    assert steps[0].startswith("Energy is measured after latency: 4 passes of 89 to 234 s each")
     for row in found.rows:
         assert row["gross_mj"] > row["net_mj"] > 0 and row["no_energy"] == "" and row["energy_doubts"] == []
         [*_, last] = sorted((out / "bundles" / f"tiny-{row['precision']}" / "runs").glob("*-energy-*"))
@@ -430,15 +430,15 @@ def test_where_no_sensor_sees_the_device_a_survey_says_so_once(tiny, tmp_path, m
         "--seconds", "0.01", "--percentile", "50", "--target", "ort", "--images", "16", "--power",
     ]  # fmt: skip
     code, out, said = cnnx_command(*command)
-    assert "Energy after latency" not in said
+    assert "Energy is measured after latency" not in said
     assert code == 0 and "root alone): tiny fp16, batch 1; tiny fp16, batch 2" in " ".join(out.split())
-    assert out.count("energy unsupported") == out.count("hint:  cnnx doctor says more") == 1
+    assert out.count("energy unsupported") == out.count("hint:  see cnnx doctor") == 1
     assert out.count("ina: no INA3221 here") == 1
     _, out, _ = cnnx_command(*command, "--json")
     for row in json.loads(out)["result"]["rows"]:
         assert row["energy"] == "unsupported" and row["p50_ns"] > 0
-        assert "no power sensor here sees" in row["no_energy"] and "rapl: root alone" in row["no_energy"]
+        assert "no power sensor here measures" in row["no_energy"] and "rapl: root alone" in row["no_energy"]
     rows = {file: file.read_text() for file in tmp_path.glob("out/rows/*")}
     code, _, said = cnnx_command(*command, "--sensor", "nope")
-    assert code == 4 and "the power sensor nope is not here" in said
+    assert code == 4 and "the power sensor nope is not available here" in said
     assert {file: file.read_text() for file in tmp_path.glob("out/rows/*")} == rows
