@@ -90,7 +90,7 @@ def test_an_engine_whose_smallest_batch_is_large_is_validated_and_measured(tenso
 
 
 def test_machines_that_share_a_cache_never_share_an_engine(tensorrt, bundle, monkeypatch):
-    """Without NVML, as on a Jetson of before, board and device were no part of what a build depends on."""
+    """Once, without NVML, as on an older Jetson, a build's key contained neither board nor device."""
 
     def builds(board, device):
         monkeypatch.setattr(engine_steps, "detect", lambda: machine(board))
@@ -164,7 +164,7 @@ def test_an_engine_that_the_bundle_does_not_hold(tensorrt, bundle, monkeypatch, 
     identity = cnnx.build(bundle.path, target="tensorrt").engines[0].identity
     code, _, said = cnnx_command("bench", bundle.path, "--engine", "nope")
     assert code == 2 and f"choose one of: {identity}" in " ".join(said.split())
-    with pytest.raises(UsageError, match="is of tensorrt, not of ort"):
+    with pytest.raises(UsageError, match="is for tensorrt, not for ort"):
         cnnx.validate(bundle.path, target="ort", engine=identity)
     monkeypatch.setattr(tensorrt._bindings.device, "why_not", lambda: "no CUDA-capable device is detected")
     with pytest.raises(EnvironmentLacks, match="no CUDA-capable device"):
@@ -172,7 +172,7 @@ def test_an_engine_that_the_bundle_does_not_hold(tensorrt, bundle, monkeypatch, 
 
 
 def test_options_of_tensorrt_are_refused_by_others(bundle, cnnx_command):
-    for target, says in (("rtx", "takes no options"), ("ort", "builds no engine")):
+    for target, says in (("rtx", "takes no options"), ("ort", "builds no engines")):
         if runtimes.get(target).missing() is not None:
             continue
         gpu = ["--sm", "86"] if target == "rtx" else []

@@ -1,4 +1,4 @@
-"""`cnnx.validate`: planted faults through real bundles, and judging anew on other images."""
+"""`cnnx.validate`: planted faults in real bundles, and validation on different images."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ def bundle(request, tmp_path_factory):
 
 
 def with_graph(bundle, folder, graph):
-    """The bundle with another graph, sealed anew: what a wrong engine of it would compute."""
+    """The bundle with a different graph, sealed again, which computes what a wrong engine would."""
     with new_bundle(folder) as draft:
         for name in bundle.manifest.files:
             shutil.copyfile(bundle.path / name, draft / name)
@@ -199,7 +199,7 @@ def test_a_new_judgement_stands_beside_export_s_verdict_and_never_in_its_place(b
     for name in ("r.md", "r.xml", "r.html"):
         cnnx.write_report(folder, tmp_path / name)
         text = (tmp_path / name).read_text()
-        assert "judged anew" in text and "inconclusive" in text.replace("skipped", "inconclusive")
+        assert "40 images" in text and "inconclusive" in text.replace("skipped", "inconclusive")
 
 
 def test_without_the_original_accuracy_alone_is_judged(bundle, monkeypatch, tmp_path):
@@ -207,14 +207,13 @@ def test_without_the_original_accuracy_alone_is_judged(bundle, monkeypatch, tmp_
         pytest.skip("one is enough")
     importable = "cnnx.pipeline.preconditions.refusals._importable"
     monkeypatch.setattr(importable, lambda package: package != "torch")
-    anew = cnnx.validate(bundle.path, validation_data="digits").validation
-    assert anew.verdict is Verdict.NOT_JUDGED and [gate.name for gate in anew.gates] == [
-        "accuracy / original's"
-    ]
-    assert anew.gates[0].verdict is Verdict.PASSED or anew.gates[0].verdict is Verdict.INCONCLUSIVE
-    again = cnnx.validate(bundle.path, validation_data="digits").validation
-    assert again.gates == anew.gates, "what export recorded is still what it is held to"
-    assert "agreement" in anew.reasons[0] and any("cnnx[export]" in reason for reason in anew.reasons)
+    first = cnnx.validate(bundle.path, validation_data="digits").validation
+    assert first.verdict is Verdict.NOT_JUDGED
+    assert [gate.name for gate in first.gates] == ["accuracy / original's"]
+    assert first.gates[0].verdict is Verdict.PASSED or first.gates[0].verdict is Verdict.INCONCLUSIVE
+    second = cnnx.validate(bundle.path, validation_data="digits").validation
+    assert second.gates == first.gates, "still compared with export's record"
+    assert "agreement" in first.reasons[0] and any("cnnx[export]" in reason for reason in first.reasons)
     with pytest.raises(MissingExtra):
         cnnx.validate(bundle.path, validation_data=str(folder_of_images(tmp_path / "x", 3)))
 
@@ -224,9 +223,9 @@ def test_of_stand_in_weights_not_even_accuracy_is_judged(monkeypatch, tmp_path):
     made = cnnx.export("lenet5", weights="standin", out=tmp_path / "b", **few)
     importable = "cnnx.pipeline.preconditions.refusals._importable"
     monkeypatch.setattr(importable, lambda package: package != "torch")
-    anew = cnnx.validate(made.bundle.path, validation_data="digits", validation_images=8).validation
-    assert anew.verdict is Verdict.NOT_JUDGED and not anew.gates
-    assert any("stand-ins" in reason for reason in anew.reasons)
+    found = cnnx.validate(made.bundle.path, validation_data="digits", validation_images=8).validation
+    assert found.verdict is Verdict.NOT_JUDGED and not found.gates
+    assert any("stand-ins" in reason for reason in found.reasons)
 
 
 def folder_of_images(folder, n, seed=0):
@@ -267,9 +266,9 @@ def test_calibration_images_do_not_judge_and_a_users_graph_is_named(tmp_path, ti
 
 def test_options_that_would_do_nothing_are_refused(bundle):
     for options in ({"labels": "x"}, {"validation_images": 5}, {"weights": "x"}, {"model": "x"}):
-        with pytest.raises(UsageError, match="the self-test takes no"):
+        with pytest.raises(UsageError, match="has no effect on the self-test"):
             cnnx.validate(bundle.path, **options)
-    with pytest.raises(UsageError, match="--validation-images is 0"):
+    with pytest.raises(UsageError, match="invalid --validation-images 0"):
         cnnx.validate(bundle.path, validation_data="digits", validation_images=0)
 
 

@@ -1,4 +1,4 @@
-"""One network of each family goes the whole way to an INT8 engine; `make matrix` does so with all of them."""
+"""One network of each family is exported to an INT8 engine; `make matrix` does so with all networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cnnx.runtimes import get
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 
-# Network -> operators its graph must have (so many), and why less than 95 % is in INT8, if so.
+# Network -> operators of its graph and their numbers, and the reason if less than 95 % is in INT8.
 NETWORKS: dict[str, tuple[dict[str, int], str]] = {
     "alexnet-no-fc6-fc7": ({"LRN": 2, "MaxPool": 3, "Conv": 5}, ""),
     "cifar-densenet40-12": ({"Concat": 36, "BatchNormalization": 39, "GlobalAveragePool": 1}, "too small"),
@@ -45,7 +45,7 @@ def test_every_family_is_here() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_of_each_family_goes_the_whole_way(name: str, tmp_path: Any, monkeypatch: Any) -> None:
-    """The export itself holds the FP32 graph to PyTorch within 1e-4, and each built layer to its type."""
+    """Export itself compares the FP32 graph with PyTorch within 1e-4, and checks each built layer's type."""
     monkeypatch.setenv("CNNX_CACHE", str(tmp_path / "cache"))  # up to a gigabyte that no other test needs
     build: dict[str, Any] = {"target": "ort"} if get("rtx").missing() else {"target": "rtx", "sm": [86]}
     result = cnnx.export(

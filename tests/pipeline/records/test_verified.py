@@ -63,12 +63,12 @@ def test_an_old_record_of_an_engine_counts_by_the_graph_of_its_description(bundl
 @pytest.mark.parametrize(
     "changes, said",
     [
-        ({"digest": "e" * 64}, "another graph, with the SHA-256 eeeeeeeeeeee"),
-        ({"network": "vgg16"}, "of the network vgg16"),
-        ({"precision": "fp32"}, "in fp32"),
-        ({"graph_digest": "e" * 64}, "another graph, with the SHA-256 eeeeeeeeeeee"),
+        ({"digest": "e" * 64}, "a different graph, with the SHA-256 eeeeeeeeeeee"),
+        ({"network": "vgg16"}, "for the network vgg16"),
+        ({"precision": "fp32"}, "for fp32"),
+        ({"graph_digest": "e" * 64}, "a different graph, with the SHA-256 eeeeeeeeeeee"),
         ({"artefact": "engine", "digest": "e" * 64, "engine": "orin"}, "no intact engine"),
-        ({"artefact": "original", "digest": "e" * 64}, "another weights"),
+        ({"artefact": "original", "digest": "e" * 64}, "different weights"),
         ({"date": "2999-01-01T00:00:00.000000+00:00"}, "in the future: 2999"),
     ],
 )
@@ -135,7 +135,7 @@ def resealed(bundle, **changes):
 
 @pytest.mark.parametrize("name", ["model.onnx", "reference.npz", "calibration.json"])
 def test_a_manifest_that_leaves_out_a_file_does_not_get_it_read_unchecked(bundle, name):
-    """Sealed anew: with np.load it would be read all the same."""
+    """The manifest is sealed again; np.load alone would still read the file."""
     files = {key: digest for key, digest in bundle.manifest.files.items() if key != name}
     resealed(bundle, files=files)
     with pytest.raises(BundleError, match="is missing, so the file cannot be verified") as caught:

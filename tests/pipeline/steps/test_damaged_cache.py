@@ -58,7 +58,7 @@ DAMAGES = {
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory):
-    """Exports with every kind of step; gives the result and what the listener was told in sentences."""
+    """Exports with every kind of step; returns the result and the notes that the listener received."""
 
     def run(out):
         said = []

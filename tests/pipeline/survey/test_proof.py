@@ -114,7 +114,7 @@ def test_a_record_that_a_bundle_brought_from_another_machine_is_no_sensor_of_thi
 def test_what_is_no_archive_or_no_bundle_is_refused_before_any_work(tmp_path):
     for refusal, archive, bundles, word in (
         (UsageError, "p.zip", [], "tar.gz"),
-        (BundleError, "p.tar.gz", [tmp_path], "no bundle"),
+        (BundleError, "p.tar.gz", [tmp_path], "not a cnnx bundle"),
     ):
         with pytest.raises(refusal, match=word):
             cnnx.prove(tmp_path / archive, bundles=bundles)

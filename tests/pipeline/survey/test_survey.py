@@ -76,7 +76,7 @@ def test_every_cell_is_a_row_and_a_stopped_survey_goes_on(tiny, tmp_path):
     assert again.rows == found.rows and steps == []
 
 
-def test_what_makes_no_sense_is_refused_and_costs_no_row_that_is_done(tiny, tmp_path, cnnx_command):
+def test_invalid_options_are_refused_and_change_no_finished_row(tiny, tmp_path, cnnx_command):
     out = tmp_path / "out"
     usual = {
         "--models": tiny, "--out": out, "--precisions": "fp16", "--batches": "1", "--target": "ort",
@@ -95,9 +95,9 @@ def test_what_makes_no_sense_is_refused_and_costs_no_row_that_is_done(tiny, tmp_
         ("seconds", (), {"seconds": "-1"}),
         ("--percentile", (), {"percentile": "10"}),
         ("--images", (), {"images": "0"}),
-        ("CUDA graph", ("--cuda-graph",), {}),
+        ("--cuda-graph needs engines", ("--cuda-graph",), {}),
         ("own weights", (), {"weights": "standin"}),
-        ("needs a model", (), {"models": ""}),
+        ("needs at least one model", (), {"models": ""}),
         ("nope.pth", (), {"models": "lenet5", "weights": "nope.pth"}),
         ("'lenet6', 'resnet21', ", (), {"models": unknown}),
     ):
@@ -141,7 +141,7 @@ def test_what_was_stopped_by_hand_is_not_over(tiny, tmp_path, measuring, error):
     assert (tmp_path / "out" / "survey.md").is_file() and json.loads(
         (tmp_path / "out" / "survey.json").read_text()
     ) == []
-    assert notes[-1].endswith("the same command, with that folder, goes on.")
+    assert notes[-1].endswith(f"the same command with --out {tmp_path / 'out'} resumes.")
     found, _ = run([tiny], tmp_path / "out", **one)
     assert cells(found) == [("tiny", "fp16", 1, "done")]
 
@@ -200,13 +200,13 @@ def test_a_cell_that_the_process_was_killed_in_twice_failed_and_no_other(tiny, t
     found, _ = run([tiny], tmp_path / "out", **THREE)
     assert [row["status"] for row in found.rows] == ["done", "failed", "done"]
     assert "died in this cell twice" in found.rows[1]["reason"] and "--again" in found.rows[1]["hint"]
-    mended, steps = run([tiny], tmp_path / "out", again=True, **THREE)
-    assert {row["status"] for row in mended.rows} == {"done"} and "latency and memory" in steps
+    retried, steps = run([tiny], tmp_path / "out", again=True, **THREE)
+    assert {row["status"] for row in retried.rows} == {"done"} and "latency and memory" in steps
 
 
 def test_an_energy_pass_that_the_process_was_killed_in_is_tried_once_more(tiny, tmp_path):
     power = "rehearsal(tick_ms=200)"
-    killed_in(tiny, tmp_path, "died in the pass", power)
+    killed_in(tiny, tmp_path, "died in the energy pass", power)
     again, _ = run([tiny], tmp_path / "out", power=rehearsal(tick_ms=200), **THREE)
     assert {energy for _, _, energy, _ in energies(again)} == {"measured"}
 
@@ -234,7 +234,7 @@ def test_figures_stay_where_a_cell_is_done_again_for_its_energy_and_fails(tiny, 
     found, _ = run([tiny], tmp_path / "out", power=rehearsal(), **one)
     assert found.rows[0]["p50_ns"] == done.rows[0]["p50_ns"]
     assert energies(found) == [("fp16", 1, "failed", None)]
-    assert "ZeroDivisionError" in found.rows[0]["no_energy"] and found.rows[0]["hint"] == "report this"
+    assert "ZeroDivisionError" in found.rows[0]["no_energy"] and "please report it" in found.rows[0]["hint"]
     longer = dataclasses.replace(PLAN, seconds=0.02)
     assert [row["status"] for row in run([tiny], tmp_path / "out", plan=longer, **one)[0].rows] == ["failed"]
 
@@ -305,7 +305,7 @@ def test_a_row_of_other_options_or_of_another_graph_is_done_again(tiny, tmp_path
     told()
     assert told() == []
     longer = dataclasses.replace(PLAN, seconds=0.02)
-    assert told(plan=longer) == ["1 cell is done again, for what has changed since: seconds."]
+    assert told(plan=longer) == ["1 cell is measured again, as this has changed: seconds."]
     assert told(plan=longer) == []
     model = onnx.load(tiny)
     model.graph.node[0].doc_string = "another"
@@ -356,7 +356,7 @@ def test_a_fault_that_is_no_refusal_ends_its_cells_alone(tiny, tmp_path, monkeyp
     monkeypatch.setattr(survey, "bench", bench)
     found, _ = run([tiny], tmp_path / "out")
     assert [(row["status"], row["reason"], row["hint"]) for row in found.rows] == [
-        ("failed", "RuntimeError: a fault", "report this")
+        ("failed", "RuntimeError: a fault", "this is a bug in cnnx or a library: please report it")
     ] * 4
 
 
@@ -418,7 +418,7 @@ def test_a_survey_stopped_in_an_energy_pass_keeps_the_latency_of_all_that_took_t
     assert [(row["status"], "energy" in row, row["p50_ns"] > 0) for row in rows()] == [
         ("done", False, True)
     ] * 2
-    assert seen == ["the process died in the pass", None]  # what a killed process would have left
+    assert seen == ["the process died in the energy pass", None]  # as a killed process would have left it
     found, _ = run([tiny], tmp_path / "out", power=rehearsal(tick_ms=200), batches=[1, 2])
     assert {energy for _, _, energy, _ in energies(found)} == {"measured"}
 

@@ -25,8 +25,8 @@ class EnergyUse:
         batch: images per run.
         cuda_graph: whether the kernels were launched as one CUDA graph; None: not supported here.
         why: why this sensor was read.
-        total: energy of the rails that make up the whole; None if there is no total.
-        no_total: why there is no total; empty if there is one.
+        total: energy of the rails that make up the whole; None if it could not be computed.
+        no_total: why `total` is None; empty if it is not.
         rails: energy of each rail, except those whose reading failed at a boundary of load or rest.
         measured: raw samples, and the times of load and rest.
         cost: latency cost of sampling; None if it was not measured.
