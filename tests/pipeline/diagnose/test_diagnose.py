@@ -78,9 +78,7 @@ def test_a_sound_network_is_left_alone(tmp_path: Path) -> None:
     assert not any("too little" in each for each in found.reading)
 
 
-def test_a_stopped_diagnosis_goes_on_where_it_was(
-    twin: Path, monkeypatch: Any, stop_at: Any, cache: Path
-) -> None:
+def test_a_stopped_diagnosis_resumes(twin: Path, monkeypatch: Any, stop_at: Any, cache: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         cnnx.diagnose(twin, images=9, listener=stop_at(STEP, 10, []))
     (journal,) = (cache / "damage").glob(".*.partial")
@@ -98,7 +96,7 @@ def test_an_fp16_bundle_has_nothing_quantized(twin: Path, tmp_path: Path) -> Non
         cnnx.diagnose(twin, images=0)
 
 
-def test_images_that_moved_or_changed_are_asked_for(pictures: Path, tmp_path: Path) -> None:
+def test_images_that_moved_must_be_given_and_changed_ones_are_refused(pictures: Path, tmp_path: Path) -> None:
     own = tmp_path / "own"
     shutil.copytree(pictures, own)
     bundle = export("lenet5", tmp_path / "b", calibration_data=str(own))
@@ -113,7 +111,7 @@ def test_images_that_moved_or_changed_are_asked_for(pictures: Path, tmp_path: Pa
     assert "--calibration-data" in str(refusal.value)
 
 
-def test_weights_of_the_users_own_are_asked_for(tmp_path: Path) -> None:
+def test_the_users_own_weights_must_be_given(tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
     from cnnx import weights

@@ -37,14 +37,14 @@ NETWORKS: dict[str, tuple[dict[str, int], str]] = {
 }
 
 
-def test_every_family_is_here() -> None:
+def test_every_family_is_covered() -> None:
     families = {network.family for network in cnnx.list_networks() if network.name in NETWORKS}
-    assert families == set(FAMILIES) - {"vgg"}  # that one is test_vgg16.py
+    assert families == set(FAMILIES) - {"vgg"}  # tested in test_vgg16.py
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_of_each_family_goes_the_whole_way(name: str, tmp_path: Any, monkeypatch: Any) -> None:
+def test_a_network_of_each_family_is_exported(name: str, tmp_path: Any, monkeypatch: Any) -> None:
     """Export itself compares the FP32 graph with PyTorch within 1e-4, and checks each built layer's type."""
     monkeypatch.setenv("CNNX_CACHE", str(tmp_path / "cache"))  # up to a gigabyte that no other test needs
     build: dict[str, Any] = {"target": "ort"} if get("rtx").missing() else {"target": "rtx", "sm": [86]}

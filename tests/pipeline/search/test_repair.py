@@ -85,13 +85,13 @@ def test_sums_of_very_different_ranges_are_repaired_where_constants_were_shifted
     assert result.int8_share > 0.8 * before.int8_share
 
 
-def test_nothing_is_put_back_where_the_gates_would_pass(tmp_path: Path) -> None:
+def test_nothing_is_put_back_if_the_gates_would_pass(tmp_path: Path) -> None:
     result = cnnx.export("lenet5", precision="int8", repair=True, out=tmp_path / "b")
     assert result.repair.put_back == () and result.repair.before.passes and result.repair.tried == 1
     assert result.validation.verdict is Verdict.PASSED and result.int8_share == 1
 
 
-def test_a_stopped_search_goes_on_where_it_was(tmp_path: Path, monkeypatch: Any, stop_at: Any) -> None:
+def test_a_stopped_search_resumes(tmp_path: Path, monkeypatch: Any, stop_at: Any) -> None:
     monkeypatch.setenv("CNNX_CACHE", str(tmp_path / "cache"))
     trials: list[int] = []
 
@@ -106,7 +106,7 @@ def test_a_stopped_search_goes_on_where_it_was(tmp_path: Path, monkeypatch: Any,
 
 
 @pytest.mark.parametrize("gate", ["top1_agreement", "top1_in_top5", "top5_agreement"])
-def test_a_trial_passes_where_every_gate_of_agreement_would(gate: str) -> None:
+def test_a_trial_passes_if_every_agreement_gate_would(gate: str) -> None:
     """At a rate of 1 a gate of 0.995 is decided by 765 images, one of 0.99 by 381."""
     alike = Likeness(0.0, top1_agreement=1, top1_in_top5=1, top5_agreement=1, logit_sqnr_db=None)
     assert would_pass(alike, INT8_THRESHOLDS, images=512)

@@ -1,4 +1,4 @@
-"""A graph is its original's where their logits are, to what FP32 leaves open."""
+"""An exported graph must give the original's logits, up to the accuracy of FP32."""
 
 import contextlib
 
