@@ -34,10 +34,10 @@ def test_one_method_alone(cnnx_command, tiny):
 
 def test_what_cannot_be_compared_is_refused(cnnx_command, tiny):
     for arguments, code, words in (
-        (("--folds", "1"), 2, "nothing could be compared"),
+        (("--folds", "1"), 2, "invalid --folds 1: expected at least 2"),
         (("--folds", "21"), 2, "20 calibration images do not fill 21 folds"),
         (("--method", "mes"), 2, "did you mean 'mse'?"),
-        (("--weights", "standin"), 2, "brings its own weights"),
+        (("--weights", "standin"), 2, "contains its own weights"),
     ):
         given, out, said = cnnx_command("calibrate", tiny, *DIGITS, *arguments)
         assert (given, out) == (code, "") and words in said

@@ -177,7 +177,7 @@ def test_what_is_given_overrides_the_recipe_and_nothing_else_does():
     changed = with_options(recipe, options)
     assert (changed.calibration.images, changed.validation.data) == (7, "val/")
     assert changed.calibration.data == recipe.calibration.data and not changed.precision.equalize
-    with pytest.raises(UsageError, match="--validation-images is 0"):
+    with pytest.raises(UsageError, match="invalid --validation-images 0"):
         with_options(recipe, ExportOptions(validation_images=0))
 
 

@@ -1,4 +1,4 @@
-"""What several tests of the whole way share."""
+"""Fixtures that several tests of the pipeline share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cnnx.pipeline.progress import Listener, ProgressEvent
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 digits as a user's own folder of images."""
+    """A user's folder of images, with 24 digits."""
     folder = tmp_path_factory.mktemp("images")
     digits = open_images("digits", size=32, color="gray", split="calibration")
     for index, item in enumerate(list(digits)[:24]):
@@ -23,7 +23,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stop_at() -> Callable[[str, int, list[int]], Listener]:
-    """Makes a listener that notes how far a step is, and interrupts it there."""
+    """Returns a function that makes a listener, which records a step's progress and interrupts the step."""
 
     def make(step: str, limit: int, seen: list[int]) -> Listener:
         def listen(event: ProgressEvent) -> None:

@@ -1,4 +1,4 @@
-"""Targets: what "auto" stands for, and a bundle the whole way through TensorRT, over imitated bindings."""
+"""Targets: what "auto" chooses, and a bundle from export to validation with imitated TensorRT bindings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ torch = pytest.importorskip("torch")
 
 @pytest.fixture
 def tensorrt(monkeypatch):
-    """A machine that has TensorRT and a GPU."""
+    """A machine with TensorRT and a GPU."""
     runtime = TrtRuntime(ImitatedBindings("11.4.0.106"))
     monkeypatch.setattr(trt, "RUNTIME", runtime)
     return runtime
@@ -34,7 +34,7 @@ def bundle(tmp_path):
     return cnnx.export("lenet5", precision="fp16", out=tmp_path / "b", **images).bundle
 
 
-def test_auto_takes_tensorrt_where_it_and_a_gpu_are(tensorrt, monkeypatch):
+def test_auto_uses_tensorrt_if_it_and_a_gpu_are_available(tensorrt, monkeypatch):
     assert choose_runtime("auto", ()) is tensorrt is choose_runtime("tensorrt", ())
     if runtimes.get("rtx").missing() is None:
         assert choose_runtime("auto", (86,)).name == "rtx"
@@ -48,7 +48,7 @@ def test_auto_takes_tensorrt_where_it_and_a_gpu_are(tensorrt, monkeypatch):
     runtimes.get("rtx").missing() is not None or runtimes.get("rtx").cannot_run() is None,
     reason="needs TensorRT for RTX and no GPU",
 )
-def test_a_build_for_no_gpu_at_all_is_refused_before_anything_is_exported(tmp_path):
+def test_a_build_without_any_gpu_is_refused_before_the_export(tmp_path):
     told = []
     with pytest.raises(UsageError, match="no compute capability to build for"):
         cnnx.export("lenet5", target="rtx", out=tmp_path / "b", listener=told.append)
@@ -56,7 +56,7 @@ def test_a_build_for_no_gpu_at_all_is_refused_before_anything_is_exported(tmp_pa
 
 
 @pytest.mark.skipif(trt.RUNTIME.missing() is None, reason="TensorRT is installed here")
-def test_asked_for_and_absent_it_says_what_brings_it():
+def test_a_named_but_missing_tensorrt_reports_its_extra():
     with pytest.raises(type(trt.RUNTIME.missing())) as caught:
         choose_runtime("tensorrt", ())
     assert caught.value.exit_code == 4
@@ -74,7 +74,7 @@ def test_a_bundle_is_built_and_validated(tensorrt, bundle):
     validation = cnnx.validate(bundle.path).self_test
     assert (validation.subject.artefact, validation.subject.digest) == ("engine", engine.digest)
     assert validation.subject.runtime == "tensorrt 11.4.0.106"
-    # Nothing is built again, though the timing cache went on.
+    # Nothing is built again, although the timing cache has changed.
     assert cnnx.build(bundle.path, target="auto").engines[0].digest == engine.digest
 
 
@@ -90,7 +90,7 @@ def test_an_engine_whose_smallest_batch_is_large_is_validated_and_measured(tenso
 
 
 def test_machines_that_share_a_cache_never_share_an_engine(tensorrt, bundle, monkeypatch):
-    """Without NVML, as on a Jetson of before, board and device were no part of what a build depends on."""
+    """Once, without NVML, as on an older Jetson, a build's key contained neither board nor device."""
 
     def builds(board, device):
         monkeypatch.setattr(engine_steps, "detect", lambda: machine(board))
@@ -103,17 +103,17 @@ def test_machines_that_share_a_cache_never_share_an_engine(tensorrt, bundle, mon
     assert [builds(nx, "Orin"), builds(nx, "Orin"), builds(agx, "Orin"), builds(agx, "Other")] == [1, 0, 1, 1]
 
 
-def test_an_engine_of_another_release_is_refused_naming_both(tensorrt, bundle, monkeypatch):
+def test_an_engine_of_a_different_release_is_refused_naming_both(tensorrt, bundle, monkeypatch):
     cnnx.build(bundle.path, target="tensorrt")
     monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(ImitatedBindings("10.3.0")))
     with pytest.raises(BundleError, match=r"11\.4\.0\.106, but 10\.3\.0 is installed"):
         cnnx.validate(bundle.path)
-    # One built here is found beside it.
+    # An engine built here is found next to it.
     cnnx.build(bundle.path, target="tensorrt")
     assert cnnx.validate(bundle.path).self_test.subject.runtime == "tensorrt 10.3.0"
 
 
-def test_options_of_the_builder_go_from_the_command_to_the_engine(tensorrt, bundle, cnnx_command):
+def test_builder_options_reach_the_engine(tensorrt, bundle, cnnx_command):
     options = ["--workspace", "64", "--optimization-level", "2", "--version-compatible", "--json"]
     code, out, _ = cnnx_command("build", bundle.path, "--target", "tensorrt", *options)
     assert code == 0
@@ -125,13 +125,13 @@ def test_options_of_the_builder_go_from_the_command_to_the_engine(tensorrt, bund
     for other in bundle.path.glob("engines/*"):
         if other.name != engine["identity"]:
             shutil.rmtree(other)
-    # The imitation, as TensorRT does, refuses such an engine unless its code may run.
+    # Like TensorRT, the imitation refuses such an engine unless its host code may run.
     assert cnnx.validate(bundle.path).self_test.subject.digest == engine["digest"]
     measured = cnnx.bench(bundle.path, seconds=0.01, percentile=50, layers=True).measurements[0]
     assert measured.subject.digest == engine["digest"] and measured.layers is not None
 
 
-def test_one_of_several_engines_is_taken_by_name(tensorrt, bundle):
+def test_one_of_several_engines_is_chosen_by_name(tensorrt, bundle):
     usual = cnnx.build(bundle.path, target="tensorrt").engines[0].identity
     options = cnnx.BuildOptions(hardware_compatibility="ampere_plus")
     other = cnnx.build(bundle.path, target="tensorrt", options=options).engines[0].identity
@@ -157,14 +157,14 @@ def test_one_of_several_engines_is_taken_by_name(tensorrt, bundle):
     cnnx.load(bundle.path, engine=other).close()
 
 
-def test_an_engine_that_the_bundle_does_not_hold(tensorrt, bundle, monkeypatch, cnnx_command):
+def test_an_engine_that_is_not_in_the_bundle(tensorrt, bundle, monkeypatch, cnnx_command):
     shutil.rmtree(bundle.path / "engines")
     code, _, said = cnnx_command("validate", bundle.path, "--engine", "nope")
     assert code == 2 and "cnnx build" in " ".join(said.split())
     identity = cnnx.build(bundle.path, target="tensorrt").engines[0].identity
     code, _, said = cnnx_command("bench", bundle.path, "--engine", "nope")
     assert code == 2 and f"choose one of: {identity}" in " ".join(said.split())
-    with pytest.raises(UsageError, match="is of tensorrt, not of ort"):
+    with pytest.raises(UsageError, match="is for tensorrt, not for ort"):
         cnnx.validate(bundle.path, target="ort", engine=identity)
     monkeypatch.setattr(tensorrt._bindings.device, "why_not", lambda: "no CUDA-capable device is detected")
     with pytest.raises(EnvironmentLacks, match="no CUDA-capable device"):
@@ -172,7 +172,7 @@ def test_an_engine_that_the_bundle_does_not_hold(tensorrt, bundle, monkeypatch, 
 
 
 def test_options_of_tensorrt_are_refused_by_others(bundle, cnnx_command):
-    for target, says in (("rtx", "does not support TensorRT's build options"), ("ort", "builds no engine")):
+    for target, says in (("rtx", "does not support TensorRT's build options"), ("ort", "builds no engines")):
         if runtimes.get(target).missing() is not None:
             continue
         gpu = ["--sm", "86"] if target == "rtx" else []
@@ -180,14 +180,14 @@ def test_options_of_tensorrt_are_refused_by_others(bundle, cnnx_command):
         assert code == 2 and says in " ".join(said.split())
 
 
-def test_what_a_build_remarks_is_shown(bundle, monkeypatch, cnnx_command):
+def test_remarks_of_a_build_are_shown(bundle, monkeypatch, cnnx_command):
     says = [("WARNING", "Skipping tactic 3 due to insufficient memory on requested size of 448 detected.")]
     monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(ImitatedBindings("10.3.2", says=says)))
     code, out, _ = cnnx_command("build", bundle.path, "--target", "tensorrt")
     assert code == 0 and "1 tactic was skipped for lack of memory" in out
 
 
-def test_doctor_says_that_tensorrt_builds_only_where_it_runs():
+def test_doctor_reports_that_tensorrt_builds_only_where_it_runs():
     abilities = {ability.what: ability for ability in cnnx.doctor().abilities}
     build, run = abilities["build engines with tensorrt"], abilities["run and validate with tensorrt"]
     assert (build.able, build.reason) == (run.able, run.reason)

@@ -1,4 +1,4 @@
-"""`cnnx.validate`: planted faults through real bundles, and judging anew on other images."""
+"""`cnnx.validate`: planted faults in real bundles, and validation on different images."""
 
 import dataclasses
 import json
@@ -24,14 +24,14 @@ pytest.importorskip("torch", reason="exports need PyTorch")
 
 @pytest.fixture(scope="module", params=["lenet5", "resnet20"])
 def bundle(request, tmp_path_factory):
-    """INT8, of gray digits and of drawn images in colour."""
+    """INT8 bundles for gray digits and for drawn color images."""
     place = tmp_path_factory.mktemp("out") / "b"
     few = {} if request.param == "lenet5" else {"calibration_images": 64, "validation_images": 200}
     return cnnx.export(request.param, precision="int8", target="ort", out=place, **few).bundle
 
 
 def with_graph(bundle, folder, graph):
-    """The bundle with another graph, sealed anew: what a wrong engine of it would compute."""
+    """The bundle with a different graph, sealed again, which computes what a wrong engine would."""
     with new_bundle(folder) as draft:
         for name in bundle.manifest.files:
             shutil.copyfile(bundle.path / name, draft / name)
@@ -42,7 +42,7 @@ def with_graph(bundle, folder, graph):
 
 @pytest.fixture
 def running(monkeypatch):
-    """Runs something else, or on something else, in place of what a bundle holds."""
+    """Runs a different graph, or on different images, instead of the bundle's."""
 
     def wrap(before=lambda images: images, after=lambda logits: logits, session=None):
         open_it = OpenSubject.open
@@ -73,14 +73,14 @@ CAUGHT = (
 
 
 @pytest.mark.parametrize("fault", CAUGHT)
-def test_a_fault_of_the_graph_is_caught(bundle, tmp_path, fault):
+def test_a_fault_in_the_graph_is_caught(bundle, tmp_path, fault):
     graph = dict(planted.graph_faults(onnx.load(bundle.model)))[fault]
     tested = cnnx.validate(with_graph(bundle, tmp_path / "b", graph))
     assert tested.verdict is Verdict.FAILED and tested.self_test.worst_images
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
-def test_a_neighbour_of_another_precision_is_caught(bundle, tmp_path, precision):
+def test_an_engine_of_a_different_precision_is_caught(bundle, tmp_path, precision):
     name = bundle.manifest.recipe["name"]
     few = {"calibration_images": 64, "validation_images": 200} if name == "resnet20" else {}
     other = cnnx.export(name, precision=precision, target="ort", out=tmp_path / "other", **few).bundle
@@ -95,7 +95,7 @@ def test_a_neighbour_of_another_precision_is_caught(bundle, tmp_path, precision)
     assert cnnx.validate(wrong).verdict is Verdict.FAILED
 
 
-def test_a_neighbour_of_other_weights_is_caught(bundle, tmp_path):
+def test_an_engine_with_different_weights_is_caught(bundle, tmp_path):
     name = bundle.manifest.recipe["name"]
     options = {"weights": "standin", "calibration_images": 16, "validation_images": 16, "target": "ort"}
     other = cnnx.export(name, precision="int8", out=tmp_path / "other", **options).bundle
@@ -112,12 +112,12 @@ def test_a_neighbour_of_other_weights_is_caught(bundle, tmp_path):
     ],
     ids=["layout", "no division", "another mean", "order"],
 )
-def test_a_fault_on_the_way_of_the_images_is_caught(bundle, running, fault):
+def test_a_fault_in_preprocessing_is_caught(bundle, running, fault):
     running(before=fault)
     assert cnnx.validate(bundle.path).verdict is Verdict.FAILED
 
 
-def test_channels_and_layout_that_are_swapped_are_caught(bundle, running):
+def test_swapped_channels_and_layout_are_caught(bundle, running):
     if bundle.manifest.inputs[0].shape[1] != 3:
         pytest.skip("gray")
     running(before=lambda images: images[:, ::-1])
@@ -126,7 +126,7 @@ def test_channels_and_layout_that_are_swapped_are_caught(bundle, running):
     assert cnnx.validate(bundle.path).verdict is Verdict.FAILED
 
 
-def test_logits_that_are_not_finite_fail_and_export_s_verdict_stays(bundle, running):
+def test_nonfinite_logits_fail_and_the_export_verdict_stays(bundle, running):
     before = cnnx.inspect(bundle.path).verdict
     running(after=lambda logits: np.where(logits == logits.max(), np.inf, logits))
     tested = cnnx.validate(bundle.path)
@@ -142,7 +142,7 @@ def test_logits_that_are_not_finite_fail_and_export_s_verdict_stays(bundle, runn
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 4])
 def test_sound_engines_pass_every_time(bundle, running, tmp_path, times):
-    """Noise of the size that two runtimes show, and four times that."""
+    """Noise as large as between two runtimes, and four times that."""
     noisy = planted.with_noise(onnx.load(bundle.model), times * planted.FP16_STEP)
     onnx.save(noisy, tmp_path / "noisy.onnx")
     running(session=cnnx.runtimes.get("ort").open(tmp_path / "noisy.onnx"))
@@ -161,7 +161,7 @@ def test_both_verdicts_are_in_every_report(bundle, tmp_path):
     assert {row["kind"] for row in rows} >= {"validation", "selftest"}
 
 
-def test_the_gates_can_pass_from_the_images_they_need_on():
+def test_the_gates_can_pass_only_with_enough_images():
     for thresholds, needed in ((FP16_THRESHOLDS, 765), (INT8_THRESHOLDS, 381)):
         assert images_needed(thresholds) == needed
         hardest = max(thresholds.top1_agreement, thresholds.top1_in_top5)
@@ -169,7 +169,7 @@ def test_the_gates_can_pass_from_the_images_they_need_on():
     assert images_needed(dataclasses.replace(FP16_THRESHOLDS, top1_in_top5=1.0)) is None
 
 
-def test_judged_anew_it_agrees_with_export(bundle):
+def test_a_validation_of_the_same_images_agrees_with_export(bundle):
     if bundle.manifest.recipe["name"] != "lenet5":
         pytest.skip("one is enough")
     notes = []
@@ -183,8 +183,8 @@ def test_judged_anew_it_agrees_with_export(bundle):
     assert any("cannot pass them: that takes 381" in event.step for event in notes)
 
 
-def test_a_new_judgement_stands_beside_export_s_verdict_and_never_in_its_place(bundle, tmp_path):
-    """Few images, or another set of them, may judge otherwise than export did; both are shown."""
+def test_a_new_validation_never_replaces_the_export_verdict(bundle, tmp_path):
+    """Few or different images may give a different verdict than export did; both are shown."""
     if bundle.manifest.recipe["name"] != "lenet5":
         pytest.skip("one is enough")
     folder = shutil.copytree(bundle.path, tmp_path / "b")
@@ -199,34 +199,33 @@ def test_a_new_judgement_stands_beside_export_s_verdict_and_never_in_its_place(b
     for name in ("r.md", "r.xml", "r.html"):
         cnnx.write_report(folder, tmp_path / name)
         text = (tmp_path / name).read_text()
-        assert "judged anew" in text and "inconclusive" in text.replace("skipped", "inconclusive")
+        assert "40 images" in text and "inconclusive" in text.replace("skipped", "inconclusive")
 
 
-def test_without_the_original_accuracy_alone_is_judged(bundle, monkeypatch, tmp_path):
+def test_without_the_original_only_accuracy_is_judged(bundle, monkeypatch, tmp_path):
     if bundle.manifest.recipe["name"] != "lenet5":
         pytest.skip("one is enough")
     importable = "cnnx.pipeline.preconditions.refusals._importable"
     monkeypatch.setattr(importable, lambda package: package != "torch")
-    anew = cnnx.validate(bundle.path, validation_data="digits").validation
-    assert anew.verdict is Verdict.NOT_JUDGED and [gate.name for gate in anew.gates] == [
-        "accuracy / original's"
-    ]
-    assert anew.gates[0].verdict is Verdict.PASSED or anew.gates[0].verdict is Verdict.INCONCLUSIVE
-    again = cnnx.validate(bundle.path, validation_data="digits").validation
-    assert again.gates == anew.gates, "what export recorded is still what it is held to"
-    assert "agreement" in anew.reasons[0] and any("cnnx[export]" in reason for reason in anew.reasons)
+    first = cnnx.validate(bundle.path, validation_data="digits").validation
+    assert first.verdict is Verdict.NOT_JUDGED
+    assert [gate.name for gate in first.gates] == ["accuracy / original's"]
+    assert first.gates[0].verdict is Verdict.PASSED or first.gates[0].verdict is Verdict.INCONCLUSIVE
+    second = cnnx.validate(bundle.path, validation_data="digits").validation
+    assert second.gates == first.gates, "still compared with export's record"
+    assert "agreement" in first.reasons[0] and any("cnnx[export]" in reason for reason in first.reasons)
     with pytest.raises(MissingExtra):
         cnnx.validate(bundle.path, validation_data=str(folder_of_images(tmp_path / "x", 3)))
 
 
-def test_of_stand_in_weights_not_even_accuracy_is_judged(monkeypatch, tmp_path):
+def test_with_stand_in_weights_not_even_accuracy_is_judged(monkeypatch, tmp_path):
     few = {"validation_images": 8, "target": "ort", "precision": "fp32"}
     made = cnnx.export("lenet5", weights="standin", out=tmp_path / "b", **few)
     importable = "cnnx.pipeline.preconditions.refusals._importable"
     monkeypatch.setattr(importable, lambda package: package != "torch")
-    anew = cnnx.validate(made.bundle.path, validation_data="digits", validation_images=8).validation
-    assert anew.verdict is Verdict.NOT_JUDGED and not anew.gates
-    assert any("stand-ins" in reason for reason in anew.reasons)
+    found = cnnx.validate(made.bundle.path, validation_data="digits", validation_images=8).validation
+    assert found.verdict is Verdict.NOT_JUDGED and not found.gates
+    assert any("stand-ins" in reason for reason in found.reasons)
 
 
 def folder_of_images(folder, n, seed=0):
@@ -265,15 +264,15 @@ def test_calibration_images_do_not_judge_and_a_users_graph_is_named(tmp_path, ti
     assert any(event.step.startswith("20 of these images set ranges") for event in notes)
 
 
-def test_options_that_would_do_nothing_are_refused(bundle):
+def test_options_without_effect_are_refused(bundle):
     for options in ({"labels": "x"}, {"validation_images": 5}, {"weights": "x"}, {"model": "x"}):
-        with pytest.raises(UsageError, match="the self-test takes no"):
+        with pytest.raises(UsageError, match="has no effect on the self-test"):
             cnnx.validate(bundle.path, **options)
-    with pytest.raises(UsageError, match="--validation-images is 0"):
+    with pytest.raises(UsageError, match="invalid --validation-images 0"):
         cnnx.validate(bundle.path, validation_data="digits", validation_images=0)
 
 
-def test_a_graph_whose_own_logits_are_not_finite_is_no_measure(bundle, tmp_path):
+def test_a_graph_with_nonfinite_logits_cannot_be_compared_with(bundle, tmp_path):
     reference = bundle.reference()
     graph = reference.graph.copy()
     graph[0, 0] = np.nan

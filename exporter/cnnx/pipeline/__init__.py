@@ -1,1 +1,1 @@
-"""The flow from a definition to a judged engine, as ordered steps."""
+"""What the commands do: from a network's definition to a validated engine, in cached steps."""

@@ -1,4 +1,4 @@
-"""`build`: engines from a bundle's graph. It needs no PyTorch."""
+"""`build`: builds engines from a bundle's graph. Does not need PyTorch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cnnx.store.files import check_folder
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """Engines that stand in a bundle now, and whether each was built in this run."""
+    """The requested engines, now in the bundle, and the steps of the run."""
 
     bundle: Bundle
     engines: tuple[Engine, ...]
@@ -38,17 +38,17 @@ def build(bundle: str | Path, options: EngineOptions, *, listener: Listener = si
     """Build engines from a bundle's graph and keep them in the bundle.
 
     Args:
-        bundle: its folder.
-        options: as an object, which may be a `BuildOptions`; each can be given by keyword, too. A timing
-            cache is kept beside the steps' cache unless they name another place.
-        listener: told of progress.
+        bundle: the bundle's folder.
+        options: options as an object, which may be a `BuildOptions`; each can also be given by keyword. A
+            timing cache is kept in the cache folder unless they name a different folder.
+        listener: receives progress events.
 
     Raises:
-        BundleError: the bundle is not whole.
-        UsageError: the target builds nothing, or not for these GPUs or this batch.
-        EnvironmentLacks: what the target needs is absent.
-        BuildFailed: it was refused, or the asked precision was not reached.
-        WriteFailed: an engine cannot be kept, which is told before any work.
+        BundleError: the bundle is damaged.
+        UsageError: the target builds no engines, or not for these GPUs or this batch.
+        EnvironmentLacks: a package, driver or GPU that the target needs is missing.
+        BuildFailed: the build failed, or the requested precision was not reached.
+        WriteFailed: the engines cannot be written; raised before any work.
     """
     opened = Bundle.open(Path(bundle))
     steps = Steps(listener)
@@ -64,31 +64,31 @@ def build(bundle: str | Path, options: EngineOptions, *, listener: Listener = si
 
 
 def _no_builder(runtime: runtimes.Runtime, target: str) -> CnnxError:
-    """Why nothing builds here: one that does not was named, or is what "auto" was left with."""
+    """Why no engine can be built: the target is not a builder, or "auto" found none."""
     lacking = next(runtimes.builders()).cannot_run() if target == "auto" else None
     if lacking is None:
         return UsageError(
-            f"{runtime.name} runs the bundle's graph as it is and builds no engine",
-            hint="name a builder: --target tensorrt, or --target rtx --sm 86 for an RTX GPU",
+            f"{runtime.name} runs the bundle's graph directly and builds no engines",
+            hint="give a builder: --target tensorrt, or --target rtx --sm 86 for an RTX GPU",
         )
     return EnvironmentLacks(
         f"no engine can be built for this machine: {lacking.what}",
-        hint=f"{lacking.hint}; or, for an RTX GPU elsewhere: --target rtx --sm 86",
+        hint=f"{lacking.hint}; or, to build for an RTX GPU of a different machine: --target rtx --sm 86",
     )
 
 
 def build_into(
     bundle: Bundle, runtime: runtimes.Runtime, options: EngineOptions, steps: Steps
 ) -> tuple[Engine, ...]:
-    """Build a bundle's graph with a runtime and keep the engines in the bundle; see `build`."""
+    """Build engines from a bundle's graph with a runtime, and keep them in the bundle; see `build`."""
     manifest = bundle.manifest
     low, high = manifest.batch
     best = high if options.opt_batch is None else options.opt_batch
     if not low <= best <= high:
         raise UsageError(
-            f"the graph takes batches of {low} to {high}, none of {best} to be tuned for",
+            f"invalid --opt-batch {best}: the graph takes batches from {low} to {high}",
             where=bundle.path,
-            hint="choose --opt-batch among them, or export with another --batch",
+            hint=f"give --opt-batch {min(max(best, low), high)}, or export again with a different --batch",
         )
     caches = options.timing_cache_folder or str(cache_folder() / "timing-caches")
     request = runtimes.BuildRequest(
@@ -100,16 +100,16 @@ def build_into(
     )
     built = engine_step(steps, bundle.model, runtime=runtime, request=request)
     environment = detect().as_dict()
-    standing = {engine.identity: engine for engine in bundle.engines()}
+    existing = {engine.identity: engine for engine in bundle.engines()}
     engines = []
-    for plan, said in built.read():
+    for plan, description in built.read():
         digest = digest_of_file(plan)
-        known = standing.get(said["identity"])
+        known = existing.get(description["identity"])
         if known is not None and known.digest == digest and _is_intact(bundle, known):
             engines.append(known)
             continue
         engine = Engine(
-            **said,
+            **description,
             digest=digest,
             runtime=runtime.name,
             precision=manifest.precision,

@@ -1,4 +1,4 @@
-"""`cache`: what the finished steps kept on this machine take, and giving back what is no longer used."""
+"""`cache`: reports the size of the cache of finished steps, and removes what is no longer used."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _DAY_S = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class CacheUse:
-    """The cache, after anything was removed.
+    """The size of the cache, after any removal.
 
     Attributes:
-        folder: where it lies.
+        folder: the cache folder.
         kinds: bytes by kind of step.
-        freed_bytes: that were removed just now.
+        freed_bytes: bytes removed just now.
     """
 
     folder: Path
@@ -31,20 +31,22 @@ class CacheUse:
 
 @takes(CacheOptions)
 def cache(options: CacheOptions) -> CacheUse:
-    """Say what the cache takes; remove steps first that were not used for long.
+    """Report the size of the cache, after removing steps that have not been used recently.
 
-    Whatever is removed is made again when it is needed. Downloaded weights stay. What cnnx cannot prove to
-    have written is neither counted nor removed, wherever CNNX_CACHE points.
+    Removed steps are run again when needed. Downloaded weights are kept. Files that cnnx cannot prove to have
+    written are neither counted nor removed, wherever CNNX_CACHE points.
 
     Args:
-        options: as an object; each can be given by keyword, too.
+        options: options as an object; each can also be given by keyword.
 
     Raises:
-        UsageError: a number of days below 0.
+        UsageError: the number of days is negative.
     """
     prune_days = options.prune_days
     if prune_days is not None and not prune_days >= 0:
-        raise UsageError(f"{prune_days:g} days is no age", hint="--prune 30")
+        raise UsageError(
+            f"invalid --prune {prune_days:g}: expected 0 days or more", hint="give --prune 30, for example"
+        )
     store = Store()
     freed = 0 if prune_days is None else store.prune(older_than_seconds=prune_days * _DAY_S)
     return CacheUse(store.root, store.sizes(), freed)

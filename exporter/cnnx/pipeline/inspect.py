@@ -1,4 +1,4 @@
-"""`inspect`: a bundle read, every hash checked, and what its records say. It needs no PyTorch."""
+"""`inspect`: reads a bundle, checks every hash, and summarizes its records. Does not need PyTorch."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from cnnx.record import Record, Unverified
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A bundle read, verified and laid open.
+    """The contents of a verified bundle.
 
     Attributes:
-        layers: the graph's layers as they are written.
-        engines: built engines, hashes checked.
-        records: every verdict and measurement of what is in the bundle, oldest first.
-        unverified: records that are damaged, or say nothing about what is in the bundle, with the reason.
-        verdict: export's latest of this graph, in words.
-        judgements: the newest of each engine, device and set of images, in words, oldest first.
-        self_tests: the newest of each engine and device, in words, oldest first.
-        predicted: memory that the graph will take at the smallest and at the largest batch, by batch.
+        bundle: the bundle.
+        layers: layers of the graph.
+        engines: engines of the bundle, hashes checked.
+        records: records of the bundle's current contents, oldest first.
+        unverified: records that are damaged or not about the bundle's current contents, with the reason.
+        verdict: the latest verdict of export for this graph, in words.
+        judgements: the newest validation for each engine, device and image set, in words, oldest first.
+        self_tests: the newest self-test for each engine and device, in words, oldest first.
+        predicted: batch -> predicted memory of the graph, for the smallest and the largest batch.
     """
 
     bundle: Bundle
@@ -43,10 +44,10 @@ class Inspection:
 
 
 def inspect(bundle: str | Path) -> Inspection:
-    """Read a bundle, every hash checked. A damaged record is reported, and no reason to refuse the bundle.
+    """Read a bundle and check every hash. A damaged record is reported, and does not raise.
 
     Raises:
-        BundleError: it is not whole, or a byte changed.
+        BundleError: a file is missing or damaged.
     """
     opened = Bundle.open(Path(bundle))
     engines = opened.engines()
@@ -78,8 +79,8 @@ def _judgements(records: Sequence[Record]) -> tuple[str, ...]:
     for record in records:
         if record.kind == "judgement":
             images = f"{record.result['images']} images of {record.result['image_set']}"
-            said = f"{record.result['verdict']} on {images} ({record.subject}, {record.date})"
-            newest[record.subject, images] = said
+            verdict = f"{record.result['verdict']} on {images} ({record.subject}, {record.date})"
+            newest[record.subject, images] = verdict
     return tuple(newest.values())
 
 

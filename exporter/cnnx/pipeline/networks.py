@@ -1,4 +1,4 @@
-"""What there is to export, and what a network is made of."""
+"""`list` and `show`: the networks that ship with cnnx, and the layers of a network."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from cnnx.weights import at_hand
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One shipped recipe, as `cnnx list` shows it.
+    """A shipped recipe, as `cnnx list` shows it.
 
     Attributes:
-        name: what every command calls it.
-        title: for people.
+        name: name in commands.
+        title: display name.
         summary: one sentence.
-        family: the family its definition belongs to.
+        family: family of its definition.
         input_shape: channels, height, width.
-        classes: length of its logits.
-        parameters: trainable values of what runs in evaluation.
-        multiply_adds: for one image, biases excluded.
-        accuracy: what the published weights reach, else the first figure reported of it, if any.
+        classes: number of classes.
+        parameters: number of trainable parameters, without parts used only in training.
+        multiply_adds: MACs for one image, without biases.
+        accuracy: accuracy of the published weights, else the first published figure, if any.
         weights: "ships" with cnnx, "at hand" on this machine, "download", or "none".
     """
 
@@ -49,7 +49,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A network laid open, layer by layer; the first row is the image."""
+    """The layers of a network; the first row is the input image."""
 
     name: str
     title: str
@@ -62,43 +62,43 @@ class Architecture:
 
     @property
     def parameters(self) -> int:
-        """Trainable values in all."""
+        """Total number of trainable parameters."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds for one image, biases excluded."""
+        """MACs for one image, without biases."""
         return sum(layer.multiply_adds for layer in self.layers)
 
     @property
     def activation_bytes(self) -> int:
-        """What one image's passage writes, the image included; a runtime may use memory again."""
+        """Total size of all activations for one image, including the image; a runtime may reuse memory."""
         return sum(layer.activation_bytes for layer in self.layers)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, totals included."""
+        """Plain data, including totals."""
         totals = ("parameters", "multiply_adds", "activation_bytes")
         return {**dataclasses.asdict(self), "totals": {key: getattr(self, key) for key in totals}}
 
 
 @takes(ListOptions)
 def list_networks(pattern: str = "*", *, options: ListOptions) -> tuple[Network, ...]:
-    """The networks that ship with a recipe, by family and name.
+    """The networks that ship with cnnx, sorted by family and name.
 
-    Here parameters and multiply-adds are plain numbers: millions are the command line's.
+    Limits of parameters and MACs are plain numbers here; only the command line takes millions and GMACs.
 
     Args:
-        pattern: part of a name, or a shell pattern for the whole of it.
-        options: as an object; each can be given by keyword, too.
+        pattern: part of a name, or a shell pattern for the whole name.
+        options: options as an object; each can also be given by keyword.
 
     Raises:
-        UsageError: no such family.
+        UsageError: the family does not exist.
     """
     family = None if options.family is None else options.family.lower().replace("_", "-")
     if family is not None and family not in FAMILIES:
         near = difflib.get_close_matches(family, FAMILIES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(FAMILIES)}"
-        raise UsageError(f"there is no family {family!r}", hint=hint)
+        raise UsageError(f"unknown --family {family!r}", hint=hint)
     most_parameters, most_multiply_adds = options.max_parameters, options.max_multiply_adds
     least = options.min_top1
     wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
@@ -117,7 +117,7 @@ def list_networks(pattern: str = "*", *, options: ListOptions) -> tuple[Network,
 
 
 def _counting(name: str) -> list[tuple[int, str]]:
-    """Sorts resnet18 before resnet101."""
+    """A sort key that puts resnet18 before resnet101."""
     parts = re.findall(r"\d+|\D+", name)
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
@@ -149,11 +149,11 @@ def show(model: str, options: ShowOptions) -> Architecture:
 
     Args:
         model: a recipe's name, a recipe file, or an ONNX file.
-        options: as an object; each can be given by keyword, too.
+        options: options as an object; each can also be given by keyword.
 
     Raises:
-        RecipeError: there is no such recipe, or it would run code and was not trusted.
-        MissingExtra: a PyTorch definition is asked for and PyTorch is absent.
+        RecipeError: the recipe does not exist, or it runs code and is not trusted.
+        MissingExtra: the network is a PyTorch definition, and PyTorch is not installed.
     """
     from cnnx.pipeline.steps.definition import build_torch, resolve
 
@@ -168,10 +168,10 @@ def show(model: str, options: ShowOptions) -> Architecture:
         from cnnx.models.count import layer_rows
 
         rows = layer_rows(module, recipe.input.shape)
-    return Architecture(recipe.name, recipe.title or recipe.name, (_picture(recipe), *rows))
+    return Architecture(recipe.name, recipe.title or recipe.name, (_input_row(recipe), *rows))
 
 
-def _picture(recipe: Recipe) -> LayerRow:
+def _input_row(recipe: Recipe) -> LayerRow:
     channels, height, width = recipe.input.shape
     values = channels * height * width
     return LayerRow(recipe.input.name, "Input", recipe.input.shape, 0, 0, activation_bytes=4 * values)

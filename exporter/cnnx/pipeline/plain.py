@@ -1,4 +1,4 @@
-"""Results as plain data, as `--json` prints them."""
+"""Converts results to plain data, as `--json` prints it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cnnx.bundle import Bundle
 from cnnx.stats import Verdict
 
 JSON_SCHEMA = 3
-"""Of every object `--json` prints; described in docs/files.md."""
+"""Schema version of every object that `--json` prints; described in docs/files.md."""
 
 
 def plain(value: Any) -> Any:
-    """Any result as JSON-ready data."""
+    """Convert any result to data that JSON can represent."""
     if isinstance(value, Bundle):
         return {"path": str(value.path.absolute()), "manifest": value.manifest.as_dict()}
     if hasattr(value, "as_dict"):
@@ -33,5 +33,5 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return None  # JSON has no word for it
+        return None  # JSON cannot represent it
     return json.loads(json.dumps(value))

@@ -1,4 +1,4 @@
-"""Running the steps of a pipeline and reporting their progress through one callback, as plain events."""
+"""Runs the steps of a pipeline and reports their progress to one callback."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from cnnx.store.cache import Entry, Store
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
-"""Told (units done, units in all)."""
+"""Called with (units done, units in total)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProgressEvent:
-    """Where a step stands.
+    """The progress of a step, or a note.
 
     Attributes:
-        step: what is being done, in words.
-        done: units finished, of `total`; both 0 where the length is not known.
-        reused: the step was found finished in the cache.
-        seconds: how long it took, once it is over; None while it runs.
-        note: nothing is being done: `step` is a sentence to be read before what follows.
-        timed: what is being done is timed: nothing may go on beside it, a display that moves by itself least.
+        step: title of the step.
+        done: units done.
+        total: units in total; 0 if unknown.
+        reused: whether the step's result was found in the cache.
+        seconds: how long the step took, once finished; None while it runs.
+        note: whether `step` is instead a sentence for the user.
+        timed: whether the step measures time: nothing else may run then, above all no animated display.
     """
 
     step: str
@@ -41,12 +42,12 @@ Listener = Callable[[ProgressEvent], None]
 
 
 def silent(_event: ProgressEvent) -> None:
-    """The listener that ignores everything."""
+    """A listener that ignores all events."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """A finished step of a run, for its summary."""
+    """The time of a finished step."""
 
     step: str
     seconds: float
@@ -54,7 +55,7 @@ class StepTime:
 
 
 class Steps:
-    """Does steps one after another, tells a listener, and remembers how long each took."""
+    """Runs steps one after another, reports them to a listener, and keeps their times."""
 
     def __init__(self, listener: Listener = silent, *, store: Store | None = None) -> None:
         self.store = store or Store()
@@ -62,18 +63,18 @@ class Steps:
         self._listener = listener
 
     def run(self, title: str, work: Callable[[Progress], T], *, timed: bool = False) -> T:
-        """Do a step whose result is never kept, such as a measurement; see `ProgressEvent.timed`."""
+        """Run a step whose result is never cached, such as a measurement; see `ProgressEvent.timed`."""
         return self._run(title, lambda progress: (work(progress), False), timed=timed)
 
     def make(
         self, title: str, kind: str, inputs: Mapping[str, Any], fill: Callable[[Path, Progress], None]
     ) -> Entry:
-        """Do a step that gives files, unless the store already has them.
+        """Run a step that writes files, unless the cache has them.
 
         Args:
-            title: the step in words.
-            kind: its folder in the store.
-            inputs: plain data naming all that its result depends on.
+            title: title of the step.
+            kind: its folder in the cache.
+            inputs: plain data that lists everything its result depends on.
             fill: writes its files into a folder.
         """
 
@@ -83,8 +84,8 @@ class Steps:
 
         return self._run(title, work, timed=False)
 
-    def _warn(self, said: str) -> None:
-        self._listener(ProgressEvent(said, note=True))
+    def _warn(self, message: str) -> None:
+        self._listener(ProgressEvent(message, note=True))
 
     def _run(self, title: str, work: Callable[[Progress], tuple[T, bool]], *, timed: bool) -> T:
         started = time.perf_counter()

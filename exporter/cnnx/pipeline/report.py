@@ -1,4 +1,4 @@
-"""A bundle's records as a report."""
+"""`report`: writes a report of the records of bundles."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from cnnx.report.files import write_records
 
 
 def write_report(bundle: str | Path | Sequence[str | Path], path: str | Path) -> None:
-    """Write what was judged, measured and diagnosed of bundles: .html, .md, .xml (JUnit), .json or .csv.
+    """Write a report of verdicts, measurements and diagnoses as .html, .md, .xml (JUnit), .json or .csv.
 
-    The newest verdict, measurement (of each batch, with and without a CUDA graph), energy (likewise, of each
-    rate and sensor) and diagnosis of each subject count: what was judged again is not reported twice, and
-    records that are damaged or say nothing about what is in the bundle are listed without their figures.
+    Only the newest verdict and diagnosis of each subject are reported, and the newest measurement for each
+    batch, with and without a CUDA graph. The same holds for energy, also for each rate and sensor. Records
+    that are damaged or not about the bundle's current contents are listed without figures.
 
     Args:
         bundle: a bundle's folder, or several.
-        path: of the report.
+        path: file of the report; its suffix chooses the format.
 
     Raises:
-        UsageError: a suffix that means no format.
-        BundleError: a bundle is not whole, or a byte was changed.
-        MissingExtra: HTML is asked for and what draws it is absent.
+        UsageError: the suffix is not one of the formats.
+        BundleError: a bundle is damaged.
+        MissingExtra: HTML is requested, and the packages that draw it are not installed.
     """
     paths = [bundle] if isinstance(bundle, (str, Path)) else bundle
     found = [records_of(Bundle.open(Path(each))) for each in paths]
@@ -45,7 +45,7 @@ def _newest(records: Iterable[Record]) -> Iterable[Record]:
 
 
 def _conditions(record: Record) -> tuple[Any, ...]:
-    """What tells measurements and judgements of one subject apart."""
+    """The conditions that distinguish measurements or validations of one subject."""
     result = record.result
     if record.kind == "judgement":
         return result["image_set"], result["images"]

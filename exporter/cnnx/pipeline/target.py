@@ -1,4 +1,4 @@
-"""Which runtime a target stands for here, and what of a bundle this machine can run."""
+"""Chooses the runtime for a target, and the engine or graph of a bundle that this machine can run."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from cnnx.record import Subject
 from cnnx.runtimes.engine.network import release_of
 
 _REACHES = ("ampere_plus", "compute_capability", "gpu")
-"""Which GPUs an engine runs on, the most first: one for few is the fastest there."""
+"""Which GPUs an engine runs on, widest first. An engine for fewer GPUs is faster on those."""
 
 
 def choose_runtime(target: str, sm: Sequence[int]) -> runtimes.Runtime:
-    """The runtime a target stands for here.
+    """The runtime for a target on this machine.
 
-    "auto": the first builder that can build here, else the runtime of graphs. A GPU that is named may not be
-    here: only builders that need none build for it.
+    "auto" is the first builder that can build here, else the runtime for graphs. A GPU given by `sm` need
+    not be in this machine, so only builders that do not need a GPU are considered then.
 
     Raises:
-        EnvironmentLacks: a named runtime is absent, or builds on a GPU and there is none.
+        EnvironmentLacks: the named runtime is not installed, or it needs a GPU and there is none.
     """
     if target != "auto":
         runtime = runtimes.get(target)
@@ -52,21 +52,21 @@ def choose_runtime(target: str, sm: Sequence[int]) -> runtimes.Runtime:
 
 
 def cannot_build(runtime: runtimes.Runtime) -> CnnxError | None:
-    """Why a runtime can build nothing here, or None. One that builds on the GPU it is for needs that GPU."""
+    """Why a runtime cannot build engines here, or None if it can. Some build only on the target GPU."""
     return runtime.missing() if runtime.builds_without_gpu else runtime.cannot_run()
 
 
 @dataclass(frozen=True, slots=True)
 class OpenSubject:
-    """Something of a bundle that runs here, and how to open it.
+    """An engine or graph of a bundle that runs here, and how to open it.
 
     Attributes:
-        subject: what it is.
-        runtime: what opens it.
-        file: that is opened, its hash checked.
-        options: how it must be opened, whatever is wanted of it.
-        remarks: what is to be known of it beside its figures, a sentence each.
-        batch: of an engine: smallest, the one it is tuned for, and largest; None where they are not known.
+        subject: description for records.
+        runtime: runtime that opens it.
+        file: file to open, hash checked.
+        options: options that it must always be opened with.
+        remarks: sentences to show with its figures.
+        batch: smallest, tuned and largest batch of an engine; None if unknown.
     """
 
     subject: Subject
@@ -82,7 +82,7 @@ class OpenSubject:
         return self.subject.artefact == "engine"
 
     def wanted(self, *, cuda_graph: bool) -> runtimes.RunOptions:
-        """Its options, with or without a CUDA graph."""
+        """The options to open it with, with or without a CUDA graph."""
         return dataclasses.replace(self.options, cuda_graph=cuda_graph)
 
     def open(self, *, cuda_graph: bool = False) -> runtimes.Session:
@@ -91,18 +91,19 @@ class OpenSubject:
 
 
 def open_subject(bundle: Bundle, target: str, *, engine: str | None = None) -> OpenSubject:
-    """What of a bundle can run here: for "auto" an engine if one can, else the graph.
+    """The engine or graph of a bundle to run here; for "auto" an engine if one can run, else the graph.
 
     Args:
-        bundle: opened.
+        bundle: the opened bundle.
         target: "auto" or a runtime's name.
-        engine: identity of the engine to take; None: of the runtime that comes first in `runtimes.NAMES`,
-            and one that was built by the usual options before others, the others being remarked.
+        engine: identity of the engine to use; None: an engine of the first runtime in `runtimes.NAMES`, one
+            built with default options first. A remark names the others.
 
     Raises:
-        EnvironmentLacks: a named runtime cannot run here.
-        BundleError: no engine of that runtime, or it was built for another machine.
-        UsageError: no engine of that name, or it is of another runtime than the target.
+        EnvironmentLacks: the named runtime cannot run here.
+        BundleError: all engines of that runtime were built for a different machine.
+        UsageError: the bundle has no engine of that runtime or name, or the named engine is of a different
+            runtime than the target.
     """
     environment = detect()
     engines = bundle.engines() if engine is None else (_named(bundle, target, engine),)
@@ -115,9 +116,9 @@ def open_subject(bundle: Bundle, target: str, *, engine: str | None = None) -> O
         raise reason
     if runtime.engine_suffix is not None:
         raise UsageError(
-            f"the bundle holds no {target} engine",
+            f"the bundle has no {target} engine",
             where=bundle.path,
-            hint=f"cnnx build {bundle.path} --target {target}",
+            hint=f"build one: cnnx build {bundle.path} --target {target}",
         )
     manifest, version = bundle.manifest, f"{runtime.name} {runtime.version()}"
     subject = _subject(manifest, "graph", manifest.files["model.onnx"], version, runtime.device())
@@ -134,7 +135,7 @@ def _open_engine(bundle: Bundle, ready: Sequence[Engine], environment: Environme
     remarks = _of_gpu(environment)
     if others:
         names = ", ".join(other.identity for other in others)
-        remarks = (*remarks, f"Of the bundle's engines {engine.identity} is taken; --engine takes {names}.")
+        remarks = (*remarks, f"The engine {engine.identity} is used; use --engine for {names}.")
     return OpenSubject(
         dataclasses.replace(subject, engine=engine.identity),
         runtime,
@@ -146,22 +147,25 @@ def _open_engine(bundle: Bundle, ready: Sequence[Engine], environment: Environme
 
 
 def _of_gpu(here: Environment) -> tuple[str, ...]:
-    """What the description of the GPU here does not promise, and so clocks and energy do not either."""
+    """A remark if clocks and energy may be those of a different GPU; else empty."""
     return (f"{here.gpu.remark}.",) if here.gpu and here.gpu.remark else ()
 
 
 def _named(bundle: Bundle, target: str, identity: str) -> Engine:
-    standing = {engine.identity: engine for engine in bundle.engines()}
-    if identity not in standing:
+    engines = {engine.identity: engine for engine in bundle.engines()}
+    if identity not in engines:
+        build = f"build one: cnnx build {bundle.path}"
         raise UsageError(
-            f"the bundle holds no engine {identity!r}",
+            f"the bundle has no engine {identity!r}",
             where=bundle.path,
-            hint=f"choose one of: {', '.join(standing)}" if standing else f"cnnx build {bundle.path}",
+            hint=f"choose one of: {', '.join(engines)}" if engines else build,
         )
-    engine = standing[identity]
+    engine = engines[identity]
     if target not in ("auto", engine.runtime):
         raise UsageError(
-            f"the engine {identity} is of {engine.runtime}, not of {target}", hint="leave --target out"
+            f"the engine {identity} is for {engine.runtime}, not for {target}",
+            where=bundle.path,
+            hint=f"drop --target, or give --target {engine.runtime}",
         )
     return engine
 
@@ -169,15 +173,15 @@ def _named(bundle: Bundle, target: str, identity: str) -> Engine:
 def _that_run(
     engines: Sequence[Engine], target: str, environment: Environment, *, where: Path
 ) -> list[Engine]:
-    """Engines that this machine can run, the one to take first; none where there is none at all.
+    """Engines that this machine can run, the preferred one first; empty if the bundle has none.
 
     Raises:
-        BundleError: there are engines of runtimes that run here, and none was built for this machine.
+        BundleError: there are engines of runtimes that run here, but none was built for this machine.
     """
     found, refusals = [], []
     for engine in engines:
         if engine.runtime not in runtimes.NAMES:
-            continue  # of a cnnx that knows more
+            continue  # of a newer cnnx
         runtime = runtimes.get(engine.runtime)
         if target not in ("auto", engine.runtime) or runtime.cannot_run() is not None:
             continue
@@ -192,14 +196,14 @@ def _that_run(
 
 
 def _preference(engine: Engine) -> tuple[int, bool, int, tuple[int, ...]]:
-    """The larger, the sooner: by runtime, built by the usual options, for the fewest GPUs, newest release."""
+    """A sort key, largest first: by runtime, default options, fewest GPUs, newest release."""
     special = (
         engine.dla_core is not None,
         engine.version_compatible,
         bool(engine.batch) and engine.batch[1] != engine.batch[2],
     )
-    place = list(runtimes.NAMES).index(engine.runtime)
-    return -place, not any(special), _REACHES.index(engine.reach), release_of(engine.runtime_version)
+    rank = list(runtimes.NAMES).index(engine.runtime)
+    return -rank, not any(special), _REACHES.index(engine.reach), release_of(engine.runtime_version)
 
 
 def _refusal(
@@ -232,14 +236,14 @@ def _subject(manifest: Manifest, artefact: Any, digest: str, runtime: str, devic
 
 
 def load(bundle: str | Path, *, target: str = "auto", engine: str | None = None) -> runtimes.Session:
-    """Open what of a bundle runs here, every hash checked first.
+    """Check every hash of a bundle, and open the engine or graph that runs here.
 
     Args:
-        bundle: its folder.
+        bundle: the bundle's folder.
         target: "auto" or a runtime's name.
         engine: identity of the engine to open; None: see `open_subject`.
 
     Returns:
-        A session; `run` takes (N, C, H, W) float32, preprocessed as the manifest says.
+        a session; its `run` takes float32 (N, C, H, W), preprocessed as the manifest states.
     """
     return open_subject(Bundle.open(Path(bundle)), target, engine=engine).open()

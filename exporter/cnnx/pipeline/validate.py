@@ -1,4 +1,4 @@
-"""`validate`: the self-test of what runs here, or a new judgement on images of the user's."""
+"""`validate`: runs the self-test of an engine or graph, or validates it on the user's images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from cnnx.stats import Interval, Verdict, images_to_decide, wilson
 
 @dataclass(frozen=True, slots=True)
 class ValidateResult:
-    """A self-test or a new validation, the other being None, and the record that keeps it."""
+    """A self-test or a validation, the other being None, and its record."""
 
     bundle: Bundle
     self_test: SelfTest | None
@@ -43,58 +43,61 @@ class ValidateResult:
 
     @property
     def outcome(self) -> SelfTest | Validation:
-        """The one that was run."""
+        """The self-test or the validation, whichever was run."""
         outcome = self.self_test or self.validation
         assert outcome is not None
         return outcome
 
     @property
     def verdict(self) -> Verdict:
-        """Its verdict."""
+        """The verdict of the outcome."""
         return self.outcome.verdict
 
 
 @dataclass(frozen=True, slots=True)
 class _Used:
-    """Images that a bundle was made with, by their digests."""
+    """Images used in a bundle's export, by their digests."""
 
     digests: tuple[str, ...]
 
 
 @takes(ValidateOptions)
 def validate(bundle: str | Path, options: ValidateOptions, *, listener: Listener = silent) -> ValidateResult:
-    """Run the self-test on what runs here: the engine where it can run, else the graph.
+    """Run the self-test on the bundle's engine if one can run here, else on its graph.
 
-    The self-test asks whether an engine computes what was judged at export (`cnnx.selftest`); it needs the
-    bundle alone. With `validation_data` agreement is judged anew instead, as export does it. That runs the
-    original: it needs PyTorch and the weights, or the ONNX file. Where they are not here and the images are
-    labelled, accuracy alone is held to what export recorded, and agreement is reported as not judged.
-    The outcome is kept as a record under runs/, beside export's verdict and never in its place.
+    The self-test checks that an engine computes what was validated at export (`cnnx.selftest`). It needs only
+    the bundle. With `validation_data`, agreement with the original is judged again on these images, as by
+    export. This runs the original, so it needs PyTorch and the weights, or the ONNX file. If those are
+    missing and the images are labelled, only accuracy is compared with export's record, and agreement is
+    reported as not judged. The outcome is kept as a record in runs/, and never replaces export's verdict.
 
     Args:
-        bundle: its folder.
-        options: as an object; each can be given by keyword, too. No engine: see `open_subject`. No number of
-            images: as many as the recipe and the gates ask for. Images that the bundle was calibrated on
-            are left out.
-        listener: told of progress.
+        bundle: the bundle's folder.
+        options: options as an object; each can also be given by keyword. Without an engine see
+            `open_subject`. Without a number of images, the larger number of the recipe's and the gates' is
+            used. Images used for calibration or selection are excluded.
+        listener: receives progress events.
 
     Raises:
-        UsageError: the bundle holds no engine of that identity, or options that do nothing.
+        UsageError: the bundle has no engine of that identity, or an option has no effect.
         BundleError: the bundle or its self-test is damaged.
-        WeightsError: these are not the bundle's weights.
+        WeightsError: the weights are not the bundle's.
         ImageError: no usable image.
-        EnvironmentLacks: the original cannot run here and the images have no labels.
-        WriteFailed: the record cannot be kept; found before any work.
+        EnvironmentLacks: the original cannot run here, and the images have no labels.
+        WriteFailed: the record cannot be written; raised before any work.
     """
     names = ("validation_images", "labels", "model", "weights", "trust_recipe")
     idle = [name for name in names if getattr(options, name) not in (None, False)]
     if options.validation_data is None and idle:
         flag = f"--{idle[0].replace('_', '-')}"
-        raise UsageError(f"the self-test takes no {flag}", hint="give --validation-data, too")
+        raise UsageError(f"{flag} has no effect on the self-test", hint="add --validation-data")
     opened = Bundle.open(Path(bundle))
     opened.check_place("runs")
     if options.validation_images is not None and options.validation_images < 1:
-        raise UsageError(f"--validation-images is {options.validation_images}", hint="give at least 1")
+        raise UsageError(
+            f"invalid --validation-images {options.validation_images}: expected at least 1",
+            hint="drop --validation-images to use as many as the gates need",
+        )
     steps = Steps(listener)
     subject = open_subject(opened, options.target, engine=options.engine)
     for remark in subject.remarks:
@@ -103,7 +106,7 @@ def validate(bundle: str | Path, options: ValidateOptions, *, listener: Listener
         tested = run_self_test(subject, opened, steps=steps)
         record = opened.keep("selftest", tested.subject, tested.as_dict())
         return ValidateResult(opened, tested, None, record, tuple(steps.times))
-    judged = _judge_anew(subject, opened, options, steps, listener)
+    judged = _judge_images(subject, opened, options, steps, listener)
     record = opened.keep("judgement", judged.subject, judged.as_dict())
     return ValidateResult(opened, None, judged, record, tuple(steps.times))
 
@@ -122,7 +125,7 @@ def judge_session(
 ) -> Validation:
     """Run crops through a subject and judge its logits against the original's.
 
-    `image_set` and `cannot_judge` are those of the bundle's own validation images unless given.
+    `image_set` and `cannot_judge` default to those of the bundle's own validation images.
     """
     manifest = bundle.manifest
     recipe = recipe_of(manifest)
@@ -146,17 +149,17 @@ def judge_session(
 
 
 def run_self_test(subject: OpenSubject, bundle: Bundle, *, steps: Steps) -> SelfTest:
-    """Run the self-test's images through a subject and hold its logits to the graph's.
+    """Run the self-test's images through a subject and compare its logits with the graph's.
 
     Raises:
-        BundleError: the self-test is damaged, or the graph itself gave logits that are not finite.
+        BundleError: the self-test is damaged, or the graph's own logits are not finite.
     """
     reference = bundle.reference()
     if not np.isfinite(reference.graph).all():
         raise BundleError(
-            "the bundle's own graph gave logits that are not finite when it was exported",
+            "the logits of the bundle's own graph were not finite at export, so nothing can be compared",
             where=bundle.path / REFERENCE,
-            hint="see export's verdict (cnnx inspect); nothing can be held to such logits",
+            hint=f"see export's verdict: cnnx inspect {bundle.path}; then export again",
         )
     manifest = bundle.manifest
     preprocessing = recipe_of(manifest).preprocessing
@@ -179,16 +182,16 @@ def run_self_test(subject: OpenSubject, bundle: Bundle, *, steps: Steps) -> Self
 
 
 def images_needed(thresholds: Thresholds) -> int | None:
-    """Images on which the gates of agreement can pass at all: on fewer, perfect agreement stays open.
+    """The smallest number of images on which the agreement gates can pass, even with perfect agreement.
 
-    None where no number would do, as for a threshold of 1.
+    None if no number suffices, as for a threshold of 1.
     """
     gates = (thresholds.top1_agreement, thresholds.top1_in_top5, thresholds.top5_agreement)
     needed = [n for gate in gates if (n := images_to_decide(1.0, gate)) is not None]
     return max(needed) if len(needed) == len(gates) else None
 
 
-def _judge_anew(
+def _judge_images(
     subject: OpenSubject, bundle: Bundle, options: ValidateOptions, steps: Steps, listener: Listener
 ) -> Validation:
     recipe = _recipe_for(bundle, options)
@@ -218,7 +221,7 @@ def _judge_anew(
 
 
 def _recipe_for(bundle: Bundle, options: ValidateOptions) -> Recipe:
-    """The bundle's recipe, with the new images to validate on."""
+    """The bundle's recipe, with the user's images as validation data."""
     plain = bundle.manifest.recipe
     shipped = shared_folder("recipes") / f"{plain['name']}.toml"
     recipe = recipe_from_dict(plain, where=Path(options.model) if options.model else shipped)
@@ -236,15 +239,17 @@ def _crops(bundle: Bundle, recipe: Recipe, images: ImageSet, count: int, steps: 
 def _remarks(crops: Crops, needed: int | None) -> list[str]:
     remarks = []
     if crops.excluded:
-        remarks.append(f"{crops.excluded} of these images set ranges or methods at export: left out.")
+        remarks.append(
+            f"{crops.excluded} of these images were excluded: export used them for calibration or selection."
+        )
     if needed is None:
         remarks.append(
-            "A gate of agreement asks for more than any number of images can show: it cannot pass."
+            "An agreement gate has a threshold that no number of images can show, so it cannot pass."
         )
     elif len(crops) < needed:
         remarks.append(
-            f"{len(crops)} images can fail the gates of agreement and cannot pass them: that takes {needed} "
-            "even if every image agrees."
+            f"{len(crops)} images are too few to pass the agreement gates: {needed} are needed even if every "
+            "image agrees. The gates can still fail."
         )
     if crops.skipped:
         first = ", ".join(f"{each.id} ({each.reason})" for each in crops.skipped[:3])
@@ -255,10 +260,10 @@ def _remarks(crops: Crops, needed: int | None) -> list[str]:
 def _original(
     bundle: Bundle, options: ValidateOptions, labels: Path | None, steps: Steps
 ) -> Original | CnnxError:
-    """The original, its weights held to the bundle's; or why it is not here, where nobody named it.
+    """The original with the bundle's weights, or why it is not available if the user did not name it.
 
     Raises:
-        CnnxError: it was named, and cannot be found or run here.
+        CnnxError: the user named it, and it cannot be found or run here.
     """
     from cnnx.pipeline.diagnose.rebuild import check_weights, recipe_of_sources, weights_of
     from cnnx.pipeline.preconditions.refusals import open_checked
@@ -298,7 +303,7 @@ def _accuracy_alone(
     steps: Steps,
     listener: Listener,
 ) -> Validation:
-    """Without the original: accuracy against what export recorded; it can fail, and nothing can pass."""
+    """Compare only accuracy with export's record, without the original. This can fail, but never pass."""
     recipe = recipe_of(bundle.manifest)
     before = latest_validation(records_of(bundle).verified)
     recorded = before[1].accuracy if before else None
@@ -314,23 +319,23 @@ def _accuracy_alone(
     finite = np.isfinite(logits).all(axis=1)
     right = (top_k(np.where(np.isfinite(logits), logits, -np.inf), 1)[:, 0] == crops.labels) & finite
     hint = f" (hint: {reason.hint})" if reason.hint else ""
-    reasons = [f"agreement was not judged, as the original is not here: {reason.what}{hint}"]
+    reasons = [f"agreement was not judged, as the original is not available: {reason.what}{hint}"]
     reasons += bundle.manifest.cannot_judge_on(synthetic=crops.synthetic)
     gates: tuple[Gate, ...] = ()
-    said = f"Accuracy is {right.mean():.4f} on these {len(right)} images"
+    remark = f"Accuracy is {right.mean():.4f} on these {len(right)} images"
     if len(reasons) > 1 or before is None or recorded is None or recorded.original == 0:
-        said += "; there is none recorded at export to compare with"
+        remark += "; export recorded no accuracy to compare with"
     else:
         threshold = recipe.acceptance.of(bundle.manifest.precision).accuracy_ratio
         gate = _against_recorded(right, recorded.original, threshold)
-        # Other images may be harder: only those that export judged on can tell that accuracy fell.
+        # Different images may be harder: only export's validation images can show that accuracy fell.
         same = crops.name == before[1].image_set
         gates = (gate,) if same or gate.verdict is not Verdict.FAILED else ()
-        said += (
+        remark += (
             f"; export recorded {recorded.original:.4f} for the original, on {before[1].images} images of "
             f"{before[1].image_set}"
         )
-    listener(ProgressEvent(f"{said}.", note=True))
+    listener(ProgressEvent(f"{remark}.", note=True))
     failed = any(gate.verdict is Verdict.FAILED for gate in gates)
     return Validation(
         subject=subject.subject,

@@ -1,4 +1,4 @@
-"""`bench` on real networks by ONNX Runtime, and on TensorRT's imitation; no time is tested."""
+"""`bench` with real networks on ONNX Runtime and with the imitation of TensorRT; no times are tested."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cnnx.cli.shown import bench_blocks, energy_blocks
 from cnnx.cli.terminal import draw
 from cnnx.errors import BundleError, EnvironmentLacks, UsageError
 from cnnx.measure.validity import Validity
-from cnnx.pipeline.bench.measurement import advice_of, int8_beside_fp16
+from cnnx.pipeline.bench.measurement import advice_of, int8_with_fp16
 from cnnx.pipeline.plain import plain
 from cnnx.record import Subject, read_record
 from cnnx.report.words import names_of
@@ -54,7 +54,7 @@ def bundles(made, tmp_path):
     return [tmp_path / "b" / "fp16", tmp_path / "b" / "int8"]
 
 
-def test_bundles_take_turns_over_batches_and_what_does_not_fit_is_a_row(bundles, cnnx_command, tmp_path):
+def test_bundles_take_turns_and_a_batch_that_does_not_fit_is_a_row(bundles, cnnx_command, tmp_path):
     code, out, _ = cnnx_command(
         "bench", *bundles, "--batch", "2,8", "--seconds", "0.02", "--percentile", "90", "--layers",
         "--target", "ort", "--report", tmp_path / "r.json", "--json",
@@ -88,8 +88,8 @@ def test_bundles_take_turns_over_batches_and_what_does_not_fit_is_a_row(bundles,
     assert kept == [("fp16", 2, True), ("int8", 2, True)] and record.exists()
 
 
-def test_engines_tell_parts_are_judged_and_compared(bundles, monkeypatch, cnnx_command):
-    """The imitation's kernels take a microsecond and Python queues them: enqueue-bound, and said so."""
+def test_engines_report_parts_and_are_checked_and_compared(bundles, monkeypatch, cnnx_command):
+    """The imitation's kernels take a microsecond and Python enqueues them, so the runs are enqueue-bound."""
     monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(ImitatedBindings("11.4.0.106")))
     for bundle in bundles:
         cnnx.build(bundle, target="tensorrt")
@@ -104,18 +104,18 @@ def test_engines_tell_parts_are_judged_and_compared(bundles, monkeypatch, cnnx_c
         assert measured.predicted.source == "engine" and "compute" in {x.kind for x in measured.layers.layers}
     [advice] = result.advice
     assert advice.recommended is None and plain(result)["advice"][0]["recommended"] is None
-    assert "undecided, as the measurement of fp16 is invalid (enqueue-bound" in str(advice)
+    assert "as the fp16 measurement is invalid (enqueue-bound" in str(advice)
     believed = [dataclasses.replace(one, validity=Validity((), ())) for one in result.measurements]
     [advice] = advice_of(believed)
     assert advice.recommended == "fp16" and advice.comparison.outcome == "no difference shown"
-    assert "take FP16" in str(advice)
+    assert "use FP16" in str(advice)
 
     code, out, _ = cnnx_command("bench", *bundles, "--seconds", "0.01", "--no-cuda-graph")
     assert code == 6 and "CUDA graph off" in out and "GPU compute" in out and "undecided" in out
     assert "invalid: tiny engine int8, batch 1: enqueueing takes" in " ".join(out.split())
 
 
-def test_an_engine_says_what_batch_it_is_tuned_for_and_its_memory_is_of(bundles, monkeypatch, cnnx_command):
+def test_an_engine_reports_its_tuned_and_its_largest_batch(bundles, monkeypatch, cnnx_command):
     imitation = ImitatedBindings("11.4.0.106")
     monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(imitation))
     usual, small = (cnnx.build(bundles[0], target="tensorrt", opt_batch=n).engines[0] for n in (None, 2))
@@ -131,10 +131,12 @@ def test_an_engine_says_what_batch_it_is_tuned_for_and_its_memory_is_of(bundles,
     said = f"tiny engine fp16 is {usual.identity}, tuned for batch 4; its memory is of its largest batch, 4."
     assert out.count(said) == 1
     code, _, said = cnnx_command("build", bundles[0], "--target", "tensorrt", "--opt-batch", "5")
-    assert code == 2 and "batches of 1 to 4, none of 5" in said
+    assert code == 2 and "invalid --opt-batch 5: the graph takes batches from 1 to 4" in " ".join(
+        said.split()
+    )
 
 
-def test_engines_of_one_bundle_take_turns_and_int8_stands_beside_its_own_fp16(
+def test_engines_of_one_bundle_take_turns_and_int8_is_compared_with_its_fp16(
     bundles,
     monkeypatch,
     cnnx_command,
@@ -154,7 +156,7 @@ def test_engines_of_one_bundle_take_turns_and_int8_stands_beside_its_own_fp16(
         assert f"│ engine int8 {engine.identity} " in shown.getvalue()
         said = f"tiny engine fp16 is {engine.identity}, tuned for batch {engine.batch[1]};"
         assert said in shown.getvalue()
-        assert f"tiny {engine.identity}, batch 1: whether INT8 is faster is undecided" in shown.getvalue()
+        assert f"tiny {engine.identity}, batch 1: undecided whether INT8 is faster" in shown.getvalue()
 
     options = [option for name in both for option in ("--engine", name)]
     code, _, said = cnnx_command("bench", *bundles, *options, "--engine", "another")
@@ -167,7 +169,7 @@ def test_engines_of_one_bundle_take_turns_and_int8_stands_beside_its_own_fp16(
     assert code == 2 and f"no engine '{usual.identity}'" in said and str(bundles[1]) in said
 
 
-def test_an_int8_is_paired_with_the_fp16_that_was_built_alike_or_with_none():
+def test_int8_is_paired_only_with_the_fp16_that_was_built_in_the_same_way():
     @dataclasses.dataclass
     class One:
         subject: Subject
@@ -176,7 +178,7 @@ def test_an_int8_is_paired_with_the_fp16_that_was_built_alike_or_with_none():
         return One(Subject("net", "engine", f"{precision}{engine}", precision, "trt", "gpu", engine))
 
     def pairs(*found):
-        beside = int8_beside_fp16(found, lambda _: None)
+        beside = int8_with_fp16(found, lambda _: None)
         return [(i.subject.engine, f.subject.engine, told) for i, f, told in beside]
 
     fp16, int8 = (lambda engine: one("fp16", engine)), (lambda engine: one("int8", engine))
@@ -186,7 +188,7 @@ def test_an_int8_is_paired_with_the_fp16_that_was_built_alike_or_with_none():
     assert pairs(fp16("a"), int8("b")) == [("b", "a", "")]  # one of each: what the user put side by side
 
 
-def test_names_are_as_short_as_tells_all_of_a_result_apart():
+def test_names_are_as_short_as_is_unambiguous():
     usual = Subject("net", "engine", "a" * 64, "int8", "trt", "gpu", "e")
     other = dataclasses.replace(usual, engine="f", digest="b" * 64)
     again = dataclasses.replace(usual, digest="c" * 64)
@@ -197,7 +199,7 @@ def test_names_are_as_short_as_tells_all_of_a_result_apart():
     assert names_of([usual, again])[again] == f"engine int8 {'c' * 12}"
 
 
-def test_without_capture_an_engine_is_measured_plainly_unless_graphs_were_asked(bundles, monkeypatch):
+def test_without_capture_no_cuda_graph_is_used_unless_requested(bundles, monkeypatch):
     imitation = ImitatedBindings("10.3.0")
     imitation.device.captures = False
     monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(imitation))
@@ -214,7 +216,7 @@ def screen(result) -> str:
     return out.getvalue()
 
 
-def test_energy_is_measured_of_every_bundle_at_every_batch_one_after_another(bundles, tmp_path):
+def test_energy_of_every_bundle_and_batch_is_measured_in_turn(bundles, tmp_path):
     told = []
     power, options = rehearsal(tick_ms=100), {"target": "ort", "seconds": 0.01, "percentile": 50}
     result = cnnx.bench(bundles, batch=[1, 2, 8], power=power, listener=told.append, **options)
@@ -222,13 +224,13 @@ def test_energy_is_measured_of_every_bundle_at_every_batch_one_after_another(bun
     assert asked == [("fp16", 1), ("fp16", 2), ("int8", 1), ("int8", 2)] and not result.energy_unmeasured
     spans = [(use.measured.idle_before.start_ns, use.measured.idle_after.end_ns) for use in result.energy]
     assert all(end < start for (_, end), (start, _) in itertools.pairwise(spans))
-    # Each look at the clock takes 100 ms, at any batch: two images share what one takes alone.
+    # Each reading of the clock takes 100 ms at any batch, so two images share the energy of one.
     one, two, *_ = (use.total.gross_mj for use in result.energy)
     assert one / two == pytest.approx(2, rel=0.1)
     notes = [event.step for event in told if event.note]
     assert notes == [
-        "Energy after latency: 4 passes of 89 to 234 s each, one after another, by how soon the load is "
-        "warm and how long a run takes: 6 to 16 minutes in all."
+        "Energy is measured after latency: 4 passes of 89 to 234 s each, one after another, 6 to 16 minutes "
+        "in total, depending on warm-up and run time."
     ]
     assert "energy 2 of 4: fp16, batch 2" in [event.step for event in told]
     assert told.index(next(event for event in told if event.note)) == 0
@@ -252,7 +254,7 @@ def test_energy_is_measured_of_every_bundle_at_every_batch_one_after_another(bun
     assert [(row["precision"], row["batch"]) for row in rows] == asked
 
 
-def test_a_pass_that_fails_is_a_row_and_the_others_stand(bundles, cnnx_command):
+def test_a_pass_that_fails_is_a_row_and_the_others_are_kept(bundles, cnnx_command):
     options = {"target": "ort", "seconds": 0.01, "percentile": 50}
     power, listener = failing(lambda step: "int8" in step, rehearsal(tick_ms=100), DEAD)
     result = cnnx.bench(bundles, power=power, listener=listener, **options)
@@ -270,7 +272,7 @@ def test_a_pass_that_fails_is_a_row_and_the_others_stand(bundles, cnnx_command):
 
 
 @pytest.mark.parametrize("cuda_graph", [True, False])
-def test_energy_is_of_the_runs_that_latency_is_of(bundles, monkeypatch, cuda_graph):
+def test_energy_is_measured_under_the_conditions_of_latency(bundles, monkeypatch, cuda_graph):
     imitation = ImitatedBindings("11.4.0.106")
     monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(imitation))
     cnnx.build(bundles[0], target="tensorrt")
@@ -285,12 +287,12 @@ def test_energy_is_of_the_runs_that_latency_is_of(bundles, monkeypatch, cuda_gra
     ("arguments", "word"),
     [
         (["--batch", "1,x"], "no list of sizes"),
-        (["--batch", "16"], "batches of 1 to 4"),
-        (["--percentile", "100"], "in percent"),
+        (["--batch", "16"], "batches from 1 to 4"),
+        (["--percentile", "100"], "invalid --percentile 100"),
         (["--cuda-graph"], "CUDA graphs need a TensorRT engine"),
     ],
 )
-def test_what_makes_no_sense_is_refused(bundles, cnnx_command, arguments, word):
+def test_invalid_options_are_refused(bundles, cnnx_command, arguments, word):
     code, _, said = cnnx_command("bench", bundles[0], "--target", "ort", "--seconds", "0.01", *arguments)
     assert code == 2 and word in " ".join(said.split())
 
@@ -300,13 +302,13 @@ def test_the_same_bundle_twice_is_refused(bundles):
         cnnx.bench([bundles[0], bundles[0]])
 
 
-def test_a_link_that_leads_back_to_itself_is_no_bundle(bundles, tmp_path):
+def test_a_link_to_itself_is_not_a_bundle(bundles, tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(BundleError, match="folder does not exist"):
         cnnx.bench([bundles[0], tmp_path / "loop"])
 
 
-def test_inspect_foretells_memory(bundles, cnnx_command):
+def test_inspect_predicts_memory(bundles, cnnx_command):
     code, out, _ = cnnx_command("inspect", bundles[0], "--json")
     predicted = json.loads(out)["result"]["predicted"]
     assert code == 0 and predicted["4"]["io_bytes"] == 4 * predicted["1"]["io_bytes"]
@@ -316,7 +318,7 @@ def test_inspect_foretells_memory(bundles, cnnx_command):
 
 
 @pytest.mark.parametrize("asked", ["50", "90", "95"])
-def test_no_percentile_stands_twice_in_a_table(bundles, cnnx_command, asked):
+def test_no_percentile_is_shown_twice_in_a_table(bundles, cnnx_command, asked):
     code, out, _ = cnnx_command("bench", bundles[0], "--seconds", "0.01", "--percentile", asked)
     heads = [cell.strip() for cell in next(line for line in out.splitlines() if "p50 ms" in line).split("┃")]
     assert code == 0 and f"p{asked} ms" in heads and len(heads[1:-1]) == len(set(heads[1:-1]))

@@ -1,4 +1,4 @@
-"""The whole energy pass on a real network, with readings and time that are made up."""
+"""The energy pass on a real network, with simulated readings and time."""
 
 from __future__ import annotations
 
@@ -97,30 +97,30 @@ def test_a_board_without_a_total_shows_its_rails_and_a_rate_its_drops(bundle, tm
 CPU, GPU = Device("cpu", "AMD EPYC"), Device("gpu", "NVIDIA RTX A2000")
 
 
-def test_the_sensor_is_one_that_sees_where_the_network_runs():
+def test_the_sensor_measures_the_device_of_the_network():
     nvml, rapl, absent = info("nvml-instant"), info("rapl"), Unsupported("ina", "no INA3221")
     assert choose_sensor([absent, nvml, rapl], CPU)[0] == "rapl"
     assert choose_sensor([absent, nvml, rapl], GPU)[0] == "nvml-instant"
     for device in (CPU, GPU):
         assert choose_sensor([info("ina"), nvml, rapl], device)[0] == "ina"
-    # A total counts more than the order; without any, rails are better than nothing.
+    # A sensor with a total comes first; without any, rails are better than nothing.
     assert choose_sensor([info("ina", total=False), nvml], GPU)[0] == "nvml-instant"
     assert choose_sensor([info("ina", total=False), nvml], CPU)[0] == "ina"
     name, why = choose_sensor([nvml, rapl], CPU, named="nvml-instant")
-    assert name == "nvml-instant" and "sees the GPU alone" in why
+    assert name == "nvml-instant" and "measures only the GPU" in why
 
 
-def test_no_sensor_that_fits_is_an_error_with_each_ones_reason():
+def test_without_a_suitable_sensor_the_error_gives_each_reason():
     found = [Unsupported("ina", "no INA3221"), info("nvml-instant"), Unsupported("rapl", "root alone")]
     with pytest.raises(EnvironmentLacks) as caught:
         choose_sensor(found, CPU)
-    for words in ("ina: no INA3221", "rapl: root alone", "nvml-instant: is there and sees the GPU alone"):
+    for words in ("ina: no INA3221", "rapl: root alone", "nvml-instant: measures only the GPU"):
         assert words in str(caught.value)
-    with pytest.raises(EnvironmentLacks, match="nvml-energy is not here"):
+    with pytest.raises(EnvironmentLacks, match="nvml-energy is not available here"):
         choose_sensor(found, GPU, named="nvml-energy")
 
 
-def test_a_machine_without_sensors_refuses_before_it_measures(bundle, tmp_path):
+def test_a_machine_without_sensors_fails_before_measuring(bundle, tmp_path):
     with pytest.raises(EnvironmentLacks, match="no power sensor here"):
         choose_sampler(cnnx.PowerPass(), CPU, root=tmp_path)
 
@@ -135,7 +135,7 @@ def test_a_jetsons_monitors_are_sampled_by_a_process(tmp_path):
 
 
 def test_a_report_has_the_newest_energy_of_each_batch_and_rate(bundle, tmp_path):
-    """Of a record that is there, copies that differ in what tells measurements apart."""
+    """Copies of a record that differ in the conditions of the measurement."""
     cnnx.bench(bundle, target="ort", seconds=0.05, power=rehearsal())
     [file] = bundle.glob("runs/*-energy-*.json")
     record = read_record(file)
@@ -154,7 +154,7 @@ def test_a_report_has_the_newest_energy_of_each_batch_and_rate(bundle, tmp_path)
     assert "| 8 | back to back | ina | total |" in text and "| 1 | at 30 runs a second | ina |" in text
 
 
-def test_what_sampling_costs_is_told_as_it_goes_on_and_not_measured_of_a_run_that_takes_seconds(bundle):
+def test_the_cost_of_sampling_reports_progress_and_is_skipped_for_slow_runs(bundle):
     opened, power, told = Bundle.open(bundle), rehearsal(), []
     subject = open_subject(opened, "ort")
 
@@ -173,7 +173,7 @@ def test_what_sampling_costs_is_told_as_it_goes_on_and_not_measured_of_a_run_tha
         )
 
     assert measured(2e9).no_cost == ""
-    step = "what sampling costs"
+    step = "cost of sampling"
     assert [event.done for event in told if event.step == step and event.total] == list(range(8))
     told.clear()
     slow = measured(6.4e9)
@@ -184,7 +184,7 @@ def test_what_sampling_costs_is_told_as_it_goes_on_and_not_measured_of_a_run_tha
 
 
 def test_tegrastats_on_the_path_is_compared_and_shown(bundle, tmp_path, monkeypatch):
-    """On a fake clock it has no time to print: what is found is that it was asked, and the pass goes on."""
+    """With a fake clock it has no time to print; it is only started, and the pass continues."""
     monkeypatch.setattr(energy_module, "find_program", lambda name: f"/no/such/{name}")
     [use] = cnnx.bench(bundle, target="ort", seconds=0.05, power=rehearsal()).energy
     reason = "/no/such/tegrastats: No such file or directory"

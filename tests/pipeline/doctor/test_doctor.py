@@ -80,13 +80,13 @@ def test_a_desktop_with_wheels(tmp_path):
         assert words in shown
 
 
-def test_which_of_two_gpus_cuda_takes_is_not_guessed(tmp_path, monkeypatch):
+def test_which_of_two_gpus_cuda_uses_is_not_guessed(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "device_0_bus_id", lambda: None)
     shown = screen(looked_at(tmp_path, TwoGpus()), width=200)
     assert "NVIDIA T400" in shown and "could not determine which of 2 GPUs CUDA uses" in shown
 
 
-def test_a_machine_with_nothing_says_so_and_never_zero(tmp_path):
+def test_a_machine_without_sensors_reports_none_and_never_zero(tmp_path):
     found = looked_at(tmp_path)
     assert all(one.reason and one.total_mw is None and not one.rails for one in found.sensors)
     power = next(one for one in found.abilities if one.what == "measure power and energy")
@@ -97,7 +97,7 @@ def test_a_machine_with_nothing_says_so_and_never_zero(tmp_path):
 
 
 def refused(monkeypatch, *names):
-    """Files of these names are root's: as the tests may be root, the kernel would not refuse them."""
+    """Make files with these names unreadable; needed as tests may run as root, which can read every file."""
     read = Path.read_text
 
     def refusing(path, *arguments, **options):
@@ -108,8 +108,8 @@ def refused(monkeypatch, *names):
     monkeypatch.setattr(Path, "read_text", refusing)
 
 
-def test_counters_that_only_root_may_read_are_named_with_the_command_that_helps(tmp_path, monkeypatch):
-    """By sudo cnnx would not be found in a virtual environment, and its files would be root's."""
+def test_counters_that_only_root_may_read_are_named_with_a_hint(tmp_path, monkeypatch):
+    """Not with sudo, which would not find cnnx in a virtual environment and would make files of root."""
     zone = tmp_path / "sys/class/powercap/intel-rapl:0"
     write(zone, {"name": "package-0", "energy_uj": 1, "max_energy_range_uj": 9})
     refused(monkeypatch, "energy_uj")
@@ -149,7 +149,7 @@ def test_a_tensorrt_wheel_over_jetpacks(tmp_path):
     orin_nx_jetpack_6(tmp_path)
     have = wheels("tensorrt-cu12 10.9.0", "tensorrt-cu12-bindings 10.9.0", system=("tensorrt 10.3.0",))
     [wrong] = combinations(tmp_path, have)
-    # Only wheels are taken out, and none is put over JetPack's.
+    # Only wheels are uninstalled, and none is installed over JetPack's.
     assert wrong.hint == "pip uninstall -y tensorrt-cu12 tensorrt-cu12-bindings"
     assert "libnvinfer10 10.3.0.30" in wrong.what
 
@@ -166,7 +166,7 @@ def test_bindings_without_libraries(tmp_path):
     assert len(combinations(tmp_path, have)) == 1
 
 
-def test_a_counter_of_energy_is_read_twice_and_one_that_stands_still_not_taken_for_zero():
+def test_an_energy_counter_is_read_twice_and_a_constant_one_is_not_zero():
     rails, unstated = (Rail("a", ""), Rail("b", "")), Uncertainty(None, None, "")
     info = SensorInfo("rapl", "energy_mj", rails, Total((), ""), None, 0, unstated)
     now = [0]
@@ -175,7 +175,7 @@ def test_a_counter_of_energy_is_read_twice_and_one_that_stands_still_not_taken_f
     assert isinstance(sensor.read(), Sample)
 
 
-def test_an_extra_that_has_nothing_for_a_jetson_is_not_advised_there(tmp_path):
+def test_an_extra_without_packages_for_a_jetson_is_not_recommended_there(tmp_path):
     orin_nx_jetpack_6(tmp_path)
     here = detect(tmp_path, nvml=DesktopNvml(driver=False), wheels=wheels())
     jetson, desktop = (dataclasses.replace(here, machine=name) for name in ("aarch64", "x86_64"))

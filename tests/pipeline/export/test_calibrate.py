@@ -1,4 +1,4 @@
-"""Ranges without an export, and whether the pictures are enough."""
+"""Ranges without an export, and whether there are enough calibration images."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.inputs.graphs import GRAPHS
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 
-PASS = "calibration pictures through the graph"
+PASS = "calibration images through the graph"
 
 
 def reused(result: CalibrateResult) -> set[str]:
     return {step.step for step in result.steps if step.reused}
 
 
-def test_ranges_are_those_of_an_export_which_then_needs_no_pass(tmp_path: Path) -> None:
+def test_ranges_are_those_of_an_export_which_reuses_the_pass(tmp_path: Path) -> None:
     shown = cnnx.calibrate("lenet5", calibration_images=40)
     assert shown.images == 40 and shown.folds is None and shown.selection_images == 0
     assert [tensor.tensor for tensor in shown.tensors] == ["input", "pool1", "flatten", "relu3", "relu4"]
@@ -45,7 +45,7 @@ def test_ranges_are_those_of_an_export_which_then_needs_no_pass(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_folds_are_one_pass_that_serves_the_whole(
+def test_folds_and_the_whole_set_need_one_pass(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     onnx.save(GRAPHS["plain"](batch=batch), tmp_path / "plain.onnx")
@@ -69,7 +69,7 @@ def test_folds_are_one_pass_that_serves_the_whole(
 
 
 @pytest.mark.parametrize(("images", "settled"), [(10, False), (256, True)])
-def test_few_pictures_are_too_few_and_many_are_not(images: int, settled: bool) -> None:
+def test_few_images_are_too_few_and_many_are_not(images: int, settled: bool) -> None:
     result = cnnx.calibrate("lenet5", calibration_images=images, folds=5)
     assert result.folds is not None and result.folds.settled is settled
     assert any("too small" in note for note in result.notes) is not settled
@@ -77,7 +77,7 @@ def test_few_pictures_are_too_few_and_many_are_not(images: int, settled: bool) -
     assert result.folds.still_moves < worst < (1e-4 if settled else 1)
 
 
-def test_a_stopped_fold_is_gone_on_with_and_finished_ones_stay(
+def test_a_stopped_fold_resumes_and_finished_ones_are_kept(
     monkeypatch: pytest.MonkeyPatch, stop_at: Callable[[str, int, list[int]], Listener]
 ) -> None:
     monkeypatch.setattr(observation, "_SAVE_SECONDS", 0.0)
@@ -93,14 +93,14 @@ def test_a_stopped_fold_is_gone_on_with_and_finished_ones_stay(
     assert result.folds is not None and result.folds.whole.images == 37
 
 
-def test_auto_shows_what_held_out_pictures_chose() -> None:
+def test_auto_shows_the_choice_on_held_out_images() -> None:
     result = cnnx.calibrate("lenet5", calibration_images=40, method="auto")
     assert result.selection_images == 128
     assert [list(tensor.methods) for tensor in result.tensors] == [[result.candidates[0].method]] * 5
 
 
-def test_what_makes_no_folds_is_refused() -> None:
-    with pytest.raises(UsageError, match="nothing could be compared"):
+def test_impossible_folds_are_refused() -> None:
+    with pytest.raises(UsageError, match="invalid --folds 1: expected at least 2"):
         cnnx.calibrate("lenet5", folds=1)
-    with pytest.raises(UsageError, match="4 calibration pictures do not fill 5 folds"):
+    with pytest.raises(UsageError, match="4 calibration images do not fill 5 folds"):
         cnnx.calibrate("lenet5", calibration_images=4, folds=5)

@@ -1,4 +1,4 @@
-"""Values that quantization stumbles over, each with its defined result (docs/decisions.md)."""
+"""Values that are hard to quantize, each with its defined result (docs/decisions.md)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def layers(result: ExportResult) -> dict[str, dict[str, Any]]:
 
 
 def agrees(result: ExportResult, decibels: float) -> bool:
-    """The bundle's graph, linted when it was made, computes the original."""
+    """The bundle's graph, which export has linted, gives the original's logits."""
     found = result.validation
     return found.nonfinite == 0 and (found.logit_sqnr_db is None or found.logit_sqnr_db > decibels)
 
@@ -86,9 +86,9 @@ def test_infinities_become_an_fp32_island(export: Export) -> None:
     assert "conv1" in kept.nonfinite and "conv1" not in kept.ranges and math.isfinite(kept.maxima["conv1"])
 
 
-def test_an_original_without_an_answer_is_refused(export: Export, tmp_path: Path) -> None:
+def test_an_original_with_nonfinite_logits_is_refused(export: Export, tmp_path: Path) -> None:
     for attempt in (lambda: export("nan"), lambda: calibrate(tmp_path, "nan", equalize=False, folds=2)):
-        with pytest.raises(InputRefused, match="logits that are not finite for"):
+        with pytest.raises(InputRefused, match="logits are not finite for"):
             attempt()
 
 

@@ -50,7 +50,7 @@ def test_inspect_shows_each_layers_precision_with_its_reason(int8):
 
 
 @pytest.mark.parametrize("layer", ["conv2", "fc2"])
-def test_one_wrong_scale_in_one_layer_turns_the_gate_red(int8, tmp_path, layer):
+def test_one_wrong_scale_in_one_layer_fails_the_gate(int8, tmp_path, layer):
     """One layer's input is given a range 16 times too small; everything else stays as it was."""
     model = onnx.load(int8.bundle.model)
     reader = next(node for node in model.graph.node if node.name == layer)
@@ -90,7 +90,7 @@ def test_the_rtx_build_confirms_the_types(int8, tmp_path):
     for engine in result.engines:
         assert engine.layer_types == dict.fromkeys(("conv1", "conv2", "fc1", "fc2", "fc3"), "int8")
         assert Bundle.open(bundle).engine_file(engine).stat().st_size > 10_000
-    # Without a GPU the engine was built, not run: the verdict speaks of the graph.
+    # Without a GPU the engine was built but not run, so the verdict is for the graph.
     if get("rtx").cannot_run():
         assert cnnx.validate(bundle).self_test.subject.artefact == "graph"
 
@@ -117,7 +117,7 @@ def test_a_fixed_batch_is_calibrated_with_every_image(int8, tmp_path):
     assert together["maxima"] == pytest.approx(alone["maxima"], rel=1e-5)
 
 
-def test_a_calibration_that_was_stopped_goes_on_where_it_was(int8, tmp_path, monkeypatch, stop_at):
+def test_a_stopped_calibration_resumes(int8, tmp_path, monkeypatch, stop_at):
     monkeypatch.setenv("CNNX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("cnnx.pipeline.steps.observation._SAVE_SECONDS", 0)
     seen: list[int] = []
@@ -134,7 +134,7 @@ def test_a_calibration_that_was_stopped_goes_on_where_it_was(int8, tmp_path, mon
     assert not list((tmp_path / "cache" / "statistics").glob(".*partial*"))
 
 
-def test_validate_and_bench_need_the_bundle_alone_and_keep_records(int8):
+def test_validate_and_bench_need_only_the_bundle_and_keep_records(int8):
     before = len(int8.bundle.records())
     validated = cnnx.validate(int8.bundle.path)
     assert validated.self_test.images == 200 and validated.verdict is Verdict.PASSED
@@ -163,7 +163,7 @@ def test_standin_weights_are_never_judged(tmp_path):
     assert again.verdict.exit_code == 6 and "stand-in" in again.reasons[0]
 
 
-def test_synthetic_images_judge_nothing_of_trained_weights(tmp_path):
+def test_synthetic_images_cannot_judge_trained_weights(tmp_path):
     result = cnnx.export(
         "lenet5", precision="fp16", validation_data="deadleaves", validation_images=8, out=tmp_path / "b"
     )
@@ -187,7 +187,7 @@ def test_a_bundle_over_its_budget_fails(tmp_path):
     assert result.exit_code == 1 and "0.01 MiB" in result.over_budget[0]
 
 
-def test_a_graph_that_is_not_the_original_stops_the_export(tmp_path, int8, monkeypatch):
+def test_a_graph_that_differs_from_the_original_stops_the_export(tmp_path, int8, monkeypatch):
     """The exported graph is run against the original before anything is made from it."""
     from cnnx.pipeline.steps.original import TorchOriginal
 
@@ -199,7 +199,7 @@ def test_a_graph_that_is_not_the_original_stops_the_export(tmp_path, int8, monke
     assert caught.value.exit_code == 5 and not (tmp_path / "b").exists()
 
 
-def test_a_named_gpu_needs_a_builder_and_says_which_extra(monkeypatch, int8):
+def test_a_named_gpu_needs_a_builder_and_reports_its_extra(monkeypatch, int8):
     from cnnx.runtimes.rtx import runtime as rtx
 
     lacking = MissingExtra("tensorrt_rtx_bindings", "rtx", purpose="building")
@@ -209,7 +209,7 @@ def test_a_named_gpu_needs_a_builder_and_says_which_extra(monkeypatch, int8):
     assert caught.value.exit_code == 4 and "cnnx[rtx]" in caught.value.hint
 
 
-def test_a_users_graph_goes_the_whole_way(tmp_path):
+def test_a_users_graph_is_exported(tmp_path):
     """LeNet-5 as a user's FP32 graph, with preprocessing that the channels suggest."""
     first = cnnx.export("lenet5", precision="fp32", out=tmp_path / "lenet5-fp32")
     shutil.copyfile(first.bundle.model, tmp_path / "Mine.onnx")
@@ -228,8 +228,8 @@ def test_a_users_graph_goes_the_whole_way(tmp_path):
     assert any("Preprocessing is assumed" in note for note in result.notes)
 
 
-def test_another_graph_of_the_same_name_is_another_graph(tmp_path):
-    """Once, the version of onnx took the place of the graph's hash in the cache's key."""
+def test_a_different_graph_of_the_same_name_is_not_reused(tmp_path):
+    """Once, the version of onnx replaced the graph's hash in the cache key."""
     first = cnnx.export("lenet5", precision="fp32", out=tmp_path / "lenet5-fp32")
     model = onnx.load(first.bundle.model)
     images = {"validation_data": "digits", "validation_images": 8}

@@ -1,4 +1,4 @@
-"""Graphs stay what they were, byte for byte, whatever is moved around them."""
+"""Exported graphs stay the same, byte for byte, across refactorings."""
 
 import json
 

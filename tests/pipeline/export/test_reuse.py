@@ -30,7 +30,7 @@ CACHED = {
 }
 
 
-def test_a_second_identical_export_does_nothing_again(images, tmp_path):
+def test_a_second_identical_export_repeats_nothing(images, tmp_path):
     first = export(tmp_path / "b", images)
     second = export(tmp_path / "b", images)
     assert not first.unchanged and second.unchanged
@@ -70,9 +70,9 @@ LOGITS, PASS = "original's logits", "calibration images through the graph"
 @pytest.mark.parametrize(
     ("edited", "kept", "redone"),
     [
-        # A method only reads what the images showed.
+        # A method only reads the statistics of the images.
         ("quant/methods.py", {"ONNX graph", LOGITS, PASS}, {"ranges (entropy)", "int8 graph"}),
-        # Decoded anew, to the same pixels as it happens.
+        # Decoded again, to the same pixels in this case.
         ("data/crops.py", {"ONNX graph", LOGITS, PASS, "int8 graph"}, {"validation images"}),
     ],
 )

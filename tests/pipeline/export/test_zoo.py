@@ -1,4 +1,4 @@
-"""One network of each family goes the whole way to an INT8 engine; `make matrix` does so with all of them."""
+"""One network of each family is exported to an INT8 engine; `make matrix` does so with all networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cnnx.runtimes import get
 
 pytest.importorskip("torch", reason="exports need PyTorch")
 
-# Network -> operators its graph must have (so many), and why less than 95 % is in INT8, if so.
+# Network -> operators of its graph and their numbers, and the reason if less than 95 % is in INT8.
 NETWORKS: dict[str, tuple[dict[str, int], str]] = {
     "alexnet-no-fc6-fc7": ({"LRN": 2, "MaxPool": 3, "Conv": 5}, ""),
     "cifar-densenet40-12": ({"Concat": 36, "BatchNormalization": 39, "GlobalAveragePool": 1}, "too small"),
@@ -37,15 +37,15 @@ NETWORKS: dict[str, tuple[dict[str, int], str]] = {
 }
 
 
-def test_every_family_is_here() -> None:
+def test_every_family_is_covered() -> None:
     families = {network.family for network in cnnx.list_networks() if network.name in NETWORKS}
-    assert families == set(FAMILIES) - {"vgg"}  # that one is test_vgg16.py
+    assert families == set(FAMILIES) - {"vgg"}  # tested in test_vgg16.py
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_of_each_family_goes_the_whole_way(name: str, tmp_path: Any, monkeypatch: Any) -> None:
-    """The export itself holds the FP32 graph to PyTorch within 1e-4, and each built layer to its type."""
+def test_a_network_of_each_family_is_exported(name: str, tmp_path: Any, monkeypatch: Any) -> None:
+    """Export itself compares the FP32 graph with PyTorch within 1e-4, and checks each built layer's type."""
     monkeypatch.setenv("CNNX_CACHE", str(tmp_path / "cache"))  # up to a gigabyte that no other test needs
     build: dict[str, Any] = {"target": "ort"} if get("rtx").missing() else {"target": "rtx", "sm": [86]}
     result = cnnx.export(
@@ -65,11 +65,11 @@ def test_a_network_of_each_family_goes_the_whole_way(name: str, tmp_path: Any, m
     rules = {warning["rule"] for warning in result.bundle.manifest.warnings}
     assert not rules & {"batch-norm", "no-op-pool"}
     assert result.int8_share == int8_share(layers)
-    told = [note for note in result.notes if "of the multiply-adds are in INT8" in note]
+    notes = [note for note in result.notes if "of the MACs are in INT8" in note]
     if reason:
-        assert int8_share(layers) < 0.95 and reason in told[0]
+        assert int8_share(layers) < 0.95 and reason in notes[0]
     else:
-        assert int8_share(layers) >= 0.95 and not told
+        assert int8_share(layers) >= 0.95 and not notes
     plan = {layer["node"]: layer for layer in result.bundle.manifest.layers}
     for engine in result.engines:
         planned = Counter(

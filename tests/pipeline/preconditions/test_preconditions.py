@@ -1,4 +1,4 @@
-"""What names, sizes and free space alone can refuse is refused before any step or download starts."""
+"""Names, sizes and free space are checked before any step or download starts."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def home(tmp_path, monkeypatch, server):
 
 
 def refused(verb, server, *arguments, error, match, **options):
-    """The verb refuses this before it starts a step or asks the network."""
+    """The command fails before it runs a step or downloads anything."""
     events = []
     with pytest.raises(error, match=match) as raised:
         verb(*arguments, **options, listener=events.append)
@@ -182,11 +182,11 @@ def test_too_little_free_space_is_refused_before_any_work(home, server, monkeypa
     few = {"calibration_images": 8, "validation_images": 8}
     with monkeypatch.context() as full:
         full.setattr(disk_usage, lambda _: usage._replace(free=1_000_000))
-        match = "MB are needed for the cache and the bundle, 1 MB"
+        match = r"for the cache and the bundle: about \d+ MB needed, 1 MB free"
         refused(cnnx.export, server, "net.toml", error=WriteFailed, match=match)
-        match = "MB are needed for the cache, 1 MB"
+        match = r"for the cache: about \d+ MB needed, 1 MB free"
         refused(cnnx.calibrate, server, "net.toml", error=WriteFailed, match=match)
-    # What was made before is used again: a disk that is full since does not matter.
+    # Files of the first run are reused, so a disk that is full by now does not matter.
     first = cnnx.export("lenet5", out="bundle", **few)
     monkeypatch.setattr(disk_usage, lambda _: usage._replace(free=1_000))
     again = cnnx.export("lenet5", out="bundle", **few)
@@ -194,7 +194,7 @@ def test_too_little_free_space_is_refused_before_any_work(home, server, monkeypa
 
 
 def test_nothing_that_could_be_done_is_refused(home):
-    """A folder with just enough: one image of three validates, one chooses, one calibrates."""
+    """Just enough images: of three, one validates, one selects, one calibrates."""
     with pytest.raises(CnnxError) as raised:
         cnnx.export("tiny.onnx", precision="int8", method="auto", **SAME, validation_images=3, out="a")
     assert "1 images" in str(raised.value) or "0 images" in str(raised.value)

@@ -1,4 +1,4 @@
-"""A record counts where its digests are those of the bundle; files outside a bundle are never opened."""
+"""A record counts if its digests are those of the bundle; files outside a bundle are never opened."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ def bundle(tiny_bundle, tmp_path):
 
 
 def add(bundle, *, date=None, **changes):
-    """The bundle's own verdict, of another subject."""
+    """Add the bundle's own verdict for a different subject."""
     [standing] = [one for one in records_of(bundle).verified if one.kind == "validation"][:1]
     subject = dataclasses.replace(standing.subject, device=ORIN, **changes)
     result = {**standing.result, "subject": dataclasses.asdict(subject)}
@@ -63,17 +63,17 @@ def test_an_old_record_of_an_engine_counts_by_the_graph_of_its_description(bundl
 @pytest.mark.parametrize(
     "changes, said",
     [
-        ({"digest": "e" * 64}, "another graph, with the SHA-256 eeeeeeeeeeee"),
-        ({"network": "vgg16"}, "of the network vgg16"),
-        ({"precision": "fp32"}, "in fp32"),
-        ({"graph_digest": "e" * 64}, "another graph, with the SHA-256 eeeeeeeeeeee"),
+        ({"digest": "e" * 64}, "a different graph, with the SHA-256 eeeeeeeeeeee"),
+        ({"network": "vgg16"}, "for the network vgg16"),
+        ({"precision": "fp32"}, "for fp32"),
+        ({"graph_digest": "e" * 64}, "a different graph, with the SHA-256 eeeeeeeeeeee"),
         ({"artefact": "engine", "digest": "e" * 64, "engine": "orin"}, "no intact engine"),
-        ({"artefact": "original", "digest": "e" * 64}, "another weights"),
+        ({"artefact": "original", "digest": "e" * 64}, "different weights"),
         ({"date": "2999-01-01T00:00:00.000000+00:00"}, "in the future: 2999"),
     ],
 )
 def test_a_forged_record_is_shown_as_unverified(cnnx_command, bundle, tmp_path, changes, said):
-    """By inspect on the screen and in JSON, and in every report, never with its verdict."""
+    """In inspect's output, its JSON and every report, and never with its verdict."""
     file = add(bundle, **changes)
     before = cnnx.inspect(bundle.path)
     [unverified] = before.unverified
@@ -93,7 +93,7 @@ def test_a_forged_record_is_shown_as_unverified(cnnx_command, bundle, tmp_path, 
     assert row["verdict"] is row["top1_agreement"] is None and row["device"] == ORIN
 
 
-def test_a_record_of_another_engine_than_its_digest_says_is_unverified(bundle):
+def test_a_record_whose_engine_does_not_match_its_digest_is_unverified(bundle):
     add(bundle, **of_an_engine(bundle, engine="trt-thor"))
     assert any("engine trt-thor" in one.reason for one in records_of(bundle).unverified)
 
@@ -134,8 +134,8 @@ def resealed(bundle, **changes):
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "reference.npz", "calibration.json"])
-def test_a_manifest_that_leaves_out_a_file_does_not_get_it_read_unchecked(bundle, name):
-    """Sealed anew: with np.load it would be read all the same."""
+def test_a_file_missing_from_the_manifest_is_not_read_unchecked(bundle, name):
+    """The manifest is sealed again; np.load alone would still read the file."""
     files = {key: digest for key, digest in bundle.manifest.files.items() if key != name}
     resealed(bundle, files=files)
     with pytest.raises(BundleError, match="is missing, so the file cannot be verified") as caught:
@@ -144,7 +144,7 @@ def test_a_manifest_that_leaves_out_a_file_does_not_get_it_read_unchecked(bundle
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../secret", "runs/x.json", "a\x00b", "..", "notes.txt"])
-def test_a_manifest_lists_portable_files_alone(bundle, name):
+def test_a_manifest_lists_only_portable_files(bundle, name):
     resealed(bundle, files={**bundle.manifest.files, name: "0" * 64})
     with pytest.raises(BundleError, match="should be a portable file of a bundle"):
         Bundle.open(bundle.path)
@@ -164,7 +164,7 @@ def test_an_engine_names_a_file_in_its_folder(bundle, key, name):
     "name", ["model.onnx", "reference.npz", "manifest.json", "engines/trt-orin/model.plan"]
 )
 def test_a_link_that_leads_out_of_the_bundle_is_refused(bundle, tmp_path, name):
-    """Its content is right; a link within the bundle is followed."""
+    """Even with the right content; a link within the bundle is followed."""
     file = bundle.path / name
     shutil.move(file, tmp_path / "outside")
     file.symlink_to(tmp_path / "outside")
@@ -186,7 +186,7 @@ def test_a_record_that_is_a_link_out_of_the_bundle_is_not_read(bundle, tmp_path)
     assert "cannot be read" in records_of(bundle).unverified[0].reason
 
 
-def test_a_subject_without_a_digest_of_its_graph_can_still_be_named():
+def test_a_subject_without_a_graph_digest_can_be_printed():
     subject = Subject("net", "graph", "a" * 64, "int8", "ort 1", "CPU")
     assert subject.graph_digest == "" and "aaaaaaaaaaaa" in str(subject)
 
@@ -195,7 +195,7 @@ def test_a_subject_without_a_digest_of_its_graph_can_still_be_named():
     ("shown", "kind", "name"),
     [("CPU: AMD EPYC", "cpu", "AMD EPYC"), ("NVIDIA RTX A2000", "gpu", "NVIDIA RTX A2000")],
 )
-def test_a_record_without_the_kind_of_its_device_is_read_by_its_name(bundle, shown, kind, name):
+def test_a_missing_device_kind_is_read_from_the_device_name(bundle, shown, kind, name):
     file = bundle.record_files()[0]
     record = json.loads(file.read_text())
     assert record["subject"]["device_kind"] == "cpu"  # ONNX Runtime's, as it is written now
@@ -207,7 +207,7 @@ def test_a_record_without_the_kind_of_its_device_is_read_by_its_name(bundle, sho
     assert subject.device_kind == kind and subject.on == Device(kind, name) and str(subject.on) == shown
 
 
-def test_a_kind_of_device_that_is_stated_counts(bundle):
+def test_a_stated_device_kind_is_used(bundle):
     subject = Subject("net", "graph", "a" * 64, "int8", "toy 1", "CPU: in name only", device_kind="gpu")
     assert subject.on == Device("gpu", "CPU: in name only") and str(subject.on) == subject.device
     file = bundle.record_files()[0]

@@ -1,4 +1,4 @@
-"""What chooses is apart from what calibrates and what judges; and INT8 holds where channels differ."""
+"""Selection images are neither calibration nor validation images; equalization helps unequal channels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cnnx.stats import Verdict
 pytest.importorskip("torch", reason="exports need PyTorch")
 
 
-def test_auto_takes_the_method_of_least_divergence_and_says_so(tmp_path: Path) -> None:
+def test_auto_uses_and_reports_the_method_of_least_divergence(tmp_path: Path) -> None:
     result = cnnx.export("lenet5", precision="int8", method="auto", out=tmp_path / "b")
     assert {candidate.method for candidate in result.candidates} == set(CANDIDATES)
     divergences = [candidate.likeness.divergence for candidate in result.candidates]
@@ -27,25 +27,26 @@ def test_auto_takes_the_method_of_least_divergence_and_says_so(tmp_path: Path) -
     assert result.validation.verdict is Verdict.PASSED
 
 
-def test_of_a_folder_a_quarter_chooses_and_the_rest_calibrates(tmp_path: Path, pictures: Path) -> None:
+def test_a_quarter_of_a_folder_selects_and_the_rest_calibrates(tmp_path: Path, pictures: Path) -> None:
     result = cnnx.export(
         "lenet5", precision="int8", method="auto", calibration_data=str(pictures), out=tmp_path / "b"
     )
     images = result.bundle.manifest.images
     assert (images["selection"].images, images["calibration"].images) == (6, 18)
-    assert any("6 calibration pictures are also validation or selection" in note for note in result.notes)
+    excluded = "6 calibration images were excluded, as they are also validation or selection images"
+    assert any(excluded in note for note in result.notes)
 
 
-def test_a_folder_that_validates_too_leaves_some_to_calibrate_with(tmp_path: Path, pictures: Path) -> None:
+def test_a_folder_also_used_for_validation_leaves_calibration_images(tmp_path: Path, pictures: Path) -> None:
     options = {"calibration_data": str(pictures), "validation_data": str(pictures), "method": "auto"}
     result = cnnx.export("lenet5", precision="int8", validation_images=16, out=tmp_path / "b", **options)
     images = result.bundle.manifest.images
     assert [images[role].images for role in ("validation", "selection", "calibration")] == [16, 2, 6]
-    with pytest.raises(UsageError, match="none of them to choose by"):
+    with pytest.raises(UsageError, match="left for calibration and selection: 1, at least 2"):
         cnnx.export("lenet5", precision="int8", validation_images=23, out=tmp_path / "c", **options)
 
 
-def test_equalization_gives_a_hostile_twin_its_originals_agreement(tmp_path: Path) -> None:
+def test_equalization_restores_the_agreement_of_a_hostile_twin(tmp_path: Path) -> None:
     def export(name: str, *, equalize: bool) -> cnnx.pipeline.results.ExportResult:
         return cnnx.export(
             name,

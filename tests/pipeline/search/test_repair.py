@@ -1,4 +1,4 @@
-"""Hostile twins, quantized as they are, fail; repair finds the layers that were scaled, and they pass."""
+"""Hostile twins fail when quantized; repair finds the layers that were scaled, and then they pass."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def test_a_hostile_twin_is_repaired_at_the_layers_that_were_scaled(name: str, tm
     assert 0 < result.int8_share < before.int8_share
     found = cnnx.diagnose(result.bundle.path, images=8)
     assert culprits <= {each.layer for each in found.findings.others}
-    # What repair found is no reason to run the calibration images again.
+    # Repair does not make the calibration images run again.
     assert {each.step: each.reused for each in found.steps}["calibration images through the graph"]
 
 
 @pytest.mark.slow
 def test_sums_of_very_different_ranges_are_repaired_where_constants_were_shifted(tmp_path: Path) -> None:
-    """No scaling undoes them: channels are equalized here, as usual, and INT8 fails all the same."""
+    """No scaling undoes the shifts: INT8 fails although channels are equalized, as by default."""
     name = "small-levit-branches"
     before = export(name, tmp_path / "before", equalize=True, images=2048)
     assert before.validation.verdict is Verdict.FAILED
@@ -85,13 +85,13 @@ def test_sums_of_very_different_ranges_are_repaired_where_constants_were_shifted
     assert result.int8_share > 0.8 * before.int8_share
 
 
-def test_nothing_is_put_back_where_the_gates_would_pass(tmp_path: Path) -> None:
+def test_nothing_is_put_back_if_the_gates_would_pass(tmp_path: Path) -> None:
     result = cnnx.export("lenet5", precision="int8", repair=True, out=tmp_path / "b")
     assert result.repair.put_back == () and result.repair.before.passes and result.repair.tried == 1
     assert result.validation.verdict is Verdict.PASSED and result.int8_share == 1
 
 
-def test_a_stopped_search_goes_on_where_it_was(tmp_path: Path, monkeypatch: Any, stop_at: Any) -> None:
+def test_a_stopped_search_resumes(tmp_path: Path, monkeypatch: Any, stop_at: Any) -> None:
     monkeypatch.setenv("CNNX_CACHE", str(tmp_path / "cache"))
     trials: list[int] = []
 
@@ -106,7 +106,7 @@ def test_a_stopped_search_goes_on_where_it_was(tmp_path: Path, monkeypatch: Any,
 
 
 @pytest.mark.parametrize("gate", ["top1_agreement", "top1_in_top5", "top5_agreement"])
-def test_a_trial_passes_where_every_gate_of_agreement_would(gate: str) -> None:
+def test_a_trial_passes_if_every_agreement_gate_would(gate: str) -> None:
     """At a rate of 1 a gate of 0.995 is decided by 765 images, one of 0.99 by 381."""
     alike = Likeness(0.0, top1_agreement=1, top1_in_top5=1, top5_agreement=1, logit_sqnr_db=None)
     assert would_pass(alike, INT8_THRESHOLDS, images=512)
@@ -130,16 +130,16 @@ def test_a_trial_is_judged_on_as_many_images_as_validate_but_not_on_few(
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
-        ({"repair": True, "repair_trials": 0}, "0 trials"),
-        ({"repair_trials": 9}, "give --repair"),
-        ({"precision": "fp16", "repair": True}, "--repair is for INT8"),
-        ({"precision": "fp16", "method": "auto"}, "--method is for INT8"),
-        ({"precision": "fp32", "equalize": False}, "--equalize/--no-equalize is for INT8"),
+        ({"repair": True, "repair_trials": 0}, "invalid --repair-trials 0"),
+        ({"repair_trials": 9}, "add --repair"),
+        ({"precision": "fp16", "repair": True}, "--repair applies only to INT8"),
+        ({"precision": "fp16", "method": "auto"}, "--method applies only to INT8"),
+        ({"precision": "fp32", "equalize": False}, "--equalize/--no-equalize applies only to INT8"),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(options: Any, says: str, tmp_path: Path) -> None:
+def test_options_without_effect_are_refused(options: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as refusal:
         cnnx.export("lenet5", out=tmp_path / "b", **{"precision": "int8", **options})
-    assert says in str(refusal.value)
+    assert message in str(refusal.value)

@@ -1,4 +1,4 @@
-"""Every way in which an entry of the cache may be damaged, in every kind of step: made again, and told."""
+"""A cache entry of any step that is damaged in any way is made again, and that is reported."""
 
 import os
 import shutil
@@ -58,7 +58,7 @@ DAMAGES = {
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory):
-    """Exports with every kind of step; gives the result and what the listener was told in sentences."""
+    """Exports with every kind of step; returns the result and the notes that the listener received."""
 
     def run(out):
         said = []
@@ -83,7 +83,7 @@ def export(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(export, tmp_path_factory):
-    """A cache with every kind of entry, and what an export from it comes to."""
+    """A cache with every kind of entry, and the result of an export from it."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("CNNX_CACHE", str(folder / "cache"))

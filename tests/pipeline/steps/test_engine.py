@@ -1,4 +1,4 @@
-"""When an engine that was built is built again."""
+"""When an engine is built again, and when it is reused."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from cnnx.store.cache import Store
 
 @dataclass
 class Builder:
-    """A runtime on some GPU that builds nothing."""
+    """A runtime for some GPU; its build returns no engines."""
 
     gpu: str | None = "Orin"
     release: str = "10.3"

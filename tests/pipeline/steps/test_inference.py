@@ -1,4 +1,4 @@
-"""A graph is its original's where their logits are, to what FP32 leaves open."""
+"""An exported graph must give the original's logits, up to the accuracy of FP32."""
 
 import contextlib
 
@@ -25,8 +25,8 @@ def graph(tmp_path_factory):
     ("error", "refusal", "says"),
     [
         (5e-5, None, ""),
-        (2e-4, BuildFailed, r"is not the original: .* 0\.0002, at most 0\.0001 is allowed"),
-        (-2e-4, BuildFailed, "is not the original"),
+        (2e-4, BuildFailed, r"and the original give different logits: .* 0\.0002, the limit is 0\.0001"),
+        (-2e-4, BuildFailed, "and the original give different logits"),
         (np.nan, InputRefused, "not finite for 1 of 3"),
     ],
 )

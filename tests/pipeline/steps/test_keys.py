@@ -1,4 +1,4 @@
-"""What a step executes is what its key covers: otherwise an edit would be served old files."""
+"""A step's key covers the code that it executes; otherwise old files would be reused after an edit."""
 
 import sys
 import threading
@@ -19,7 +19,7 @@ FORBIDDEN = ("cnnx.measure", "cnnx.report", "cnnx.cli")
 
 
 def module_of(file: str) -> str | None:
-    """The cnnx module that a code object lies in; None for other code and for `cnnx` itself."""
+    """The cnnx module of a code object; None for other code and for `cnnx` itself."""
     path = Path(file)
     if not path.is_relative_to(PACKAGE):
         return None
@@ -28,7 +28,7 @@ def module_of(file: str) -> str | None:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory):
-    """Every kind of step, filled once: kind -> (modules that its keys name, modules that executed)."""
+    """Run every kind of step once: kind -> (modules named by its keys, modules that executed)."""
     named, executed = defaultdict(set), defaultdict(set)
     make = Steps.make
 
@@ -69,12 +69,12 @@ def run_every_step(folder):
     result = cnnx.export("lenet5", out=folder / "int8", **options)
     cnnx.diagnose(result.bundle.path, images=16)
     cnnx.calibrate("lenet5", calibration_images=32, folds=2)
-    # A definition whose statistics come from images, and a graph of the user's own.
+    # A definition whose statistics come from images, and a user's ONNX file.
     cnnx.export("resnet20", out=folder / "standin", precision="fp32", weights="standin", validation_images=2)
     cnnx.export(str(folder / "standin" / "model.onnx"), out=folder / "own", precision="fp16", **few)
 
 
-def test_every_step_is_seen(filled):
+def test_every_step_is_covered(filled):
     kinds = {"crops", "export", "reference", "equalized", "statistics", "calibration", "graph"}
     kinds |= {"choice", "repair", "folds", "damage"} | (set() if get("rtx").missing() else {"engine"})
     assert set(filled) == kinds and all(executed for _, executed in filled.values())
@@ -86,7 +86,7 @@ def test_a_key_covers_all_code_that_fills_the_step(filled):
 
 
 def test_a_fingerprint_of_a_bundle_covers_the_code_that_writes_it(monkeypatch, tmp_path):
-    """Otherwise a bundle with an old self-test would be left as unchanged."""
+    """Otherwise a bundle with an old self-test would be left unchanged."""
     named = set()
     monkeypatch.setattr(publish, "own_code", lambda *modules: named.update(modules) or {})
     cnnx.export("lenet5", out=tmp_path / "b", precision="fp32", validation_images=2)
@@ -95,6 +95,6 @@ def test_a_fingerprint_of_a_bundle_covers_the_code_that_writes_it(monkeypatch, t
     assert not [module for module in covered if module.startswith((*FORBIDDEN, "cnnx.pipeline.search"))]
 
 
-def test_no_key_covers_what_measures_reports_or_shows(filled):
+def test_no_key_covers_code_that_measures_or_reports(filled):
     for kind, (named, _) in filled.items():
         assert not [module for module in closure(*named) if module.startswith(FORBIDDEN)], kind

@@ -1,4 +1,4 @@
-"""What an exported graph is keyed by."""
+"""The cache key of an exported graph."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from cnnx.recipe import read_recipe
     ids=["training only", "rename", "background"],
 )
 def test_how_a_checkpoint_is_fitted_is_part_of_the_key(change):
-    """The same file, fitted otherwise, is other weights: no cached graph of the first may serve."""
+    """The same file, fitted differently, gives different weights, so the cached graph must not be reused."""
 
     def key(recipe):
         return open_original(recipe, "pretrained", trust_recipe=False, progress=lambda *_: None).key()

@@ -1,4 +1,4 @@
-"""The proof of a device and the page that is made of such archives."""
+"""The proof of a device, and the page that is generated from such archives."""
 
 from __future__ import annotations
 
@@ -63,20 +63,20 @@ def test_the_archive_holds_records_and_the_page_what_was_seen(tiny_bundle, tmp_p
         assert f"| {unseen} | {devices_page.NEVER} |" in text
     assert "| NVIDIA Jetson Orin NX | tensorrt 10.3.0 | tiny | int8 | 1 |" in text
     assert f"| {made.rows[0]['gross_mj']:.2f} | {made.rows[0]['net_mj']:.2f} |" in text
-    assert "failed: the graph takes batches of 1 to 1, not 2" in text
+    assert "failed: the graph takes batches from 1 to 1, not 2" in text
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """The plan that a proof has by itself, with less time for latency."""
+    """The default plan of a proof, with less time for latency."""
     usual = proof.SurveyPlan
     monkeypatch.setattr(
         proof, "SurveyPlan", lambda **given: usual(target="ort", seconds=0.01, percentile=50, **given)
     )
 
 
-def test_a_device_whose_power_nothing_tells_is_no_failure(tiny_bundle, tmp_path, monkeypatch, quick):
-    """Energy is asked for without saying so."""
+def test_a_device_without_a_power_sensor_is_not_a_failure(tiny_bundle, tmp_path, monkeypatch, quick):
+    """Energy is requested by default."""
     no_sensors(monkeypatch)
     [row] = cnnx.prove(tmp_path / "p.tar.gz", bundles=[tiny_bundle], batches=[1]).rows
     assert (row["status"], row["energy"], row["gross_mj"]) == ("done", "unsupported", None)
@@ -86,7 +86,7 @@ def test_a_device_whose_power_nothing_tells_is_no_failure(tiny_bundle, tmp_path,
         assert f"| {sensor} | {devices_page.NEVER} |" in seen
 
 
-def test_a_sensor_that_fails_in_its_pass_is_not_seen_and_no_failure_either(tiny_bundle, tmp_path):
+def test_a_sensor_that_fails_in_its_pass_is_not_listed_and_not_a_failure(tiny_bundle, tmp_path):
     power, listener = failing(lambda step: step == "energy", rehearsal(), RuntimeError("the driver hangs"))
     plan = SurveyPlan(target="ort", seconds=0.01, percentile=50, power=power)
     archive = tmp_path / "p.tar.gz"
@@ -97,7 +97,7 @@ def test_a_sensor_that_fails_in_its_pass_is_not_seen_and_no_failure_either(tiny_
         assert f"| {sensor} | {devices_page.NEVER} |" in seen
 
 
-def test_a_record_that_a_bundle_brought_from_another_machine_is_no_sensor_of_this_one(tiny_bundle, tmp_path):
+def test_a_record_from_a_different_machine_adds_no_sensor_to_this_one(tiny_bundle, tmp_path):
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle", ignore=lambda *_: ["runs"])
     plan = SurveyPlan(target="ort", seconds=0.01, percentile=50, power=rehearsal(tick_ms=200))
     cnnx.prove(tmp_path / "here.tar.gz", bundles=[bundle], batches=[1], plan=plan)
@@ -111,10 +111,10 @@ def test_a_record_that_a_bundle_brought_from_another_machine_is_no_sensor_of_thi
     assert devices_page.read_proof(tmp_path / "again.tar.gz")["energies"] == []
 
 
-def test_what_is_no_archive_or_no_bundle_is_refused_before_any_work(tmp_path):
+def test_an_invalid_archive_name_or_bundle_is_refused_before_any_work(tmp_path):
     for refusal, archive, bundles, word in (
         (UsageError, "p.zip", [], "tar.gz"),
-        (BundleError, "p.tar.gz", [tmp_path], "no bundle"),
+        (BundleError, "p.tar.gz", [tmp_path], "not a cnnx bundle"),
     ):
         with pytest.raises(refusal, match=word):
             cnnx.prove(tmp_path / archive, bundles=bundles)
@@ -147,7 +147,7 @@ def test_a_damaged_bundle_is_rows_with_a_reason_and_the_archive_is_written(tiny_
     assert len(devices_page.read_proof(archive)["rows"]) == 2
 
 
-def test_a_place_that_cannot_be_written_is_refused_before_any_work(tiny_bundle, tmp_path):
+def test_an_unwritable_path_is_refused_before_any_work(tiny_bundle, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.tar.gz").mkdir()
     steps = []
@@ -163,7 +163,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(tiny_bundle, 
     assert steps == [] and {path.name for path in tmp_path.iterdir()} == {"file", "folder.tar.gz"}
 
 
-def test_a_proof_that_fails_leaves_its_work_and_says_where(tiny_bundle, tmp_path, monkeypatch):
+def test_a_failed_proof_keeps_its_work_and_reports_where(tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     plan = SurveyPlan(target="ort", seconds=0.01, percentile=50)
     given = {"bundles": [tiny_bundle], "batches": [1], "plan": plan}
@@ -181,7 +181,7 @@ def test_a_proof_that_fails_leaves_its_work_and_says_where(tiny_bundle, tmp_path
     assert list(tmp_path.glob("cnnx-proof-*")) == [left]
 
 
-def test_a_proof_without_any_measurement_is_no_success(tiny_bundle, tmp_path, monkeypatch, cnnx_command):
+def test_a_proof_without_any_measurement_fails(tiny_bundle, tmp_path, monkeypatch, cnnx_command):
     command = ["doctor", "--proof", tmp_path / "p.tar.gz", "--bundle", tiny_bundle, "--no-power"]
     command += ["--folder", tmp_path / "work"]
     with monkeypatch.context() as patch:
@@ -197,10 +197,10 @@ def test_a_proof_without_any_measurement_is_no_success(tiny_bundle, tmp_path, mo
     code, _, said = cnnx_command("doctor", "--no-power")
     assert code == 2 and "--no-power" in said
     code, _, said = cnnx_command("doctor", "--proof", tmp_path / "q.tar.gz", "--again")
-    assert code == 2 and "give --folder" in said
+    assert code == 2 and "add --folder" in said
 
 
-def test_what_is_exported_has_the_weights_that_are_named_and_energy_is_foretold_once(tmp_path, monkeypatch):
+def test_exports_use_the_named_weights_and_energy_is_announced_once(tmp_path, monkeypatch):
     exported = {}
 
     def bundle(name, precision, source, batch, folder, plan, listener):
@@ -212,7 +212,7 @@ def test_what_is_exported_has_the_weights_that_are_named_and_energy_is_foretold_
     plan = SurveyPlan(power=rehearsal())
     made = cnnx.prove(tmp_path / "p.tar.gz", plan=plan, listener=notes.append, folder=tmp_path / "work")
     assert exported == dict(proof.PROVEN) and len(made.rows) == 12 and made.exit_code == 6
-    assert [note.step.split(" of ")[0] for note in notes] == ["Energy after latency: 12 passes"]
+    assert [note.step.split(" of ")[0] for note in notes] == ["Energy is measured after latency: 12 passes"]
     assert (tmp_path / "work" / "survey.md").read_text().count("| failed |") == 12
 
 

@@ -1,4 +1,4 @@
-"""A survey of a small network on ONNX Runtime: cells fail alone, and a second run does nothing again."""
+"""A survey of a small network on ONNX Runtime: cells fail alone, and a second run repeats nothing."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def cells(found):
     return [(row["model"], row["precision"], row["batch"], row["status"]) for row in found.rows]
 
 
-def test_every_cell_is_a_row_and_a_stopped_survey_goes_on(tiny, tmp_path):
+def test_every_cell_is_a_row_and_a_stopped_survey_resumes(tiny, tmp_path):
     out, broken = tmp_path / "out", tmp_path / "broken.onnx"
     broken.write_text("no graph")
     found, _ = run([tiny, str(broken)], out)
@@ -76,7 +76,7 @@ def test_every_cell_is_a_row_and_a_stopped_survey_goes_on(tiny, tmp_path):
     assert again.rows == found.rows and steps == []
 
 
-def test_what_makes_no_sense_is_refused_and_costs_no_row_that_is_done(tiny, tmp_path, cnnx_command):
+def test_invalid_options_are_refused_and_change_no_finished_row(tiny, tmp_path, cnnx_command):
     out = tmp_path / "out"
     usual = {
         "--models": tiny, "--out": out, "--precisions": "fp16", "--batches": "1", "--target": "ort",
@@ -95,9 +95,9 @@ def test_what_makes_no_sense_is_refused_and_costs_no_row_that_is_done(tiny, tmp_
         ("seconds", (), {"seconds": "-1"}),
         ("--percentile", (), {"percentile": "10"}),
         ("--images", (), {"images": "0"}),
-        ("CUDA graph", ("--cuda-graph",), {}),
+        ("--cuda-graph needs engines", ("--cuda-graph",), {}),
         ("own weights", (), {"weights": "standin"}),
-        ("needs a model", (), {"models": ""}),
+        ("needs at least one model", (), {"models": ""}),
         ("nope.pth", (), {"models": "lenet5", "weights": "nope.pth"}),
         ("'lenet6', 'resnet21', ", (), {"models": unknown}),
     ):
@@ -124,7 +124,7 @@ def test_a_damaged_bundle_is_a_row_a_cell_and_the_others_go_on(tiny_bundle, tmp_
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("measuring", [False, True])
-def test_what_was_stopped_by_hand_is_not_over(tiny, tmp_path, measuring, error):
+def test_an_interrupted_cell_is_not_finished(tiny, tmp_path, measuring, error):
     def stop(event):
         if any(tmp_path.glob("out/rows/*.json")) or (not measuring and event.step == "validation"):
             raise error
@@ -141,12 +141,12 @@ def test_what_was_stopped_by_hand_is_not_over(tiny, tmp_path, measuring, error):
     assert (tmp_path / "out" / "survey.md").is_file() and json.loads(
         (tmp_path / "out" / "survey.json").read_text()
     ) == []
-    assert notes[-1].endswith("the same command, with that folder, goes on.")
+    assert notes[-1].endswith(f"the same command with --out {tmp_path / 'out'} resumes.")
     found, _ = run([tiny], tmp_path / "out", **one)
     assert cells(found) == [("tiny", "fp16", 1, "done")]
 
 
-def test_a_stop_while_a_failed_cell_is_done_again_leaves_its_reason(tiny, tmp_path, monkeypatch):
+def test_an_interrupted_retry_keeps_the_reason_of_the_failure(tiny, tmp_path, monkeypatch):
     one = {"batches": [1], "precisions": ["fp16"]}
     with monkeypatch.context() as patch:
         patch.setattr(survey, "bench", lambda places, **_: 1 / 0)
@@ -163,7 +163,7 @@ def test_a_stop_while_a_failed_cell_is_done_again_leaves_its_reason(tiny, tmp_pa
 
 
 def killed_in(tiny, tmp_path, mark, power="None"):
-    """A survey that kills itself once this text stands in the row of the second batch."""
+    """A survey that kills itself once the row of the second batch contains this text."""
     program = f"""
 import os, signal, cnnx
 from pathlib import Path
@@ -186,32 +186,32 @@ cnnx.survey([{tiny!r}], out="out", precisions=["fp16"], batches=[1, 2, 4], plan=
 THREE = {"precisions": ["fp16"], "batches": [1, 2, 4]}
 
 
-def test_a_cell_that_the_process_was_killed_in_is_tried_once_more(tiny, tmp_path):
+def test_a_cell_in_which_the_process_was_killed_is_retried_once(tiny, tmp_path):
     killed_in(tiny, tmp_path, "running")
     found, _ = run([tiny], tmp_path / "out", **THREE)
     assert [row["status"] for row in found.rows] == ["done"] * 3
     assert not any("killed" in row for row in found.rows)
 
 
-def test_a_cell_that_the_process_was_killed_in_twice_failed_and_no_other(tiny, tmp_path):
-    """It is not tried a third time by itself, as it would be killed again."""
+def test_only_the_cell_in_which_the_process_was_killed_twice_fails(tiny, tmp_path):
+    """It is not retried a third time automatically, as it would be killed again."""
     killed_in(tiny, tmp_path, '"killed": 1')
     killed_in(tiny, tmp_path, '"killed": 2')
     found, _ = run([tiny], tmp_path / "out", **THREE)
     assert [row["status"] for row in found.rows] == ["done", "failed", "done"]
     assert "died in this cell twice" in found.rows[1]["reason"] and "--again" in found.rows[1]["hint"]
-    mended, steps = run([tiny], tmp_path / "out", again=True, **THREE)
-    assert {row["status"] for row in mended.rows} == {"done"} and "latency and memory" in steps
+    retried, steps = run([tiny], tmp_path / "out", again=True, **THREE)
+    assert {row["status"] for row in retried.rows} == {"done"} and "latency and memory" in steps
 
 
-def test_an_energy_pass_that_the_process_was_killed_in_is_tried_once_more(tiny, tmp_path):
+def test_an_energy_pass_in_which_the_process_was_killed_is_retried_once(tiny, tmp_path):
     power = "rehearsal(tick_ms=200)"
-    killed_in(tiny, tmp_path, "died in the pass", power)
+    killed_in(tiny, tmp_path, "died in the energy pass", power)
     again, _ = run([tiny], tmp_path / "out", power=rehearsal(tick_ms=200), **THREE)
     assert {energy for _, _, energy, _ in energies(again)} == {"measured"}
 
 
-def test_cells_that_were_killed_side_by_side_are_tried_alone(tiny, tmp_path, monkeypatch):
+def test_cells_killed_side_by_side_are_retried_alone(tiny, tmp_path, monkeypatch):
     bench, together = survey.bench, []
 
     def note(places, **options):
@@ -227,20 +227,20 @@ def test_cells_that_were_killed_side_by_side_are_tried_alone(tiny, tmp_path, mon
     assert together == [2, 1, 1] and {row["status"] for row in found.rows} == {"done"}
 
 
-def test_figures_stay_where_a_cell_is_done_again_for_its_energy_and_fails(tiny, tmp_path, monkeypatch):
+def test_a_cell_keeps_its_figures_if_measuring_its_energy_fails(tiny, tmp_path, monkeypatch):
     one = {"batches": [1], "precisions": ["fp16"]}
     done, _ = run([tiny], tmp_path / "out", **one)
     monkeypatch.setattr(survey, "bench", lambda places, **_: 1 / 0)
     found, _ = run([tiny], tmp_path / "out", power=rehearsal(), **one)
     assert found.rows[0]["p50_ns"] == done.rows[0]["p50_ns"]
     assert energies(found) == [("fp16", 1, "failed", None)]
-    assert "ZeroDivisionError" in found.rows[0]["no_energy"] and found.rows[0]["hint"] == "report this"
+    assert "ZeroDivisionError" in found.rows[0]["no_energy"] and "please report it" in found.rows[0]["hint"]
     longer = dataclasses.replace(PLAN, seconds=0.02)
     assert [row["status"] for row in run([tiny], tmp_path / "out", plan=longer, **one)[0].rows] == ["failed"]
 
 
-def test_what_cannot_be_opened_beside_another_is_measured_alone(tiny, tmp_path, monkeypatch):
-    """As two engines on a board whose memory holds one."""
+def test_cells_that_cannot_be_opened_together_are_measured_alone(tiny, tmp_path, monkeypatch):
+    """Like two engines on a board with memory for one."""
     bench, together = survey.bench, []
 
     def short(places, *, batch, **options):
@@ -257,7 +257,7 @@ def test_what_cannot_be_opened_beside_another_is_measured_alone(tiny, tmp_path, 
     assert together == [(1, 2), (1, 1), (2, 2), (2, 1)]
 
 
-def test_two_models_of_one_name_are_refused_before_any_work(tiny, tmp_path, tiny_bundle):
+def test_two_models_with_the_same_name_are_refused_before_any_work(tiny, tmp_path, tiny_bundle):
     (tmp_path / "b").mkdir()
     shutil.copy(tiny, tmp_path / "b" / "tiny.onnx")
     second = str(tmp_path / "b" / "tiny.onnx")
@@ -278,7 +278,7 @@ def test_recipes_whose_names_differ_after_the_dot_are_two(tmp_path, monkeypatch)
     assert [row["model"] for row in found.rows] == ["squeezenet1.0", "squeezenet1.1"]
 
 
-def test_the_page_can_be_read_on_the_way(tmp_path, monkeypatch):
+def test_the_page_is_written_after_each_network(tmp_path, monkeypatch):
     seen = []
 
     def bundle(name, *_):
@@ -292,7 +292,7 @@ def test_the_page_can_be_read_on_the_way(tmp_path, monkeypatch):
     assert seen[0][1] == "" and "lenet5" in seen[1][1] and "resnet20" not in seen[1][1]
 
 
-def test_a_row_of_other_options_or_of_another_graph_is_done_again(tiny, tmp_path, monkeypatch):
+def test_a_row_is_measured_again_if_options_or_graph_changed(tiny, tmp_path, monkeypatch):
     one = {"batches": [1], "precisions": ["fp16"]}
     out = tmp_path / "out"
 
@@ -305,7 +305,7 @@ def test_a_row_of_other_options_or_of_another_graph_is_done_again(tiny, tmp_path
     told()
     assert told() == []
     longer = dataclasses.replace(PLAN, seconds=0.02)
-    assert told(plan=longer) == ["1 cell is done again, for what has changed since: seconds."]
+    assert told(plan=longer) == ["1 cell is measured again, as this has changed: seconds."]
     assert told(plan=longer) == []
     model = onnx.load(tiny)
     model.graph.node[0].doc_string = "another"
@@ -316,7 +316,7 @@ def test_a_row_of_other_options_or_of_another_graph_is_done_again(tiny, tmp_path
     assert told(plan=longer, batches=[1, 2])[0].endswith("since: batches.")
 
 
-def test_a_finished_bundle_is_surveyed_again_only_if_it_is_another(tiny, tmp_path):
+def test_a_bundle_is_surveyed_again_only_if_it_changed(tiny, tmp_path):
     def export(**options):
         images = {"calibration_images": 16, "validation_images": 16}
         cnnx.export(tiny, out=tmp_path / "bundle", target="ort", precision="fp16", **images, **options)
@@ -342,21 +342,21 @@ def test_finished_bundles_are_judged_and_measured_and_batches_they_lack_are_rows
         "survey", "--models", tmp_path / "bundle", "--out", tmp_path / "out", "--batches", "1,4",
         "--seconds", "0.01", "--percentile", "50", "--target", "ort",
     )  # fmt: skip
-    assert code == 0 and "failed: the graph takes batches of 1 to 1, not 4: tiny int8, batch 4" in out
+    assert code == 0 and "failed: the graph takes batches from 1 to 1, not 4: tiny int8, batch 4" in out
     assert "hint:  export it with --batch" in out and out.count("failed") == 2
     assert list((tmp_path / "bundle" / "runs").glob("*-benchmark-*"))
     with pytest.raises(UsageError, match="no precision"):
         cnnx.survey([tiny], out=tmp_path / "o", precisions=["int4"])
 
 
-def test_a_fault_that_is_no_refusal_ends_its_cells_alone(tiny, tmp_path, monkeypatch):
+def test_an_unexpected_error_fails_only_its_own_cells(tiny, tmp_path, monkeypatch):
     def bench(places, **options):
         raise RuntimeError("a fault")
 
     monkeypatch.setattr(survey, "bench", bench)
     found, _ = run([tiny], tmp_path / "out")
     assert [(row["status"], row["reason"], row["hint"]) for row in found.rows] == [
-        ("failed", "RuntimeError: a fault", "report this")
+        ("failed", "RuntimeError: a fault", "this is a bug in cnnx or a library: please report it")
     ] * 4
 
 
@@ -365,12 +365,12 @@ def energies(found):
     return [(row["precision"], row["batch"], row["energy"], row["sensor"]) for row in found.rows]
 
 
-def test_each_cell_has_a_pass_of_its_own_and_energy_can_be_asked_for_later(tiny, tmp_path):
+def test_each_cell_has_its_own_pass_and_energy_can_be_requested_later(tiny, tmp_path):
     out = tmp_path / "out"
     run([tiny], out)
     found, steps = run([tiny], out, power=rehearsal(tick_ms=200))
     assert energies(found) == [(p, b, "measured", "ina") for p in ("fp16", "int8") for b in (1, 2)]
-    assert steps[0].startswith("Energy after latency: 4 passes of 89 to 234 s each")
+    assert steps[0].startswith("Energy is measured after latency: 4 passes of 89 to 234 s each")
     for row in found.rows:
         assert row["gross_mj"] > row["net_mj"] > 0 and row["no_energy"] == "" and row["energy_doubts"] == []
         [*_, last] = sorted((out / "bundles" / f"tiny-{row['precision']}" / "runs").glob("*-energy-*"))
@@ -401,7 +401,7 @@ def test_a_cell_whose_energy_fails_is_a_row_with_its_reason_and_keeps_its_latenc
     assert "1 pass of" in steps[0]
 
 
-def test_a_survey_stopped_in_an_energy_pass_keeps_the_latency_of_all_that_took_turns(tiny, tmp_path):
+def test_a_survey_stopped_in_an_energy_pass_keeps_all_latencies(tiny, tmp_path):
     def rows():
         files = sorted((tmp_path / "out" / "rows").glob("*-b1.json"))
         return [json.loads(file.read_text()) for file in files]
@@ -418,27 +418,27 @@ def test_a_survey_stopped_in_an_energy_pass_keeps_the_latency_of_all_that_took_t
     assert [(row["status"], "energy" in row, row["p50_ns"] > 0) for row in rows()] == [
         ("done", False, True)
     ] * 2
-    assert seen == ["the process died in the pass", None]  # what a killed process would have left
+    assert seen == ["the process died in the energy pass", None]  # as a killed process would have left it
     found, _ = run([tiny], tmp_path / "out", power=rehearsal(tick_ms=200), batches=[1, 2])
     assert {energy for _, _, energy, _ in energies(found)} == {"measured"}
 
 
-def test_where_no_sensor_sees_the_device_a_survey_says_so_once(tiny, tmp_path, monkeypatch, cnnx_command):
+def test_a_missing_sensor_is_reported_once(tiny, tmp_path, monkeypatch, cnnx_command):
     no_sensors(monkeypatch)
     command = [
         "survey", "--models", tiny, "--out", tmp_path / "out", "--precisions", "fp16", "--batches", "1,2",
         "--seconds", "0.01", "--percentile", "50", "--target", "ort", "--images", "16", "--power",
     ]  # fmt: skip
     code, out, said = cnnx_command(*command)
-    assert "Energy after latency" not in said
+    assert "Energy is measured after latency" not in said
     assert code == 0 and "root alone): tiny fp16, batch 1; tiny fp16, batch 2" in " ".join(out.split())
-    assert out.count("energy unsupported") == out.count("hint:  cnnx doctor says more") == 1
+    assert out.count("energy unsupported") == out.count("hint:  see cnnx doctor") == 1
     assert out.count("ina: no INA3221 here") == 1
     _, out, _ = cnnx_command(*command, "--json")
     for row in json.loads(out)["result"]["rows"]:
         assert row["energy"] == "unsupported" and row["p50_ns"] > 0
-        assert "no power sensor here sees" in row["no_energy"] and "rapl: root alone" in row["no_energy"]
+        assert "no power sensor here measures" in row["no_energy"] and "rapl: root alone" in row["no_energy"]
     rows = {file: file.read_text() for file in tmp_path.glob("out/rows/*")}
     code, _, said = cnnx_command(*command, "--sensor", "nope")
-    assert code == 4 and "the power sensor nope is not here" in said
+    assert code == 4 and "the power sensor nope is not available here" in said
     assert {file: file.read_text() for file in tmp_path.glob("out/rows/*")} == rows

@@ -1,1 +1,1 @@
-"""`bench`: latency, memory and energy of what runs here."""
+"""`bench`: latency, memory and energy on this machine."""

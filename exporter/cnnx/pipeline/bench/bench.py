@@ -1,4 +1,4 @@
-"""`bench`: finished bundles side by side, over batches; energy in a pass of its own for each."""
+"""`bench`: compares bundles side by side, batch by batch, with a separate energy pass for each."""
 
 from __future__ import annotations
 
@@ -34,22 +34,23 @@ from cnnx.pipeline.progress import Listener, ProgressEvent, Steps, StepTime, sil
 from cnnx.pipeline.target import OpenSubject, open_subject
 from cnnx.record import Subject
 
-# Samples by which a ratio of two networks gets an interval: ten turns of ten.
+# Number of samples needed for an interval of the ratio of two networks: ten turns of ten.
 _TO_COMPARE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class BenchResult:
-    """Measurements, side by side in one run.
+    """Measurements of one run, side by side.
 
     Attributes:
-        bundles: in the order given.
-        measurements: batch by batch.
-        unmeasured: what was asked and could not be measured, with the reason.
-        advice: INT8 against FP16, where both were measured on a GPU.
-        energy: bundle by bundle, engine by engine, each over its batches; empty unless it was asked for.
-        energy_unmeasured: of what was measured, what has no energy, with the reason.
-        energy_ratios: INT8's over FP16's.
+        bundles: bundles in the given order.
+        measurements: latency and memory, batch by batch.
+        unmeasured: what was requested and could not be measured, with the reason.
+        advice: INT8 compared with FP16, where both were measured on a GPU.
+        steps: time of each step.
+        energy: energy by bundle, engine and batch; empty unless requested.
+        energy_unmeasured: measurements whose energy could not be measured, with the reason.
+        energy_ratios: ratios of INT8's energy to FP16's.
     """
 
     bundles: tuple[Bundle, ...]
@@ -63,15 +64,15 @@ class BenchResult:
 
     @property
     def subjects(self) -> tuple[Subject, ...]:
-        """All that stood side by side, those that were not measured, too."""
+        """Everything that was compared, including what could not be measured."""
         measured = [one.subject for one in self.measurements]
         return tuple(dict.fromkeys([*measured, *(row.subject for row in self.unmeasured)]))
 
     @property
     def exit_code(self) -> int:
-        """6 where a measurement is invalid: its figures decide nothing.
+        """6 if a measurement is invalid, as its figures decide nothing; else 0.
 
-        What was measured at no batch at all, or energy of which nothing came, gives the code of its reason.
+        If a subject was measured at no batch, or no energy was measured at all, the code of that error.
         """
         measured = {one.subject for one in self.measurements}
         for row in self.unmeasured:
@@ -83,15 +84,15 @@ class BenchResult:
 
 
 @dataclass(frozen=True, slots=True)
-class _Taker:
-    """What takes turns: something of a bundle that runs here."""
+class _Entry:
+    """An engine or graph to measure, and its bundle."""
 
-    home: Bundle
+    bundle: Bundle
     opened: OpenSubject
 
     @property
     def subject(self) -> Subject:
-        """What it is."""
+        """What is measured."""
         return self.opened.subject
 
 
@@ -99,23 +100,25 @@ class _Taker:
 def bench(
     bundle: str | Path | Sequence[str | Path], options: BenchOptions, *, listener: Listener = silent
 ) -> BenchResult:
-    """Measure latency and memory of what runs here, on the self-test's images; energy if asked.
+    """Measure latency and memory on the self-test's images, and energy if requested.
 
-    Several bundles and engines take turns, so that what drifts on the machine hits all alike: FP16 and INT8
-    of one network can be compared. Each measurement is kept as a record in its bundle's runs/. Energy is
-    measured after latency, in a pass of its own for each subject at each batch, one after another; a pass
-    that fails is a row with its reason.
+    Bundles and engines take turns, so that drift of the machine affects all of them equally, and FP16 and
+    INT8 of a network can be compared. Each measurement is kept as a record in its bundle's runs/. Energy is
+    measured after latency, in a separate pass for each subject and batch. A pass that fails is reported
+    with its reason.
 
     Args:
         bundle: a bundle's folder, or several.
-        options: as an object; each can be given by keyword, too. Of several engines each bundle's own take
-            turns; none: see `open_subject`. `power` may be a `PowerPass`.
-        listener: told of progress.
+        options: options as an object; each can also be given by keyword. If engines are named, those in
+            each bundle are measured; otherwise see `open_subject`. `power` may be a `PowerPass`.
+        listener: receives progress events.
 
     Raises:
-        UsageError: options that make no sense, no such engine, or no bundle takes any of the batches.
-        EnvironmentLacks: energy is asked for and no sensor sees a device; told before anything is measured.
-        WriteFailed: records cannot be kept, which is told before, too.
+        UsageError: an option is invalid, a named engine does not exist, or no bundle takes any of the
+            batches.
+        EnvironmentLacks: energy is requested and no sensor measures the device; raised before any
+            measurement.
+        WriteFailed: records cannot be written; raised before any measurement.
     """
     paths = [bundle] if isinstance(bundle, (str, Path)) else list(bundle)
     batches = [options.batch] if isinstance(options.batch, int) else list(dict.fromkeys(options.batch))
@@ -127,16 +130,18 @@ def bench(
     bundles = [Bundle.open(Path(path)) for path in paths]
     for opened in bundles:
         opened.check_place("runs")
-    takers = _takers(bundles, options.target, engines)
+    entries = _entries(bundles, options.target, engines)
     _check_ranges(bundles, batches)
     if power:
-        _check_sensors(power, [taker.opened for taker in takers])
-        passes = sum(not _out_of_range(taker.home, size) for taker in takers for size in batches)
-        listener(ProgressEvent(f"Energy after latency: {how_long(power.plan, passes)}.", note=True))
+        _check_sensors(power, [entry.opened for entry in entries])
+        passes = sum(not _out_of_range(entry.bundle, size) for entry in entries for size in batches)
+        listener(
+            ProgressEvent(f"Energy is measured after latency: {how_long(power.plan, passes)}.", note=True)
+        )
     effort = Effort(
         options.seconds,
-        min_samples=max(samples_needed(options.percentile / 100), _TO_COMPARE if len(takers) > 1 else 1),
-        max_seconds=max(60.0, 3 * options.seconds) * len(takers),
+        min_samples=max(samples_needed(options.percentile / 100), _TO_COMPARE if len(entries) > 1 else 1),
+        max_seconds=max(60.0, 3 * options.seconds) * len(entries),
         percentile=options.percentile,
         cuda_graph=options.cuda_graph,
         layers=options.layers,
@@ -144,12 +149,12 @@ def bench(
     measured: list[Measurement] = []
     unmeasured: list[Unmeasured] = []
     for size in batches:
-        found, failed = _at(size, takers, effort, steps)
+        found, failed = _measure_batch(size, entries, effort, steps)
         measured += found
         unmeasured += failed
     if not measured:
         raise unmeasured[0].error
-    uses, without = _energies(takers, measured, power, steps) if power else ((), ())
+    uses, without = _energies(entries, measured, power, steps) if power else ((), ())
     return BenchResult(
         bundles=tuple(bundles),
         measurements=tuple(measured),
@@ -162,48 +167,49 @@ def bench(
     )
 
 
-def _takers(bundles: Sequence[Bundle], target: str, engines: Sequence[str] | None) -> list[_Taker]:
-    """Of each bundle the engines that it holds of those named, or the usual one.
+def _entries(bundles: Sequence[Bundle], target: str, engines: Sequence[str] | None) -> list[_Entry]:
+    """The named engines of each bundle, or its default subject if none are named.
 
     Raises:
-        UsageError: a bundle holds none of them, or none holds one; what `open_subject` says.
+        UsageError: a bundle has none of the named engines, or a named engine is in no bundle; see
+            `open_subject`.
     """
     found = []
-    for home in bundles:
-        held = {engine.identity for engine in home.engines()}
-        mine = [name for name in dict.fromkeys(engines or ()) if name in held]
-        asked: list[str | None] = [*mine] or [engines[0] if engines else None]
-        found += [_Taker(home, open_subject(home, target, engine=name)) for name in asked]
-    taken = {taker.subject.engine for taker in found}
+    for bundle in bundles:
+        held = {engine.identity for engine in bundle.engines()}
+        own = [name for name in dict.fromkeys(engines or ()) if name in held]
+        names: list[str | None] = [*own] or [engines[0] if engines else None]
+        found += [_Entry(bundle, open_subject(bundle, target, engine=name)) for name in names]
+    taken = {entry.subject.engine for entry in found}
     for name in engines or ():
         if name not in taken:
-            open_subject(bundles[0], target, engine=name)  # refuses it
+            open_subject(bundles[0], target, engine=name)  # raises
     return found
 
 
-def _at(
-    size: int, takers: Sequence[_Taker], effort: Effort, steps: Steps
+def _measure_batch(
+    size: int, entries: Sequence[_Entry], effort: Effort, steps: Steps
 ) -> tuple[tuple[Measurement, ...], tuple[Unmeasured, ...]]:
-    """One batch: those that take it side by side, the others as rows with their reason."""
-    taking: list[_Taker] = []
+    """Measure all entries that take this batch side by side; the others become rows with a reason."""
+    fitting: list[_Entry] = []
     rows: list[Unmeasured] = []
-    for taker in takers:
-        if error := _out_of_range(taker.home, size):
-            rows.append(Unmeasured(taker.subject, size, error))
+    for entry in entries:
+        if error := _out_of_range(entry.bundle, size):
+            rows.append(Unmeasured(entry.subject, size, error))
         else:
-            taking.append(taker)
-    if not taking:
+            fitting.append(entry)
+    if not fitting:
         return (), tuple(rows)
     found, failed = measure_pools(
-        [taker.opened for taker in taking],
-        [pool_of(taker.home, size) for taker in taking],
+        [entry.opened for entry in fitting],
+        [pool_of(entry.bundle, size) for entry in fitting],
         batch=size,
         effort=effort,
         steps=steps,
     )
-    homes = {taker.subject: taker.home for taker in taking}
+    bundles = {entry.subject: entry.bundle for entry in fitting}
     for measured in found:
-        homes[measured.subject].keep("benchmark", measured.subject, measured.as_dict())
+        bundles[measured.subject].keep("benchmark", measured.subject, measured.as_dict())
     return found, (*rows, *failed)
 
 
@@ -211,30 +217,35 @@ def _check(paths: Sequence[str | Path], batches: Sequence[int]) -> None:
     if not paths or not batches:
         raise UsageError("a benchmark needs a bundle and a batch", hint="cnnx bench BUNDLE --batch 1")
     if len({os.path.realpath(path) for path in paths}) < len(paths):
-        raise UsageError("a bundle is named twice", hint="name each once")
+        raise UsageError("a bundle is named twice", hint="name each bundle once")
 
 
 def check_effort(seconds: float, percentile: float) -> None:
-    """Refuse, before any work, what cannot be measured.
+    """Raise, before any work, for an invalid duration or percentile.
 
     Raises:
-        UsageError: no time, or a percentile that is none.
+        UsageError: one of them is invalid.
     """
     if not 0 < seconds < math.inf:
-        raise UsageError(f"measuring for {seconds} seconds makes no sense", hint="--seconds 3")
+        raise UsageError(
+            f"invalid --seconds {seconds:g}: expected more than 0", hint="give --seconds 3, for example"
+        )
     if not 50 <= percentile < 100:
-        raise UsageError(f"--percentile is in percent, from 50 to below 100, not {percentile:g}")
+        raise UsageError(
+            f"invalid --percentile {percentile:g}: expected 50 or more, and less than 100",
+            hint="give --percentile 99, for example",
+        )
 
 
 def _check_ranges(bundles: Sequence[Bundle], batches: Sequence[int]) -> None:
-    """Refuse what would come to nothing but rows of reasons."""
+    """Raise if no bundle takes any of the batches."""
     errors = [_out_of_range(one, size) for one in bundles for size in batches]
     if all(errors) and errors[0]:
         raise errors[0]
 
 
 def _check_sensors(power: PowerPass, subjects: Sequence[OpenSubject]) -> None:
-    """Refuse, before minutes are spent, where no sensor sees any of the devices."""
+    """Raise, before minutes are spent, if no sensor measures any of the devices."""
     errors = [_unseen(power, device) for device in dict.fromkeys(one.subject.on for one in subjects)]
     if all(errors) and errors[0]:
         raise errors[0]
@@ -253,30 +264,34 @@ def _out_of_range(bundle: Bundle, size: int) -> UsageError | None:
     if low <= size <= high:
         return None
     return UsageError(
-        f"the graph takes batches of {low} to {high}, not {size}",
-        hint=f"export it with --batch {min(low, size)}..{max(high, size)}",
+        f"the graph takes batches from {low} to {high}, not {size}",
+        where=bundle.path,
+        hint=f"export it again with --batch {min(low, size)}..{max(high, size)}",
     )
 
 
 def pool_of(bundle: Bundle, size: int) -> NDArray[np.float32]:
-    """Pictures to measure on, normalised, (M, C, H, W)."""
+    """Images to measure on, normalized, (M, C, H, W)."""
     pixels = bundle.reference().crops[: max(size, POOL)]
     return normalize(pixels, recipe_of(bundle.manifest).preprocessing)
 
 
 def _energies(
-    takers: Sequence[_Taker],
+    entries: Sequence[_Entry],
     measured: Sequence[Measurement],
     power: PowerPass,
     steps: Steps,
 ) -> tuple[tuple[EnergyUse, ...], tuple[Unmeasured, ...]]:
-    """One pass after another: two at a time would each count the other's energy. One that fails is a row."""
+    """Run one energy pass after another, as concurrent passes would count each other's energy.
+
+    A pass that fails becomes a row with its reason.
+    """
     latencies = {(one.subject, one.latency.batch): one for one in measured}
     passes = [
-        (taker.home, taker.opened, one)
-        for taker in takers
+        (entry.bundle, entry.opened, one)
+        for entry in entries
         for one in latencies.values()
-        if one.subject == taker.subject
+        if one.subject == entry.subject
     ]
     uses: list[EnergyUse] = []
     failed: list[Unmeasured] = []
@@ -302,10 +317,10 @@ def energy_of(
     steps: Steps,
     title: str = "energy",
 ) -> EnergyUse:
-    """Measure the energy of what latency was measured of, in the same way, and keep the record.
+    """Measure energy under the conditions of a latency measurement, and keep the record.
 
     Raises:
-        EnvironmentLacks: the sensor stopped, or the network does not run.
+        EnvironmentLacks: the sensor stopped, or the network cannot run.
     """
     batch = measured.latency.batch
     use = measure_use(

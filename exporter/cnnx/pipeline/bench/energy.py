@@ -1,4 +1,4 @@
-"""The energy pass: which sensor sees what runs, and what an image takes by it."""
+"""The energy pass: chooses the sensor, and measures the energy per image."""
 
 from __future__ import annotations
 
@@ -40,30 +40,30 @@ from cnnx.pipeline.bench.energy_use import EnergyUse, total_and_rails
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.target import OpenSubject
 
-# Kinds of sensors that see a network on the CPU, and one on the GPU, best first; with the reason.
+# Kinds of sensors for a network on the CPU and on the GPU, best first, each with the reason to choose it.
 _ON_CPU = {
-    "ina": "the board's monitors see all that it runs on",
-    "rapl": "it runs on the CPU, whose packages RAPL counts",
+    "ina": "the board's power monitors measure the whole board",
+    "rapl": "the network runs on the CPU, and RAPL measures CPU packages",
 }
 _ON_GPU = {
-    "ina": "the board's monitors see all that it runs on",
-    "nvml": "it runs on the GPU, whose board NVML sees",
+    "ina": "the board's power monitors measure the whole board",
+    "nvml": "the network runs on the GPU, and NVML measures its board",
 }
-_SEES = {"ina": "the board", "rapl": "the CPU alone", "nvml": "the GPU alone"}
+_MEASURES = {"ina": "the board", "rapl": "only the CPU", "nvml": "only the GPU"}
 
 
 @dataclass(frozen=True, slots=True)
 class PowerPass:
-    """How energy is measured, after latency and apart from it.
+    """How energy is measured, in a separate pass after latency.
 
     Attributes:
-        plan: how long its parts take, and the rate.
-        sensor: name of the one to read; None: the best that sees where the network runs.
-        sampler: makes one to take in place of a process that reads the sensor, for rehearsals and tests.
-        clock: that of the sampler's stamps.
-        sleep: waits that many seconds.
-        tegrastats: name or path of the program that reads a board's monitors beside us for a while; where
-            there is none nothing is compared.
+        plan: durations of its parts, and the sampling rate.
+        sensor: name of the sensor to read; None: the best one that measures the network's device.
+        sampler: returns a sampler to use instead of the process that reads the sensor, for tests.
+        clock: clock of the sampler's timestamps.
+        sleep: function that waits a number of seconds.
+        tegrastats: name or path of tegrastats, whose readings are compared with ours; without the program
+            nothing is compared.
     """
 
     plan: Plan = field(default_factory=Plan)
@@ -75,44 +75,44 @@ class PowerPass:
 
 
 def power_pass(options: MeasuringOptions) -> PowerPass | None:
-    """How the options ask energy to be measured; None: not at all.
+    """The energy pass that the options request; None if they request none.
 
     Raises:
-        UsageError: a rate or a sensor without `power`.
+        UsageError: a rate or a sensor is given without `power`.
     """
     if not options.power:
         for name, value in (("--rate", options.rate), ("--sensor", options.sensor)):
             if value is not None:
-                raise UsageError(f"{name} says how energy is measured, and it is not", hint="give --power")
+                raise UsageError(f"{name} has no effect without --power", hint="add --power")
         return None
-    asked = PowerPass() if options.power is True else options.power
-    if not isinstance(asked, PowerPass):
-        raise TypeError(f"power must be a bool or a PowerPass, not {type(asked).__name__}")
-    plan = asked.plan if options.rate is None else dataclasses.replace(asked.plan, rate=options.rate)
-    return dataclasses.replace(asked, plan=plan, sensor=options.sensor or asked.sensor)
+    given = PowerPass() if options.power is True else options.power
+    if not isinstance(given, PowerPass):
+        raise TypeError(f"power must be a bool or a PowerPass, not {type(given).__name__}")
+    plan = given.plan if options.rate is None else dataclasses.replace(given.plan, rate=options.rate)
+    return dataclasses.replace(given, plan=plan, sensor=options.sensor or given.sensor)
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A sampler to make, as often as wanted, and why of this sensor."""
+    """A function that returns a new sampler, and why its sensor was chosen."""
 
     sampler: Callable[[], Sampler]
     why: str
 
 
 def choose_sampler(power: PowerPass, device: Device, *, root: Path = Path("/")) -> Chosen:
-    """What will be sampled for a network on a device. Takes a moment: ask before minutes are spent.
+    """Choose the sampler for a network on a device. Takes a moment; call it before minutes are spent.
 
     Args:
-        power: may name a sensor, or bring a sampler of its own.
-        device: where the network runs.
-        root: where the file system starts.
+        power: energy pass, which may name a sensor or contain a sampler.
+        device: device the network runs on.
+        root: root of the file system.
 
     Raises:
-        EnvironmentLacks: no sensor that fits, with the reason for each.
+        EnvironmentLacks: no suitable sensor; `where` gives the reason for each.
     """
     if power.sampler is not None:
-        return Chosen(power.sampler, "the caller brought its sampler")
+        return Chosen(power.sampler, "the sampler was given by the caller")
     found = find_sensors(root)
     for sensor in found:
         if isinstance(sensor, PolledSensor):
@@ -125,22 +125,23 @@ def choose_sampler(power: PowerPass, device: Device, *, root: Path = Path("/")) 
 def choose_sensor(
     found: Sequence[SensorInfo | Unsupported], device: Device, *, named: str | None = None
 ) -> tuple[str, str]:
-    """Name of the sensor to read, and why: the one named, else the best that sees the device.
+    """Name of the sensor to read, and why: the named one, or the best one that measures the device.
 
-    One that has a total counts before one that has none.
+    A sensor with a total is preferred to one without.
 
     Raises:
-        EnvironmentLacks: there is none, or not the one named; with the reason for each.
+        EnvironmentLacks: no suitable sensor, or the named one is not available; `where` gives the reason for
+            each.
     """
     fitting = _fitting(device)
-    there = {one.name: one for one in found if isinstance(one, SensorInfo)}
-    if named is not None and named in there:
-        sees = "" if _kind(named) in fitting else f", though it sees {_SEES[_kind(named)]}"
-        return named, f"it was named{sees}"
-    seeing = [name for kind in fitting for name in there if _kind(name) == kind]
-    if named is not None or not seeing:
+    available = {one.name: one for one in found if isinstance(one, SensorInfo)}
+    if named is not None and named in available:
+        limit = "" if _kind(named) in fitting else f", although it measures {_MEASURES[_kind(named)]}"
+        return named, f"it was named by the user{limit}"
+    suitable = [name for kind in fitting for name in available if _kind(name) == kind]
+    if named is not None or not suitable:
         raise _no_sensor(found, device, named)
-    name = next((name for name in seeing if there[name].total.rails), seeing[0])
+    name = next((name for name in suitable if available[name].total.rails), suitable[0])
     return name, fitting[_kind(name)]
 
 
@@ -154,7 +155,7 @@ def _no_sensor(
     reasons = [
         f"{one.sensor}: {one.reason}"
         if isinstance(one, Unsupported)
-        else f"{one.name}: is there and sees {_SEES[_kind(one.name)]}"
+        else f"{one.name}: measures {_MEASURES[_kind(one.name)]}"
         for one in found
     ]
     hints = [
@@ -164,11 +165,14 @@ def _no_sensor(
         and one.hint
         and (one.sensor == named if named else _kind(one.sensor) in _fitting(device))
     ]
-    what = "no power sensor here sees" if named is None else f"the power sensor {named} is not here for"
+    if named is None:
+        what = f"no power sensor here measures a network on {device}"
+    else:
+        what = f"the power sensor {named} is not available here, for a network on {device}"
     return EnvironmentLacks(
-        f"{what} a network on {device}",
+        what,
         where="; ".join(reasons),
-        hint=hints[0] if hints else "cnnx doctor says more; without --power latency and memory are measured",
+        hint=hints[0] if hints else "see cnnx doctor; or drop --power to measure latency and memory only",
     )
 
 
@@ -177,16 +181,17 @@ def _kind(sensor: str) -> str:
 
 
 def how_long(plan: Plan, passes: int) -> str:
-    """A sentence on the time that passes will take, for who may not want to wait.
+    """A phrase on how long the energy passes will take, shown before they start.
 
-    What sampling costs is in it: least for short runs, most for the longest of which that is measured.
+    Includes measuring the cost of sampling, which takes longest for the longest runs.
     """
     least, most = plan.seconds
     least, most = least + cost_seconds(0.0), most + COST_LIMIT_S
     minutes = f"{math.ceil(passes * least / 60)} to {math.ceil(passes * most / 60)} minutes"
-    each = f"{least:.0f} to {most:.0f} s each" + (", one after another" if passes > 1 else "")
-    by = "by how soon the load is warm and how long a run takes"
-    return f"{passes} pass{'es' * (passes > 1)} of {each}, {by}: {minutes} in all"
+    each = f"{least:.0f} to {most:.0f} s" + (" each, one after another" if passes > 1 else "")
+    return (
+        f"{passes} pass{'es' * (passes > 1)} of {each}, {minutes} in total, depending on warm-up and run time"
+    )
 
 
 def measure_use(
@@ -202,15 +207,19 @@ def measure_use(
     steps: Steps,
     title: str,
 ) -> EnergyUse:
-    """Open a network, measure its energy on pictures in turn, then what sampling costs it.
+    """Open a network and measure its energy, then the cost of sampling.
 
     Args:
-        images: (M, C, H, W), normalised; cycled through.
-        batch: pictures a run.
-        cuda_graph: launch an engine's kernels as one CUDA graph; None: there is no such thing here.
-        run_ns: how long a run takes, about.
-        remark: what the figures will not say.
-        title: of the step.
+        subject: the network.
+        images: normalized images (M, C, H, W); cycled through.
+        batch: images per run.
+        cuda_graph: launch an engine's kernels as one CUDA graph; None: not supported here.
+        power: the energy pass.
+        chosen: the sampler.
+        run_ns: approximate time of a run.
+        remark: remark to keep with the figures.
+        steps: runs the steps.
+        title: title of the step.
 
     Raises:
         EnvironmentLacks: the sampler did not start, or died.
@@ -240,7 +249,7 @@ def measure_use(
     try:
         before = read_state()
         measured = steps.run(title, energy, timed=True)
-        cost = steps.run("what sampling costs", costs, timed=True) if turns else None
+        cost = steps.run("cost of sampling", costs, timed=True) if turns else None
         after = read_state()
     finally:
         session.close()
@@ -255,7 +264,7 @@ def measure_use(
         rails=rails,
         measured=measured,
         cost=cost,
-        no_cost="" if cost else f"a run takes {run_ns / 1e9:.1f} s: too long to take turns",
+        no_cost="" if cost else f"a run takes {run_ns / 1e9:.1f} s, too long for alternating turns",
         state_before=before,
         state_after=after,
         remark=remark,

@@ -1,4 +1,4 @@
-"""What an energy pass came to: figures beside the raw samples that they follow from."""
+"""The result of an energy pass: figures, and the raw samples they are computed from."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import Any
 from cnnx.errors import UsageError
 from cnnx.machine.state import MachineState
 from cnnx.measure.power import EnergyMeasurement, EnergyPerInference, SamplerCost
-from cnnx.pipeline.bench.measurement import int8_beside_fp16, pair_name
+from cnnx.pipeline.bench.measurement import int8_with_fp16, pair_name
 from cnnx.record import Subject
 from cnnx.stats import Interval
 
 
 @dataclass(frozen=True, slots=True)
 class EnergyUse:
-    """Energy of one image through one subject. An inference is one image, whatever the batch.
+    """Energy per image of one subject. An inference is one image, whatever the batch.
 
     Attributes:
         subject: what ran.
-        batch: pictures a run.
-        cuda_graph: the kernels went to the GPU as one CUDA graph; None: there is no such thing here.
-        why: this sensor was read.
-        total: of the rails that make the whole; None where there is no total.
-        no_total: why there is none; empty where there is one.
-        rails: each rail by itself; those that failed at a border of load or rest are left out.
-        measured: raw samples and what was done when.
-        cost: what sampling itself costs in latency; None where it was not measured.
-        no_cost: why it was not; empty where it was.
+        batch: images per run.
+        cuda_graph: whether the kernels were launched as one CUDA graph; None: not supported here.
+        why: why this sensor was read.
+        total: energy of the rails that make up the whole; None if it could not be computed.
+        no_total: why `total` is None; empty if it is not.
+        rails: energy of each rail, except those whose reading failed at a boundary of load or rest.
+        measured: raw samples, and the times of load and rest.
+        cost: latency cost of sampling; None if it was not measured.
+        no_cost: why the cost was not measured; empty if it was.
         state_before: clocks and temperatures at rest.
-        state_after: the same, right after the last run.
-        remark: what the figures do not say.
+        state_after: clocks and temperatures right after the last run.
+        remark: what a reader must know in addition to the figures.
     """
 
     subject: Subject
@@ -57,11 +57,11 @@ class EnergyUse:
 
     @property
     def longest_gap_ns(self) -> int:
-        """Between two samples that are too far apart; 0: none are."""
+        """Longest time between two samples that are too far apart; 0: none are."""
         return max((after - before for before, after in self.measured.trace.gaps_ns), default=0)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data: figures for readers, and what they were derived from."""
+        """Plain data: the figures, and the data they are computed from."""
         trace, cost = self.measured.trace, self.cost
         interval = cost.interval if cost else None
         return {
@@ -92,10 +92,10 @@ class EnergyUse:
             },
             "tegrastats": {
                 "deviations": self.measured.deviations,
-                "lines": beside.lines,
-                "reason": beside.reason,
+                "lines": tegrastats.lines,
+                "reason": tegrastats.reason,
             }
-            if (beside := self.measured.beside)
+            if (tegrastats := self.measured.beside)
             else None,
             "state_before": self.state_before.as_dict(),
             "state_after": self.state_after.as_dict(),
@@ -107,11 +107,11 @@ class EnergyUse:
 
 @dataclass(frozen=True, slots=True)
 class Quotient:
-    """One energy over another.
+    """Ratio of two energies.
 
-    `low` and `high` are quotients of the ends of both 95 % intervals. They hold wherever both intervals do,
-    so in at least 90 of 100 cases, and are wider than an interval of the quotient itself would be: what is
-    off in both passes alike, as a sensor's calibration is, is in them twice.
+    `low` and `high` are quotients of the ends of both 95 % intervals. They hold whenever both intervals do,
+    so in at least 90 of 100 cases. They are wider than an interval of the ratio itself, as errors common to
+    both passes, such as a sensor's calibration, count twice.
     """
 
     value: float
@@ -124,12 +124,14 @@ class Quotient:
 
 @dataclass(frozen=True, slots=True)
 class EnergyRatio:
-    """INT8 beside FP16 of one network at one batch, measured on one device in the same way.
+    """INT8 compared with FP16 of one network at one batch, measured on one device in the same way.
 
     Attributes:
-        gross: INT8's energy of an image over FP16's.
-        net: the same without what the machine takes at rest; None where FP16's may be 0.
-        engine: INT8's, where several of the network took turns; else empty.
+        network: name of the network.
+        batch: images per run.
+        gross: INT8's energy per image over FP16's.
+        net: the same without the machine's energy at rest; None if FP16's net energy may be 0.
+        engine: the INT8 engine if several engines of the network were measured; else empty.
     """
 
     network: str
@@ -139,15 +141,15 @@ class EnergyRatio:
     engine: str = ""
 
     def __str__(self) -> str:
-        net = f"{self.net} net of rest" if self.net else "net of rest not known: FP16's may be 0"
+        net = f"{self.net} above idle" if self.net else "unknown above idle, as FP16's may be 0"
         name = pair_name(self.network, self.engine, self.batch)
-        return f"{name}: INT8's energy of an image is {self.gross} of FP16's, {net}"
+        return f"{name}: INT8 uses {self.gross} times the energy per image of FP16, {net}"
 
 
 def ratios_of(uses: Sequence[EnergyUse]) -> tuple[EnergyRatio, ...]:
-    """INT8 over FP16, wherever both have a total of the same rails, measured in the same way."""
+    """Ratios of INT8 to FP16, where both have a total of the same rails, measured in the same way."""
     found = []
-    for int8, fp16, engine in int8_beside_fp16(uses, _way):
+    for int8, fp16, engine in int8_with_fp16(uses, _conditions):
         one, other = int8.total, fp16.total
         if one is None or other is None or one.rails != other.rails:
             continue
@@ -158,12 +160,12 @@ def ratios_of(uses: Sequence[EnergyUse]) -> tuple[EnergyRatio, ...]:
     return tuple(found)
 
 
-def _way(use: EnergyUse) -> tuple[object, ...]:
+def _conditions(use: EnergyUse) -> tuple[object, ...]:
     return use.batch, use.cuda_graph, use.measured.rate, use.sensor
 
 
 def _quotient(one: tuple[float, Interval], other: tuple[float, Interval]) -> Quotient | None:
-    """None where the divisor's interval reaches down to 0."""
+    """The ratio; None if the divisor's interval includes 0."""
     (value, over), (divisor, under) = one, other
     if under.low <= 0:
         return None
@@ -174,7 +176,7 @@ def _quotient(one: tuple[float, Interval], other: tuple[float, Interval]) -> Quo
 def total_and_rails(
     measured: EnergyMeasurement,
 ) -> tuple[EnergyPerInference | None, str, tuple[EnergyPerInference, ...]]:
-    """The total, why there is none, and each rail. A total of which a reading failed is none either."""
+    """The total (None if one of its readings failed), the reason if there is none, and each rail."""
     sensor = measured.trace.sensor
     rails = []
     for rail in sensor.rails:

@@ -1,4 +1,4 @@
-"""One batch measured: memory in processes apart, latency in alternating turns, and whether to believe it."""
+"""Measures one batch: memory in separate processes, latency in alternating turns, and its validity."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ CPU_REMARK = (
     "A Q/DQ graph runs unfused on the CPU, with every rounding simulated: its latency here predicts "
     "nothing for a GPU."
 )
-# Pictures that latency is measured on, in turn: more would only fill memory.
+# Number of images that latency is measured on, in turn; more would only fill memory.
 POOL = 32
 _LAYER_RUNS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long to measure: both minimums, unless `max_seconds` ends it.
+    """How long to measure: until both minimums are reached, or for `max_seconds`.
 
     Attributes:
-        min_seconds: sum of samples of each subject.
-        min_samples: of each subject.
-        max_seconds: for all of them together.
-        percentile: to be told, in percent.
-        cuda_graph: launch an engine's kernels as one CUDA graph; None: where that is possible.
-        layers: time layers, too, in a session of their own.
+        min_seconds: minimum total time of each subject's samples.
+        min_samples: minimum number of samples of each subject.
+        max_seconds: maximum time for all subjects together.
+        percentile: percentile to report, in percent.
+        cuda_graph: launch an engine's kernels as one CUDA graph; None: where possible.
+        layers: also time layers, in a separate session.
     """
 
     min_seconds: float
@@ -76,7 +76,7 @@ def measure(
     effort: Effort,
     steps: Steps,
 ) -> tuple[Measurement, ...]:
-    """As `measure_pools`, of subjects that take the same pictures; the first failure is raised."""
+    """Like `measure_pools`, for subjects that take the same images; raises the first failure."""
     pool = normalize(pixels[: max(batch, POOL)], preprocessing)
     measured, failed = measure_pools(
         subjects, [pool] * len(subjects), batch=batch, effort=effort, steps=steps
@@ -94,21 +94,21 @@ def measure_pools(
     effort: Effort,
     steps: Steps,
 ) -> tuple[tuple[Measurement, ...], tuple[Unmeasured, ...]]:
-    """The memory each subject takes, then latencies side by side.
+    """Measure the memory of each subject, then all latencies side by side.
 
     Args:
-        subjects: what runs.
-        pools: normalised pictures for each, (M, C, H, W).
-        batch: pictures a run.
-        effort: how long.
-        steps: told of progress.
+        subjects: what to measure.
+        pools: normalized images for each subject, (M, C, H, W).
+        batch: images per run.
+        effort: how long to measure.
+        steps: runs the steps.
 
     Returns:
         measurements, and subjects that could not be opened or run.
     """
 
     def work(progress: Progress) -> tuple[tuple[Measurement, ...], tuple[Unmeasured, ...]]:
-        # Before any is opened here: a small board has no memory for a network twice.
+        # Before any is opened here, as a small board has no memory for two copies of a network.
         footprints = [
             _footprint(subject, batch_from(pool, batch), effort.cuda_graph)
             for subject, pool in zip(subjects, pools, strict=True)
@@ -117,8 +117,8 @@ def measure_pools(
         try:
             measured = _measured(
                 opened,
-                pools=[pools[place] for place in opened],
-                footprints=[footprints[place] for place in opened],
+                pools=[pools[index] for index in opened],
+                footprints=[footprints[index] for index in opened],
                 batch=batch,
                 effort=effort,
                 progress=lambda share: progress(round(share * 100), 100),
@@ -144,7 +144,7 @@ def _open_all(
         _try_open(subject, batch_from(pool, batch), cuda_graph)
         for subject, pool in zip(subjects, pools, strict=True)
     ]
-    opened = {place: one for place, one in enumerate(tried) if isinstance(one, _Opened)}
+    opened = {index: one for index, one in enumerate(tried) if isinstance(one, _Opened)}
     return opened, tuple(one for one in tried if isinstance(one, Unmeasured))
 
 
@@ -158,7 +158,7 @@ def _try_open(
 
 
 def _open(subject: OpenSubject, images: NDArray[np.float32], cuda_graph: bool | None) -> _Opened:
-    """Open and run once: a CUDA graph that cannot be captured shows only then."""
+    """Open the subject and run it once, as a CUDA graph that cannot be captured fails only then."""
     if not subject.captures:
         return _Opened(subject, _run_once(subject, images, bool(cuda_graph)), None, "")
     if cuda_graph is False:
@@ -195,8 +195,8 @@ def _measured(
         return ()
     states: list[MachineState] = []
     latencies = measure_side_by_side(
-        {str(place): one.session for place, one in opened.items()},
-        {str(place): pool for place, pool in zip(opened, pools, strict=True)},
+        {str(index): one.session for index, one in opened.items()},
+        {str(index): pool for index, pool in zip(opened, pools, strict=True)},
         batch=batch,
         min_seconds=effort.min_seconds,
         min_samples=effort.min_samples,
@@ -235,7 +235,7 @@ def _measured(
 
 
 def _footprint(subject: OpenSubject, images: NDArray[np.float32], cuda_graph: bool | None) -> Footprint:
-    """As a CUDA graph where it will be measured as one; plainly where that cannot be."""
+    """Memory with a CUDA graph if latency will use one, else, or if that fails, without."""
     wanted = subject.captures and cuda_graph is not False
     measured = partial(measure_footprint, subject.runtime.name, subject.file, images.shape)
     found = measured(subject.wanted(cuda_graph=wanted))
@@ -243,7 +243,7 @@ def _footprint(subject: OpenSubject, images: NDArray[np.float32], cuda_graph: bo
 
 
 def _prediction(subject: OpenSubject, batch: int, footprint: Footprint) -> Prediction:
-    """By the engine itself, else by the graph."""
+    """Memory as the engine reports it, or predicted from the graph."""
     if subject.subject.artefact == "engine":
         size = subject.file.stat().st_size
         return Prediction("engine", size, footprint.scratch_bytes, footprint.io_bytes)
@@ -256,9 +256,9 @@ def _with_layers(
     measured: Measurement,
     steps: Steps,
 ) -> Measurement:
-    """Layers that cannot be timed take nothing from the latency that was measured."""
-    place = next(i for i, one in enumerate(subjects) if one.subject == measured.subject)
-    subject, images = subjects[place], batch_from(pools[place], measured.latency.batch)
+    """Add layer times to a measurement; if layers cannot be timed, a remark with the reason."""
+    index = next(i for i, one in enumerate(subjects) if one.subject == measured.subject)
+    subject, images = subjects[index], batch_from(pools[index], measured.latency.batch)
     times = partial(subject.runtime.layer_times, subject.file, images, options=subject.options)
     try:
         found = steps.run("layers", lambda _: times(runs=_LAYER_RUNS), timed=True)
@@ -269,12 +269,12 @@ def _with_layers(
 
 
 def batch_from(pool: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
-    """One batch of a pool, repeated where it is too small."""
+    """One batch of a pool; images are repeated if the pool is too small."""
     return pool[:batch] if len(pool) >= batch else np.resize(pool, (batch, *pool.shape[1:]))
 
 
 def _remark(one: _Opened, footprint: Footprint) -> str:
-    """What the figures do not say."""
+    """What a reader must know in addition to the figures."""
     subject = one.subject.subject
     on_cpu = subject.artefact == "graph" and subject.device_kind == "cpu"
     return " ".join(
@@ -282,6 +282,6 @@ def _remark(one: _Opened, footprint: Footprint) -> str:
             *([CPU_REMARK] if subject.precision == "int8" and on_cpu else []),
             *one.subject.remarks,
             *([one.remark] if one.remark else []),
-            *([f"Memory is not known, its process failed: {footprint.failed}."] if footprint.failed else []),
+            *([f"Memory is unknown, as its process failed: {footprint.failed}."] if footprint.failed else []),
         )
     )

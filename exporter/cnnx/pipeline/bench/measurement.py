@@ -1,4 +1,4 @@
-"""What a benchmark gives back: figures beside the raw samples that they follow from."""
+"""The results of a benchmark: figures, and the raw samples they are computed from."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from cnnx.runtimes.layer_times import LayerTime, shares
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """How it was measured, so far as raw samples do not say.
+    """The conditions of a measurement.
 
     Attributes:
-        cuda_graph: the kernels went to the GPU as one CUDA graph; None: there is no such thing here.
-        percentile: that was asked for, in percent.
-        min_seconds: the least sum of samples.
-        side_by_side: subjects that took turns.
-        tuned_for: batch that an engine's kernels were chosen for; None: no engine, or not known.
-        largest: batch that an engine takes at most, which its memory is of; None likewise.
+        cuda_graph: whether the kernels were launched as one CUDA graph; None: not supported here.
+        percentile: requested percentile, in percent.
+        min_seconds: minimum total time of the samples.
+        side_by_side: number of subjects that took turns.
+        tuned_for: batch that an engine is tuned for; None: not an engine, or unknown.
+        largest: largest batch of an engine, which sets its memory; None: not an engine, or unknown.
     """
 
     cuda_graph: bool | None
@@ -43,13 +43,13 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Memory as it was foretold, in bytes; None: not known.
+    """Predicted memory in bytes; None: unknown.
 
     Attributes:
-        source: "engine": the engine told it; "graph": read off the ONNX graph, nothing fused.
-        weights_bytes: the graph's constants; of an engine its file, in which code lies, too.
-        scratch_bytes: activations.
-        io_bytes: inputs and outputs.
+        source: "engine": reported by the engine; "graph": computed from the ONNX graph without fusion.
+        weights_bytes: size of the graph's constants; for an engine, of its file, which also contains code.
+        scratch_bytes: size of activations.
+        io_bytes: size of inputs and outputs.
     """
 
     source: Literal["engine", "graph"]
@@ -60,13 +60,13 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class LayerProfile:
-    """Time by layers, from a session of its own: profiling slows runs, so it does not add up to latency."""
+    """Time by layer, from a separate session. Profiling slows runs, so times do not add up to the latency."""
 
     runs: int
     layers: tuple[LayerTime, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data: layers, and the share of the time by kind."""
+        """Plain data: layers, and the share of the time by kind of layer."""
         return {
             "runs": self.runs,
             "shares": shares(self.layers),
@@ -80,15 +80,15 @@ class Measurement:
 
     Attributes:
         subject: what was measured.
-        latency: raw samples and what follows from them.
-        memory: measured in a process that did nothing else.
-        remark: what the figures do not say.
+        latency: raw samples.
+        memory: memory, measured in a separate process.
+        remark: what a reader must know in addition to the figures.
         conditions: how it was measured.
-        predicted: memory as it was foretold.
-        validity: whether the latency may be believed.
-        states: clocks, temperatures and throttling when all were warm, about every second, and right after
-            the last run.
-        layers: time by layers; None unless asked for.
+        predicted: predicted memory.
+        validity: whether the latency is valid.
+        states: clocks, temperatures and throttling after warm-up, about every second, and right after the
+            last run.
+        layers: time by layer; None unless requested.
     """
 
     subject: Subject
@@ -102,12 +102,12 @@ class Measurement:
     layers: LayerProfile | None = None
 
     def figures(self) -> dict[str, Figures]:
-        """Of each series (`Latency.series`), the one that stands for all first."""
+        """Figures of each series (`Latency.series`), the main series first."""
         percentile = self.conditions.percentile
         return {name: figures_of(times, percentile=percentile) for name, times in self.latency.series.items()}
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data: raw samples, and for readers the figures derived from them."""
+        """Plain data: the raw samples, and the figures computed from them."""
         series = self.figures()
         first = next(iter(series))
         return {
@@ -145,12 +145,14 @@ class Unmeasured:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """INT8 beside FP16 of one network at one batch, both as engines on a GPU.
+    """INT8 compared with FP16 of one network at one batch, both as engines on a GPU.
 
     Attributes:
-        comparison: INT8's time over FP16's, of GPU compute.
-        undecided: why nothing is recommended: one of the two measurements is invalid; empty: both are valid.
-        engine: INT8's, where several of the network took turns; else empty.
+        network: name of the network.
+        batch: images per run.
+        comparison: INT8's GPU compute time over FP16's.
+        undecided: why nothing is recommended, as a measurement is invalid; empty if both are valid.
+        engine: the INT8 engine if several engines of the network were measured; else empty.
     """
 
     network: str
@@ -161,10 +163,7 @@ class Advice:
 
     @property
     def recommended(self) -> Literal["fp16", "int8"] | None:
-        """FP16 where INT8 is not shown to be faster: it is more exact and needs no calibration.
-
-        None where that is undecided.
-        """
+        """INT8 if it is shown to be faster, else FP16, which is more exact; None if undecided."""
         if self.undecided:
             return None
         return "int8" if self.comparison.outcome == "faster" else "fp16"
@@ -172,16 +171,16 @@ class Advice:
     def __str__(self) -> str:
         name = pair_name(self.network, self.engine, self.batch)
         if self.undecided:
-            return f"{name}: whether INT8 is faster is undecided, as {self.undecided}"
+            return f"{name}: undecided whether INT8 is faster, as {self.undecided}"
         ratio, interval = self.comparison.ratio, self.comparison.interval
         what = {
             "faster": "is faster than FP16",
-            "slower": "is slower than FP16: take FP16",
-            "no difference shown": "is not faster than FP16, as far as was measured: take FP16",
+            "slower": "is slower than FP16: use FP16",
+            "no difference shown": "is not measurably faster than FP16: use FP16",
         }[self.comparison.outcome]
         return (
             f"{name}: INT8 {what} "
-            f"(its time is {ratio:.3f} of FP16's, 95 % interval {interval.low:.3f} .. {interval.high:.3f})"
+            f"({ratio:.3f} times FP16's time, 95 % interval {interval.low:.3f} .. {interval.high:.3f})"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -197,30 +196,30 @@ class Advice:
         }
 
 
-class _Subjected(Protocol):
+class _HasSubject(Protocol):
     @property
     def subject(self) -> Subject: ...
 
 
-_Found = TypeVar("_Found", bound=_Subjected)
+_Found = TypeVar("_Found", bound=_HasSubject)
 
 
-def int8_beside_fp16(
-    found: Sequence[_Found], way: Callable[[_Found], object]
+def int8_with_fp16(
+    found: Sequence[_Found], conditions: Callable[[_Found], object]
 ) -> Iterator[tuple[_Found, _Found, str]]:
-    """Each INT8 with its FP16 of the same network, artefact, runtime and device.
+    """Yield each INT8 measurement with the FP16 one of the same network, artefact, runtime and device.
 
-    Where several engines of a network took turns, an INT8's is held against the FP16's of the same identity,
-    which was built for the same in the same way, or against none; its identity comes third, else "".
+    If several engines of a network were measured, only engines of the same identity are paired, as they
+    were built with the same options. The third item is that identity, else "".
 
     Args:
         found: measurements of any kind.
-        way: what else must be equal for two to be held against each other.
+        conditions: returns what must also be equal for two measurements to be compared.
     """
 
     def key(one: _Found) -> tuple[object, ...]:
         subject = one.subject
-        return subject.network, subject.artefact, subject.runtime, subject.device, way(one)
+        return subject.network, subject.artefact, subject.runtime, subject.device, conditions(one)
 
     engines: dict[tuple[str, str], set[str]] = defaultdict(set)
     for one in found:
@@ -235,20 +234,20 @@ def int8_beside_fp16(
 
 
 def pair_name(network: str, engine: str, batch: int) -> str:
-    """What INT8 and FP16 that are held against each other are called."""
+    """Name of a pair of INT8 and FP16 measurements in messages."""
     return f"{network}{f' {engine}' if engine else ''}, batch {batch}"
 
 
 def advice_of(measurements: Sequence[Measurement]) -> tuple[Advice, ...]:
-    """INT8 against FP16, wherever engines of both stood side by side.
+    """Advice on INT8 or FP16, where engines of both were measured side by side.
 
-    Never for graphs: ONNX Runtime runs Q/DQ unfused, and that predicts nothing for an engine.
+    Never for graphs: ONNX Runtime runs Q/DQ unfused, which predicts nothing for an engine.
     """
     engines = [
         one for one in measurements if one.subject.artefact == "engine" and one.subject.device_kind == "gpu"
     ]
     found = []
-    for int8, fp16, engine in int8_beside_fp16(
+    for int8, fp16, engine in int8_with_fp16(
         engines, lambda one: (one.latency.batch, one.conditions.cuda_graph)
     ):
         comparison = compare(int8.latency, fp16.latency)
@@ -259,9 +258,9 @@ def advice_of(measurements: Sequence[Measurement]) -> tuple[Advice, ...]:
 
 
 def _undecided(*measured: Measurement) -> str:
-    """What makes one of them invalid, by its rules."""
+    """Which of the measurements are invalid, and the rules they break; empty if none are."""
     return " and ".join(
-        f"the measurement of {one.subject.precision} is invalid "
+        f"the {one.subject.precision} measurement is invalid "
         f"({', '.join(finding.rule for finding in one.validity.findings)})"
         for one in measured
         if not one.validity.valid

@@ -1,4 +1,4 @@
-"""Memory that a bundle's graph will take, before anything loads it."""
+"""Predicts the memory of a bundle's graph without loading it into a runtime."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from cnnx.pipeline.bench.measurement import Prediction
 
 
 def predict_graph(file: Path, batch: int) -> Prediction:
-    """Predict the memory of an ONNX graph, nothing fused; see `cnnx.graph.footprint`."""
+    """Predict the memory of an ONNX graph without fusion; see `cnnx.graph.footprint`."""
     found = predict_memory(load_model(file), batch)
     return Prediction("graph", found.weights_bytes, found.scratch_bytes, found.io_bytes)

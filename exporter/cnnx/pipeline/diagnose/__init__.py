@@ -1,1 +1,1 @@
-"""`diagnose`: which INT8 layers do the damage."""
+"""`diagnose`: finds the INT8 layers that harm a network most."""

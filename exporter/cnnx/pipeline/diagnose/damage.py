@@ -1,4 +1,4 @@
-"""What INT8 does to a network, in figures: layer by layer on pictures, tensor by tensor from the ranges."""
+"""Measures the damage of INT8: of each layer on images, and of each tensor from its range."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _FILE, _LOGITS = "damage.json", "logits.npz"
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """What was tried.
+    """How closely each network that was tried matches the FP32 graph.
 
     Attributes:
-        floor: no layer in INT8: what FP16 alone makes.
+        floor: network with no layer in INT8, so the damage of FP16 alone.
         whole: the bundle's graph.
-        alone: INT8 layer -> the network with it alone in INT8.
+        alone: INT8 layer -> network with only this layer in INT8.
         original: logits of the FP32 graph.
         int8: logits of the bundle's graph.
     """
@@ -49,23 +49,23 @@ def damage_step(
     calibration: Calibration,
     pixels: NDArray[np.uint8],
     *,
-    pictures: str,
+    crops_key: str,
     layers: Sequence[str],
 ) -> Damage:
-    """Try each layer alone in INT8. Who was stopped goes on where they were.
+    """Try each layer alone in INT8. A run that was stopped resumes.
 
     Args:
-        quantizer: what the bundle's graph was made by.
-        calibration: the bundle's.
-        pixels: pictures (N, H, W, C).
-        pictures: digest of their list.
-        layers: the bundle's INT8 layers.
+        quantizer: quantizer of the bundle's graph.
+        calibration: calibration of the bundle.
+        pixels: images (N, H, W, C).
+        crops_key: cache key of the images.
+        layers: INT8 layers of the bundle.
     """
     recipe = quantizer.recipe
     inputs = {
         "graph": quantizer.graph.key,
         "calibration": digest_of(json.loads(calibration.to_json())),
-        "pictures": pictures,
+        "crops": crops_key,
         "images": len(pixels),
         "preprocessing": dataclasses.asdict(recipe.preprocessing),
         "policy": dataclasses.asdict(recipe.precision),
@@ -108,7 +108,7 @@ def damage_step(
 
 
 def coverages(quantizer: Quantizer, calibration: Calibration) -> tuple[Coverage, ...]:
-    """Every tensor that carries Q/DQ, in the order they are first read."""
+    """How well the range of each quantized tensor fits, in the order in which tensors are first read."""
     from cnnx.graph.load import load_model
     from cnnx.graph.passes.qdq import scales_from_amax
     from cnnx.graph.policy.placement import plan_layers, quantized_uses
@@ -130,7 +130,7 @@ def coverages(quantizer: Quantizer, calibration: Calibration) -> tuple[Coverage,
 
 
 def weights_lost(quantizer: Quantizer, layers: Sequence[str]) -> dict[str, float]:
-    """INT8 layer -> share of its weights other than zero that round to zero."""
+    """INT8 layer -> share of its non-zero weights that round to zero."""
     from cnnx.graph import edit
     from cnnx.graph.load import load_model
     from cnnx.graph.passes.qdq import quantize_weight

@@ -1,4 +1,4 @@
-"""`cnnx diagnose`: which INT8 layers do the damage, on pictures that neither calibrate nor validate."""
+"""`diagnose`: ranks INT8 layers by damage, on images used neither for calibration nor for validation."""
 
 from __future__ import annotations
 
@@ -30,91 +30,91 @@ from cnnx.pipeline.diagnose.findings import (
     LayerDamage,
     OtherLayer,
 )
-from cnnx.pipeline.diagnose.rebuild import Remade, remake
+from cnnx.pipeline.diagnose.rebuild import BundleSources, rebuild_sources
 from cnnx.pipeline.progress import Listener, Steps, silent
 from cnnx.pipeline.steps.images import held_out
 from cnnx.pipeline.target import open_subject
 from cnnx.quant.coverage import Coverage
 
-# Pictures below which a count of flips says little.
+# With fewer images than this, a number of flips means little.
 _FEW = 64
 
 
 @takes(DiagnoseOptions)
 def diagnose(bundle: str | Path, options: DiagnoseOptions, *, listener: Listener = silent) -> DiagnoseResult:
-    """Rank the layers of an INT8 bundle by the damage that each does alone, and say what it looks like.
+    """Rank the layers of an INT8 bundle by the damage that each does alone, and explain it.
 
-    The FP32 graph is made again by the steps of the export, from the cache where it still has them, and held
-    to the bundle's graph. The findings are kept as a record.
+    Rebuilds the FP32 graph with the steps of the export, reusing cached results, and checks that the
+    bundle's graph follows from it. The findings are kept as a record.
 
     Args:
-        bundle: its folder.
-        options: as an object; each can be given by keyword, too. Layers are tried on images that neither
-            calibrate nor validate, where any are left. Calibration and validation data say where the
-            bundle's own images are now, should they have moved.
-        listener: told of progress.
+        bundle: the bundle's folder.
+        options: options as an object; each can also be given by keyword. Layers are tried on images used
+            neither for calibration nor for validation, if any are left. Calibration and validation data
+            locate the bundle's own images if they have moved.
+        listener: receives progress events.
 
     Raises:
-        UsageError: the bundle is not in INT8, or something it was made from has to be named.
-        WeightsError: other weights were named.
-        BundleError: it is not whole, or other pictures, or what is installed here, give another graph.
-        WriteFailed: the record cannot be kept, which is told before any work.
+        UsageError: the bundle is not in INT8, or one of its sources must be given.
+        WeightsError: the given weights are not the bundle's.
+        BundleError: the bundle is damaged, or the images or packages here give a different graph.
+        WriteFailed: the record cannot be written; raised before any work.
     """
     opened = Bundle.open(Path(bundle))
     precision = opened.manifest.precision
     if precision != "int8":
         raise UsageError(
-            f"the bundle is in {precision}: no layer of it is quantized",
+            f"the bundle is in {precision}, so no layer is quantized",
             where=opened.path,
-            hint="diagnose one that was exported with --int8",
+            hint="give a bundle that was exported with --int8",
         )
     opened.check_place("runs")
     if options.images < 1:
-        raise UsageError(f"--images is {options.images}", hint="give at least 1; 512 is usual")
+        raise UsageError(
+            f"invalid --images {options.images}: expected at least 1", hint="give --images 512, for example"
+        )
     steps = Steps(listener)
-    remade = remake(opened, options, steps, calibration_data=options.calibration_data)
-    crops, notes = _pictures(remade, steps, options.images)
-    findings = _findings(opened, remade, crops, notes, images=options.images)
+    sources = rebuild_sources(opened, options, steps, calibration_data=options.calibration_data)
+    crops, notes = _held_out_images(sources, steps, options.images)
+    findings = _findings(opened, sources, crops, notes, images=options.images)
     record = opened.keep("diagnosis", open_subject(opened, runtimes.GRAPHS).subject, findings.as_dict())
     return DiagnoseResult(opened, findings, record, tuple(steps.times))
 
 
-def _pictures(remade: Remade, steps: Steps, count: int) -> tuple[Crops, tuple[str, ...]]:
-    """What layers are tried on, and what is to be said of it."""
+def _held_out_images(sources: BundleSources, steps: Steps, count: int) -> tuple[Crops, tuple[str, ...]]:
+    """The images to try layers on, and notes about them."""
     try:
-        crops = held_out(steps, remade.quantizer.recipe, remade.pictures, count)
+        crops = held_out(steps, sources.quantizer.recipe, sources.images, count)
     except ImageError as error:
-        assert remade.pictures.validation is not None
-        return remade.pictures.validation, (
-            f"No picture is held out ({error.what}): layers were tried on those that validate. "
-            "What is changed because of it should be judged on others.",
+        assert sources.images.validation is not None
+        return sources.images.validation, (
+            f"No image is held out ({error.what}), so layers were tried on the validation images. "
+            "Validate any change that follows from this on different images.",
         )
     few = len(crops) < min(count, _FEW)
-    return crops, (
-        f"Only {len(crops)} pictures are held out: small differences mean nothing.",
-    ) if few else ()
+    return crops, (f"Only {len(crops)} images are held out: small differences mean nothing.",) if few else ()
 
 
 def _findings(
-    bundle: Bundle, remade: Remade, crops: Crops, notes: tuple[str, ...], *, images: int
+    bundle: Bundle, sources: BundleSources, crops: Crops, notes: tuple[str, ...], *, images: int
 ) -> Findings:
     manifest, pixels = bundle.manifest, crops.pixels[:images]
     names = [layer["node"] for layer in manifest.layers if layer["precision"] == "int8"]
-    damage = damage_step(remade.quantizer, remade.calibration, pixels, pictures=crops.key, layers=names)
-    tensors = coverages(remade.quantizer, remade.calibration)
+    damage = damage_step(sources.quantizer, sources.calibration, pixels, crops_key=crops.key, layers=names)
+    tensors = coverages(sources.quantizer, sources.calibration)
     rows = [row for row in inspect_layers(load_model(bundle.model)) if row.multiply_adds]
     findings = Findings(
         images=len(pixels),
         image_set=crops.name,
         floor=damage.floor,
         whole=damage.whole,
-        layers=_layers(rows, damage, tensors, weights_lost(remade.quantizer, names), len(pixels)),
+        layers=_layers(rows, damage, tensors, weights_lost(sources.quantizer, names), len(pixels)),
         others=_others(bundle, rows),
         tensors=tensors,
         flips=_flips(bundle.labels, damage, crops),
         notes=notes,
     )
-    reading = read_findings(findings, recipe=remade.quantizer.recipe, calibration=remade.calibration)
+    reading = read_findings(findings, recipe=sources.quantizer.recipe, calibration=sources.calibration)
     return dataclasses.replace(findings, reading=reading)
 
 
@@ -147,7 +147,7 @@ def _layers(
 
 
 def _shares(damage: Damage) -> dict[str, float]:
-    """What each layer adds to the damage of FP16, over the sum of that; what is not finite outweighs all."""
+    """Each layer's share of the damage that layers add to that of FP16; infinite damage outweighs all."""
     added = {
         layer: max(0.0, likeness.divergence - damage.floor.divergence)
         for layer, likeness in damage.alone.items()
@@ -168,11 +168,11 @@ def _others(bundle: Bundle, rows: Sequence[Layer]) -> tuple[OtherLayer, ...]:
 
 
 def _flips(labels: Sequence[str], damage: Damage, crops: Crops) -> tuple[FlippedImage, ...]:
-    """Pictures whose first class changed, those first of which the original was surest."""
+    """Images whose top class changed, sorted by the original's confidence, highest first."""
     count = len(damage.original)
     known = None if crops.labels is None else crops.labels[:count]
     ids = crops.ids[:count]
-    place = {image: number for number, image in enumerate(ids)}
+    index = {image: number for number, image in enumerate(ids)}
     before, after = probabilities(damage.original), probabilities(damage.int8)
 
     def guesses(classes: Sequence[int], of: NDArray[np.float64]) -> tuple[Guess, ...]:
@@ -182,8 +182,8 @@ def _flips(labels: Sequence[str], damage: Damage, crops: Crops) -> tuple[Flipped
         FlippedImage(
             image=flip.image,
             label=flip.label,
-            original=guesses(flip.original, before[place[flip.image]]),
-            int8=guesses(flip.engine, after[place[flip.image]]),
+            original=guesses(flip.original, before[index[flip.image]]),
+            int8=guesses(flip.engine, after[index[flip.image]]),
         )
         for flip in flips_of(damage.original, damage.int8, labels=known, ids=ids)
     ]

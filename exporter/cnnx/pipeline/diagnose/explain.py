@@ -1,4 +1,4 @@
-"""What a diagnosis comes to, in plain words. Each sentence rests on figures that stand beside it."""
+"""Explains a diagnosis in sentences. Each one gives the figures it is based on."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from cnnx.quant.calibration import Calibration
 from cnnx.quant.coverage import Coverage
 from cnnx.recipe import Recipe
 
-# What is called most of the damage, and the share of the layers that may do it before it is called spread.
+# Share of the damage that counts as most of it; share of layers that counts as few, and as spread out.
 _MOST, _FEW_LAYERS, _SPREAD = 0.8, 0.25, 0.5
-# Damages that are independent add up. Within this factor they are said to.
+# Independent damages add up. Within this factor they are reported to.
 _ADDS_UP = 1.5
-# ResNet-20 as it was trained stays well clear of each of these (its worst: 1.7, 55 steps, 2 %, 0, 0.5); the
-# layers of its hostile twin that were scaled are far past the last four (1.4 steps, 34 %, 36 %, 0.25).
+# The trained ResNet-20 stays well within each limit (its worst: 1.7, 55 steps, 2 %, 0, 0.5). The scaled
+# layers of its hostile twin are far beyond the last four (1.4 steps, 34 %, 36 %, 0.25).
 _FAR_OUT = 2.0  # largest value over the range
-_COARSE = 8.0  # steps that the middle channel takes
+_COARSE = 8.0  # quantization steps that the median channel uses
 _LOST = 0.1  # share of the weights that round to zero
 _DEAD = 0.1  # share of the channels that round to zero
 _THIN = 0.1  # 99.9 % of the values, over the range
-_FEW_PICTURES = 64
+_FEW_IMAGES = 64
 _EXPLAINED = 3
 
 
 def read_findings(findings: Findings, *, recipe: Recipe, calibration: Calibration) -> tuple[str, ...]:
-    """Sentences: how bad it is, who does it, why, and what to try."""
-    said = [_overall(findings)]
+    """Sentences on the size of the damage, the layers that do it, the causes, and what to try."""
+    sentences = [_overall(findings)]
     ranking = [each for each in findings.layers if each.share > 0]
     if not ranking:
-        return (*said, "No layer does any damage alone.")
+        return (*sentences, "No layer does any damage alone.")
     culprits = _culprits(ranking)
     layers = len(findings.layers)
-    said += [_ranking(layers, culprits), _sum(findings)]
+    sentences += [_ranking(layers, culprits), _sum(findings)]
     images = max(findings.images, REPAIR_IMAGES)
     if would_pass(findings.whole, recipe.acceptance.int8, images=images):
-        return (*said, "On these pictures its rates of agreement would clear the gates.")
+        return (*sentences, "On these images its agreement rates would pass the gates.")
     coverages = {each.tensor: each for each in findings.tensors}
     explained = [(each, coverages[each.tensor]) for each in culprits[:_EXPLAINED]]
-    said += _causes(explained)
-    return (*said, *_advice(layers, culprits, explained, recipe=recipe, calibration=calibration))
+    sentences += _causes(explained)
+    return (*sentences, *_advice(layers, culprits, explained, recipe=recipe, calibration=calibration))
 
 
 def _overall(findings: Findings) -> str:
     whole = findings.whole
     return (
-        f"In INT8 the network diverges by {_nats(whole.divergence)} from FP32; {len(findings.flips)} of "
-        f"{findings.images} pictures get another first class. With no layer in INT8 it is "
-        f"{_nats(findings.floor.divergence)}."
+        f"In INT8 the network diverges from FP32 by {_nats(whole.divergence)}, and the top class of "
+        f"{len(findings.flips)} of {findings.images} images changes. With no layer in INT8 the divergence "
+        f"is {_nats(findings.floor.divergence)}."
     )
 
 
 def _culprits(ranking: Sequence[LayerDamage]) -> list[LayerDamage]:
-    """As many of the first as make most of the damage."""
+    """The first layers of the ranking that together do most of the damage."""
     found, share = [], 0.0
     for layer in ranking:
         found.append(layer)
@@ -70,7 +70,7 @@ def _ranking(layers: int, culprits: Sequence[LayerDamage]) -> str:
     more = f" and {len(culprits) - _EXPLAINED} more" if len(culprits) > _EXPLAINED else ""
     spread = ", spread over the network" if _is_spread(layers, culprits) else ""
     return (
-        f"{len(culprits)} of {layers} layers make {share:.0%} of the damage that layers do alone"
+        f"{len(culprits)} of {layers} layers cause {share:.0%} of the damage that layers do alone"
         f"{spread}: {names}{more}."
     )
 
@@ -80,58 +80,56 @@ def _is_spread(layers: int, culprits: Sequence[LayerDamage]) -> bool:
 
 
 def _sum(findings: Findings) -> str:
-    """Whether the layers' damages add up."""
+    """Whether the damages of single layers add up to that of the whole."""
     floor = findings.floor.divergence
     alone = sum(each.likeness.divergence - floor for each in findings.layers)
     whole = findings.whole.divergence - floor
     if not (math.isfinite(alone) and math.isfinite(whole)):
-        return "Some logits are not finite: what layers do alone cannot be summed."
+        return "Some logits are not finite, so the damage of single layers cannot be summed."
     if alone <= 0:
-        return "What layers do alone is within what the other type does without INT8."
+        return "The damage of single layers is no larger than that of the graph without INT8."
     figures = f"{_nats(alone)} in sum, {_nats(whole)} together"
     if whole > _ADDS_UP * alone:
-        return f"Together they do more than in sum ({figures}): what one breaks, others enlarge."
+        return f"Together they do more damage than in sum ({figures}): layers amplify each other's errors."
     if alone > _ADDS_UP * whole:
-        return f"Together they do less than in sum ({figures}): their errors cancel or overlap in part."
+        return f"Together they do less damage than in sum ({figures}): their errors partly cancel or overlap."
     return f"Their damages add up ({figures})."
 
 
 def _causes(explained: Sequence[tuple[LayerDamage, Coverage]]) -> list[str]:
-    """What of the range or the weights of these layers is out of the ordinary."""
-    said, sound = [], []
+    """What is unusual about the ranges or weights of these layers."""
+    sentences, sound = [], []
     for layer, tensor in explained:
         signs = [*_range_signs(tensor), *_resolution_signs(layer, tensor)]
         kind = "range" if _range_signs(tensor) else "resolution"
         if signs:
-            said.append(f"{layer.layer} lacks {kind}: {'; '.join(signs)}.")
+            sentences.append(f"{layer.layer} has too little {kind}: {'; '.join(signs)}.")
         elif not math.isfinite(layer.likeness.divergence):
-            said.append(f"{layer.layer} alone in INT8 makes logits that are not finite.")
+            sentences.append(f"{layer.layer} alone in INT8 gives logits that are not finite.")
         else:
             sound.append(layer.layer)
     if sound:
-        said.append(f"Nothing stands out in range, channels or weights of {', '.join(sound)}.")
-    return said
+        sentences.append(f"Nothing is unusual about the range, channels or weights of {', '.join(sound)}.")
+    return sentences
 
 
 def _range_signs(tensor: Coverage) -> list[str]:
     if tensor.maximum < _FAR_OUT * tensor.amax:
         return []
     return [
-        f"what it reads reaches {tensor.maximum / tensor.amax:.1f} times as far as its range "
-        f"({tensor.saturated:.2%} of the values are cut off)"
+        f"its largest input value is {tensor.maximum / tensor.amax:.1f} times its range "
+        f"({tensor.saturated:.2%} of the values are clipped)"
     ]
 
 
 def _resolution_signs(layer: LayerDamage, tensor: Coverage) -> list[str]:
     signs = []
     if tensor.dead_share >= _DEAD:
-        signs.append(
-            f"{tensor.dead_channels} of the {tensor.channels} channels that it reads round to zero throughout"
-        )
+        signs.append(f"{tensor.dead_channels} of its {tensor.channels} input channels round entirely to zero")
     if 0 < tensor.middle_steps < _COARSE:
-        signs.append(f"the middle channel takes {tensor.middle_steps:.1f} of 127 steps")
+        signs.append(f"the median channel uses {tensor.middle_steps:.1f} of 127 steps")
     if tensor.body < _THIN:
-        signs.append(f"99.9 % of the values lie in {tensor.body:.1%} of the range, which few values set")
+        signs.append(f"99.9 % of the values lie in {tensor.body:.1%} of the range, which a few values set")
     if layer.weights_lost >= _LOST:
         signs.append(f"{layer.weights_lost:.0%} of its weights round to zero")
     return signs
@@ -145,23 +143,25 @@ def _advice(
     recipe: Recipe,
     calibration: Calibration,
 ) -> list[str]:
-    """What to try, the cheapest first: nothing that the figures do not speak for."""
+    """What to try, cheapest first, as far as the figures suggest it."""
     coarse = any(_resolution_signs(layer, tensor) for layer, tensor in explained)
     cut_off = any(_range_signs(tensor) for _, tensor in explained)
     thin = any(tensor.body < _THIN for _, tensor in explained)
     advice = []
     if coarse and not recipe.precision.equalize:
         advice.append(
-            "Leave out --no-equalize: equalizing lets channels of very different size share a range."
+            "Drop --no-equalize: equalization lets channels of very different magnitude share a range."
         )
     if cut_off or (thin and calibration.method == "max"):
         advice.append(f"Try --method auto: {calibration.method} chose these ranges.")
-    if calibration.images < _FEW_PICTURES:
-        advice.append(f"Give more calibration pictures: ranges are of {calibration.images}, 512 are usual.")
+    if calibration.images < _FEW_IMAGES:
+        advice.append(
+            f"Use more calibration images: ranges were taken from {calibration.images}, 512 is usual."
+        )
     if len(culprits) <= max(1, _FEW_LAYERS * layers):
-        advice.append("--repair should cost little: few layers have to return to FP16.")
+        advice.append("--repair should cost little, as few layers have to return to FP16.")
     elif _is_spread(layers, culprits):
-        advice.append("--repair would have to return much of the network to FP16.")
+        advice.append("--repair would have to move much of the network back to FP16.")
     return advice
 
 

@@ -1,4 +1,4 @@
-"""What a diagnosis finds."""
+"""The result of a diagnosis."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from cnnx.record import Record
 
 @dataclass(frozen=True, slots=True)
 class LayerDamage:
-    """One INT8 layer, and what it does alone.
+    """The damage of one INT8 layer alone.
 
     Attributes:
-        layer: its name.
-        op: its operator.
-        place: among the layers that multiply, in graph order.
-        multiply_adds: for one image.
-        tensor: what it reads in INT8.
-        likeness: to the FP32 graph, of the network with this layer alone in INT8.
-        flips: pictures whose first class that changed.
-        share: of the sum of what all layers do alone.
-        weights_lost: share of its weights other than zero that round to zero.
+        layer: name of the layer.
+        op: operator of the layer.
+        place: index among the layers with MACs, in graph order.
+        multiply_adds: MACs for one image.
+        tensor: its INT8 input.
+        likeness: how closely the network with only this layer in INT8 matches the FP32 graph.
+        flips: number of images whose top class changes.
+        share: share of the sum of all layers' damages.
+        weights_lost: share of its non-zero weights that round to zero.
     """
 
     layer: str
@@ -43,7 +43,7 @@ class LayerDamage:
 
 @dataclass(frozen=True, slots=True)
 class OtherLayer:
-    """A layer that multiplies and is not in INT8, with the reason."""
+    """A layer with MACs that is not in INT8, and the reason."""
 
     layer: str
     op: str
@@ -54,7 +54,7 @@ class OtherLayer:
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """A class, its name (empty where there are none) and its probability."""
+    """A class, its name (empty if unknown) and its probability."""
 
     index: int
     name: str
@@ -63,7 +63,7 @@ class Guess:
 
 @dataclass(frozen=True, slots=True)
 class FlippedImage:
-    """An image whose first class changed, with both lists of five, best first."""
+    """An image whose top class changed, with both lists of five classes, best first."""
 
     image: str
     label: int | None
@@ -73,19 +73,19 @@ class FlippedImage:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a diagnosis found.
+    """The findings of a diagnosis.
 
     Attributes:
-        images: pictures that layers were tried on.
-        image_set: where they came from.
-        floor: no layer in INT8: what FP16 alone makes.
+        images: number of images that layers were tried on.
+        image_set: name of their image set.
+        floor: network with no layer in INT8, so the damage of FP16 alone.
         whole: the bundle's graph.
-        layers: in INT8, the most damaging first.
-        others: layers that multiply and are not in INT8, in graph order.
-        tensors: those quantized, in the order they are first read.
-        flips: every picture whose first class changed, those first of which the original was surest.
-        reading: what it comes to, in plain words.
-        notes: what the user should know of how it was found.
+        layers: INT8 layers, the most damaging first.
+        others: layers with MACs that are not in INT8, in graph order.
+        tensors: quantized tensors, in the order in which they are first read.
+        flips: images whose top class changed, sorted by the original's confidence, highest first.
+        reading: the explanation, in sentences.
+        notes: notes for the user.
     """
 
     images: int
@@ -106,7 +106,7 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class DiagnoseResult:
-    """Findings, and the record that keeps them."""
+    """The findings, and their record."""
 
     bundle: Bundle
     findings: Findings

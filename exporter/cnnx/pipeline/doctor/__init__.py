@@ -1,1 +1,1 @@
-"""`doctor`: what works on this machine, what does not, and why."""
+"""`doctor`: reports what works on this machine, what does not, and why."""

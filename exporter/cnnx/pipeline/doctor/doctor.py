@@ -1,4 +1,4 @@
-"""What this machine has, and what cnnx can do on it."""
+"""Examines this machine: its devices, sensors and packages, and what cnnx can do with them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ROOT = Path("/")
 
 @dataclass(frozen=True, slots=True)
 class Ability:
-    """One thing cnnx does: whether it can here, or why not, with a hint."""
+    """A capability of cnnx: whether it works here, or why not, with a hint."""
 
     what: str
     able: bool
@@ -35,7 +35,7 @@ class Ability:
 
 @dataclass(frozen=True, slots=True)
 class RailReading:
-    """A rail's power just now, in mW; None: it was not read this time."""
+    """The current power of a rail in mW; None if it could not be read."""
 
     rail: str
     covers: str
@@ -44,18 +44,18 @@ class RailReading:
 
 @dataclass(frozen=True, slots=True)
 class SensorReading:
-    """A power sensor, and that it lives.
+    """A power sensor with its current readings.
 
     Attributes:
-        sensor: its name.
-        reason: why it is unsupported here; empty where it is supported.
-        rails: each with a reading; empty where it is unsupported.
-        total_mw: of the rails that make the whole; None: no total, or one of them was not read.
-        total_covers: what the total stands for, or why there is none.
-        uncertainty: of each rail, as far as it is stated; None where the sensor is unsupported.
-        rate_hz: at which it renews its values by itself; None: not known.
+        sensor: name of the sensor.
+        reason: why it is unsupported here; empty if it is supported.
+        rails: rails with their readings; empty if unsupported.
+        total_mw: power of the rails that make up the whole; None: no total, or a rail could not be read.
+        total_covers: what the total covers, or why there is none.
+        uncertainty: stated uncertainty of each rail; None if unsupported.
+        rate_hz: rate at which the sensor updates its values; None: unknown.
         notes: what a reader of its figures must know.
-        hint: what makes it supported; empty where nothing is known to.
+        hint: how to make it supported; empty if unknown.
     """
 
     sensor: str
@@ -71,14 +71,14 @@ class SensorReading:
 
 @dataclass(frozen=True, slots=True)
 class DoctorResult:
-    """What there is.
+    """The result of `doctor`.
 
     Attributes:
-        environment: the machine and its installation.
-        state: clocks, temperatures and throttling at the moment.
-        sensors: of power, best first.
-        wrong_combinations: of packages.
-        abilities: what cnnx does.
+        environment: the machine and its packages.
+        state: current clocks, temperatures and throttling.
+        sensors: power sensors, best first.
+        wrong_combinations: conflicting packages.
+        abilities: capabilities of cnnx, and whether they work here.
     """
 
     environment: Environment
@@ -91,13 +91,13 @@ class DoctorResult:
 def doctor(
     *, root: Path = _ROOT, nvml: Any = None, wheels: Wheels = find_wheel, sleep: Sleep = time.sleep
 ) -> DoctorResult:
-    """Look at this machine. Never raises for what is absent: that is what it reports.
+    """Examine this machine. Missing devices or packages are reported and never raise.
 
     Args:
-        root: where the file system starts; tests give a tree of their own.
-        nvml: a module with pynvml's functions; None: pynvml.
-        wheels: finds Python distributions.
-        sleep: waits between two readings of a counter of energy.
+        root: root of the file system; tests use a folder.
+        nvml: module with the functions of pynvml; None: pynvml.
+        wheels: finds installed Python distributions.
+        sleep: waits between two readings of an energy counter.
     """
     environment = detect(root, nvml=nvml, wheels=wheels)
     found = find_sensors(root, nvml=nvml)
@@ -136,32 +136,32 @@ def _reading(sensor: PolledSensor | Unsupported, sleep: Sleep) -> SensorReading:
 
 def _abilities(sensors: Sequence[SensorReading], environment: Environment) -> Iterator[Ability]:
     torch = None if installed_version("torch") else MissingExtra("torch", "export", purpose="exporting")
-    lacking: dict[str, CnnxError | None] = {"export a network from its PyTorch definition": torch}
+    missing: dict[str, CnnxError | None] = {"export a network from its PyTorch definition": torch}
     for name in runtimes.NAMES:
         runtime = runtimes.get(name)
-        lacking[f"run and validate with {name}"] = runtime.cannot_run()
+        missing[f"run and validate with {name}"] = runtime.cannot_run()
         if runtime.engine_suffix is not None:
-            lacking[f"build engines with {name}"] = cannot_build(runtime)
-    lacking["measure power and energy"] = _no_power(sensors)
-    lacking["write HTML reports and pictures"] = _no_pictures()
-    for what, reason in lacking.items():
+            missing[f"build engines with {name}"] = cannot_build(runtime)
+    missing["measure power and energy"] = _no_power(sensors)
+    missing["write HTML reports and plots"] = _no_plots()
+    for what, reason in missing.items():
         yield ability(what, reason, environment)
 
 
-def ability(what: str, lacking: CnnxError | None, environment: Environment) -> Ability:
-    """One ability; its hint never names an extra that has nothing for this machine.
+def ability(what: str, missing: CnnxError | None, environment: Environment) -> Ability:
+    """An ability, with a hint that never names an extra without packages for this machine.
 
-    JetPack brings its own TensorRT, which pip must not touch.
+    JetPack contains its own TensorRT, which pip must not touch.
     """
-    if lacking is None:
+    if missing is None:
         return Ability(what, able=True)
-    if not isinstance(lacking, MissingExtra) or extra_brings_anything(lacking.extra, environment.machine):
-        return Ability(what, able=False, reason=lacking.what, hint=lacking.hint or "")
-    by_jetpack = environment.l4t is not None and lacking.extra == "tensorrt"
+    if not isinstance(missing, MissingExtra) or extra_brings_anything(missing.extra, environment.machine):
+        return Ability(what, able=False, reason=missing.what, hint=missing.hint or "")
+    by_jetpack = environment.l4t is not None and missing.extra == "tensorrt"
     return Ability(
         what,
         able=False,
-        reason=f"{lacking.what}, nor is there one for {environment.machine}",
+        reason=f"{missing.what}, and there is no package of it for {environment.machine}",
         hint="sudo apt install nvidia-jetpack" if by_jetpack else "do this on an x86-64 machine",
     )
 
@@ -171,14 +171,15 @@ def _no_power(sensors: Sequence[SensorReading]) -> CnnxError | None:
         return None
     for sensor in sensors:
         if sensor.hint:
-            return EnvironmentLacks(f"power by {sensor.sensor}: {sensor.reason}", hint=sensor.hint)
+            return EnvironmentLacks(f"power from {sensor.sensor}: {sensor.reason}", hint=sensor.hint)
     return EnvironmentLacks(
-        "no power sensor here can be read: see the reasons above",
-        hint="run on a Jetson, or where NVML or RAPL tells power: cnnx bench BUNDLE --power",
+        "no power sensor can be read here; the reasons are listed above",
+        hint="measure on a Jetson, or on a machine where NVML or RAPL reports power: "
+        "cnnx bench BUNDLE --power",
     )
 
 
-def _no_pictures() -> CnnxError | None:
+def _no_plots() -> CnnxError | None:
     for package in ("jinja2", "matplotlib"):
         if importlib.util.find_spec(package) is None:
             return MissingExtra(package, "report", purpose="an HTML report")

@@ -1,4 +1,4 @@
-"""Packages that conflict: which, why, and the command that fixes it."""
+"""Finds conflicting packages, with the reason and the command that fixes each conflict."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Combination:
     """A wrong combination of packages.
 
     Attributes:
-        what: is installed.
-        why: it hurts.
-        hint: the command.
+        what: what is installed.
+        why: why that is a problem.
+        hint: the command that fixes it.
     """
 
     what: str
@@ -27,11 +27,11 @@ class Combination:
 
 
 def wrong_combinations(environment: Environment, wheels: Wheels) -> tuple[Combination, ...]:
-    """All that are known of, on this machine.
+    """All known conflicts between packages on this machine.
 
     Args:
-        environment: with TensorRT's parts.
-        wheels: finds a Python distribution.
+        environment: the machine and its packages.
+        wheels: finds installed Python distributions.
     """
     found = [
         _two_onnxruntimes(environment, wheels),
@@ -49,9 +49,9 @@ def _two_onnxruntimes(environment: Environment, wheels: Wheels) -> Combination |
     stays, goes = (gpu, plain) if environment.gpu or environment.l4t else (plain, gpu)
     return Combination(
         f"onnxruntime {plain.version} and onnxruntime-gpu {gpu.version} in one environment",
-        "both are the module onnxruntime: the one installed last overwrote the other's files, so which "
-        "runs, and whether on the GPU, is chance",
-        # Taking one out takes files of both away.
+        "both provide the module onnxruntime: the one installed last overwrote files of the other, so it is "
+        "undefined which one runs, and whether it uses the GPU",
+        # Uninstalling one removes files of both.
         f"pip uninstall -y {goes.name} && "
         f"pip install --force-reinstall --no-deps {stays.name}=={stays.version}",
     )
@@ -63,8 +63,8 @@ def _wheel_over_jetpack(environment: Environment) -> Combination | None:
     if environment.l4t is None or not system or not over:
         return None
     return Combination(
-        f"TensorRT by wheel ({_listed(over)}) over JetPack's ({_listed(system)})",
-        "Python takes the wheel, whose libraries are for other GPUs and drivers than this Jetson's",
+        f"TensorRT from a wheel ({_listed(over)}) in addition to JetPack's ({_listed(system)})",
+        "Python imports the wheel, whose libraries do not support this Jetson's GPU and driver",
         f"pip uninstall -y {' '.join(one.name for one in over)}",
     )
 
@@ -74,26 +74,26 @@ def _without_libraries(environment: Environment, suffix: str) -> Combination | N
     bindings, libraries = wheels.get(f"tensorrt{suffix}-bindings"), f"tensorrt{suffix}-libs"
     if bindings is None or libraries in wheels or environment.l4t is not None:
         return None
-    # Without a wheel of them the bindings take the system's libraries, if they are of their release.
+    # Without the libraries' wheel the bindings use the system's libraries, if those are of the same release.
     release = release_of(bindings.version)
     if any(release_of(one.version) == release for one in _libraries_of_system(environment)):
         return None
     return Combination(
         f"{_listed([bindings])} without {libraries}",
-        "the bindings are a Python module alone: importing it finds no libnvinfer",
+        "the bindings contain no libraries, so importing them does not find libnvinfer",
         f"pip install {libraries}=={bindings.version}",
     )
 
 
 def _unequal(runtime: str) -> Combination | None:
-    """What a runtime itself says of parts that are all there and do not fit."""
+    """A conflict that the runtime itself reports, between parts that are all installed."""
     reason = runtimes.get(runtime).missing()
     if not isinstance(reason, EnvironmentLacks) or isinstance(reason, MissingExtra):
         return None
     if runtimes.get(runtime).version() is None:
         return None
     return Combination(
-        reason.what, f"neither building nor running with {runtime} works so", reason.hint or ""
+        reason.what, f"{runtime} can neither build nor run engines this way", reason.hint or ""
     )
 
 

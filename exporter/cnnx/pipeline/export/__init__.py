@@ -1,1 +1,1 @@
-"""`export` and `calibrate`: from a network to a judged bundle."""
+"""`export` and `calibrate`: from a network to a validated bundle."""

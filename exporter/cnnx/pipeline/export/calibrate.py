@@ -1,4 +1,4 @@
-"""Ranges without an export: by every method side by side, and how far they hang on the pictures."""
+"""`calibrate`: INT8 ranges by every method side by side, and how much they depend on the images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cnnx.quant.methods import METHODS
 
 @dataclass(frozen=True, slots=True)
 class MethodRange:
-    """The range that one method gives a tensor, and the share of its non-zero values that this clips."""
+    """The range that one method gives a tensor, and the share of its non-zero values that it clips."""
 
     amax: float
     saturated_share: float
@@ -35,14 +35,14 @@ class MethodRange:
 
 @dataclass(frozen=True, slots=True)
 class TensorMethods:
-    """One tensor that INT8 would carry.
+    """The ranges of one tensor that would be quantized.
 
     Attributes:
-        tensor: its name.
-        maximum: largest finite |x| seen.
-        zeros_share: share of exact zeros; None where nothing was finite.
-        nonfinite: batches in which it had NaN or infinite values; it gets no range then.
-        methods: method -> its range; amax 0 where there is none.
+        tensor: name of the tensor.
+        maximum: largest finite |x|.
+        zeros_share: share of exact zeros; None if no value was finite.
+        nonfinite: number of batches with NaN or infinite values; the tensor gets no range if there are any.
+        methods: method -> range; `amax` is 0 if there is none.
     """
 
     tensor: str
@@ -54,18 +54,20 @@ class TensorMethods:
 
 @dataclass(frozen=True, slots=True)
 class CalibrateResult:
-    """Ranges side by side.
+    """Ranges of all methods, side by side.
 
     Attributes:
-        network: its name.
-        images: calibration pictures.
-        image_set: where they are from.
-        selection_images: held-out pictures, on which quantized networks were compared; 0 where none were.
-        equalized: channels were scaled first.
-        tensors: those that INT8 would carry, in graph order.
-        folds: how far ranges and error move from part to part of the set; None unless asked for.
-        candidates: what the method was chosen from, the chosen one first; empty unless it was "auto".
-        notes: what the user should know.
+        network: name of the network.
+        images: number of calibration images.
+        image_set: name of the calibration set.
+        selection_images: number of held-out images that quantized networks were compared on; 0: none.
+        equalized: whether channels were equalized first.
+        tensors: tensors that would be quantized, in graph order.
+        folds: how much ranges and error vary between folds of the set; None unless requested.
+        candidates: all methods compared, the chosen one first; empty unless the method is "auto".
+        notes: notes for the user.
+        steps: time of each step.
+        seconds: total time.
     """
 
     network: str
@@ -85,23 +87,23 @@ class CalibrateResult:
 def calibrate(
     model: str | Path, options: CalibrateOptions, *, listener: Listener = silent
 ) -> CalibrateResult:
-    """Take the ranges that INT8 would get, without making a bundle.
+    """Compute the ranges that INT8 would use, without writing a bundle.
 
-    One pass over the images serves every method, and a later export of the same images needs none. All
-    methods are shown unless one is given; folds are compared by that one, or by the recipe's.
+    One pass over the images serves every method, and a later export with the same images reuses it. Shows
+    all methods unless one is given. Folds are compared by that method, or else by the recipe's.
 
     Args:
         model: a recipe's name, a recipe file, or an ONNX file.
-        options: as an object; each can be given by keyword, too.
-        listener: receives progress.
+        options: options as an object; each can also be given by keyword.
+        listener: receives progress events.
 
     Raises:
-        CnnxError: see `cnnx.errors`; each kind has its exit code.
+        CnnxError: see `cnnx.errors`; each class has its exit code.
     """
     started = time.perf_counter()
     folds, method = options.folds, options.method
     if folds is not None and folds < 2:
-        raise UsageError(f"--folds {folds}: nothing could be compared", hint="--folds 5")
+        raise UsageError(f"invalid --folds {folds}: expected at least 2", hint="give --folds 5, for example")
     steps = Steps(listener)
     recipe = with_options(resolve(str(model), trust_recipe=options.trust_recipe), options)
     chosen = method or recipe.calibration.method
@@ -113,12 +115,12 @@ def calibrate(
     source = open_checked(request, steps, trust_recipe=options.trust_recipe)
     batch = source.batch((1, 1))
     graph = export_step(steps, source, batch=batch)
-    pictures = images_by_role(steps, recipe, validates=False, calibrates=True, selects=count)
-    calibration, selection = pictures.calibration, pictures.selection
+    images = images_by_role(steps, recipe, validates=False, calibrates=True, selects=count)
+    calibration, selection = images.calibration, images.selection
     assert calibration is not None
-    dealt = fold_crops(calibration, folds, batch=batch[0]) if folds else ()
-    if dealt:
-        quantizer, parts = observe_by_fold(steps, graph, calibration, dealt, recipe)
+    split = fold_crops(calibration, folds, batch=batch[0]) if folds else ()
+    if split:
+        quantizer, parts = observe_by_fold(steps, graph, calibration, split, recipe)
     else:
         quantizer, parts = Quantizer.observe(steps, graph, calibration, recipe), ()
     candidates: tuple[Candidate, ...] = ()
@@ -162,12 +164,12 @@ def _side_by_side(shown: Mapping[str, Calibration], names: Sequence[str]) -> tup
 def _notes(shown: Mapping[str, Calibration], calibration: Crops, compared: Folds | None) -> tuple[str, ...]:
     ranges = next(iter(shown.values())).ranges
     if not ranges:
-        return ("No layer of this network can be INT8: no tensor needs a range.",)
+        return ("No layer of this network can be quantized to INT8, so no tensor needs a range.",)
     none = [name for name, tensor in ranges.items() if tensor.amax == 0]
     notes = list(verdict(compared) if compared else few_ranges(calibration))
     if none:
         notes.append(
-            f"{len(none)} tensors get no range, for they are zero or not finite, and the layers that read "
-            f"them stay out of INT8: {', '.join(none[:3])}"
+            f"{len(none)} tensors get no range, as they are zero or not finite. Layers that read them are "
+            f"not quantized: {', '.join(none[:3])}"
         )
     return tuple(notes)

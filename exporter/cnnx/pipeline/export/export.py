@@ -1,4 +1,4 @@
-"""The whole way: from a recipe to a judged bundle with engines beside it."""
+"""`export`: from a network to a validated bundle with engines."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ from cnnx.pipeline.target import OpenSubject, choose_runtime, open_subject
 from cnnx.pipeline.validate import judge_session
 from cnnx.stats import Verdict
 
-# An export measures long enough to show a median; cnnx bench measures properly.
+# An export measures just long enough for a median; cnnx bench measures properly.
 _GLANCE = Effort(min_seconds=0.5, min_samples=30, max_seconds=10.0)
 _REPAIR_TRIALS = 200
-# Share of the multiply-adds in INT8 below which the user is told what keeps the rest out.
+# If a smaller share of the MACs is in INT8, a note gives the main reason.
 _MOSTLY = 0.95
 
 
 @takes(ExportOptions)
 def export(model: str | Path, options: ExportOptions, *, listener: Listener = silent) -> ExportResult:
-    """Take a network to a bundle: export, calibrate, type, lint, build, validate, measure.
+    """Export a network to a bundle: calibrate, type, lint, build, validate and measure it.
 
-    Steps whose inputs did not change are reused from the cache. A bundle that already stands at `out`,
-    made from exactly these inputs, is left as it is.
+    Steps whose inputs have not changed are reused from the cache. A bundle at `out` that was made from
+    exactly these inputs is left unchanged.
 
     Args:
         model: a recipe's name, a recipe file, or an ONNX file.
-        options: as an object; each can be given by keyword, too.
-        listener: receives progress.
+        options: options as an object; each can also be given by keyword.
+        listener: receives progress events.
 
     Raises:
-        CnnxError: see `cnnx.errors`; each kind has its exit code.
+        CnnxError: see `cnnx.errors`; each class has its exit code.
     """
     started = time.perf_counter()
     steps = Steps(listener)
@@ -97,7 +97,7 @@ def export(model: str | Path, options: ExportOptions, *, listener: Listener = si
 
 
 def _prepared(model: str, options: ExportOptions, steps: Steps) -> tuple[Job, Original]:
-    """The job, once nothing speaks against it, and the original with its weights at hand."""
+    """Check the options, and return the job and the original with its weights."""
     recipe = with_options(resolve(model, trust_recipe=options.trust_recipe), options)
     precision = options.precision or recipe.precision.default
     check_options(options, precision)
@@ -152,7 +152,7 @@ def _judge(bundle: Bundle, artefacts: ExportArtefacts, steps: Steps) -> Validati
 
 
 def _measure(job: Job, bundle: Bundle, artefacts: ExportArtefacts, steps: Steps) -> tuple[Measurement, ...]:
-    """The bundle's subject and, beside it, the original's FP32 graph where that runs on the same runtime."""
+    """Measure the bundle's engine or graph; with a graph, also the original's FP32 graph."""
     subjects = [open_subject(bundle, "auto")]
     if subjects[0].subject.artefact == "graph":
         subjects.insert(0, _original_graph(bundle, artefacts, subjects[0]))
@@ -166,24 +166,24 @@ def _measure(job: Job, bundle: Bundle, artefacts: ExportArtefacts, steps: Steps)
     )
 
 
-def _original_graph(bundle: Bundle, artefacts: ExportArtefacts, beside: OpenSubject) -> OpenSubject:
+def _original_graph(bundle: Bundle, artefacts: ExportArtefacts, typed: OpenSubject) -> OpenSubject:
     file = artefacts.graph.model
     digest = bundle.manifest.weights["digest"]
-    subject = dataclasses.replace(beside.subject, artefact="original", precision="fp32", digest=digest)
-    return OpenSubject(subject, beside.runtime, file)
+    subject = dataclasses.replace(typed.subject, artefact="original", precision="fp32", digest=digest)
+    return OpenSubject(subject, typed.runtime, file)
 
 
 def _notes(job: Job, artefacts: ExportArtefacts) -> tuple[str, ...]:
     notes = [*artefacts.graph.notes]
     if artefacts.original.weights.kind == "standin":
-        notes.append("Stand-in weights: agreement proves nothing, latency and memory hold.")
+        notes.append("Stand-in weights: agreement proves nothing; latency and memory are still valid.")
     if job.recipe.is_onnx:
-        notes.append(f"Preprocessing is assumed ({job.recipe.preprocessing}); a recipe states its own.")
+        notes.append(f"Preprocessing is assumed ({job.recipe.preprocessing}); write a recipe to change it.")
     described = artefacts.described
     if job.precision == "int8" and described["int8_share"] < _MOSTLY:
         notes.append(
-            f"{described['int8_share']:.1%} of the multiply-adds are in INT8; "
-            f"what keeps most of the rest out: {described['left_out']}"
+            f"{described['int8_share']:.1%} of the MACs are in INT8; "
+            f"main reason for the rest: {described['left_out']}"
         )
     if job.precision == "int8" and artefacts.calibration:
         notes += few_ranges(artefacts.calibration)
@@ -192,19 +192,20 @@ def _notes(job: Job, artefacts: ExportArtefacts) -> tuple[str, ...]:
 
 
 def _no_engine(target: str, job: Job) -> tuple[str, ...]:
-    """Said to who left the target open, not to who asked for the graph alone."""
+    """A note that no engine was built, if no target was named."""
     if target != "auto" or job.runtime.engine_suffix is not None:
         return ()
-    return ("No engine was built: name a builder and a GPU (--target rtx --sm 86).",)
+    return ("No engine was built: give a builder and a GPU, as in --target rtx --sm 86.",)
 
 
 def _advice(job: Job, validation: Validation) -> tuple[str, ...]:
-    """What to try where INT8 failed."""
+    """What to try if INT8 failed its gates."""
     if job.precision != "int8" or validation.verdict is not Verdict.FAILED or job.repair_trials:
         return ()
-    equalizes = "" if job.recipe.precision.equalize else "leave out --no-equalize, or "
+    equalizes = "" if job.recipe.precision.equalize else "drop --no-equalize, or "
     return (
-        f"INT8 failed its gate: {equalizes}try --method auto; --repair puts what it harms back into FP16.",
+        f"INT8 failed its gates: {equalizes}try --method auto, or --repair, which moves the layers that "
+        "INT8 harms most back to FP16.",
     )
 
 
@@ -214,7 +215,7 @@ def _over_budget(job: Job, bundle: Bundle) -> tuple[str, ...]:
     files = [(bundle.model, budgets.onnx_mib)]
     files += [(bundle.path / "engines" / e.identity / e.file, budgets.engine_mib) for e in bundle.engines()]
     return tuple(
-        f"{file.relative_to(bundle.path)} has {size:.1f} MiB, its budget is {limit:g} MiB"
+        f"{file.relative_to(bundle.path)} is {size:.1f} MiB, over its budget of {limit:g} MiB"
         for file, limit in files
         if limit and (size := file.stat().st_size / 2**20) > limit
     )

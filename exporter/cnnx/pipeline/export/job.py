@@ -1,4 +1,4 @@
-"""Every step of an export that gives files, in order."""
+"""The job of an export, and its steps in order."""
 
 from __future__ import annotations
 
@@ -44,12 +44,19 @@ class Job:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ExportArtefacts:
-    """What the steps left, ready to be put into a bundle.
+    """The results of the steps, ready for a bundle.
 
     Attributes:
-        graph: as exported.
-        quantizer: what typed it from calibration images; None in FP32, which needs none.
-        ranges: that it was quantized by; likewise.
+        original: the original network.
+        validation: validation images.
+        calibration: calibration images; None in FP32, which needs none.
+        selection: selection images; None if nothing was selected.
+        graph: FP32 graph as exported.
+        reference: the original's logits for the validation images.
+        quantizer: what typed the graph; None in FP32.
+        ranges: ranges the graph was typed by; None in FP32.
+        typed: typed or Q/DQ graph.
+        candidates: all methods compared, the chosen one first; empty unless the method is "auto".
     """
 
     original: Original
@@ -65,29 +72,29 @@ class ExportArtefacts:
 
     @property
     def described(self) -> dict[str, Any]:
-        """The plan of the typed graph's layers."""
+        """The plan of the typed graph's layers; see `TypedGraph.described`."""
         return self.typed.described
 
     @property
     def logits(self) -> NDArray[np.float32]:
-        """The original's, for the validation images."""
+        """The original's logits for the validation images."""
         return self.reference.logits
 
 
 def images_to_choose_by(precision: Precision, method: str, repair_trials: int) -> int:
-    """Maximum number of images that choose a method, or what repair puts back; 0 where nothing is chosen."""
+    """Maximum number of selection images, for `--method auto` or repair; 0 if nothing is selected."""
     if repair_trials:
         return REPAIR_IMAGES
     return SELECTION_IMAGES if precision == "int8" and method == AUTO else 0
 
 
 def make_artefacts(job: Job, original: Original, steps: Steps) -> ExportArtefacts:
-    """Every step that gives files, in order."""
+    """Run the steps of an export in order, up to the typed graph."""
     recipe = job.recipe
-    # First, for it is what refuses a definition, or weights, that are not what the recipe says.
+    # First, as it checks the definition and the weights against the recipe.
     graph = export_step(steps, original, batch=job.batch)
     chooses = job.precision == "int8" and job.method == AUTO
-    pictures = images_by_role(
+    images = images_by_role(
         steps,
         recipe,
         validates=True,
@@ -95,7 +102,7 @@ def make_artefacts(job: Job, original: Original, steps: Steps) -> ExportArtefact
         selects=images_to_choose_by(job.precision, job.method, job.repair_trials),
         labels=job.labels,
     )
-    validation, calibration, selection = pictures.validation, pictures.calibration, pictures.selection
+    validation, calibration, selection = images.validation, images.calibration, images.selection
     assert validation is not None
     reference = reference_step(steps, original, graph, validation, recipe)
     sets = (original, validation, calibration, selection, graph, reference)
@@ -106,14 +113,14 @@ def make_artefacts(job: Job, original: Original, steps: Steps) -> ExportArtefact
         steps, graph, calibration, recipe, precision=job.precision, scales=job.scales
     )
     candidates = choose_method(quantizer, selection) if selection and chooses else ()
-    # FP16 needs no ranges, only the maxima that say which layers would overflow.
+    # FP16 needs no ranges, only the maxima, to find layers that would overflow.
     method = candidates[0].method if candidates else job.method if job.precision == "int8" else "max"
     ranges = quantizer.ranges(method)
     return ExportArtefacts(*sets, quantizer, ranges, quantizer.typed(ranges), candidates)
 
 
 def repaired(job: Job, artefacts: ExportArtefacts) -> tuple[Job, ExportArtefacts, Repair]:
-    """What `--repair` came to, and the graph it left."""
+    """Run `--repair`; return the job with its new recipe, the repaired graph, and what repair found."""
     assert (
         artefacts.quantizer is not None and artefacts.ranges is not None and artefacts.selection is not None
     )

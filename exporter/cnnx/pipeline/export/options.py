@@ -1,4 +1,4 @@
-"""What the user asked for, laid over the recipe and checked before any work."""
+"""Applies the user's options to the recipe, and checks them before any work."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from cnnx.recipe import Recipe
 
 
 def with_options(recipe: Recipe, options: NetworkOptions) -> Recipe:
-    """The recipe with what the user asked for in place of its own.
+    """The recipe with the user's options applied.
 
     Raises:
-        UsageError: less than one image was asked for.
+        UsageError: fewer than one image was requested.
     """
     for key, value in overrides(options).items():
         table, name = key.split(".")
         if name == "images" and value < 1:
-            raise UsageError(f"--{table}-images is {value}", hint="give at least 1; 512 is usual")
+            raise UsageError(
+                f"invalid --{table}-images {value}: expected at least 1",
+                hint=f"give --{table}-images 512, for example",
+            )
         changed = str(value) if name == "data" else value
         part = dataclasses.replace(getattr(recipe, table), **{name: changed})
         recipe = dataclasses.replace(recipe, **{table: part})
@@ -30,11 +33,11 @@ def with_options(recipe: Recipe, options: NetworkOptions) -> Recipe:
 
 
 def check_calibrator(method: str) -> None:
-    """Before any work: the method is known, and what observes activations and judges graphs is here.
+    """Raise if the range method is unknown, or ONNX Runtime, which runs calibration, is missing.
 
     Raises:
-        UsageError: an unknown method.
-        MissingExtra: ONNX Runtime is absent.
+        UsageError: the method is unknown.
+        MissingExtra: ONNX Runtime is not installed.
     """
     if method != AUTO:
         check_method(method)
@@ -43,10 +46,10 @@ def check_calibrator(method: str) -> None:
 
 
 def check_options(options: ExportOptions, precision: Precision) -> None:
-    """Refuse options of an export in this precision that contradict one another or would do nothing.
+    """Raise for invalid options, and for options that have no effect on an export in this precision.
 
     Raises:
-        UsageError: they do.
+        UsageError: an option is invalid or has no effect.
     """
     for_int8 = {
         "--method": options.method,
@@ -55,14 +58,25 @@ def check_options(options: ExportOptions, precision: Precision) -> None:
     }
     idle = [option for option, value in for_int8.items() if value is not None]
     if idle and precision != "int8":
-        raise UsageError(f"{idle[0]} is for INT8, this export is in {precision}", hint="give --int8, too")
+        raise UsageError(
+            f"{idle[0]} applies only to INT8, and this export is in {precision}",
+            hint=f"add --int8, or drop {idle[0]}",
+        )
     trials = options.repair_trials
     if not options.repair and trials is not None:
-        raise UsageError("--repair-trials says how long --repair searches", hint="give --repair, too")
+        raise UsageError("--repair-trials has no effect without --repair", hint="add --repair")
     if trials is not None and trials < 1:
-        raise UsageError(f"a search in {trials} trials finds nothing", hint="--repair-trials 200")
+        raise UsageError(
+            f"invalid --repair-trials {trials}: expected at least 1",
+            hint="give --repair-trials 200, for example",
+        )
     if options.scales not in ("fp16", "fp32"):
-        raise UsageError(f"scales are written in fp16 or fp32, not {options.scales!r}", hint="--scales fp16")
+        raise UsageError(
+            f"invalid --scales {options.scales!r}: expected fp16 or fp32", hint="give --scales fp16"
+        )
     low, high = options.batch
     if not 1 <= low <= high:
-        raise UsageError(f"a batch of {low} to {high} makes no sense", hint="--batch 4, or --batch 1..8")
+        batch = low if low == high else f"{low}..{high}"
+        raise UsageError(
+            f"invalid --batch {batch}: expected 4 or 1..8", hint="give --batch 4, or --batch 1..8 for a range"
+        )

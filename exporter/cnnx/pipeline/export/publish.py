@@ -1,4 +1,4 @@
-"""From what the steps left to a bundle in its place."""
+"""Writes the results of an export's steps as a bundle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cnnx.pipeline.steps.inference import graph_logits
 from cnnx.store.digests import digest_of
 from cnnx.store.own_code import own_code
 
-if TYPE_CHECKING:  # what made the artefacts is in their own keys
+if TYPE_CHECKING:  # not needed for the fingerprint: artefacts have keys of their own
     from cnnx.pipeline.export.job import ExportArtefacts, Job
 
 _TOOLS = ("cnnx", "numpy", "onnx", "onnxruntime", "onnxscript", "pillow", "torch")
@@ -30,13 +30,17 @@ _TOOLS = ("cnnx", "numpy", "onnx", "onnxruntime", "onnxscript", "pillow", "torch
 def publish(
     job: Job, artefacts: ExportArtefacts, steps: Steps, *, force: bool = False
 ) -> tuple[Bundle, bool]:
-    """The bundle at its place, and whether it stood there already, made from exactly these inputs."""
+    """Write the bundle, unless one made from exactly these inputs exists at its path.
+
+    Returns:
+        the bundle, and whether it existed.
+    """
     manifest = _manifest(job, artefacts)
     if is_bundle(job.out):
-        with contextlib.suppress(BundleError):  # another is replaced, or refused
-            standing = Bundle.open(job.out)
-            if standing.manifest.fingerprint == manifest.fingerprint:
-                return standing, True
+        with contextlib.suppress(BundleError):  # new_bundle replaces or refuses a damaged one
+            existing = Bundle.open(job.out)
+            if existing.manifest.fingerprint == manifest.fingerprint:
+                return existing, True
     reference = steps.run("self-test", lambda progress: _reference(job, artefacts, progress))
 
     def work(_: Progress) -> Bundle:
@@ -49,13 +53,13 @@ def publish(
 
 
 def _reference(job: Job, artefacts: ExportArtefacts, progress: Progress) -> Reference:
-    """Some of the validation images, with what the original and the typed graph make of them."""
+    """The self-test: some validation images with the logits of the original and of the typed graph."""
     crops, logits = artefacts.validation, artefacts.logits
-    places = self_test_places(len(crops), crops.pixels[0].nbytes + 2 * logits[0].nbytes)
-    chosen = crops.only(places)
+    indices = self_test_places(len(crops), crops.pixels[0].nbytes + 2 * logits[0].nbytes)
+    chosen = crops.only(indices)
     return Reference(
         crops=chosen.pixels,
-        original=logits[places],
+        original=logits[indices],
         graph=graph_logits(artefacts.typed.model, chosen.pixels, job.recipe.preprocessing, progress=progress),
         labels=chosen.labels,
         ids=chosen.ids,

@@ -1,4 +1,4 @@
-"""What an export gives back."""
+"""The result of an export."""
 
 from __future__ import annotations
 
@@ -16,16 +16,23 @@ from cnnx.stats import Verdict
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """All that an export did.
+    """The result of an export.
 
     Attributes:
-        validation: the verdict, with the date it was passed.
-        unchanged: the bundle stood there already, made from exactly these inputs, and was judged then.
-        notes: what the user should know of how the bundle came to be.
-        peak_bytes: the most memory the process held.
-        candidates: what the method was chosen from, the chosen one first; empty unless it was "auto".
-        repair: what `repair` put back into FP16 and what that changed; None unless it was asked.
-        int8_share: share of the multiply-adds whose operands arrive as INT8; None unless that was asked.
+        bundle: the bundle.
+        engines: engines in the bundle.
+        validation: the validation and its verdict.
+        judged: date of the validation.
+        measurements: latency and memory; empty if `unchanged`.
+        unchanged: the bundle existed, was made from exactly these inputs, and was validated before.
+        notes: notes for the user.
+        steps: time of each step.
+        seconds: total time.
+        peak_bytes: peak memory of the process.
+        candidates: all methods compared, the chosen one first; empty unless the method is "auto".
+        repair: layers that repair moved back to FP16, and the effect; None unless requested.
+        int8_share: share of the MACs whose inputs are INT8; None unless the precision is INT8.
+        over_budget: files larger than the recipe's budgets.
     """
 
     bundle: Bundle
@@ -45,7 +52,7 @@ class ExportResult:
 
     @property
     def exit_code(self) -> int:
-        """0 unless a gate failed (1) or is inconclusive (6). "Not judged" is no failure of an export."""
+        """1 if a gate failed or a file is over budget, 6 if inconclusive, else 0, also if not judged."""
         if self.over_budget:
             return 1
         verdict = self.validation.verdict

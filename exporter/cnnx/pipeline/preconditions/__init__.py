@@ -1,1 +1,1 @@
-"""What is refused before any work or download."""
+"""Checks that run before any work or download."""

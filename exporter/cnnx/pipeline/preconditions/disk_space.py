@@ -1,4 +1,4 @@
-"""Whether the disks have room for what a verb is about to keep."""
+"""Checks that the disks have room for the cache and the bundle."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ _FLOAT = 4
 
 
 def refuse_full_disks(request: Request, counts: ImageCounts, checkpoint: Path | None) -> None:
-    """Refuse where graphs, images and weights need more than is free.
+    """Raise if graphs, images and weights need more space than is free.
 
-    What an earlier run left in the cache, or at `out`, may be all that is needed, so its size counts as free.
-    Nothing was made yet from weights that are still to be downloaded: then images alone count, and what
-    came of the weights.
+    Files of an earlier run in the cache, or at `out`, may be reused, so their size counts as free. If the
+    weights are still to be downloaded, nothing was made from them yet. Then only cached images and a partial
+    download count.
 
     Raises:
-        WriteFailed: free space does not suffice.
+        WriteFailed: too little free space.
     """
     cache, bundle = _bytes_needed(request, counts, checkpoint)
     needed = {"the cache": (cache_folder(), cache)}
     if request.out is not None:
         needed["the bundle"] = (request.out, bundle)
-    for device in {_device(place) for place, _ in needed.values()}:
+    for device in {_device(path) for path, _ in needed.values()}:
         here = {name: each for name, each in needed.items() if _device(each[0]) == device}
-        place = next(iter(here.values()))[0]
-        free = shutil.disk_usage(_standing(place)).free
+        path = next(iter(here.values()))[0]
+        free = shutil.disk_usage(_nearest_existing(path)).free
         wanted = sum(size for _, size in here.values())
         if wanted > free and wanted > free + _made_before(request, list(here), checkpoint):
             raise WriteFailed(
-                f"about {wanted / 1e6:,.0f} MB are needed for {' and '.join(here)}, {free / 1e6:,.0f} MB are "
-                "free",
-                where=place,
+                f"not enough free space for {' and '.join(here)}: about {wanted / 1e6:,.0f} MB needed, "
+                f"{free / 1e6:,.0f} MB free",
+                where=path,
                 hint="free some space, or choose other folders: --out for bundles, CNNX_CACHE for the cache",
             )
 
 
 def _bytes_needed(request: Request, counts: ImageCounts, checkpoint: Path | None) -> tuple[int, int]:
-    """What the steps keep in the cache, and what the bundle holds, about."""
+    """Estimated size of what the steps keep in the cache, and of the bundle."""
     recipe = request.recipe
     graph = _FLOAT * recipe.model.parameters or (checkpoint.stat().st_size if checkpoint else 0)
     typed = {None: 0, "fp32": graph, "fp16": graph // 2, "int8": graph // 4}[request.precision]
@@ -61,7 +61,7 @@ def _downloads(request: Request, checkpoint: Path | None) -> bool:
 
 
 def _made_before(request: Request, names: list[str], checkpoint: Path | None) -> int:
-    """Bytes of an earlier run that may be used again."""
+    """Size of the files of an earlier run that may be reused."""
     size = 0
     if "the cache" in names:
         kept = Store().sizes()
@@ -75,10 +75,10 @@ def _made_before(request: Request, names: list[str], checkpoint: Path | None) ->
     return size
 
 
-def _device(place: Path) -> int:
-    return _standing(place).stat().st_dev
+def _device(path: Path) -> int:
+    return _nearest_existing(path).stat().st_dev
 
 
-def _standing(place: Path) -> Path:
-    """The path itself, or the nearest folder above it that exists."""
-    return next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.exists())
+def _nearest_existing(path: Path) -> Path:
+    """The path itself, or its nearest parent that exists."""
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())

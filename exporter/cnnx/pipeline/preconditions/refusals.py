@@ -1,4 +1,4 @@
-"""Everything that names, sizes and free space alone can refuse, before any work or download."""
+"""Checks of names, sizes, image counts and free space, made before any work or download."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cnnx.weights import find
 
 
 def open_checked(request: Request, steps: Steps, *, trust_recipe: bool) -> Original:
-    """The original, its weights downloaded where they must be, once `refuse_early` found nothing.
+    """Check the request with `refuse_early`, then open the original, downloading its weights if needed.
 
     Raises:
         CnnxError: see `refuse_early` and `cnnx.weights.locate`.
@@ -38,20 +38,21 @@ def open_checked(request: Request, steps: Steps, *, trust_recipe: bool) -> Origi
 
 
 def refuse_early(request: Request, *, trust_recipe: bool) -> Original | None:
-    """Refuse what cannot end well, in the order in which the steps would find out.
+    """Raise for a request that cannot succeed, in the order in which the steps would fail.
 
     Returns:
-        the original where it lies in one file with its weights, as an ONNX graph does.
+        the opened original if it is an ONNX file, which contains its weights; else None.
 
     Raises:
-        RecipeError: there is no such definition, or its class names are not there or not as many as classes.
-        UsageError: weights for an ONNX file, another batch than it has, or too few images to choose by or to
-            fill the folds.
-        GraphError: the graph of an ONNX file is quantized already, and is to be quantized.
-        WeightsError: there is no such checkpoint.
-        ImageError: there is no such image set, it is empty, or its labels do not match.
-        MissingExtra: the definition is PyTorch's, and that is absent.
-        WriteFailed: the cache cannot be written, or free space does not suffice.
+        RecipeError: the definition does not exist, the class names file is missing, or it has the wrong
+            number of names.
+        UsageError: weights given for an ONNX file, a batch that its graph does not take, or too few images
+            for selection or for the folds.
+        GraphError: an ONNX graph to be quantized is already quantized.
+        WeightsError: the checkpoint does not exist.
+        ImageError: the image set does not exist, is empty, or its labels do not match.
+        MissingExtra: a PyTorch definition, and PyTorch is not installed.
+        WriteFailed: the cache cannot be written, or there is too little free space.
     """
     recipe = request.recipe
     class_names(recipe)
@@ -77,45 +78,45 @@ def refuse_early(request: Request, *, trust_recipe: bool) -> Original | None:
 
 
 def count_images(request: Request) -> ImageCounts:
-    """Open the image sets, decoding nothing.
+    """Count the images of each role without decoding any.
 
     Raises:
-        ImageError: a set is not there, it is empty, its labels do not match, or nothing is left to calibrate
-            with.
-        UsageError: too few images are left to choose by.
+        ImageError: an image set does not exist, is empty, its labels do not match, or no image is left for
+            calibration.
+        UsageError: too few images are left for selection.
     """
-    recipe, judging = request.recipe, 0
+    recipe, validating = request.recipe, 0
     calibration, validation = recipe.calibration, recipe.validation
     if request.validates or not {calibration.data, validation.data} & set(BUILT_IN):
         available = len(image_set(recipe, validation.data, "validation", request.labels))
-        judging = min(available, validation.images)
+        validating = min(available, validation.images)
     if not request.calibrates:
-        return ImageCounts(judging)
+        return ImageCounts(validating)
     left = len(image_set(recipe, calibration.data, "calibration", None))
     choosing = 0
     if calibration.data not in BUILT_IN:
         same = os.path.realpath(calibration.data) == os.path.realpath(validation.data)
-        left -= judging if same else 0
+        left -= validating if same else 0
         if request.selects:
             refuse_too_few(left, recipe)
             choosing = min(request.selects, max(1, left // 4))
             left -= choosing
         elif left < 1:
             raise ImageError(
-                f"no image is left to calibrate with: another set holds all {judging}",
+                f"no image is left for calibration: all {validating} are used for validation",
                 where=calibration.data,
-                hint="give different images for calibration and validation, or a lower --validation-images",
+                hint="use different images for calibration and validation, or lower --validation-images",
             )
     elif request.selects:
         choosing = request.selects
-    return ImageCounts(judging, choosing, min(left, calibration.images))
+    return ImageCounts(validating, choosing, min(left, calibration.images))
 
 
 def refuse_unwritable_cache() -> None:
-    """Refuse to work where no step could be kept.
+    """Raise if the cache folder cannot be created or written.
 
     Raises:
-        WriteFailed: the cache's folder cannot be written, or not made.
+        WriteFailed: it cannot.
     """
     check_folder(cache_folder())
 
@@ -128,13 +129,17 @@ def _refuse_quantized(recipe: Recipe) -> None:
 
 
 def _refuse_definition(recipe: Recipe) -> None:
-    """A definition that is not there. What it takes is known only once it is imported."""
+    """Raise if the definition does not exist. Its arguments are checked later, when it is imported."""
     if not recipe.runs_user_code:
         models.check_name(recipe.model.definition)
         return
     file = recipe.folder / recipe.model.definition.partition(":")[0]
     if not file.is_file():
-        raise RecipeError("there is no such definition", where=file, hint="correct model.definition")
+        raise RecipeError(
+            "the file of model.definition does not exist",
+            where=file,
+            hint="correct model.definition: FILE.py:NAME, relative to the recipe's folder",
+        )
 
 
 def _refuse_without_torch() -> None:
@@ -144,7 +149,7 @@ def _refuse_without_torch() -> None:
 
 
 def _importable(package: str) -> bool:
-    """Whether a package would be found; it is not imported, which takes seconds."""
+    """Whether a package is installed. Does not import it, as that takes seconds."""
     try:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):

@@ -1,4 +1,4 @@
-"""What a verb is about to do, as far as names and sizes tell."""
+"""What a command is about to do, as far as the preconditions need to know."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from cnnx.recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a verb is about to do.
+    """What a command is about to do.
 
     Attributes:
-        recipe: with the user's options laid over it.
-        weights: "pretrained", "standin", or a checkpoint.
-        precision: of the graph; None: no graph is typed.
-        batch: smallest and largest.
+        recipe: the recipe, with the user's options applied.
+        weights: "pretrained", "standin", or the path of a checkpoint.
+        precision: precision of the graph; None: no graph is typed.
+        batch: smallest and largest batch.
         validates: whether validation images are needed.
-        selects: maximum number of images to choose by; 0: none.
-        folds: number of disjoint sets that calibration images are dealt out into; 0: they are not.
-        labels: for a flat validation folder, the file that gives each image's class.
-        out: the bundle's folder; None: no bundle is made.
+        selects: maximum number of selection images; 0: none.
+        folds: number of disjoint folds that calibration images are split into; 0: no folds.
+        labels: label file of a flat validation folder.
+        out: the bundle's folder; None: no bundle is written.
     """
 
     recipe: Recipe
@@ -43,7 +43,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class ImageCounts:
-    """Maximum number of images that will be decoded, by what they are for."""
+    """Maximum number of images that will be decoded, by role."""
 
     validation: int
     selection: int = 0

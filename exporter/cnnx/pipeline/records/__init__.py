@@ -1,1 +1,1 @@
-"""Records of a bundle: what their results hold, and which of them count."""
+"""Records of a bundle: the types of their results, and the checks that verify them."""

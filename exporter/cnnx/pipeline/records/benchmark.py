@@ -1,7 +1,7 @@
-"""What the record of a benchmark holds: the types that it is checked by when it is read.
+"""The types that the result of a benchmark record is checked against when it is read.
 
-Fields with a default came after version 0.1 or are absent where nothing was measured. Floats that may be null
-were not finite: JSON has no word for it.
+Fields with a default were added after version 0.1, or are absent if not measured. Floats that may be null are
+null if they were not finite, which JSON cannot represent.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class PlainFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlainFirstFigures(PlainFigures):
-    """Figures of the series that stands for all; `of` names it."""
+    """Figures of the main series; `of` names it."""
 
     of: str = "end to end"
     images_per_second: Quantity
@@ -45,7 +45,7 @@ class PlainFirstFigures(PlainFigures):
 
 @dataclass(frozen=True, slots=True)
 class PlainFootprint:
-    """Memory as `cnnx.measure.footprint.Footprint` describes it, in bytes; null: not known."""
+    """Memory in bytes, as `cnnx.measure.footprint.Footprint` describes it; null: unknown."""
 
     before_bytes: Count | None
     peak_bytes: Count | None
@@ -62,7 +62,7 @@ class PlainFootprint:
 
 @dataclass(frozen=True, slots=True)
 class PlainValidity:
-    """Whether a latency may be believed, as `cnnx.measure.validity.Validity` describes it."""
+    """Whether a latency is valid, as `cnnx.measure.validity.Validity` describes it."""
 
     valid: bool
     findings: tuple[ValidityFinding, ...]
@@ -71,7 +71,7 @@ class PlainValidity:
 
 @dataclass(frozen=True, slots=True)
 class PlainFrequency:
-    """A clock, as `cnnx.machine.state.Frequency` describes it; `pinned`: both bounds are one."""
+    """A clock, as `cnnx.machine.state.Frequency` describes it; `pinned`: both bounds are equal."""
 
     now_mhz: Quantity | None
     least_mhz: Quantity | None
@@ -96,7 +96,7 @@ class PlainMachineState:
 
 @dataclass(frozen=True, slots=True)
 class PlainProfile:
-    """Time by layers, and the share of it by kind."""
+    """Time by layer, and the share of the time by kind of layer."""
 
     runs: Count
     shares: Mapping[LayerKind, Rate]
@@ -123,7 +123,7 @@ class Benchmark:
         parts = self.latency.parts
         if parts is None:
             if self.figures.of != "end to end":
-                raise ValueError(f"figures.of is {self.figures.of!r}, and latency.parts is null")
+                raise ValueError(f"figures.of is {self.figures.of!r}, but latency.parts is null")
         elif len({len(parts.enqueue_ns), len(parts.h2d_ns), len(parts.compute_ns), len(parts.d2h_ns)}) > 1:
             raise ValueError("the lists of latency.parts differ in length")
         elif not parts.compute_ns:

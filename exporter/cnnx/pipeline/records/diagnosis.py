@@ -1,7 +1,7 @@
-"""What the record of a diagnosis holds: the types that it is checked by when it is read.
+"""The types that the result of a diagnosis record is checked against when it is read.
 
-Fields with a default came after version 0.1 or are absent where nothing was measured. Floats that may be null
-were not finite: JSON has no word for it.
+Fields with a default were added after version 0.1, or are absent if not measured. Floats that may be null are
+null if they were not finite, which JSON cannot represent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cnnx.schema import Count, Quantity, Rate
 
 @dataclass(frozen=True, slots=True)
 class PlainLikeness:
-    """How like two sets of logits are, as `cnnx.agreement.Likeness` describes it."""
+    """How closely two sets of logits match, as `cnnx.agreement.Likeness` describes it."""
 
     divergence: float | None
     top1_agreement: Rate
@@ -25,7 +25,7 @@ class PlainLikeness:
 
 @dataclass(frozen=True, slots=True)
 class PlainLayerDamage:
-    """What a layer does alone in INT8, as `cnnx.pipeline.diagnose.findings.LayerDamage` describes it."""
+    """The damage of one INT8 layer, as `cnnx.pipeline.diagnose.findings.LayerDamage` describes it."""
 
     layer: str
     op: str
@@ -40,7 +40,7 @@ class PlainLayerDamage:
 
 @dataclass(frozen=True, slots=True)
 class PlainCoverage:
-    """A tensor under its range, as `cnnx.quant.coverage.Coverage` describes it."""
+    """How well a tensor's range fits, as `cnnx.quant.coverage.Coverage` describes it."""
 
     tensor: str
     read_by: tuple[str, ...]
@@ -56,7 +56,7 @@ class PlainCoverage:
 
 @dataclass(frozen=True, slots=True)
 class PlainGuess:
-    """A class, its name (empty where there are none) and its probability."""
+    """A class, its name (empty if unknown) and its probability."""
 
     index: Count
     name: str
@@ -65,7 +65,7 @@ class PlainGuess:
 
 @dataclass(frozen=True, slots=True)
 class PlainFlippedImage:
-    """An image whose first class changed, with both lists of five."""
+    """An image whose top class changed, with both lists of five classes."""
 
     image: str
     label: Count | None

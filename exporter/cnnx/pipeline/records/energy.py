@@ -1,7 +1,7 @@
-"""What the record of an energy measurement holds: the types that it is checked by when it is read.
+"""The types that the result of an energy record is checked against when it is read.
 
-Fields with a default came after version 0.1 or are absent where nothing was measured. Floats that may be null
-were not finite: JSON has no word for it.
+Fields with a default were added after version 0.1, or are absent if not measured. Floats that may be null are
+null if they were not finite, which JSON cannot represent.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Tegrastats:
-    """How far tegrastats' means are from ours, rail by rail."""
+    """Deviation of tegrastats' means from ours, by rail."""
 
     deviations: Mapping[str, float]
     lines: Count

@@ -1,4 +1,4 @@
-"""Which type the result of a record is checked by, kind by kind."""
+"""Maps each kind of record to the type of its result."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ RESULTS: Mapping[RecordKind, str] = {
     "diagnosis": "cnnx.pipeline.records.diagnosis:Diagnosis",
     "energy": "cnnx.pipeline.records.energy:Energy",
 }
-"""Kind of a record -> module and type of its result, imported on use: judging loads no power sensor."""
+"""Kind of record -> module and type of its result. Imported on use, as most commands need only some."""
 
 
 def result_type(kind: RecordKind) -> type:
-    """The type of the result of a kind of record."""
+    """The result type for a kind of record."""
     module, _, name = RESULTS[kind].partition(":")
     found: type = getattr(importlib.import_module(module), name)
     return found

@@ -1,8 +1,8 @@
-"""A bundle's records, each checked and held to what is in the bundle now.
+"""Reads the records of a bundle, and checks that each is about the bundle's current contents.
 
-A record is a note, not a proof: anyone who can write into runs/ can write any record, with the right digests
-too. The checks guard against accidents: a damaged file, a record of an earlier export, of an engine that was
-rebuilt since, of another bundle. A forger would only be stopped by a signature.
+A record is a note, not a proof: anyone who can write to runs/ can write any record, with the right digests.
+The checks catch accidents: a damaged file, or a record of an earlier export, of an engine that was rebuilt
+since, or of a different bundle. Only a signature would stop a forger.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from cnnx.pipeline.records.kinds import result_type
 from cnnx.record import Record, Subject, Unverified
 from cnnx.schema import from_plain, plain_of
 
-_HINT = "nothing else depends on it: delete it, or copy it again from where it was made"
+_HINT = "delete this file, as nothing else depends on it; or copy it again from where it was made"
 # Clocks of two machines differ; a Jetson without a battery starts in the past.
 _CLOCKS_DIFFER = datetime.timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What runs/ holds, oldest first.
+    """The records in runs/, oldest first.
 
     Attributes:
-        verified: records whose digests are those of this graph, and of an engine or weights of this bundle.
-        unverified: all others, damaged ones among them.
+        verified: records whose digests match the bundle's graph, and its engine or weights.
+        unverified: all other records, including damaged ones.
     """
 
     verified: tuple[Record, ...]
@@ -41,11 +41,11 @@ class Records:
 
 
 def records_of(bundle: Bundle, *, now: datetime.datetime | None = None) -> Records:
-    """Read every record of a bundle. A damaged one hides no other.
+    """Read all records of a bundle. A damaged record does not raise.
 
     Args:
-        bundle: opened.
-        now: what counts as the present; None: the clock's.
+        bundle: the opened bundle.
+        now: current time; None: from the clock.
 
     Raises:
         BundleError: the description of an engine is damaged.
@@ -64,12 +64,12 @@ def records_of(bundle: Bundle, *, now: datetime.datetime | None = None) -> Recor
             unverified.append(Unverified(name, reason, record))
         else:
             verified.append(record)
-    # By what they say, not by what their files are called.
+    # By the date in the record, not by file name.
     return Records(tuple(sorted(verified, key=lambda record: record.date)), tuple(unverified))
 
 
 def checked(record: Record, *, where: Path) -> Record:
-    """A record whose environment and result have been checked; keys it lacks have their defaults.
+    """Check a record's environment and result; missing keys get their defaults.
 
     Raises:
         BundleError: a key is unknown or missing, or a value has another type or range.
@@ -84,29 +84,29 @@ def checked(record: Record, *, where: Path) -> Record:
     for f in dataclasses.fields(Subject):
         there, here = getattr(subject, f.name), getattr(record.subject, f.name)
         if there != here:
-            what = f"result.subject.{f.name} is {there!r}, subject.{f.name} {here!r}"
+            what = f"result.subject.{f.name} is {there!r}, but subject.{f.name} is {here!r}"
             raise BundleError(what, where=where, hint=_HINT)
     return dataclasses.replace(record, result=plain_of(result))
 
 
 def doubt_of(record: Record, bundle: Bundle, *, engines: Mapping[str, Engine], now: datetime.datetime) -> str:
-    """Why a record says nothing about what is in a bundle; empty: it does.
+    """Why a record is not about a bundle's current contents; empty if it is.
 
     Args:
-        record: checked.
-        bundle: opened.
-        engines: digest -> engine, of the bundle's engines whose files are intact.
-        now: the present.
+        record: a checked record.
+        bundle: the opened bundle.
+        engines: digest -> engine, for the bundle's engines with intact files.
+        now: current time.
     """
     subject, graph = record.subject, bundle.manifest.files[MODEL]
     if datetime.datetime.fromisoformat(record.date) > now + _CLOCKS_DIFFER:
-        return f"its date lies in the future: {record.date}"
+        return f"its date is in the future: {record.date}"
     network = bundle.manifest.recipe["name"]
     if subject.network != network:
-        return f"it is of the network {subject.network}, this bundle of {network}"
-    # A benchmark may stand beside the original, which is in FP32.
+        return f"it is for the network {subject.network}, this bundle for {network}"
+    # Benchmarks may include the original, which is in FP32.
     if subject.artefact != "original" and subject.precision != bundle.manifest.precision:
-        return f"it is in {subject.precision}, this bundle in {bundle.manifest.precision}"
+        return f"it is for {subject.precision}, this bundle is in {bundle.manifest.precision}"
     if subject.artefact == "graph":
         ran, found = subject.digest == graph, subject.digest
     elif subject.artefact == "engine":
@@ -114,7 +114,7 @@ def doubt_of(record: Record, bundle: Bundle, *, engines: Mapping[str, Engine], n
         if engine is None:
             return f"no intact engine in this bundle has the SHA-256 {subject.digest[:12]}"
         if subject.engine not in ("", engine.identity):
-            return f"it is of the engine {subject.engine}, its SHA-256 is that of {engine.identity}"
+            return f"it is for the engine {subject.engine}, but its SHA-256 is that of {engine.identity}"
         ran, found = engine.graph_digest == graph, engine.graph_digest
     else:
         ran, found = subject.digest == bundle.manifest.weights["digest"], subject.digest
@@ -122,8 +122,9 @@ def doubt_of(record: Record, bundle: Bundle, *, engines: Mapping[str, Engine], n
         ran, found = False, subject.graph_digest
     if ran:
         return ""
-    what = "weights" if subject.artefact == "original" and found == subject.digest else "graph"
-    return f"it is of another {what}, with the SHA-256 {found[:12]}"
+    weights = subject.artefact == "original" and found == subject.digest
+    what = "different weights" if weights else "a different graph"
+    return f"it is for {what}, with the SHA-256 {found[:12]}"
 
 
 def _intact(bundle: Bundle) -> dict[str, Engine]:
@@ -138,7 +139,7 @@ def _intact(bundle: Bundle) -> dict[str, Engine]:
 
 
 def latest_validation(records: Sequence[Record]) -> tuple[Record, Validation] | None:
-    """Export's newest verdict among verified records (`records_of`); None where there is none."""
+    """Export's newest verdict among verified records (`records_of`); None if there is none."""
     for record in reversed(records):
         if record.kind == "validation":
             return record, validation_from_dict(record.result)

@@ -1,1 +1,1 @@
-"""Searches that try many networks on held-out images: the range method, repair, folds."""
+"""Searches that compare many quantized networks on held-out images: range method, repair, folds."""

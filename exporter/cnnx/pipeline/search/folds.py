@@ -1,6 +1,7 @@
-"""The calibration set in parts: what the ranges of each would have made of the network.
+"""Folds of the calibration set, to see whether it is large enough.
 
-Channels are equalized once, by the first pictures of the whole set: folds differ by their ranges alone.
+The network is quantized by the ranges of each fold, and the results are compared. Channels are equalized
+once, by the first images of the whole set, so folds differ only in their ranges.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from cnnx.quant.folds import Spread, spreads, still_moves
 from cnnx.recipe import Recipe
 from cnnx.store.own_code import own_code
 
-# A divergence that may still move by a quarter is not settled, unless that is less than this many nats.
+# A divergence that may still change by more than a quarter, and by more than 1e-4 nats, is not settled.
 _RELATIVE, _OUTRIGHT = 0.25, 1e-4
 
 _FILE = "folds.json"
@@ -34,7 +35,7 @@ _FILE = "folds.json"
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """The network quantized by the ranges of some of the pictures, held against FP32."""
+    """How closely the network matches FP32 when quantized by the ranges of some of the images."""
 
     images: int
     likeness: Likeness
@@ -42,15 +43,16 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Folds:
-    """What the ranges of disjoint parts of the calibration set would have made of the network.
+    """The network quantized by disjoint folds of the calibration set.
 
     Attributes:
-        method: how ranges were chosen.
-        whole: by all calibration pictures.
-        folds: by each part.
-        spreads: how far each tensor's range moves, the worst first.
-        still_moves: nats by which the whole's divergence may still move with other or more pictures.
-        settled: that is little, beside the divergence itself or outright.
+        method: range method.
+        whole: result for all calibration images.
+        folds: result for each fold.
+        spreads: how much each tensor's range varies between folds, largest first.
+        still_moves: how much the divergence of `whole` may still change with different or more images, in
+            nats.
+        settled: whether `still_moves` is small, in absolute terms or relative to the divergence.
     """
 
     method: str
@@ -62,13 +64,14 @@ class Folds:
 
 
 def fold_crops(calibration: Crops, count: int, *, batch: int) -> tuple[Crops, ...]:
-    """The calibration pictures dealt out, batch by batch, so that all folds together are one pass.
+    """Split the calibration images into folds, batch by batch, so that one pass over all folds suffices.
 
-    Dealt out, not cut: a folder's pictures may be in the order of their classes.
+    Batches are dealt out in turn, as the images of a folder may be sorted by class.
 
     Args:
-        count: folds.
-        batch: pictures that the graph takes at a time.
+        calibration: all calibration images.
+        count: number of folds.
+        batch: number of images per batch of the graph.
 
     Raises:
         UsageError: a fold would be empty.
@@ -79,26 +82,26 @@ def fold_crops(calibration: Crops, count: int, *, batch: int) -> tuple[Crops, ..
 
 
 def refuse_empty_folds(images: int, count: int, *, batch: int) -> None:
-    """Refuse to deal out fewer batches than folds.
+    """Raise if there are fewer batches than folds.
 
     Raises:
         UsageError: a fold would be empty.
     """
     if count > -(-images // batch):
-        at_a_time = f", {batch} at a time," if batch > 1 else ""
+        batches = f" in batches of {batch}" if batch > 1 else ""
         raise UsageError(
-            f"{images} calibration pictures{at_a_time} do not fill {count} folds",
-            hint="give more --calibration-images, or fewer --folds",
+            f"{images} calibration images{batches} do not fill {count} folds",
+            hint="raise --calibration-images, or lower --folds",
         )
 
 
 def observe_by_fold(
     steps: Steps, exported: Fp32Graph, images: Crops, folds: Sequence[Crops], recipe: Recipe
 ) -> tuple[Quantizer, tuple[Quantizer, ...]]:
-    """A quantizer of all images and one of each fold; one pass over the images serves both.
+    """Return a quantizer for all images and one for each fold, with a single pass over the images.
 
     Raises:
-        BuildFailed: the equalized graph computes something else.
+        BuildFailed: the equalized graph gives different logits.
     """
     graph = equalized_graph(steps, exported, images, recipe)
     parts = tuple(
@@ -124,13 +127,13 @@ def observe_by_fold(
 
 
 def folds_step(whole: Quantizer, parts: Sequence[Quantizer], selection: Crops, *, method: str) -> Folds:
-    """Quantize by the whole set's ranges and by each fold's, and compare on held-out images.
+    """Quantize by the ranges of the whole set and of each fold, and compare on held-out images.
 
     Args:
-        whole: of all calibration images.
-        parts: of each fold.
-        selection: images that compare.
-        method: how ranges are chosen.
+        whole: quantizer for all calibration images.
+        parts: quantizer for each fold.
+        selection: images to compare on.
+        method: range method.
     """
     quiet = [each.quiet() for each in (whole, *parts)]
     inputs = {
@@ -168,13 +171,13 @@ def folds_step(whole: Quantizer, parts: Sequence[Quantizer], selection: Crops, *
 
 
 def verdict(folds: Folds) -> tuple[str, ...]:
-    """A warning where the set is too small."""
+    """A warning if the calibration set is too small; else empty."""
     if folds.settled:
         return ()
     whole, of_folds = folds.whole, [fold.likeness.divergence for fold in folds.folds]
     return (
-        f"The calibration set is too small: by {folds.folds[0].images} pictures the network diverges by "
-        f"{min(of_folds):.2g} to {max(of_folds):.2g} nats, by all {whole.images} by "
-        f"{whole.likeness.divergence:.2g}, and that may still move by {folds.still_moves:.2g}. "
-        "Give more --calibration-images, or --calibration-data with more of them.",
+        "The calibration set is too small: the divergence from FP32 is "
+        f"{min(of_folds):.2g} to {max(of_folds):.2g} nats with {folds.folds[0].images} images and "
+        f"{whole.likeness.divergence:.2g} nats with all {whole.images}, and may still change by "
+        f"{folds.still_moves:.2g}. Raise --calibration-images, or give a larger --calibration-data.",
     )

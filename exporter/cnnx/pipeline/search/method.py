@@ -1,4 +1,4 @@
-"""Choosing by the selection pictures: which method's ranges make the INT8 graph most like its original."""
+"""`--method auto`: chooses the range method whose INT8 graph is closest to FP32 on the selection images."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from cnnx.store.own_code import own_code
 
 AUTO = "auto"
 CANDIDATES = ("entropy", "max", "mse", "percentile-99.99", "percentile-99.999")
-"""What `--method auto` tries. A lower percentile never won on a trained network (docs/decisions.md)."""
+"""Tried by `--method auto`. A lower percentile never won on a trained network (docs/decisions.md)."""
 
 SELECTION_IMAGES = 128
-"""Pictures that choose (more where `--repair` wants more). They neither calibrate nor validate."""
+"""Number of selection images (`--repair` uses more). They are not used for calibration or validation."""
 
 _FILE = "candidates.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A method, and how like the original its INT8 graph is on the selection pictures."""
+    """A range method, and how closely its INT8 graph matches the FP32 graph on the selection images."""
 
     method: str
     likeness: Likeness
 
 
 def choose_method(quantizer: Quantizer, selection: Crops) -> tuple[Candidate, ...]:
-    """Every candidate, the one of least divergence first.
+    """All candidates, sorted by divergence, lowest first.
 
-    Divergence weighs logits by what they decide, and moves less from one image set to the next than
-    counts of agreeing images do.
+    Divergence weighs logits by their effect on the class probabilities. It varies less between image sets
+    than the number of agreeing images does.
 
     Args:
-        quantizer: whose ranges are to be chosen.
-        selection: images that choose.
+        quantizer: quantizer whose range method is chosen.
+        selection: images to compare on.
     """
     inputs = {
         "statistics": quantizer.statistics.key,
@@ -63,6 +63,6 @@ def choose_method(quantizer: Quantizer, selection: Crops) -> tuple[Candidate, ..
         text = json.dumps([dataclasses.asdict(candidate) for candidate in found], indent=1)
         (folder / _FILE).write_text(text + "\n", encoding="utf-8")
 
-    entry = quantizer.steps.make("choice of a method", "choice", inputs, fill)
+    entry = quantizer.steps.make("choice of method", "choice", inputs, fill)
     chosen = json.loads((entry.folder / _FILE).read_text(encoding="utf-8"))
     return tuple(Candidate(each["method"], Likeness(**each["likeness"])) for each in chosen)

@@ -1,4 +1,4 @@
-"""`--repair`: layers that INT8 harms go back to FP16, chosen by the selection pictures."""
+"""`--repair`: moves the layers that INT8 harms most back to FP16, chosen on the selection images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cnnx.stats import Verdict, wilson
 from cnnx.store.own_code import own_code
 
 REPAIR_IMAGES = 512
-"""Pictures that choose what goes back. They are neither calibrated on nor validated with."""
+"""Number of selection images for repair. They are not used for calibration or validation."""
 
 _FILE = "repair.json"
 _PUT_BACK = "put back by repair"
@@ -35,19 +35,19 @@ def repair_step(
     most: int,
     validation_images: int,
 ) -> Repair:
-    """The layers to put back, found in at most so many trials.
+    """Search for the layers to put back into FP16. A search that was stopped resumes.
 
-    A search that was stopped goes on where it was. A trial passes where the rates of agreement on the
-    selection pictures would clear the recipe's INT8 gates on as many pictures as validate (or 512, where
-    those are so few that no rate could). Accuracy is left to validation: what chooses has no labels.
+    A trial passes if its agreement rates on the selection images would pass the recipe's INT8 gates on
+    `validation_images` images, or on 512 if there are fewer, as no rate could pass on very few. Accuracy is
+    left to validation, as the selection images have no labels.
 
     Args:
-        quantizer: whose INT8 graph fails.
-        ranges: that it was quantized by.
-        selection: pictures that choose.
-        costs: INT8 layer -> its multiply-adds.
-        most: trials.
-        validation_images: how many pictures will validate.
+        quantizer: quantizer whose INT8 graph fails.
+        ranges: ranges it was quantized by.
+        selection: images to compare on.
+        costs: INT8 layer -> its MACs.
+        most: maximum number of trials.
+        validation_images: number of validation images.
     """
     recipe = quantizer.recipe
     inputs = {
@@ -92,7 +92,7 @@ def repair_step(
 
 
 def would_pass(likeness: Likeness, thresholds: Thresholds, *, images: int) -> bool:
-    """Whether these rates, seen on so many validation pictures, would clear the gates of agreement."""
+    """Whether these agreement rates would pass the gates on this number of validation images."""
     rates = (
         (likeness.top1_agreement, thresholds.top1_agreement),
         (likeness.top1_in_top5, thresholds.top1_in_top5),
@@ -102,11 +102,11 @@ def would_pass(likeness: Likeness, thresholds: Thresholds, *, images: int) -> bo
 
 
 def put_back_reason(each: PutBack) -> str:
-    """Why a layer is in FP16, as its bundle says it."""
+    """The reason why a layer is in FP16, as its bundle records it."""
     return f"{_PUT_BACK}: alone in INT8 it diverges by {each.alone:.2g} nats"
 
 
 def without_repair(recipe: Recipe) -> Recipe:
-    """The recipe as it was before repair put anything back: what observing the pictures went by."""
+    """The recipe without the overrides that repair added, as the calibration images were observed with it."""
     kept = tuple(each for each in recipe.precision.overrides if not each.reason.startswith(_PUT_BACK))
     return dataclasses.replace(recipe, precision=dataclasses.replace(recipe.precision, overrides=kept))

@@ -1,4 +1,4 @@
-"""How like its FP32 graph a network is on held-out images: by several ranges, with some layers in INT8."""
+"""Trials of quantized networks: how closely each matches its FP32 graph on held-out images."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from cnnx.store.cache import Partial
 
 
 class Trials:
-    """Tries networks, each once. A journal keeps the outcomes, so that a stopped search resumes.
+    """Tries each set of INT8 layers once. A journal keeps the outcomes, so that a stopped search resumes.
 
     Args:
-        quantizer: whose policy leaves `layers` in INT8.
-        calibration: ranges of all that might be in INT8.
+        quantizer: quantizer whose policy leaves `layers` in INT8.
+        calibration: ranges of all tensors that might be in INT8.
         pixels: images (N, H, W, C).
-        layers: those in INT8 when none is taken out.
-        journal: keeps the outcomes; its caller removes it.
+        layers: all layers that may be in INT8.
+        journal: file of outcomes; the caller removes it.
 
     Attributes:
-        original: the FP32 graph's logits.
+        original: logits of the FP32 graph.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Trials:
         self._known = _read(journal)
 
     def __call__(self, int8: frozenset[str]) -> Likeness:
-        """The network with just these of the layers in INT8."""
+        """How closely the network with only these layers in INT8 matches the FP32 graph."""
         if int8 not in self._known:
             self._known[int8] = compare(self.original, self.logits(int8))
             kept = [[sorted(names), dataclasses.asdict(each)] for names, each in self._known.items()]
@@ -58,7 +58,7 @@ class Trials:
         return self._known[int8]
 
     def logits(self, int8: frozenset[str]) -> NDArray[np.float32]:
-        """Of that network; not kept."""
+        """Logits of the network with only these layers in INT8; not kept in the journal."""
         tried = self._quantizer.with_fp16(
             {name: "tried in FP16" for name in self._layers if name not in int8}
         )
@@ -70,7 +70,7 @@ class Trials:
 def compare_ranges(
     quantizer: Quantizer, ranges: Sequence[Ranges], selection: Crops, *, progress: Progress
 ) -> list[Likeness]:
-    """How like its FP32 graph the network is when quantized by each of these ranges.
+    """How closely the network matches its FP32 graph when quantized by each of these ranges.
 
     Raises:
         InputRefused: a logit of the FP32 graph is not finite.
@@ -95,6 +95,6 @@ def compare_ranges(
 
 
 def _read(journal: Partial) -> dict[frozenset[str], Likeness]:
-    """What was tried before a stop; nothing where there was none, or what was kept is damaged."""
+    """Outcomes of an interrupted search; empty if there are none, or the journal is damaged."""
     kept = journal.load()
     return {frozenset(names): Likeness(**outcome) for names, outcome in json.loads(kept or b"[]")}

@@ -1,6 +1,6 @@
-"""The steps that take files and give files, one step a file.
+"""The steps that read and write files, one step per module.
 
-A step is found in the cache when nothing it depends on has changed. Its inputs name, as plain data, all
-of that: the keys of the steps before it, options, versions of the tools it calls, and under "code" the
-cnnx modules that fill it (`cnnx.store.own_code`).
+A step's result is reused from the cache if nothing it depends on has changed. Its inputs list all of that
+as plain data: the keys of earlier steps, options, versions of the tools it calls, and under "code" the cnnx
+modules that it runs (`cnnx.store.own_code`).
 """

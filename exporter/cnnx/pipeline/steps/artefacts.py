@@ -1,4 +1,4 @@
-"""What steps leave in the cache, by type: steps read one another's files, not one another's code."""
+"""The files that steps keep in the cache, by type, so that steps need not import one another."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Artefact:
 
     @property
     def key(self) -> str:
-        """For the keys of the steps that read it."""
+        """Its cache key, for the inputs of steps that read it."""
         return self.entry.key
 
     @property
     def folder(self) -> Path:
-        """Where its files lie."""
+        """The folder of its files."""
         return self.entry.folder
 
 
@@ -52,7 +52,7 @@ class Fp32Graph(Artefact):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What loading the weights had to say; as exported only."""
+        """Notes of loading the weights; only for the graph as exported."""
         return tuple(json.loads((self.folder / NOTES).read_text(encoding="utf-8")))
 
 
@@ -69,7 +69,7 @@ class ReferenceLogits(Artefact):
 
 
 class Statistics(Artefact):
-    """What calibration images show of an FP32 graph; serves every range method."""
+    """Statistics of an FP32 graph's activations; they serve every range method."""
 
     __slots__ = ()
 
@@ -85,7 +85,7 @@ class Ranges(Artefact):
 
     @property
     def file(self) -> Path:
-        """`calibration.json`, as a bundle carries it."""
+        """`calibration.json`, as in a bundle."""
         return self.folder / RANGES
 
     def read(self) -> Calibration:
@@ -94,7 +94,7 @@ class Ranges(Artefact):
 
 
 class TypedGraph(Artefact):
-    """The typed or Q/DQ graph that every target compiles."""
+    """The typed or Q/DQ graph, which every target compiles."""
 
     __slots__ = ()
 
@@ -105,13 +105,13 @@ class TypedGraph(Artefact):
 
     @property
     def described(self) -> dict[str, Any]:
-        """The plan of its layers and what the linter remarked; see `typed_graph.type_graph`."""
+        """The plan of its layers and the linter's findings; see `typed_graph.type_graph`."""
         described: dict[str, Any] = json.loads((self.folder / LAYERS).read_text(encoding="utf-8"))
         return described
 
 
 class Engines(Artefact):
-    """Engines built from a typed graph, a folder each."""
+    """Engines built from a typed graph, one folder each."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""What the user named, as a recipe and as a PyTorch module whose weights are not loaded yet."""
+"""Resolves the model argument of a command to a recipe, and to a PyTorch module without weights."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def resolve(model: str, *, trust_recipe: bool) -> Recipe:
-    """The recipe for what the user named: a recipe's name, a recipe file, or an ONNX file.
+    """The recipe for a model argument: a recipe's name, a recipe file, or an ONNX file.
 
     Raises:
-        RecipeError: there is none, or it would run code and was not trusted.
-        GraphError: the ONNX file is not a classifier of pictures.
+        RecipeError: the recipe does not exist, or it runs code and is not trusted.
+        GraphError: the ONNX file is not an image classifier.
     """
     recipe = _recipe_for_onnx(Path(model)) if model.endswith(".onnx") else read_recipe(model)
     refuse_untrusted(recipe, trust_recipe=trust_recipe)
@@ -26,10 +26,10 @@ def resolve(model: str, *, trust_recipe: bool) -> Recipe:
 
 
 def refuse_untrusted(recipe: Recipe, *, trust_recipe: bool) -> None:
-    """Refuse a recipe that would run code and was not trusted.
+    """Raise if a recipe runs code and is not trusted.
 
     Raises:
-        RecipeError: it would.
+        RecipeError: it runs code and is not trusted.
     """
     if recipe.runs_user_code and not trust_recipe:
         raise RecipeError(
@@ -40,7 +40,7 @@ def refuse_untrusted(recipe: Recipe, *, trust_recipe: bool) -> None:
 
 
 def _recipe_for_onnx(path: Path) -> Recipe:
-    """A recipe for a bare graph: its own sizes, and the usual preprocessing for its channels."""
+    """A recipe for an ONNX file: the graph's own sizes, and the usual preprocessing for its channels."""
     from cnnx.graph.edit import data_inputs, value_types
     from cnnx.graph.load import input_shape, load_model, logits_name
 
@@ -50,13 +50,15 @@ def _recipe_for_onnx(path: Path) -> Recipe:
     classes = logits[1] if logits else None
     if not isinstance(classes, int):
         raise GraphError(
-            "the number of classes is not fixed in the graph", where=path, hint="export it again"
+            "the number of classes is not fixed in the graph",
+            where=path,
+            hint="export the ONNX file again with logits of a fixed shape (N, classes)",
         )
     if channels not in (1, 3):
         raise RecipeError(
-            f"the graph takes {channels} channels, pictures have 1 or 3",
+            f"the graph takes {channels} channels: expected 1 or 3, as images have",
             where=path,
-            hint="write a recipe for it",
+            hint="export the ONNX file again for gray or RGB images",
         )
     resize = max(round(max(height, width) * 256 / 224), max(height, width))
     gray = Preprocessing(color="gray", resize=resize, mean=(0.5,), std=(0.5,))
@@ -72,10 +74,10 @@ def _recipe_for_onnx(path: Path) -> Recipe:
 
 
 def build_torch(recipe: Recipe, *, trusted: bool) -> nn.Module:
-    """The recipe's definition as a module, weights not loaded.
+    """The recipe's definition as a module, without its weights.
 
     Raises:
-        MissingExtra: PyTorch is absent.
+        MissingExtra: PyTorch is not installed.
         RecipeError: the definition is unknown or untrusted.
     """
     from cnnx import models
@@ -90,29 +92,30 @@ def build_torch(recipe: Recipe, *, trusted: bool) -> nn.Module:
 
 
 def check_model(model: nn.Module, recipe: Recipe) -> None:
-    """Hold a model against what its recipe says of it, before weights are loaded.
+    """Check a model against its recipe, before weights are loaded.
 
     Raises:
-        RecipeError: it does not take the recipe's input, gives another number of classes, or has other
-            counts than the recipe states.
+        RecipeError: the model does not take the recipe's input, or its number of classes, parameters or
+            MACs differs from the recipe.
     """
     spec = recipe.model
     if recipe.runs_user_code and not (spec.parameters or spec.multiply_adds):
-        return  # it may hold tensors of its own, which do not follow it to the meta device
+        return  # user code may hold plain tensors, which do not move to the meta device
     from cnnx.models.count import trace
 
     rows, logits = trace(model, recipe.input.shape)
     if logits != (spec.classes,):
         raise RecipeError(
-            f"the network gives {list(logits)} for an image, the recipe says {spec.classes} classes",
+            f"the network's output for an image has shape {list(logits)}, the recipe has "
+            f"{spec.classes} classes",
             where="model.classes",
-            hint="let the definition take `classes`, or state the number it has",
+            hint="make the definition use its argument `classes`, or correct model.classes",
         )
-    for key in ("parameters", "multiply_adds"):
+    for key, unit in (("parameters", "parameters"), ("multiply_adds", "MACs")):
         stated, found = getattr(spec, key), sum(getattr(row, key) for row in rows)
         if stated not in (0, found):
             raise RecipeError(
-                f"the network has {found:,} {key.replace('_', '-')}, the recipe states {stated:,}",
+                f"the network has {found:,} {unit}, the recipe states {stated:,}",
                 where=f"model.{key}",
-                hint="correct or drop that key, or correct model.arguments or input.shape",
+                hint="correct or remove that key, or correct model.arguments or input.shape",
             )

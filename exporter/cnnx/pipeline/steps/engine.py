@@ -1,4 +1,4 @@
-"""Engines built from a bundle's graph."""
+"""The step that builds engines from a bundle's graph."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from cnnx.store.own_code import own_code
 def engine_step(
     steps: Steps, model: Path, *, runtime: runtimes.Runtime, request: runtimes.BuildRequest
 ) -> Engines:
-    """Engines built from a graph: one folder each, with the plain file and what the build said of it.
+    """Build engines from a graph: one folder each, with the engine file and the builder's description.
 
     Raises:
-        BuildFailed: the builder refused, or the asked precision was not reached.
+        BuildFailed: the builder failed, or the requested precision was not reached.
     """
     asked = dataclasses.asdict(request)
     asked["options"].pop("timing_cache_folder")
@@ -35,10 +35,10 @@ def engine_step(
 
     def fill(folder: Path, _: Progress) -> None:
         for built in runtime.build(model, request):
-            place = folder / built.identity
-            place.mkdir()
-            (place / built.file_name).write_bytes(built.plan)
-            said = {
+            own_folder = folder / built.identity
+            own_folder.mkdir()
+            (own_folder / built.file_name).write_bytes(built.plan)
+            description = {
                 "identity": built.identity,
                 "file": built.file_name,
                 "runtime_version": built.runtime_version,
@@ -51,14 +51,15 @@ def engine_step(
                 "timing_cache": built.timing_cache,
                 "remarks": built.remarks,
             }
-            (place / BUILT).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+            (own_folder / BUILT).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
     return Engines(steps.make(f"{runtime.name} engine", "engine", inputs, fill))
 
 
 def _device_here(runtime: runtimes.Runtime) -> list[str | None]:
-    """What an engine for no named GPU is for: a cache may be shared by several machines.
+    """The device that an engine without a named GPU is built for, as machines may share a cache.
 
-    The board, too, as GPUs of one name differ in size between boards; CUDA's name, as NVML may be absent.
+    Includes the board, as GPUs of the same name differ in size between boards. Uses CUDA's name of the GPU,
+    as NVML may be missing.
     """
     return [detect().board, str(runtime.device()) if runtime.cannot_run() is None else None]

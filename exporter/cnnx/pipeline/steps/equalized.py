@@ -1,4 +1,4 @@
-"""The FP32 graph with its channels equalized, for INT8."""
+"""The step that equalizes the channels of the FP32 graph, for INT8."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from cnnx.store.own_code import own_code
 if TYPE_CHECKING:
     from cnnx.data.crops import Crops
 
-# Equalization wants the largest value of a channel to within a factor, not to within a percent.
+# Equalization needs a channel's largest value only roughly, so few images suffice.
 _EQUALIZE_IMAGES = 64
 
 
 def equalize_step(steps: Steps, graph: Fp32Graph, crops: Crops, recipe: Recipe) -> Fp32Graph:
-    """The FP32 graph with its channels scaled, by what the first calibration pictures show of them.
+    """The FP32 graph with its channels scaled by their maxima over the first calibration images.
 
     Raises:
-        BuildFailed: it computes something else than before.
+        BuildFailed: the equalized graph gives different logits.
     """
     inputs = {**observed_from(graph, crops, recipe), "code": own_code(__name__, RUNNER)}
 
@@ -42,8 +42,8 @@ def equalize_step(steps: Steps, graph: Fp32Graph, crops: Crops, recipe: Recipe) 
             few,
             graph_logits(graph.model, few, recipe.preprocessing),
             recipe,
-            what="the graph with equalized channels is not the graph before",
-            hint="export with --no-equalize, and report it",
+            what="equalizing the channels changed the graph's logits",
+            hint="export with --no-equalize, and please report this",
         )
 
     return Fp32Graph(steps.make("equalized channels", "equalized", inputs, fill))

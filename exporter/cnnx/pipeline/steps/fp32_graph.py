@@ -1,4 +1,4 @@
-"""The FP32 graph of the original, simplified."""
+"""The step that exports the original to a simplified FP32 graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cnnx.store.own_code import own_code
 
 
 def export_step(steps: Steps, original: Original, *, batch: Batch) -> Fp32Graph:
-    """The original's simplified FP32 graph, and what loading its weights had to say."""
+    """The original's simplified FP32 graph, and the notes of loading its weights."""
     inputs = {
         "original": original.key(),
         "batch": batch,

@@ -1,4 +1,4 @@
-"""The picture sets of a run: those that calibrate, those that choose, those that judge; no picture in two."""
+"""The image sets of a run: calibration, selection and validation images, no image in two of them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from cnnx.pipeline.progress import Progress, Steps
 from cnnx.recipe import Recipe
 from cnnx.store.own_code import own_code
 
-# Calibration pictures, or pictures that choose, below which the user is told that they are few.
+# With fewer calibration or selection images than this, the user is warned.
 _FEW = 64
 
 
 class Listed(Protocol):
-    """Images known by their SHA-256."""
+    """A set of images known by their SHA-256."""
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """Of each image's source."""
+        """SHA-256 of each image's source."""
         ...
 
 
@@ -41,12 +41,15 @@ def crops_step(
     role: str,
     apart_from: Sequence[Listed] = (),
 ) -> Crops:
-    """Decode the pictures of one role, once.
+    """Decode the images of one role, once.
 
     Args:
-        count: how many at most.
+        steps: runs the step.
+        images: the image set.
+        recipe: the network's recipe, for its preprocessing and input shape.
+        count: maximum number of images.
         role: "calibration", "selection", "validation" or "held-out".
-        apart_from: sets whose pictures must not be among them.
+        apart_from: sets whose images are excluded.
     """
     exclude = frozenset(digest for crops in apart_from for digest in crops.digests)
     inputs = {
@@ -69,12 +72,12 @@ def crops_step(
             progress=progress,
         )
 
-    return Crops.open(steps.make(f"{role} pictures", "crops", inputs, fill).folder)
+    return Crops.open(steps.make(f"{role} images", "crops", inputs, fill).folder)
 
 
 @dataclass(frozen=True, slots=True)
 class ImagesByRole:
-    """Pictures by what they are for; None where nothing needs them."""
+    """Images by role; None where a role is not needed."""
 
     validation: Crops | None
     calibration: Crops | None
@@ -90,18 +93,20 @@ def images_by_role(
     selects: int,
     labels: Path | None = None,
 ) -> ImagesByRole:
-    """Decode the pictures of a run.
+    """Decode the images of a run.
 
     Args:
-        validates: whether validation pictures are needed. Where nobody judges, they are decoded all the same
-            if a calibration picture might be among them, so that the others are those of an export.
-        calibrates: whether calibration pictures are needed.
-        selects: how many pictures are to choose, at most; 0: none.
-        labels: for a flat validation folder, the file that gives each picture's class.
+        steps: runs the steps.
+        recipe: the network's recipe.
+        validates: whether validation images are needed. If not, they are still decoded where calibration
+            images could be among them, so that calibration uses the same images as an export.
+        calibrates: whether calibration images are needed.
+        selects: maximum number of selection images; 0: none.
+        labels: label file of a flat validation folder.
 
     Raises:
-        UsageError: too few pictures to choose by.
-        ImageError: no usable picture, or too many that are not.
+        UsageError: too few images for selection.
+        ImageError: no usable image, or too many unusable ones.
     """
     validation = None
     if validates or not {recipe.calibration.data, recipe.validation.data} & set(BUILT_IN):
@@ -126,11 +131,11 @@ def images_by_role(
     return ImagesByRole(validation, calibration, selection)
 
 
-def held_out(steps: Steps, recipe: Recipe, pictures: ImagesByRole, count: int) -> Crops:
-    """Pictures that neither calibrate nor validate, of the calibration set's kind.
+def held_out(steps: Steps, recipe: Recipe, used: ImagesByRole, count: int) -> Crops:
+    """Images from the calibration set that are used neither for calibration nor for validation.
 
     Raises:
-        ImageError: none is left.
+        ImageError: none are left.
     """
     return crops_step(
         steps,
@@ -138,38 +143,40 @@ def held_out(steps: Steps, recipe: Recipe, pictures: ImagesByRole, count: int) -
         recipe,
         count=count,
         role="held-out",
-        apart_from=[crops for crops in (pictures.validation, pictures.calibration) if crops],
+        apart_from=[crops for crops in (used.validation, used.calibration) if crops],
     )
 
 
 def remarks(calibration: Crops | None, selection: Crops | None, validation: Crops | None) -> tuple[str, ...]:
-    """What the user should know of the pictures that were used."""
+    """Notes for the user about the images that were used."""
     notes = []
     if selection and len(selection) < _FEW:
-        notes.append(f"{len(selection)} pictures chose; 128 or more are better.")
+        notes.append(f"Only {len(selection)} selection images were available; 128 or more are better.")
     for crops in (calibration, selection, validation):
         if crops is not None and crops.note:
             notes.append(f"{crops.name}: {crops.note}")
         if crops is not None and crops.skipped:
             first = ", ".join(f"{each.id} ({each.reason})" for each in crops.skipped[:3])
-            notes.append(f"{len(crops.skipped)} pictures of {crops.name} were skipped: {first}")
+            notes.append(f"{len(crops.skipped)} images of {crops.name} were skipped: {first}")
     if calibration and calibration.excluded:
-        others = "validation pictures" if selection is None else "validation or selection pictures"
-        notes.append(f"{calibration.excluded} calibration pictures are also {others}: left out.")
+        others = "validation" if selection is None else "validation or selection"
+        notes.append(
+            f"{calibration.excluded} calibration images were excluded, as they are also {others} images."
+        )
     return tuple(notes)
 
 
 def few_ranges(calibration: Crops) -> tuple[str, ...]:
-    """The remark that INT8's ranges rest on few pictures."""
+    """A note if INT8's ranges were taken from few images; else empty."""
     if len(calibration) >= _FEW:
         return ()
-    return (f"Ranges were taken from {len(calibration)} pictures only; 512 are usual.",)
+    return (f"Ranges were taken from only {len(calibration)} images; 512 is usual.",)
 
 
 def _selection(steps: Steps, recipe: Recipe, validation: Crops | None, count: int) -> Crops:
-    """Pictures that choose; of a set without such pictures of its own at most a quarter."""
+    """The selection images: at most a quarter of those available."""
     images = image_set(recipe, recipe.calibration.data, "selection", None)
-    # A folder that also validates: those pictures are spoken for.
+    # If the same folder is used for validation, its validation images are not available.
     data = recipe.calibration.data
     same = data not in BUILT_IN and os.path.realpath(data) == os.path.realpath(recipe.validation.data)
     available = len(images) - (len(validation) if validation and same else 0)
@@ -185,21 +192,21 @@ def _selection(steps: Steps, recipe: Recipe, validation: Crops | None, count: in
 
 
 def refuse_too_few(available: int, recipe: Recipe) -> None:
-    """Refuse to choose by images where fewer than two are left to choose by and to calibrate with.
+    """Raise if fewer than two images are available: one for selection and one for calibration.
 
     Raises:
-        UsageError: they are.
+        UsageError: too few images.
     """
     if available < 2:
         raise UsageError(
-            f"{available} pictures are left to calibrate with, none of them to choose by",
+            f"number of images left for calibration and selection: {available}, at least 2 are needed",
             where=recipe.calibration.data,
-            hint="give more calibration pictures, or leave out --method auto, --repair and --folds",
+            hint="give more calibration images, or drop --method auto, --repair and --folds",
         )
 
 
 def image_set(recipe: Recipe, data: str, split: Split, labels: Path | None) -> ImageSet:
-    """A set as this network sees it, opened and not decoded; see `cnnx.data.sets.open_images`."""
+    """Open an image set for this network, decoding nothing; see `cnnx.data.sets.open_images`."""
     preprocessing, file = recipe.preprocessing, recipe.labels_file
     return open_images(
         data,

@@ -1,4 +1,4 @@
-"""ONNX graphs run on ONNX Runtime: the logits that steps and searches compare."""
+"""Runs ONNX graphs with ONNX Runtime, for the logits that steps and searches compare."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from cnnx.pipeline.progress import Progress
 from cnnx.recipe import Preprocessing, Recipe
 
 RUNNER = runtimes.NAMES[runtimes.GRAPHS]
-"""For `own_code` of a step that runs graphs: a runtime is loaded by its name."""
+"""For `own_code` of a step that runs graphs, as runtimes are loaded by name."""
 
-# PyTorch and ONNX Runtime must agree in FP32 to this, as max|a-b| / max|b|.
+# Largest difference allowed between PyTorch and ONNX Runtime in FP32, as max|a-b| / max|b|.
 EXPORT_TOLERANCE = 1e-4
 PARITY_IMAGES = 4
 _BATCH = 8
 
 
 def open_here(file: Path) -> runtimes.Session:
-    """A session of an ONNX graph, or the reason why it cannot run here.
+    """Open an ONNX graph with ONNX Runtime.
 
     Raises:
-        EnvironmentLacks: the package, driver or GPU it needs is absent.
+        EnvironmentLacks: a package, driver or GPU that it needs is missing.
     """
     runtime = runtimes.get(runtimes.GRAPHS)
     if reason := runtime.cannot_run():
@@ -36,7 +36,7 @@ def open_here(file: Path) -> runtimes.Session:
 
 
 def ran_by() -> dict[str, str | None]:
-    """What results of ONNX graphs depend on besides graph and pictures: a part of their steps' keys."""
+    """What results of ONNX graphs depend on in addition to graph and images, for the keys of steps."""
     return {
         "onnx": installed_version("onnx"),
         "onnxruntime": installed_version("onnxruntime"),
@@ -67,7 +67,7 @@ def graph_logits(
 
 
 def refuse_nonfinite(logits: NDArray[np.float32], recipe: Recipe) -> None:
-    """Refuse an original that has no answer in FP32: there is nothing to agree with.
+    """Raise if the original's logits are not finite, as no agreement can be computed then.
 
     Raises:
         InputRefused: a logit is NaN or infinite.
@@ -75,9 +75,9 @@ def refuse_nonfinite(logits: NDArray[np.float32], recipe: Recipe) -> None:
     bad = int((~np.isfinite(logits).all(axis=1)).sum())
     if bad:
         raise InputRefused(
-            f"the original gives logits that are not finite for {bad} of {len(logits)} pictures",
+            f"the original's logits are not finite for {bad} of {len(logits)} images",
             where=recipe.name,
-            hint="check its weights and its preprocessing: the logits of an image must be finite",
+            hint="check its weights (--weights) and its preprocessing",
         )
 
 
@@ -87,14 +87,14 @@ def check_parity(
     logits: NDArray[np.float32],
     recipe: Recipe,
     *,
-    what: str = "the exported FP32 graph is not the original",
-    hint: str = "report it with the model's definition; nothing made from this graph can be trusted",
+    what: str = "the exported FP32 graph and the original give different logits",
+    hint: str = "please report this with the model's definition; nothing made from this graph can be trusted",
 ) -> None:
-    """Refuse a graph whose logits for these pictures are not the original's.
+    """Raise if a graph's logits for these images differ from the original's.
 
     Raises:
-        BuildFailed: they are further apart than `EXPORT_TOLERANCE`.
-        InputRefused: they are not finite.
+        BuildFailed: the logits differ by more than `EXPORT_TOLERANCE`.
+        InputRefused: the original's logits are not finite.
     """
     exported = graph_logits(graph, pixels, recipe.preprocessing)
     expected = logits[: len(exported)]
@@ -102,7 +102,7 @@ def check_parity(
     error = float(np.abs(exported - expected).max() / max(float(np.abs(expected).max()), 1e-30))
     if not error <= EXPORT_TOLERANCE:
         raise BuildFailed(
-            f"{what}: max|a-b|/max|b| is {error:.2g}, at most {EXPORT_TOLERANCE:g} is allowed",
+            f"{what}: max|a-b|/max|b| is {error:.2g}, the limit is {EXPORT_TOLERANCE:g}",
             where=recipe.name,
             hint=hint,
         )

@@ -1,4 +1,4 @@
-"""Images run through a graph that watches its own activations."""
+"""Runs images through a graph and records statistics of its activations."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from cnnx.data.crops import Crops
 
-# A calibration that is killed loses what it saw since, at most.
+# A calibration that is killed loses at most this much work.
 _SAVE_SECONDS = 20.0
 
 
 def observed_from(graph: Fp32Graph, crops: Crops, recipe: Recipe) -> dict[str, Any]:
-    """What `observed` depends on besides code."""
+    """What `observed` depends on, except code."""
     return {
         "graph": graph.key,
         "crops": crops.key,
@@ -48,12 +48,16 @@ def observed(
     sampled: Sequence[str] = (),
     partial: Partial | None = None,
 ) -> Observation:
-    """Run pictures (N, H, W, C) through a graph that watches itself.
+    """Run images through a graph that outputs statistics of its activations.
 
     Args:
+        model: the FP32 graph.
+        pixels: images (N, H, W, C).
+        recipe: the network's recipe, for its preprocessing.
         sampled: tensors to take histograms of.
-        folder: for files that are gone afterwards.
-        partial: where to save what was seen so far, and to go on from.
+        folder: folder for temporary files.
+        progress: called with (images done, images in all).
+        partial: file to save intermediate results to, and to resume from.
     """
     from cnnx.graph.load import input_shape, save_model
     from cnnx.graph.passes.observe import MAXIMA, MEANS, SAMPLE, observed_model
@@ -75,8 +79,7 @@ def observed(
     saved = time.monotonic()
 
     def watch(batch: NDArray[np.float32]) -> Seen:
-        # Where too few are left for a graph of fixed batch, it reads some of them twice, and they count
-        # twice: fewer pictures than a batch has.
+        # If too few images are left to fill a fixed batch, some are repeated and count twice.
         outputs = session.run(batch[np.arange(size) % len(batch)])
         return Seen(outputs[MAXIMA], outputs[MEANS], outputs.get(SAMPLE, np.empty(0, np.float32)))
 
@@ -88,8 +91,8 @@ def observed(
             saved = time.monotonic()
 
     rest = (
-        normalize(pixels[place : place + size], recipe.preprocessing)
-        for place in range(seen.images, len(pixels), size)
+        normalize(pixels[start : start + size], recipe.preprocessing)
+        for start in range(seen.images, len(pixels), size)
     )
     observe(watch, rest, seen, progress=note)
     session.close()

@@ -1,4 +1,4 @@
-"""The original: the network as its author defined it, which judges everything made from it."""
+"""The original: the network as its author defined it. Everything made from it is compared with it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from cnnx.weights import Weights, locate
 if TYPE_CHECKING:
     from torch import nn
 
-# In batches, for BatchNorm over a single value a channel has no variance to take.
+# In batches, as BatchNorm over a single value per channel has no variance.
 _STANDIN_IMAGES, _STANDIN_BATCH = 16, 8
 
 
 class Original(Protocol):
-    """A definition with its weights: exported once, run to judge.
+    """A definition with its weights: exported once, and run for its reference logits.
 
-    `notes` is what loading the weights had to say, once they were loaded.
+    `notes` holds the notes of loading the weights, once they are loaded.
     """
 
     weights: Weights
@@ -39,15 +39,15 @@ class Original(Protocol):
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """cnnx modules that it loads by name; see `own_code`."""
+        """The cnnx modules that it loads by name; see `own_code`."""
         ...
 
     def key(self) -> dict[str, Any]:
-        """Everything the exported graph depends on but code and batch, as plain data."""
+        """Everything the exported graph depends on except code and batch, as plain data."""
         ...
 
     def batch(self, asked: Batch) -> Batch:
-        """The batch it is exported with when this one was asked for."""
+        """The batch to export with when `asked` was requested."""
         ...
 
     def export(self, path: Path, batch: Batch) -> None:
@@ -55,35 +55,43 @@ class Original(Protocol):
         ...
 
     def session(self) -> runtimes.Session:
-        """Something that runs it."""
+        """Open a session that runs it."""
         ...
 
     def release(self) -> None:
-        """Give its memory back; it is built again when needed."""
+        """Free its memory; it is built again when needed."""
         ...
 
 
 def open_original(
     recipe: Recipe, choice: str, *, trust_recipe: bool, progress: Callable[[int, int], None]
 ) -> Original:
-    """The original with its weights found and verified, not built yet.
+    """Find and verify the original's weights, without building it yet.
 
     Args:
-        recipe: what it is.
-        choice: "pretrained", "standin" or a checkpoint's path.
+        recipe: its recipe.
+        choice: "pretrained", "standin" or the path of a checkpoint.
         trust_recipe: whether the recipe's own Python code may run.
-        progress: told (bytes done, bytes in all) while weights are downloaded.
+        progress: called with (bytes done, bytes in all) while weights are downloaded.
+
+    Raises:
+        UsageError: weights given for an ONNX file.
+        CnnxError: see `cnnx.weights.locate`.
     """
     if recipe.is_onnx:
         if choice != "pretrained":
-            raise UsageError("an ONNX file brings its own weights", hint="drop --weights")
+            raise UsageError(
+                "an ONNX file contains its own weights",
+                where=recipe.folder / recipe.model.definition,
+                hint="drop --weights",
+            )
         return OnnxOriginal(recipe)
     weights = locate(recipe, choice, progress=lambda done, total: progress(done, total or 0))
     return TorchOriginal(recipe, weights, trust_recipe=trust_recipe)
 
 
 class OnnxOriginal:
-    """A user's ONNX graph; judged by ONNX Runtime as it came."""
+    """A user's ONNX graph; ONNX Runtime runs it unchanged."""
 
     def __init__(self, recipe: Recipe) -> None:
         from cnnx.graph.load import input_shape, load_model
@@ -92,24 +100,24 @@ class OnnxOriginal:
         self._file = recipe.folder / recipe.model.definition
         model = load_model(self._file)
         self._own_batch = input_shape(model)[0]
-        # Hashed once loaded, so that external weights count.
+        # Hashed after loading, so that external weights are included.
         digest = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
         self.weights = Weights(kind="file", origin=self._file.name, digest=digest, file=self._file)
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """What judges it."""
+        """The module of ONNX Runtime."""
         return (RUNNER,)
 
     def key(self) -> dict[str, Any]:
-        """The graph's content, wherever it keeps its weights."""
+        """Digest of the graph's content, external weights included."""
         return {"onnx": self.weights.digest}
 
     def batch(self, asked: Batch) -> Batch:
-        """The graph's own batch where that is fixed, else what was asked.
+        """The graph's own batch if that is fixed, else the requested one.
 
         Raises:
-            UsageError: the graph's batch is fixed, and another was asked for.
+            UsageError: the graph's batch is fixed and differs from the requested one.
         """
         own = self._own_batch
         if not isinstance(own, int):
@@ -118,12 +126,12 @@ class OnnxOriginal:
             raise UsageError(
                 f"the graph's batch is fixed at {own}",
                 where=self._file,
-                hint="export it again with a free batch",
+                hint=f"give --batch {own}, or export the ONNX file again with a dynamic batch dimension",
             )
         return own, own
 
     def export(self, path: Path, batch: Batch) -> None:
-        """Write the simplified graph, its batch fixed where one size was asked for."""
+        """Write the simplified graph, with a fixed batch if a single size was requested."""
         from cnnx.graph.load import fix_batch, load_model, save_model
         from cnnx.graph.simplify import simplify
 
@@ -134,11 +142,11 @@ class OnnxOriginal:
         save_model(model, path)
 
     def session(self) -> runtimes.Session:
-        """ONNX Runtime on the file as it came."""
+        """Open the unchanged file with ONNX Runtime."""
         return open_here(self._file)
 
     def release(self) -> None:
-        """Nothing is held."""
+        """Do nothing, as no memory is held."""
 
 
 class TorchOriginal:
@@ -153,11 +161,11 @@ class TorchOriginal:
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """Definitions, and the images behind the statistics of stand-ins."""
+        """Model definitions, and the images for the BatchNorm statistics of stand-in weights."""
         return ("cnnx.models", "cnnx.data") if self.weights.kind == "standin" else ("cnnx.models",)
 
     def key(self) -> dict[str, Any]:
-        """Definition, weights, exporter and the versions of what exports."""
+        """Definition, weights and versions of the exporter's packages."""
         spec, fit = self._recipe.model, self._recipe.weights
         user = self._recipe.folder / spec.definition.split(":")[0]
         return {
@@ -175,12 +183,12 @@ class TorchOriginal:
         }
 
     def batch(self, asked: Batch) -> Batch:
-        """A definition can be exported for any."""
+        """The requested batch, as a definition can be exported with any."""
         return asked
 
     def export(self, path: Path, batch: Batch) -> None:
         """Trace the model and write its simplified graph."""
-        module = self._built()  # first: without PyTorch it says which extra brings it
+        module = self._built()  # first, as it reports which extra is missing without PyTorch
         from cnnx.graph.export import export_model
         from cnnx.graph.load import save_model
         from cnnx.graph.simplify import simplify
@@ -191,14 +199,14 @@ class TorchOriginal:
         save_model(model, path)
 
     def session(self) -> runtimes.Session:
-        """PyTorch itself."""
+        """Open a session that runs the module in PyTorch."""
         module = self._built()
         from cnnx.runtimes.eager import EagerSession
 
         return EagerSession(module)
 
     def release(self) -> None:
-        """Let go of the module."""
+        """Drop the module."""
         self._model = None
 
     def _built(self) -> nn.Module:
@@ -213,15 +221,17 @@ class TorchOriginal:
         return self._model
 
     def _statistics_key(self) -> dict[str, Any]:
-        """What the pictures behind a stand-in's BatchNorm statistics depend on."""
+        """What the images for the BatchNorm statistics of stand-in weights depend on."""
         return {
             "preprocessing": dataclasses.asdict(self._recipe.preprocessing),
             "images": (_STANDIN_IMAGES, _STANDIN_BATCH),
         }
 
     def _statistics_batches(self) -> Iterator[NDArray[np.float32]]:
-        """Pictures for the BatchNorm statistics of stand-ins: always the same, so that the weights do
-        not change with the user's calibration set."""
+        """Images for the BatchNorm statistics of stand-in weights.
+
+        Always the same, so that the weights do not depend on the user's calibration set.
+        """
         from cnnx.data.geometry import crop
         from cnnx.data.normalize import normalize
         from cnnx.data.sets import open_images

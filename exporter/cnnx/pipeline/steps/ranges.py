@@ -1,4 +1,4 @@
-"""Ranges of the tensors to be quantized, by one method."""
+"""The step that chooses ranges of the tensors to be quantized, by one method."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def calibration_step(steps: Steps, statistics: Statistics, crops: Crops, *, method: str) -> Ranges:
-    """Ranges of the tensors to be quantized, and maxima of all; `calibration.json` in its folder."""
+    """Ranges of the tensors to be quantized and maxima of all tensors, in `calibration.json`."""
     inputs = {"statistics": statistics.key, "method": method, "code": own_code(__name__)}
 
     def fill(folder: Path, _: Progress) -> None:

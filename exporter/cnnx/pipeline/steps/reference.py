@@ -1,4 +1,4 @@
-"""The logits of the original, which everything made from it is judged by."""
+"""The step that runs the original for its reference logits."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 def reference_step(
     steps: Steps, original: Original, graph: Fp32Graph, crops: Crops, recipe: Recipe
 ) -> ReferenceLogits:
-    """The original's logits for the validation pictures; the exported graph is checked against them.
+    """The original's logits for the validation images. The exported graph is checked against them.
 
     Raises:
-        BuildFailed: the FP32 graph and the original disagree.
+        BuildFailed: the FP32 graph and the original give different logits.
+        InputRefused: the original's logits are not finite.
     """
     inputs = {
         "original": graph.key,

@@ -1,4 +1,4 @@
-"""What the calibration images show of a graph; serves every range method."""
+"""The step that runs calibration images through a graph; its result serves every range method."""
 
 from __future__ import annotations
 
@@ -28,15 +28,21 @@ def statistics_step(
     *,
     precision: Precision,
     parts: Sequence[Statistics] = (),
-    title: str = "calibration pictures through the graph",
+    title: str = "calibration images through the graph",
 ) -> Statistics:
-    """What the calibration pictures show of the graph: `statistics.npz`, which serves every method.
+    """Run the calibration images through the graph and keep the statistics of its activations.
 
-    A step that was stopped goes on from what it saved on the way.
+    The file `statistics.npz` serves every range method. A step that was stopped resumes from its last save.
 
     Args:
-        parts: this step's results for sets that together are these pictures, batch for batch: they are
-            added up instead.
+        steps: runs the step.
+        graph: the FP32 graph.
+        crops: calibration images.
+        recipe: the network's recipe.
+        precision: precision to plan for.
+        parts: results of this step for folds that together contain these images, batch by batch. If given,
+            they are merged, and no image is run.
+        title: title of the step.
     """
     inputs = {
         **observed_from(graph, crops, recipe),
@@ -55,7 +61,7 @@ def statistics_step(
             return
         model = load_model(graph.model)
         tensors: dict[str, None] = {}
-        # FP32 scales quantize layers that FP16 could not hold; one pass serves either type.
+        # FP32 scales can quantize layers that FP16 scales cannot; one pass serves both types.
         types: tuple[Scales, ...] = ("fp16", "fp32") if precision == "int8" else ()
         for scales in types:
             plan = plan_layers(

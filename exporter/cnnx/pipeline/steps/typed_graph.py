@@ -1,4 +1,4 @@
-"""The typed or Q/DQ graph that every target compiles, and the plan of its layers."""
+"""The step that writes the typed or Q/DQ graph, which every target compiles, and the plan of its layers."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def graph_step(
     precision: Precision,
     scales: Scales,
 ) -> TypedGraph:
-    """The typed or Q/DQ graph, linted, and the plan of its layers; what every target compiles.
+    """The typed or Q/DQ graph, linted, and the plan of its layers.
 
     Raises:
-        GraphError: TensorRT would refuse the graph.
+        GraphError: TensorRT would reject the graph.
     """
     inputs = {
         "graph": graph.key,
@@ -59,7 +59,7 @@ def type_graph(
     """Write the typed graph and the plan of its layers into a folder.
 
     Raises:
-        GraphError: TensorRT would refuse the graph.
+        GraphError: TensorRT would reject the graph.
     """
     from cnnx.graph.inspect import int8_share, left_out
     from cnnx.graph.inspect import layers as inspect_layers
@@ -93,5 +93,5 @@ def type_graph(
 
 
 def observed_maxima(calibration: Calibration) -> dict[str, float]:
-    """What a plan goes by: the largest |x| of each activation, infinite where it had values not finite."""
+    """The largest |x| of each activation, for planning; infinite if it had values that were not finite."""
     return {**calibration.maxima, **dict.fromkeys(calibration.nonfinite, math.inf)}

@@ -1,4 +1,4 @@
-"""A survey's rows on disk, a file a cell: what is over, what has changed since, what was being measured."""
+"""Keeps the rows of a survey on disk, one file per cell, so that a stopped survey resumes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cnnx.stats import Interval
 from cnnx.store.files import atomic_file
 
 _ROWS = "rows"
-_DIED = "the process died in this cell twice, for want of memory perhaps"
+_DIED = "the process died in this cell twice, possibly out of memory"
 _TRIES = 2
 
 Row = dict[str, Any]
@@ -36,7 +36,7 @@ class _Head(TypedDict):
 
 
 class StoredRow(_Head, total=False):
-    """A survey's row as its file has it; figures are absent where the cell failed or was stopped before."""
+    """A row of a survey as stored; figures are absent if the cell failed or was stopped."""
 
     killed: Count
     subject: Subject
@@ -68,20 +68,20 @@ class StoredRow(_Head, total=False):
 
 
 _FIGURES = ("subject", "valid", "findings", "p50_ns", "p99_ns", "images_per_second", "memory")
-_DAMAGED = "delete this file: its cell is measured again"
+_DAMAGED = "delete this file, and its cell will be measured again"
 Cell = tuple[str, str, int]
 """Network, precision, batch."""
 
 
 class Journal:
-    """Rows under a folder.
+    """The rows of a survey's folder.
 
     Args:
-        folder: the survey's.
-        follows: of each network and precision, what figures follow from now, as plain data. A row has it as
-            it was when the row was made.
-        again: failed cells are open, and those whose energy failed or had no sensor.
-        energy: it is asked for.
+        folder: folder of the survey.
+        follows: (network, precision) -> what the figures depend on now, as plain data. Each row stores what
+            they depended on when it was written.
+        again: retry failed cells, and cells whose energy failed or had no sensor.
+        energy: whether energy is requested.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Journal:
         self._killed = dict(self._marks())
 
     def blank(self, cell: Cell) -> Row:
-        """A row to fill."""
+        """A new row without figures."""
         name, precision, batch = cell
         return {
             "model": name,
@@ -107,7 +107,7 @@ class Journal:
         }
 
     def changed(self, cell: Cell) -> tuple[str, ...]:
-        """What a cell's row follows from and is otherwise now; empty where there is no row."""
+        """The dependencies of a cell's row that have changed since; empty if the cell has no row."""
         row = self._read(self._file(cell))
         if row is None:
             return ()
@@ -119,41 +119,41 @@ class Journal:
         )
 
     def is_over(self, cell: Cell) -> bool:
-        """Whether a cell needs nothing more."""
+        """Whether a cell is finished."""
         file = self._file(cell)
         row = self._read(file)
         if row is None or self.changed(cell):
             return False
-        asked = self._energy and row["status"] == "done"
-        if asked and "energy" not in row:
-            return False  # it was surveyed without, or stopped before
-        failed = row["status"] == "failed" or (asked and row["energy"] != "measured")
-        once_more = self._again or 0 < self._killed.get(file, 0) < _TRIES
-        return not failed or not once_more or file in self._done
+        wants_energy = self._energy and row["status"] == "done"
+        if wants_energy and "energy" not in row:
+            return False  # measured without energy, or stopped before it
+        failed = row["status"] == "failed" or (wants_energy and row["energy"] != "measured")
+        retry = self._again or 0 < self._killed.get(file, 0) < _TRIES
+        return not failed or not retry or file in self._done
 
     def was_killed(self, cell: Cell) -> bool:
-        """Whether a process before this one was killed in it."""
+        """Whether an earlier process was killed in this cell."""
         return self._file(cell) in self._killed
 
     def standing(self, cell: Cell) -> Row | None:
-        """Its figures, where there are any and they follow from what holds now."""
+        """The row of a cell, if it has figures and they are current."""
         row = self._read(self._file(cell))
         return row if row and row["status"] == "done" and not self.changed(cell) else None
 
     def write(self, row: Row) -> None:
-        """Write a row that says how its cell ended."""
+        """Write the final row of a cell."""
         file = self._file(cell_of(row))
         self._done.add(file)
         _put(file, _text(row))
 
     @contextlib.contextmanager
     def marked(self, rows: Iterable[Row]) -> Iterator[None]:
-        """Rows that stay should the process be killed meanwhile; each counts how often it was.
+        """Write rows that remain if the process is killed within this context, and count how often it was.
 
-        A cell in which a process was killed once is open: who killed it may have meant another, as a kernel
-        that runs out of memory does. One that was killed twice is over.
-        Whatever else ends it, a stop by hand too, what was there before comes back, unless `write` has
-        said how a cell ended: what was stopped is not over.
+        A cell in which the process was killed once is retried, as the kill may have had a different cause,
+        such as memory used by other programs. After the second kill the cell has failed.
+        On any other exit, including an interrupt, the previous file is restored, unless `write` has written
+        the final row: an interrupted cell is not finished.
         """
         marks: dict[Path, tuple[str | None, str]] = {}
         try:
@@ -173,7 +173,7 @@ class Journal:
                     _put(file, before)
 
     def rows(self, cells: Iterable[Cell]) -> tuple[Row, ...]:
-        """Of these cells, in order; those that were not begun have none."""
+        """The rows of these cells, in order, without cells that were not started."""
         found = (self._read(self._file(cell)) for cell in cells)
         return tuple(row for row in found if row is not None)
 
@@ -187,16 +187,16 @@ class Journal:
         killed = row.pop("killed", 0)
         if row["status"] == "running":
             if killed < _TRIES:
-                return None  # as if it had not been begun
+                return None  # as if it had not been started
             row |= {
                 "status": "failed",
                 "reason": _DIED,
-                "hint": "try a smaller batch, or one precision alone; --again tries once more",
+                "hint": "try a smaller batch or a single precision, or retry with --again",
             }
         return row
 
     def _marks(self) -> Iterator[tuple[Path, int]]:
-        """Marks that processes before this one left, and how often they were killed there."""
+        """The files in which earlier processes were killed, and how often."""
         for file in (self.folder / _ROWS).glob("*.json"):
             row = _stored(file) or {}
             now = self._follows.get((row.get("model", ""), row.get("precision", "")))
@@ -205,15 +205,15 @@ class Journal:
 
 
 def cell_of(row: Row) -> Cell:
-    """Whose row it is."""
+    """The cell of a row."""
     return row["model"], row["precision"], row["batch"]
 
 
 def _stored(file: Path) -> Row | None:
-    """The row in a file; None where there is no file.
+    """The row in a file; None if the file does not exist.
 
     Raises:
-        InputRefused: it is damaged, or of another cell than its file's name says.
+        InputRefused: the file is damaged, or its cell does not match its name.
     """
     text = _text_of(file)
     if text is None:
@@ -224,7 +224,7 @@ def _stored(file: Path) -> Row | None:
     )
     if file.name != _file_name(cell_of(row)):
         what = "model, precision and batch are {!r}, {!r} and {!r}".format(*cell_of(row))
-        raise InputRefused(f"{what}, and the file's name says otherwise", where=file, hint=_DAMAGED)
+        raise InputRefused(f"{what}, which do not match the file's name", where=file, hint=_DAMAGED)
     if row["status"] == "done" and (missing := [key for key in _FIGURES if key not in row]):
         raise InputRefused(f"the key {missing[0]!r} is missing", where=file, hint=_DAMAGED)
     return row

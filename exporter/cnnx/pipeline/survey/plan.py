@@ -1,4 +1,4 @@
-"""What a survey is asked for, looked through before any work: a slip must not cost rows that are done."""
+"""Checks the request of a survey before any work, so that a mistake does not change finished rows."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from cnnx.recipe import read_recipe, recipe_names
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 _UNREAD = "unknown"
-"""The precision of a bundle that cannot be read, so that it has rows, too."""
+"""Precision of a bundle that cannot be read, so that it also has rows."""
 
 Sources = dict[str, dict[str, "str | Path"]]
-"""Network -> precision -> a finished bundle, or the model to export."""
+"""Network -> precision -> the folder of a bundle, or the model to export."""
 
 
 def planned(
     models: Sequence[str | Path], precisions: Sequence[Precision], batches: Sequence[int], plan: SurveyPlan
 ) -> Sources:
-    """What is surveyed, by the names that rows and bundles will have.
+    """The networks of a survey, by the names that rows and bundles will have.
 
     Raises:
-        UsageError: options that make no sense, or two models of one name.
-        RecipeError: models that are none.
-        WeightsError: a checkpoint is not there.
-        ImageError: images that a recipe names are not there.
-        EnvironmentLacks: a named target cannot be used here.
+        UsageError: an option is invalid, or two models have the same name.
+        RecipeError: a model does not exist.
+        WeightsError: a checkpoint does not exist.
+        ImageError: images that a recipe names do not exist.
+        EnvironmentLacks: the named target cannot be used here.
         WriteFailed: the cache cannot be written.
     """
     _check_cells(models, precisions, batches)
@@ -51,43 +51,58 @@ def planned(
 
 def _check_cells(models: Sequence[str | Path], precisions: Sequence[str], batches: Sequence[int]) -> None:
     if not models or not precisions or not batches or not all(map(str, models)):
-        raise UsageError("a survey needs a model, a precision and a batch")
+        raise UsageError(
+            "a survey needs at least one model, precision and batch",
+            hint="cnnx survey lenet5 --precisions fp16,int8 --batches 1,8",
+        )
     if wrong := [one for one in precisions if one not in PRECISIONS]:
-        raise UsageError(f"no precision is called {wrong[0]!r}", hint=f"choose among {', '.join(PRECISIONS)}")
+        raise UsageError(f"unknown precision {wrong[0]!r}", hint=f"choose one of: {', '.join(PRECISIONS)}")
     if min(batches) < 1:
-        raise UsageError("a batch has at least one image")
+        raise UsageError(
+            f"invalid batch {min(batches)}: expected at least 1", hint="give --batches 1,8, for example"
+        )
 
 
 def _check_plan(plan: SurveyPlan) -> None:
     check_effort(plan.seconds, plan.percentile)
     if plan.images is not None and plan.images < 1:
-        raise UsageError(f"--images is {plan.images}", hint="give at least 1; 512 is usual")
+        raise UsageError(
+            f"invalid --images {plan.images}: expected at least 1", hint="give --images 512, for example"
+        )
     runtime = choose_runtime(plan.target, ())
     if plan.cuda_graph and runtime.engine_suffix is None:
-        raise UsageError(f"CUDA graphs are of engines, and {runtime.name} has none", hint="drop --cuda-graph")
+        raise UsageError(
+            f"--cuda-graph needs engines, and {runtime.name} builds none", hint="drop --cuda-graph"
+        )
 
 
 def _check_exported(models: Sequence[str], plan: SurveyPlan) -> None:
-    """Networks and weights that are not there; files that are there and cannot be read are rows."""
+    """Raise for models and weights that do not exist. Files that cannot be read become rows instead."""
     if unknown := [model for model in models if not _is_there(model)]:
         names = ", ".join(map(repr, unknown))
-        raise RecipeError(f"no model: {names}", hint="cnnx list shows every name; or give files, or bundles")
+        raise RecipeError(
+            f"unknown model: {names}",
+            hint="give a name shown by cnnx list, a recipe or ONNX file, or a bundle's folder",
+        )
     for model in models:
         weights = plan.weights_of(model)
         if weights == "pretrained":
             continue
         if model.endswith(".onnx"):
             raise UsageError(
-                f"an ONNX file brings its own weights: {model}",
-                hint="drop --weights, or survey ONNX files apart",
+                f"an ONNX file contains its own weights: {model}",
+                hint="drop --weights, or survey ONNX files separately",
             )
         if weights != "standin" and not Path(weights).is_file():
             hint = "--weights takes pretrained, standin, or a .safetensors, .pth or .pt file"
-            raise WeightsError(f"there is no checkpoint {weights}", hint=hint)
+            raise WeightsError("the checkpoint does not exist", where=weights, hint=hint)
 
 
 def _check_images(model: str, plan: SurveyPlan) -> None:
-    """Image sets that are not there; a recipe that cannot be read is a row. ONNX files take built-in sets."""
+    """Raise for image sets that do not exist. A recipe that cannot be read becomes a row instead.
+
+    ONNX files use built-in image sets.
+    """
     if model.endswith(".onnx"):
         return
     try:
@@ -119,23 +134,23 @@ def _networks(models: Sequence[str | Path], precisions: Sequence[Precision]) -> 
         if twice := [precision for precision in kinds if precision in known]:
             raise UsageError(
                 f"{known[twice[0]]} and {model} would both be {name} in {twice[0]}",
-                hint="name each once; rename a file, or give each an --out of its own",
+                hint="name each model once; or rename a file, or survey them separately with different --out",
             )
         known.update(dict.fromkeys(kinds, source))
     return found
 
 
-def _of_bundle(place: Path) -> tuple[str, str]:
-    """Its network and precision; a damaged one goes by its folder's name, and its cells say why."""
+def _of_bundle(folder: Path) -> tuple[str, str]:
+    """Network and precision of a bundle; for a damaged one its folder's name, as its rows give the reason."""
     try:
-        manifest = Bundle.open(place, verify=False).manifest
+        manifest = Bundle.open(folder, verify=False).manifest
     except CnnxError:
-        return place.resolve().name, _UNREAD
+        return folder.resolve().name, _UNREAD
     return manifest.recipe["name"], manifest.precision
 
 
 def _name(model: str) -> str:
-    """Of a network that is exported. A recipe's name may have a dot: squeezenet1.1."""
+    """Name of a network to export. A recipe's name may contain a dot: squeezenet1.1."""
     return Path(model).stem if _is_file_name(model) else Path(model).name
 
 

@@ -1,4 +1,4 @@
-"""What one machine can do, as one archive to send back: doctor, and networks built, judged, measured."""
+"""`doctor --proof`: builds, validates and measures networks on one machine, and writes an archive to send."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from cnnx.report.tables.survey import survey_blocks
 from cnnx.store.files import atomic_file, check_place
 
 SCHEMA = 1
-"""Of proof.json in the archive."""
+"""Schema version of proof.json in the archive."""
 
 PROVEN: tuple[tuple[str, str], ...] = (
     ("lenet5", "pretrained"),
     ("resnet20", "pretrained"),
     ("resnet50", "standin"),
 )
-"""Networks and their weights. Two ship with theirs; the large one is for speed: nothing is downloaded."""
+"""Networks and their weights. Nothing is downloaded: two ship with weights, the large one is for speed."""
 PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
 BATCHES = (1, 8)
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What went into an archive."""
+    """The contents of an archive."""
 
     archive: Path
     diagnosis: DoctorResult
@@ -54,7 +54,7 @@ class Proof:
 
     @property
     def exit_code(self) -> int:
-        """As a survey's: 6 where nothing at all was measured."""
+        """As for a survey: 6 if nothing was measured."""
         return exit_code_of(self.rows)
 
 
@@ -67,40 +67,43 @@ def prove(
     plan: SurveyPlan | None = None,
     listener: Listener = silent,
 ) -> Proof:
-    """Run the proof and write the archive. What fails is a row in it, with its reason.
+    """Run the proof and write the archive. Anything that fails becomes a row with its reason.
 
-    The archive holds what doctor says, every row, and records with raw samples; no graph, no engine, no
-    picture, no path of this machine but the bundles' names.
+    The archive contains the output of doctor, every row, and records with raw samples. It contains no graphs,
+    engines or images, and no paths of this machine except the bundles' names.
 
     Args:
-        archive: a .tar.gz to write.
-        options: as an object; each can be given by keyword, too. No bundles: `PROVEN` are exported here, in
-            `PRECISIONS`. No folder: a temporary one, which stays where the proof fails or is stopped, and
-            the listener is told.
-        batches: images per run.
-        plan: how each cell is measured; None: 3 s each, then energy by a sensor that sees the device. Where
-            none does, rows say "unsupported" with each sensor's reason.
-        listener: told of progress.
+        archive: the .tar.gz file to write.
+        options: options as an object; each can also be given by keyword. Without bundles, `PROVEN` are
+            exported here, in `PRECISIONS`. Without a folder a temporary one is used. If the proof fails or
+            is interrupted, that folder is kept and its path is reported.
+        batches: batches to measure.
+        plan: how each cell is measured; None: 3 s each, then energy by a sensor that measures the device.
+            If there is none, rows are "unsupported", with the reason for each sensor.
+        listener: receives progress events.
 
     Raises:
-        UsageError: the archive's name does not end with .tar.gz, a bundle is named twice, or there is no
-            folder of which something could be done again.
-        BundleError: what is named is no bundle.
-        WriteFailed: it or the folder cannot be written, which is told before any work.
+        UsageError: the archive's name does not end with .tar.gz, a bundle is named twice, or `again` is
+            given without a folder.
+        BundleError: a path is not a bundle.
+        WriteFailed: the archive or the folder cannot be written; raised before any work.
     """
-    place, folder, bundles = Path(archive), options.folder, options.bundles
-    if not place.name.endswith(".tar.gz"):
-        raise UsageError(f"an archive is called something.tar.gz, not {place.name!r}", hint="proof.tar.gz")
+    path, folder, bundles = Path(archive), options.folder, options.bundles
+    if not path.name.endswith(".tar.gz"):
+        raise UsageError(
+            f"invalid archive name {path.name!r}: expected a name that ends with .tar.gz",
+            hint="give proof.tar.gz, for example",
+        )
     if options.again and folder is None:
-        raise UsageError("only what lies in a folder can be done again", hint="give --folder, too")
+        raise UsageError("--again needs the folder of an earlier proof", hint="add --folder FOLDER")
     if wrong := [bundle for bundle in bundles if not is_bundle(Path(bundle))]:
-        raise BundleError("no bundle", where=wrong[0], hint="cnnx export makes one")
-    asked = plan or SurveyPlan(power=True)
-    power = power_pass(asked) if not options.no_power else None
-    chosen = dataclasses.replace(asked, weights=dict(PROVEN), power=power)
+        raise BundleError("the path is not a cnnx bundle", where=wrong[0], hint="make one with cnnx export")
+    request = plan or SurveyPlan(power=True)
+    power = power_pass(request) if not options.no_power else None
+    chosen = dataclasses.replace(request, weights=dict(PROVEN), power=power)
     models = list(bundles) or [name for name, _ in PROVEN]
-    planned(models, PRECISIONS, batches, chosen)  # before there is a folder, and before doctor's look around
-    check_place(place)
+    planned(models, PRECISIONS, batches, chosen)  # before creating a folder and running doctor
+    check_place(path)
     if folder is not None:
         check_place(Path(folder) / "survey.json")
     with _work_folder(folder, listener) as work:
@@ -114,35 +117,35 @@ def prove(
             again=options.again,
             listener=listener,
         ).rows
-        homes = [Path(bundle) for bundle in bundles] or sorted((work / "bundles").glob("*"))
-        said = {
+        measured = [Path(bundle) for bundle in bundles] or sorted((work / "bundles").glob("*"))
+        document = {
             "schema": SCHEMA,
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "diagnosis": plain(diagnosis),
             "rows": rows,
         }
-        _write(place, {"proof.json": said}, markdown(survey_blocks(rows)), homes)
-    return Proof(place, diagnosis, rows)
+        _write(path, {"proof.json": document}, markdown(survey_blocks(rows)), measured)
+    return Proof(path, diagnosis, rows)
 
 
 @contextlib.contextmanager
 def _work_folder(folder: str | Path | None, listener: Listener) -> Iterator[Path]:
-    """The one that was given; else a temporary one, which stays where the proof does not come to its end."""
+    """The given folder, or a temporary one, which is kept if the proof does not finish."""
     if folder is not None:
         yield Path(folder)
         return
-    place = Path(tempfile.mkdtemp(prefix="cnnx-proof-"))
+    temporary = Path(tempfile.mkdtemp(prefix="cnnx-proof-"))
     try:
-        yield place
-    except BaseException:  # a stop by hand, too
-        kept = f"Unfinished work is kept in {place}; --folder {place} resumes it."
+        yield temporary
+    except BaseException:  # also an interrupt
+        kept = f"Unfinished work is kept in {temporary}; --folder {temporary} resumes it."
         listener(ProgressEvent(kept, note=True))
         raise
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write(place: Path, documents: dict[str, Any], page: str, bundles: Sequence[Path]) -> None:
-    with atomic_file(place) as draft, tarfile.open(draft, "w:gz") as tar:
+def _write(path: Path, documents: dict[str, Any], page: str, bundles: Sequence[Path]) -> None:
+    with atomic_file(path) as draft, tarfile.open(draft, "w:gz") as tar:
         for name, content in documents.items():
             _add(tar, name, json.dumps(content, indent=1))
         _add(tar, "survey.md", page)
@@ -150,11 +153,11 @@ def _write(place: Path, documents: dict[str, Any], page: str, bundles: Sequence[
             if not is_bundle(bundle):
                 continue
             for file in sorted(bundle.glob("runs/*.json")):
-                with contextlib.suppress(CnnxError):  # a link to what is not the bundle's own
+                with contextlib.suppress(CnnxError):  # a link to a file outside the bundle
                     check_inside(file, bundle=bundle)
                     text = file.read_text(encoding="utf-8", errors="replace")
                     _add(tar, f"runs/{bundle.name}/{file.name}", text)
-            with contextlib.suppress(CnnxError):  # a damaged one: its rows say so
+            with contextlib.suppress(CnnxError):  # a damaged bundle, as its rows report
                 for engine in Bundle.open(bundle, verify=False).engines():
                     text = json.dumps(dataclasses.asdict(engine), indent=1)
                     _add(tar, f"engines/{bundle.name}/{engine.identity}.json", text)

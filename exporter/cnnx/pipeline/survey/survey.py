@@ -1,4 +1,4 @@
-"""Networks, precisions and batches on this device, cell by cell; a stopped survey goes on where it was."""
+"""`survey`: measures networks in several precisions and batches, cell by cell; a stopped survey resumes."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ from cnnx.stats import Verdict
 from cnnx.store.digests import digest_of, digest_of_file
 from cnnx.store.files import atomic_file, check_place
 
-_DIED_IN_PASS = "the process died in the pass"
-_TRY_AGAIN = "--again measures it once more"
+_DIED_IN_PASS = "the process died in the energy pass"
+_TRY_AGAIN = "retry with --again"
 
 _Placed = tuple[Row, Path]
-"""A row to fill, and its bundle."""
+"""A new row, and its bundle's folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class SurveyResult:
-    """Every cell as a row, in order.
+    """All cells of a survey, in order.
 
     Attributes:
-        folder: with journal, bundles and report files.
-        rows: each `model`, `precision`, `batch`, `status` ("done", "failed"), `reason`, `hint`, `verdict`,
-            `follows_from`, and the figures of what was done.
+        folder: folder with rows, bundles and report files.
+        rows: rows with `model`, `precision`, `batch`, `status` ("done", "failed"), `reason`, `hint`,
+            `verdict`, `follows_from`, and the figures if done.
     """
 
     folder: Path
@@ -64,38 +64,37 @@ class SurveyResult:
 
 
 def exit_code_of(rows: Iterable[Row]) -> int:
-    """0 unless nothing at all was measured (6): a failed cell is a finding, too."""
+    """6 if nothing was measured, else 0, as a failed cell is also a finding."""
     return 0 if any(row["status"] == "done" for row in rows) else 6
 
 
 @takes(SurveyOptions, "plan")
 def survey(models: Sequence[str | Path], plan: SurveyOptions, *, listener: Listener = silent) -> SurveyResult:
-    """Export, build, validate and measure every cell, precisions of one network side by side.
+    """Export, build, validate and measure every cell, with the precisions of a network side by side.
 
-    Rows lie under `out`, one file a cell. Cells that have ended are not done again, so a stopped survey goes
-    on; a cell that it was killed in is tried once more, alone, and killed again it is a row that says so.
-    A row whose bundle, weights, options, runtime or device are not those of now is done again, and that is
-    said.
-    A cell whose energy cannot be measured keeps its latency and says why; one without energy is done again
-    where that is asked for now.
-    Records with raw samples are kept in the bundles under `out`. Report files, written after each network:
-    survey.md and survey.json.
+    Rows are kept in `out`, one file per cell. Finished cells are not repeated, so a stopped survey resumes.
+    A cell in which the process was killed is retried once, alone; if it is killed again, the cell fails.
+    A row is measured again if its bundle, weights, options, runtime or device have changed, and that is
+    reported. If energy cannot be measured, the row keeps its latency and gives the reason. A row without
+    energy is measured again if energy is now requested.
+    Records with raw samples are kept in the bundles in `out`. The report files survey.md and survey.json are
+    written after each network.
 
     Args:
-        models: recipes' names, recipe files, ONNX files; or folders of finished bundles, which need no
-            PyTorch and keep their precision.
-        plan: options as an object, which may be a `SurveyPlan`; each can be given by keyword, too. `power`
-            may be a `PowerPass`. The folder is new, or of an earlier survey.
-        listener: told of progress.
+        models: names of recipes, recipe files, ONNX files, or folders of bundles. Bundles need no PyTorch
+            and keep their precision.
+        plan: options as an object, which may be a `SurveyPlan`; each can also be given by keyword. `power`
+            may be a `PowerPass`. `out` is a new folder, or that of an earlier survey.
+        listener: receives progress events.
 
     Raises:
-        UsageError: options that make no sense, or two models of one name. As with those below, no row is
-            touched.
-        RecipeError: models that are none.
-        WeightsError: a checkpoint is not there.
-        ImageError: images that a recipe names are not there.
-        EnvironmentLacks: a named target or sensor cannot be used here.
-        WriteFailed: `out` or the cache cannot be written, which is reported before any work.
+        UsageError: an option is invalid, or two models have the same name. Neither this nor the errors
+            below change any row.
+        RecipeError: a model does not exist.
+        WeightsError: a checkpoint does not exist.
+        ImageError: images that a recipe names do not exist.
+        EnvironmentLacks: the named target or sensor cannot be used here.
+        WriteFailed: `out` or the cache cannot be written; raised before any work.
     """
     chosen = dataclasses.replace(plan, power=power_pass(plan))
     out = Path(plan.out)
@@ -110,13 +109,13 @@ def survey(models: Sequence[str | Path], plan: SurveyOptions, *, listener: Liste
         for precision in sources
         for batch in sizes
     ]
-    _tell(journal, cells, chosen, listener)
+    _announce(journal, cells, chosen, listener)
     try:
         for name, sources in networks.items():
             _network(name, sources, sizes, journal=journal, plan=chosen, listener=listener)
-            _write(journal.rows(cells), out)  # a kill leaves it a network old at most
-    except BaseException:  # a stop by hand, too
-        text = f"What is done lies in {out}: the same command, with that folder, goes on."
+            _write(journal.rows(cells), out)  # after a kill, only the last network is missing
+    except BaseException:  # also an interrupt
+        text = f"Finished cells are kept in {out}; the same command with --out {out} resumes."
         listener(ProgressEvent(text, note=True))
         _write(journal.rows(cells), out)
         raise
@@ -133,7 +132,7 @@ def _write(rows: Sequence[Row], folder: Path) -> None:
 def _follows(
     networks: Sources, batches: Sequence[int], plan: SurveyPlan
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    """Of each network and precision, what its figures follow from: rows of other figures are not current."""
+    """(network, precision) -> what the figures depend on; rows that differ from it are not current."""
     runtime = choose_runtime(plan.target, ())
     common: dict[str, Any] = {
         "seconds": plan.seconds,
@@ -156,7 +155,7 @@ def _follows(
 
 
 def _origin(source: str | Path, batches: Sequence[int], plan: SurveyPlan) -> dict[str, Any]:
-    """What a bundle is made from, files by their digests; None of what cannot be read: cells will say why."""
+    """What a bundle depends on, with files by digest; None if unreadable, as its cells give the reason."""
     network = None
     if isinstance(source, Path):
         with contextlib.suppress(CnnxError):
@@ -174,7 +173,7 @@ def _origin(source: str | Path, batches: Sequence[int], plan: SurveyPlan) -> dic
 
 
 def _digest_of_model(model: str) -> str:
-    """Of a recipe, with its graph where it has one."""
+    """Digest of a recipe, and of its ONNX graph if it has one."""
     from cnnx.pipeline.steps.definition import resolve
     from cnnx.pipeline.steps.original import OnnxOriginal
 
@@ -182,23 +181,24 @@ def _digest_of_model(model: str) -> str:
     return digest_of([recipe.as_dict(), OnnxOriginal(recipe).weights.digest if recipe.is_onnx else None])
 
 
-def _tell(journal: Journal, cells: Sequence[Cell], plan: SurveyPlan, listener: Listener) -> None:
-    """What who waits should know before."""
+def _announce(journal: Journal, cells: Sequence[Cell], plan: SurveyPlan, listener: Listener) -> None:
+    """Report which cells are measured again, and how long energy takes."""
     changed = [keys for cell in cells if (keys := journal.changed(cell))]
     if changed:
         what = ", ".join(dict.fromkeys(itertools.chain.from_iterable(changed))).replace("_", " ")
         many = f"{len(changed)} cell{'s are' if len(changed) > 1 else ' is'}"
-        listener(ProgressEvent(f"{many} done again, for what has changed since: {what}.", note=True))
+        listener(ProgressEvent(f"{many} measured again, as this has changed: {what}.", note=True))
     passes = sum(not journal.is_over(cell) for cell in cells)
-    if plan.power and passes and _seen(plan.power, plan.target):
-        listener(ProgressEvent(f"Energy after latency: {how_long(plan.power.plan, passes)}.", note=True))
+    if plan.power and passes and _has_sensor(plan.power, plan.target):
+        text = f"Energy is measured after latency: {how_long(plan.power.plan, passes)}."
+        listener(ProgressEvent(text, note=True))
 
 
-def _seen(power: PowerPass, target: str) -> bool:
-    """Whether a sensor sees the device that the target stands for; where none does, rows say why.
+def _has_sensor(power: PowerPass, target: str) -> bool:
+    """Whether a sensor measures the target's device; if none does, rows give the reason.
 
     Raises:
-        EnvironmentLacks: a sensor is named, and it is not that one.
+        EnvironmentLacks: the named sensor is not available.
     """
     runtime = choose_runtime(target, ())
     try:
@@ -218,7 +218,7 @@ def _network(
     plan: SurveyPlan,
     listener: Listener,
 ) -> None:
-    """One network in all its precisions: bundles first, then batch by batch side by side."""
+    """Survey one network: first make the bundles of all precisions, then measure them batch by batch."""
     placed: list[_Placed] = []
     for precision, source in sources.items():
         cells = [(name, precision, batch) for batch in batches]
@@ -229,29 +229,29 @@ def _network(
         work = partial(_bundle, name, precision, source, wanted, journal.folder, plan, listener)
         made = _attempt(work, rows, journal)
         if made is not None:
-            place, verdict = made
-            placed += [({**row, "verdict": verdict}, place) for row in rows]
+            bundle, verdict = made
+            placed += [({**row, "verdict": verdict}, bundle) for row in rows]
     for batch in batches:
         _side_by_side([cell for cell in placed if cell[0]["batch"] == batch], journal, plan, listener)
 
 
 def _side_by_side(cells: list[_Placed], journal: Journal, plan: SurveyPlan, listener: Listener) -> None:
-    """Together; what that fails for, or was killed in, each alone: memory may hold one and not two."""
+    """Measure cells together. If that fails or was killed before, measure each alone, to use less memory."""
     if len(cells) > 1 and not any(journal.was_killed(cell_of(row)) for row, _ in cells):
-        with contextlib.suppress(Exception):  # each alone will say what it was
+        with contextlib.suppress(Exception):  # measuring each alone shows the error
             cells = _measure(cells, journal, plan, listener)
     for cell in cells:
         _attempt(partial(_measure, [cell], journal, plan, listener), [cell[0]], journal)
 
 
 def _attempt(work: Callable[[], Any], cells: Iterable[Row], journal: Journal) -> Any:
-    """What work gives; where it fails, each cell is a row with the reason.
+    """Return the result of `work`; if it fails, write a row with the reason for each cell.
 
-    Figures that a cell has stay, where it is done again for its energy alone.
+    A cell that is measured again only for its energy keeps its figures.
     """
     try:
         return work()
-    except Exception as error:  # a fault of cnnx, or of a library, too: the other cells are worth having
+    except Exception as error:  # also bugs of cnnx or a library, as the other cells are still useful
         what, hint = _reason(error)
     for row in cells:
         if standing := journal.standing(cell_of(row)):
@@ -262,10 +262,10 @@ def _attempt(work: Callable[[], Any], cells: Iterable[Row], journal: Journal) ->
 
 
 def _reason(error: Exception) -> tuple[str, str]:
-    """What failed, and a hint."""
+    """The message of an error, and a hint."""
     if isinstance(error, CnnxError):
         return error.what, error.hint or ""
-    return f"{type(error).__name__}: {error}", "report this"
+    return f"{type(error).__name__}: {error}", "this is a bug in cnnx or a library: please report it"
 
 
 def _bundle(
@@ -277,7 +277,7 @@ def _bundle(
     plan: SurveyPlan,
     listener: Listener,
 ) -> tuple[Path, str]:
-    """A bundle with an engine where one can be built, and its verdict."""
+    """Make a bundle, with an engine if one can be built; return its folder and verdict."""
     if isinstance(source, Path):
         runtime = choose_runtime(plan.target, ())
         if runtime.engine_suffix is not None:
@@ -285,23 +285,23 @@ def _bundle(
         return source, _verdict_of(validate(source, target=plan.target, listener=listener))
     from cnnx.pipeline.export.export import export  # needs PyTorch where the source is a recipe
 
-    place = folder / "bundles" / f"{name}-{precision}"
+    out = folder / "bundles" / f"{name}-{precision}"
     result = export(
         source,
         precision=cast("Precision", precision),
         target=plan.target,
         weights=plan.weights_of(source),
-        out=place,
+        out=out,
         batch=batch,
         calibration_images=plan.images,
         validation_images=plan.images,
         listener=listener,
     )
-    return place, result.validation.verdict.value
+    return out, result.validation.verdict.value
 
 
 def _verdict_of(tested: ValidateResult) -> str:
-    """What the bundle was judged to be, unless what runs here does not compute that."""
+    """The verdict of the bundle's export, or "self-test failed"."""
     if tested.verdict is Verdict.FAILED:
         return "self-test failed"
     judged = latest_validation(records_of(tested.bundle).verified)
@@ -311,10 +311,10 @@ def _verdict_of(tested: ValidateResult) -> str:
 def _measure(
     cells: Sequence[_Placed], journal: Journal, plan: SurveyPlan, listener: Listener
 ) -> list[_Placed]:
-    """Measure them side by side; gives those that were not, unless it was none: that is raised."""
+    """Measure cells side by side; return those that could not be measured, or raise if none could."""
     with journal.marked({**row, "status": "running"} for row, _ in cells):
         result = bench(
-            [place for _, place in cells],
+            [bundle for _, bundle in cells],
             target=plan.target,
             batch=cells[0][0]["batch"],
             seconds=plan.seconds,
@@ -325,16 +325,16 @@ def _measure(
         measured = {one.subject.precision: one for one in result.measurements}
         advice = "; ".join(map(str, result.advice))
         done = [
-            ({**row, **_figures(one), "advice": advice}, place, one)
-            for row, place in cells
+            ({**row, **_figures(one), "advice": advice}, bundle, one)
+            for row, bundle in cells
             if (one := measured.get(row["precision"]))
         ]
         for row, _, _ in done:
             journal.write(row)
     if plan.power:
-        for row, place, one in done:
+        for row, bundle, one in done:
             with journal.marked([{**row, **_no_energy("failed", _DIED_IN_PASS, _TRY_AGAIN)}]):
-                journal.write({**row, **_energy(place, one, plan.power, plan.target, listener)})
+                journal.write({**row, **_energy(bundle, one, plan.power, plan.target, listener)})
     return [cell for cell in cells if cell[0]["precision"] not in measured]
 
 
@@ -351,18 +351,18 @@ def _figures(measured: Measurement) -> Row:
     }
 
 
-def _energy(place: Path, measured: Measurement, power: PowerPass, target: str, listener: Listener) -> Row:
-    """Of an image; a sensor that is not there or fails is a reason, not the cell's end."""
+def _energy(folder: Path, measured: Measurement, power: PowerPass, target: str, listener: Listener) -> Row:
+    """Energy per image as keys of a row, or the reason why it could not be measured."""
     try:
         chosen = choose_sampler(power, measured.subject.on)
     except CnnxError as error:
         why = f"{error.what} ({error.where})" if error.where else error.what
         return _no_energy("unsupported", why, error.hint or "")
     try:
-        bundle = Bundle.open(place)
+        bundle = Bundle.open(folder)
         subject = open_subject(bundle, target)
         use = energy_of(bundle, subject, measured, power=power, chosen=chosen, steps=Steps(listener))
-    except Exception as error:  # as of a cell: its latency is worth having
+    except Exception as error:  # as in _attempt: the latency is still useful
         return _no_energy("failed", *_reason(error))
     total = use.total
     return {
