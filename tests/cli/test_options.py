@@ -104,7 +104,7 @@ def test_each_option_reaches_the_command_python_and_the_docs_with_one_default(ve
 
 def test_only_what_shows_or_keeps_a_result_is_for_the_command_line_alone():
     own = {field.name for _, _, kind in VERBS.values() for field in fields_of(kind, CommonOptions)}
-    assert own == {"as_json", "verbose", "debug", "report", "image", "markdown", "archive"}
+    assert own == {"as_json", "verbose", "debug", "report", "plot", "markdown", "archive"}
 
 
 def test_an_option_that_verbs_share_says_the_same_everywhere():
@@ -147,7 +147,7 @@ def test_the_command_line_reads_units_and_lists():
     assert (options.batch, options.engine) == ((1, 8), ("a", "b"))
     for wrong in ("1,x", "0", "", "1,,2", "-1", "1.5"):
         _, done = given("--batch", wrong)
-        assert done.exit_code == 2 and "no list of sizes" in done.stderr
+        assert done.exit_code == 2 and "expected a list of sizes" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ def test_a_new_judgement_stands_beside_export_s_verdict_and_never_in_its_place(b
     for name in ("r.md", "r.xml", "r.html"):
         cnnx.write_report(folder, tmp_path / name)
         text = (tmp_path / name).read_text()
-        assert "judged anew" in text and "inconclusive" in text.replace("skipped", "inconclusive")
+        assert "validated again" in text and "inconclusive" in text.replace("skipped", "inconclusive")
 
 
 def test_without_the_original_accuracy_alone_is_judged(bundle, monkeypatch, tmp_path):

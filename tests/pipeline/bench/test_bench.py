@@ -284,7 +284,7 @@ def test_energy_is_of_the_runs_that_latency_is_of(bundles, monkeypatch, cuda_gra
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--batch", "1,x"], "no list of sizes"),
+        (["--batch", "1,x"], "expected a list of sizes"),
         (["--batch", "16"], "batches of 1 to 4"),
         (["--percentile", "100"], "in percent"),
         (["--cuda-graph"], "CUDA graphs are of TensorRT"),
