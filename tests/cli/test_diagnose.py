@@ -22,7 +22,7 @@ def test_findings_are_printed_drawn_and_reported(cnnx_command, tiny_bundle, tmp_
     drawn = (tmp_path / "damage.svg").read_text()
     assert drawn.startswith("<?xml") and all(f"<!-- {name} -->" in drawn for name in layers)
     page = (tmp_path / "report.html").read_text()
-    assert found["reading"][0] in page and "Damage along the network" in page and "weights lost" in page
+    assert found["reading"][0] in page and "Damage by layer" in page and "weights lost" in page
     # Tables of verdicts and measurements have no row for it.
     code, _, _ = cnnx_command("validate", tiny_bundle, "--report", tmp_path / "rows.json")
     assert {row["kind"] for row in json.loads((tmp_path / "rows.json").read_text())} == {
@@ -41,4 +41,4 @@ def test_what_cannot_be_diagnosed_is_refused(cnnx_command, tiny_bundle, tmp_path
     code, _, said = cnnx_command("diagnose", tiny_bundle, "--model", tmp_path / "other.onnx")
     assert code == 3 and "these are not the bundle's weights" in said
     code, _, said = cnnx_command("diagnose", tiny_bundle, "--plot", tmp_path / "damage.gif")
-    assert code == 2 and "end it with .svg or .png" in said
+    assert code == 2 and "use the suffix .svg or .png" in said

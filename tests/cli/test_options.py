@@ -148,7 +148,7 @@ def test_the_command_line_reads_units_and_lists():
     assert (options.batch, options.engine) == ((1, 8), ("a", "b"))
     for wrong in ("1,x", "0", "", "1,,2", "-1", "1.5"):
         _, done = given("--batch", wrong)
-        assert done.exit_code == 2 and "no list of sizes" in done.stderr
+        assert done.exit_code == 2 and "expected a list of sizes" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""Options, each stated once: name, type, default and help reach the command line, Python and the docs.
+"""Declares options once: name, type, default and help serve the command line, Python and the docs.
 
-A verb's options are a frozen dataclass whose fields are made by `option`. `cnnx.cli.options` makes a
-command's parameters of them, `takes` a Python function's, and an option that overrides a recipe names the
-key that it overrides. Nothing is imported here that `cnnx --help` would wait for.
+A command's options are a frozen dataclass whose fields are made by `option`. `cnnx.cli.options` turns the
+fields into command-line parameters, and `takes` into keywords of a Python function. An option that overrides
+a recipe names the recipe key. Imports stay light, so that `cnnx --help` starts fast.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ else:  # Python 3.10 does not have it
 
 Precision = Literal["fp32", "fp16", "int8"]
 Scales = Literal["fp16", "fp32"]
-"""The floating-point type that scales are written in, and what is not INT8 runs in."""
+"""Floating-point type of the scales, and of everything that does not run in INT8."""
 Batch = tuple[int, int]
-"""Smallest and largest."""
+"""Smallest and largest batch."""
 REQUIRED: Any = dataclasses.MISSING
-"""As a default: the option has to be given."""
+"""As a default: the option is required."""
 
 R = TypeVar("R")
 K = TypeVar("K")
@@ -50,17 +50,17 @@ def option(
     text: str = "",
     **shown: Any,
 ) -> Any:
-    """A field of a verb's options.
+    """Return a dataclass field that declares one option.
 
     Args:
-        default: what holds where nothing is given. An empty tuple: it may be given several times.
-        help: one sentence in the imperative.
-        recipe: key of the recipe that a value other than None overrides, such as "calibration.data".
-        flag: on the command line, where that is not the field's name.
-        flags: where every choice is a flag of its own on the command line: choice -> help.
-        read: makes a value of what the command line gives; a ValueError says what it should be.
-        text: the default as the command line would give it, where values are read from text.
-        shown: `metavar`, `min` and `max` on the command line, as Typer has them.
+        default: value if the option is not given. An empty tuple makes the option repeatable.
+        help: one imperative sentence or noun phrase.
+        recipe: recipe key that a value other than None overrides, such as "calibration.data".
+        flag: command-line flag, if it differs from the field's name.
+        flags: choice -> help, if each choice is a flag of its own on the command line.
+        read: converts the command-line value; raises ValueError with the expected form.
+        text: default as written on the command line, for options with `read`.
+        shown: Typer's `metavar`, `min` and `max`.
     """
     metadata = {"help": help, "recipe": recipe, "flag": flag, "flags": flags}
     return dataclasses.field(
@@ -108,26 +108,26 @@ class Options:
 
 
 def overrides(options: Any) -> dict[str, Any]:
-    """Key of the recipe -> the value given for it, such as "calibration.data" -> "photos/"."""
+    """Recipe keys that the options override, with their values: "calibration.data" -> "photos/"."""
     given = {f.metadata["recipe"]: getattr(options, f.name) for f in dataclasses.fields(options)}
     return {key: value for key, value in given.items() if key and value is not None}
 
 
 def part_of(options: Any, kind: type[K]) -> K:
-    """Those of the options that a kind has which theirs extends."""
+    """The options as an instance of `kind`, a base class of theirs."""
     return kind(**{f.name: getattr(options, f.name) for f in dataclasses.fields(kind)})  # type: ignore[arg-type]
 
 
 def takes(kind: type[Any], name: str = "options") -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Let a function take each of its options by keyword, too.
+    """Decorate a function so that it also takes each option as a keyword.
 
     `f(model, options, *, listener)` becomes `f(model, options=None, *, listener, **changes)`: keywords
-    override the object, which may also be of a kind that `kind` extends. Signature and docstring list the
-    options.
+    override the object, which may also be an instance of a base class of `kind`. The signature and the
+    docstring list the options.
 
     Args:
         kind: a dataclass whose fields are made by `option`.
-        name: the parameter that receives the options.
+        name: name of the parameter that receives the options.
     """
 
     def decorated(function: Callable[..., R]) -> Callable[..., R]:
@@ -177,10 +177,11 @@ def _with_arguments(doc: str, lines: Sequence[str]) -> str:
 
 
 def _merged(kind: type[Any], options: Any, changes: Mapping[str, Any]) -> Any:
-    """Options of a kind: those of an object, with changes.
+    """Return `options` as a `kind`, with `changes` applied.
 
     Raises:
-        TypeError: the object is of another kind, or a value has the wrong type.
+        TypeError: `options` is neither a `kind` nor an instance of one of its base classes, or a value has
+            the wrong type.
     """
     hints = get_type_hints(kind)
     for key, value in changes.items():

@@ -286,7 +286,7 @@ def test_energy_is_measured_under_the_conditions_of_latency(bundles, monkeypatch
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--batch", "1,x"], "no list of sizes"),
+        (["--batch", "1,x"], "expected a list of sizes"),
         (["--batch", "16"], "batches from 1 to 4"),
         (["--percentile", "100"], "invalid --percentile 100"),
         (["--cuda-graph"], "CUDA graphs need a TensorRT engine"),
