@@ -42,9 +42,8 @@ WORDS = {
     r"a place": "a path, or a folder",
     r"cruel": "hard to quantize",
     r"(anew)": "again",
-    r"is no [a-z]+(?= ?[;,.:]|$)": "is not a ...",
+    r"is no (bundle|folder|file|list|number|method|image|size|age|text|row|class|candidate)": "is not a ...",
     r"makes no sense": "what is expected instead",
-    r"lacks": "has no, or is missing",
 }
 _FAULTS = {re.compile(rf"\b{pattern}\b", re.IGNORECASE): better for pattern, better in WORDS.items()}
 _OWN = Path(__file__).name
@@ -96,7 +95,7 @@ def _texts(path: Path) -> Iterator[tuple[int, str]]:
             if token.type == tokenize.COMMENT:
                 yield token.start[0], token.string
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
                 yield node.lineno, re.sub(r"`[^`]*`", lambda code: " " * len(code[0]), node.value)
 
 
