@@ -218,4 +218,4 @@ def _fits(value: object, hint: Any) -> bool:
         return bool(hint is bool)
     if hint is float or hint is int:
         return isinstance(value, numbers.Integral if hint is int else numbers.Real)
-    return isinstance(value, hint) if isinstance(hint, type) else True
+    return isinstance(value, hint) if isinstance(hint, type) and hint is not Any else True
