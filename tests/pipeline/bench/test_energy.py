@@ -72,7 +72,7 @@ def test_energy_is_measured_shown_kept_and_reported(bundle, tmp_path):
         assert words in shown
 
     cnnx.write_report(bundle, tmp_path / "r.md")
-    assert "# Energy of an image" in (tmp_path / "r.md").read_text()
+    assert "# Energy per image" in (tmp_path / "r.md").read_text()
     cnnx.write_report(bundle, tmp_path / "r.json")
     row = next(row for row in json.loads((tmp_path / "r.json").read_text()) if row["kind"] == "energy")
     assert row["gross_mj"] == use.total.gross_mj and row["net_mj_low"] == use.total.net.low
