@@ -1,4 +1,4 @@
-"""What a network runs on."""
+"""Processors that run networks."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Device:
     """A processor that runs networks.
 
     Attributes:
-        kind: decides which figures are taken and believed, and which power sensors see it.
-        name: its model, as its vendor calls it.
+        kind: decides which validity rules and which power sensors apply.
+        name: the vendor's model name.
     """
 
     kind: DeviceKind
@@ -26,6 +26,6 @@ class Device:
 
     @classmethod
     def of(cls, shown: str, kind: Literal["cpu", "gpu", ""] = "") -> Device:
-        """The device that `str` shows so; without a kind, as in older records, its name tells that."""
+        """Parse what `str` returns. Without a kind, as in older records, it is derived from the name."""
         known = kind or ("cpu" if shown.startswith(_CPU) else "gpu")
         return cls(known, shown.removeprefix(_CPU) if known == "cpu" else shown)

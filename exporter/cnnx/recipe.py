@@ -294,10 +294,7 @@ def parse_recipe(text: str, *, where: Path) -> Recipe:
     try:
         data = tomllib.loads(text)
     except RecursionError:
-        what, hint = (
-            "the recipe is not valid TOML: it is nested too deeply",
-            "nest fewer lists",
-        )
+        what, hint = "the recipe is not valid TOML: it is nested too deeply", "nest fewer lists"
         raise RecipeError(what, where=where, hint=hint) from None
     except ValueError as error:  # TOMLDecodeError, or ValueError for a number with thousands of digits
         hint = 'fix the syntax at that position; strings need quotes, as in name = "my-net"'

@@ -64,11 +64,11 @@ _WORDS = {str: "a string", int: "an integer", float: "a number", bool: "true or 
 
 
 class _Invalid(Exception):
-    """A fault and its hint, without the file name."""
+    """A fault and its hint, without the file name; a specific hint takes precedence over the caller's."""
 
-    def __init__(self, what: str, hint: str | None = None) -> None:
+    def __init__(self, what: str, hint: str, *, specific: bool = False) -> None:
         super().__init__(what)
-        self.what, self.hint = what, hint
+        self.what, self.hint, self.specific = what, hint, specific
 
 
 def from_plain(
@@ -97,7 +97,8 @@ def from_plain(
         _check(cls, data, at, 0)
         return msgspec.convert(data, cls)
     except _Invalid as fault:
-        raise error(fault.what, where=where, hint=fault.hint or hint) from None
+        hint = fault.hint if fault.specific or not hint else hint
+        raise error(fault.what, where=where, hint=hint) from None
     except msgspec.ValidationError as fault:
         what, expected = _explained(cls, data, fault, at)
         raise error(what, where=where, hint=hint or expected) from None
@@ -193,7 +194,7 @@ def _check_table(hint: Any, table: Mapping[Any, Any], at: str, depth: int) -> No
             raise _Invalid(f"{_path(at)} has the key {key!r}, which is not a string", "quote the key")
         _check(str, key, f"a key of {_path(at)}", depth + 1)
         if fields is not None and key not in fields:
-            raise _Invalid(f"unknown key {_under(at, key)!r}", nearest(key, fields))
+            raise _Invalid(f"unknown key {_under(at, key)!r}", nearest(key, fields), specific=True)
         _check(fields[key] if fields is not None else values, item, _under(at, key), depth + 1)
 
 
@@ -315,10 +316,8 @@ def _length(hint: Any) -> int | None:
 def _described(hint: Any) -> str:
     """Description of a type."""
     if typing.get_origin(hint) is Annotated:
-        given = [
-            meta.description for meta in hint.__metadata__ if isinstance(meta, Meta) and meta.description
-        ]
-        return str(given[0]) if given else _described(typing.get_args(hint)[0])
+        texts = [m.description for m in hint.__metadata__ if isinstance(m, Meta) and m.description]
+        return str(texts[0]) if texts else _described(typing.get_args(hint)[0])
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(_described(member) for member in typing.get_args(hint))
     if typing.get_origin(hint) is Literal:

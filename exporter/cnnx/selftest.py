@@ -1,4 +1,4 @@
-"""Self-test: does an engine compute what the bundle's graph computed when export validated it?
+"""Self-test: checks that an engine computes the same as the graph that export validated.
 
 The self-test does not measure accuracy; export compared that with the original. For each self-test image the
 bundle stores the logits of the graph, g, and of the original, o. An engine returns e.

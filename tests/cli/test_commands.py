@@ -54,6 +54,8 @@ def rows(table):
 def test_list_names_every_recipe_with_its_published_figures(shown):
     table = rows(shown("list"))
     assert set(table) == set(recipe_names())
+    assert table["lenet5"] == ["32", "61.7 k", "417 k", "99.50", "ships"]
+    table = rows(shown("list", "--verbose"))
     assert table["lenet5"] == [
         "lenet",
         "1x32x32",
@@ -93,6 +95,7 @@ def test_no_number_is_cut_on_a_narrow_screen(columns):
     listed = CliRunner().invoke(app, ["list"], env={"COLUMNS": str(columns)}).stdout
     for number in ("69.76", "11.7 M", "1.81 G", "99.05", "download"):
         assert number in listed
+    assert max(map(len, listed.splitlines())) <= 80 and "hidden" not in listed
     assert "alexnet-no-conv3-conv4-fc6-fc7" in listed
     pytest.importorskip("torch", reason="the definition is a PyTorch model")
     shown = CliRunner().invoke(app, ["show", "vgg16-bn"], env={"COLUMNS": str(columns)}).stdout
@@ -101,19 +104,19 @@ def test_no_number_is_cut_on_a_narrow_screen(columns):
 
 
 def test_into_a_pipe_tables_go_whole(cnnx_process):
-    done = cnnx_process("list", "resnet101", env={"COLUMNS": ""})
+    done = cnnx_process("list", "resnet101", "--verbose", env={"COLUMNS": ""})
     assert "centre crop" in done.stdout and "7.80 G" in done.stdout
 
 
 def test_list_says_when_nothing_fits(cnnx_command):
-    assert "No network fits" in cnnx_command("list", "nothing-so-called")[1]
+    assert "No network matches" in cnnx_command("list", "nothing-so-called")[1]
     for wrong in (["--min-top1", "101"], ["--input", "-3"], ["--max-parameters", "-5"]):
         assert cnnx_command("list", *wrong)[0] == 2
 
 
 def test_show_of_a_bundle_says_what_shows_it(cnnx_command, exported):
     code, _, said = cnnx_command("show", exported[0])
-    assert code == 3 and "finished bundle" in said and "cnnx inspect" in said
+    assert code == 3 and "exported bundle" in said and "cnnx inspect" in said
 
 
 def test_list_imports_nothing_heavy():
@@ -182,6 +185,14 @@ def test_export_shows_verdict_cost_and_place(exported):
     assert {"top-1 agreement", "top-1 in top-5", "top-5 agreement"} <= set(rows(said))
     assert "5 in INT8" in said and "No engine was built" not in said  # ort was asked for
     assert "predicts nothing for a GPU" in said
+    assert len(said.splitlines()) <= 22 and said.rstrip().endswith("# on the device")
+    assert f"cnnx build {place}" in said and "(original fp32)" in said and "MiB" in said
+
+
+def test_export_shows_the_rest_when_asked(shown, exported):
+    out = shown("export", "lenet5", "--int8", "--target", "ort", "--out", exported[0], "--verbose")
+    assert "Unchanged" in out and "800 images of digits" in out and "peak memory" in out
+    assert "Linter warnings" in out
 
 
 def test_inspect_shows_every_layers_precision_with_its_reason(shown, exported):
@@ -196,12 +207,12 @@ def test_inspect_shows_every_layers_precision_with_its_reason(shown, exported):
     assert all(cells[-1] for cells in table.values())
     reason = "but the recipe requests it: " + read_recipe("lenet5").precision.reason
     assert reason[:80] in table["conv1"][-1]
-    assert "all intact" in out and "100.0% of the MACs in INT8" in out and "passed (lenet5" in out
+    assert "all verified" in out and "100.0% of the MACs in INT8" in out and "passed (lenet5" in out
 
 
 def test_inspect_shows_the_linters_remarks_when_asked(shown, exported):
     remarks = json.loads((exported[0] / "manifest.json").read_text())["warnings"]
-    assert remarks and f"{len(remarks)} remark" in shown("inspect", exported[0])
+    assert remarks and f"{len(remarks)} linter warning" in shown("inspect", exported[0])
     table = shown("inspect", exported[0], "--verbose")
     assert all(remark["rule"] in table and remark["node"] in table for remark in remarks)
 
@@ -310,11 +321,11 @@ def test_a_place_for_no_record_or_no_bundle_is_found_before_the_work(lenet5, tmp
     code, _, said = cnnx_command("export", "lenet5", "--out", lenet5 / "runs" / "x")
     assert code == 4 and "a file exists where a folder is needed" in said
     assert "weights" not in said and (lenet5 / "runs").read_text() == "in the way"
-    code, _, said = cnnx_command("diagnose", lenet5, "--image", lenet5 / "runs" / "x.svg")
+    code, _, said = cnnx_command("diagnose", lenet5, "--plot", lenet5 / "runs" / "x.svg")
     assert code == 4 and "a file exists where a folder is needed" in said
     (lenet5 / "engines").write_text("in the way")
     code, _, said = cnnx_command("build", lenet5, "--target", "rtx", "--sm", "86")
-    assert code == 4 and ("a file stands" in said or "tensorrt_rtx" in said)  # without RTX that is said first
+    assert code == 4 and ("a file exists" in said or "tensorrt_rtx" in said)  # without RTX that is said first
     code, _, said = cnnx_command(
         "export", "lenet5", "--out", tmp_path / "a" / "b", "--sm", "86", "--target", "ort"
     )

@@ -9,7 +9,7 @@ from tests.inputs.tiny import tiny_graph
 def test_findings_are_printed_drawn_and_reported(cnnx_command, tiny_bundle, tmp_path):
     pytest.importorskip("matplotlib", reason="images need the extra report")
     model = tiny_bundle.parent / "tiny.onnx"
-    files = ("--image", tmp_path / "damage.svg", "--report", tmp_path / "report.html")
+    files = ("--plot", tmp_path / "damage.svg", "--report", tmp_path / "report.html")
     code, out, _ = cnnx_command("diagnose", tiny_bundle, "--model", model, "--images", 8, *files)
     assert code == 0 and "alone, nats" in out and "layers do alone" in out
     code, out, _ = cnnx_command("diagnose", tiny_bundle, "--model", model, "--images", 8, "--json")
@@ -22,7 +22,7 @@ def test_findings_are_printed_drawn_and_reported(cnnx_command, tiny_bundle, tmp_
     drawn = (tmp_path / "damage.svg").read_text()
     assert drawn.startswith("<?xml") and all(f"<!-- {name} -->" in drawn for name in layers)
     page = (tmp_path / "report.html").read_text()
-    assert found["reading"][0] in page and "Damage along the network" in page and "weights lost" in page
+    assert found["reading"][0] in page and "Damage by layer" in page and "weights lost" in page
     # Tables of verdicts and measurements have no row for it.
     code, _, _ = cnnx_command("validate", tiny_bundle, "--report", tmp_path / "rows.json")
     assert {row["kind"] for row in json.loads((tmp_path / "rows.json").read_text())} == {
@@ -40,5 +40,5 @@ def test_what_cannot_be_diagnosed_is_refused(cnnx_command, tiny_bundle, tmp_path
     onnx.save(tiny_graph(op="Sigmoid"), tmp_path / "other.onnx")
     code, _, said = cnnx_command("diagnose", tiny_bundle, "--model", tmp_path / "other.onnx")
     assert code == 3 and "these are not the bundle's weights" in said
-    code, _, said = cnnx_command("diagnose", tiny_bundle, "--image", tmp_path / "damage.gif")
-    assert code == 2 and "end it with .svg or .png" in said
+    code, _, said = cnnx_command("diagnose", tiny_bundle, "--plot", tmp_path / "damage.gif")
+    assert code == 2 and "use the suffix .svg or .png" in said

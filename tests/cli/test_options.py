@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,7 @@ def test_each_option_reaches_the_command_python_and_the_docs_with_one_default(ve
 
 def test_only_what_shows_or_keeps_a_result_is_for_the_command_line_alone():
     own = {field.name for _, _, kind in VERBS.values() for field in fields_of(kind, CommonOptions)}
-    assert own == {"as_json", "verbose", "debug", "report", "image", "markdown", "archive"}
+    assert own == {"as_json", "verbose", "debug", "report", "plot", "markdown", "archive"}
 
 
 def test_an_option_that_verbs_share_says_the_same_everywhere():
@@ -147,7 +148,7 @@ def test_the_command_line_reads_units_and_lists():
     assert (options.batch, options.engine) == ((1, 8), ("a", "b"))
     for wrong in ("1,x", "0", "", "1,,2", "-1", "1.5"):
         _, done = given("--batch", wrong)
-        assert done.exit_code == 2 and "no list of sizes" in done.stderr
+        assert done.exit_code == 2 and "expected a list of sizes" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -184,3 +185,19 @@ def test_what_is_given_overrides_the_recipe_and_nothing_else_does():
 def test_choices_that_a_refusal_names_include_auto(wrong):
     done = CliRunner().invoke(app, ["export", "lenet5", "--int8", *wrong])
     assert done.exit_code == 2 and "auto" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: cnnx.export(3), "model must be str | PathLike, not int: 3"),
+        (lambda: cnnx.export("lenet5", out=3), "out must be str | Path | None, not int: 3"),
+        (lambda: cnnx.export("lenet5", calibration_images="12"), "calibration_images must be int | None"),
+        (lambda: cnnx.export("lenet5", repair=1), "repair must be bool, not int: 1"),
+        (lambda: cnnx.export("lenet5", sm=86), "sm must be tuple[int, ...], not int: 86"),
+        (lambda: cnnx.bench(Path("b"), seconds="3"), "seconds must be float, not str: '3'"),
+    ],
+)
+def test_a_wrong_type_is_a_type_error_that_names_the_argument(call, said):
+    with pytest.raises(TypeError, match=re.escape(said)):
+        call()

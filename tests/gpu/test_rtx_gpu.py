@@ -85,5 +85,5 @@ def test_memory_is_given_back(engine):
 
 def test_a_damaged_engine_is_refused(engine):
     engine.write_bytes(engine.read_bytes()[:1000])
-    with pytest.raises(BundleError, match="does not take the engine"):
+    with pytest.raises(BundleError, match="does not accept the engine"):
         RTX.open(engine)

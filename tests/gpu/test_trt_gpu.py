@@ -106,7 +106,7 @@ def test_a_second_build_goes_on_from_the_timing_cache(made):
 def test_a_damaged_engine_is_refused(made):
     engine = made[1]
     engine.write_bytes(engine.read_bytes()[:1000])
-    with pytest.raises(BundleError, match="does not take the engine"):
+    with pytest.raises(BundleError, match="does not accept the engine"):
         TRT.open(engine)
 
 

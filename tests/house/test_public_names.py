@@ -1,5 +1,6 @@
 import importlib
 import pkgutil
+from importlib import metadata
 
 import cnnx
 
@@ -14,4 +15,5 @@ def test_every_public_name_is_there_and_documented():
     for name in cnnx.__all__:
         assert getattr(cnnx, name).__doc__, name
     assert set(cnnx.__all__) <= set(dir(cnnx))
+    assert cnnx.__version__ == metadata.version("cnnx") and "__version__" in dir(cnnx)
     importlib.import_module("cnnx.cli")

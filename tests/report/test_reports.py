@@ -106,9 +106,9 @@ def test_markdown_is_tables_whose_cells_stay_apart():
     [row] = [line for line in text.splitlines() if line.startswith("| 2026")]
     assert "net\\|1" in row
     assert row.endswith("| 1 | 2.000 | 1.950 .. 2.050 | 3.000 | - | 2.100 | 10.0 | 476.2 | 3 |")
-    assert "| 1 | 3.00 | 1.00 | 0.50 | 4.50 | not known | not known |" in text
+    assert "| 1 | 3.00 | 1.00 | 0.50 | 4.50 | unknown | unknown |" in text
     assert "| cast<0> | Cast | cast | 0.250 | 25.0 |" in text and "| compute<9> |" in text
-    assert "compute<10>" not in text and "3 more; medians of 7 runs" in text
+    assert "compute<10>" not in text and "3 more; medians of 7 separate profiling runs" in text
 
 
 def test_a_new_column_and_a_new_gate_are_in_every_format_by_themselves(monkeypatch):
@@ -153,13 +153,13 @@ def test_what_a_terminal_has_no_room_for_goes_column_by_column_and_markup_is_tex
         return screen.getvalue()
 
     assert "first to go" in shown(80) and "nothing known" not in shown(80)
-    assert "No room for: first to go." in shown(50) and "next to go  " in shown(50)
-    narrow = ("No room for: first to go, next to go.", "[red]title", "[bold]one", "note: [b]", "hint:  [i]")
+    assert "too narrow): first to go." in shown(50) and "next to go  " in shown(50)
+    narrow = ("too narrow): first to go, next to go.", "[red]title", "[bold]one", "note: [b]", "hint:  [i]")
     assert "yyy" not in shown(20) and all(words in shown(20) for words in narrow)
 
 
 def test_markdown_of_nothing_says_so():
-    assert markdown_from_records([]) == "Nothing was judged or measured.\n"
+    assert markdown_from_records([]) == "No validations or measurements.\n"
 
 
 def test_html_is_one_page_with_its_images_and_escapes_names(tmp_path):
@@ -179,7 +179,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(tmp_path):
     for place in (tmp_path / "folder.md", tmp_path / "r.doc" / "r.md"):
         with pytest.raises(WriteFailed):
             check(place)
-    with pytest.raises(UsageError, match=r"no report is called '.doc'"):
+    with pytest.raises(UsageError, match=r"unknown report format '.doc'"):
         check(tmp_path / "r.doc")
 
 

@@ -1,4 +1,4 @@
-"""Small networks, written out as files."""
+"""Writes small networks as ONNX files."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ MakeNet = Callable[..., Path]
 
 
 class Net:
-    """conv1, conv2 and fc, with a residual add, pooling and, where asked, Q/DQ and FP16.
+    """conv1, conv2 and fc, with a residual add and pooling, and optionally Q/DQ and FP16.
 
     Args:
-        precision: "fp32", "fp16", "int8" (INT8 with FP16 around it) or "int8-fp32" (with FP32).
-        batch: of the input; text for a dynamic one.
+        precision: "fp32", "fp16", "int8" (all other layers in FP16) or "int8-fp32" (in FP32).
+        batch: batch of the input; a name if it is dynamic.
     """
 
     channels = 16
@@ -97,7 +97,7 @@ class Net:
 
 @pytest.fixture
 def net(tmp_path: Path) -> MakeNet:
-    """Write a net and give its path."""
+    """Function that writes a net and returns its path."""
 
     def write(precision: str = "fp32", *, batch: int | str = 1) -> Path:
         path = tmp_path / f"{precision}-{batch}.onnx"

@@ -1,6 +1,6 @@
-"""What every runtime in the registry keeps to. A new one is taken in by its line there.
+"""Tests that every runtime in the registry must pass; a new runtime is included automatically.
 
-TensorRT is held to it twice more, over imitated bindings: those need no GPU (imitated_trt.py).
+TensorRT is also tested with imitated bindings of two releases, which need no GPU (imitated_trt.py).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def runtime(request) -> Runtime:
 
 @pytest.fixture(params=BATCHES, ids=lambda batch: f"batch-{batch}")
 def case(request, runtime, net, tmp_path) -> Iterator[tuple[Session, Path]]:
-    """An open session on the FP32 net, built first where the runtime builds, and the graph."""
+    """An open session on the FP32 net, built first if the runtime builds engines, and the graph."""
     if reason := runtime.cannot_run():
         pytest.skip(str(reason))
     graph = file = net("fp32", batch=request.param)
@@ -53,7 +53,7 @@ def case(request, runtime, net, tmp_path) -> Iterator[tuple[Session, Path]]:
     session.close()
 
 
-def test_runs_any_number_of_images_as_the_reference_does(case, images):
+def test_runs_any_number_of_images_like_the_reference(case, images):
     session, graph = case
     model = onnx.load(graph)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
@@ -65,7 +65,7 @@ def test_runs_any_number_of_images_as_the_reference_does(case, images):
         np.testing.assert_allclose(found["logits"], expected[:count], rtol=1e-4, atol=1e-5)
 
 
-def test_says_who_and_where_it_is(case, runtime):
+def test_reports_its_runtime_and_device(case, runtime):
     session, _ = case
     assert session.device == runtime.device()
     assert session.runtime == runtime.name
@@ -73,14 +73,14 @@ def test_says_who_and_where_it_is(case, runtime):
     assert len(session.device.name) > 3
 
 
-def test_refuses_images_that_do_not_fit(case, images):
+def test_rejects_images_that_do_not_fit(case, images):
     session, _ = case
     for wrong in (images[:, :1], images[..., :7], images[0], images[:0]):
         with pytest.raises(ImageError, match="do not fit the input"):
             session.run(wrong)
 
 
-def test_an_outcome_is_the_callers_own(case, images):
+def test_outputs_are_copies(case, images):
     session, _ = case
     first = session.run(images[:1])["logits"]
     kept = first.copy()
@@ -96,8 +96,8 @@ def test_running_after_closing_is_an_error(case, images):
         session.run(images)
 
 
-def test_missing_is_honest(runtime, net):
-    """Where something is missing, opening raises just that."""
+def test_opening_raises_what_missing_reports(runtime, net):
+    """If something is missing, `open` raises the same error."""
     reason = runtime.missing()
     assert reason is None or isinstance(reason, CnnxError)
     if reason is not None:
@@ -119,7 +119,7 @@ def test_cannot_run_is_what_open_raises(runtime, net):
 
 @pytest.mark.parametrize("name", runtimes.NAMES)
 def test_importing_the_module_needs_no_vendor(name):
-    """Each says itself what is missing, so importing it must never fail."""
+    """`missing` reports what is not installed, so the import must never fail."""
     assert importlib.import_module(runtimes.NAMES[name]).RUNTIME is runtimes.get(name)
 
 
@@ -128,7 +128,7 @@ def test_an_unknown_name_lists_the_known_ones():
         runtimes.get("openvino")
 
 
-def test_times_layers_in_a_session_apart(runtime, net, images, tmp_path):
+def test_times_layers_in_a_separate_session(runtime, net, images, tmp_path):
     if reason := runtime.cannot_run():
         pytest.skip(str(reason))
     file = net("fp32", batch="N")

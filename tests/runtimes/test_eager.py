@@ -18,7 +18,7 @@ def classifier() -> nn.Module:
 
 
 def test_logits_are_the_models_own(images):
-    """BatchNorm and Dropout as in use, not in training; read-only and strided images are taken."""
+    """BatchNorm and Dropout are in eval mode; read-only and strided images are accepted."""
     model = classifier()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     strides = model[0].weight.stride()
@@ -37,7 +37,7 @@ def test_logits_are_the_models_own(images):
     assert session.device.kind == "cpu"
 
 
-def test_a_model_that_returns_no_logits_is_refused(images):
+def test_a_model_that_does_not_return_logits_is_rejected(images):
     with pytest.raises(InputRefused, match=r"this model returns \(5, 3, 8, 8\)"):
         EagerSession(nn.Identity()).run(images)
 

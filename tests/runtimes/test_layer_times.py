@@ -1,4 +1,4 @@
-"""What kind of work a layer's name or operator stands for."""
+"""Kinds of layers by name and operator, and their shares of the time."""
 
 import pytest
 

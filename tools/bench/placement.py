@@ -95,16 +95,17 @@ def run_cell(name: str, variant: str) -> Record:
 
 
 COLUMNS = (
-    "network", "placement", "in INT8", "FP32 top-1", "INT8 top-1", "points won (95 %)", "agreement", "SQNR",
+    "network", "placement", "in INT8", "FP32 top-1", "INT8 top-1", "difference (95 %)", "agreement", "SQNR",
     "divergence, 1e-3 nats",
 )  # fmt: skip
 
 TEXT = """\
-# Placement: what runs in INT8, and why
+# Placement: which layers run in INT8
 
-The first rule that has something to say of a layer decides; the last two look at the layers around it, and
-are applied afterwards. `cnnx inspect` names each layer's rule and reason. They are TensorRT's rules for every
-target, for a bundle has one graph for all of them (`cnnx.graph.policy.rules`).
+The first rule that applies to a layer decides. The last two rules depend on adjacent layers and
+are applied afterwards. `cnnx inspect` shows the rule and the reason for each layer. The rules are
+TensorRT's for every target, because a bundle has one graph for all targets
+(`cnnx.graph.policy.rules`).
 
 {rules}
 
@@ -119,12 +120,13 @@ missing.
 
 {measured_rows}
 
-Measured on ONNX Runtime's CPU provider by `python -m tools.bench.placement`. {measured}{missing}
+Measured on ONNX Runtime's CPU provider with `python -m tools.bench.placement`.
+{measured}{missing}
 """
 
 
 def measured_rows(found: dict[str, Record]) -> Iterator[list[str]]:
-    """A row a cell whose graph is not that of the rules as they are."""
+    """One row per cell whose graph differs from the graph by the rules."""
     for record in found.values():
         ruled = found.get(cell(record["name"], "as ruled"))
         if record["variant"] != "as ruled" and ruled and record["graph"] == ruled["graph"]:

@@ -1,4 +1,4 @@
-"""The command line: parse, one call of the API, render. The only place that prints or exits."""
+"""The command line: parses arguments, calls the API, renders results. Only this package prints or exits."""
 
 from __future__ import annotations
 

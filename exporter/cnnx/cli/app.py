@@ -1,6 +1,6 @@
-"""The command line: short commands here, longer ones in files of their own.
+"""The Typer application: short commands, and registration of the longer ones.
 
-Nothing heavy is imported before one runs.
+Heavy imports happen inside commands, so that `cnnx --help` starts fast.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="cnnx",
     help="Classic CNN classifiers from PyTorch to validated FP16 and INT8 engines on edge GPUs.",
-    epilog="Exit codes: 0 done · 1 a gate failed · 2 usage · 3 an input was refused · "
-    "4 the environment lacks something · 5 a build failed · 6 not decided · "
-    "70 a fault of cnnx itself · 130 stopped by Ctrl-C.",
+    epilog="Exit codes: 0 success · 1 a gate failed · 2 usage error · 3 invalid input · "
+    "4 missing requirement · 5 a build failed · 6 inconclusive · "
+    "70 internal error · 130 interrupted (Ctrl-C).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -58,22 +58,22 @@ def list_command(
     options: ListOptions,
     pattern: Annotated[
         str,
-        typer.Argument(metavar="[PATTERN]", help="Part of a name, or a shell pattern for the whole of it."),
+        typer.Argument(metavar="[PATTERN]", help="Part of a name, or a shell pattern."),
     ] = "*",
 ) -> None:
-    """List the networks that ship with a recipe; all filters given must hold."""
+    """List the networks that ship with a recipe. Filters combine."""
     import cnnx
     from cnnx.pipeline.plain import plain
     from cnnx.report.tables.networks import network_blocks
 
     networks = cnnx.list_networks(pattern, options=options)
-    ui.show(networks, command="list", render=lambda _: network_blocks(plain(networks)))
+    ui.show(networks, command="list", render=lambda verbose: network_blocks(plain(networks), whole=verbose))
 
 
 @app.command("show")
 @command_of(ShowOptions, MarkdownOptions)
 def show_command(ui: Ui, model: Model, options: ShowOptions, markdown: bool) -> None:
-    """Show a network layer by layer: output shape, activation memory, parameters, multiply-adds."""
+    """Show a network layer by layer: output shape, memory, parameters, MACs."""
     if markdown and ui.as_json:
         raise UsageError("--markdown and --json exclude each other", hint="give one of them")
     import cnnx
@@ -94,7 +94,7 @@ app.command("export")(export_command)
 @app.command("calibrate")
 @command_of(CalibrateOptions)
 def calibrate_command(ui: Ui, model: Model, options: CalibrateOptions) -> None:
-    """Show the ranges that INT8 would get, by every method; with folds, whether the images are enough."""
+    """Compare INT8 ranges by calibration method; with --folds, test whether the images suffice."""
     import cnnx
     from cnnx.pipeline.plain import plain
     from cnnx.report.tables.calibration import calibration_blocks
@@ -110,7 +110,7 @@ def calibrate_command(ui: Ui, model: Model, options: CalibrateOptions) -> None:
 @app.command("build")
 @command_of(EngineOptions)
 def build_command(ui: Ui, bundle: BundlePath, options: EngineOptions) -> None:
-    """Build engines from a bundle's graph and keep them in the bundle."""
+    """Build engines from a bundle's graph and add them to the bundle."""
     import cnnx
     from cnnx.report.tables.bundle import engine_table
 
@@ -126,7 +126,7 @@ app.command("survey")(survey_command)
 @app.command("inspect")
 @command_of()
 def inspect_command(ui: Ui, bundle: BundlePath) -> None:
-    """Check every hash of a bundle and show each layer's precision with its reason."""
+    """Verify a bundle's hashes; show the precision of each layer and why."""
     import cnnx
     from cnnx.cli.shown import inspection_blocks
 

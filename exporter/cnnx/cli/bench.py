@@ -1,4 +1,4 @@
-"""`cnnx bench`. Nothing heavy is imported before the command runs."""
+"""The command `cnnx bench`. Heavy imports happen when it runs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from cnnx.cli.ui import Ui
 
 Bundles = Annotated[
-    list[Path], typer.Argument(metavar="BUNDLE...", help="Bundles' folders; several take turns.")
+    list[Path], typer.Argument(metavar="BUNDLE...", help="Bundle folders; several are measured in turns.")
 ]
 
 
 @command_of(BenchOptions, ReportOptions)
 def bench_command(ui: Ui, bundles: Bundles, options: BenchOptions, report: Path | None) -> None:
-    """Measure latency and memory of what runs here, energy too if asked; the samples go to its runs/.
+    """Measure latency and memory, and energy with --power.
 
-    Ends with 6 where a measurement on a GPU is invalid.
+    Samples are stored in the bundle's runs/. The exit code is 6 if a GPU measurement is invalid.
     """
     import cnnx
     from cnnx.cli.shown import bench_blocks

@@ -1,4 +1,4 @@
-"""`cnnx cache`. Nothing heavy is imported before the command runs."""
+"""The command `cnnx cache`. Heavy imports happen when it runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @command_of(CacheOptions)
 def cache_command(ui: Ui, options: CacheOptions) -> None:
-    """Say what the finished steps kept on this machine take (CNNX_CACHE moves them), and remove old ones."""
+    """Show the size of the cache (in CNNX_CACHE), and remove old entries."""
     import cnnx
     from cnnx.report.table import Column, Figures, Remark, table_of
     from cnnx.report.words import mib
@@ -28,9 +28,9 @@ def cache_command(ui: Ui, options: CacheOptions) -> None:
             Column("kind", lambda row: row[0]),
             Figures("MiB", lambda row: mib(row[1], 1)),
         )
-        rows = [*found.kinds.items(), ("all", sum(found.kinds.values()))]
+        rows = [*found.kinds.items(), ("total", sum(found.kinds.values()))]
         yield table_of(str(found.folder), columns, [rows])
         if options.prune_days is not None:
-            yield Remark(f"{mib(found.freed_bytes, 1)} MiB were removed")
+            yield Remark(f"{mib(found.freed_bytes, 1)} MiB removed")
 
     ui.show(found, command="cache", render=render)

@@ -1,4 +1,4 @@
-"""`cnnx diagnose`. Nothing heavy is imported before the command runs."""
+"""The command `cnnx diagnose`. Heavy imports happen when it runs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def diagnose_command(
     ui: Ui, bundle: BundlePath, options: DiagnoseOptions, report: Path | None, plot: Path | None
 ) -> None:
-    """Rank the layers of an INT8 bundle by the damage each does alone, and say what it looks like.
+    """Rank the layers of an INT8 bundle by the damage that each does alone.
 
-    Where the bundle's images, recipe or checkpoint have moved, options say where they are now.
+    If the bundle's images, recipe or checkpoint have moved, pass their new paths.
     """
     import cnnx
     from cnnx.report.damage import check_plot, write_plot

@@ -1,4 +1,4 @@
-"""`cnnx doctor`. Nothing heavy is imported before the command runs."""
+"""The command `cnnx doctor`. Heavy imports happen when it runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @command_of(ProofOptions, ArchiveOptions)
 def doctor_command(ui: Ui, options: ProofOptions, archive: Path | None) -> None:
-    """Say what this machine has, what cnnx can do on it, and what each missing thing would take."""
+    """Show what this machine has, what cnnx can do on it, and how to add the rest."""
     import cnnx
     from cnnx.pipeline.plain import plain
     from cnnx.report.table import Remark
@@ -32,8 +32,8 @@ def doctor_command(ui: Ui, options: ProofOptions, archive: Path | None) -> None:
 
     if archive is None:
         if options != ProofOptions():
-            what = "--bundle, --folder, --no-power and --again are for a proof"
-            raise UsageError(what, hint="give --proof proof.tar.gz")
+            what = "--bundle, --folder, --no-power and --again require --proof"
+            raise UsageError(what, hint="add --proof proof.tar.gz")
         found = cnnx.doctor()
         ui.show(found, command="doctor", render=lambda _: machine(found))
         return
@@ -43,8 +43,8 @@ def doctor_command(ui: Ui, options: ProofOptions, archive: Path | None) -> None:
 
     def render(_: bool) -> list[Block]:
         nothing = "nothing was measured, for the reasons above"
-        how = nothing if result.exit_code else "ready to be sent back"
-        records = Remark(f"{result.archive}, {how}", "records")
+        state = nothing if result.exit_code else "ready to send"
+        records = Remark(f"{result.archive}, {state}", "records")
         return [*machine(result.diagnosis), *survey_blocks(result.rows), records]
 
     ui.show(result, command="doctor", render=render)

@@ -1,4 +1,4 @@
-"""`cnnx export`. Nothing heavy is imported before the command runs."""
+"""The command `cnnx export`. Heavy imports happen when it runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @command_of(ExportOptions, ReportOptions)
 def export_command(ui: Ui, model: Model, options: ExportOptions, report: Path | None) -> None:
-    """Take a network to a bundle: export, calibrate, quantize, lint, build, validate, measure."""
+    """Turn a network into a bundle: export, quantize, build, validate, measure."""
     import cnnx
     from cnnx.cli.shown import export_blocks
 

@@ -1,4 +1,4 @@
-"""Commands made of options. Nothing heavy is imported before a command runs."""
+"""Turns options dataclasses into Typer commands. Heavy imports happen when a command runs."""
 
 from __future__ import annotations
 
@@ -16,22 +16,20 @@ from cnnx.errors import UsageError
 from cnnx.options import REQUIRED
 from cnnx.options.shared import CommonOptions
 
-Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A recipe's name, a recipe file, or an ONNX file.")
-]
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Network name, recipe file, or ONNX file.")]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.")]
 
 
 def command_of(
     kind: type[Any] | None = None, own: type[Any] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a command of a function that takes `ui`, where progress and refusals go.
+    """Decorate a function that takes a `Ui`, so that Typer can run it as a command.
 
-    The command has a parameter for each of the options, and those of `CommonOptions`.
+    The command has a parameter for each option, and for those of `CommonOptions`.
 
     Args:
-        kind: a dataclass whose fields are made by `cnnx.options.option`; the function gets it as `options`.
-        own: likewise, of options that the command line alone has; the function gets each by its name.
+        kind: dataclass whose fields are made by `cnnx.options.option`, passed to the function as `options`.
+        own: dataclass of options that exist only on the command line, passed by name.
     """
     kinds = [each for each in (kind, own, CommonOptions) if each]
 
@@ -41,7 +39,7 @@ def command_of(
         hints = get_type_hints(function, include_extras=True, localns={"Ui": Any})
         parameters = inspect.signature(function).parameters.values()
         shown = [
-            p.replace(kind=p.KEYWORD_ONLY, annotation=hints[p.name])  # in any order, with defaults or not
+            p.replace(kind=p.KEYWORD_ONLY, annotation=hints[p.name])  # so that order is free
             for p in parameters
             if p.name not in named
         ]
@@ -66,7 +64,7 @@ def command_of(
 
 
 def _fields(kind: type[Any]) -> list[tuple[dataclasses.Field[Any], Any]]:
-    """Each option and its type, those first that no other verb has."""
+    """Each option and its type; options of this command alone come first."""
     hints = get_type_hints(kind)
     fields = sorted(dataclasses.fields(kind), key=lambda f: f.name not in kind.__annotations__)
     return [(f, hints[f.name]) for f in fields]
@@ -77,10 +75,10 @@ def _flag(f: dataclasses.Field[Any]) -> str:
 
 
 def _parameters(f: dataclasses.Field[Any], hint: Any) -> Iterator[inspect.Parameter]:
-    """What an option is on the command line: one parameter, or a flag for each choice."""
+    """The command-line parameters of an option: one, or a flag for each choice."""
     if f.metadata["flags"]:
-        for choice, said in f.metadata["flags"].items():
-            yield _parameter(choice, bool, False, f"--{choice}", help=said)
+        for choice, text in f.metadata["flags"].items():
+            yield _parameter(choice, bool, False, f"--{choice}", help=text)
         return
     members, default, flags = get_args(hint), f.default, [_flag(f)]
     if f.metadata["text"]:
@@ -115,37 +113,37 @@ def _values(fields: Sequence[tuple[dataclasses.Field[Any], Any]], given: dict[st
 
 
 def _value(f: dataclasses.Field[Any], given: dict[str, Any]) -> Any:
-    """An option's value, taken out of what the command line gave.
+    """Remove an option from `given` and return its value.
 
     Raises:
-        UsageError: two choices at once, or a text that cannot be read.
+        UsageError: two choices were given, or the text is invalid.
     """
-    said = f.metadata
-    if said["flags"]:
-        asked = [choice for choice in said["flags"] if given.pop(choice)]
-        if len(asked) > 1:
-            raise UsageError(f"--{asked[0]} and --{asked[1]} exclude each other", hint="give one of them")
-        return asked[0] if asked else f.default
+    metadata = f.metadata
+    if metadata["flags"]:
+        chosen = [choice for choice in metadata["flags"] if given.pop(choice)]
+        if len(chosen) > 1:
+            raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other", hint="give one of them")
+        return chosen[0] if chosen else f.default
     value = given.pop(f.name)
     if f.default == ():
         return tuple(value or ())
     if isinstance(value, enum.Enum):
         return value.value
-    if value is None or not said["read"]:
+    if value is None or not metadata["read"]:
         return value
     try:
-        return said["read"](value)
+        return metadata["read"](value)
     except ValueError as error:
-        hint = f"{_flag(f)} {said['text']} is usual"
-        raise UsageError(f"{_flag(f)} cannot be {value!r}: {error}", hint=hint) from None
+        hint = f"the default is {_flag(f)} {metadata['text']}"
+        raise UsageError(f"invalid {_flag(f)} {value!r}: {error}", hint=hint) from None
 
 
 def check_report(path: Path | None, bundles: Sequence[Path] = ()) -> None:
-    """Refuse before the work, not after it, what could not be written.
+    """Check, before the work starts, that a report can be written.
 
     Args:
-        path: of the report; None: none was asked for.
-        bundles: that it will be of: they must be whole.
+        path: path of the report, if one was requested.
+        bundles: bundles that the report is about; they must be complete.
     """
     if path is not None:
         from cnnx.bundle import Bundle
@@ -157,7 +155,7 @@ def check_report(path: Path | None, bundles: Sequence[Path] = ()) -> None:
 
 
 def write_report(bundle: Path | Sequence[Path], path: Path | None) -> None:
-    """Write it, where one was asked for."""
+    """Write a report, if one was requested."""
     if path is not None:
         import cnnx
 

@@ -1,19 +1,21 @@
-"""What each command shows of its result, as tables, facts and remarks."""
+"""Turns results into the tables, facts and remarks that commands show."""
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cnnx.pipeline.plain import plain
-from cnnx.report.table import Block, Facts, Remark
+from cnnx.report.table import Block, Facts, Remark, Table
 from cnnx.report.tables.bundle import engine_table, lint_blocks, precision_table, unverified_blocks
 from cnnx.report.tables.costs import layer_table, memory_table, prediction, unmeasured_table
 from cnnx.report.tables.energy import energy_table
-from cnnx.report.tables.latency import latency_table
+from cnnx.report.tables.latency import latency_table, latency_warnings
 from cnnx.report.tables.verdicts import flip_table, self_test_table, verdict_table
-from cnnx.report.words import Run, names_of, shape
+from cnnx.report.words import Run, names_of, scaled, shape
+from cnnx.stats import Verdict
 
 if TYPE_CHECKING:
     from cnnx.agreement import Validation
@@ -30,28 +32,49 @@ _MIB = 2**20
 
 
 def export_blocks(result: ExportResult, *, verbose: bool) -> Iterator[Block]:
-    """`cnnx export`: the verdict, what it rests on, what it costs, where the bundle is."""
+    """`cnnx export`: verdict, warnings, figures, the bundle's path and the next command.
+
+    `verbose` adds flipped images, all figures of the search, latency, memory and engines.
+    """
     manifest = result.bundle.manifest
+    runs = _runs(result.measurements, [one.subject for one in result.measurements])
     if result.unchanged:
         yield Remark(
-            f"Unchanged: this bundle was made from exactly these inputs and judged on {result.judged[:19]}. "
-            "Test what runs here with cnnx validate, measure it again with cnnx bench."
+            f"Unchanged: this bundle was made from the same inputs and validated on {result.judged[:19]}."
         )
-    yield from _verdict(result.validation, result.bundle.labels, verbose=verbose)
-    if result.candidates or result.repair:
-        from cnnx.report.tables.calibration import candidate_table, repair_block
-
-        if result.candidates:
-            yield candidate_table(plain(result.candidates), manifest.images["selection"].images)
-        if result.repair:
-            yield repair_block(result.repair)
-    if result.measurements:
-        yield from _costs(_runs(result.measurements, [one.subject for one in result.measurements]))
-    if result.engines:
-        yield engine_table(result.engines)
-    yield _summary(result)
+    yield verdict_table(result.validation)
+    if verbose and result.validation.flips:
+        yield flip_table(result.validation.flips, result.bundle.labels, whole=True)
+    yield from _search(result, verbose=verbose)
+    if verbose:
+        yield from _costs(runs) if runs else ()
+        yield from [engine_table(result.engines)] if result.engines else ()
+    else:
+        yield from latency_warnings(runs)
+        yield from engine_table(result.engines).remarks
     yield from (Remark(note, "note", "open") for note in (*result.over_budget, *result.notes))
     yield from lint_blocks(manifest.warnings, whole=verbose)
+    yield _summary(result, runs, verbose=verbose)
+
+
+def _search(result: ExportResult, *, verbose: bool) -> Iterator[Block]:
+    """The choice of a method, and the repair: in full, or a line each and what still fails."""
+    from cnnx.report.tables.calibration import candidate_table, repair_block
+
+    if result.candidates:
+        images = result.bundle.manifest.images["selection"].images
+        if verbose:
+            yield candidate_table(plain(result.candidates), images)
+        else:
+            chosen = result.candidates[0].method
+            yield Remark(f"{chosen}, the best of {len(result.candidates)} on {images} images", "method")
+    if result.repair:
+        block = repair_block(result.repair)
+        if verbose or not isinstance(block, Table):
+            yield block
+        else:
+            yield Remark(block.title)
+            yield from (remark for remark in block.remarks if remark.tone)
 
 
 def _verdict(validation: Validation, labels: Sequence[str], *, verbose: bool) -> Iterator[Block]:
@@ -60,17 +83,36 @@ def _verdict(validation: Validation, labels: Sequence[str], *, verbose: bool) ->
         yield flip_table(validation.flips, labels, whole=verbose)
 
 
-def _summary(result: ExportResult) -> Facts:
+def _summary(result: ExportResult, runs: Sequence[Run], *, verbose: bool) -> Facts:
     bundle, manifest = result.bundle, result.bundle.manifest
     share = "" if result.int8_share is None else f" ({result.int8_share:.1%} of the MACs)"
-    rows = {
-        "bundle": f"{bundle.path} ({bundle.model.stat().st_size / _MIB:.2f} MiB of graph)",
-        "weights": manifest.weights["origin"],
-        "layers": _placement(manifest) + share,
-        **{role: f"{listed.images} images of {listed.name}" for role, listed in manifest.images.items()},
-        "took": f"{result.seconds:.1f} s, at most {result.peak_bytes / _MIB:,.0f} MiB",
-    }
+    rows = {"graph": f"{bundle.model.stat().st_size / _MIB:.2f} MiB", "layers": _placement(manifest) + share}
+    if verbose:
+        sets = {role: f"{listed.images} images of {listed.name}" for role, listed in manifest.images.items()}
+        took = f"{result.seconds:.1f} s, peak memory {result.peak_bytes / _MIB:,.0f} MiB"
+        rows |= {"weights": manifest.weights["origin"], **sets, "time": took}
+    elif runs:
+        rows["latency"] = f"p50 {', '.join(map(_median, runs))}"
+    if result.engines and not verbose:
+        rows["engines"] = ", ".join(engine.identity for engine in result.engines)
+    rows |= {"bundle": str(bundle.path), "next": _next(result)}
     return Facts(tuple(rows.items()))
+
+
+def _median(run: Run) -> str:
+    figures, batch = run.result["figures"], run.result["latency"]["batch"]
+    return f"{scaled(figures['p50_ns'], 1e-6, 3)} ms ({run.name}{'' if batch == 1 else f', batch {batch}'})"
+
+
+def _next(result: ExportResult) -> str:
+    """The command to run after an export."""
+    path = shlex.quote(str(result.bundle.path))
+    verdict = result.validation.verdict
+    if verdict is Verdict.FAILED and result.bundle.manifest.precision == "int8":
+        return f"cnnx diagnose {path}"
+    if verdict is not Verdict.PASSED:
+        return f"cnnx validate {path} --validation-data FOLDER"
+    return f"cnnx bench {path}" if result.engines else f"cnnx build {path}  # on the device"
 
 
 def _placement(manifest: Manifest) -> str:
@@ -79,14 +121,14 @@ def _placement(manifest: Manifest) -> str:
 
 
 def inspection_blocks(inspection: Inspection, *, verbose: bool) -> Iterator[Block]:
-    """`cnnx inspect`: every layer with its precision and the reason, engines, verdicts."""
+    """`cnnx inspect`: verdicts, sources, every layer with its precision and the reason, engines."""
     manifest = inspection.bundle.manifest
     rows = {
         "bundle": str(inspection.bundle.path),
         "network": f"{manifest.recipe['title'] or manifest.recipe['name']}, {manifest.precision}",
         "verdict": inspection.verdict,
-        **({"judged anew": "; ".join(inspection.judgements)} if inspection.judgements else {}),
-        "self-test": "; ".join(inspection.self_tests) or "not run yet: cnnx validate",
+        **({"validated again": "; ".join(inspection.judgements)} if inspection.judgements else {}),
+        "self-test": "; ".join(inspection.self_tests) or "not run yet (cnnx validate)",
         "weights": f"{manifest.weights['origin']} ({manifest.weights['digest'][:12]})",
         "input": _tensors(manifest.inputs),
         "output": _tensors(manifest.outputs),
@@ -98,8 +140,8 @@ def inspection_blocks(inspection: Inspection, *, verbose: bool) -> Iterator[Bloc
             f"memory at batch {batch}": prediction(plain(predicted))
             for batch, predicted in inspection.predicted.items()
         },
-        "made by": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
-        "hashes": "all intact",
+        "versions": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
+        "hashes": "all verified",
     }
     yield Facts(tuple(rows.items()))
     yield precision_table(inspection.layers, manifest.layers)
@@ -114,7 +156,7 @@ def _tensors(tensors: Sequence[TensorInfo]) -> str:
 
 
 def validate_blocks(result: ValidateResult, *, verbose: bool) -> Iterator[Block]:
-    """`cnnx validate`: the self-test, or the verdict on other images."""
+    """`cnnx validate`: the self-test, or the verdict on the given images."""
     if result.self_test:
         yield self_test_table(result.self_test)
     if result.validation:
@@ -122,7 +164,7 @@ def validate_blocks(result: ValidateResult, *, verbose: bool) -> Iterator[Block]
 
 
 def bench_blocks(result: BenchResult, *, verbose: bool) -> Iterator[Block]:
-    """`cnnx bench`: figures, memory, layers, energy, and what could not be measured."""
+    """`cnnx bench`: latency, memory, layers, energy, and failed measurements."""
     runs = _runs(result.measurements, result.subjects)
     if runs:
         yield from _costs(runs)
@@ -135,7 +177,7 @@ def bench_blocks(result: BenchResult, *, verbose: bool) -> Iterator[Block]:
 
 
 def energy_blocks(result: BenchResult) -> Iterator[Block]:
-    """All passes of a benchmark, those that failed with their reason, and INT8 beside FP16."""
+    """Energy of a benchmark, failed measurements, and INT8 compared with FP16."""
     if runs := _runs(result.energy, result.subjects):
         yield energy_table(runs, rails=len(runs) == 1)
     if result.energy_unmeasured:
@@ -143,7 +185,7 @@ def energy_blocks(result: BenchResult) -> Iterator[Block]:
     yield from (Remark(str(ratio)) for ratio in result.energy_ratios)
     if result.energy_ratios:
         yield Remark(
-            "In brackets the ends of both 95 % intervals divided, wider than an interval of the ratio."
+            "In brackets: quotients of the ends of both 95 % intervals, wider than an interval of the ratio."
         )
 
 
@@ -152,7 +194,7 @@ def _costs(runs: Sequence[Run]) -> tuple[Block, ...]:
 
 
 def _runs(found: Sequence[Measurement | EnergyUse], among: Sequence[Subject]) -> list[Run]:
-    """Results as their records hold them, by names that tell them from all subjects beside them."""
+    """Results as records hold them, with names that are unique among all subjects."""
     short, full = names_of(among), names_of(among, network=True)
     return [Run(short[one.subject], full[one.subject], one.as_dict()) for one in found]
 

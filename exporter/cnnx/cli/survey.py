@@ -1,4 +1,4 @@
-"""`cnnx survey`. Nothing heavy is imported before the command runs."""
+"""The command `cnnx survey`. Heavy imports happen when it runs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 Models = Annotated[
     str,
-    typer.Option(help="Names with commas between; recipe or ONNX files; folders of finished bundles."),
+    typer.Option(help="Comma-separated names, recipe or ONNX files, or bundle folders."),
 ]
 
 
 @command_of(SurveyOptions)
 def survey_command(ui: Ui, models: Models, options: SurveyOptions) -> None:
-    """Export, validate and measure networks in every precision and batch; a failed cell is a row."""
+    """Export, validate and measure networks in every precision and batch size."""
     import cnnx
     from cnnx.report.table import Remark
     from cnnx.report.tables.survey import survey_blocks
@@ -29,7 +29,7 @@ def survey_command(ui: Ui, models: Models, options: SurveyOptions) -> None:
     result = cnnx.survey(models.split(","), options, listener=ui.listen)
 
     def render(_: bool) -> list[Block]:
-        files = Remark(f"{result.folder / 'survey.md'}, survey.json beside it")
+        files = Remark(f"{result.folder / 'survey.md'} and survey.json", "written")
         return [*survey_blocks(result.rows), files]
 
     ui.show(result, command="survey", render=render)

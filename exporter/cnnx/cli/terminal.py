@@ -1,4 +1,4 @@
-"""Tables, facts and remarks on a terminal: the one place that draws them, and that escapes markup."""
+"""Draws tables, facts and remarks on a terminal. Only this module escapes Rich markup."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ _COLORS: dict[Tone, str] = {"good": "green", "bad": "red", "open": "yellow"}
 
 
 def draw(out: Console, blocks: Iterable[Block]) -> None:
-    """Draw one below the other."""
+    """Draw blocks below each other."""
     for block in blocks:
         if isinstance(block, Table):
             fitting = _fitting(out, block)
             out.print(_drawn(fitting))
             if left_out := [each.heading for each in block.columns if each not in fitting.columns]:
-                out.print(escape(f"No room for: {', '.join(left_out)}."), style="dim", soft_wrap=True)
+                out.print(
+                    escape(f"Columns hidden (terminal too narrow): {', '.join(left_out)}."),
+                    style="dim",
+                    soft_wrap=True,
+                )
             draw(out, block.remarks)
         elif isinstance(block, Facts):
             grid = Drawn.grid(padding=(0, 2))
@@ -28,10 +32,10 @@ def draw(out: Console, blocks: Iterable[Block]) -> None:
                 grid.add_row(f"[bold]{escape(name)}[/]", escape(value))
             out.print(grid)
         else:
-            _say(out, block)
+            _print_remark(out, block)
 
 
-def _say(out: Console, remark: Remark) -> None:
+def _print_remark(out: Console, remark: Remark) -> None:
     label = f"{_colored(f'{remark.label}:', remark.tone)} " if remark.label else ""
     text = escape(remark.text) if remark.label else _colored(remark.text, remark.tone)
     out.print(f"{label}{text}", soft_wrap=True)
@@ -40,7 +44,7 @@ def _say(out: Console, remark: Remark) -> None:
 
 
 def _fitting(out: Console, table: Table) -> Table:
-    """The table with as many columns as there is room for."""
+    """The table with as many columns as fit."""
     first = min((column.drop for column in table.columns if column.drop), default=0)
     if first and out.measure(_drawn(table), options=out.options.update(max_width=1000)).maximum > out.width:
         return _fitting(out, table.without(lambda column: column.drop == first))

@@ -1,4 +1,4 @@
-"""One command's dealings with its user: progress on stderr, the result on stdout, refusals, exit codes."""
+"""Output of a command: progress and errors on stderr, the result on stdout, exit codes."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from cnnx.pipeline.progress import ProgressEvent
 from cnnx.report.table import Block
 
 INTERNAL_ERROR = 70
-"""EX_SOFTWARE of sysexits.h: a fault of cnnx itself."""
+"""EX_SOFTWARE of sysexits.h: an error in cnnx itself."""
 
 _REDRAW_S = 0.25
-# What a path from outside causes. ENOENT is none of them: commands look before they read, so a file that
-# is suddenly absent is a fault of cnnx.
+# Errors caused by paths that the user gave. ENOENT is not among them: commands check that files exist, so a
+# missing file is an error in cnnx.
 _PATH_ERRORS = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO})
 
 
 def _nothing() -> None:
-    """No report was asked for."""
+    """Write no report."""
 
 
 class Ui:
-    """What a command talks through."""
+    """Shows progress, results and errors of one command."""
 
     def __init__(self, *, as_json: bool, verbose: bool = False) -> None:
         self.verbose = verbose
         self.as_json = as_json
-        # Into a file or a pipe a table goes at its natural width, unless COLUMNS asks for another.
+        # In a file or a pipe a table has its natural width, unless COLUMNS is set.
         natural = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 1000
         self._out = Console(highlight=False, width=natural)
         self._err = Console(stderr=True, highlight=False)
@@ -50,7 +50,7 @@ class Ui:
         self._drawn = 0.0
 
     def listen(self, event: ProgressEvent) -> None:
-        """Show where a step stands; a line stays for each that took noticeable time."""
+        """Show the progress of a step; finished steps leave a line."""
         if self.as_json:
             return
         if event.note:
@@ -71,12 +71,12 @@ class Ui:
         self._err.print(f"  {escape(event.step):<38}{how:>8}")
 
     def stop(self) -> None:
-        """Take the progress display away."""
+        """Remove the progress display."""
         if self._progress:
             self._progress.stop()
 
     def _display(self, *, moving: bool) -> Progress:
-        """The display, drawn anew by a thread of its own, or, beside what is timed, when there is news."""
+        """The progress display. A thread redraws it (`moving`), except while something is timed."""
         if self._progress is None or self._progress.live.auto_refresh != moving:
             self.stop()
             self._progress = Progress(
@@ -99,12 +99,12 @@ class Ui:
         render: Callable[[bool], Iterable[Block]],
         report: Callable[[], None] = _nothing,
     ) -> None:
-        """Print a result: one JSON object, or what `render` tells of it.
+        """Print a result as one JSON object, or as the blocks that `render` returns.
 
         Args:
-            render: gives it as tables, facts and remarks; all of it where it is called with True.
-            report: writes the report. A table is shown before, which a report that fails leaves standing; of
-                JSON there is one object, so it comes after, or the refusal does.
+            render: returns tables, facts and remarks; called with True for --verbose.
+            report: writes the report. Tables are printed before it, so that they survive a failed report.
+                JSON is printed after it, as there is one object: the result or the error.
         """
         self.stop()
         if self.as_json:
@@ -116,7 +116,7 @@ class Ui:
             report()
 
     def refuse(self, error: CnnxError) -> None:
-        """Say what is wrong, where, and a hint."""
+        """Print an error: what is wrong, where, and a hint."""
         self.stop()
         if self.as_json:
             self._write_error(type(error).__name__, error.what, error.where, error.hint, error.exit_code)
@@ -124,25 +124,25 @@ class Ui:
             self._err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
 
     def fault(self, error: Exception) -> None:
-        """Admit a fault of cnnx itself."""
+        """Print an error in cnnx itself."""
         self.stop()
         what, hint = f"{type(error).__name__}: {error}", "run again with --debug and report the traceback"
         if self.as_json:
             self._write_error("internal error", what, None, hint, INTERNAL_ERROR)
         else:
-            said = f"[bold red]internal error:[/] {escape(what)}\n  hint:  {hint}"
-            self._err.print(said, soft_wrap=True)
+            text = f"[bold red]internal error:[/] {escape(what)}\n  hint:  {hint}"
+            self._err.print(text, soft_wrap=True)
 
     @staticmethod
     def _write_error(kind: str, what: str, where: str | None, hint: str | None, exit_code: int) -> None:
-        said = {"kind": kind, "what": what, "where": where, "hint": hint}
-        data = {"schema": JSON_SCHEMA, "error": said, "exit_code": exit_code}
+        error = {"kind": kind, "what": what, "where": where, "hint": hint}
+        data = {"schema": JSON_SCHEMA, "error": error, "exit_code": exit_code}
         sys.stdout.write(json.dumps(data, indent=1) + "\n")
 
 
 @contextlib.contextmanager
 def command(*, as_json: bool, verbose: bool = False, debug: bool = False) -> Iterator[Ui]:
-    """Run one command: every error becomes a message and its exit code; with `debug` a traceback, too."""
+    """Run one command. Errors become a message and an exit code; `debug` adds the traceback."""
     ui = Ui(as_json=as_json, verbose=verbose)
     try:
         yield ui
@@ -162,11 +162,11 @@ def command(*, as_json: bool, verbose: bool = False, debug: bool = False) -> Ite
 
 
 def _refusal(error: Exception) -> CnnxError | None:
-    """What to tell of an error that the user can hint; None for a fault of cnnx itself."""
+    """An error that the user can fix; None for an error in cnnx itself."""
     if isinstance(error, OSError) and error.errno in _PATH_ERRORS and error.filename:
         return InputRefused(
-            f"the system refuses a path: {error.strerror}",
+            f"cannot use the path: {error.strerror}",
             where=error.filename,
-            hint="check its name and permissions, or give another",
+            hint="check the name and the permissions, or use a different path",
         )
     return error if isinstance(error, CnnxError) else None

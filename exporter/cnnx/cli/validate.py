@@ -1,4 +1,4 @@
-"""`cnnx validate`. Nothing heavy is imported before the command runs."""
+"""The command `cnnx validate`. Heavy imports happen when it runs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @command_of(ValidateOptions, ReportOptions)
 def validate_command(ui: Ui, bundle: BundlePath, options: ValidateOptions, report: Path | None) -> None:
-    """Run a bundle's self-test here; with --validation-data, judge its agreement anew on those images.
+    """Run a bundle's self-test here; with --validation-data, measure agreement on those images.
 
-    The outcome is kept in its runs/.
+    The result is stored in the bundle's runs/.
     """
     import cnnx
     from cnnx.cli.shown import validate_blocks

@@ -316,14 +316,9 @@ def _refuse_bad_constants(model: ModelProto, path: Path) -> None:
         try:
             values = edit.array(tensor)
         except (ValueError, TypeError) as error:
-            what = (
-                f"the data of a weight does not match its shape {list(tensor.dims)}: {edit.first_line(error)}"
-            )
+            what = f"the weight does not match its shape {list(tensor.dims)}: {edit.first_line(error)}"
             raise GraphError(what, where=f"{path}, weight {tensor.name}", hint=_DAMAGED) from None
         extremes = np.array([values.min(), values.max()]) if values.size else np.zeros(2)
         if tensor.data_type in edit.FLOATS and not np.isfinite(extremes.astype(np.float64)).all():
-            where, hint = (
-                f"{path}, weight {tensor.name}",
-                "export from a checkpoint with finite weights",
-            )
+            where, hint = f"{path}, weight {tensor.name}", "export from a checkpoint with finite weights"
             raise GraphError("the weight contains NaN or infinity", where=where, hint=hint)

@@ -90,7 +90,7 @@ class Footprint:
 def measure_footprint(
     runtime: str, file: Path, shape: tuple[int, ...], options: runtimes.RunOptions
 ) -> Footprint:
-    """Open and run a network once in a process of its own.
+    """Measure the memory of a network in a new process that opens it and runs it once.
 
     Args:
         runtime: name in `cnnx.runtimes.NAMES`.

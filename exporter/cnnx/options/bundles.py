@@ -1,14 +1,13 @@
-"""Options of the verbs that start from a finished bundle, of surveys, and of `cache`."""
+"""Options of the commands that read a finished bundle, of `survey`, `doctor` and `cache`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
 from cnnx.errors import UsageError
-from cnnx.options import REQUIRED, Precision, option
+from cnnx.options import REQUIRED, Options, Precision, option
 from cnnx.options.shared import (
     AgainOptions,
     CalibrationOptions,
@@ -24,19 +23,18 @@ from cnnx.options.shared import (
 
 HardwareCompatibility = Literal["none", "same_compute_capability", "ampere_plus"]
 
-_ENGINE = "Which of several engines, by its folder's name under engines/"
+_ENGINE = "Engine to use: name of its folder under engines/"
 
 
-@dataclass(frozen=True, kw_only=True)
-class BuildOptions:
-    """How TensorRT builds. The usual build sets none of these; other runtimes refuse them.
+class BuildOptions(Options):
+    """Options of TensorRT builds. All are optional; other runtimes refuse them.
 
-    A timing cache does not change what is asked, so it is no part of an engine's cache key.
+    A timing cache does not change the engine that is requested, so the engine's cache key leaves it out.
     """
 
     workspace_bytes: int | None = option(
         None,
-        "TensorRT: cap on the kernels' own memory; a Jetson may run out without one, too low is slow.",
+        "TensorRT: workspace limit in MiB, for Jetsons; too low is slow.",
         flag="--workspace",
         read=lambda mib: mib * 2**20,
         min=1,
@@ -44,144 +42,135 @@ class BuildOptions:
     )
     timing_cache_folder: str | None = option(
         None,
-        "TensorRT: folder that remembers measured kernels, for faster builds; cnnx's cache else.",
+        "TensorRT: folder of kernel timings for faster builds. Default: cnnx's cache.",
     )
     optimization_level: int | None = option(
-        None, "TensorRT: 0 to 5 (3); higher tries more kernels and builds longer.", min=0, max=5
+        None, "TensorRT: 0 to 5 (default 3). Higher levels try more kernels.", min=0, max=5
     )
     hardware_compatibility: HardwareCompatibility = option(
         "none",
-        "TensorRT: run on all GPUs alike, or on Ampere and newer but no Jetson; slower.",
+        "TensorRT: GPUs the engine runs on. ampere_plus excludes Jetsons; slower.",
     )
-    version_compatible: bool = option(False, "TensorRT: run on later releases, too; larger and slower.")
+    version_compatible: bool = option(False, "TensorRT: also run on later releases. Larger and slower.")
     dla_core: int | None = option(
         None,
-        "TensorRT: build for this DLA core of an Orin, FP16 only; frees the GPU, is mostly not faster.",
+        "TensorRT: build for this DLA core of an Orin (FP16 only); rarely faster.",
         flag="--dla",
         min=0,
         metavar="CORE",
     )
 
     def __post_init__(self) -> None:
-        """Refuse what no release takes.
+        """Check the ranges that every release shares.
 
         Raises:
-            UsageError: a number out of its range.
+            UsageError: a number is out of range.
         """
         if self.workspace_bytes is not None and self.workspace_bytes < 1:
-            raise UsageError(f"a workspace of {self.workspace_bytes} bytes makes no sense", hint="give MiB")
+            raise UsageError(
+                f"invalid workspace of {self.workspace_bytes} bytes: expected 1 or more",
+                hint="give a size in MiB, such as --workspace 1024",
+            )
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
-            raise UsageError(f"optimization level {self.optimization_level} is not in 0 to 5")
+            raise UsageError(
+                f"invalid optimization level {self.optimization_level}: expected 0 to 5",
+                hint="3 is TensorRT's default",
+            )
         if self.dla_core is not None and self.dla_core < 0:
-            raise UsageError(f"DLA core {self.dla_core} is below 0", hint="an Orin has the cores 0 and 1")
+            raise UsageError(
+                f"invalid DLA core {self.dla_core}: expected 0 or more", hint="an Orin has the cores 0 and 1"
+            )
 
 
-@dataclass(frozen=True, kw_only=True)
 class EngineOptions(BuildOptions, GpuOptions, TargetOptions):
     """Options of `build`."""
 
     opt_batch: int | None = option(
-        None, "Batch to choose the fastest kernels for; else the largest.", min=1, metavar="N"
+        None, "Batch size to tune kernels for. Default: the largest.", min=1, metavar="N"
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class ValidateOptions(SourceOptions, JudgingOptions, TargetOptions):
     """Options of `validate`."""
 
     engine: str | None = option(None, f"{_ENGINE}.", metavar="IDENTITY")
 
 
-@dataclass(frozen=True, kw_only=True)
 class DiagnoseOptions(SourceOptions, CalibrationOptions):
     """Options of `diagnose`."""
 
-    images: int = option(512, "Maximum number of images that layers are tried on.")
+    images: int = option(512, "Maximum number of images to test layers on.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class DrawingOptions(ReportOptions):
-    """What `diagnose` takes on the command line alone."""
+    """Options of `diagnose` that exist only on the command line."""
 
-    plot: Path | None = option(
-        None, "Draw the damage along the network, overwritten if it exists: .svg or .png."
-    )
+    plot: Path | None = option(None, "Plot the damage by layer to this .svg or .png; overwrites it.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class BenchOptions(MeasuringOptions):
     """Options of `bench`."""
 
-    engine: str | Sequence[str] | None = option(
-        (), f"{_ENGINE}; may be given several times: they take turns.", metavar="IDENTITY"
-    )
-    batch: int | Sequence[int] = option(
-        (1,), "Images per run, or several sizes such as 1,2,4,8.", read=read_sizes, text="1"
-    )
-    layers: bool = option(False, "Time layers, too, in a run apart, with the share of casts.")
+    engine: str | Sequence[str] | None = option((), f"{_ENGINE}. Repeatable.", metavar="IDENTITY")
+    batch: int | Sequence[int] = option((1,), "Batch sizes, such as 1,2,4,8.", read=read_sizes, text="1")
+    layers: bool = option(False, "Also time each layer, in a separate run.")
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class ArchiveOptions:
-    """What `doctor` takes on the command line alone; in Python it is the first argument of `cnnx.prove`."""
+class ArchiveOptions(Options):
+    """Options of `doctor` that exist only on the command line; the first argument of `cnnx.prove`."""
 
     archive: Path | None = option(
         None,
-        "Build, validate and measure three networks, with energy where a sensor tells it, and write records "
-        "to this .tar.gz, overwritten if it exists.",
+        "Measure networks and write records to this .tar.gz; overwrites it.",
         flag="--proof",
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class CacheOptions:
+class CacheOptions(Options):
     """Options of `cache`."""
 
     prune_days: float | None = option(
-        None, "Remove what was not used for this number of days; downloaded weights stay.", flag="--prune"
+        None, "Remove entries unused for this many days; keeps downloads.", flag="--prune"
     )
 
 
 def read_precisions(text: str) -> tuple[Precision, ...]:
-    """Precisions of "fp16,int8"; a survey checks the names."""
+    """The precisions in a text such as "fp16,int8"; a survey checks the names."""
     return cast("tuple[Precision, ...]", tuple(text.split(",")))
 
 
-@dataclass(frozen=True, kw_only=True)
 class SurveyPlan(MeasuringOptions):
-    """What is done in each cell. `weights` may be a mapping: model -> its weights."""
+    """Options of one survey cell. `weights` may also map each model to its weights."""
 
     weights: str | Mapping[str, str] = weights_option()
-    images: int | None = option(None, "Maximum number of calibration images, and of validation images.")
+    images: int | None = option(None, "Maximum number of images, for calibration and validation each.")
 
     def weights_of(self, model: str) -> str:
-        """Those of one model."""
+        """The weights of one model."""
         return self.weights if isinstance(self.weights, str) else self.weights[model]
 
 
-@dataclass(frozen=True, kw_only=True)
 class SurveyOptions(AgainOptions, SurveyPlan):
     """Options of `survey`."""
 
-    out: str | Path = option(REQUIRED, "Folder of rows, bundles and reports; goes on where it was.")
+    out: str | Path = option(REQUIRED, "Output folder. A survey that was stopped resumes there.")
     precisions: Sequence[Precision] = option(
-        ("fp16", "int8"), "Precisions of what is exported.", read=read_precisions, text="fp16,int8"
+        ("fp16", "int8"), "Precisions to export.", read=read_precisions, text="fp16,int8"
     )
     batches: Sequence[int] = option(
-        (1, 2, 4, 8, 16, 32), "Images per run.", read=read_sizes, text="1,2,4,8,16,32"
+        (1, 2, 4, 8, 16, 32), "Batch sizes.", read=read_sizes, text="1,2,4,8,16,32"
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class ProofOptions(AgainOptions):
     """Options of `prove`, which is `doctor --proof` on the command line."""
 
     bundles: Sequence[str | Path] = option(
         (),
-        "With --proof: finished bundles to take, which needs no PyTorch; may be given several times.",
+        "With --proof: finished bundle to measure (needs no PyTorch). Repeatable.",
         flag="--bundle",
     )
     folder: str | Path | None = option(
-        None, "With --proof: folder of its work, so that a stopped one goes on."
+        None, "With --proof: working folder. A proof that was stopped resumes there."
     )
-    no_power: bool = option(False, "With --proof: leave energy out, which takes most of its time.")
+    no_power: bool = option(False, "With --proof: skip energy, which takes most of the time.")

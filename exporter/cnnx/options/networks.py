@@ -1,11 +1,10 @@
-"""Options of the verbs that start from a network."""
+"""Options of the commands that start from a network."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from cnnx.options import Batch, Precision, Scales, option
+from cnnx.options import Batch, Options, Precision, Scales, option
 from cnnx.options.shared import (
     CalibrationOptions,
     GpuOptions,
@@ -17,10 +16,10 @@ from cnnx.options.shared import (
 
 
 def read_batch(text: str) -> Batch:
-    """Smallest and largest of "4" or "1..8".
+    """Parse "4" or "1..8" into the smallest and the largest batch.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the text has neither form.
     """
     low, _, high = text.partition("..")
     try:
@@ -29,40 +28,36 @@ def read_batch(text: str) -> Batch:
         raise ValueError("expected 4 or 1..8") from None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ListOptions:
-    """Options of `list`: filters, all of which must hold."""
+class ListOptions(Options):
+    """Options of `list`: filters that must all match."""
 
-    family: str | None = option(None, "Only this family, such as resnet.")
-    side: int | None = option(None, "Only inputs of this width, in pixels.", flag="--input", min=1)
+    family: str | None = option(None, "Only networks of this family, such as resnet.")
+    side: int | None = option(None, "Only networks with this input width, in pixels.", flag="--input", min=1)
     max_parameters: float | None = option(
         None, "Maximum number of parameters, in millions.", min=0, read=lambda millions: millions * 1e6
     )
     max_multiply_adds: float | None = option(
         None,
-        "Maximum number of multiply-adds per image, in thousand millions.",
+        "Maximum GMACs per image.",
         min=0,
         read=lambda billions: billions * 1e9,
     )
     min_top1: float | None = option(None, "Minimum published top-1 accuracy, in percent.", min=0, max=100)
-    with_weights: bool = option(False, "Only networks whose trained weights can be had.")
+    with_weights: bool = option(False, "Only networks whose trained weights are available.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class ShowOptions(TrustOptions):
     """Options of `show`."""
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class MarkdownOptions:
-    """What `show` takes on the command line alone."""
+class MarkdownOptions(Options):
+    """Options of `show` that exist only on the command line."""
 
-    markdown: bool = option(False, "Print the table as Markdown, to be pasted into a document.")
+    markdown: bool = option(False, "Print the table as Markdown.")
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class NetworkOptions(TrustOptions, CalibrationOptions):
-    """What every verb takes that calibrates a network."""
+    """Options of the commands that calibrate a network."""
 
     weights: str = weights_option()
     calibration_images: int | None = option(
@@ -70,40 +65,36 @@ class NetworkOptions(TrustOptions, CalibrationOptions):
     )
     method: str | None = option(
         None,
-        "How ranges are chosen: entropy, max, mse, percentile-99.9, -99.99, -99.999, or auto.",
+        "Calibration method: entropy, max, mse, percentile-99.9 (-99.99, -99.999), auto.",
     )
     equalize: bool | None = option(
         None,
-        "Scale channels first so that one range serves all of a tensor (INT8; default).",
+        "Equalize channel ranges before quantizing (INT8; default).",
         recipe="precision.equalize",
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class CalibrateOptions(NetworkOptions):
     """Options of `calibrate`."""
 
-    folds: int | None = option(
-        None, "Split the images into this number of sets, and report how far ranges and error move."
-    )
+    folds: int | None = option(None, "Calibrate on this many subsets; report how ranges and error vary.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class ExportOptions(GpuOptions, TargetOptions, JudgingOptions, NetworkOptions):
     """Options of `export`."""
 
     precision: Precision | None = option(
         None,
-        "Precision of the graph; the recipe's default otherwise.",
+        "Precision of the graph. Default: the recipe's.",
         flags={
-            "fp32": "Keep single precision.",
-            "fp16": "Type the graph FP16 (default of most recipes).",
-            "int8": "Quantize to INT8, with FP16 elsewhere.",
+            "fp32": "Keep the graph in FP32.",
+            "fp16": "Convert the graph to FP16 (default of most recipes).",
+            "int8": "Quantize to INT8; other layers stay in FP16.",
         },
     )
-    out: str | Path | None = option(None, "Folder of the bundle; <name>-<precision> by default.")
-    repair: bool = option(False, "Put INT8 layers back into FP16 until the gates of agreement would pass.")
-    repair_trials: int | None = option(None, "Maximum number of networks that --repair tries (200).")
-    scales: Scales = option("fp16", "Type of the scales; fp32 keeps everything but INT8 in FP32.")
+    out: str | Path | None = option(None, "Output folder. Default: <name>-<precision>.")
+    repair: bool = option(False, "Return INT8 layers to FP16 until the agreement gates pass.")
+    repair_trials: int | None = option(None, "Maximum number of trials of --repair (default 200).")
+    scales: Scales = option("fp16", "Type of the scales. fp32 keeps all but INT8 layers in FP32.")
     batch: Batch = option((1, 1), "Batch size, or a range such as 1..8.", read=read_batch, text="1")
-    force: bool = option(False, "Write into a folder that holds other files; none of them is lost.")
+    force: bool = option(False, "Write into a folder that holds other files; keeps them.")

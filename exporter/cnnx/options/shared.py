@@ -1,142 +1,120 @@
-"""Options that several verbs share, each stated once.
+"""Options that several commands share.
 
-Kinds that are never made objects of their own have no methods: those would cost `cnnx --help` a tenth.
+Dataclasses that are only base classes generate no methods: generating them would slow `cnnx --help` by 10 %.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from cnnx.options import option
+from cnnx.options import Options, option
 
 Power: TypeAlias = Any
-"""Whether energy is measured, or a `cnnx.PowerPass` that says how."""
+"""Whether to measure energy, or a `cnnx.PowerPass` with the settings."""
 
 weights_option = partial(
-    option, "pretrained", "pretrained, standin (seeded random values), or a checkpoint file."
+    option, "pretrained", "pretrained, standin (seeded random weights), or a checkpoint file."
 )
 
 
 def read_sizes(text: str) -> tuple[int, ...]:
-    """Sizes of "1,2,4,8".
+    """Parse batch sizes such as "1,2,4,8".
 
     Raises:
-        ValueError: it is no such list, or one of them is below 1.
+        ValueError: the text is not such a list, or a size is below 1.
     """
     sizes = text.split(",")
     if not all(size.strip().isdecimal() and int(size) for size in sizes):
-        raise ValueError("it is no list of sizes such as 1,2,4,8")
+        raise ValueError("expected a list of sizes such as 1,2,4,8")
     return tuple(map(int, sizes))
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class CommonOptions:
-    """What every command takes, and Python has no use for."""
+class CommonOptions(Options):
+    """Options of every command, without a counterpart in Python."""
 
     as_json: bool = option(False, "Print one JSON object instead of tables.", flag="--json")
-    verbose: bool = option(False, "Show every layer, warning and flipped image, where there are any.")
-    debug: bool = option(False, "Show the traceback of an error, too.")
+    verbose: bool = option(False, "Show all details: every layer, warning and flipped image.")
+    debug: bool = option(False, "Also show the traceback of an error.")
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class ReportOptions:
-    """Of commands whose records can be made a report; in Python `cnnx.write_report` makes it."""
+class ReportOptions(Options):
+    """Options of commands that can write a report; in Python, call `cnnx.write_report`."""
 
     report: Path | None = option(
-        None, "Also write a report, overwritten if it exists: .html, .md, .xml (JUnit), .json or .csv."
+        None, "Also write a report: .html, .md, .xml (JUnit), .json or .csv; overwrites it."
     )
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class TargetOptions:
-    """Of verbs that build engines or run what is in a bundle."""
+class TargetOptions(Options):
+    """Options of commands that build engines or run a bundle."""
 
-    target: str = option(
-        "auto", "auto, or a runtime such as tensorrt, rtx (TensorRT for RTX) or ort (ONNX Runtime)."
-    )
+    target: str = option("auto", "Runtime: auto, tensorrt, rtx (TensorRT for RTX) or ort (ONNX Runtime).")
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class GpuOptions:
-    """Of verbs that build engines."""
+class GpuOptions(Options):
+    """Options of commands that build engines."""
 
-    sm: tuple[int, ...] = option((), "GPU architecture to build for, such as 86; may be given several times.")
-
-
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class TrustOptions:
-    """Of verbs that read recipes."""
-
-    trust_recipe: bool = option(False, "Let the recipe's own Python code run.")
+    sm: tuple[int, ...] = option((), "GPU architecture to build for, such as 86. Repeatable.")
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class CalibrationOptions:
-    """Of verbs that calibrate."""
+class TrustOptions(Options):
+    """Options of commands that read recipes."""
+
+    trust_recipe: bool = option(False, "Allow the recipe to run its own Python code.")
+
+
+class CalibrationOptions(Options):
+    """Options of commands that calibrate."""
 
     calibration_data: str | Path | None = option(
         None,
-        "Calibration images: digits, deadleaves, shapes100, a folder, or a list of file names.",
+        "Calibration images: digits, deadleaves, shapes100, a folder, or a list file.",
         recipe="calibration.data",
     )
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class ValidationOptions:
-    """Of verbs that judge on images."""
+class ValidationOptions(Options):
+    """Options of commands that use validation images."""
 
     validation_data: str | Path | None = option(
         None,
-        "Validation images: a built-in set, a folder, or a list of file names.",
+        "Validation images: digits, deadleaves, shapes100, a folder, or a list file.",
         recipe="validation.data",
     )
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class JudgingOptions(ValidationOptions):
-    """Of verbs that judge on images of the user's choice."""
+    """Options of commands that validate on images that the user chooses."""
 
     validation_images: int | None = option(
         None, "Maximum number of validation images.", recipe="validation.images"
     )
     labels: str | Path | None = option(
-        None, "Label file of a flat validation folder: one `name label` per line (class index or WordNet ID)."
+        None, "Label file: one `name label` per line (class index or WordNet ID)."
     )
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class SourceOptions(TrustOptions, ValidationOptions):
-    """Of verbs that make again what a bundle was made from: where it is, if the bundle does not say."""
+    """Options of commands that need a bundle's sources again, for sources that have moved."""
 
-    model: str | Path | None = option(
-        None, "The recipe or ONNX file that the bundle was made from, if it is yours."
-    )
-    weights: str | None = option(None, "The checkpoint that the bundle was made from, if it is yours.")
+    model: str | Path | None = option(None, "Recipe or ONNX file of the bundle, if it has moved.")
+    weights: str | None = option(None, "Checkpoint of the bundle, if it has moved.")
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class MeasuringOptions(TargetOptions):
-    """Of verbs that measure latency and, if asked, energy."""
+    """Options of commands that measure latency and, with --power, energy."""
 
-    seconds: float = option(3.0, "Minimum time of each latency measurement, in seconds.")
-    percentile: float = option(
-        99.0, "Latency percentile to report, in percent; as many samples are taken as it needs."
-    )
-    cuda_graph: bool | None = option(
-        None, "Launch an engine as one CUDA graph; without either flag, where that is possible."
-    )
-    power: Power = option(False, "Then measure energy too, apart from latency; 1 to 4 minutes a measurement.")
-    rate: float | None = option(
-        None, "With --power: runs per second, such as a camera's 30; without, back to back."
-    )
-    sensor: str | None = option(None, "With --power: the sensor to read, by its name in cnnx doctor.")
+    seconds: float = option(3.0, "Minimum duration of each latency measurement, in seconds.")
+    percentile: float = option(99.0, "Latency percentile to report; enough runs are taken to support it.")
+    cuda_graph: bool | None = option(None, "Launch an engine as one CUDA graph. Default: where possible.")
+    power: Power = option(False, "Also measure energy: 1 to 4 minutes per measurement.")
+    rate: float | None = option(None, "With --power: runs per second, such as 30. Default: back to back.")
+    sensor: str | None = option(None, "With --power: sensor to read, as named by cnnx doctor.")
 
 
-@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
-class AgainOptions:
-    """Of verbs that go on with what was stopped."""
+class AgainOptions(Options):
+    """Options of commands that resume."""
 
-    again: bool = option(False, "Measure failed cells again, and cells whose energy failed.")
+    again: bool = option(False, "Retry failed cells and failed energy measurements.")

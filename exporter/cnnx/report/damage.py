@@ -1,4 +1,4 @@
-"""Damage along a network as a plot. Needs the extra `report`."""
+"""Plots the damage by layer. Needs the extra `report`."""
 
 from __future__ import annotations
 
@@ -13,34 +13,38 @@ from cnnx.store.files import atomic_file, check_place
 
 FORMATS = (".svg", ".png")
 
-# Okabe and Ito's palette; the hatch says the operator once more.
+# Okabe and Ito's palette; the hatch repeats the operator for colour-blind readers.
 _KINDS = {"Conv": ("#0072B2", ""), "Gemm": ("#D55E00", "//"), "MatMul": ("#009E73", "..")}
 _OTHER_KIND = ("#CC79A7", "xx")
-_NAMED = 60  # more names than this do not fit beneath the bars
+_NAMED = 60  # maximum number of names that fit below the bars
 
 
 def check_plot(path: Path) -> None:
-    """Refuse, before the work, what could not be drawn after it.
+    """Check, before the work starts, that a plot can be written.
 
     Raises:
-        UsageError: a suffix that means no format.
-        MissingExtra: what draws is absent.
-        WriteFailed: no file can be written there.
+        UsageError: the suffix is not a known format.
+        MissingExtra: matplotlib is not installed.
+        WriteFailed: the file cannot be written.
     """
     if path.suffix not in FORMATS:
         known = " or ".join(FORMATS)
-        raise UsageError(f"no plot is called {path.suffix or path.name!r}", hint=f"end it with {known}")
+        raise UsageError(
+            f"unknown plot format {path.suffix or path.name!r}",
+            where=str(path),
+            hint=f"use a suffix of {known}",
+        )
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingExtra("matplotlib", "report", purpose="a plot of the damage")
     check_place(path)
 
 
 def write_plot(findings: Mapping[str, Any], path: Path) -> None:
-    """Draw a diagnosis, the result of its record, into a file.
+    """Plot the result of a diagnosis record to a file.
 
     Raises:
-        UsageError: a suffix that means no format.
-        MissingExtra: what draws is absent.
+        UsageError: the suffix is not a known format.
+        MissingExtra: matplotlib is not installed.
         WriteFailed: the file cannot be written.
     """
     check_plot(path)
@@ -50,7 +54,7 @@ def write_plot(findings: Mapping[str, Any], path: Path) -> None:
 
 
 def draw_damage(findings: Mapping[str, Any], suffix: str) -> bytes:
-    """A bar for each INT8 layer, in graph order: the divergence that it makes alone. Others are gaps."""
+    """Draw a bar for each INT8 layer, in graph order: its divergence alone. Other layers are gaps."""
     import matplotlib as mpl
 
     mpl.use("agg" if suffix == "png" else "svg")
@@ -66,16 +70,16 @@ def draw_damage(findings: Mapping[str, Any], suffix: str) -> bytes:
         color, hatch = _KINDS.get(layer["op"], _OTHER_KIND)
         label = None if layer["op"] in drawn else layer["op"]
         drawn.add(layer["op"])
-        endless = height is None  # JSON has no word for infinity
+        infinite = height is None  # JSON has no infinity
         axes.bar(
             layer["place"],
-            1.1 * top if endless else height,
+            1.1 * top if infinite else height,
             color=color,
             hatch=hatch,
             edgecolor="white",
             label=label,
         )
-        if endless:
+        if infinite:
             axes.annotate("not finite", (layer["place"], 1.1 * top), rotation=90, ha="center", va="top")
     if others:
         places = [layer["place"] for layer in others]

@@ -1,4 +1,4 @@
-"""Reports as files: Markdown and HTML for people, JUnit for CI, JSON and CSV for what comes after."""
+"""Writes reports: Markdown and HTML to read, JUnit for CI, JSON and CSV for further processing."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Writer = Callable[[Sequence[Record], Sequence[Unverified]], str]
 
 
 def write_records(records: Sequence[Record], path: Path, *, unverified: Sequence[Unverified] = ()) -> None:
-    """Write a report; its format follows from the path's suffix.
+    """Write a report in the format of the path's suffix.
 
     Args:
-        records: that are verified.
-        path: of the report.
-        unverified: records that are listed with the reason and without their figures.
+        records: verified records.
+        path: path of the report.
+        unverified: records to list with the reason, without figures.
 
     Raises:
-        UsageError: a suffix that means no format.
-        MissingExtra: HTML is asked for and what draws it is absent.
+        UsageError: the suffix is not a known format.
+        MissingExtra: jinja2 or matplotlib is not installed, for HTML.
         WriteFailed: the file cannot be written.
     """
     text = _writer_for(path)(records, unverified)
@@ -37,12 +37,12 @@ def write_records(records: Sequence[Record], path: Path, *, unverified: Sequence
 
 
 def check(path: Path) -> None:
-    """Refuse what could not be written, before the work whose report it will be.
+    """Check, before the work starts, that a report can be written.
 
     Raises:
-        UsageError: a suffix that means no format.
-        MissingExtra: HTML is asked for and what draws it is absent.
-        WriteFailed: no file can be written there.
+        UsageError: the suffix is not a known format.
+        MissingExtra: jinja2 or matplotlib is not installed, for HTML.
+        WriteFailed: the file cannot be written.
     """
     if _writer_for(path) is html_from_records:
         for name in ("jinja2", "matplotlib"):
@@ -52,39 +52,41 @@ def check(path: Path) -> None:
 
 
 def _writer_for(path: Path) -> Writer:
-    """What makes a report of this suffix.
+    """The writer for the path's suffix.
 
     Raises:
-        UsageError: a suffix that means no format.
+        UsageError: the suffix is not a known format.
     """
     if path.suffix not in FORMATS:
         known = ", ".join(FORMATS)
         raise UsageError(
-            f"no report is called {path.suffix or path.name!r}", hint=f"end it with one of: {known}"
+            f"unknown report format {path.suffix or path.name!r}",
+            where=str(path),
+            hint=f"use one of the suffixes {known}",
         )
     return FORMATS[path.suffix]
 
 
 def json_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
-    """The table, row by row."""
+    """The frame as JSON, row by row."""
     return frame_from_records(records, unverified).write_json() + "\n"
 
 
 def csv_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
-    """The table, for spreadsheets."""
+    """The frame as CSV."""
     return frame_from_records(records, unverified).write_csv()
 
 
 def markdown_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
-    """Every table; remarks below each."""
+    """Every table with its remarks, as Markdown."""
     blocks = _blocks(records, unverified)
-    return markdown(blocks or [Remark("Nothing was judged or measured.")])
+    return markdown(blocks or [Remark("No validations or measurements.")])
 
 
 def junit_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
-    """A suite for each verdict and self-test, a case for each gate or check; open ones count as skipped.
+    """A suite for each verdict and self-test, a case for each gate or check; undecided ones are skipped.
 
-    Unverified records are skipped cases of a suite of their own.
+    Unverified records are skipped cases in a separate suite.
     """
     return junit(_blocks(records, unverified))
 
@@ -94,7 +96,7 @@ def _blocks(records: Sequence[Record], unverified: Sequence[Unverified]) -> list
 
 
 def html_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
-    """One page with pictures and no link out of it."""
+    """One HTML page with its plots inside and no external links."""
     from cnnx.report.page import page_from_records
 
     return page_from_records(records, unverified)

@@ -1,4 +1,4 @@
-"""Tables of what was judged as JUnit's XML: a suite a table, a case a row with a verdict."""
+"""Writes tables of verdicts as JUnit XML: one suite per table, one case per row with a verdict."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OUTCOMES: dict[Tone, str] = {"bad": "failure", "open": "skipped"}
 
 
 def junit(blocks: Iterable[Said]) -> str:
-    """The file's text. Of blocks that say of nothing whether it passed there is nothing in it."""
+    """The text of the file. Blocks without a verdict are left out."""
     suites = ElementTree.Element("testsuites", name="cnnx")
     for block in blocks:
         if isinstance(block, Table) and block.suite:
@@ -36,21 +36,21 @@ def _suite(suites: ElementTree.Element, table: Table) -> None:
         "skipped": str(tones.count("open")),
     }
     suite = ElementTree.SubElement(suites, "testsuite", attributes)
-    for name, outcome, said in cases:
+    for name, outcome, message in cases:
         head = {"name": _xml(name), "classname": _xml(table.suite.classname)}
         case = ElementTree.SubElement(suite, "testcase", head)
         if outcome.tone in _OUTCOMES:
-            ElementTree.SubElement(case, _OUTCOMES[outcome.tone], message=_xml(said))
+            ElementTree.SubElement(case, _OUTCOMES[outcome.tone], message=_xml(message))
 
 
 def _cases(table: Table) -> Iterator[tuple[str, Cell, str]]:
-    """Of each row its name, its verdict, and all that is said of it."""
+    """The name, the verdict and the message of each row."""
     reasons = [str(remark) for remark in table.remarks if remark.tone]
     for row in table.rows:
         for outcome in (cell for cell in row if cell.tone):
             cells = zip(table.columns[1:], row[1:], strict=True)
-            said = ", ".join(f"{column.heading} {cell.text}" for column, cell in cells if not cell.tone)
-            yield row[0].text, outcome, "; ".join([f"{outcome.text}: {said}", *reasons])
+            values = ", ".join(f"{column.heading} {cell.text}" for column, cell in cells if not cell.tone)
+            yield row[0].text, outcome, "; ".join([f"{outcome.text}: {values}", *reasons])
 
 
 def _xml(text: str) -> str:

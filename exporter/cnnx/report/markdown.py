@@ -1,4 +1,4 @@
-"""Tables and remarks as Markdown."""
+"""Writes tables and remarks as Markdown."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from cnnx.report.table import Said, Table
 
 
 def markdown(blocks: Iterable[Said], *, title: str = "# {}") -> str:
-    """A document; `title` says how that of a table is written."""
+    """A Markdown document; `title` is the format of a table's title."""
     return "\n\n".join(text for block in blocks for text in _parts(block, title)) + "\n"
 
 
 def _parts(block: Said, title: str) -> Iterator[str]:
-    """Parts with an empty line between them."""
+    """The paragraphs of a block."""
     if isinstance(block, Table):
         yield title.format(block.title)
         sides = "|".join("---:" if column.right else "---" for column in block.columns)

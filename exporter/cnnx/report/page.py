@@ -1,4 +1,4 @@
-"""The HTML report: one file with its drawings inside. Needs the extra `report`."""
+"""Writes the HTML report: one file, plots included. Needs the extra `report`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cnnx.report.words import graph_words
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's palette, told apart by colour-blind readers; the marker says the verdict once more.
+# Okabe and Ito's palette for colour-blind readers; the marker repeats the verdict.
 _VERDICTS = {
     "passed": ("#009E73", "o"),
     "failed": ("#D55E00", "X"),
@@ -25,7 +25,7 @@ _VERDICTS = {
     "not judged": ("#999999", "s"),
 }
 
-_PAGE = """{% macro said(block, drawing="") -%}
+_PAGE = """{% macro show(block, drawing="") -%}
 {% if block.columns is defined %}
 <h2>{{ block.title }}</h2>
 {{ drawing }}
@@ -35,7 +35,7 @@ _PAGE = """{% macro said(block, drawing="") -%}
 <td class="{{ [("number" if column.right), cell.tone] | select | join(" ") }}">{{ cell.text }}</td>
 {%- endfor %}</tr>
 {% endfor %}</table></div>
-{% for remark in block.remarks %}{{ said(remark) }}{% endfor %}
+{% for remark in block.remarks %}{{ show(remark) }}{% endfor %}
 {%- else %}<p{% if block.tone %} class="{{ block.tone }}"{% endif %}>{{ block }}
 {%- if block.hint %} Hint: {{ block.hint }}.{% endif %}</p>
 {{ drawing }}
@@ -53,17 +53,17 @@ svg { max-width: 100%; height: auto } .wide { overflow-x: auto }
 </style></head><body>
 <h1>cnnx report</h1>
 {% for section, drawing in sections %}<section>
-{% for block in section.blocks %}{{ said(block, drawing if loop.first else "") }}{% endfor %}</section>
+{% for block in section.blocks %}{{ show(block, drawing if loop.first else "") }}{% endfor %}</section>
 {% endfor %}
 </body></html>
 """
 
 
 def page_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
-    """The page: each section's drawing and its tables.
+    """The HTML page: plots and tables of each section.
 
     Raises:
-        MissingExtra: jinja2 or matplotlib is absent.
+        MissingExtra: jinja2 or matplotlib is not installed.
     """
     try:
         import jinja2
@@ -81,7 +81,7 @@ def page_from_records(records: Sequence[Record], unverified: Sequence[Unverified
 
 
 def _drawings(section: Section) -> Iterator[str]:
-    """One of each verdict, diagnosis and energy, one of all latencies together."""
+    """A plot for each verdict, diagnosis and energy record, and one for all latencies."""
     if any(record.kind == "benchmark" for record in section.records):
         yield _draw(_latencies, section.records)
     for record in section.records:
@@ -94,7 +94,7 @@ def _drawings(section: Section) -> Iterator[str]:
 
 
 def _draw(paint: Any, rows: Sequence[Any]) -> str:
-    """A drawing with a line a row, as an inline SVG."""
+    """A plot with one line per row, as inline SVG."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 0.9 + 0.45 * len(rows)), layout="constrained")
@@ -112,7 +112,7 @@ def _draw(paint: Any, rows: Sequence[Any]) -> str:
 
 
 def _inline(svg: str) -> str:
-    """A drawing without the head of a file of its own."""
+    """An SVG without its file header."""
     return svg[svg.index("<svg") :]
 
 
@@ -124,11 +124,11 @@ def _intervals(axes: Axes, gates: Sequence[Any]) -> None:
         axes.plot(gate["value"], row, marker, color=color, markersize=9)
         axes.plot([gate["threshold"]] * 2, [row - 0.35, row + 0.35], color="black", linewidth=2)
     axes.set_yticks(range(len(gates)), [gate["name"] for gate in gates])
-    axes.set_xlabel("rate: mark with its 95 % interval; black bar: threshold")
+    axes.set_xlabel("rate with 95 % interval; black bar: threshold")
 
 
 def _series(record: Record) -> list[int]:
-    """The samples that a measurement's figures are of."""
+    """The samples behind a measurement's figures."""
     latency = record.result["latency"]
     if record.result["figures"]["of"] == "end to end":
         return list(latency["samples_ns"])
@@ -154,8 +154,6 @@ def _latencies(axes: Axes, records: Sequence[Record]) -> None:
     ]
     axes.set_yticks(range(len(samples)), names)
     what = " and ".join(dict.fromkeys(r.result["figures"]["of"] for r in records))
-    axes.set_xlabel(
-        f"milliseconds a batch, {what}: median, quartiles, 1st to 99th percentile, samples beyond"
-    )
+    axes.set_xlabel(f"ms per batch, {what}: median, quartiles, 1st to 99th percentile, outliers")
     if max(map(max, samples)) > 20 * min(map(min, samples)):
         axes.set_xscale("log")

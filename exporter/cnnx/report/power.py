@@ -1,4 +1,4 @@
-"""Power over the time of an energy pass as a plot. Needs the extra `report`."""
+"""Plots power over time for an energy measurement. Needs the extra `report`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def draw_power(result: Mapping[str, Any]) -> str:
-    """An SVG: means of half a second of the total, or of each rail where there is none; load is shaded.
+    """An SVG of half-second means of the total, or of each rail if there is no total; load is shaded.
 
     Args:
-        result: of a record of energy.
+        result: result of an energy record.
     """
     import matplotlib as mpl
 
@@ -31,11 +31,11 @@ def draw_power(result: Mapping[str, Any]) -> str:
     figure, axes = plt.subplots(figsize=(8, 2.8), layout="constrained")
     start = measured.idle_before.start_ns
     for color, (name, powers) in zip(_COLORS, _series(measured).items(), strict=False):
-        seconds = [(place + 0.5) * _WINDOW_NS / 1e9 for place in range(len(powers))]
+        seconds = [(index + 0.5) * _WINDOW_NS / 1e9 for index in range(len(powers))]
         axes.plot(seconds, [power / 1000 for power in powers], color=color, label=name, linewidth=1)
     span = measured.load.span
     axes.axvspan(
-        (span.start_ns - start) / 1e9, (span.end_ns - start) / 1e9, color="#dddddd", label="load that counts"
+        (span.start_ns - start) / 1e9, (span.end_ns - start) / 1e9, color="#dddddd", label="measured load"
     )
     axes.set_xlabel("seconds")
     axes.set_ylabel("watts")
@@ -49,7 +49,7 @@ def draw_power(result: Mapping[str, Any]) -> str:
 
 
 def _series(measured: EnergyMeasurement) -> dict[str, tuple[float, ...]]:
-    """Powers of the total, else of each rail, from the first rest to the last."""
+    """Power of the total, or of each rail, from the first idle period to the last."""
     sensor = measured.trace.sensor
     whole = {"total": sensor.total.rails} if sensor.total.rails else {}
     return {name: _powers(measured, rails) for name, rails in (whole or _each(sensor)).items()}
@@ -60,7 +60,7 @@ def _each(sensor: SensorInfo) -> dict[str, tuple[str, ...]]:
 
 
 def _powers(measured: EnergyMeasurement, rails: tuple[str, ...]) -> tuple[float, ...]:
-    """None at all where readings failed at the borders."""
+    """Mean powers; empty if readings failed at either end."""
     start, end = measured.idle_before.start_ns, measured.idle_after.end_ns
     try:
         return measured.trace.powers_mw(rails, start, end, window_ns=_WINDOW_NS)

@@ -1,4 +1,4 @@
-"""What records tell, section by section."""
+"""Groups records into the sections of a report."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from cnnx.selftest import self_test_from_dict
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What belongs together, and the records that it can be drawn from."""
+    """Blocks that belong together, and the records behind their plots."""
 
     blocks: tuple[Said, ...]
     records: tuple[Record, ...] = ()
 
 
 def sections_of(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> Iterator[Section]:
-    """Verdicts, later judgements, self-tests, diagnoses, latency with memory and layers, energy; then records
-    whose figures are not shown. None without a record.
+    """Sections in order: verdicts, later validations, self-tests, diagnoses, latency with memory and layers,
+    energy, unverified records. Sections without records are left out.
     """
     for record in _of(records, "validation", "judgement"):
-        validation, anew = validation_from_dict(record.result), record.kind == "judgement"
-        yield Section((verdict_table(validation, date=record.date[:19], anew=anew),), (record,))
+        validation, later = validation_from_dict(record.result), record.kind == "judgement"
+        yield Section((verdict_table(validation, date=record.date[:19], later=later),), (record,))
     for record in _of(records, "selftest"):
         yield Section((self_test_table(self_test_from_dict(record.result), date=record.date[:19]),))
     for record in _of(records, "diagnosis"):

@@ -1,6 +1,6 @@
-"""What is told, before it looks like anything: tables, facts and remarks. Renderers draw them.
+"""Tables, facts and remarks, independent of their rendering.
 
-A column is its heading and what it says of a row, in one place: every renderer shows what stands here.
+A column holds its heading and the function that computes its cells, so that all renderers agree.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from itertools import compress
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 Tone = Literal["good", "bad", "open"]
-"""Renderers have a color for each, JUnit an outcome."""
+"""Rendered as a color, or as an outcome in JUnit."""
 
-UNKNOWN = "not known"
+UNKNOWN = "unknown"
 _SAYS_NOTHING = ("", "-", UNKNOWN)
 _TONES: dict[str, Tone] = {"passed": "good", "failed": "bad", "inconclusive": "open", "not judged": "open"}
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell that has a tone."""
+    """A cell with an optional tone."""
 
     text: str
     tone: Tone | None = None
@@ -32,20 +32,20 @@ Row: TypeAlias = tuple[Cell, ...]
 
 
 def judged(verdict: str, note: str = "") -> Cell:
-    """A verdict, as `Verdict` names it, with what is to be read with it; another word has no tone."""
+    """A cell for the value of a `Verdict`, with a note; other words get no tone."""
     return Cell(f"{verdict}{note}", _TONES.get(verdict))
 
 
 @dataclass(frozen=True, slots=True)
 class Column(Generic[T]):
-    """A heading, and what it says of a row.
+    """A heading, and the function that computes a cell from a row.
 
     Attributes:
-        cell: what stands there, given the row.
-        fixed: not broken: names and words that are short, and figures.
-        once: only in the first row of a group.
-        known: left out where it says nothing of any row.
-        drop: on a terminal that is too narrow, columns go by this number, 1 first; 0: it never goes.
+        cell: text of the cell, given the row.
+        fixed: never wrapped; for figures and short names.
+        once: filled only in the first row of a group.
+        known: left out if empty or unknown in every row.
+        drop: order in which columns are hidden on a narrow terminal, 1 first; 0: never.
     """
 
     right: ClassVar[bool] = False
@@ -59,7 +59,7 @@ class Column(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Figures(Column[T]):
-    """A column of figures, which stand to the right."""
+    """A right-aligned column of figures."""
 
     right: ClassVar[bool] = True
     fixed: bool = True
@@ -70,9 +70,9 @@ class Remark:
     """A sentence.
 
     Attributes:
-        label: what kind it is, such as "note".
-        tone: of the label, or of the sentence where it has none.
-        hint: what helps.
+        label: kind of remark, such as "note".
+        tone: tone of the label, or of the text if there is no label.
+        hint: what to do about it.
     """
 
     text: str
@@ -86,7 +86,7 @@ class Remark:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """What a continuous integration calls a table whose rows are passed or failed: by its first column."""
+    """The JUnit suite of a table whose rows pass or fail; cases are named by the first column."""
 
     name: str
     classname: str
@@ -95,13 +95,13 @@ class Suite:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A title, columns, rows, and what is to be read with them.
+    """A title, columns, rows and remarks.
 
     Attributes:
-        groups: of rows, each with a cell a column.
-        lined: a line parts the groups.
-        remarks: below.
-        suite: None: nothing was judged.
+        groups: groups of rows, with one cell per column.
+        lined: draw a line between groups.
+        remarks: remarks below the table.
+        suite: JUnit suite; None if the table has no verdicts.
     """
 
     title: str
@@ -113,7 +113,7 @@ class Table:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """Of all groups."""
+        """The rows of all groups."""
         return tuple(row for group in self.groups for row in group)
 
     def without(self, left_out: Callable[[Column[Any]], bool]) -> Table:
@@ -125,7 +125,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Names and what is known of each."""
+    """Names with their values."""
 
     rows: tuple[tuple[str, str], ...]
 
@@ -143,22 +143,22 @@ def table_of(
     remarks: Iterable[Remark] = (),
     suite: Suite | None = None,
 ) -> Table:
-    """The table that columns make of groups of what they tell of; equal remarks are said once."""
+    """Build a table by applying columns to groups of items. Duplicate remarks are removed."""
     columns = tuple(columns)
 
-    def cell(column: Column[T], item: T, place: int) -> Cell:
-        found = "" if column.once and place else column.cell(item)
+    def cell(column: Column[T], item: T, index: int) -> Cell:
+        found = "" if column.once and index else column.cell(item)
         return found if isinstance(found, Cell) else Cell(found)
 
     cells = tuple(
-        tuple(tuple(cell(column, item, place) for column in columns) for place, item in enumerate(group))
+        tuple(tuple(cell(column, item, index) for column in columns) for index, item in enumerate(group))
         for group in groups
     )
     table = Table(title, columns, cells, lined, tuple(dict.fromkeys(remarks)), suite)
-    told = {
+    known = {
         column
         for row in table.rows
         for column, cell in zip(columns, row, strict=True)
         if cell.text not in _SAYS_NOTHING
     }
-    return table.without(lambda column: column.known and column not in told)
+    return table.without(lambda column: column.known and column not in known)

@@ -1,4 +1,4 @@
-"""Figures in words, as every table writes them. What is not known is "-", never 0."""
+"""Formats figures the same way in every table. An unknown figure is "-", never 0."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What was measured of one subject.
+    """A measurement of one subject.
 
     Attributes:
-        name: what it is called beside the others in a table.
-        full: what it is called in a sentence.
-        result: as a record holds it.
-        date: when; empty: just now.
+        name: short name, unique within a table.
+        full: name in a sentence.
+        result: result as stored in a record.
+        date: date of the record; empty for a measurement just made.
     """
 
     name: str
@@ -34,13 +34,16 @@ class Run:
 
 
 def run_of(record: Record) -> Run:
-    """A record's run, called by all that tells its subject from others."""
+    """A record as a `Run`, under the full name of its subject."""
     return Run(str(record.subject), str(record.subject), record.result, record.date[:19])
 
 
 def names_of(subjects: Iterable[Subject], *, network: bool = False) -> dict[Subject, str]:
-    """What to call each beside all the others of a result, those without figures, too: as short as tells them
-    apart. `network`: say the network even where all are of one.
+    """The shortest unique name of each subject of a result.
+
+    Args:
+        subjects: all subjects of the result, including those without figures.
+        network: include the network even if all subjects share it.
     """
     among = set(subjects)
     network = network or len({subject.network for subject in among}) > 1
@@ -53,31 +56,31 @@ def names_of(subjects: Iterable[Subject], *, network: bool = False) -> dict[Subj
 
 
 def _forms(subject: Subject, *, network: bool) -> tuple[str, ...]:
-    """From the shortest: artefact and precision, with the engine's identity, with the digest."""
+    """Names, shortest first: artefact and precision, then the engine's identity, then the digest."""
     short = f"{f'{subject.network} ' if network else ''}{subject.artefact} {subject.precision}"
     engine = (f"{short} {subject.engine}",) if subject.engine else ()
     return short, *engine, f"{short} {subject.digest[:12]}"
 
 
 def scaled(value: float | None, factor: float = 1, digits: int = 0) -> str:
-    """A figure in another unit."""
+    """A figure times a factor, with fixed digits."""
     return "-" if value is None else f"{value * factor:.{digits}f}"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share."""
+    """A share in percent."""
     return "-" if share is None else f"{share:.{digits}%}"
 
 
 def uncertainty(stated: Mapping[str, Any]) -> str:
-    """How far a power sensor's readings may be off."""
-    from cnnx.measure.power.sensors.sensor import Uncertainty  # judging loads no power sensor
+    """The uncertainty of a power sensor, in words."""
+    from cnnx.measure.power.sensors.sensor import Uncertainty  # lazy: validation needs no power sensors
 
     return str(Uncertainty(**stated))
 
 
 def ends(interval: Mapping[str, float] | None, factor: float = 1, digits: int = 0) -> str:
-    """Both ends of an interval in another unit."""
+    """Both ends of an interval, times a factor."""
     return " .. ".join(scaled(interval[end], factor, digits) for end in ("low", "high")) if interval else "-"
 
 
@@ -87,12 +90,12 @@ def mib(value: int | None, digits: int = 0) -> str:
 
 
 def grouped(count: int) -> str:
-    """A count with commas between thousands; empty where there is none."""
+    """A count with thousands separators; empty for 0."""
     return f"{count:,}" if count else ""
 
 
 def shape(lengths: Sequence[int | None]) -> str:
-    """Lengths of a tensor: "Nx3x224x224"."""
+    """A tensor's shape: "Nx3x224x224"."""
     return "x".join("N" if length is None else str(length) for length in lengths)
 
 
@@ -102,24 +105,24 @@ def several(count: int, what: str) -> str:
 
 
 def first_of(items: Sequence[T], most: int, *, whole: bool) -> tuple[Sequence[T], tuple[Remark, ...]]:
-    """So many of a list, or the whole, and the remark that there are more."""
+    """The first `most` items, or all of them, and a remark about the rest."""
     if whole or len(items) <= most:
         return items, ()
     return items[:most], (Remark(f"and {len(items) - most} more (--verbose shows all)"),)
 
 
 def shared(items: Iterable[T], say: Callable[[T], str]) -> str:
-    """What is said of all alike; empty where that differs: then each row must say it."""
+    """The text that all items share; empty if they differ, and each row must show its own."""
     found = {say(item) for item in items}
     return found.pop() if len(found) == 1 else ""
 
 
 def graph_words(result: Mapping[str, Any]) -> str:
-    """Whether kernels went as one CUDA graph, in latency or energy; empty where there is no such thing."""
+    """Whether a CUDA graph was used, in a latency or energy result; empty if not applicable."""
     cuda_graph = (result.get("conditions") or result).get("cuda_graph")
     return "" if cuda_graph is None else f"CUDA graph {'on' if cuda_graph else 'off'}"
 
 
 def on_cpu(subject: Mapping[str, Any]) -> bool:
-    """Whether a subject ran on a CPU, where no clocks are judged."""
+    """Whether a subject ran on a CPU, where clocks are not checked."""
     return Device.of(subject["device"], subject.get("device_kind", "")).kind == "cpu"

@@ -1,8 +1,8 @@
-"""What builds an engine and what runs one: two Protocols, one vendor a file, imported on use.
+"""Runtimes, which build engines and run networks, and the Protocols they satisfy.
 
-A runtime is a module with a `RUNTIME` that satisfies `Runtime`. `NAMES` is the whole registry: a new runtime
-is one folder and one line here, and the conformance tests take it in by themselves. Who chooses among
-runtimes asks for what they can do, never for their names.
+A runtime is a module with a `RUNTIME` that satisfies `Runtime`; it is imported on first use. `NAMES` is the
+whole registry: a new runtime is one folder and one line here, and the conformance tests cover it
+automatically. Code that chooses a runtime checks what it can do, never its name.
 """
 
 from __future__ import annotations
@@ -26,25 +26,24 @@ NAMES = {
     "rtx": "cnnx.runtimes.rtx.runtime",
     "ort": "cnnx.runtimes.ort.runtime",
 }
-"""Every runtime and its module, in the order in which "auto" takes them."""
+"""Every runtime and its module, in the order in which "auto" tries them."""
 GRAPHS = "ort"
-"""Runs ONNX graphs as they are: by it activations are observed and graphs judged, and "auto" ends with it."""
+"""Runs ONNX graphs without a build. Calibration and validation use it, and "auto" falls back to it."""
 
 Reach = Literal["compute_capability", "gpu", "ampere_plus"]
-"""GPUs that run an engine: all of its compute capability, those of its model alone, or Ampere and newer."""
+"""GPUs that can run an engine: its compute capability, only its GPU model, or Ampere and newer."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How something is opened: what follows from how it was built, and what is wanted of it.
+    """How to open an engine or a graph.
 
     Attributes:
-        cuda_graph: launch an engine's kernels as one CUDA graph. It is captured after a run has warmed the
-            engine up, and anew whenever the batch changes: a graph holds the shapes it was captured with.
-        host_code: let a version compatible engine run the CPU code it brings along. Every plan is native code
-            (TensorRT's guide, Security), and its hash is checked like any other's: this asks for no more
-            trust.
-        dla_core: the DLA core to run on, for an engine that was built for one.
+        cuda_graph: launch the engine's kernels as one CUDA graph. It is captured after a warm-up run, and
+            again whenever the batch changes: a graph is tied to the shapes it was captured with.
+        host_code: let a version-compatible engine run the CPU code that it contains. This needs no additional
+            trust: every plan is native code (TensorRT's guide, Security), and its hash is always checked.
+        dla_core: DLA core to run on, for an engine that was built for one.
     """
 
     cuda_graph: bool = False
@@ -53,20 +52,20 @@ class RunOptions:
 
 
 USUAL = RunOptions()
-"""Of an engine built without options, or a graph."""
+"""Options for a graph, or for an engine that was built without options."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
-    """What an engine is asked to be.
+    """The engine to build.
 
     Attributes:
-        precision: "fp32", "fp16" or "int8", as the graph was typed.
-        expected: name of each weighted layer's ONNX node -> the type its data should arrive in
-            ("int8", "fp16", "fp32"); compared with what was built.
-        batch: smallest, best and largest batch of the optimization profile.
+        precision: "fp32", "fp16" or "int8"; the precision of the graph.
+        expected: ONNX node name of each weighted layer -> expected type of its input data ("int8", "fp16",
+            "fp32"); compared with the built engine.
+        batch: smallest, optimal and largest batch of the optimization profile.
         compute_capabilities: SM versions such as 86, for builders that cross-build; empty: this device.
-        options: how TensorRT builds.
+        options: TensorRT build options.
     """
 
     precision: str
@@ -77,21 +76,21 @@ class BuildRequest:
 
     @property
     def tuning(self) -> tuple[str, ...]:
-        """What an engine's identity says of the batch it is tuned for: nothing where that is the largest."""
+        """Suffix of the engine's identity for its optimal batch; empty if that is the largest batch."""
         return (f"opt{self.batch[1]}",) if self.batch[1] != self.batch[2] else ()
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltEngine:
-    """One engine file and what is known of it. `identity` names its folder under engines/.
+    """One engine file and its properties. `identity` names its folder under engines/.
 
     Attributes:
-        reach: which GPUs run it.
-        version_compatible: whether other releases than the one that built it do.
-        dla_core: that it was built for; None: for the GPU alone.
-        on_gpu: layers that this DLA cannot run and the GPU does, as the network names them.
-        timing_cache: SHA-256 of the timing cache as the build left it; empty: none was kept.
-        remarks: what the build has to say beside success, a sentence each.
+        reach: GPUs that can run it.
+        version_compatible: whether releases other than the one that built it can run it.
+        dla_core: DLA core that it was built for; None: GPU only.
+        on_gpu: names of the network's layers that the DLA cannot run and the GPU does.
+        timing_cache: SHA-256 of the timing cache after the build; empty: none was kept.
+        remarks: notes on a successful build, one sentence each.
     """
 
     identity: str
@@ -111,14 +110,16 @@ class BuiltEngine:
 
 @dataclass(frozen=True, slots=True)
 class RunTimes:
-    """Where the time of one batch went, in nanoseconds.
+    """Times of one batch by part, in nanoseconds.
+
+    The GPU's times are measured by CUDA events.
 
     Attributes:
-        enqueue_ns: the host's, queueing the kernels. Where it exceeds `compute_ns`, or nearly, the GPU
-            waited for the host, and the wait is in `compute_ns`.
-        h2d_ns: the GPU's, by CUDA events: input to the device.
-        compute_ns: likewise, kernels.
-        d2h_ns: likewise, outputs to the host.
+        enqueue_ns: host time to queue the kernels. If it is close to `compute_ns` or larger, the GPU waited
+            for the host, and `compute_ns` includes the wait.
+        h2d_ns: GPU time to copy the input to the device.
+        compute_ns: GPU time of the kernels.
+        d2h_ns: GPU time to copy the outputs to the host.
     """
 
     enqueue_ns: int
@@ -128,7 +129,7 @@ class RunTimes:
 
     @property
     def latency_ns(self) -> int:
-        """Copies and kernels, the GPU's view of one batch (trtexec's "Latency")."""
+        """GPU time of one batch: copies and kernels (trtexec's "Latency")."""
         return self.h2d_ns + self.compute_ns + self.d2h_ns
 
 
@@ -144,118 +145,119 @@ class Session(Protocol):
         """Run one batch.
 
         Args:
-            images: (N, C, H, W), normalised, C-contiguous.
+            images: (N, C, H, W), normalized, C-contiguous.
 
         Returns:
-            Every output by name, each with N first; float outputs as float32.
+            Outputs by name, batch axis first; float outputs as float32.
         """
         ...
 
     def close(self) -> None:
-        """Give memory back. Running afterwards is an error."""
+        """Free the memory. Running afterwards is an error."""
         ...
 
 
 class TimedSession(Session, Protocol):
-    """A session that can tell where the time of a batch goes."""
+    """A session that can time the parts of a run."""
 
     def timed_run(self, images: NDArray[np.float32]) -> RunTimes:
-        """Run one batch, its parts timed; see `engine.EngineSession`."""
+        """Run one batch and time its parts; see `engine.EngineSession`."""
         ...
 
 
 class Runtime(Protocol):
-    """A vendor's runtime: says whether it is here, builds where it builds, opens where it runs."""
+    """A vendor's runtime: reports whether it can be used here, builds engines and opens sessions."""
 
     name: str
     engine_suffix: str | None
-    """Ending of the files it builds, such as ".engine"; None where it runs ONNX as it is."""
+    """Suffix of the files it builds, such as ".engine"; None if it runs ONNX files directly."""
     builds_without_gpu: bool
-    """Whether it builds for a GPU that is not here, by its compute capability."""
+    """Whether it can build for a GPU that is not present, given the compute capability."""
 
     def version(self) -> str | None:
-        """Version of what is installed; None where nothing is."""
+        """Installed version; None if not installed."""
         ...
 
     def missing(self) -> CnnxError | None:
-        """Why this runtime cannot be used here at all (a `MissingExtra`, say), or None."""
+        """Why this runtime cannot be used here at all (such as a `MissingExtra`), or None."""
         ...
 
     def cannot_run(self) -> CnnxError | None:
-        """Why it cannot *run* a network here (no GPU, no driver), or None. Implies `missing`."""
+        """Why it cannot *run* a network here (no GPU, no driver), or None. Includes `missing`."""
         ...
 
     def device(self) -> Device:
-        """Where `open` puts a network.
+        """Device on which `open` runs a network.
 
         Raises:
-            EnvironmentLacks: it cannot run here.
+            EnvironmentLacks: the runtime cannot run here.
         """
         ...
 
     def load(self) -> None:
-        """Load what the first network of a process takes beside itself: libraries, CUDA's context.
+        """Load what the first network of a process needs in addition: libraries, the CUDA context.
 
         Raises:
-            EnvironmentLacks: it cannot run here.
+            EnvironmentLacks: the runtime cannot run here.
         """
         ...
 
     def check_capabilities(self, capabilities: Sequence[int]) -> None:
-        """Refuse GPU architectures it does not build for, before any work is done for them.
+        """Reject GPU architectures that it cannot build for, before any work is done.
 
         Raises:
-            UsageError: it does not know one of them, or builds nothing; or none is named and no GPU is here.
+            UsageError: one of them is unknown, the runtime does not build engines, or none is given on a
+                machine without a GPU.
         """
         ...
 
     def build(self, onnx_file: Path, request: BuildRequest) -> list[BuiltEngine]:
-        """Build engines, one for each compute capability asked (one in all where none is named).
+        """Build one engine per requested compute capability, or a single engine if none is given.
 
         Raises:
-            BuildFailed: the parser or builder refused, or the asked precision was not reached.
+            BuildFailed: the parser or builder failed, or the requested precision was not reached.
             UsageError: this runtime builds nothing.
         """
         ...
 
     def open(self, file: Path, options: RunOptions = USUAL) -> Session:
-        """Open a built engine, or the ONNX file where `engine_suffix` is None.
+        """Open a built engine, or the ONNX file if `engine_suffix` is None.
 
         Args:
-            file: what is opened: the caller has checked its hash.
-            options: how; all but `cuda_graph` say nothing of an ONNX file.
+            file: file to open; the caller has checked its hash.
+            options: how to open it; for an ONNX file only `cuda_graph` matters.
 
         Raises:
-            UsageError: a CUDA graph is asked of what has none.
+            UsageError: a CUDA graph is requested for an ONNX file.
         """
         ...
 
     def layer_times(
         self, file: Path, images: NDArray[np.float32], *, runs: int = 50, options: RunOptions = USUAL
     ) -> tuple[LayerTime, ...]:
-        """Time what `open` opens layer by layer, in a session of its own: profiling slows runs.
+        """Time a network layer by layer, in a separate session because profiling slows down runs.
 
         Args:
             file: as for `open`.
-            images: (N, C, H, W), normalised, one batch.
-            runs: that count, after some to warm up.
+            images: (N, C, H, W), normalized, one batch.
+            runs: number of timed runs, after the warm-up runs.
             options: as for `open`.
         """
         ...
 
 
 def get(name: str) -> Runtime:
-    """The runtime of that name, without asking whether it can work here.
+    """Runtime of this name, whether or not it can be used here.
 
     Raises:
         UsageError: no runtime has this name.
     """
     if name not in NAMES:
-        raise UsageError(f"no runtime is called {name!r}", hint=f"choose one of: auto, {', '.join(NAMES)}")
+        raise UsageError(f"unknown runtime {name!r}", hint=f"choose one of: auto, {', '.join(NAMES)}")
     runtime: Runtime = importlib.import_module(NAMES[name]).RUNTIME
     return runtime
 
 
 def builders() -> Iterator[Runtime]:
-    """Runtimes that build engines, in the order of `NAMES`, without asking whether they can here."""
+    """Runtimes that build engines, in the order of `NAMES`, whether or not they can be used here."""
     return (runtime for runtime in map(get, NAMES) if runtime.engine_suffix is not None)

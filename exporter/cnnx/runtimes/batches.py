@@ -1,4 +1,4 @@
-"""Any number of pictures through a network whose batch is fixed or bounded."""
+"""Runs any number of images through a network whose batch is fixed or bounded."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Outputs = dict[str, NDArray[np.float32]]
 
 
 def check_images(images: NDArray[np.float32], shape: Sequence[object]) -> None:
-    """Refuse pictures that do not fit.
+    """Reject images that do not fit the input.
 
     Args:
         images: (N, C, H, W).
-        shape: the input's, in the same order; what is no positive integer is not fixed.
+        shape: shape of the input, in the same order; a size that is not a positive integer is not fixed.
 
     Raises:
-        ImageError: wrong rank, no picture at all, or another C, H or W.
+        ImageError: wrong rank, no images, or a different C, H or W.
     """
     fits = images.ndim == len(shape) and all(
         not isinstance(want, int) or want < 1 or have == want
@@ -30,25 +30,25 @@ def check_images(images: NDArray[np.float32], shape: Sequence[object]) -> None:
         wanted = ", ".join(str(size) for size in ("N", *shape[1:]))
         raise ImageError(
             f"images of shape {images.shape} do not fit the input ({wanted})",
-            hint="preprocess them with the recipe that the network was made with",
+            hint="preprocess them with the recipe that the network was exported with",
         )
 
 
 def run_in_batches(
     run: Callable[[NDArray[np.float32]], Outputs], images: NDArray[np.float32], *, size: int, least: int
 ) -> Outputs:
-    """Run N pictures in slices of `size` and join the outputs.
+    """Run N images in slices of `size` and concatenate the outputs.
 
-    One slice's outputs are handed on untouched. With several, or one that was padded, every output
-    must have the batch first.
+    The outputs of a single full slice are returned unchanged. With several slices, or a padded one, every
+    output must have the batch axis first.
 
     Args:
         run: runs one slice.
         images: (N, C, H, W).
-        size: pictures a slice, at most.
-        least: pictures that the network takes at least, `size` where it takes no other number: a smaller
-            slice is filled up with its last picture (real data, so that nothing runs slower or overflows) and
-            the surplus cut off.
+        size: maximum number of images per slice.
+        least: minimum number of images per slice, equal to `size` for a fixed batch. A smaller slice is
+            padded with copies of its last image, whose outputs are dropped. Padding with real data avoids
+            overflows and slow runs.
 
     Raises:
         UsageError: an output that must be joined or cut has no batch axis.
@@ -70,6 +70,6 @@ def _cut(outputs: Mapping[str, NDArray[np.float32]], *, ran: int, wanted: int) -
             raise UsageError(
                 f"the output {name!r} of shape {value.shape} has no batch axis, so slices of {ran} images "
                 "cannot be joined",
-                hint="run one batch at a time",
+                hint=f"pass exactly {ran} images per run",
             )
     return {name: value[:wanted] for name, value in outputs.items()}

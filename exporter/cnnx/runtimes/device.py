@@ -1,6 +1,6 @@
-"""What running an engine asks of CUDA: one small Protocol, which `cudart` and `cuda` (pycuda) keep to.
+"""Protocol for the CUDA calls that running an engine needs; `cudart` and `cuda` (pycuda) implement it.
 
-Everything is on the first GPU and in its primary context, the one that PyTorch and the CUDA runtime use.
+Everything runs on the first GPU and in its primary context, which PyTorch and the CUDA runtime use, too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 
 class Stream(Protocol):
-    """A queue of work on the GPU, done in order. Not the default stream, which cannot be captured."""
+    """A CUDA stream. Never the default stream, which cannot be captured."""
 
     @property
     def handle(self) -> int:
@@ -20,7 +20,7 @@ class Stream(Protocol):
         ...
 
     def synchronize(self) -> None:
-        """Wait until everything queued is done."""
+        """Wait until all queued work is done."""
         ...
 
     def free(self) -> None:
@@ -29,15 +29,16 @@ class Stream(Protocol):
 
 
 class Buffer(Protocol):
-    """Device memory and a page-locked copy on the host, of one size, allocated once.
+    """Device memory and page-locked host memory of the same size, allocated once.
 
-    Page-locked because copies from pageable memory go through a staging buffer and wait for it.
+    The host memory is page-locked because copies from pageable memory go through a staging buffer and wait
+    for it.
     """
 
     host: NDArray[Any]
-    """Flat, over the page-locked memory."""
+    """Flat array over the page-locked memory."""
     address: int
-    """Of the device memory."""
+    """Address of the device memory."""
 
     def upload(self, elements: int, stream: Any) -> None:
         """Queue a copy of the first elements to the device."""
@@ -48,19 +49,19 @@ class Buffer(Protocol):
         ...
 
     def free(self) -> None:
-        """Give both back; `host` must not be touched afterwards."""
+        """Free both; `host` must not be used afterwards."""
         ...
 
 
 class Event(Protocol):
-    """A mark in a stream that remembers when the GPU passed it, to about half a microsecond."""
+    """A CUDA event: records when the GPU reached it, with a resolution of about 0.5 microseconds."""
 
     def record(self, stream: Any) -> None:
-        """Queue the mark."""
+        """Queue the event."""
         ...
 
     def ns_since(self, earlier: Any) -> int:
-        """Nanoseconds from an earlier event to this one, both of which have passed."""
+        """Nanoseconds between an earlier event and this one; the GPU must have reached both."""
         ...
 
     def free(self) -> None:
@@ -69,10 +70,10 @@ class Event(Protocol):
 
 
 class Graph(Protocol):
-    """Work captured from a stream, launched as one."""
+    """A CUDA graph: work captured from a stream, launched at once."""
 
     def launch(self, stream: Any) -> None:
-        """Queue all of it."""
+        """Queue the graph."""
         ...
 
     def free(self) -> None:
@@ -81,16 +82,16 @@ class Graph(Protocol):
 
 
 class Cuda(Protocol):
-    """CUDA, by whichever library. Every call but `why_not` needs a driver and a GPU.
+    """CUDA, through either library. Every call except `why_not` needs a driver and a GPU.
 
-    Every call raises `EnvironmentLacks` with CUDA's own words where it fails.
+    A call that fails raises `EnvironmentLacks` with CUDA's own message.
     """
 
     captures: bool
-    """Whether `capture` works: pycuda has no CUDA graphs."""
+    """Whether `capture` works; pycuda does not support CUDA graphs."""
 
     def why_not(self) -> str | None:
-        """CUDA's own words for why no GPU can be used, or None where one can."""
+        """CUDA's message on why no GPU can be used; None if one can."""
         ...
 
     def compute_capability(self) -> int:
@@ -110,13 +111,13 @@ class Cuda(Protocol):
         ...
 
     def event(self) -> Event:
-        """A new event that keeps time."""
+        """A new event with timing."""
         ...
 
     def capture(self, stream: Any, work: Callable[[], None]) -> Graph:
-        """Capture what `work` queues on the stream, instead of running it.
+        """Capture the work that `work` queues on the stream, instead of running it.
 
         Raises:
-            EnvironmentLacks: it does something that cannot be captured.
+            EnvironmentLacks: `work` does something that cannot be captured.
         """
         ...

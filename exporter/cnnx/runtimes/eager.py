@@ -1,4 +1,4 @@
-"""PyTorch as it stands: the original network, the judge of all others."""
+"""Runs the original network in PyTorch, as the reference for all others."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cnnx.machine.environment import cpu_device
 
 
 class EagerSession:
-    """A module, ready to run. Satisfies `cnnx.runtimes.Session`.
+    """A PyTorch module, ready to run. Satisfies `cnnx.runtimes.Session`.
 
-    It runs where its parameters lie. The module is put into eval mode and otherwise left as it is. On
-    CUDA, TF32 is switched off for the whole process: a reference must be FP32, and PyTorch lets
-    convolutions round their inputs to 10 bits of mantissa by default.
+    It runs on the device of its parameters. The module is put into eval mode and is otherwise unchanged. On
+    CUDA, TF32 is switched off for the whole process: a reference must be FP32, and by default PyTorch lets
+    convolutions round their inputs to 10 bits of mantissa.
     """
 
     runtime = "eager"
@@ -35,10 +35,10 @@ class EagerSession:
             self.device = cpu_device()
 
     def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Run N pictures at once.
+        """Run N images as one batch.
 
         Args:
-            images: (N, C, H, W), normalised, float32.
+            images: (N, C, H, W), normalized, float32.
 
         Returns:
             "logits": (N, classes).
@@ -48,20 +48,23 @@ class EagerSession:
             UsageError: the session is closed.
         """
         if self._model is None:
-            raise UsageError("the session is closed")
+            raise UsageError("the session is closed", hint="create a new EagerSession")
         batch = torch.from_numpy(np.require(images, np.float32, ["C", "W"])).to(self._device)
-        # Channels last in the input is enough for PyTorch to run the whole network so, and leaves the
-        # module's weights alone (an export from it stays the same). Two cores, ms an image, contiguous
-        # against channels last: VGG-like 51 -> 37, bottleneck net 69 -> 51; weights converted too: no
-        # further gain.
+        # With a channels-last input PyTorch runs the whole network in that layout, and the module's weights
+        # stay as they are, so an export does not change. On two cores, in ms per image, contiguous to
+        # channels last: VGG-like network 51 -> 37, bottleneck network 69 -> 51. Converting the weights as
+        # well gains nothing.
         batch = batch.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             logits = self._model(batch)
         if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
             kind = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-            raise InputRefused(f"a classifier returns one tensor (N, classes), this model returns {kind}")
+            raise InputRefused(
+                f"a classifier returns one tensor (N, classes), this model returns {kind}",
+                hint="wrap the model in a module whose forward() returns only the logits",
+            )
         return {"logits": logits.float().cpu().numpy()}
 
     def close(self) -> None:
-        """Let go of the module; whoever made it may hold it still."""
+        """Release the module; the caller's own references stay valid."""
         self._model = None

@@ -1,6 +1,6 @@
-"""What a built engine runs, kernel by kernel, and in which type each ONNX node's data reached its own.
+"""Kernels of a built engine, and the type in which each ONNX node's data reaches its kernel.
 
-`build_log` (TensorRT for RTX) and `inspector` (TensorRT) read kernels; here they are judged alike.
+`build_log` (TensorRT for RTX) and `inspector` (TensorRT) read the kernels; this module evaluates both.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 TYPES = {"float": "fp32", "half": "fp16", "bfloat16": "bf16", "int8": "int8"}
-"""NVIDIA's words for types -> ours."""
+"""NVIDIA's names for types -> ours."""
 
-# Kernels that do a layer's multiplying. Others name the layer too: those that pad, transpose or requantize
-# for it. "correlation", "gemm", "runtime_fusion": captured from TensorRT for RTX 1.7.1; "CaskConvolution",
+# Kernels that do a layer's multiplications. Kernels that pad, transpose or requantize for a layer name it,
+# too. "correlation", "gemm", "runtime_fusion": captured from TensorRT for RTX 1.7.1; "CaskConvolution",
 # "CaskConvActPool", "MatrixMultiply": TensorRT issues #4020 and #2418; "fusion" (a product with what
 # follows it): #4397.
 _MULTIPLYING = re.compile("conv|correlation|gemm|matrixmultiply|fusion", re.IGNORECASE)
 FUSED = " + "
-"""What stands between the names of layers that became one."""
+"""Separates the names of fused layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,13 @@ class Kernel:
     """One kernel of an engine.
 
     Attributes:
-        name: for a kernel that is one ONNX node's own, that node's name with a suffix such as "_myl0_1";
-            for one that is several nodes', their names with " + " between.
-        kind: "correlation", "CaskConvolution", "gemm", "kgen" (generated, pointwise mostly), ...
-        inputs: type of each input: "int8", "fp16", "fp32", or NVIDIA's own word.
-        constants: likewise of weights, scales and biases.
-        outputs: likewise.
-        layers: ONNX nodes it does a part of.
+        name: a kernel for one ONNX node has that node's name with a suffix such as "_myl0_1"; a kernel for
+            several nodes has their names, separated by " + ".
+        kind: "correlation", "CaskConvolution", "gemm", "kgen" (generated, mostly pointwise), ...
+        inputs: type of each input: "int8", "fp16", "fp32", or NVIDIA's own name.
+        constants: types of weights, scales and biases.
+        outputs: type of each output.
+        layers: ONNX nodes that it computes, at least in part.
     """
 
     name: str
@@ -44,11 +44,11 @@ class Kernel:
 
 
 def types_of(kernels: Sequence[Kernel]) -> dict[str, str]:
-    """In which type each ONNX node's data reached the kernel that does its work.
+    """Type in which each ONNX node's data reaches the kernel that does its work.
 
     Returns:
-        node name -> "int8", "fp16", "fp32"; nodes that no kernel names are absent. "int8" says that
-        weights were INT8 as well: INT8 data beside other weights is reported as "int8 data, fp16 weights".
+        node name -> "int8", "fp16", "fp32"; nodes that no kernel names are absent. "int8" means that the
+        weights are INT8, too: INT8 data with other weights is reported as "int8 data, fp16 weights".
     """
     nodes = {layer: None for kernel in kernels for layer in kernel.layers}
     types = {node: _type_of(_kernel_of(node, kernels)) for node in nodes}
@@ -56,7 +56,7 @@ def types_of(kernels: Sequence[Kernel]) -> dict[str, str]:
 
 
 def mismatches(expected: Mapping[str, str], found: Mapping[str, str]) -> tuple[str, ...]:
-    """One line for each layer that is not of the type expected, or that is not found."""
+    """One line per layer that was not found or does not have the expected type."""
     return tuple(
         f"{node}: {found.get(node, 'not found')} instead of {wanted}"
         for node, wanted in expected.items()
@@ -65,7 +65,7 @@ def mismatches(expected: Mapping[str, str], found: Mapping[str, str]) -> tuple[s
 
 
 def _kernel_of(node: str, kernels: Iterable[Kernel]) -> Kernel:
-    """The kernel that multiplies for a node: its own by name, else of a multiplying kind, else the first."""
+    """Kernel that does a node's multiplications: by its name, else by its kind, else the first one."""
     own = re.compile(re.escape(node) + r"_myl\d+_\d+")
 
     def rank(kernel: Kernel) -> tuple[bool, bool]:

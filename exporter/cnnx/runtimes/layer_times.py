@@ -1,4 +1,4 @@
-"""Time layer by layer, and how much of it only changes how data is written down."""
+"""Times of single layers, and the share that only converts or moves data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cnnx.runtimes.kernels import FUSED
 
 LayerKind = Literal["compute", "cast", "reformat", "quantize"]
 
-# ONNX Runtime's operators; ReorderInput and ReorderOutput go into and out of its blocked layout.
+# ONNX Runtime's operators; ReorderInput and ReorderOutput convert to and from its blocked layout.
 _OPERATORS: dict[str, LayerKind] = {
     "Cast": "cast",
     "QuantizeLinear": "quantize",
@@ -30,13 +30,13 @@ _NAMES: tuple[tuple[LayerKind, re.Pattern[str]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class LayerTime:
-    """A layer as the runtime runs it, which may be several of the graph's in one.
+    """Time of a layer of the runtime, which may combine several layers of the graph.
 
     Attributes:
-        name: the runtime's.
-        op: its operator; empty where the runtime tells none.
-        kind: "compute", or what it only does to data: "cast", "reformat" (layout), "quantize" (Q and DQ).
-        median_ns: over the runs.
+        name: the runtime's name for it.
+        op: operator; empty if the runtime does not report it.
+        kind: "compute", or a conversion of data: "cast", "reformat" (layout), "quantize" (Q and DQ).
+        median_ns: median over the runs.
     """
 
     name: str
@@ -46,18 +46,18 @@ class LayerTime:
 
 
 def kind_of_operator(op: str) -> LayerKind:
-    """By ONNX's or ONNX Runtime's operator."""
+    """Kind of a layer, by its ONNX or ONNX Runtime operator."""
     return _OPERATORS.get(op, "compute")
 
 
 def kind_of_name(name: str) -> LayerKind:
-    """By TensorRT's name. What several nodes became computes if one of them does."""
+    """Kind of a layer, by its TensorRT name. A fused layer computes if one of its parts does."""
     kinds = [_kind(part) for part in name.split(FUSED)]
     return "compute" if "compute" in kinds else kinds[0]
 
 
 def shares(layers: Iterable[LayerTime]) -> dict[LayerKind, float]:
-    """Share of the time by kind, 0..1; empty where nothing took time."""
+    """Share of the total time by kind, 0..1; empty if the total is zero."""
     layers = tuple(layers)
     total = sum(layer.median_ns for layer in layers)
     kinds: Sequence[LayerKind] = ("compute", "cast", "reformat", "quantize")

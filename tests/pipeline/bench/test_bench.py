@@ -206,7 +206,7 @@ def test_without_capture_no_cuda_graph_is_used_unless_requested(bundles, monkeyp
     cnnx.build(bundles[0], target="tensorrt")
     [measured] = cnnx.bench(bundles[0], seconds=0.01, percentile=50).measurements
     assert measured.conditions.cuda_graph is False and "without a CUDA graph" in measured.remark
-    with pytest.raises(cnnx.CnnxError, match="CUDA graphs were asked"):
+    with pytest.raises(cnnx.CnnxError, match="a CUDA graph was requested"):
         cnnx.bench(bundles[0], seconds=0.01, percentile=50, cuda_graph=True)
 
 
@@ -286,10 +286,10 @@ def test_energy_is_measured_under_the_conditions_of_latency(bundles, monkeypatch
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--batch", "1,x"], "no list of sizes"),
+        (["--batch", "1,x"], "expected a list of sizes"),
         (["--batch", "16"], "batches from 1 to 4"),
         (["--percentile", "100"], "invalid --percentile 100"),
-        (["--cuda-graph"], "CUDA graphs are of TensorRT"),
+        (["--cuda-graph"], "CUDA graphs need a TensorRT engine"),
     ],
 )
 def test_invalid_options_are_refused(bundles, cnnx_command, arguments, word):
@@ -304,7 +304,7 @@ def test_the_same_bundle_twice_is_refused(bundles):
 
 def test_a_link_to_itself_is_not_a_bundle(bundles, tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(BundleError, match="no such folder"):
+    with pytest.raises(BundleError, match="folder does not exist"):
         cnnx.bench([bundles[0], tmp_path / "loop"])
 
 

@@ -188,11 +188,11 @@ def test_a_proof_without_any_measurement_fails(tiny_bundle, tmp_path, monkeypatc
         patch.setattr(survey, "bench", lambda places, **_: 1 / 0)
         code, out, _ = cnnx_command(*command)
     assert code == 6 and "ZeroDivisionError" in out
-    assert "nothing was measured" in out and "ready to be sent back" not in out
+    assert "nothing was measured" in out and "ready to send" not in out
     assert [row["status"] for row in devices_page.read_proof(tmp_path / "p.tar.gz")["rows"]] == ["failed"] * 2
     assert cnnx_command(*command)[0] == 6  # a failed cell has ended
     code, out, _ = cnnx_command(*command, "--again")
-    assert code == 0 and "ready to be sent back" in out and "gross" not in out
+    assert code == 0 and "ready to send" in out and "gross" not in out
     assert "energy" not in devices_page.read_proof(tmp_path / "p.tar.gz")["rows"][0]
     code, _, said = cnnx_command("doctor", "--no-power")
     assert code == 2 and "--no-power" in said

@@ -1,6 +1,6 @@
-"""CUDA through pycuda, over an imitation of pycuda.driver, and finding the CUDA runtime.
+"""CUDA through an imitation of pycuda.driver, and the search for the CUDA runtime.
 
-The imitation does what pycuda's documentation ("Device Interface") says of Device, Stream, Event, mem_alloc,
+The imitation follows pycuda's documentation ("Device Interface") for Device, Stream, Event, mem_alloc,
 pagelocked_empty and memcpy_*_async; its device memory is host memory.
 """
 
@@ -26,7 +26,7 @@ from tests.doubles.imitated_trt import ImitatedBindings
 
 
 class Driver:
-    """pycuda.driver on a machine with one GPU; `room` bytes are the most that one allocation gets."""
+    """pycuda.driver on a machine with one GPU; `room` is the maximum size of an allocation, in bytes."""
 
     class Error(Exception):
         pass
@@ -64,7 +64,7 @@ class Driver:
                 return (8, 7)
 
             def retain_primary_context(self):
-                """Unlike make_context, it is not made current."""
+                """Unlike make_context, this does not make the context current."""
                 return Context()
 
         class Stream:
@@ -85,7 +85,7 @@ class Driver:
                 return self
 
             def time_since(self, event):
-                """In milliseconds; only where both events have passed."""
+                """Milliseconds; works only after the GPU has reached both events."""
                 return self.passed - event.passed
 
         class DeviceAllocation:
@@ -111,7 +111,7 @@ class Driver:
         key = ctypes.addressof(held)
         self.held[key] = held
         array = np.frombuffer(held, dtype)
-        # numpy's arrays refer to their owner as base; pycuda's owner has free().
+        # numpy arrays have their owner as `base`; the owner in pycuda has free().
         owner = types.SimpleNamespace(free=lambda: self.held.pop(key))
 
         class View:
@@ -167,26 +167,26 @@ def test_an_engine_runs_in_the_primary_context(built, tmp_path, images):
     np.testing.assert_array_equal(session.run(images)["logits"], first)
     assert len(driver.held) == before
     session.close()
-    assert driver.contexts == ["primary"]  # retained once, and never another
-    assert set(driver.held.values()) == {None}  # streams go with their last reference
+    assert driver.contexts == ["primary"]  # retained once, and no other context
+    assert set(driver.held.values()) == {None}  # streams are freed with their last reference
 
 
-def test_graphs_are_not_to_be_had(built, tmp_path):
+def test_cuda_graphs_are_not_supported(built, tmp_path):
     runtime = TrtRuntime(built(Driver()))
-    with pytest.raises(EnvironmentLacks, match="pycuda has none"):
+    with pytest.raises(EnvironmentLacks, match="pycuda does not support them"):
         runtime.open(tmp_path / "model.engine", RunOptions(cuda_graph=True))
-    with pytest.raises(EnvironmentLacks, match="no CUDA graphs"):
+    with pytest.raises(EnvironmentLacks, match="pycuda does not support CUDA graphs"):
         PycudaRuntime(Driver()).capture(None, lambda: None)
 
 
-def test_too_little_memory_is_ours_to_say(built, tmp_path):
+def test_too_little_memory_has_a_hint(built, tmp_path):
     bindings = built(Driver(room=64))
     with pytest.raises(EnvironmentLacks, match="out of memory") as caught:
         TrtRuntime(bindings).open(tmp_path / "model.engine")
     assert "smaller batch" in caught.value.hint
 
 
-def test_a_buffer_without_room_on_the_host_leaves_none_on_the_device():
+def test_a_failed_host_allocation_frees_the_device_memory():
     class Small(Driver):
         def pagelocked_empty(self, shape, dtype):
             raise self.MemoryError("cuMemHostAlloc failed: out of memory")
@@ -197,7 +197,7 @@ def test_a_buffer_without_room_on_the_host_leaves_none_on_the_device():
     assert not driver.held
 
 
-def test_the_context_is_given_back_when_the_process_ends(monkeypatch):
+def test_the_context_is_released_when_the_process_ends(monkeypatch):
     at_the_end = []
     monkeypatch.setattr(cuda.atexit, "register", at_the_end.append)
     driver = Driver()
@@ -227,16 +227,16 @@ def test_without_pycuda_the_extra_is_named():
         PycudaRuntime()
 
 
-def test_a_pycuda_that_does_not_load_is_said(monkeypatch):
+def test_a_pycuda_that_does_not_load_is_reported(monkeypatch):
     monkeypatch.setattr(cuda, "missing", lambda: None)
     monkeypatch.setitem(sys.modules, "pycuda", None)
-    with pytest.raises(EnvironmentLacks, match="installed and does not load"):
+    with pytest.raises(EnvironmentLacks, match="installed but does not load"):
         PycudaRuntime()
 
 
 @pytest.mark.parametrize("library", [cudart, cuda])
 @pytest.mark.parametrize("what", ["Stream", "Buffer", "Event", "Cuda"])
-def test_both_libraries_offer_what_the_protocol_asks(library, what):
+def test_both_libraries_have_the_signatures_of_the_protocol(library, what):
     theirs = {("cudart", "Cuda"): "CudaRuntime", ("cuda", "Cuda"): "PycudaRuntime"}
     kind = getattr(library, theirs.get((library.__name__.rpartition(".")[2], what), what))
     for name, member in vars(getattr(device, what)).items():
@@ -246,10 +246,10 @@ def test_both_libraries_offer_what_the_protocol_asks(library, what):
 
 
 class Library:
-    """libcudart's functions, in its own words and numbers (CUDA Runtime API, device and error handling)."""
+    """Imitates libcudart (CUDA Runtime API, device and error handling)."""
 
     def __init__(self, *, devices: int = 1, fails: int = 0) -> None:
-        for name in cudart._SIGNATURES:  # each takes `argtypes`, as ctypes' functions do
+        for name in cudart._SIGNATURES:  # each accepts `argtypes`, like ctypes functions
             setattr(self, name, functools.partial(lambda *_: fails))
 
         def count(pointer):
@@ -270,7 +270,7 @@ class Library:
         self.cudaGetErrorString = functools.partial({2: b"out of memory", 35: b"driver too old"}.get)
 
 
-def test_what_the_library_says_of_device_and_errors(monkeypatch):
+def test_device_and_errors_as_reported_by_the_library(monkeypatch):
     def loaded(**how):
         monkeypatch.setattr(cudart.ctypes, "CDLL", lambda *_, **__: Library(**how))
         return cudart.CudaRuntime(Path("libcudart.so"))
@@ -284,15 +284,15 @@ def test_what_the_library_says_of_device_and_errors(monkeypatch):
             loaded(fails=code).stream()
         assert hint in caught.value.hint
     monkeypatch.setattr(cudart.ctypes, "CDLL", lambda *_, **__: object())
-    with pytest.raises(EnvironmentLacks, match="too old or not one"):
+    with pytest.raises(EnvironmentLacks, match="not a CUDA runtime, or is too old"):
         cudart.CudaRuntime(Path("libcudart.so"))
 
 
-def test_a_cuda_runtime_that_is_not_there_is_asked_for(monkeypatch, tmp_path):
-    """Every place is looked at, and the words of the loader are kept."""
+def test_a_cuda_runtime_that_is_missing_is_searched_for(monkeypatch, tmp_path):
+    """All folders are searched, and the error has the loader's message."""
     monkeypatch.setattr(cudart, "_SONAMES", ("libcudart.so.no-such",))
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    found = [str(place) for place in cudart._candidates()]
+    found = [str(path) for path in cudart._candidates()]
     if found == ["libcudart.so.no-such"]:
         with pytest.raises(EnvironmentLacks, match=r"no CUDA runtime.*no-such") as caught:
             cudart.load_cudart()

@@ -1,8 +1,8 @@
-"""The engine session without a GPU: on bindings and a CUDA runtime whose device memory is host memory.
+"""The engine session without a GPU, with imitated bindings and a CUDA runtime that uses host memory.
 
-The bindings do what NVIDIA's "TensorRT Python API" says of ICudaEngine and IExecutionContext: kernels are
-queued on a stream; a shape outside the profile is refused with False; a plan that cannot be read gives None.
-For CUDA see host_cuda.py. tests/gpu runs the real ones.
+The bindings follow NVIDIA's "TensorRT Python API" for ICudaEngine and IExecutionContext: kernels are queued
+on a stream, a shape outside the profile returns False, and a plan that cannot be read returns None. The CUDA
+runtime is in host_cuda.py. tests/gpu runs the real ones.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ class Log:
 
 
 def bindings(cuda: HostCuda, *, batch: tuple[int, int] | None, dtype=np.float32, room=True):
-    """A `trt` whose one engine sums each image's channels; `batch` smallest and largest, None: fixed 2.
+    """A `trt` with one engine that sums each image's channels.
 
-    Without room, an engine is read and gets no context.
+    `batch` is the smallest and largest batch; None is a fixed batch of 2. Without `room`, the engine is read
+    but its context is None.
     """
 
     class Context:
@@ -130,7 +131,7 @@ def test_any_number_of_images(opened, batch, dtype):
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, images[:count].sum(axis=2))
     np.testing.assert_array_equal(earlier, images[:1].sum(axis=2))
-    assert cuda.held == held  # nothing is allocated while it runs
+    assert cuda.held == held  # runs allocate nothing
     session.close()
     session.close()
     assert not cuda.held
@@ -148,14 +149,14 @@ def test_a_cuda_graph_runs_what_the_engine_runs_and_is_captured_anew_for_each_ba
         found = session.run(images[:count])["logits"]
         np.testing.assert_array_equal(found, images[:count].sum(axis=2))
         executed.append(session._context.ran)
-    # Each capture takes two: the run that warms up and the one that is recorded.
+    # Each capture needs two runs: the warm-up and the run that is captured.
     assert executed == [2, 2, 2, 4, 4, 6]
     assert cuda.launches == 6
     session.close()
     assert not cuda.held
 
 
-def test_what_cannot_be_captured_is_said_and_leaves_the_stream_free(opened):
+def test_a_failed_capture_is_reported_and_frees_the_stream(opened):
     cuda = HostCuda()
     session = opened(cuda, batch=None, cuda_graph=True)
     execute, calls = session._context.execute_async_v3, []
@@ -171,25 +172,25 @@ def test_what_cannot_be_captured_is_said_and_leaves_the_stream_free(opened):
     session.run(np.zeros((2, 3, 4), np.float32))
 
 
-def test_a_graph_without_a_library_that_has_graphs(opened):
+def test_a_cuda_graph_with_a_library_that_does_not_support_them(opened):
     cuda = HostCuda()
     cuda.captures = False
-    with pytest.raises(EnvironmentLacks, match="pycuda has none"):
+    with pytest.raises(EnvironmentLacks, match="pycuda does not support them"):
         opened(cuda, batch=None, cuda_graph=True)
 
 
 @pytest.mark.parametrize("cuda_graph", [False, True])
-def test_the_parts_of_a_run_are_timed_apart(opened, cuda_graph):
-    """On this device each thing queued takes a microsecond, events among them."""
+def test_the_parts_of_a_run_are_timed_separately(opened, cuda_graph):
+    """On this device, each queued operation takes a microsecond, including events."""
     cuda = HostCuda()
     session = opened(cuda, batch=(1, 4), cuda_graph=cuda_graph)
     images = np.ones((3, 3, 4), np.float32)
     times = [session.timed_run(images) for _ in range(3)]
     held = dict(cuda.held)
     times.append(session.timed_run(images))
-    assert cuda.held == held  # events are made once
+    assert cuda.held == held  # events are created once
     for found in times:
-        # From one event to the next: the event itself and one copy or kernel.
+        # Between two events: the event itself and one copy or kernel.
         assert (found.h2d_ns, found.compute_ns, found.d2h_ns) == pytest.approx((2000, 2000, 2000), abs=2)
         assert found.latency_ns == found.h2d_ns + found.compute_ns + found.d2h_ns
         assert found.enqueue_ns > 0
@@ -208,7 +209,7 @@ def test_a_timed_run_is_one_batch(opened):
     ):
         with pytest.raises(UsageError, match="not one batch") as caught:
             session.timed_run(np.zeros((count, 3, 4), np.float32))
-        assert caught.value.hint == f"give it {hint}"
+        assert caught.value.hint == f"pass {hint} images"
     with pytest.raises(ImageError):
         fixed.timed_run(np.zeros((2, 3, 5), np.float32))
     fixed.close()
@@ -224,7 +225,7 @@ def test_images_and_batches_that_do_not_fit(opened):
         session.layer_times(np.zeros((1, 3, 4), np.float32), runs=1)
 
 
-def test_an_engine_that_wants_a_plugin(opened, tmp_path, monkeypatch):
+def test_an_engine_that_needs_a_plugin(opened, tmp_path, monkeypatch):
     (tmp_path / "model.engine").write_bytes(b"bad")
     monkeypatch.setattr(Log, "said", lambda _: "IPluginCreator not found in Plugin Registry")
     with pytest.raises(BundleError, match="IPluginCreator") as caught:
@@ -239,7 +240,7 @@ def test_an_engine_that_wants_a_plugin(opened, tmp_path, monkeypatch):
         (b"bad", True, "[defaultAllocator.cpp] Error Code 1: Cuda Runtime (out of memory)"),
     ],
 )
-def test_too_little_memory_is_not_said_to_be_a_foreign_engine(
+def test_too_little_memory_is_not_reported_as_a_foreign_engine(
     opened, tmp_path, monkeypatch, plan, room, said
 ):
     (tmp_path / "model.engine").write_bytes(plan)
@@ -251,7 +252,7 @@ def test_too_little_memory_is_not_said_to_be_a_foreign_engine(
     assert not cuda.held
 
 
-def test_too_little_memory_leaves_none_held(opened):
+def test_too_little_memory_leaks_none(opened):
     for room in range(1, 200, 8):
         cuda = HostCuda(room)
         with contextlib.suppress(EnvironmentLacks):
@@ -259,7 +260,7 @@ def test_too_little_memory_leaves_none_held(opened):
         assert not cuda.held
 
 
-def test_an_engine_that_is_not_taken(opened, tmp_path):
+def test_an_engine_that_is_not_accepted(opened, tmp_path):
     (tmp_path / "model.engine").write_bytes(b"bad")
-    with pytest.raises(BundleError, match="does not take the engine: the log"):
+    with pytest.raises(BundleError, match="does not accept the engine: the log"):
         opened(HostCuda(), batch=None)

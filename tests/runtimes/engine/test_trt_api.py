@@ -1,8 +1,7 @@
-"""Every name of TensorRT's bindings that cnnx uses exists in each release it builds with.
+"""Every name of TensorRT's bindings that cnnx uses exists in each release that it supports.
 
-trt_api/*.pyi are listings of the real bindings, by tools/check/api_listing.py from NVIDIA's wheels. What
-our modules use is read off their source: `trt.X.Y`, and what is called on things whose name says what they
-are.
+trt_api/*.pyi are listings of the real bindings, made from NVIDIA's wheels by tools/check/api_listing.py. The
+names that cnnx uses come from its source: `trt.X.Y`, and members of variables whose names give their class.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from tools.check import api_listing
 LISTINGS = {file.stem: file for file in sorted((Path(__file__).parent / "trt_api").glob("*.pyi"))}
 TENSORRT = [name for name in LISTINGS if not name.startswith("tensorrt_rtx")]
 RTX = [name for name in LISTINGS if name.startswith("tensorrt_rtx")]
-# Our modules, and the listings that each must keep to.
+# cnnx's modules, and the listings that each must conform to.
 MODULES = {
     "engine/network": [*TENSORRT, *RTX],
     "engine/session": [*TENSORRT, *RTX],
@@ -34,7 +33,7 @@ MODULES = {
     "trt/timing_cache": TENSORRT,
     "rtx/runtime": RTX,
 }
-# What a variable or attribute of this name holds in these modules.
+# Class of a variable or attribute with this name in these modules.
 HOLDS = {
     "builder": "Builder",
     "cache": "ITimingCache",
@@ -54,7 +53,7 @@ RETURNS = {"get_timing_cache": "ITimingCache", "create_engine_inspector": "Engin
 
 
 class Api:
-    """A listing, read: class -> member -> its arguments, None for what is no method."""
+    """A parsed listing: class -> member -> its arguments; None if the member is not a method."""
 
     def __init__(self, text: str) -> None:
         tree = ast.parse(text)
@@ -76,14 +75,14 @@ class Api:
 
 
 def holder(node: ast.expr) -> str | None:
-    """Last part of "self._config", "library.trt": the name that says what it is."""
+    """Last part of an expression such as "self._config" or "library.trt"."""
     if isinstance(node, ast.Name):
         return node.id.lstrip("_")
     return node.attr.lstrip("_") if isinstance(node, ast.Attribute) else None
 
 
 def owner_of(node: ast.expr, api: Api) -> str | None:
-    """The class that an expression is an object of, or is."""
+    """Class of an expression, or the class that it is."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
         return RETURNS.get(node.func.attr)
     if isinstance(node, ast.Attribute) and holder(node.value) == "trt" and node.attr in api.classes:
@@ -92,7 +91,7 @@ def owner_of(node: ast.expr, api: Api) -> str | None:
 
 
 def faults(source: str, api: Api) -> tuple[list[str], set[str]]:
-    """What of a source the API does not have, and all of the API's that it uses."""
+    """Names in a source that the API does not have, and all names of the API that it uses."""
     wrong, used = [], set()
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Attribute) or node.attr.startswith("__"):
@@ -137,7 +136,7 @@ def test_every_name_used_is_in_the_release(name, listing):
 
 
 def test_the_uses_are_found():
-    """A test that finds nothing would pass: these stand in the modules."""
+    """A test that finds no names would pass, so check that these are found."""
     used = {
         name: faults(source_of(name), Api(LISTINGS[listings[0]].read_text()))[1]
         for name, listings in MODULES.items()
@@ -191,9 +190,9 @@ def test_a_name_that_is_missing_is_caught(source, listing, wrong):
 
 
 @pytest.mark.parametrize("release, listing", [("10.3.0", "tensorrt-10.3"), ("11.4.0.106", "tensorrt-11.4")])
-def test_the_imitation_has_nothing_that_the_release_has_not(release, listing):
+def test_the_imitation_has_only_what_the_release_has(release, listing):
     api = Api(LISTINGS[listing].read_text())
-    ours = {"IBuilderConfig": {"cache", "limits", "profiles"}}  # where a test looks what was set
+    ours = {"IBuilderConfig": {"cache", "limits", "profiles"}}  # where tests read what was set
     for name, value in vars(module(release, HostCuda(), Behaviour())).items():
         if not isinstance(value, type):
             continue
@@ -201,8 +200,8 @@ def test_the_imitation_has_nothing_that_the_release_has_not(release, listing):
         assert public <= set(api.classes[name]), name
 
 
-def places() -> dict[str, Path]:
-    """Real bindings: installed packages, and wheels in the folder that CNNX_TENSORRT_WHEELS names."""
+def bindings() -> dict[str, Path]:
+    """Real bindings: installed packages, and wheels in the folder given by CNNX_TENSORRT_WHEELS."""
     found = {}
     for package in ("tensorrt_bindings", "tensorrt_rtx_bindings"):
         spec = importlib.util.find_spec(package)
@@ -217,26 +216,26 @@ def places() -> dict[str, Path]:
     return found
 
 
-@pytest.mark.parametrize("name", [*places(), "none"])
+@pytest.mark.parametrize("name", [*bindings(), "none"])
 def test_the_real_bindings_have_every_name(name):
-    """Imported against empty stand-ins for NVIDIA's libraries, which takes no GPU and no driver."""
+    """The import uses empty stubs of NVIDIA's libraries, so it needs no GPU and no driver."""
     if name == "none":
-        if not any("tensorrt_rtx" not in found for found in places()):
+        if not any("tensorrt_rtx" not in found for found in bindings()):
             pytest.skip(
-                "TensorRT's bindings are not here: name a folder with their wheels in CNNX_TENSORRT_WHEELS, "
-                "as `make test` does; what is committed in trt_api stands in for them"
+                "TensorRT's bindings were not found: set CNNX_TENSORRT_WHEELS to a folder with their wheels, "
+                "as `make test` does; the listings in trt_api are tested instead"
             )
         return
     if shutil.which("cc") is None:
-        pytest.skip("no C compiler (cc) for the stand-ins")
+        pytest.skip("no C compiler (cc) for the stubs")
     rtx = "tensorrt_rtx" in name
     committed = LISTINGS[(RTX if rtx else TENSORRT)[-1]]
-    fresh = api_listing.listing(places()[name], api_listing.names_in(committed.read_text()))
+    fresh = api_listing.listing(bindings()[name], api_listing.names_in(committed.read_text()))
     api = Api(fresh)
     for ours, listings in MODULES.items():
         if (RTX if rtx else TENSORRT)[0] in listings:
             assert faults(source_of(ours), api)[0] == [], ours
-    # A listing of the very same bindings is what was committed, to the letter.
+    # A committed listing of the same bindings must be identical.
     head = fresh.splitlines()[0]
     same = [file.read_text() for file in LISTINGS.values() if file.read_text().startswith(head + "\n")]
     assert same in ([], [fresh])

@@ -32,9 +32,9 @@ def one_node(path, op, *, dtype=TensorProto.FLOAT, domain="", inputs=("x",), **a
 
 
 @pytest.mark.parametrize("precision, tolerance", [("int8-fp32", 1e-5), ("int8", 2e-2), ("fp16", 2e-2)])
-def test_qdq_is_run_as_it_is_written(net, precision, tolerance):
-    """At its defaults ORT is off by 6e-3 in some of these images with FP32 scales. (FP16 it computes in
-    FP32, the reference in FP16, so values may fall to either side of a quantization step: looser.)"""
+def test_qdq_runs_exactly_as_in_the_graph(net, precision, tolerance):
+    """With ORT's defaults and FP32 scales, errors reach 6e-3 in some of these images. FP16 needs a looser
+    tolerance: ORT computes it in FP32 and the reference in FP16, so quantized values may differ by a step."""
     images = np.random.default_rng(1).standard_normal((40, 3, 8, 8)).astype(np.float32)
     path = net(precision)
     reference = ReferenceEvaluator(onnx.load(path))
@@ -45,8 +45,8 @@ def test_qdq_is_run_as_it_is_written(net, precision, tolerance):
     assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
 
 
-def test_outputs_besides_the_logits_are_handed_on_untouched(net, images, tmp_path):
-    """As calibration needs: a vector of maxima, FP16 tensors widened."""
+def test_outputs_other_than_the_logits_are_returned_unchanged(net, images, tmp_path):
+    """Calibration needs this: a scalar maximum, and FP16 tensors widened to FP32."""
     model = onnx.load(net("fp16", batch="N"))
     model.graph.node.append(helper.make_node("ReduceMax", ["relu1_y"], ["maximum"], name="max", keepdims=0))
     for name in ("relu1_y", "maximum"):
@@ -79,9 +79,9 @@ def test_a_float16_input_is_given_float16(tmp_path):
 
 
 class Cuda:
-    """onnxruntime-gpu as its documentation has it: `get_available_providers` names what the wheel was built
-    with, and a session whose CUDA provider does not load goes on without it (CUDA Execution Provider,
-    "Build": a provider that is available need not be usable)."""
+    """Imitates onnxruntime-gpu as documented: `get_available_providers` lists the providers in the wheel, and
+    a session whose CUDA provider does not load runs without it (CUDA Execution Provider, "Build": an
+    available provider need not be usable)."""
 
     __version__ = "1.24.0"
     SessionOptions = staticmethod(lambda: onnxruntime.SessionOptions())
@@ -121,7 +121,7 @@ def test_a_visible_gpu_is_used_without_tf32_and_named(net, images, monkeypatch):
     assert cuda.asked == ["CPUExecutionProvider"]
 
 
-def test_a_gpu_is_no_device_of_an_onnx_runtime_without_cuda(monkeypatch):
+def test_an_onnx_runtime_without_cuda_does_not_use_a_gpu(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     plain = SimpleNamespace(get_available_providers=lambda: ["CPUExecutionProvider"])
     assert OrtRuntime(lambda: plain, lambda: Gpu("A GPU")).device().kind == "cpu"
@@ -129,7 +129,7 @@ def test_a_gpu_is_no_device_of_an_onnx_runtime_without_cuda(monkeypatch):
     assert OrtRuntime(pytest.fail, lambda: Gpu("A GPU")).device().kind == "cpu"
 
 
-def test_a_gpu_that_onnx_runtime_cannot_use_is_not_passed_over_in_silence(net, monkeypatch):
+def test_a_gpu_that_onnx_runtime_cannot_use_is_an_error(net, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(EnvironmentLacks, match="does not load") as caught:
         OrtRuntime(lambda: Cuda(loads=False), lambda: Gpu("A GPU")).open(net("fp32"))
@@ -143,7 +143,7 @@ def future(path):
 
 
 BAD = {
-    "IR version": (future, "refuses the graph: Unsupported model IR version: 99"),
+    "IR version": (future, "rejects the graph: Unsupported model IR version: 99"),
     "text": (lambda path: path.write_text("hello"), r"Protobuf parsing failed\n"),
     "nothing": (lambda path: path.write_bytes(b""), "No graph was found"),
     "absent": (lambda path: None, "no such file"),
@@ -156,7 +156,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("make, words", BAD.values(), ids=BAD)
-def test_refusals_are_one_clean_sentence(tmp_path, capfd, make, words):
+def test_errors_are_one_clean_sentence(tmp_path, capfd, make, words):
     make(tmp_path / "bad.onnx")
     with pytest.raises(GraphError, match=words) as caught:
         ORT.open(tmp_path / "bad.onnx")
@@ -182,5 +182,5 @@ def test_a_failure_while_running_is_named(tmp_path, capfd):
 
 
 def test_it_builds_nothing(net):
-    with pytest.raises(UsageError, match="builds no engine"):
+    with pytest.raises(UsageError, match="does not build engines"):
         ORT.build(net(), BuildRequest("fp32", {}))

@@ -1,4 +1,4 @@
-"""Read on lines captured from TensorRT for RTX 1.7.1, of builds with DETAILED profiling verbosity."""
+"""Parsing of logs captured from TensorRT for RTX 1.7.1 builds with DETAILED profiling verbosity."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FP16 = (CAPTURED / "rtx-1.7.1-fp16.txt").read_text()
 
 
 def test_types_of_an_int8_network():
-    """Names with slashes, blanks, dots and colons; a first layer left in FP16; grouped and depthwise ones."""
+    """Names with slashes, blanks, dots and colons; a first layer in FP16; grouped and depthwise layers."""
     found = layer_types(INT8)
     assert {
         node: found[node]
@@ -43,7 +43,7 @@ def test_types_of_an_int8_network():
 
 
 def test_an_fp32_layer_that_was_narrowed_shows():
-    """The graph has Cast, Conv in FP32 with FP32 weights, Cast; the kernel is FP16 and has another name."""
+    """The graph has Cast, an FP32 Conv with FP32 weights, Cast; the kernel is FP16 with a different name."""
     assert layer_types(INT8)["island"] == "fp16"
     assert mismatches({"island": "fp32", "dw": "int8"}, layer_types(INT8)) == (
         "island: fp16 instead of fp32",
@@ -82,15 +82,15 @@ def test_kernels_without_data_are_read_too():
     ],
     ids=["by kind", "by name"],
 )
-def test_the_kernel_that_multiplies_is_told_from_the_one_that_pads(change):
-    """A generated kernel names the first convolution too, and reads the FP32 input for it."""
+def test_the_kernel_that_multiplies_is_distinguished_from_the_one_that_pads(change):
+    """A generated kernel also names the first convolution, and reads its FP32 input."""
     assert parse_kernels(INT8)[0].inputs == ("fp32",)
     assert "/features/0/Conv" in parse_kernels(INT8)[0].layers
     assert change[0] in INT8
     assert layer_types(INT8.replace(*change))["/features/0/Conv"] == "fp16"
 
 
-def test_int8_data_beside_other_weights_is_not_int8():
+def test_int8_data_with_other_weights_is_not_int8():
     line = next(line for line in INT8.splitlines() if line.startswith("Name: dw_myl"))
     head, constants, tail = line.partition("Constants:")
     wrong = head + constants + tail.replace("Datatype: Int8", "Datatype: Half")
@@ -106,5 +106,5 @@ def test_what_cannot_be_read_is_not_found(text):
 
 
 @given(st.text(max_size=200), st.integers(0, len(INT8)))
-def test_no_text_is_too_damaged(junk, at):
+def test_damaged_text_raises_nothing(junk, at):
     layer_types(INT8[:at] + junk + INT8[at:])

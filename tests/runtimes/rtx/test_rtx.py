@@ -1,4 +1,4 @@
-"""Real builds with TensorRT for RTX, which need no GPU. Running one is in tests/gpu."""
+"""Real builds with TensorRT for RTX, which need no GPU; tests/gpu runs the engines."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def mixed_types(model):
     "harm, words",
     [
         (zero_point, r"node 'relu1_y_quant' \(QuantizeLinear\): Non-zero zero point is not supported"),
-        (unknown_operator, r"node 'relu2' \(Nope\): TensorRT has no such operator"),
+        (unknown_operator, r"node 'relu2' \(Nope\): TensorRT does not support this operator"),
         (mixed_types, r"node 'conv2' \(Conv\): .*same type"),
     ],
 )
@@ -92,8 +92,8 @@ def test_parser_errors_name_node_and_operator(net, harm, words):
 
 
 @needs_rtx
-def test_a_file_that_is_no_graph(tmp_path):
-    """The parser takes "hello" for an empty network and says yes."""
+def test_a_file_that_is_not_a_graph(tmp_path):
+    """The parser accepts the text "hello" as an empty network."""
     path = tmp_path / "text.onnx"
     with pytest.raises(GraphError, match="no such file"):
         RTX.build(path, request("fp32"))
@@ -134,8 +134,8 @@ def test_a_dynamic_size_besides_the_batch_is_refused(net):
 
 @needs_rtx
 def test_an_fp32_layer_narrowed_between_casts_is_caught(tmp_path):
-    """TensorRT for RTX 1.7.1 makes one FP16 kernel of Cast, Conv, Cast, FP32 weights and all; not so with
-    the activation in the FP32 part. When this fails, the library was mended: drop the hint in rtx.py."""
+    """TensorRT for RTX 1.7.1 turns Cast, Conv, Cast with FP32 weights into one FP16 kernel, unless the
+    activation is in the FP32 part. If this fails, the library was fixed: drop the hint in network.py."""
 
     def island(activation: bool):
         rng = np.random.default_rng(0)

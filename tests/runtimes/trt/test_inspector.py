@@ -1,8 +1,8 @@
 """The engine inspector's JSON, in the forms of TensorRT 10 and 11.
 
-written/*.json are ours: fields, words and names follow NVIDIA's page "Migrating IEngineInspector Usage from
-TensorRT 10.x to 11.x" and TensorRT issues #2418, #4020 (Cask kernels, 8.5 and 10) and #4397 (Myelin, 10).
-The 11 form of a layer's tensors ("Datatype", "Format") is as TensorRT for RTX 1.7.1 logs it.
+written/*.json are written by hand. Fields, types and names follow NVIDIA's page "Migrating IEngineInspector
+Usage from TensorRT 10.x to 11.x" and TensorRT issues #2418, #4020 (Cask kernels, 8.5 and 10) and #4397
+(Myelin, 10). In the form of 11, tensors ("Datatype", "Format") are as TensorRT for RTX 1.7.1 logs them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def test_both_forms_give_the_types_of_the_kernels_that_multiply(form):
     }
 
 
-def test_what_only_moves_data_for_a_layer_does_not_speak_for_it():
+def test_a_kernel_that_only_moves_data_does_not_set_the_type_of_a_layer():
     """ "Reformatting CopyNode for Input Tensor 0 to cast_in + conv1 + relu1" has conv1 among its names."""
     only_the_copy = {"Layers": json.loads(FORMS["10"])["Layers"][:1]}
     assert read(json.dumps(only_the_copy)) == {}
@@ -51,7 +51,7 @@ def test_a_fused_name_stands_for_its_nodes_where_there_is_no_metadata():
 
 
 @pytest.mark.parametrize("between", ["", "\\u001e", "\\u001f", "\x1e", "\x1f"])
-def test_nodes_in_the_metadata_are_parted_in_every_way_seen(between):
+def test_every_known_separator_of_nodes_in_the_metadata(between):
     """Joined, escaped, or with raw control characters, which strict JSON does not allow."""
     text = (
         '{"Layers": [{"Name": "k", "LayerType": "gemm", "Inputs": [{"Format/Datatype": "Int8"}], '
@@ -64,7 +64,7 @@ def test_nodes_in_the_metadata_are_parted_in_every_way_seen(between):
 
 
 def test_a_node_inside_a_foreign_node_is_not_found():
-    """Only the ends of the range are named: the rest would be a guess, and so would the ends."""
+    """Only the first and last node of the range are named, so no type is assigned to any of them."""
     layer = {
         "Name": "{ForeignNode[conv1...fc]}",
         "LayerType": "Myelin",
@@ -84,13 +84,13 @@ def test_a_node_inside_a_foreign_node_is_not_found():
         ("BFloat16", "bf16"),
     ],
 )
-def test_the_words_for_types(words, kind):
+def test_the_names_of_types(words, kind):
     layer = {"Name": "conv1", "LayerType": "CaskConvolution", "Inputs": [{"Format/Datatype": words}]}
     assert read(json.dumps({"Layers": [layer]})) == {"conv1": kind}
 
 
 def test_a_type_that_depends_on_the_shape_is_not_known():
-    """So it stands where no context with a shape was given; another input's type must not stand in."""
+    """The inspector reports this without a context with shapes; no other input's type replaces it."""
     inputs = [{"Format/Datatype": "N/A due to dynamic shapes"}, {"Format/Datatype": "Half"}]
     assert (
         read(json.dumps({"Layers": [{"Name": "conv1", "LayerType": "CaskConvolution", "Inputs": inputs}]}))
@@ -98,7 +98,7 @@ def test_a_type_that_depends_on_the_shape_is_not_known():
     )
 
 
-def test_int8_data_beside_other_weights_is_not_int8():
+def test_int8_data_with_other_weights_is_not_int8():
     text = FORMS["10"].replace('"Type": "Int8",\n    "Count": 2304', '"Type": "Half",\n    "Count": 2304')
     assert text != FORMS["10"]
     assert read(text)["conv2"] == "int8 data, fp16 weights"
@@ -113,5 +113,5 @@ def test_what_cannot_be_read_is_not_found(text):
 
 
 @given(st.text(max_size=80), st.integers(0, len(FORMS["10"])))
-def test_no_text_is_too_damaged(junk, at):
+def test_damaged_text_raises_nothing(junk, at):
     read(FORMS["10"][:at] + junk + FORMS["10"][at:])

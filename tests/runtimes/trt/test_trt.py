@@ -1,4 +1,4 @@
-"""TensorRT's runtime over imitated bindings of 10.3 and 11.4 (imitated_trt.py); the real ones: tests/gpu."""
+"""TensorRT with imitated bindings of 10.3 and 11.4 (imitated_trt.py); tests/gpu has the real ones."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_every_layer_is_of_the_type_the_graph_gives_it(net, release, precision, 
     assert len(config.profiles) == (batch == "N")
 
 
-def test_engines_tuned_for_other_batches_stand_beside_each_other(net):
+def test_engines_tuned_for_different_batches_have_different_names(net):
     file = net("fp16", batch="N")
     found = [build(ImitatedBindings(), file, request("fp16", batch=(1, best, 8))).identity for best in (1, 8)]
     assert found == ["tensorrt-10.3.0-sm87-host-opt1", "tensorrt-10.3.0-sm87-host"]
@@ -87,13 +87,15 @@ def test_every_option_reaches_the_configuration(net, tmp_path):
     assert (built.reach, built.version_compatible) == ("compute_capability", True)
 
 
-def test_what_a_release_or_device_does_not_have_is_refused(net):
+def test_options_that_a_release_or_device_does_not_support_are_rejected(net):
     file = net("fp16")
-    with pytest.raises(UsageError, match=r"10\.3\.0 has no hardware compatibility 'same_compute_capability'"):
+    with pytest.raises(
+        UsageError, match=r"10\.3\.0 does not support hardware compatibility 'same_compute_capability'"
+    ):
         build(ImitatedBindings(), file, request("fp16", hardware_compatibility="same_compute_capability"))
     ampere = request("fp16", hardware_compatibility="ampere_plus")
     assert build(ImitatedBindings(), file, ampere).reach == "ampere_plus"
-    with pytest.raises(UsageError, match="no hardware compatibility on Jetson"):
+    with pytest.raises(UsageError, match="does not support hardware compatibility on Jetson"):
         build(ImitatedBindings(here=machine(**JETSON)), file, ampere)
     turing = ImitatedBindings()
     turing.device.compute_capability = lambda: 75
@@ -107,8 +109,8 @@ def test_options_out_of_range(wrong):
         BuildOptions(**wrong)
 
 
-def test_the_timing_cache_goes_on_from_build_to_build(net, tmp_path):
-    """One file for each GPU and release; what the build left is what the hash is of."""
+def test_the_timing_cache_is_kept_between_builds(net, tmp_path):
+    """There is one file for each GPU and release; the hash is that of the saved file."""
     bindings, asked = ImitatedBindings(), request("fp16", timing_cache_folder=str(tmp_path / "caches"))
     for built_so_far in (b"+", b"++"):
         built = build(bindings, net("fp16"), asked)
@@ -121,11 +123,11 @@ def test_the_timing_cache_goes_on_from_build_to_build(net, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["none", "raise", "mismatch"])
-def test_a_timing_cache_that_is_corrupt_or_foreign_is_started_anew_and_said(net, tmp_path, how):
+def test_a_timing_cache_that_cannot_be_used_is_replaced_with_a_remark(net, tmp_path, how):
     (tmp_path / "host-10.3.0.timing").write_bytes(b"junk")
     bindings = ImitatedBindings(caches={b"junk": how})
     built = build(bindings, net("fp16"), request("fp16", timing_cache_folder=str(tmp_path)))
-    assert len(built.remarks) == 1 and "started anew" in built.remarks[0]
+    assert len(built.remarks) == 1 and "replaced the timing cache" in built.remarks[0]
     assert (tmp_path / "host-10.3.0.timing").read_bytes() == b"+"
 
 
@@ -154,7 +156,7 @@ def test_skipped_tactics_become_one_readable_remark(net):
     built = build(ImitatedBindings(says=SKIPPED), net("fp16"), request("fp16"))
     (remark,) = built.remarks
     assert remark.startswith(
-        "2 tactics were skipped for lack of memory (the largest wanted 538 MB of 166 MB free)"
+        "2 tactics were skipped for lack of memory (the largest needed 538 MB, 166 MB were free)"
     )
 
 
@@ -163,13 +165,13 @@ def test_skipped_tactics_become_one_readable_remark(net):
     [SKIPPED, [("ERROR", "[defaultAllocator.cpp] Error Code 1: Cuda Runtime (out of memory)")]],
     ids=["tactics", "allocator"],
 )
-def test_a_build_without_enough_memory_says_so_with_a_hint(net, says):
+def test_a_build_without_enough_memory_has_a_message_and_a_hint(net, says):
     with pytest.raises(BuildFailed, match="memory") as caught:
         build(ImitatedBindings(says=says, fails=True), net("fp16"), request("fp16"))
     assert "workspace" in caught.value.hint and caught.value.exit_code == 5
 
 
-def test_what_was_logged_before_is_not_told_of_a_build(net):
+def test_older_log_messages_are_not_reported_for_a_build(net):
     bindings = ImitatedBindings(fails=True)
     bindings.loaded.log.log(bindings.loaded.trt.ILogger.ERROR, "stale words")
     with pytest.raises(BuildFailed) as caught:
@@ -184,32 +186,36 @@ def test_what_was_logged_before_is_not_told_of_a_build(net):
         ("ICudaEngine", "create_execution_context", "does not run the engine that it built"),
     ],
 )
-def test_an_engine_that_does_not_run_where_it_was_built_is_none(net, monkeypatch, kind, gives_nothing, says):
+def test_an_engine_that_does_not_run_where_it_was_built_is_rejected(
+    net, monkeypatch, kind, gives_nothing, says
+):
     bindings = ImitatedBindings()
     monkeypatch.setattr(getattr(bindings.loaded.trt, kind), gives_nothing, lambda *_: None)
     with pytest.raises(BuildFailed, match=says):
         build(bindings, net("fp16", batch="N"), request("fp16"))
 
 
-def test_a_plugin_that_is_wanted_is_named(net):
+def test_an_operator_that_needs_a_plugin_is_named(net):
     file = net("fp16")
     model = onnx.load(file)
     next(node for node in model.graph.node if node.name == "relu2").op_type = "Nope"
     onnx.save(model, file)
-    with pytest.raises(BuildFailed, match=r"'relu2' \(Nope\): TensorRT has no such operator") as caught:
+    with pytest.raises(
+        BuildFailed, match=r"'relu2' \(Nope\): TensorRT does not support this operator"
+    ) as caught:
         build(ImitatedBindings(), file, request("fp16"))
     assert "plugin" in caught.value.hint
 
 
-def test_it_builds_for_the_gpu_that_is_here_alone(net):
+def test_it_builds_only_for_the_gpu_of_this_machine(net):
     runtime = TrtRuntime(ImitatedBindings())
-    with pytest.raises(UsageError, match="not for a named one"):
+    with pytest.raises(UsageError, match="not for a given compute capability"):
         runtime.build(net("fp16"), BuildRequest("fp16", {}, compute_capabilities=(86,)))
     with pytest.raises(GraphError, match="no such file"):
         runtime.build(net("fp16").with_name("none.onnx"), request("fp16"))
 
 
-def test_a_missing_driver_is_said_in_cudas_words(net):
+def test_a_missing_driver_is_reported_with_cudas_message(net):
     bindings = ImitatedBindings()
     bindings.device.why_not = lambda: "CUDA driver version is insufficient for CUDA runtime version"
     runtime = TrtRuntime(bindings)
@@ -223,13 +229,13 @@ def opened(tmp_path, built, bindings, options=USUAL):
     return TrtRuntime(bindings).open(tmp_path / "model.engine", options)
 
 
-def test_an_engine_of_another_release_is_refused_by_tensorrt_too(net, tmp_path):
+def test_an_engine_of_a_different_release_is_rejected_by_tensorrt_too(net, tmp_path):
     built = build(ImitatedBindings(), net("fp32"), request("fp32"))
     with pytest.raises(BundleError, match=r"10\.3\.0, 11\.4\.0"):
         opened(tmp_path, built, ImitatedBindings("11.4.0.106"))
 
 
-def test_code_that_an_engine_brings_along_runs_only_where_allowed(net, tmp_path, images):
+def test_host_code_in_an_engine_runs_only_if_allowed(net, tmp_path, images):
     built = build(ImitatedBindings(), net("fp32"), request("fp32", version_compatible=True))
     later = ImitatedBindings("11.4.0.106")
     with pytest.raises(BundleError, match="host code"):
@@ -274,12 +280,12 @@ def test_where_there_is_a_dla(board, jetpack, release, there):
     assert (why_no_dla(board, jetpack, release) is None) == there
 
 
-def test_why_there_is_no_dla_is_said_without_knowing_the_jetpack():
-    assert why_no_dla(ORIN, None, "10.8.0") == "TensorRT 10.8 to 11.4.0 have no DLA"
+def test_the_reason_for_a_missing_dla_does_not_need_the_jetpack():
+    assert why_no_dla(ORIN, None, "10.8.0") == "TensorRT 10.8 to 11.4.0 do not support DLA"
     assert why_no_dla("NVIDIA Jetson AGX Thor", None, "11.4.1") == "Jetson Thor has no DLA"
 
 
-def test_a_dla_build_lists_what_the_gpu_does_and_what_cannot_be_seen(net, tmp_path):
+def test_a_dla_build_lists_layers_on_the_gpu_and_layers_that_cannot_be_read(net, tmp_path):
     bindings = ImitatedBindings(here=machine(**JETSON), cannot=("fc", "flat"))
     built = build(bindings, net("fp16"), request("fp16", dla_core=1))
     made, config = bindings.loaded.trt, bindings.config
@@ -295,7 +301,7 @@ def test_a_dla_build_lists_what_the_gpu_does_and_what_cannot_be_seen(net, tmp_pa
     assert made.cores == [1, 1]  # when inspected and when opened
 
 
-def test_every_layer_that_a_dla_leaves_to_the_gpu_is_kept_and_a_few_are_shown(net):
+def test_all_layers_left_to_the_gpu_are_recorded_and_a_few_are_shown(net):
     layers = ("conv1", "relu1", "conv2", "relu2", "pool", "gap", "flat", "fc")
     bindings = ImitatedBindings(here=machine(**JETSON), cannot=layers)
     built = build(bindings, net("fp16"), request("fp16", dla_core=0))
@@ -306,14 +312,14 @@ def test_every_layer_that_a_dla_leaves_to_the_gpu_is_kept_and_a_few_are_shown(ne
 @pytest.mark.parametrize(
     "precision, batch, here, words",
     [
-        ("int8", (1, 1, 1), JETSON, "unproven"),
-        ("fp32", (1, 1, 1), JETSON, "does not compute FP32"),
+        ("int8", (1, 1, 1), JETSON, "not tested on DLA"),
+        ("fp32", (1, 1, 1), JETSON, "does not support FP32"),
         ("fp16", (1, 2, 4), JETSON, "one batch size"),
-        ("fp16", (1, 1, 1), {}, "no Jetson.*10.3.0"),
+        ("fp16", (1, 1, 1), {}, "not a Jetson.*10.3.0"),
         ("fp16", (1, 1, 1), {**JETSON, "board": "NVIDIA Jetson AGX Thor Developer Kit"}, "Thor has no DLA"),
     ],
 )
-def test_dla_builds_that_are_refused_before_any_work(net, precision, batch, here, words):
+def test_dla_builds_that_are_rejected_before_any_work(net, precision, batch, here, words):
     bindings = ImitatedBindings(here=machine(**here))
     with pytest.raises(UsageError, match=words):
         build(bindings, net(precision), request(precision, batch=batch, dla_core=0))
@@ -321,11 +327,11 @@ def test_dla_builds_that_are_refused_before_any_work(net, precision, batch, here
 
 
 def test_a_dla_core_that_is_not_there(net):
-    with pytest.raises(UsageError, match="core 1 was asked, here are 1"):
+    with pytest.raises(UsageError, match="invalid DLA core 1: this device has 1"):
         build(ImitatedBindings(here=machine(**JETSON), cores=1), net("fp16"), request("fp16", dla_core=1))
 
 
-def test_the_hint_for_an_absent_tensorrt_depends_on_the_machine():
+def test_the_hint_for_a_missing_tensorrt_depends_on_the_machine():
     jetson = trt.absent(machine(**JETSON))
     assert isinstance(jetson, EnvironmentLacks) and not isinstance(jetson, MissingExtra)
     assert "pip install" not in jetson.hint and "--system-site-packages" in jetson.hint
@@ -340,7 +346,7 @@ def test_without_tensorrt_everything_says_so(net):
     assert (str(runtime.missing()), str(runtime.cannot_run()), runtime.version()) == (wanted, wanted, None)
 
 
-def test_a_folder_that_has_its_name_is_not_tensorrt(tmp_path, monkeypatch):
+def test_a_folder_of_the_same_name_is_not_tensorrt(tmp_path, monkeypatch):
     (tmp_path / "tensorrt").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
     if importlib.util.find_spec("tensorrt").origin is None:
@@ -348,8 +354,8 @@ def test_a_folder_that_has_its_name_is_not_tensorrt(tmp_path, monkeypatch):
         assert trt.RUNTIME.missing() is not None
 
 
-def test_bindings_without_their_libraries_are_refused_before_anything_crashes(tmp_path, monkeypatch):
-    """As after pip install tensorrt-cu13-bindings: importing it fails on libnvinfer.so."""
+def test_bindings_without_their_libraries_are_rejected(tmp_path, monkeypatch):
+    """As after `pip install tensorrt-cu13-bindings`: the import fails for lack of libnvinfer.so."""
     (tmp_path / "tensorrt.py").write_text(
         "raise ImportError('libnvinfer.so.11: cannot open shared object file: No such file or directory')"
     )

@@ -1,7 +1,7 @@
 """Lint rules for graphs that TensorRT refuses or misreads.
 
 Sources: onnx-tensorrt's operators.md and the assertions of its importers; TensorRT's guide on explicit
-quantization. The tests compare these rules with the parser of TensorRT for RTX 1.7 where it refuses, too.
+quantization. The tests compare these rules with TensorRT for RTX 1.7 if its parser also refuses.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def measure_energy(
         before = _rest(plan, reporter, clock, sleep)
         reporter.part(_LEAST_WARMUP_S)
         warmup, ended = _warm_up(load, plan, reporter, clock, sleep)
-        beside = _beside(program, load, plan, reporter, clock, sleep) if program else None
+        beside = _compare_tegrastats(program, load, plan, reporter, clock, sleep) if program else None
         reporter.part(plan.load_s)
         driven = drive(
             load, seconds=plan.load_s, rate=plan.rate, check=reporter.check, clock=clock, sleep=sleep
@@ -170,7 +170,9 @@ def _warm_up(
     return Span(start, clock()), ended
 
 
-def _beside(program: str, load: Load, plan: Plan, reporter: _Progress, clock: Clock, sleep: Sleep) -> Beside:
+def _compare_tegrastats(
+    program: str, load: Load, plan: Plan, reporter: _Progress, clock: Clock, sleep: Sleep
+) -> Beside:
     """Run tegrastats outside the counted load, as it uses power itself."""
     reporter.part(_BESIDE_S)
     driven, printed = during(

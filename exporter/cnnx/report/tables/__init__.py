@@ -1,1 +1,1 @@
-"""What each table says, one module a subject."""
+"""Tables and remarks, one module per subject."""

@@ -1,4 +1,4 @@
-"""What a bundle holds: layers with their precision, engines, the linter's remarks, records left out."""
+"""Tables of a bundle: layers with precision, engines, linter warnings, unverified records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def precision_table(layers: Sequence[Layer], planned: Sequence[Mapping[str, Any]]) -> Table:
-    """Every layer of the graph with its precision and the manifest's reason."""
+    """Every layer of the graph with its precision and the reason from the manifest."""
     from cnnx.graph.inspect import int8_share
 
     reasons = {layer["node"]: layer["reason"] for layer in planned}
@@ -31,7 +31,7 @@ def precision_table(layers: Sequence[Layer], planned: Sequence[Mapping[str, Any]
 
 
 def engine_table(engines: Sequence[Engine]) -> Table:
-    """Engines, and what their builds remarked."""
+    """Engines, with remarks of their builds."""
     columns: tuple[Column[Engine], ...] = (
         Column("identity", lambda engine: engine.identity),
         Column("file", lambda engine: engine.file),
@@ -48,37 +48,37 @@ def _int8(engine: Engine) -> int:
 
 
 def lint_blocks(warnings: Sequence[LintWarning], *, whole: bool) -> list[Block]:
-    """The linter's remarks, or how many there are."""
+    """Linter warnings, or their number."""
     if not warnings:
         return []
     if not whole:
-        return [Remark(f"{several(len(warnings), 'remark')} of the linter (--verbose shows them)")]
+        return [Remark(f"{several(len(warnings), 'linter warning')} (--verbose shows them)")]
     columns: tuple[Column[LintWarning], ...] = (
         Column("rule", lambda warning: warning["rule"]),
         Column("node", lambda warning: warning["node"]),
-        Column("remark", lambda warning: warning["message"]),
+        Column("warning", lambda warning: warning["message"]),
         Column("hint", lambda warning: warning["hint"]),
     )
-    return [table_of("Remarks of the linter", columns, [warnings])]
+    return [table_of("Linter warnings", columns, [warnings])]
 
 
 def unverified_table(unverified: Sequence[Unverified]) -> Table:
-    """Records whose figures are not shown, with the reason."""
+    """Records whose figures are not shown, and why."""
     columns: tuple[Column[Unverified], ...] = (
         Column("file", lambda one: one.file),
         Column("date", lambda one: one.record.date[:19] if one.record else "-", fixed=True, known=True),
         Column("kind", lambda one: one.record.kind if one.record else "damaged", fixed=True),
-        Column("why it is not shown", lambda one: Cell(one.reason, "open")),
+        Column("reason", lambda one: Cell(one.reason, "open")),
     )
     suite = Suite("unverified records", "cnnx.unverified")
     return table_of("Unverified records", columns, [unverified], suite=suite)
 
 
 def unverified_blocks(unverified: Sequence[Unverified], *, whole: bool) -> list[Block]:
-    """Those that are damaged; the others too, or how many they are."""
+    """Damaged records, and the other unverified records or their number."""
     shown = [one for one in unverified if whole or one.record is None]
     blocks: list[Block] = [unverified_table(shown)] if shown else []
     if others := len(unverified) - len(shown):
-        text = f"{several(others, 'unverified record')} not counted (--verbose shows them)"
+        text = f"{several(others, 'unverified record')} left out (--verbose shows them)"
         blocks.append(Remark(text))
     return blocks

@@ -1,6 +1,7 @@
-"""Ranges by method and by fold, what a method was chosen from, what a repair put back.
+"""Tables of calibration: ranges by method and by fold, method selection, repair.
 
-All but the repair is read as `--json` prints it: there a number that is not finite is null.
+Input is the data that `--json` prints, except for the repair. There, null stands for a number that is not
+finite.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnnx.report.table import Block, Column, Figures, Remark, Table, table_of
-from cnnx.report.words import first_of, percent, scaled
+from cnnx.report.words import first_of, percent, scaled, several
 
 if TYPE_CHECKING:
     from cnnx.quant.repair import PutBack, Repair
@@ -21,7 +22,7 @@ _Plain = Mapping[str, Any]
 
 
 def calibration_blocks(result: _Plain, *, whole: bool) -> Iterator[Block]:
-    """`cnnx calibrate`: ranges by every method; with folds, how far they and the error move."""
+    """`cnnx calibrate`: ranges by method; with folds, how ranges and error vary."""
     if result["candidates"]:
         yield candidate_table(result["candidates"], result["selection_images"])
     if result["tensors"]:
@@ -29,14 +30,13 @@ def calibration_blocks(result: _Plain, *, whole: bool) -> Iterator[Block]:
     if folds := result["folds"]:
         yield _spreads(folds, whole=whole)
         yield _errors(folds, result["selection_images"])
-    channels = "channels equalized" if result["equalized"] else "channels as they are"
-    took = f"took {result['seconds']:.1f} s"
-    yield Remark(f"{result['images']} images of {result['image_set']}, {channels}; {took}")
+    channels = "channels equalized" if result["equalized"] else "channels not equalized"
+    yield Remark(f"{result['images']} images of {result['image_set']}, {channels}; {result['seconds']:.1f} s")
     yield from (Remark(note, "note", "open") for note in result["notes"])
 
 
 def candidate_table(candidates: Sequence[_Plain], images: int) -> Table:
-    """What a method was chosen from."""
+    """The methods that were compared, the chosen one first."""
     columns: tuple[Column[_Plain], ...] = (
         Column("method", lambda each: each["method"]),
         Figures("divergence", lambda each: f"{nats(each['likeness']):.5f}"),
@@ -44,11 +44,11 @@ def candidate_table(candidates: Sequence[_Plain], images: int) -> Table:
         Figures("top-5 agreement", lambda each: scaled(each["likeness"]["top5_agreement"], 1, 4)),
         Figures("SQNR dB", lambda each: scaled(each["likeness"]["logit_sqnr_db"], 1, 1)),
     )
-    return table_of(f"Methods on {images} selection images; the first was taken", columns, [candidates])
+    return table_of(f"Methods on {images} selection images; the first was chosen", columns, [candidates])
 
 
 def nats(likeness: _Plain) -> float:
-    """Its divergence."""
+    """Divergence in nats."""
     found = likeness["divergence"]
     return math.inf if found is None else float(found)
 
@@ -59,11 +59,11 @@ def _ranges(result: _Plain, *, whole: bool) -> Table:
     columns: tuple[Column[_Plain], ...] = (
         Column("tensor", lambda tensor: tensor["tensor"]),
         Figures("zeros", lambda tensor: percent(tensor["zeros_share"])),
-        *(_by_method(method, len(methods) - place) for place, method in enumerate(methods)),
+        *(_by_method(method, len(methods) - index) for index, method in enumerate(methods)),
     )
     title = f"{result['network']}: ranges of {len(result['tensors'])} tensors"
-    said = "Each method's largest |x| that INT8 represents, and the share of non-zero values it clips."
-    return table_of(title, columns, [tensors], remarks=[*more, Remark(said)])
+    legend = "Largest |x| that INT8 represents, and the share of non-zero values clipped."
+    return table_of(title, columns, [tensors], remarks=[*more, Remark(legend)])
 
 
 def _by_method(method: str, drop: int) -> Column[_Plain]:
@@ -90,15 +90,15 @@ def _spreads(folds: _Plain, *, whole: bool) -> Table:
     )
     remarks = list(more)
     if ratios := [spread["ratio"] for spread in folds["spreads"]]:
-        # The largest comes first.
-        ends = f"{_times(ratios[0])} at most, {_times(ratios[(len(ratios) - 1) // 2])} in the median"
-        remarks.append(Remark(f"largest over smallest range: {ends}"))
-    title = f"Ranges ({folds['method']}) by {len(folds['folds'])} folds, those that move most first"
+        # Ratios are sorted, largest first.
+        ends = f"maximum {_times(ratios[0])}, median {_times(ratios[(len(ratios) - 1) // 2])}"
+        remarks.append(Remark(f"largest / smallest: {ends}"))
+    title = f"Ranges ({folds['method']}) by {len(folds['folds'])} folds, least stable first"
     return table_of(title, columns, [shown], remarks=remarks)
 
 
 def _times(ratio: float | None) -> str:
-    return "no range in some fold" if ratio is None else f"{ratio:.3f}"
+    return "no range in a fold" if ratio is None else f"{ratio:.3f}"
 
 
 def _errors(folds: _Plain, images: int) -> Table:
@@ -108,7 +108,7 @@ def _errors(folds: _Plain, images: int) -> Table:
         f"all {folds['whole']['images']} images": [folds["whole"]["likeness"]],
     }
     columns: tuple[Column[tuple[str, list[_Plain]]], ...] = (
-        Column("ranges of", lambda row: row[0]),
+        Column("calibrated on", lambda row: row[0]),
         Figures("divergence", lambda row: _extent(map(nats, row[1]), 5)),
         Figures("SQNR dB", lambda row: _extent((one["logit_sqnr_db"] for one in row[1]), 1)),
         Figures("top-1 agreement", lambda row: _extent((one["top1_agreement"] for one in row[1]), 4)),
@@ -116,42 +116,42 @@ def _errors(folds: _Plain, images: int) -> Table:
     moves = math.inf if folds["still_moves"] is None else folds["still_moves"]
     state = "settled" if folds["settled"] else "not settled"
     return table_of(
-        f"The quantized network against FP32, on {images} held-out images",
+        f"Quantized network compared with FP32, on {images} held-out images",
         columns,
         [list(rows.items())],
-        remarks=[Remark(f"divergence may still move by {moves:.2g} nats: {state}")],
+        remarks=[Remark(f"divergence may still change by {moves:.2g} nats: {state}")],
     )
 
 
 def _extent(values: Iterable[float | None], digits: int) -> str:
-    """From the smallest to the largest."""
+    """The range of the known values."""
     known = [value for value in values if value is not None]
     ends = (min(known), max(known)) if known else ()
     return " .. ".join(dict.fromkeys(f"{end:.{digits}f}" for end in ends)) or "-"
 
 
 def repair_block(repair: Repair) -> Block:
-    """What a repair put back into FP16, and what that changed."""
+    """Layers that a repair returned to FP16, and the effect."""
     change = (
         f"divergence {repair.before.distance:.5f} -> {repair.after.distance:.5f} in {repair.tried} trials"
     )
     if not repair.put_back:
         found = (
-            "nothing had to be put back" if repair.before.passes else "even FP16 in every layer would not do"
+            "no layer had to return to FP16" if repair.before.passes else "FP16 in every layer is not enough"
         )
         return Remark(
-            f"{'no trials were left, give more' if repair.exhausted else found}; {change}", "repair"
+            f"{'no trials left: raise --repair-trials' if repair.exhausted else found}; {change}", "repair"
         )
     columns: tuple[Column[PutBack], ...] = (
         Column("layer", lambda each: each.layer),
         Figures("alone in INT8", lambda each: f"{each.alone:.5f}"),
-        Figures("spared", lambda each: scaled(each.spared, 1, 5)),
+        Figures("added", lambda each: scaled(each.spared, 1, 5)),
     )
     remarks = [
-        Remark("alone: nats of divergence with this layer alone in INT8; spared: what it would add now")
+        Remark("alone in INT8: divergence in nats; added: divergence that INT8 in this layer would add now")
     ]
     if not repair.after.passes:
-        text = "The selection images would still not pass: give more --repair-trials."
+        text = "The selection images still fail: raise --repair-trials."
         remarks.append(Remark(text, tone="open"))
-    title = f"Put back into FP16 by repair: {change}"
+    title = f"{several(len(repair.put_back), 'layer')} returned to FP16 by repair: {change}"
     return table_of(title, columns, [repair.put_back], remarks=remarks)

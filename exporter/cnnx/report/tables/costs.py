@@ -1,4 +1,4 @@
-"""Memory as predicted and as measured, the slowest layers, and what could not be measured."""
+"""Tables of memory (predicted and measured), slowest layers, and failed measurements."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _PREDICTED = {"weights": "weights_bytes", "activations": "scratch_bytes", "I/O":
 
 
 def memory_table(runs: Sequence[Run]) -> Table:
-    """A row a run."""
+    """Predicted and measured memory, one row per run."""
 
     def predicted(heading: str, drop: int = 0) -> Column[Run]:
-        return Figures(heading, lambda run: mib(_foretold(run)[heading], 2), drop=drop)
+        return Figures(heading, lambda run: mib(_predicted(run)[heading], 2), drop=drop)
 
     def measured(heading: str, key: str, *, known: bool = False) -> Column[Run]:
         return Figures(heading, lambda run: mib(run.result["memory"].get(key)), known=known)
@@ -34,12 +34,12 @@ def memory_table(runs: Sequence[Run]) -> Table:
         measured("GPU process", "gpu_bytes", known=True),
         measured("CPU and GPU", "shared_bytes", known=True),
     )
-    remark = Remark("Memory: each opened and run once in a process of its own; predicted without libraries.")
+    remark = Remark("Measured in a separate process with one run each; the prediction excludes libraries.")
     return table_of("Memory, MiB", columns, [runs], remarks=[remark])
 
 
-def _foretold(run: Run) -> Mapping[str, Any]:
-    """Parts, and their sum where all are known."""
+def _predicted(run: Run) -> Mapping[str, Any]:
+    """The parts, and their sum if all are known."""
     parts: dict[str, Any] = {
         name: (run.result.get("predicted") or {}).get(key) for name, key in _PREDICTED.items()
     }
@@ -48,12 +48,12 @@ def _foretold(run: Run) -> Mapping[str, Any]:
 
 def prediction(predicted: Mapping[str, Any]) -> str:
     """Predicted memory in words."""
-    said = ", ".join(f"{name} {mib(predicted[key], 2)}" for name, key in _PREDICTED.items())
-    return f"{said} MiB; libraries and workspace come on top"
+    parts = ", ".join(f"{name} {mib(predicted[key], 2)}" for name, key in _PREDICTED.items())
+    return f"{parts} MiB, plus libraries and workspace"
 
 
 def layer_table(run: Run, *, whole: bool = False, hint: str = "") -> Table:
-    """Layers, the slowest first: the whole, or ten; `hint` says how the others are shown."""
+    """The ten slowest layers, or all of them (`whole`); `hint` names the option that shows the rest."""
     profile = run.result["layers"]
     ordered = sorted(profile["layers"], key=lambda layer: -layer["median_ns"])
     total = sum(layer["median_ns"] for layer in ordered)
@@ -65,18 +65,18 @@ def layer_table(run: Run, *, whole: bool = False, hint: str = "") -> Table:
         Figures("ms", lambda layer: scaled(layer["median_ns"], 1e-6, 3)),
         Figures("%", lambda layer: scaled(layer["median_ns"], 100 / total, 1) if total else "-"),
     )
-    said = ", ".join(f"{kind} {share:.1%}" for kind, share in profile["shares"].items())
+    shares = ", ".join(f"{kind} {share:.1%}" for kind, share in profile["shares"].items())
     more = f"{len(ordered) - len(shown)} more{hint}; " if len(shown) < len(ordered) else ""
     return table_of(
         f"Slowest layers of {run.full}, batch {run.result['latency']['batch']}",
         columns,
         [shown],
-        remarks=[Remark(f"{more}medians of {profile['runs']} runs, profiled apart: {said}")],
+        remarks=[Remark(f"{more}medians of {profile['runs']} separate profiling runs: {shares}")],
     )
 
 
 def unmeasured_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
-    """What could not be measured, each by its name and as `Unmeasured.as_dict` has it."""
+    """Failed measurements: name, and data from `Unmeasured.as_dict`."""
     columns: tuple[Column[tuple[str, Mapping[str, Any]]], ...] = (
         Column("what", lambda row: row[0], fixed=True),
         Figures("batch", lambda row: str(row[1]["batch"])),

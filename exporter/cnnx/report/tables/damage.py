@@ -1,4 +1,4 @@
-"""What a diagnosis found, as its record holds it."""
+"""Tables of a diagnosis record."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _Plain = Mapping[str, Any]
 
 
 def damage_blocks(findings: _Plain, *, whole: bool) -> Iterator[Said]:
-    """Layers by damage, the tensors that fit their range worst, what flipped, and what it comes to."""
+    """Layers by damage, tensors that fit their range worst, flipped images, conclusions, notes."""
     yield _layers(findings, whole=whole)
     yield _tensors(findings["tensors"], whole=whole)
     if findings["flips"]:
@@ -36,9 +36,9 @@ def _layers(findings: _Plain, *, whole: bool) -> Table:
         Figures("weights lost", lambda layer: f"{layer['weights_lost']:.1%}"),
     )
     images = f"{findings['images']} images of {findings['image_set']}"
-    said = "alone: divergence with only that layer in INT8; share: of the sum of that over all layers"
-    title = f"Damage along the network: {len(findings['layers'])} layers in INT8, on {images}"
-    return table_of(title, columns, [layers], remarks=[*more, Remark(said)])
+    legend = "alone: divergence with only this layer in INT8; share: part of the sum over all layers"
+    title = f"Damage by layer: {len(findings['layers'])} layers in INT8, on {images}"
+    return table_of(title, columns, [layers], remarks=[*more, Remark(legend)])
 
 
 def _tensors(tensors: Sequence[_Plain], *, whole: bool) -> Table:
@@ -46,19 +46,19 @@ def _tensors(tensors: Sequence[_Plain], *, whole: bool) -> Table:
     columns: tuple[Column[_Plain], ...] = (
         Column("tensor", lambda each: each["tensor"]),
         Column("read by", lambda each: ", ".join(each["read_by"]), drop=3),
-        Figures("cut off", lambda each: percent(each["saturated"], 2)),
+        Figures("clipped", lambda each: percent(each["saturated"], 2)),
         Figures("to zero", lambda each: percent(each["underflow"])),
         Figures("dead channels", lambda each: f"{each['dead_channels']} of {each['channels']}"),
-        Figures("middle channel", lambda each: f"{scaled(each['middle_steps'], 1, 1)} steps", drop=2),
+        Figures("median channel", lambda each: f"{scaled(each['middle_steps'], 1, 1)} steps", drop=2),
         Figures("largest / range", lambda each: scaled(each["maximum"], 1 / each["amax"], 2), drop=1),
     )
-    said = Remark("Of the values other than zero: cut off beyond the range, or rounded to zero.")
+    legend = Remark("Shares of the non-zero values: clipped to the range, or rounded to zero.")
     shown = worst if whole else worst[:_TENSORS_SHOWN]
-    return table_of("Tensors that fit their range worst", columns, [shown], remarks=[said])
+    return table_of("Tensors that fit their range worst", columns, [shown], remarks=[legend])
 
 
 def _misfit(tensor: _Plain) -> tuple[float, float]:
-    """The share of channels that nothing is left of, then of values that are lost."""
+    """Sort key: the share of dead channels, then the share of lost values."""
     dead = tensor["dead_channels"] / tensor["channels"] if tensor["channels"] else 0.0
     return dead, (tensor["saturated"] or 0.0) + (tensor["underflow"] or 0.0)
 
@@ -70,10 +70,10 @@ def _flips(flips: Sequence[_Plain], *, whole: bool) -> Table:
         Column("original", lambda flip: _guesses(flip["original"])),
         Column("INT8", lambda flip: _guesses(flip["int8"])),
     )
-    title = f"{len(flips)} images whose first class changed, the original's surest first"
+    title = f"{len(flips)} images whose top-1 class changed, most confident original first"
     return table_of(title, columns, [[flip] for flip in shown], lined=True, remarks=more)
 
 
 def _guesses(guesses: Sequence[_Plain]) -> str:
-    """A line a class."""
+    """One line per class."""
     return "\n".join(f"{percent(each['probability'])} {each['name'] or each['index']}" for each in guesses)

@@ -1,4 +1,4 @@
-"""Energy of an image: two rows a rail, gross and net of what the machine takes at rest."""
+"""Table of energy per image: two rows per rail, gross and net of idle power."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cnnx.report.words import Run, graph_words, shared, uncertainty
 
 @dataclass(frozen=True, slots=True)
 class _Amount:
-    """Gross or net energy of some rails of a run."""
+    """Gross or net energy of one or more rails of a run."""
 
     run: Run
     rail: str
@@ -21,24 +21,27 @@ class _Amount:
     side: Literal["gross", "net"]
 
     @property
-    def rest_mw(self) -> float:
-        """Mean of both rests."""
+    def idle_mw(self) -> float:
+        """Mean of the idle power before and after."""
         return float(self.energy["idle_before_mw"] + self.energy["idle_after_mw"]) / 2
 
     @property
     def power_mw(self) -> float:
-        """Under load, net without what is taken at rest."""
-        return float(self.energy["power_mw"]) - (self.rest_mw if self.side == "net" else 0)
+        """Power under load; net subtracts idle power."""
+        return float(self.energy["power_mw"]) - (self.idle_mw if self.side == "net" else 0)
 
     def mj(self, value: float) -> str:
-        """With decimals that leave gross energy four digits: what is more is noise, in net energy too."""
+        """Format with the decimals that give gross energy four digits; more digits are noise."""
         gross = abs(self.energy["gross_mj"])
         return _fixed(value, max(0, 3 - math.floor(math.log10(gross))) if gross else 3)
 
 
 def energy_table(runs: Sequence[Run], *, rails: bool) -> Table:
-    """The total of each run, or each rail where there is no total (`rails`: beside it, too); below what was
-    read and what to doubt.
+    """The total of each run, or each rail if there is no total; remarks about sensors and doubts.
+
+    Args:
+        runs: runs to show.
+        rails: also show rails next to a total.
     """
     which, pace, sensor = (
         shared(runs, _which),
@@ -62,14 +65,14 @@ def energy_table(runs: Sequence[Run], *, rails: bool) -> Table:
             "95 % interval", lambda a: " .. ".join(a.mj(a.energy[a.side][end]) for end in ("low", "high"))
         ),
         Figures("mW", lambda a: _fixed(a.power_mw, 0)),
-        Figures("at rest", lambda a: _fixed(a.rest_mw, 0) if a.side == "gross" else "", drop=1),
+        Figures("idle mW", lambda a: _fixed(a.idle_mw, 0) if a.side == "gross" else "", drop=1),
     )
-    title = ", ".join(filter(None, ("Energy of an image", which, pace)))
+    title = ", ".join(filter(None, ("Energy per image", which, pace)))
     return table_of(title, columns, groups, remarks=_remarks(runs))
 
 
 def _rails(result: Mapping[str, Any], rails: bool) -> list[tuple[str, Mapping[str, Any]]]:
-    """Names and energies: the total where there is one, and rails that say something else."""
+    """Names and energies: the total, if there is one, and rails that differ from it."""
     total = result["total"]
     named = {"total": total} if total else {}
     if rails or not total:
@@ -87,26 +90,26 @@ def _which(run: Run) -> str:
 
 
 def _pace(run: Run) -> str:
-    """How runs followed each other."""
+    """How runs were paced."""
     rate = run.result["rate"]
-    words = "back to back" if rate is None else f"at {rate:g} runs a second"
+    words = "back to back" if rate is None else f"at {rate:g} runs per second"
     return ", ".join(filter(None, (words, graph_words(run.result))))
 
 
 def _remarks(runs: Sequence[Run]) -> Iterator[Remark]:
-    """What was read is said once of all that share it; how it went of each."""
+    """Remarks about sensors, shared by runs, then about each run."""
     for run in runs:
         yield from _read(run.result)
     for run in runs:
         name = "" if len(runs) == 1 else f"{_which(run)}: "
-        yield Remark(f"{name}{'; '.join(_went(run.result))}")
-        yield from (Remark(f"{name}{doubt}", "doubtful", "open") for doubt in run.result["doubts"])
+        yield Remark(f"{name}{'; '.join(_sampling(run.result))}")
+        yield from (Remark(f"{name}{doubt}", "doubt", "open") for doubt in run.result["doubts"])
     yield from (Remark(run.result["remark"]) for run in runs if run.result["remark"])
 
 
 def _read(result: Mapping[str, Any]) -> Iterator[Remark]:
-    """What was read, what that covers, and how the intervals came about."""
-    yield Remark(f"{result['sensor']}, because {result['why']}", "read")
+    """The sensor, what it covers, and the basis of the intervals."""
+    yield Remark(f"{result['sensor']}, because {result['why']}", "sensor")
     if stated := result.get("uncertainty"):
         yield Remark("; ".join((uncertainty(stated), *result.get("notes", ()))), result["sensor"])
     named = _rails(result, rails=False)
@@ -116,15 +119,15 @@ def _read(result: Mapping[str, Any]) -> Iterator[Remark]:
     yield from (Remark(energy["basis"], "intervals") for _, energy in named[:1])
 
 
-def _went(result: Mapping[str, Any]) -> Iterator[str]:
+def _sampling(result: Mapping[str, Any]) -> Iterator[str]:
     sampling, trace, load = result["sampling"], result["measured"]["trace"], result["measured"]["load"]
     achieved = sampling["achieved_hz"]
-    hertz = "not known" if achieved is None else f"{achieved:.1f} Hz"
+    hertz = "an unknown rate" if achieved is None else f"{achieved:.1f} Hz"
     seconds = (load["span"]["end_ns"] - load["span"]["start_ns"]) / 1e9
-    longest = f", the longest {sampling['longest_gap_ns'] / 1e9:.2f} s" if sampling["longest_gap_ns"] else ""
+    longest = f", longest {sampling['longest_gap_ns'] / 1e9:.2f} s" if sampling["longest_gap_ns"] else ""
     yield (
         f"{result['inferences']:,} images in {seconds:.1f} s; sampled at {hertz} "
-        f"(asked {trace['asked_hz']:g}), {sampling['gaps']} gaps{longest}"
+        f"(requested: {trace['asked_hz']:g} Hz), {sampling['gaps']} gaps{longest}"
     )
     if result["rate"] is not None:
         yield f"{result['dropped']:,} of {load['calls'] + result['dropped']:,} runs dropped"
@@ -132,17 +135,17 @@ def _went(result: Mapping[str, Any]) -> Iterator[str]:
         yield _tegrastats(beside)
     ratio = sampling["latency_ratio"]
     if ratio is None:
-        yield f"what sampling costs was not measured: {sampling['no_cost']}"
+        yield f"cost of sampling not measured: {sampling['no_cost']}"
     else:
         low, high = (sampling[f"latency_ratio_{end}"] - 1 for end in ("low", "high"))
-        yield f"sampling makes latency {ratio - 1:+.1%} (95 % interval {low:+.1%} .. {high:+.1%})"
+        yield f"sampling changes latency by {ratio - 1:+.1%} (95 % interval {low:+.1%} .. {high:+.1%})"
 
 
 def _tegrastats(beside: Mapping[str, Any]) -> str:
     if not beside["deviations"]:
-        return f"tegrastats could not be compared: {beside['reason'] or 'no rail in common'}"
+        return f"no comparison with tegrastats: {beside['reason'] or 'no rail in common'}"
     rails = ", ".join(
         f"{rail} {abs(share):.1%} {'lower' if share < 0 else 'higher'}"
         for rail, share in beside["deviations"].items()
     )
-    return f"tegrastats read {rails}, in {beside['lines']} lines under the same load"
+    return f"tegrastats read {rails}, over {beside['lines']} lines under the same load"

@@ -1,4 +1,4 @@
-"""Latency: a row a series of times, and whether it may be believed."""
+"""Table of latency: one row per series of times, with validity."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnnx.report.table import Column, Figures, Remark, Table, table_of
-from cnnx.report.words import Run, ends, graph_words, on_cpu, scaled, shared
+from cnnx.report.words import Run, ends, graph_words, on_cpu, scaled, several, shared
 
 _MS = 1e-6
 _ALL = "end to end"
@@ -15,7 +15,7 @@ _ALL = "end to end"
 
 @dataclass(frozen=True, slots=True)
 class _Series:
-    """Times of one kind of a run, and their figures."""
+    """One series of times of a run, and its figures."""
 
     run: Run
     of: str
@@ -23,25 +23,25 @@ class _Series:
 
     @property
     def asked(self) -> float:
-        """Percentile that was asked for."""
+        """The requested percentile."""
         return float(self.figures.get("percentile", 99))
 
     def at(self, percentile: float) -> str:
-        """What so many percent of runs do not exceed, in ms."""
+        """A latency percentile in ms."""
         usual = self.figures.get(f"p{percentile:g}_ns")
         asked = self.figures.get("percentile_ns") if percentile == self.asked else None
         return scaled(asked if usual is None else usual, _MS, 3)
 
     @property
     def throughput(self) -> str:
-        """It is of whole runs."""
+        """Images per second, shown for whole runs only."""
         result = self.run.result
         whole = self.of == _ALL or not result.get("series")
         return scaled(result["figures"]["images_per_second"], 1, 1) if whole else ""
 
 
 def latency_table(runs: Sequence[Run]) -> Table:
-    """The series that stands for all comes first; below is what speaks against the figures."""
+    """Latency of each run, main series first; remarks about validity."""
     groups = [[_Series(run, *each) for each in _series(run.result).items()] for run in runs]
     every = [series for group in groups for series in group]
     device, graphs = shared(runs, _device), shared(runs, _graph)
@@ -76,7 +76,7 @@ def _percentile(asked: float) -> Column[_Series]:
 
 
 def _series(result: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    """Records of before have the one that stands for all alone."""
+    """All series of a result; older records have only the main one."""
     return result.get("series") or {result["figures"]["of"]: result["figures"]}
 
 
@@ -90,7 +90,7 @@ def _graph(run: Run) -> str:
 
 def _remarks(runs: Sequence[Run], graphs: str) -> Iterator[Remark]:
     conditions = ", ".join(filter(None, (shared(runs, _conditions), graphs)))
-    yield Remark('"-": too few samples for the figure.' + (f" {conditions}." if conditions else ""))
+    yield Remark('"-": too few samples.' + (f" {conditions}." if conditions else ""))
     for run in runs:
         yield from _engine(run)
     for run in runs:
@@ -98,27 +98,38 @@ def _remarks(runs: Sequence[Run], graphs: str) -> Iterator[Remark]:
     yield from (Remark(run.result["remark"]) for run in runs if run.result["remark"])
 
 
+def latency_warnings(runs: Sequence[Run]) -> list[Remark]:
+    """Reasons that make a latency invalid, limits of the figures, and the number of other remarks."""
+    validity = [remark for run in runs for remark in _validity(run)]
+    others = sum(remark.tone == "open" for remark in validity)
+    return [
+        *(remark for remark in validity if remark.tone == "bad"),
+        *dict.fromkeys(Remark(run.result["remark"]) for run in runs if run.result["remark"]),
+        *([Remark(f"{several(others, 'remark')} about latency (--verbose shows them)")] if others else []),
+    ]
+
+
 def _conditions(run: Run) -> str:
     if not (found := run.result.get("conditions")):
         return ""
-    turns = f", {found['side_by_side']} in alternating turns" if found["side_by_side"] > 1 else ""
+    turns = f", {found['side_by_side']} taking turns" if found["side_by_side"] > 1 else ""
     return f"At least {found['min_seconds']:g} s each{turns}"
 
 
 def _engine(run: Run) -> Iterator[Remark]:
-    """Which engine it is, what it is tuned for and what its memory is of."""
+    """The engine's identity, the batch that it is tuned for, and the batch that its memory is for."""
     subject, conditions = run.result["subject"], run.result.get("conditions") or {}
     if not subject.get("engine"):
         return
-    said = f"{subject['network']} {subject['artefact']} {subject['precision']} is {subject['engine']}"
+    text = f"{subject['network']} {subject['artefact']} {subject['precision']} is {subject['engine']}"
     if conditions.get("largest") is not None:
-        said += f", tuned for batch {conditions['tuned_for']}; "
-        said += f"its memory is of its largest batch, {conditions['largest']}"
-    yield Remark(f"{said}.")
+        text += f", tuned for batch {conditions['tuned_for']}; "
+        text += f"memory is for its largest batch, {conditions['largest']}"
+    yield Remark(f"{text}.")
 
 
 def _validity(run: Run) -> Iterator[Remark]:
-    """On a CPU nothing makes it invalid, and nothing is said where nothing was found."""
+    """Findings about validity. A valid run on a CPU gets no remark."""
     validity, subject = run.result.get("validity"), run.result["subject"]
     if not validity:
         return

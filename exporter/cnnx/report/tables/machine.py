@@ -1,4 +1,4 @@
-"""What a machine has and can do."""
+"""Tables of a machine: hardware, software, sensors, abilities."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _Plain = Mapping[str, Any]
 
 
 def machine_blocks(environment: Environment, state: MachineState, found: _Plain) -> Iterator[Block]:
-    """The machine, its sensors, wrong combinations, and what cnnx can do; `found` is what `--json` prints."""
+    """The machine, sensors, wrong combinations and abilities; `found` is the data that `--json` prints."""
     yield Facts((*_machine(environment), *_state(state)))
     yield from _sensors(found["sensors"])
     for wrong in found["wrong_combinations"]:
-        yield Remark(f"{wrong['what']}: {wrong['why']}", "wrong together", "bad", wrong["hint"])
+        yield Remark(f"{wrong['what']}: {wrong['why']}", "incompatible", "bad", wrong["hint"])
     yield _abilities(found["abilities"])
 
 
 def _abilities(abilities: Sequence[_Plain]) -> Table:
     columns: tuple[Column[_Plain], ...] = (
-        Column("what", lambda one: one["what"], fixed=True),
-        Column("can", lambda one: Cell("yes", "good") if one["able"] else Cell("no", "open"), fixed=True),
+        Column("task", lambda one: one["what"], fixed=True),
+        Column("works", lambda one: Cell("yes", "good") if one["able"] else Cell("no", "open"), fixed=True),
     )
     cannot = (one for one in abilities if not one["able"])
     remarks = [Remark(one["reason"], one["what"], "open", one["hint"]) for one in cannot]
@@ -39,7 +39,7 @@ def _abilities(abilities: Sequence[_Plain]) -> Table:
 
 
 def _machine(environment: Environment) -> Iterator[tuple[str, str]]:
-    """What stays. What is not known is left out, but for what cnnx is for."""
+    """Hardware and software. Unknown values are left out, except GPU, CUDA and TensorRT."""
     memory = environment.memory_bytes
     processor = (
         environment.cpu or environment.machine,
@@ -68,22 +68,22 @@ def _machine(environment: Environment) -> Iterator[tuple[str, str]]:
 
 
 def _state(state: MachineState) -> Iterator[tuple[str, str]]:
-    """What moves."""
+    """The current state: clocks, temperatures, throttling."""
     clocks = {"GPU": state.gpu, "GPU memory": state.gpu_memory, "CPU": state.cpu}
-    said = _joined(*(f"{name} {_clock(clock)}" for name, clock in clocks.items() if clock))
-    yield "clocks", said or UNKNOWN
+    current = _joined(*(f"{name} {_clock(clock)}" for name, clock in clocks.items() if clock))
+    yield "clocks", current or UNKNOWN
     if state.temperatures_c:
         yield "temperature", _joined(*(f"{name} {at:.1f} C" for name, at in state.temperatures_c.items()))
     if state.throttling is not None:
-        yield "clocks held by", _joined(*state.throttling) or "nothing"
+        yield "throttled by", _joined(*state.throttling) or "nothing"
 
 
 def _clock(clock: Frequency) -> str:
     now = "?" if clock.now_mhz is None else f"{clock.now_mhz:.0f}"
     ends = (("from", clock.least_mhz), ("to", clock.most_mhz))
     range_ = " ".join(f"{word} {end:.0f}" for word, end in ends if end is not None)
-    said = "pinned" if clock.pinned else range_
-    return f"{now} MHz" + (f" ({said})" if said else "")
+    note = "pinned" if clock.pinned else range_
+    return f"{now} MHz" + (f" ({note})" if note else "")
 
 
 def _packages(packages: Sequence[Package]) -> str:
@@ -107,14 +107,14 @@ def _sensors(sensors: Sequence[_Plain]) -> Iterator[Block]:
     supported = [sensor for sensor in sensors if not sensor["reason"]]
     if supported:
         yield _power_table(supported)
-    # NVML's sensors say the same of themselves: each thing is said once.
-    told = [(words, "", sensor["sensor"]) for sensor in supported for words in _words(sensor)]
-    told += [(f"unsupported: {s['reason']}", s["hint"], s["sensor"]) for s in sensors if s["reason"]]
-    sayers: dict[tuple[str, str], list[str]] = {}
-    for words, hint, name in told:
-        sayers.setdefault((words, hint), []).append(name)
-    for (words, hint), names in sayers.items():
-        yield Remark(words, f"power by {', '.join(names)}", hint=hint)
+    # NVML's sensors share their notes: merge duplicates.
+    notes = [(words, "", sensor["sensor"]) for sensor in supported for words in _words(sensor)]
+    notes += [(f"unsupported: {s['reason']}", s["hint"], s["sensor"]) for s in sensors if s["reason"]]
+    by_note: dict[tuple[str, str], list[str]] = {}
+    for words, hint, name in notes:
+        by_note.setdefault((words, hint), []).append(name)
+    for (words, hint), names in by_note.items():
+        yield Remark(words, f"power sensor {', '.join(names)}", hint=hint)
 
 
 def _power_table(sensors: Sequence[_Plain]) -> Table:
@@ -124,11 +124,11 @@ def _power_table(sensors: Sequence[_Plain]) -> Table:
         Figures("mW", lambda row: "-" if row[2] is None else f"{row[2]:,.0f}"),
         Column("covers", lambda row: row[3]),
     )
-    return table_of("Power just now", columns, [list(_rails(sensor)) for sensor in sensors])
+    return table_of("Current power", columns, [list(_rails(sensor)) for sensor in sensors])
 
 
 def _rails(sensor: _Plain) -> Iterator[tuple[str, str, float | None, str]]:
-    """Each rail, and the total where that says more."""
+    """Each rail, and the total if it differs from a single rail."""
     for rail in sensor["rails"]:
         yield sensor["sensor"], rail["rail"], rail["power_mw"], rail["covers"]
     if sensor["total_mw"] is None or len(sensor["rails"]) > 1:
@@ -136,9 +136,9 @@ def _rails(sensor: _Plain) -> Iterator[tuple[str, str, float | None, str]]:
 
 
 def _words(sensor: _Plain) -> Iterator[str]:
-    """What a reader of its figures must know."""
+    """Uncertainty, update rate and notes of a sensor."""
     if stated := sensor["uncertainty"]:
         yield f"{uncertainty(stated)} ({stated['basis']})"
     if sensor["rate_hz"] is not None:
-        yield f"renewed at {sensor['rate_hz']:g} Hz"
+        yield f"updated at {sensor['rate_hz']:g} Hz"
     yield from sensor["notes"]

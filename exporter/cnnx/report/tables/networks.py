@@ -1,4 +1,4 @@
-"""What there is to export, and one network layer by layer: both as `--json` prints them."""
+"""Tables of the shipped networks, and of the layers of one network."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cnnx.report.words import grouped, several, shape
 _Plain = Mapping[str, Any]
 
 
-def network_blocks(networks: Sequence[_Plain]) -> list[Said]:
-    """`cnnx list`: a group a family."""
+def network_blocks(networks: Sequence[_Plain], *, whole: bool) -> list[Said]:
+    """`cnnx list`: one group per family. All columns (`whole`), or those that fit into 80 characters."""
     if not networks:
-        return [Remark("No network fits these filters; cnnx list alone shows all.")]
-    columns: tuple[Column[_Plain], ...] = (
+        return [Remark("No network matches these filters; cnnx list alone shows all.")]
+    details: tuple[Column[_Plain], ...] = (
         Column("name", lambda n: n["name"], fixed=True),
         Column("family", lambda n: n["family"], drop=2),
         Column("input", lambda n: shape(n["input_shape"]), drop=4),
@@ -27,12 +27,32 @@ def network_blocks(networks: Sequence[_Plain]) -> list[Said]:
         Column("protocol", lambda n: n["accuracy"]["protocol"] if n["accuracy"] else "", drop=1),
         Column("weights", lambda n: n["weights"], fixed=True),
     )
+    brief: tuple[Column[_Plain], ...] = (
+        Column("name", lambda n: n["name"], fixed=True),
+        Figures("input", lambda n: str(n["input_shape"][-1])),
+        Figures("params", lambda n: _short(n["parameters"])),
+        Figures("MACs", lambda n: _short(n["multiply_adds"])),
+        Figures("top-1", lambda n: _percent(n, "top1")),
+        Column("weights", lambda n: n["weights"], fixed=True),
+    )
+    remarks = (
+        Remark("input: width in pixels; top-1: published accuracy in percent."),
+        Remark("Protocols differ: --verbose shows them, with family and top-5."),
+    )
     families = [list(group) for _, group in groupby(networks, lambda network: network["family"])]
-    return [table_of(several(len(networks), "network"), columns, families, lined=True)]
+    return [
+        table_of(
+            several(len(networks), "network"),
+            details if whole else brief,
+            families,
+            lined=True,
+            remarks=() if whole else remarks,
+        )
+    ]
 
 
 def _short(count: int) -> str:
-    """Three or four digits and a unit: "25.6 M"."""
+    """A count with three digits and a unit: "25.6 M"."""
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if count >= size:
             return f"{count / size:#.3g}".rstrip(".") + f" {unit}"
@@ -45,7 +65,7 @@ def _percent(network: _Plain, key: str) -> str:
 
 
 def architecture_blocks(architecture: _Plain) -> list[Said]:
-    """`cnnx show`: a row a layer, and the totals."""
+    """`cnnx show`: one row per layer, and the totals."""
     layers, totals = architecture["layers"], architecture["totals"]
     columns: tuple[Column[_Plain], ...] = (
         Column("layer", lambda row: row["name"]),
@@ -57,7 +77,7 @@ def architecture_blocks(architecture: _Plain) -> list[Said]:
     )
     total = {"name": "total", "op": "", "output_shape": (), **totals}
     title = f"{architecture['title']}, input {shape(layers[0]['output_shape'])}"
-    remark = "Memory: what a layer newly writes for one image. A runtime uses memory again and needs less."
+    remark = "memory: output of a layer for one image; runtimes reuse memory and need less in total."
     return [table_of(title, columns, [layers, [total]], lined=True, remarks=[Remark(remark)])]
 
 

@@ -1,4 +1,4 @@
-"""A survey's rows: networks, precisions and batches on one device."""
+"""Table of a survey: networks, precisions and batch sizes on one device."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _Plain = Mapping[str, Any]
 
 
 def survey_blocks(rows: Sequence[_Plain]) -> list[Said]:
-    """One table, a row a cell; then remarks, each said once; then what INT8 gained.
+    """One row per cell, then remarks without duplicates, then INT8 advice.
 
-    "-" is not known or not measured, never 0. What failed says so where its first figure would stand.
+    "-" means unknown or not measured, never 0. A failed cell shows "failed" in its first figure.
     """
     columns: tuple[Column[_Plain], ...] = (
         Column("network", lambda row: row["model"]),
@@ -42,7 +42,7 @@ def _ms(row: _Plain, key: str) -> str | Cell:
 
 
 def _valid(row: _Plain) -> str | Cell:
-    """On a CPU there are no clocks to judge."""
+    """Validity, shown for GPUs only."""
     if _failed(row) or on_cpu(row["subject"]):
         return "-"
     return Cell("yes", "good") if row["valid"] else Cell("no", "bad")
@@ -53,17 +53,17 @@ def _gross(row: _Plain) -> str | Cell:
 
 
 def _remarks(rows: Sequence[_Plain]) -> Iterator[Remark]:
-    """Of all cells, in the order in which they first come; each names those it is of."""
+    """Remarks of all cells, in order of first appearance, each with its cells."""
     found: dict[Remark, list[str]] = {}
     for row in rows:
-        for said in _of(row):
-            found.setdefault(said, []).append(f"{row['model']} {row['precision']}, batch {row['batch']}")
-    for said, cells in found.items():
-        yield Remark(f"{said.text}: {'; '.join(cells)}", hint=said.hint)
+        for remark in _of(row):
+            found.setdefault(remark, []).append(f"{row['model']} {row['precision']}, batch {row['batch']}")
+    for remark, cells in found.items():
+        yield Remark(f"{remark.text}: {'; '.join(cells)}", hint=remark.hint)
 
 
 def _of(row: _Plain) -> Iterator[Remark]:
-    """Why a cell failed, why it has no energy of an image, what speaks against its figures."""
+    """Why a cell failed or has no energy, and doubts about its figures."""
     if _failed(row):
         yield Remark(f"failed: {row['reason']}", hint=row["hint"])
         return

@@ -1,4 +1,4 @@
-"""Verdicts: gates of a validation, checks of a self-test, images whose first class changed."""
+"""Tables of verdicts: gates of a validation, checks of a self-test, flipped images."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ GATES: tuple[Column[Gate | None], ...] = (
     Figures("threshold", lambda g: f"{g.threshold:g}" if g else "-"),
     Column("verdict", _gate_verdict),
 )
-"""What is said of a gate; None: of agreement, where that could not be judged."""
+"""Columns of a gate; None stands for agreement that could not be judged."""
 
 
-def verdict_table(validation: Validation, *, date: str = "", anew: bool = False) -> Table:
-    """A row a gate; one more where agreement could not be judged. `anew`: later than at export."""
+def verdict_table(validation: Validation, *, date: str = "", later: bool = False) -> Table:
+    """One row per gate, and one if agreement could not be judged. `later`: validated after export."""
     subject, named = validation.subject, _named(validation.subject)
     open_agreement = validation.reasons and all(g.verdict is not Verdict.NOT_JUDGED for g in validation.gates)
-    name = f"{subject}, judged anew on {validation.images} images" if anew else str(subject)
+    name = f"{subject}, validated again on {validation.images} images" if later else str(subject)
     return table_of(
-        f"{named}{', judged anew' if anew else ''}: {validation.verdict.value.upper()}",
+        f"{named}{', validated again' if later else ''}: {validation.verdict.value.upper()}",
         GATES,
         [(*validation.gates, *([None] if open_agreement else []))],
         remarks=_remarks(validation, date),
@@ -52,15 +52,15 @@ def _remarks(validation: Validation, date: str) -> Iterator[Remark]:
         change = f"{accuracy.original:.4f} -> {accuracy.engine:.4f}"
         yield Remark(f"top-1 accuracy {change} (McNemar p = {accuracy.mcnemar:.3g})")
     if validation.nonfinite:
-        yield Remark(f"{validation.nonfinite} images gave logits that are not finite", tone="bad")
+        yield Remark(f"{validation.nonfinite} images with logits that are not finite", tone="bad")
     noise = "" if validation.logit_sqnr_db is None else f", logit SQNR {validation.logit_sqnr_db:.1f} dB"
-    flips = f", {len(validation.flips)} first classes changed" if validation.flips else ""
+    flips = f", {len(validation.flips)} top-1 classes changed" if validation.flips else ""
     yield Remark(f"{validation.images} images of {validation.image_set}{noise}{flips}")
-    yield _of(validation.subject, "judged", date)
+    yield _of(validation.subject, "validated", date)
 
 
 def flip_table(flips: Sequence[Flip], labels: Sequence[str], *, whole: bool) -> Table:
-    """Images whose first class changed, by number where classes have no labels; `whole`: all."""
+    """Images whose top-1 class changed; classes without labels are shown by index."""
 
     def names(classes: Sequence[int]) -> str:
         return ", ".join(labels[c] if labels else str(c) for c in (classes if whole else classes[:1]))
@@ -72,13 +72,13 @@ def flip_table(flips: Sequence[Flip], labels: Sequence[str], *, whole: bool) -> 
         Column("original", lambda flip: names(flip.original)),
         Column("now", lambda flip: names(flip.engine)),
     )
-    return table_of(f"{len(flips)} images whose first class changed", columns, [shown], remarks=more)
+    return table_of(f"{len(flips)} images whose top-1 class changed", columns, [shown], remarks=more)
 
 
 def self_test_table(tested: SelfTest, *, date: str = "") -> Table:
-    """A row a check: whether what ran computes what was judged at export."""
+    """One row per check: does this runtime compute what was validated at export?"""
     columns: tuple[Column[Check | None], ...] = (
-        Column("check", lambda c: c.name if c else "images without finite logits"),
+        Column("check", lambda c: c.name if c else "images with non-finite logits"),
         Figures("value", lambda c: _with_unit(c.value, c.unit) if c else str(tested.nonfinite)),
         Figures(
             "limit",
@@ -103,18 +103,16 @@ def self_test_table(tested: SelfTest, *, date: str = "") -> Table:
 def _self_test_remarks(tested: SelfTest, date: str) -> Iterator[Remark]:
     if tested.verdict is Verdict.FAILED:
         worst = ", ".join(f"{name} ({ratio:.1f} dB)" for name, ratio in tested.worst_images)
-        yield Remark(worst, "furthest off")
+        yield Remark(worst, "worst images")
     if tested.verdict is Verdict.INCONCLUSIVE:
-        yield Remark(f"{tested.images} images are too few to tell; 100 or more decide.", tone="open")
+        yield Remark(f"{tested.images} images are too few to decide; use 100 or more.", tone="open")
     yield Remark(f"{tested.images} images of {tested.image_set}")
     yield _of(tested.subject, "tested", date)
-    yield Remark(
-        "Compared with the graph's own logits at export; accuracy is export's verdict (cnnx inspect)."
-    )
+    yield Remark("Compared with the graph's logits at export; for accuracy, see cnnx inspect.")
 
 
 def _with_unit(value: float, unit: str, *, signed: bool = False) -> str:
-    """In decibels or nats."""
+    """A value in decibels or nats."""
     return f"{value:{'+' if signed else ''}{'.1f' if unit == 'dB' else '.2g'}} {unit}"
 
 

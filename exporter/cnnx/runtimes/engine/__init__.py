@@ -1,1 +1,1 @@
-"""What TensorRT and TensorRT for RTX share: networks, sessions, CUDA."""
+"""Code shared by TensorRT and TensorRT for RTX: networks, sessions, CUDA."""

@@ -1,7 +1,8 @@
-"""CUDA through pycuda, in the device's primary context: an alternative to `cudart`, all of pycuda here.
+"""CUDA through pycuda, as an alternative to `cudart`; the only module that uses pycuda.
 
-Calls as in pycuda's documentation ("Device Interface"). Its own context (`pycuda.autoinit`) would be a
-second one beside PyTorch's and TensorRT's, where neither's memory nor streams are valid.
+Calls follow pycuda's documentation ("Device Interface"). Everything runs in the device's primary context:
+pycuda's own context (`pycuda.autoinit`) would be separate from that of PyTorch and TensorRT, whose memory
+and streams are not valid there.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ def missing() -> CnnxError | None:
 
 
 class PycudaRuntime:
-    """pycuda's driver on the first GPU; satisfies `device.Cuda`.
+    """CUDA through pycuda, on the first GPU; satisfies `device.Cuda`.
 
     Args:
-        driver: the module pycuda.driver; None: imported.
+        driver: the module pycuda.driver; None: import it.
 
     Raises:
-        MissingExtra: pycuda is absent.
-        EnvironmentLacks: it does not import, as without the driver's libcuda, or CUDA reports an error.
+        MissingExtra: pycuda is not installed.
+        EnvironmentLacks: it cannot be imported (for example without the driver's libcuda), or CUDA reports
+            an error.
     """
 
     captures = False
@@ -43,7 +45,7 @@ class PycudaRuntime:
         self._driver = _import() if driver is None else driver
 
     def why_not(self) -> str | None:
-        """CUDA's own words for why no GPU can be used, or None where one can."""
+        """CUDA's message on why no GPU can be used; None if one can."""
         try:
             with self.translated("cuInit"):
                 self._driver.init()
@@ -70,16 +72,18 @@ class PycudaRuntime:
         return Buffer(self, elements=elements, dtype=dtype)
 
     def event(self) -> Event:
-        """A new event that keeps time."""
+        """A new event with timing."""
         return Event(self)
 
     def capture(self, stream: Stream, work: Callable[[], None]) -> NoReturn:  # noqa: ARG002
-        """Refuse: pycuda has no CUDA graphs.
+        """Raise: pycuda does not support CUDA graphs.
 
         Raises:
             EnvironmentLacks: always.
         """
-        raise EnvironmentLacks("pycuda has no CUDA graphs", hint="run without one, or with the CUDA runtime")
+        raise EnvironmentLacks(
+            "pycuda does not support CUDA graphs", hint="run without a CUDA graph, or use the CUDA runtime"
+        )
 
     def call(self, function: str, *arguments: Any) -> Any:
         """Call a function of pycuda.driver by name, in the primary context."""
@@ -89,7 +93,7 @@ class PycudaRuntime:
 
     @functools.cached_property
     def _device(self) -> Any:
-        """The first GPU, its primary context made current until the process ends."""
+        """The first GPU, with its primary context current until the process ends."""
         with self.translated("retaining the primary context"):
             self._driver.init()
             device = self._driver.Device(0)
@@ -101,13 +105,13 @@ class PycudaRuntime:
 
     @contextmanager
     def translated(self, what: str) -> Iterator[None]:
-        """pycuda's errors as ours, for the length of a with block."""
+        """Context manager that turns pycuda's errors into cnnx's."""
         try:
             yield
         except self._driver.Error as error:
             raise EnvironmentLacks(
                 f"{what} failed: {error}",
-                hint="free GPU memory (other programs), or run a smaller batch"
+                hint="free GPU memory (close other programs), or run a smaller batch"
                 if isinstance(error, self._driver.MemoryError)
                 else "see the driver's log: dmesg",
             ) from error
@@ -122,16 +126,16 @@ class Stream:
 
     @property
     def handle(self) -> int:
-        """For `execute_async_v3`."""
+        """The cudaStream_t, for `execute_async_v3`."""
         return int(self.raw.handle)
 
     def synchronize(self) -> None:
-        """Wait until everything queued is done."""
+        """Wait until all queued work is done."""
         with self._cuda.translated("synchronizing"):
             self.raw.synchronize()
 
     def free(self) -> None:
-        """pycuda destroys a stream with its last reference."""
+        """Drop the last reference, with which pycuda destroys the stream."""
         self.raw = None
 
 
@@ -159,7 +163,7 @@ class Buffer:
         self._cuda.call("memcpy_dtoh_async", self.host[:elements], self._device, stream.raw)
 
     def free(self) -> None:
-        """Give both back; `host` must not be touched afterwards."""
+        """Free both; `host` must not be used afterwards."""
         self.host = np.empty(0)
         self._device.free()
         self._pinned.base.free()
@@ -173,17 +177,17 @@ class Event:
         self.raw: Any = cuda.call("Event")
 
     def record(self, stream: Stream) -> None:
-        """Queue the mark."""
+        """Queue the event."""
         with self._cuda.translated("recording an event"):
             self.raw.record(stream.raw)
 
     def ns_since(self, earlier: Event) -> int:
-        """Nanoseconds from an earlier event; pycuda counts in milliseconds."""
+        """Nanoseconds since an earlier event; pycuda reports milliseconds."""
         with self._cuda.translated("reading an event"):
             return round(1e6 * float(self.raw.time_since(earlier.raw)))
 
     def free(self) -> None:
-        """pycuda destroys an event with its last reference."""
+        """Drop the last reference, with which pycuda destroys the event."""
         self.raw = None
 
 
@@ -194,6 +198,6 @@ def _import() -> Any:
         import pycuda.driver as driver
     except ImportError as error:
         raise EnvironmentLacks(
-            f"pycuda is installed and does not load: {error}", hint="install the GPU's driver"
+            f"pycuda is installed but does not load: {error}", hint="install the GPU's driver"
         ) from error
     return driver

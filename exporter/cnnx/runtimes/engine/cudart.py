@@ -1,7 +1,7 @@
-"""The few calls of the CUDA runtime that running an engine takes, by ctypes: no CUDA package needed.
+"""The CUDA runtime through ctypes: the calls that running an engine needs, without a Python package.
 
-Names and meaning as in NVIDIA's CUDA Runtime API reference; the enum values used here have been the
-same since CUDA 8.
+Names and meanings follow NVIDIA's CUDA Runtime API reference. The enum values used here have not changed
+since CUDA 8.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from cnnx.errors import EnvironmentLacks
 
 _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
 _OUT_OF_MEMORY = 2
-# cudaStreamCaptureModeThreadLocal: calls of other threads stay free to do what a capture forbids.
+# cudaStreamCaptureModeThreadLocal: other threads may still make calls that are forbidden during a capture.
 _THREAD_LOCAL = 1
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
-# cudaDeviceProp starts with char name[256]; the rest differs between releases and is under 2 KiB in all.
+# cudaDeviceProp starts with char name[256]. The rest differs between releases; the total is under 2 KiB.
 _NAME_BYTES, _PROPERTIES_BYTES = 256, 8192
 
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
@@ -42,8 +42,8 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cudaStreamDestroy": (c_void_p,),
     "cudaStreamBeginCapture": (c_void_p, c_int),
     "cudaStreamEndCapture": (c_void_p, POINTER(c_void_p)),
-    # Not cudaGraphInstantiate, whose signature CUDA 12 changed under the same name; this one is there, and
-    # the same, since CUDA 11.4.
+    # Not cudaGraphInstantiate, whose signature CUDA 12 changed. This function has been unchanged since it was
+    # introduced in CUDA 11.4.
     "cudaGraphInstantiateWithFlags": (POINTER(c_void_p), c_void_p, c_ulonglong),
     "cudaGraphLaunch": (c_void_p, c_void_p),
     "cudaGraphDestroy": (c_void_p,),
@@ -55,7 +55,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
 }
 # Newest first. CUDA 13 for TensorRT 10.13 and later on Jetson, 12 for JetPack 6.
 _SONAMES = ("libcudart.so.13", "libcudart.so.12", "libcudart.so")
-# Where NVIDIA's wheels put it (cuda-runtime-cu12; CUDA 13's), under the namespace package "nvidia".
+# Folders in NVIDIA's wheels (CUDA 13's; cuda-runtime-cu12), under the namespace package "nvidia".
 _IN_WHEELS = ("cu13/lib", "cuda_runtime/lib")
 
 
@@ -63,11 +63,11 @@ class CudaRuntime:
     """A loaded libcudart; satisfies `device.Cuda`. Loading works without a driver.
 
     Args:
-        library: path of libcudart, or a bare name for the system's loader to find; it is loaded for all
-            (RTLD_GLOBAL), as libraries after it need it.
+        library: path of libcudart, or a file name for the system's loader to find. It is loaded with
+            RTLD_GLOBAL because libraries loaded later need it.
 
     Raises:
-        EnvironmentLacks: the library does not load, or (from any call) CUDA reports an error.
+        EnvironmentLacks: the library does not load; in any call: CUDA reports an error.
     """
 
     captures = True
@@ -76,20 +76,24 @@ class CudaRuntime:
         try:
             self._library = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
         except OSError as error:
-            raise EnvironmentLacks(f"the CUDA runtime does not load: {error}", where=library.name) from error
+            raise EnvironmentLacks(
+                f"the CUDA runtime does not load: {error}",
+                where=library.name,
+                hint="let the loader find CUDA's runtime library (LD_LIBRARY_PATH), or set CUDA_HOME",
+            ) from error
         try:
             for name, arguments in _SIGNATURES.items():
                 getattr(self._library, name).argtypes = arguments
         except AttributeError as error:
             raise EnvironmentLacks(
-                f"the CUDA runtime is too old or not one: {error}",
+                f"the library is not a CUDA runtime, or is too old: {error}",
                 where=library.name,
-                hint="CUDA 11.4 or newer",
+                hint="install CUDA 11.4 or newer",
             ) from error
         self._library.cudaGetErrorString.restype = c_char_p
 
     def why_not(self) -> str | None:
-        """CUDA's own words for why no GPU can be used, or None where one can."""
+        """CUDA's message on why no GPU can be used; None if one can."""
         count = c_int()
         code: int = self._library.cudaGetDeviceCount(byref(count))
         if code:
@@ -110,11 +114,11 @@ class CudaRuntime:
         return properties.raw[:_NAME_BYTES].split(b"\0")[0].decode()
 
     def call(self, function: str, *arguments: Any) -> None:
-        """Call a function of the library by name and check what it returns."""
+        """Call a function of the library by name and check its return code."""
         if code := getattr(self._library, function)(*arguments):
             raise EnvironmentLacks(
                 f"{function} failed: {self._words(code)}",
-                hint="free GPU memory (other programs), or run a smaller batch"
+                hint="free GPU memory (close other programs), or run a smaller batch"
                 if code == _OUT_OF_MEMORY
                 else "see the driver's log: dmesg",
             )
@@ -128,14 +132,14 @@ class CudaRuntime:
         return Buffer(self, elements=elements, dtype=dtype)
 
     def event(self) -> Event:
-        """A new event that keeps time."""
+        """A new event with timing."""
         return Event(self)
 
     def capture(self, stream: Stream, work: Callable[[], None]) -> Graph:
-        """Capture what `work` queues on the stream, instead of running it.
+        """Capture the work that `work` queues on the stream, instead of running it.
 
         Raises:
-            EnvironmentLacks: it does something that cannot be captured, such as allocating memory.
+            EnvironmentLacks: `work` does something that cannot be captured, such as allocating memory.
         """
         return Graph(self, stream, work)
 
@@ -145,7 +149,7 @@ class CudaRuntime:
 
 
 class Stream:
-    """A CUDA stream of its own."""
+    """`device.Stream`: a cudaStream_t."""
 
     def __init__(self, cuda: CudaRuntime) -> None:
         self._cuda, self._handle = cuda, c_void_p()
@@ -153,11 +157,11 @@ class Stream:
 
     @property
     def handle(self) -> int:
-        """For `execute_async_v3`."""
+        """The cudaStream_t, for `execute_async_v3`."""
         return self._handle.value or 0
 
     def synchronize(self) -> None:
-        """Wait until everything queued is done."""
+        """Wait until all queued work is done."""
         self._cuda.call("cudaStreamSynchronize", self._handle)
 
     def free(self) -> None:
@@ -192,7 +196,7 @@ class Buffer:
         self._copy(self._pinned, self._device, elements, _DEVICE_TO_HOST, stream)
 
     def free(self) -> None:
-        """Give both back; `host` must not be touched afterwards."""
+        """Free both; `host` must not be used afterwards."""
         self.host = np.empty(0)
         self._cuda.call("cudaFree", self._device)
         self._cuda.call("cudaFreeHost", self._pinned)
@@ -209,11 +213,11 @@ class Event:
         cuda.call("cudaEventCreate", byref(self._handle))
 
     def record(self, stream: Stream) -> None:
-        """Queue the mark."""
+        """Queue the event."""
         self._cuda.call("cudaEventRecord", self._handle, c_void_p(stream.handle))
 
     def ns_since(self, earlier: Event) -> int:
-        """Nanoseconds from an earlier event; CUDA counts in milliseconds, as a float."""
+        """Nanoseconds since an earlier event; CUDA reports milliseconds, as a float."""
         milliseconds = c_float()
         self._cuda.call("cudaEventElapsedTime", byref(milliseconds), earlier._handle, self._handle)
         return round(1e6 * milliseconds.value)
@@ -224,7 +228,7 @@ class Event:
 
 
 class Graph:
-    """`device.Graph`: stream capture, instantiated (CUDA Runtime API, graph and stream management)."""
+    """`device.Graph`: an instantiated stream capture (CUDA Runtime API, graph and stream management)."""
 
     def __init__(self, cuda: CudaRuntime, stream: Stream, work: Callable[[], None]) -> None:
         self._cuda, self._executable, captured = cuda, c_void_p(), c_void_p()
@@ -232,7 +236,8 @@ class Graph:
         try:
             work()
         except BaseException:
-            # Ended in any case: a stream left capturing takes no other work. Ending a broken capture fails.
+            # A stream that is still capturing accepts no other work, so end the capture. Ending a broken
+            # capture fails.
             with contextlib.suppress(EnvironmentLacks):
                 cuda.call("cudaStreamEndCapture", c_void_p(stream.handle), byref(captured))
             raise
@@ -243,7 +248,7 @@ class Graph:
             cuda.call("cudaGraphDestroy", captured)
 
     def launch(self, stream: Stream) -> None:
-        """Queue all of it."""
+        """Queue the graph."""
         self._cuda.call("cudaGraphLaunch", self._executable, c_void_p(stream.handle))
 
     def free(self) -> None:
@@ -252,13 +257,13 @@ class Graph:
 
 
 def load_cudart() -> CudaRuntime:
-    """The CUDA runtime of this machine: NVIDIA's wheels, the loader's path, CUDA_HOME, /usr/local/cuda.
+    """Load this machine's CUDA runtime: NVIDIA's wheels, the loader's path, CUDA_HOME, /usr/local/cuda.
 
-    It need not be the one that TensorRT brings: every release works in the same primary context. But one
-    that is newer than the driver works with none, so the first that finds a GPU is taken.
+    It may differ from the one that TensorRT uses: every release works in the same primary context. But a
+    runtime newer than the driver does not work, so the first one that finds a GPU is used.
 
     Raises:
-        EnvironmentLacks: none is found, or none loads.
+        EnvironmentLacks: no CUDA runtime is found, or none loads.
     """
     first, refused = None, []
     for candidate in _candidates():
@@ -274,7 +279,7 @@ def load_cudart() -> CudaRuntime:
     raise EnvironmentLacks(
         f"no CUDA runtime (libcudart) was found: {refused[0]}",
         hint="install CUDA's runtime library and let the loader find it (LD_LIBRARY_PATH), or set CUDA_HOME; "
-        "with pycuda none is needed",
+        "with pycuda, it is not needed",
     )
 
 

@@ -1,7 +1,7 @@
-"""What TensorRT and TensorRT for RTX share: the logger, and ONNX parsed into a strongly typed network.
+"""The logger and the strongly typed network that TensorRT and TensorRT for RTX share.
 
-The bindings' module is handed in: nothing here imports it. Names and meaning as in NVIDIA's TensorRT
-Python API reference; tests hold every name used here to the API of each release
+The bindings' module is passed in; nothing here imports it. Names and meanings follow NVIDIA's TensorRT
+Python API reference. Tests check every name used here against the API of each release
 (tests/runtimes/engine/trt_api).
 """
 
@@ -26,16 +26,16 @@ _NO_MEMORY = re.compile(
 )
 # "Tactic Device request: 448MB Available: 425MB. Device memory is insufficient to use tactic." and "Skipping
 # tactic 3 due to insufficient memory on requested size of 448 detected ..." come in pairs (issue #1661); old
-# releases write "insuficient". "Some tactics do not have sufficient workspace memory to run" comes once.
+# releases write "insuficient". "Some tactics do not have sufficient workspace memory to run" appears once.
 _SKIPPED = re.compile(r"Skipping tactic|sufficient workspace memory", re.IGNORECASE)
 _REQUEST = re.compile(r"Tactic Device request: (\d+) ?MB Available: (\d+) ?MB")
 
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """The loaded bindings and their one logger.
+    """The loaded bindings and their only logger.
 
-    TensorRT keeps the first logger of a process and ignores those of later builders, so there is one.
+    TensorRT keeps the first logger of a process and ignores those of later builders, so all share one.
     """
 
     trt: Any
@@ -43,7 +43,7 @@ class Library:
 
 
 def release_of(version: str | None) -> tuple[int, ...]:
-    """The part of a version that things must share to work together: (1, 7, 1) of "1.7.1.116"."""
+    """Part of a version that must match for components to work together: (1, 7, 1) of "1.7.1.116"."""
     try:
         return Version(version or "").release[:3]
     except InvalidVersion:
@@ -51,10 +51,10 @@ def release_of(version: str | None) -> tuple[int, ...]:
 
 
 def make_log(trt: Any) -> Any:
-    """The logger to hand to the bindings: an ILogger that prints nothing and remembers what counts."""
+    """Create an ILogger for the bindings that prints nothing and keeps what later steps need."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
-        """Keeps the lines on layers, the last errors, and which tactics memory did not suffice for."""
+        """Keeps the lines on layers, the last errors and the tactics skipped for lack of memory."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
@@ -76,14 +76,16 @@ def make_log(trt: Any) -> Any:
             self._largest = (0, 0)
 
         def said(self) -> str:
-            return "; ".join(without_driver_noise("\n".join(self.errors)).splitlines()) or "it gave no reason"
+            return (
+                "; ".join(without_driver_noise("\n".join(self.errors)).splitlines()) or "no reason was given"
+            )
 
         def skipped_tactics(self) -> str:
-            """In words; empty where none was skipped."""
+            """A sentence on the tactics that were skipped; empty if none were."""
             if not self.skipped:
                 return ""
             wanted, free = self._largest
-            largest = f" (the largest wanted {wanted} MB of {free} MB free)" if wanted else ""
+            largest = f" (the largest needed {wanted} MB, {free} MB were free)" if wanted else ""
             were = "tactic was" if self.skipped == 1 else "tactics were"
             return f"{self.skipped} {were} skipped for lack of memory{largest}: the engine may be slower"
 
@@ -96,16 +98,17 @@ def make_log(trt: Any) -> Any:
 
 
 class ParsedNetwork:
-    """A parsed graph, ready to be built, for several GPUs where the builder can.
+    """A parsed graph, ready to be built, for several GPUs if the builder supports that.
 
     Args:
-        file: the ONNX graph.
-        library: the bindings that parse it.
-        product: what NVIDIA calls them, for messages.
+        file: path of the ONNX graph.
+        library: bindings that parse it.
+        product: NVIDIA's name for them, for messages.
 
     Raises:
-        BuildFailed: the parser refuses the graph.
-        GraphError: it has not one input and at least one output, or a dynamic size besides the batch.
+        BuildFailed: the parser rejects the graph.
+        GraphError: the graph does not have one input and at least one output, or a size other than the batch
+            is dynamic.
     """
 
     def __init__(self, file: Path, library: Library, *, product: str) -> None:
@@ -116,39 +119,44 @@ class ParsedNetwork:
         self.network = self.builder.create_network(
             1 << int(self._trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         )
-        # Held: the network may point into weights that the parser owns.
+        # Keep a reference: the network may point to weights that the parser owns.
         self._parser = self._trt.OnnxParser(self.network, self._log)
         if not self._parser.parse_from_file(str(file)):
             raise self._refusal()
-        # A file that is no protobuf message at all can parse, to nothing.
+        # A file that is not a protobuf message may parse to an empty network.
         if self.network.num_inputs != 1 or self.network.num_outputs < 1:
             raise GraphError(
                 f"a classifier has one input, this graph has {self.network.num_inputs}, "
                 f"and {self.network.num_outputs} outputs",
                 where=file,
+                hint="pass the ONNX file of a classifier with a single input, such as model.onnx of a bundle",
             )
         entry = self.network.get_input(0)
         self.input_name: str = entry.name
         self.input_shape: tuple[int, ...] = tuple(entry.shape)
         if -1 in self.input_shape[1:]:
-            raise GraphError(f"only the batch may be dynamic, the input is {self.input_shape}", where=file)
+            raise GraphError(
+                f"only the batch may be dynamic, the input {self.input_name!r} is {self.input_shape}",
+                where=file,
+                hint="export the graph with a fixed number of channels, height and width",
+            )
 
     @property
     def dynamic(self) -> bool:
-        """Whether the batch varies."""
+        """Whether the batch is dynamic."""
         return self.input_shape[0] == -1
 
     def config(self, batch: tuple[int, int, int]) -> Any:
-        """A builder configuration: layers told in detail, no TF32, and the range of batches.
+        """A builder configuration with detailed layer information, no TF32, and the range of batches.
 
         Raises:
-            UsageError: a range was asked and the graph's batch is fixed.
+            UsageError: a range is requested and the graph's batch is fixed.
         """
         trt = self._trt
-        self._log.clear()  # here and not in `serialize`: what is wrong with a profile is logged on setting it
+        self._log.clear()  # not in `serialize`: errors in a profile are logged when it is set
         config = self.builder.create_builder_config()
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-        # On by default. FP32 is asked for where FP16's range or precision is not enough: TF32 has FP16's.
+        # On by default. FP32 is for layers that need more precision than FP16 has, and TF32 has no more.
         config.clear_flag(trt.BuilderFlag.TF32)
         if self.dynamic:
             profile = self.builder.create_optimization_profile()
@@ -156,29 +164,31 @@ class ParsedNetwork:
             config.add_optimization_profile(profile)
         elif batch[0] != batch[2]:
             raise UsageError(
-                f"batches {batch[0]} to {batch[2]} were asked, the graph's is fixed at {self.input_shape[0]}",
+                f"batches {batch[0]} to {batch[2]} were requested, but the graph's is fixed at "
+                f"{self.input_shape[0]}",
                 where=self._file,
-                hint="export the graph with that range",
+                hint=f"export the graph with --batch {batch[0]}..{batch[2]}",
             )
         return config
 
     def serialize(self, config: Any) -> bytes:
-        """Build, and give the plan.
+        """Build the engine and return the plan.
 
         Raises:
-            BuildFailed: the builder refused, or memory did not suffice.
+            BuildFailed: the builder failed, or there was not enough memory.
         """
         plan = self.builder.build_serialized_network(self.network, config)
         if plan is not None:
             return bytes(plan)
-        said, hint = self._log.said(), None
+        said = self._log.said()
+        hint = "change the model and export it again; cnnx export --verbose shows the linter's remarks"
         if self._log.skipped or tells_no_memory(said):
             said = "; ".join(filter(None, (said, self._log.skipped_tactics())))
             hint = (
-                "free memory (other programs, the desktop) or build a smaller batch; where the workspace "
-                "was capped, raise the cap; where the machine runs out of memory, set or lower it"
+                "free memory (close other programs, the desktop) or build a smaller batch; if the workspace "
+                "is limited, raise the limit; if the machine runs out of memory, set or lower it"
             )
-        raise BuildFailed(f"{self._product} built no engine: {said}", where=self._file, hint=hint)
+        raise BuildFailed(f"{self._product} did not build an engine: {said}", where=self._file, hint=hint)
 
     def _refusal(self) -> BuildFailed:
         errors = [self._parser.get_error(index) for index in range(self._parser.num_errors)]
@@ -188,65 +198,65 @@ class ParsedNetwork:
         ]
         wants_plugin = any("Plugin not found" in error.desc() for error in errors)
         return BuildFailed(
-            f"TensorRT's ONNX parser refuses the graph: {listed(said) if said else self._log.said()}",
+            f"TensorRT's ONNX parser rejects the graph: {listed(said) if said else self._log.said()}",
             where=self._file,
-            hint="write the operator with standard ones: a plugin would have to go with every engine, and "
-            "cnnx loads none"
+            hint="replace the operator with standard ONNX operators: it needs a plugin, and cnnx loads "
+            "no plugins"
             if wants_plugin
-            else None,
+            else "change these nodes and export again; cnnx export --verbose shows the linter's remarks",
         )
 
 
 def check_precision(found: Mapping[str, str], request: BuildRequest, *, file: Path, target: str) -> None:
-    """Refuse a build in which a layer is not of the type its graph gives it.
+    """Reject a build in which a layer does not have the type that the graph gives it.
 
     Args:
-        found: node -> type, as the build reported.
-        request: with what was expected.
-        file: the graph.
-        target: what was built for, for the message.
+        found: node -> type, as reported by the build.
+        request: build request with the expected types.
+        file: path of the graph.
+        target: build target, for the message.
 
     Raises:
-        BuildFailed: it names the layers, those that were not found included.
+        BuildFailed: a layer has the wrong type or was not found; the message names the layers.
     """
     wrong = mismatches(request.expected, found)
     if not wrong:
         return
-    # Measured with RTX 1.7.1: Cast, Conv, Cast with nothing else between becomes one FP16 kernel, weights
-    # and all; with the activation among them it stays FP32.
+    # Measured with RTX 1.7.1: Cast, Conv, Cast with nothing else in between becomes one FP16 kernel, with
+    # FP16 weights. With the activation in between, the convolution stays in FP32.
     narrowed = any(line.endswith("fp16 instead of fp32") for line in wrong)
     raise BuildFailed(
-        f"{len(wrong)} of {len(request.expected)} layers did not reach the precision asked "
+        f"{len(wrong)} of {len(request.expected)} layers did not reach the requested precision "
         f"({request.precision}, {target}): {listed(wrong)}",
         where=file,
-        hint="a lone FP32 layer between casts is narrowed: take its activation into the FP32 part"
+        hint="TensorRT narrows a single FP32 layer between casts: include its activation in the FP32 part"
         if narrowed
-        else "look at these layers with cnnx inspect; or hold them in fp16 by a precision override",
+        else "check these layers with cnnx inspect, or keep them in fp16 with an override in the recipe",
     )
 
 
 def tells_no_memory(said: str) -> bool:
-    """Whether the log says that memory did not suffice."""
+    """Whether the log reports that there was not enough memory."""
     return _NO_MEMORY.search(said) is not None
 
 
 def without_driver_noise(text: str) -> str:
-    """What the builder says, without the lines by which it misses a driver that building may not need."""
+    """The builder's messages without those on a missing driver, which a build may not need."""
     return "\n".join(line for line in text.splitlines() if "cudaError" not in line or tells_no_memory(line))
 
 
 def parser_sentence(description: str) -> str:
-    """A parser's message without assertion code and without complaints about an absent driver."""
+    """A parser's message without assertion code and without messages on a missing driver."""
     lines = without_driver_noise(description).splitlines()
     useful = [line for line in lines if not line.startswith("Invalid Node")] or lines
     if not useful:
         return "no reason given"
-    if "Plugin not found" in useful[0]:  # its words for an operator that neither it nor a plugin knows
-        return "TensorRT has no such operator"
+    if "Plugin not found" in useful[0]:  # TensorRT's message for an unknown operator
+        return "TensorRT does not support this operator"
     return re.sub(r"^Assertion failed: .*?: ", "", useful[0])
 
 
 def listed(lines: Sequence[str]) -> str:
-    """The first few lines in one, and how many more there are."""
+    """The first few lines, joined, and the number of the remaining ones."""
     more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
     return "; ".join(lines[:_SHOWN]) + more

@@ -1,4 +1,4 @@
-"""TensorRT's IProfiler as a list of times."""
+"""Collects the times of single layers through TensorRT's IProfiler."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from cnnx.runtimes.layer_times import LayerTime, kind_of_name
 
 
 def make_profiler(trt: Any) -> Any:
-    """An IProfiler to set as `context.profiler`, before the first run.
+    """Create an IProfiler; set it as `context.profiler` before the first run.
 
-    TensorRT then times each layer of every run by events and reports it when the run has ended ("IProfiler",
-    TensorRT's Python API): runs get slower, so latency is measured without it. `layers()` gives the medians.
+    TensorRT then times each layer of every run by events and reports the times at the end of the run
+    ("IProfiler", TensorRT's Python API). This slows down runs, so latency is measured without a profiler.
+    `layers()` returns the medians.
     """
 
     class Profiler(trt.IProfiler):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What runtimes have in common whose engines are `EngineSession`s: NVIDIA's, with CUDA below them."""
+"""Base class of the runtimes that open engines as `EngineSession`: TensorRT and TensorRT for RTX."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from cnnx.runtimes.layer_times import LayerTime
 
 
 class EngineRuntime(ABC):
-    """Loads, says why nothing runs here, and opens; a runtime adds what it is and how it builds."""
+    """Checks whether engines can run here, and opens them. Subclasses add the bindings and the build."""
 
     name: str
     engine_suffix: str | None = ".engine"
     product: str
-    """As NVIDIA calls it."""
+    """NVIDIA's name for it, for messages."""
     without_gpu: str
-    """What to do where there is none."""
+    """Hint for a machine without a GPU."""
 
     @abstractmethod
     def missing(self) -> CnnxError | None:
@@ -34,7 +34,7 @@ class EngineRuntime(ABC):
 
     @abstractmethod
     def library(self) -> Library:
-        """The bindings' module and its logger; after `missing` had nothing to say.
+        """The bindings' module and its logger. Call it only if `missing` returned None.
 
         Raises:
             EnvironmentLacks: they do not load.
@@ -49,7 +49,7 @@ class EngineRuntime(ABC):
         """
 
     def cannot_run(self) -> CnnxError | None:
-        """`EnvironmentLacks` without a GPU or its driver, in CUDA's own words."""
+        """`EnvironmentLacks` with CUDA's own message if the GPU or its driver is missing."""
         if reason := self.missing():
             return reason
         try:
@@ -65,7 +65,7 @@ class EngineRuntime(ABC):
         return Device("gpu", self._running_cuda().device_name())
 
     def load(self) -> None:
-        """Load the libraries, and make CUDA's context: a stream is the least that needs one."""
+        """Load the libraries and create the CUDA context, which the creation of a stream requires."""
         cuda = self._running_cuda()
         self.library()
         cuda.stream().free()
@@ -73,15 +73,15 @@ class EngineRuntime(ABC):
     def open(self, file: Path, options: RunOptions = USUAL) -> EngineSession:
         """Open an engine on the first GPU.
 
-        Engines are native code: the caller has checked the file's hash against a manifest it trusts.
+        Engines are native code: the caller must have checked the file's hash against a trusted manifest.
 
         Args:
-            file: the engine.
-            options: how.
+            file: path of the engine.
+            options: how to open it.
 
         Raises:
             MissingExtra, EnvironmentLacks: the libraries, a driver or a GPU is missing, or memory is short.
-            BundleError: the engine is damaged, of another release, or for another GPU.
+            BundleError: the engine is damaged, or from a different release or for a different GPU.
         """
         cuda, library = self._running_cuda(), self.library()
         return EngineSession(
@@ -91,7 +91,7 @@ class EngineRuntime(ABC):
     def layer_times(
         self, file: Path, images: NDArray[np.float32], *, runs: int = 50, options: RunOptions = USUAL
     ) -> tuple[LayerTime, ...]:
-        """Time an engine layer by layer, by TensorRT's IProfiler; see `cnnx.runtimes.Runtime`."""
+        """Time an engine layer by layer with TensorRT's IProfiler; see `cnnx.runtimes.Runtime`."""
         with contextlib.closing(self.open(file, options)) as session:
             return session.layer_times(images, runs=runs)
 

@@ -1,6 +1,6 @@
-"""Running a TensorRT engine, of whichever of NVIDIA's libraries: the caller brings the loaded bindings.
+"""Runs engines of TensorRT and TensorRT for RTX; the caller passes the loaded bindings.
 
-The calls used are the same in TensorRT 10.3 to 11 and in TensorRT for RTX (NVIDIA's Python API reference).
+All calls used are the same in TensorRT 10.3 to 11 and TensorRT for RTX (NVIDIA's Python API reference).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _WARMING_RUNS = 5
 
 
 class Log(Protocol):
-    """The process's one TensorRT logger: an ILogger that remembers its last errors."""
+    """The process's only TensorRT logger: an ILogger that keeps its last errors."""
 
     def clear(self) -> None:
-        """Forget what was said."""
+        """Drop the logged messages."""
         ...
 
     def said(self) -> str:
@@ -39,21 +39,21 @@ class Log(Protocol):
 
 
 class EngineSession:
-    """An engine on the first GPU: memory allocated once, copies and kernels on one stream.
+    """An engine on the first GPU. Memory is allocated once; copies and kernels share one stream.
 
     Satisfies `cnnx.runtimes.TimedSession`. `run` includes the copies to and from the device.
 
     Args:
-        file: the engine. It is native code: its hash has been checked against a trusted manifest.
+        file: path of the engine. It is native code: the caller must have checked its hash.
         trt: the bindings' module.
         cuda: CUDA, in the context that the bindings use.
-        log: passed to TensorRT, and asked when it fails.
+        log: logger for TensorRT, which provides the messages when it fails.
         runtime: name in `cnnx.runtimes.NAMES`.
-        options: how it is opened.
+        options: how to open the engine.
 
     Raises:
-        BundleError: the engine is damaged, of another release, or for another GPU.
-        EnvironmentLacks: memory does not suffice, CUDA reports an error, or has no CUDA graphs.
+        BundleError: the engine is damaged, or from a different release or for a different GPU.
+        EnvironmentLacks: there is not enough memory, CUDA reports an error, or does not support CUDA graphs.
     """
 
     def __init__(
@@ -68,7 +68,8 @@ class EngineSession:
     ) -> None:
         if options.cuda_graph and not cuda.captures:
             raise EnvironmentLacks(
-                "CUDA graphs were asked, pycuda has none", hint="run without one, or with the CUDA runtime"
+                "a CUDA graph was requested, but pycuda does not support them",
+                hint="run without a CUDA graph, or use the CUDA runtime",
             )
         self.runtime, self.runtime_version = runtime, str(trt.__version__)
         self.device = Device("gpu", cuda.device_name())
@@ -78,11 +79,11 @@ class EngineSession:
         self._trt_runtime: Any = make_trt_runtime(trt, log, options)
         self._engine: Any = self._trt_runtime.deserialize_cuda_engine(file.read_bytes())
         if self._engine is None:
-            raise _not_read(runtime, log.said(), file)
+            raise _rejected(runtime, log.said(), file)
         self._context: Any = self._engine.create_execution_context()
         if self._context is None:
-            raise _no_room(runtime, log.said(), file)
-        self._describe(trt)
+            raise _out_of_memory(runtime, log.said(), file)
+        self._describe(trt, file)
         self._graph: Graph | None = None
         self._buffers: dict[str, Buffer] = {}
         self._events: list[Event] = []
@@ -94,28 +95,28 @@ class EngineSession:
             raise
 
     def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Run N pictures, in slices of the engine's largest batch, filled up to its smallest.
+        """Run N images, in slices of the engine's largest batch, padded to its smallest.
 
         Args:
-            images: (N, C, H, W), normalised.
+            images: (N, C, H, W), normalized.
 
         Raises:
-            ImageError: the pictures do not fit the input.
+            ImageError: the images do not fit the input.
             EnvironmentLacks: CUDA or TensorRT reports an error.
         """
         self._check(images)
         return run_in_batches(self._run, images, size=self._shape[0], least=self._least)
 
     def timed_run(self, images: NDArray[np.float32]) -> RunTimes:
-        """Run one batch and time its parts; the outputs are copied to the host and left there.
+        """Run one batch and time its parts; the outputs are copied to the host but not returned.
 
-        Filling the page-locked memory comes before, a graph's capture too: neither is in the times.
+        The times exclude filling the page-locked memory and capturing a CUDA graph, which happen before.
 
         Args:
-            images: (N, C, H, W), normalised; N within the engine's range of batches.
+            images: (N, C, H, W), normalized; N within the engine's range of batches.
 
         Raises:
-            ImageError: the pictures do not fit the input.
+            ImageError: the images do not fit the input.
             UsageError: they are not one batch of this engine.
             EnvironmentLacks: CUDA or TensorRT reports an error.
         """
@@ -123,8 +124,8 @@ class EngineSession:
         least, most = self._least, self._shape[0]
         if not least <= len(images) <= most:
             raise UsageError(
-                f"{len(images)} pictures are not one batch of this engine",
-                hint=f"give it {most}" if least == most else f"give it {least} to {most}",
+                f"{len(images)} images are not one batch of this engine",
+                hint=f"pass {most} images" if least == most else f"pass {least} to {most} images",
             )
         self._prepare(images)
         if not self._events:
@@ -149,20 +150,20 @@ class EngineSession:
 
     @property
     def scratch_bytes(self) -> int:
-        """Device memory that the context takes for activations, as the engine tells it."""
+        """Device memory of the context for activations, as reported by the engine."""
         return int(self._engine.device_memory_size_v2)
 
     @property
     def io_bytes(self) -> int:
-        """Device memory of inputs and outputs at the largest batch; the host page-locks as much again."""
+        """Device memory of inputs and outputs at the largest batch, equal to the page-locked host memory."""
         return sum(int(buffer.host.nbytes) for buffer in self._buffers.values())
 
     def layer_times(self, images: NDArray[np.float32], *, runs: int) -> tuple[LayerTime, ...]:
-        """Time one batch layer by layer. From then on every run is profiled: close the session afterwards.
+        """Time one batch layer by layer. All later runs are profiled, too: close the session afterwards.
 
         Args:
-            images: (N, C, H, W), normalised; N within the engine's range of batches.
-            runs: that count, after a few to warm up.
+            images: (N, C, H, W), normalized; N within the engine's range of batches.
+            runs: number of timed runs, after the warm-up runs.
 
         Raises:
             EnvironmentLacks: CUDA or TensorRT reports an error.
@@ -180,7 +181,7 @@ class EngineSession:
         return layers
 
     def close(self) -> None:
-        """Free the memory on the device and the engine."""
+        """Free the engine and its memory."""
         if self._context is None:
             return
         self._drop_graph()
@@ -189,18 +190,22 @@ class EngineSession:
         for buffer in self._buffers.values():
             buffer.free()
         self._stream.free()
-        # In this order: a context must not outlive its engine, nor an engine its runtime.
+        # The order matters: a context must not outlive its engine, nor an engine its runtime.
         self._context = None
         self._engine = None
         self._trt_runtime = None
 
-    def _describe(self, trt: Any) -> None:
-        """Names and types of inputs and outputs; the smallest batch, and the input's shape at the largest."""
+    def _describe(self, trt: Any, file: Path) -> None:
+        """Read names and types of inputs and outputs, and the smallest and largest batch."""
         engine = self._engine
         self._names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [name for name in self._names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         if len(inputs) != 1:
-            raise BundleError(f"a classifier has one input, this engine has {len(inputs)}")
+            raise BundleError(
+                f"a classifier has one input, this engine has {len(inputs)}",
+                where=file,
+                hint="build the engine again from the bundle's graph: cnnx build BUNDLE",
+            )
         self._input: str = inputs[0]
         self.output_names: tuple[str, ...] = tuple(name for name in self._names if name not in inputs)
         self._dtypes = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in self._names}
@@ -213,7 +218,7 @@ class EngineSession:
         self._shape: tuple[int, ...] = largest
 
     def _allocate(self) -> None:
-        """Buffers for the largest batch."""
+        """Allocate the buffers for the largest batch."""
         self._set_batch(self._shape[0])
         for name in self._names:
             elements = math.prod(self._context.get_tensor_shape(name))
@@ -224,7 +229,7 @@ class EngineSession:
         if not self._context.set_input_shape(self._input, (size, *self._shape[1:])):
             raise UsageError(
                 f"the engine does not take a batch of {size}: {self._log.said()}",
-                hint="keep to the range of batches it was built for",
+                hint="use a batch in the range that the engine was built for",
             )
         self._drop_graph()
         self._batch = size
@@ -232,17 +237,17 @@ class EngineSession:
 
     def _check(self, images: NDArray[np.float32]) -> None:
         if self._context is None:
-            raise UsageError("the session is closed")
+            raise UsageError("the session is closed", hint="open the engine again")
         check_images(images, ("N", *self._shape[1:]))
 
     def _prepare(self, images: NDArray[np.float32]) -> None:
-        """Set the batch, fill the host's memory, and capture the graph where one is wanted and missing."""
+        """Set the batch, fill the host memory, and capture a CUDA graph if one is requested and missing."""
         if len(images) != self._batch:
             self._set_batch(len(images))
         self._buffers[self._input].host[: images.size] = images.reshape(-1)
         if self._cuda_graph and self._graph is None:
-            # The first run after a change of shapes updates the context, which a capture must not record
-            # (TensorRT's guide, "CUDA Graphs"). It runs on whatever the device's memory holds.
+            # The first run after a change of shapes updates the context, which must not be captured
+            # (TensorRT's guide, "CUDA Graphs"). This run uses whatever data is in device memory.
             self._execute()
             self._stream.synchronize()
             self._graph = self._captured()
@@ -252,7 +257,8 @@ class EngineSession:
             return self._cuda.capture(self._stream, self._execute)
         except EnvironmentLacks as refusal:
             raise EnvironmentLacks(
-                f"the engine cannot be captured as a CUDA graph: {refusal.what}", hint="run it without one"
+                f"the engine cannot be captured as a CUDA graph: {refusal.what}",
+                hint="run it without a CUDA graph",
             ) from refusal
 
     def _run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -274,7 +280,10 @@ class EngineSession:
 
     def _execute(self) -> None:
         if not self._context.execute_async_v3(self._stream.handle):
-            raise EnvironmentLacks(f"{self.runtime} did not run: {self._log.said()}")
+            raise EnvironmentLacks(
+                f"{self.runtime} did not run the engine: {self._log.said()}",
+                hint="see the driver's log (dmesg); free GPU memory, or run a smaller batch",
+            )
 
     def _download(self) -> None:
         for name, shape in self._shapes.items():
@@ -286,13 +295,13 @@ class EngineSession:
             self._graph = None
 
     def _read(self, name: str, shape: Sequence[int]) -> NDArray[np.float32]:
-        """A copy, as the next run overwrites the buffer; FP16 widened."""
+        """Copy of an output (the next run overwrites the buffer), with FP16 widened to FP32."""
         values = self._buffers[name].host[: math.prod(shape)].reshape(shape)
         return values.astype(np.float32) if values.dtype == np.float16 else values.copy()
 
 
 def make_trt_runtime(trt: Any, log: Log, options: RunOptions) -> Any:
-    """A trt.Runtime that takes engines opened like this: both options must stand before one is read."""
+    """Create a trt.Runtime with these options, which must be set before it deserializes an engine."""
     trt_runtime = trt.Runtime(log)
     trt_runtime.engine_host_code_allowed = options.host_code
     if options.dla_core is not None:
@@ -300,23 +309,23 @@ def make_trt_runtime(trt: Any, log: Log, options: RunOptions) -> Any:
     return trt_runtime
 
 
-def _not_read(runtime: str, said: str, file: Path) -> CnnxError:
-    """Why a plan gives no engine."""
+def _rejected(runtime: str, said: str, file: Path) -> CnnxError:
+    """Error for a plan that TensorRT does not deserialize."""
     if tells_no_memory(said):
-        return _no_room(runtime, said, file)
+        return _out_of_memory(runtime, said, file)
     return BundleError(
-        f"{runtime} does not take the engine: {said}",
+        f"{runtime} does not accept the engine: {said}",
         where=file,
-        hint="it uses a plugin, and cnnx loads none: build it from a graph of standard operators"
+        hint="it uses a plugin, and cnnx does not load plugins: build it from a graph of standard operators"
         if "plugin" in said.lower()
         else "build it again with this release and for this GPU",
     )
 
 
-def _no_room(runtime: str, said: str, file: Path) -> EnvironmentLacks:
-    """An engine that was read is of this release and GPU: what it lacks is memory."""
+def _out_of_memory(runtime: str, said: str, file: Path) -> EnvironmentLacks:
+    """Error for an engine that does not fit into memory; its release and GPU are right."""
     return EnvironmentLacks(
-        f"{runtime} has no room for the engine: {said}",
+        f"{runtime} does not have enough memory for the engine: {said}",
         where=file,
-        hint="free GPU memory (other programs), or export and build with a smaller --batch",
+        hint="free GPU memory (close other programs), or export and build with a smaller --batch",
     )

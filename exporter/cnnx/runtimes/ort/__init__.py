@@ -1,1 +1,1 @@
-"""ONNX Runtime, which runs graphs as they are."""
+"""ONNX Runtime, which runs graphs without a build."""

@@ -1,4 +1,4 @@
-"""ONNX Runtime, on CUDA where that is installed and a GPU is visible, else on the CPU; builds nothing."""
+"""ONNX Runtime: runs graphs on CUDA if it is installed and a GPU is visible, else on the CPU."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _KERNEL = "_kernel_time"
 _WARMING_RUNS = 5
-# Errors come as exceptions; logged as well, they would stand on the user's terminal.
+# Errors are raised as exceptions; logging them as well would clutter the user's terminal.
 _FATAL_ONLY = 4
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-# TF32 has FP16's ten bits of mantissa: an FP32 graph would not be run as it is written.
+# TF32 has only FP16's ten bits of mantissa: an FP32 graph would not run in FP32.
 _CUDA_OPTIONS = {"device_id": 0, "use_tf32": 0}
 
 
 class OrtRuntime:
-    """ONNX Runtime. Its CPU provider computes FP16 graphs in FP32: it cannot show overflow.
+    """ONNX Runtime. Its CPU provider computes FP16 graphs in FP32, so overflow does not show.
 
-    CUDA is taken where onnxruntime-gpu is installed and a GPU is visible; an empty CUDA_VISIBLE_DEVICES, as
-    for every program that uses CUDA, hides it.
+    CUDA is used if onnxruntime-gpu is installed and a GPU is visible. As for every CUDA program, an empty
+    CUDA_VISIBLE_DEVICES hides the GPU.
 
     Args:
-        bindings: gives the module onnxruntime; tests give an imitation.
-        find_gpu: the GPU that a graph would run on.
+        bindings: returns the module onnxruntime; tests pass an imitation.
+        find_gpu: returns the GPU that a graph would run on, or None.
     """
 
     name = "ort"
@@ -65,42 +65,49 @@ class OrtRuntime:
         return None
 
     def cannot_run(self) -> CnnxError | None:
-        """A CPU is always there."""
+        """Same as `missing`: there is always a CPU."""
         return self.missing()
 
     def load(self) -> None:
-        """Load onnxruntime. CUDA's context is made with a session, and cannot be told apart from it."""
+        """Load onnxruntime. The CUDA context is created with the first session, not here."""
         self._bindings()
 
     def version(self) -> str | None:
-        """Version of what is installed."""
+        """Installed version."""
         return installed_version("onnxruntime")
 
     def check_capabilities(self, capabilities: Sequence[int]) -> None:
-        """Refuse any: there is nothing to build.
+        """Reject any: ONNX Runtime does not build engines.
 
         Raises:
-            UsageError: one is named.
+            UsageError: a compute capability is given.
         """
         if capabilities:
-            raise UsageError("--sm names a GPU to build for, ort builds nothing", hint="--target rtx")
+            raise UsageError(
+                "--sm is a GPU to build for, and the target ort does not build engines",
+                hint="leave out --sm, or use --target rtx",
+            )
 
     def build(self, onnx_file: Path, request: BuildRequest) -> list[BuiltEngine]:  # noqa: ARG002
-        """Refuse: the graph itself is what runs.
+        """Raise: ONNX Runtime runs the graph itself.
 
         Raises:
             UsageError: always.
         """
-        raise UsageError("ONNX Runtime builds no engine: it runs the graph as it is", where=onnx_file)
+        raise UsageError(
+            "ONNX Runtime does not build engines: it runs the graph itself",
+            where=onnx_file,
+            hint="use --target rtx or --target tensorrt to build an engine",
+        )
 
     def open(self, file: Path, options: RunOptions = USUAL) -> OrtSession:
         """Open an ONNX graph on the GPU, or on all physical cores this process may use.
 
         Raises:
-            UsageError: a CUDA graph is asked.
+            UsageError: a CUDA graph is requested.
             MissingExtra: onnxruntime is not installed.
-            EnvironmentLacks: it is installed and does not load, or CUDA is there and cannot be used.
-            GraphError: ONNX Runtime refuses the graph.
+            EnvironmentLacks: onnxruntime does not load, or CUDA is available but cannot be used.
+            GraphError: ONNX Runtime rejects the graph.
         """
         return self._session(file, options)
 
@@ -112,12 +119,12 @@ class OrtRuntime:
         runs: int = 50,
         options: RunOptions = USUAL,
     ) -> tuple[LayerTime, ...]:
-        """Time a graph node by node, as ONNX Runtime's optimizer left it, by its profiler (microseconds).
+        """Time the nodes of the optimized graph with ONNX Runtime's profiler (resolution: microseconds).
 
         Args:
-            file: the graph.
-            images: (N, C, H, W), normalised, one batch.
-            runs: that count, after a few to warm up.
+            file: path of the graph.
+            images: (N, C, H, W), normalized, one batch.
+            runs: number of timed runs, after the warm-up runs.
             options: as for `open`.
 
         Raises:
@@ -132,21 +139,21 @@ class OrtRuntime:
     def _session(self, file: Path, options: RunOptions, *, profile: Path | None = None) -> OrtSession:
         if options.cuda_graph:
             raise UsageError(
-                "CUDA graphs are of TensorRT's engines, ONNX Runtime runs the graph as it is",
+                "CUDA graphs need a TensorRT engine, and ONNX Runtime runs the ONNX graph",
                 where=file,
-                hint="build an engine first (cnnx build), or leave --cuda-graph out",
+                hint="build an engine first (cnnx build), or leave out --cuda-graph",
             )
         if reason := self.missing():
             raise reason
         return OrtSession(file, self._bindings(), device=self.device(), profile=profile)
 
     def device(self) -> Device:
-        """Where `open` puts a graph.
+        """Device on which `open` runs a graph.
 
         Raises:
-            EnvironmentLacks: onnxruntime is installed and does not load.
+            EnvironmentLacks: onnxruntime is installed but does not load.
         """
-        # NVML lists a GPU that CUDA_VISIBLE_DEVICES hides from CUDA.
+        # NVML also lists GPUs that CUDA_VISIBLE_DEVICES hides from CUDA.
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
         with_cuda = self.missing() is None and _CUDA in self._bindings().get_available_providers()
         gpu = self._find_gpu() if with_cuda and not hidden else None
@@ -154,7 +161,7 @@ class OrtRuntime:
 
 
 class OrtSession:
-    """One graph, loaded. Satisfies `cnnx.runtimes.Session`."""
+    """A loaded graph. Satisfies `cnnx.runtimes.Session`."""
 
     runtime = "ort"
 
@@ -168,20 +175,21 @@ class OrtSession:
                 "a classifier has one input of float32 or float16, this graph has "
                 + (", ".join(f"{one.name}: {one.type}" for one in inputs) or "none"),
                 where=file,
+                hint="export the network with a single input of float32 or float16",
             )
         self._input = inputs[0]
         self._dtype = _DTYPES[self._input.type]
         self.output_names: tuple[str, ...] = tuple(one.name for one in self._session.get_outputs())
 
     def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Run N pictures; a graph of static batch b runs in slices of b.
+        """Run N images; a graph with a fixed batch b runs in slices of b.
 
         Args:
-            images: (N, C, H, W), normalised.
+            images: (N, C, H, W), normalized.
 
         Raises:
-            ImageError: the pictures do not fit the input.
-            GraphError: ONNX Runtime fails while running.
+            ImageError: the images do not fit the input.
+            GraphError: ONNX Runtime fails during the run.
         """
         shape = self._input.shape
         check_images(images, shape)
@@ -189,7 +197,7 @@ class OrtSession:
         return run_in_batches(self._run, images, size=size, least=least)
 
     def end_profiling(self) -> Path:
-        """Close the session; gives the file with the events of its runs."""
+        """Close the session and return the file with the events of its runs."""
         file = Path(self._session.end_profiling())
         self.close()
         return file
@@ -202,27 +210,30 @@ class OrtSession:
         feed = {self._input.name: images.astype(self._dtype, copy=False)}
         try:
             values = self._session.run(self.output_names, feed)
-        except Exception as error:  # onnxruntime's exceptions share no base of their own
+        except Exception as error:  # onnxruntime's exceptions have no common base class
             if self._session is None:
-                raise UsageError("the session is closed") from None
-            raise GraphError(f"ONNX Runtime failed: {_sentence(error)}") from error
+                raise UsageError("the session is closed", hint="open the graph again") from None
+            raise GraphError(
+                f"ONNX Runtime failed to run the graph: {_sentence(error)}",
+                hint="check that the graph accepts this image size; if it was edited, export it again",
+            ) from error
         return dict(zip(self.output_names, map(_widened, values), strict=True))
 
 
 def _import() -> Any:
     try:
         import onnxruntime
-    except ImportError as error:  # a wheel for another numpy, a library it links to that is absent
+    except ImportError as error:  # a wheel for a different numpy, or a missing library
         raise EnvironmentLacks(
-            f"onnxruntime is installed and does not load: {error}", hint="pip install --upgrade 'cnnx[cpu]'"
+            f"onnxruntime is installed but does not load: {error}", hint="pip install --upgrade 'cnnx[cpu]'"
         ) from error
     return onnxruntime
 
 
 def _layer_times(events: Path, runs: int) -> tuple[LayerTime, ...]:
-    """Medians of each node's last runs, from events such as
+    """Median time of each node over the last runs, from the profiler's events.
 
-    {"cat": "Node", "name": "conv1_kernel_time", "dur": 12, "args": {"op_name": "Conv"}}.
+    An event: {"cat": "Node", "name": "conv1_kernel_time", "dur": 12, "args": {"op_name": "Conv"}}.
     """
     times: dict[tuple[str, str], list[int]] = defaultdict(list)
     for event in json.loads(events.read_text(encoding="utf-8")):
@@ -237,23 +248,27 @@ def _layer_times(events: Path, runs: int) -> tuple[LayerTime, ...]:
 
 def _load(ort: Any, file: Path, *, on_gpu: bool, profile: Path | None = None) -> onnxruntime.InferenceSession:
     if not file.is_file():
-        raise GraphError("there is no such file", where=file)
+        raise GraphError("no such file", where=file, hint="pass the path of an existing ONNX file")
     providers: list[Any] = [(_CUDA, _CUDA_OPTIONS), _CPU] if on_gpu else [_CPU]
-    if on_gpu and hasattr(ort, "preload_dlls"):  # CUDA's and cuDNN's wheels are on no search path
+    if on_gpu and hasattr(ort, "preload_dlls"):  # the loader does not search the wheels of CUDA and cuDNN
         ort.preload_dlls()
     try:
-        # By path: handing over bytes would hold the weights twice while it loads.
+        # Pass the path: bytes would keep the weights in memory twice during loading.
         options = _options(ort)
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
         session = ort.InferenceSession(str(file), options, providers=providers)
     except Exception as error:  # as in OrtSession._run
-        raise GraphError(f"ONNX Runtime refuses the graph: {_sentence(error)}", where=file) from error
-    # Where CUDA's libraries do not load it goes on with the CPU and logs that: a figure would be mislabelled.
+        raise GraphError(
+            f"ONNX Runtime rejects the graph: {_sentence(error)}",
+            where=file,
+            hint="use standard operators up to opset 20; if the file is damaged, copy or export it again",
+        ) from error
+    # If CUDA's libraries do not load, ONNX Runtime logs that and uses the CPU: results would be mislabeled.
     if on_gpu and session.get_providers()[0] != _CUDA:
         raise EnvironmentLacks(
-            "ONNX Runtime is built for CUDA, a GPU is here, and its CUDA provider does not load",
-            hint="install the CUDA and cuDNN that it wants, or set CUDA_VISIBLE_DEVICES= for the CPU",
+            "ONNX Runtime supports CUDA and there is a GPU, but the CUDA provider does not load",
+            hint="install the CUDA and cuDNN that it needs, or set CUDA_VISIBLE_DEVICES= to use the CPU",
         )
     return session
 
@@ -262,15 +277,16 @@ def _options(ort: Any) -> onnxruntime.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = usable_cores()
     options.log_severity_level = _FATAL_ONLY
-    # Leave Q/DQ as it is written. By default ORT turns INT8 activations into UINT8, and biases of
-    # quantized convolutions into INT32 with a scale of its own: a judge of the graph that TensorRT will
-    # compile must not. On a three-convolution Q/DQ net with FP32 scales that moves values across
-    # quantization steps in a fifth of the images: up to 8e-3 of the largest logit off the ONNX
-    # reference, against 2e-7 in all of them this way (which is no slower: 0.17 ms an image, 0.24).
-    # It also makes constant folding take in the DequantizeLinear of INT8 weights, otherwise done again
-    # in every run: a 4096 x 25088 Gemm (VGG-16's first) with FP16 scales takes 25 ms instead of 515.
-    # Folding stops at 1 GiB an output (optimization.constant_folding_max_output_size_in_bytes); that
-    # Gemm unfolds to 0.4. (ORT 1.31.1, two cores.)
+    # Run Q/DQ exactly as in the graph, because this session validates the graph that TensorRT compiles. By
+    # default ORT turns INT8 activations into UINT8, and biases of quantized convolutions into INT32 with
+    # a scale of its own. On a three-convolution Q/DQ network with FP32 scales, that moves values across
+    # quantization steps in a fifth of the images: errors reach 8e-3 of the largest logit against the ONNX
+    # reference. With this option they are 2e-7 in all images, and runs are not slower (0.17 ms per image
+    # instead of 0.24).
+    # The option also lets constant folding include the DequantizeLinear of INT8 weights, which otherwise
+    # runs every time: a 4096 x 25088 Gemm (VGG-16's first) with FP16 scales takes 25 ms instead of 515.
+    # Folding is limited to 1 GiB per output (optimization.constant_folding_max_output_size_in_bytes); that
+    # Gemm's weights unfold to 0.4 GiB. (ORT 1.31.1, two cores.)
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
 
@@ -280,7 +296,7 @@ def _widened(value: NDArray[Any]) -> NDArray[Any]:
 
 
 def _sentence(error: Exception) -> str:
-    """ORT's own words, without its error code, source position, and paths of the machine it was built on."""
+    """ORT's message without its error code, source position and the paths of its build machine."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", str(error))
     text = re.sub(r"^Load model from .*? failed:\s*", "", text, flags=re.DOTALL)
     text = re.sub(r"/\S+\.(?:cc|h):\d+ [^()]*\([^()]*\) ", "", text)

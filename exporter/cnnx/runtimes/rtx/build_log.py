@@ -1,12 +1,12 @@
-"""What a TensorRT build says of its layers, read back: a pure function of text.
+"""Parses the kernels of an engine from the log of a TensorRT for RTX build.
 
-A build with ProfilingVerbosity.DETAILED prints, at VERBOSE severity, one line a kernel under "Layers:":
+A build with ProfilingVerbosity.DETAILED logs, at VERBOSE severity, one line per kernel under "Layers:":
 
     Name: conv1_myl0_1, LayerType: correlation, Inputs: [ { Name: x, ..., Datatype: Int8, ... }],
     Constants: [ { ..., Datatype: Int8, ... }], Outputs: [ ... ], ..., Metadata: [ONNX Layer: conv1][ONNX ...
 
-The format is documented nowhere (captured from TensorRT for RTX 1.7.1); what does not fit is skipped, so
-that a layer that cannot be read is reported as not found rather than taken for right.
+The format is not documented (captured from TensorRT for RTX 1.7.1). Lines that do not match are skipped, so
+a layer that cannot be read is reported as not found rather than assumed to be right.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LAYER = re.compile(r"\[ONNX Layer: (.+?)\](?=\w*\s*(?:\[ONNX Layer: |$))")
 
 
 def parse_kernels(log: str) -> tuple[Kernel, ...]:
-    """Every kernel that a log names, in the order they run."""
+    """Kernels in a log, in execution order."""
     return tuple(
         Kernel(
             name=found["name"],
@@ -42,7 +42,7 @@ def parse_kernels(log: str) -> tuple[Kernel, ...]:
 
 
 def layer_types(log: str) -> dict[str, str]:
-    """In which type each ONNX node's data reached its kernel, by everything the builder logged."""
+    """Type in which each ONNX node's data reaches its kernel, from the builder's whole log."""
     return types_of(parse_kernels(log))
 
 

@@ -1,8 +1,8 @@
 """TensorRT for RTX: parses and builds without a GPU, runs on RTX cards.
 
-It comes as two wheels: the bindings, and ONNX Runtime's execution provider, in whose folder NVIDIA's
-libraries lie. It is not TensorRT: what it builds shows that a graph parses and keeps the types it was
-given, not how TensorRT fuses it, and its engines do not run on Jetson.
+It comes as two wheels: the bindings, and ONNX Runtime's execution provider, whose folder contains NVIDIA's
+libraries. It is not TensorRT: its builds show that a graph parses and keeps its types, not how TensorRT
+fuses it, and its engines do not run on Jetson.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LIBRARIES = "onnxruntime_ep_nv_tensorrt_rtx"
 
 
 class RtxRuntime(EngineRuntime):
-    """TensorRT for RTX, by NVIDIA's wheels for Linux x86-64."""
+    """TensorRT for RTX, from NVIDIA's wheels for Linux x86-64."""
 
     name = "rtx"
     builds_without_gpu = True
@@ -44,15 +44,15 @@ class RtxRuntime(EngineRuntime):
     without_gpu = "run on a machine with an RTX GPU; building for one works here (--sm 86)"
 
     def missing(self) -> CnnxError | None:
-        """`MissingExtra` without the wheels, `EnvironmentLacks` where the two are of different releases."""
+        """`MissingExtra` without the wheels, `EnvironmentLacks` if their releases differ."""
         for package in (_BINDINGS, _LIBRARIES):
             if importlib.util.find_spec(package) is None:
                 return MissingExtra(package, "rtx", purpose=self.product)
         bindings, library = self.version(), _library_release()
         if release_of(bindings) != release_of(library):
             return EnvironmentLacks(
-                f"the Python bindings of TensorRT for RTX are {bindings}, its library is {library}: "
-                "only equal releases work together",
+                f"the Python bindings of TensorRT for RTX have version {bindings} and its library {library}: "
+                "they must have the same release",
                 hint="pip install --force-reinstall 'cnnx[rtx]'",
             )
         return None
@@ -62,7 +62,7 @@ class RtxRuntime(EngineRuntime):
         return _library()
 
     def cuda(self) -> CudaRuntime:
-        """The CUDA runtime that the wheels bring along."""
+        """The CUDA runtime that comes with the wheels."""
         return _cuda()
 
     def version(self) -> str | None:
@@ -70,10 +70,10 @@ class RtxRuntime(EngineRuntime):
         return installed_version("tensorrt_rtx")
 
     def check_capabilities(self, capabilities: Sequence[int]) -> None:
-        """Refuse an architecture that TensorRT for RTX does not know.
+        """Reject architectures that TensorRT for RTX does not support.
 
         Raises:
-            UsageError: it names those it knows; or none is named and no GPU is here.
+            UsageError: one is not supported, or none is given and this machine has no GPU.
         """
         if not capabilities:
             self._current()
@@ -87,19 +87,22 @@ class RtxRuntime(EngineRuntime):
         """Build one engine for each compute capability.
 
         Raises:
-            MissingExtra, EnvironmentLacks: TensorRT for RTX is not, or not properly, installed.
-            GraphError: the file is no graph with one input and one dynamic dimension at most.
-            UsageError: a compute capability that it does not know, or none named and no GPU here; or
-                options, of which it has none.
-            BuildFailed: the parser or builder refused, or a layer is not of the type expected.
+            MissingExtra, EnvironmentLacks: TensorRT for RTX is not installed, or not properly.
+            GraphError: the file is not a graph with one input and at most one dynamic dimension.
+            UsageError: a compute capability is not supported, or none is given and this machine has no
+                GPU; or TensorRT options are set.
+            BuildFailed: the parser or builder failed, or a layer does not have the expected type.
         """
         if reason := self.missing():
             raise reason
         if not onnx_file.is_file():
-            raise GraphError("there is no such file", where=onnx_file)
-        # A timing cache is no part of what is asked: RTX keeps none.
+            raise GraphError("no such file", where=onnx_file, hint="pass the path of an existing ONNX file")
+        # The folder of the timing cache is ignored: TensorRT for RTX has no timing cache.
         if dataclasses.replace(request.options, timing_cache_folder=None) != BuildOptions():
-            raise UsageError("TensorRT for RTX takes no options of TensorRT's builder", hint="leave them out")
+            raise UsageError(
+                "TensorRT for RTX does not support TensorRT's build options",
+                hint="remove the build options, or build with --target tensorrt on the device itself",
+            )
         capabilities = request.compute_capabilities or (self._current(),)
         self.check_capabilities(capabilities)
         parsed = ParsedNetwork(onnx_file, self.library(), product=self.product)
@@ -108,24 +111,24 @@ class RtxRuntime(EngineRuntime):
     def _current(self) -> int:
         if self.cannot_run() is not None:
             raise UsageError(
-                "no compute capability is named to build for, and no GPU is here to tell it",
-                hint="name one: --sm 86 for RTX 30xx",
+                "no compute capability to build for was given, and there is no GPU to take it from",
+                hint="give one, such as --sm 86 for RTX 30xx",
             )
         return self.cuda().compute_capability()
 
 
 def known_capabilities(trt: Any) -> dict[int, Any]:
-    """SM versions that this release builds for -> member of its ComputeCapability."""
+    """SM versions that this release can build for -> member of its ComputeCapability."""
     members: dict[str, Any] = trt.ComputeCapability.__members__
     return {int(name[2:]): member for name, member in members.items() if re.fullmatch(r"SM\d+", name)}
 
 
 def _unknown(capability: int, known: Sequence[int] | dict[int, Any]) -> UsageError:
     return UsageError(
-        f"TensorRT for RTX does not build for compute capability {capability}, and its engines never go "
-        "to Jetson",
-        hint=f"choose among {', '.join(map(str, sorted(known)))}; Jetson and datacentre GPUs take "
-        "--target tensorrt, on the device itself",
+        f"TensorRT for RTX does not build for compute capability {capability}, and its engines do not run on "
+        "Jetson",
+        hint=f"choose from {', '.join(map(str, sorted(known)))}; for Jetson and data center GPUs, use "
+        "--target tensorrt on the device itself",
     )
 
 
@@ -138,7 +141,7 @@ def _library() -> Library:
         trt = importlib.import_module(_BINDINGS)
     except (OSError, ImportError) as error:
         raise EnvironmentLacks(
-            f"TensorRT for RTX is installed and does not load: {error}",
+            f"TensorRT for RTX is installed but does not load: {error}",
             hint="pip install --force-reinstall 'cnnx[rtx]'",
         ) from error
     return Library(trt, make_log(trt))
@@ -150,13 +153,14 @@ def _cuda() -> CudaRuntime:
 
 
 def _file(stem: str) -> Path:
-    """A library in the execution provider's folder, such as libtensorrt_rtx.so.1.7.1."""
+    """Path of a library in the execution provider's folder, such as libtensorrt_rtx.so.1.7.1."""
     spec = importlib.util.find_spec(_LIBRARIES)
     folders = (spec.submodule_search_locations if spec else None) or []
     found = [file for folder in folders for file in sorted(Path(folder).glob(f"{stem}.*"))]
     if not found:
         raise EnvironmentLacks(
-            f"{stem} is not in the package {_LIBRARIES}", hint="pip install --force-reinstall 'cnnx[rtx]'"
+            f"{stem} was not found in the package {_LIBRARIES}",
+            hint="pip install --force-reinstall 'cnnx[rtx]'",
         )
     return found[0]
 
@@ -169,7 +173,7 @@ def _library_release() -> str | None:
 
 
 def _built(parsed: ParsedNetwork, file: Path, capability: int, request: BuildRequest) -> BuiltEngine:
-    """The engine for one compute capability."""
+    """Build the engine for one compute capability."""
     library = _library()
     config = parsed.config(request.batch)
     config.num_compute_capabilities = 1

@@ -1,1 +1,1 @@
-"""TensorRT, which builds on the device that it runs on."""
+"""TensorRT, which builds engines on the device that runs them."""

@@ -1,6 +1,6 @@
-"""One build with TensorRT: options, the build itself, and what the engine says of its layers.
+"""Builds one engine with TensorRT and checks the types of its layers.
 
-The bindings' module is handed in; trt.py imports it.
+The bindings' module is passed in; `trt.runtime` imports it.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _REACH: Mapping[str, Reach] = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an engine is built, which is where it will run.
+    """The machine that builds an engine, which is also the one that runs it.
 
     Attributes:
-        gpu: name, as CUDA gives it.
-        compute_capability: such as 87.
-        tensorrt: version.
-        board: as the device tree names it; None where there is none.
-        jetpack: version; None where it is not known, and off Jetson.
-        jetson: whether this is one.
+        gpu: name of the GPU, as CUDA reports it.
+        compute_capability: SM version, such as 87.
+        tensorrt: version of TensorRT.
+        board: name in the device tree; None if there is none.
+        jetpack: version of JetPack; None if unknown or not a Jetson.
+        jetson: whether this is a Jetson.
     """
 
     gpu: str
@@ -48,17 +48,17 @@ class Place:
 
     @property
     def device(self) -> str:
-        """What an engine is tied to: an AGX Orin's GPU and an Orin NX's have one name and differ in size."""
+        """Device that an engine is tied to: GPUs of AGX Orin and Orin NX differ in size but not in name."""
         return self.board if self.jetson and self.board else self.gpu
 
 
 def build_engine(file: Path, request: BuildRequest, *, library: Library, place: Place) -> BuiltEngine:
-    """Build one engine and compare its layers with what was asked.
+    """Build one engine and compare the types of its layers with the request.
 
     Raises:
-        UsageError: options that this release or device does not have.
-        GraphError: the file is no graph with one input and one dynamic dimension at most.
-        BuildFailed: the parser or builder refused, or a layer is not of the type expected.
+        UsageError: this release or device does not support an option.
+        GraphError: the file is not a graph with one input and at most one dynamic dimension.
+        BuildFailed: the parser or builder failed, or a layer does not have the expected type.
     """
     options = request.options
     if options.dla_core is not None:
@@ -81,7 +81,7 @@ def build_engine(file: Path, request: BuildRequest, *, library: Library, place: 
     remarks += filter(None, [library.log.skipped_tactics()])
     digest = timings.keep(config) if timings else ""
     found = types_of(parse_kernels(_inspected(plan, parsed, request, library=library)))
-    remarks += _judge(found, request, file=file, target=f"SM {place.compute_capability}")
+    remarks += _check_types(found, request, file=file, target=f"SM {place.compute_capability}")
     return BuiltEngine(
         identity=_identity(request, place),
         file_name="model.engine",
@@ -100,7 +100,7 @@ def build_engine(file: Path, request: BuildRequest, *, library: Library, place: 
 
 
 def _identity(request: BuildRequest, place: Place) -> str:
-    """Folder name under engines/: what an engine is of and for, and how it differs from the usual one."""
+    """Folder name under engines/: release and device, and options that are not the default."""
     options, release = request.options, ".".join(map(str, release_of(place.tensorrt)))
     parts = ["tensorrt", release, f"sm{place.compute_capability}", slug(place.device), *request.tuning]
     if options.hardware_compatibility != "none":
@@ -113,24 +113,26 @@ def _identity(request: BuildRequest, place: Place) -> str:
 
 
 def _compatibility_level(trt: Any, options: BuildOptions, place: Place) -> Any:
-    """The member of HardwareCompatibilityLevel asked for; None for the usual one."""
+    """The requested member of HardwareCompatibilityLevel; None for the default."""
     if options.hardware_compatibility == "none":
         return None
     if place.jetson:  # NVIDIA's page "Hardware Compatibility": not supported on JetPack
         raise UsageError(
-            "TensorRT has no hardware compatibility on Jetson", hint="leave it out and build on each device"
+            "TensorRT does not support hardware compatibility on Jetson",
+            hint="leave out --hardware-compatibility, and build on each device",
         )
     if options.hardware_compatibility == "ampere_plus" and place.compute_capability < 80:
         raise UsageError(
-            f"hardware compatibility starts at Ampere (SM 80), this GPU is SM {place.compute_capability}",
-            hint="leave it out",
+            f"hardware compatibility needs Ampere (SM 80), and this GPU is SM {place.compute_capability}",
+            hint="leave out --hardware-compatibility",
         )
-    # SAME_COMPUTE_CAPABILITY is not in 10.3: asked of the release, not of its number.
+    # Look the member up instead of comparing versions: 10.3 does not have SAME_COMPUTE_CAPABILITY.
     level = trt.HardwareCompatibilityLevel.__members__.get(options.hardware_compatibility.upper())
     if level is None:
         raise UsageError(
-            f"TensorRT {place.tensorrt} has no hardware compatibility {options.hardware_compatibility!r}",
-            hint="leave it out, or use a newer TensorRT",
+            f"TensorRT {place.tensorrt} does not support hardware compatibility "
+            f"{options.hardware_compatibility!r}",
+            hint="leave out --hardware-compatibility, or use a newer TensorRT",
         )
     return level
 
@@ -138,7 +140,7 @@ def _compatibility_level(trt: Any, options: BuildOptions, place: Place) -> Any:
 def _configure(
     trt: Any, parsed: ParsedNetwork, config: Any, *, options: BuildOptions, level: Any
 ) -> tuple[str, ...]:
-    """Set the options on a builder configuration; gives the layers that a DLA leaves to the GPU."""
+    """Set the options on a builder configuration; returns the layers that a DLA leaves to the GPU."""
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     if options.optimization_level is not None:
@@ -153,10 +155,10 @@ def _configure(
 
 
 def _fallback(on_gpu: Sequence[str], layers: int) -> list[str]:
-    """In short: the engine's description has them all."""
+    """Remark on the layers left to the GPU, shortened; the engine's description lists them all."""
     if not on_gpu:
         return []
-    return [f"{len(on_gpu)} of {layers} layers run on the GPU, the DLA cannot: {listed(on_gpu)}"]
+    return [f"{len(on_gpu)} of {layers} layers run on the GPU because the DLA cannot: {listed(on_gpu)}"]
 
 
 def _timing_cache(options: BuildOptions, place: Place) -> TimingCache | None:
@@ -166,10 +168,10 @@ def _timing_cache(options: BuildOptions, place: Place) -> TimingCache | None:
 
 
 def _inspected(plan: bytes, parsed: ParsedNetwork, request: BuildRequest, *, library: Library) -> str:
-    """The inspector's JSON on a plan that was built this moment, and is therefore trusted.
+    """The engine inspector's JSON for a plan that was just built, and is therefore trusted.
 
     Raises:
-        BuildFailed: TensorRT does not load what it built, mostly for lack of memory.
+        BuildFailed: TensorRT does not load or run the engine, usually for lack of memory.
     """
     trt, log = library.trt, library.log
     log.clear()
@@ -179,21 +181,24 @@ def _inspected(plan: bytes, parsed: ParsedNetwork, request: BuildRequest, *, lib
     if engine is None:
         raise BuildFailed(
             f"TensorRT does not load the engine that it built: {log.said()}",
-            hint="free memory on the GPU and build again",
+            hint="free GPU memory (close other programs) and build again",
         )
     inspector = engine.create_engine_inspector()
     if parsed.dynamic:
-        # Without shapes the types stand there as "N/A due to dynamic shapes".
+        # Without shapes, the inspector reports types as "N/A due to dynamic shapes".
         context = engine.create_execution_context()
         if context is None:
-            raise BuildFailed(f"TensorRT does not run the engine that it built: {log.said()}")
+            raise BuildFailed(
+                f"TensorRT does not run the engine that it built: {log.said()}",
+                hint="free GPU memory (close other programs) and build again, or build a smaller batch",
+            )
         context.set_input_shape(parsed.input_name, (request.batch[1], *parsed.input_shape[1:]))
         inspector.execution_context = context
     return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
-def _judge(found: Mapping[str, str], request: BuildRequest, *, file: Path, target: str) -> list[str]:
-    """Refuse what was not reached. Layers inside a DLA's loadable cannot be told apart: those are said."""
+def _check_types(found: Mapping[str, str], request: BuildRequest, *, file: Path, target: str) -> list[str]:
+    """Reject wrong types, and return remarks on layers inside a DLA, whose types cannot be read."""
     if request.options.dla_core is None:
         check_precision(found, request, file=file, target=target)
         return []
@@ -202,4 +207,4 @@ def _judge(found: Mapping[str, str], request: BuildRequest, *, file: Path, targe
     check_precision(found, BuildRequest(request.precision, seen), file=file, target=target)
     if not unseen:
         return []
-    return [f"{len(unseen)} layers run inside the DLA, where their type cannot be read: {listed(unseen)}"]
+    return [f"{len(unseen)} layers run inside the DLA, where their types cannot be read: {listed(unseen)}"]

@@ -1,6 +1,6 @@
-"""The deep learning accelerator of a Jetson: where it can be used, and which layers it leaves to the GPU.
+"""Checks where the deep learning accelerator (DLA) of a Jetson can be used, and configures builds for it.
 
-Decided by a table of device, JetPack and TensorRT, not by whether a flag exists: the flags are there in
+A table of device, JetPack and TensorRT decides, not the presence of a flag: the flags also exist in
 releases that cannot use a DLA. Sources: NVIDIA's TensorRT pages "Strongly Typed Networks for DLA" of 11.3.0
 (10.7 was the last release with DLA), 11.4.0 (none) and 11.4.1 (Jetson AGX Orin with JetPack 7.2.2 or later;
 not Thor); JetPack 6.1 and 6.2 ship TensorRT 10.3; Jetson Orin Nano has no DLA (its data sheet).
@@ -19,7 +19,7 @@ from cnnx.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """Devices, JetPacks and releases (from, to: both included), and why no DLA there; "" where there is."""
+    """Devices, ranges of JetPack and TensorRT (inclusive), and why they have no DLA; "" if they have one."""
 
     device: str
     jetpack: tuple[str, str]
@@ -28,51 +28,57 @@ class _Row:
 
 
 _ANY = ("0", "9999")
-# The first row that fits decides; none: nothing is known, so nothing is promised.
+# The first matching row decides. Without one, cnnx does not allow a DLA.
 _TABLE = (
     _Row("Thor", _ANY, _ANY, "Jetson Thor has no DLA"),
     _Row("Orin Nano", _ANY, _ANY, "Jetson Orin Nano has no DLA"),
     _Row("Orin", ("6", "6.9999"), ("10.3", "10.3.9999"), ""),
     _Row("AGX Orin", ("7.2.2", "9999"), ("11.4.1", "9999"), ""),
-    _Row("Orin", _ANY, ("11.4.1", "9999"), "TensorRT 11.4.1 has DLA on AGX Orin with JetPack 7.2.2 alone"),
-    _Row("Orin", _ANY, ("10.8", "11.4.0.9999"), "TensorRT 10.8 to 11.4.0 have no DLA"),
+    _Row(
+        "Orin",
+        _ANY,
+        ("11.4.1", "9999"),
+        "TensorRT 11.4.1 supports DLA only on AGX Orin with JetPack 7.2.2 or newer",
+    ),
+    _Row("Orin", _ANY, ("10.8", "11.4.0.9999"), "TensorRT 10.8 to 11.4.0 do not support DLA"),
 )
 
 
 def check_dla(
     precision: str, *, batch: tuple[int, int, int], board: str | None, jetpack: str | None, tensorrt: str
 ) -> None:
-    """Refuse a build for a DLA that is not there, or that cnnx does not promise.
+    """Reject a build for a DLA that does not exist or that cnnx does not support.
 
     Args:
         precision: "fp32", "fp16" or "int8".
-        batch: smallest, best and largest; a DLA takes one shape.
-        board: as the device tree names it, such as "NVIDIA Jetson AGX Orin Developer Kit".
-        jetpack: version.
-        tensorrt: version.
+        batch: smallest, optimal and largest batch; a DLA supports only one shape.
+        board: name in the device tree, such as "NVIDIA Jetson AGX Orin Developer Kit".
+        jetpack: version of JetPack.
+        tensorrt: version of TensorRT.
 
     Raises:
-        UsageError: it names the device and both versions.
+        UsageError: the DLA cannot be used; the message names the device and both versions.
     """
     if precision == "int8":
-        # Its documented way takes UINT8 with FP32 scales; NVIDIA's maintainers say that it takes implicit,
-        # not explicit, quantization (TensorRT #2222).
-        raise UsageError("INT8 from Q/DQ on a DLA is unproven", hint="export with --fp16 for the DLA")
+        # The documented method uses UINT8 with FP32 scales; according to NVIDIA's maintainers, DLA supports
+        # implicit but not explicit quantization (TensorRT #2222).
+        raise UsageError("INT8 from Q/DQ is not tested on DLA", hint="export with --fp16 for the DLA")
     if precision != "fp16":
-        raise UsageError(f"a DLA does not compute {precision.upper()}", hint="export with --fp16 for the DLA")
+        raise UsageError(f"a DLA does not support {precision.upper()}", hint="export with --fp16 for the DLA")
     if batch[0] != batch[2]:
         raise UsageError(
-            f"a DLA takes one batch size, not {batch[0]} to {batch[2]}", hint="export with one --batch"
+            f"a DLA supports only one batch size, not {batch[0]} to {batch[2]}",
+            hint=f"export with a single size, such as --batch {batch[2]}",
         )
     if (reason := why_no_dla(board, jetpack, tensorrt)) is not None:
         raise UsageError(
-            f"{reason} (here: {board or 'no Jetson'}, JetPack {jetpack}, TensorRT {tensorrt})",
-            hint="build for the GPU: leave the DLA core out",
+            f"{reason} (this machine: {board or 'not a Jetson'}, JetPack {jetpack}, TensorRT {tensorrt})",
+            hint="build for the GPU: leave out --dla",
         )
 
 
 def why_no_dla(board: str | None, jetpack: str | None, tensorrt: str) -> str | None:
-    """Why there is no DLA to use here, or None where there is."""
+    """Why a DLA cannot be used on this machine; None if it can."""
     for row in _TABLE:
         if (
             re.search(row.device, board or "")
@@ -80,21 +86,22 @@ def why_no_dla(board: str | None, jetpack: str | None, tensorrt: str) -> str | N
             and _within(tensorrt, row.tensorrt)
         ):
             return row.why_not or None
-    return "cnnx knows of no DLA here"
+    return "cnnx does not support a DLA on this machine"
 
 
 def use_dla(trt: Any, builder: Any, network: Any, config: Any, *, core: int) -> tuple[str, ...]:
-    """Set a configuration up for a DLA core, with the GPU for what it cannot do.
+    """Configure a build for a DLA core, with the GPU as fallback for layers that it cannot run.
 
     Returns:
         Names of the layers left to the GPU.
 
     Raises:
-        UsageError: no such core.
+        UsageError: the core does not exist.
     """
     if core >= builder.num_DLA_cores:
         raise UsageError(
-            f"DLA core {core} was asked, here are {builder.num_DLA_cores}", hint="cores count from 0"
+            f"invalid DLA core {core}: this device has {builder.num_DLA_cores}",
+            hint="cores are numbered from 0, such as --dla 0",
         )
     config.default_device_type = trt.DeviceType.DLA
     config.DLA_core = core

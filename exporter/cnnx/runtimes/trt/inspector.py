@@ -1,15 +1,15 @@
-"""What TensorRT's engine inspector says of an engine's layers: a pure function of its JSON.
+"""Parses the layers of an engine from the JSON of TensorRT's engine inspector.
 
-Two forms, by NVIDIA's page "Migrating IEngineInspector Usage from TensorRT 10.x to 11.x":
+There are two forms (NVIDIA's page "Migrating IEngineInspector Usage from TensorRT 10.x to 11.x"):
 
     10: {"Layers": [{"Name", "LayerType", "Inputs": [{"Name", "Format/Datatype": "Row major Int8 format"}],
         "Outputs", "Weights": {"Type": "Int8", "Count"}, "Metadata": "[ONNX Layer: conv1]\\u001e[..."}],
         "Bindings": ["input", "logits"]}
     11: "Format/Datatype" is split into a format and a datatype; "Bindings" became "I/O Tensors".
 
-Layers of TensorRT 10 as in issues #4020 (Cask kernels) and #4397 (Myelin's). An engine that was not built
-with ProfilingVerbosity.DETAILED has names alone. What does not fit is skipped, so that a layer that cannot
-be read is reported as not found rather than taken for right.
+Layers of TensorRT 10 are as in issues #4020 (Cask kernels) and #4397 (Myelin's). An engine that was not
+built with ProfilingVerbosity.DETAILED has only names. Entries that do not match are skipped, so a layer that
+cannot be read is reported as not found rather than assumed to be right.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from typing import Any
 
 from cnnx.runtimes.kernels import FUSED, Kernel
 
-# These move data for a layer and bear its name; they say nothing of how the layer computes.
+# Kinds that move data for a layer and have its name; they do not show in which type the layer computes.
 _BOOKKEEPING = {"reformat", "noop", "constant", "shuffle", "signal", "wait"}
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: (.+?)\](?=\w*\s*(?:[\x1e\x1f]|\[ONNX Layer: |$))")
-# Read in this order: "Thirty-two wide channel vectorized row major Int8 format", "Channel major FP16 format
-# where channel % 8 == 0", "Half", "Row major linear FP32", "Float". "N/A due to dynamic shapes" is none.
+# Checked in this order. Examples: "Thirty-two wide channel vectorized row major Int8 format", "Channel major
+# FP16 format where channel % 8 == 0", "Half", "Row major linear FP32", "Float". "N/A due to dynamic shapes"
+# is not a type.
 _WORDS = (
     ("int8", re.compile(r"\bint8\b", re.IGNORECASE)),
     ("bf16", re.compile(r"\b(?:bf16|bfloat16)\b", re.IGNORECASE)),
@@ -35,20 +36,20 @@ _WORDS = (
 
 
 def parse_kernels(text: str) -> tuple[Kernel, ...]:
-    """Every layer of an engine.
+    """Layers of an engine.
 
     Args:
-        text: of `EngineInspector.get_engine_information` in the JSON format; either form.
+        text: output of `EngineInspector.get_engine_information` in JSON format, in either form.
 
     Returns:
-        One kernel a layer, in the order they run; none where the text is no such JSON.
+        One kernel per layer, in execution order; empty if the text is not such JSON.
     """
     try:
-        # Not strict: node names in "Metadata" may be parted by raw control characters.
-        said = json.loads(text, strict=False)
+        # Not strict: node names in "Metadata" may be separated by raw control characters.
+        parsed = json.loads(text, strict=False)
     except ValueError:
         return ()
-    layers = said.get("Layers") if isinstance(said, dict) else None
+    layers = parsed.get("Layers") if isinstance(parsed, dict) else None
     return tuple(map(_kernel, layers)) if isinstance(layers, list) else ()
 
 
@@ -69,7 +70,7 @@ def _kernel(layer: Any) -> Kernel:
 
 
 def _types(tensors: Any) -> tuple[str, ...]:
-    """Types of those tensors that have one; a first that has none hides the others: it is the data."""
+    """Types of the tensors that have one; empty if the first, which is the data, has none."""
     found = (
         [_type(tensor) for tensor in tensors if isinstance(tensor, dict)] if isinstance(tensors, list) else []
     )

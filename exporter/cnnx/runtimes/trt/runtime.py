@@ -1,7 +1,7 @@
-"""TensorRT 10.3 to 11.x, one code path: builds on the GPU that the engine will run on, Jetson included.
+"""TensorRT 10.3 to 11.x, which builds on the GPU that will run the engine, including Jetson.
 
-On Jetson it comes with JetPack, elsewhere with the extra "tensorrt". The graph's types alone decide
-precision (a strongly typed network), in every release alike: TensorRT 11 knows no other way.
+On Jetson, TensorRT comes with JetPack, elsewhere with the extra "tensorrt". All releases share one code path:
+only the types in the graph decide precision (strongly typed networks), as TensorRT 11 requires.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from cnnx.runtimes.trt.build import Place, build_engine
 _OLDEST = (10, 3)
 _INSTALL = "https://docs.nvidia.com/deeplearning/tensorrt/latest/installing-tensorrt/installing.html"
 CudaBy = Literal["auto", "cudart", "pycuda"]
-"""Which library speaks to CUDA; "auto": the CUDA runtime, pycuda where that is not found."""
+"""Library for CUDA calls; "auto": the CUDA runtime, or pycuda if that is not found."""
 
 
 class Bindings(Protocol):
-    """TensorRT as it is found somewhere: here, or imitated in tests."""
+    """An installation of TensorRT, or its imitation in tests."""
 
     def version(self) -> str | None:
-        """Version; None where there is none."""
+        """Version; None if not installed."""
         ...
 
     def lacking(self) -> CnnxError | None:
-        """Why it cannot be used, or None."""
+        """Why it cannot be used; None if it can."""
         ...
 
     def load(self) -> Library:
-        """The module and its logger."""
+        """Load the module and its logger."""
         ...
 
     def cuda(self) -> Cuda:
-        """CUDA, by whichever library."""
+        """CUDA, through either library."""
         ...
 
     def environment(self) -> Environment:
-        """The machine."""
+        """Properties of the machine."""
         ...
 
 
@@ -55,19 +55,19 @@ class TrtRuntime(EngineRuntime):
     """TensorRT.
 
     Args:
-        bindings: where it is; None: as it is installed here.
+        bindings: the installation; None: that of this machine.
     """
 
     name = "tensorrt"
     builds_without_gpu = False
     product = "TensorRT"
-    without_gpu = "run where an NVIDIA GPU and its driver are (nvidia-smi shows both)"
+    without_gpu = "run on a machine with an NVIDIA GPU and its driver (nvidia-smi shows both)"
 
     def __init__(self, bindings: Bindings | None = None) -> None:
         self._bindings = bindings or InstalledBindings()
 
     def missing(self) -> CnnxError | None:
-        """Absent, too old, or bindings without their libraries; on Jetson the hint is JetPack's."""
+        """Error if TensorRT or its libraries are missing or too old; on Jetson the hint names JetPack."""
         return self._bindings.lacking()
 
     def library(self) -> Library:
@@ -79,19 +79,19 @@ class TrtRuntime(EngineRuntime):
         return self._bindings.cuda()
 
     def version(self) -> str | None:
-        """Version of what is installed."""
+        """Installed version."""
         return self._bindings.version()
 
     def check_capabilities(self, capabilities: Sequence[int]) -> None:
-        """Refuse any: TensorRT builds for the GPU that is here.
+        """Reject any: TensorRT builds only for the GPU of this machine.
 
         Raises:
-            UsageError: one is named.
+            UsageError: a compute capability is given.
         """
         if capabilities:
             raise UsageError(
-                "TensorRT builds for the GPU that it runs on, not for a named one",
-                hint="leave --sm out and build on the device itself; --target rtx builds for named RTX GPUs",
+                "TensorRT builds only for the GPU of this machine, not for a given compute capability",
+                hint="leave out --sm and build on the device itself; --target rtx supports --sm for RTX GPUs",
             )
 
     def build(self, onnx_file: Path, request: BuildRequest) -> list[BuiltEngine]:
@@ -99,15 +99,15 @@ class TrtRuntime(EngineRuntime):
 
         Raises:
             MissingExtra, EnvironmentLacks: TensorRT, a GPU or its driver is missing.
-            GraphError: the file is no graph with one input and one dynamic dimension at most.
-            UsageError: a compute capability was named, or options that are not to be had here.
-            BuildFailed: the parser or builder refused, or a layer is not of the type expected.
+            GraphError: the file is not a graph with one input and at most one dynamic dimension.
+            UsageError: a compute capability is given, or an option is not supported here.
+            BuildFailed: the parser or builder failed, or a layer does not have the expected type.
         """
         if reason := self.cannot_run():
             raise reason
         self.check_capabilities(request.compute_capabilities)
         if not onnx_file.is_file():
-            raise GraphError("there is no such file", where=onnx_file)
+            raise GraphError("no such file", where=onnx_file, hint="pass the path of an existing ONNX file")
         return [build_engine(onnx_file, request, library=self.library(), place=self._place())]
 
     def _place(self) -> Place:
@@ -123,18 +123,18 @@ class TrtRuntime(EngineRuntime):
 
 
 class InstalledBindings:
-    """TensorRT as this machine has it; satisfies `Bindings`.
+    """The TensorRT installed on this machine; satisfies `Bindings`.
 
     Args:
-        cuda_by: which library speaks to CUDA.
+        cuda_by: library for CUDA calls.
     """
 
     def __init__(self, cuda_by: CudaBy = "auto") -> None:
         self._cuda_by = cuda_by
 
     def version(self) -> str | None:
-        """By the package's metadata; where a package has another name, by the module itself."""
-        if not _is_there():
+        """Version from the package's metadata, or from the module if the package has a different name."""
+        if not _is_installed():
             return None
         if (found := installed_version("tensorrt")) is not None:
             return found
@@ -144,14 +144,14 @@ class InstalledBindings:
             return None
 
     def lacking(self) -> CnnxError | None:
-        """Absent, too old, or not loading."""
-        if not _is_there():
+        """Error if TensorRT is missing, too old, or does not load."""
+        if not _is_installed():
             return absent(self.environment())
         found = self.version()
         if found is not None and release_of(found) < _OLDEST:
             return EnvironmentLacks(
-                f"cnnx builds with TensorRT 10.3 or newer, here is {found}",
-                hint="JetPack 6.1 or newer has it"
+                f"cnnx needs TensorRT 10.3 or newer, found {found}",
+                hint="install JetPack 6.1 or newer"
                 if self.environment().l4t
                 else "pip install 'cnnx[tensorrt]'",
             )
@@ -165,7 +165,7 @@ class InstalledBindings:
         """Import the bindings.
 
         Raises:
-            EnvironmentLacks: they do not load, mostly because NVIDIA's libraries are not there.
+            EnvironmentLacks: they do not load, usually because NVIDIA's libraries are missing.
         """
         return _load()
 
@@ -173,34 +173,34 @@ class InstalledBindings:
         """The CUDA runtime, or pycuda.
 
         Raises:
-            MissingExtra: pycuda was asked and is absent.
+            MissingExtra: pycuda is requested but not installed.
             EnvironmentLacks: the library does not load.
         """
         return _cuda(self._cuda_by)
 
     def environment(self) -> Environment:
-        """This machine."""
+        """Properties of this machine."""
         return detect()
 
 
 def absent(machine: Environment) -> CnnxError:
-    """Why TensorRT is not there with a hint for this machine."""
+    """Error for a missing TensorRT, with a hint that depends on the machine."""
     if machine.l4t is not None:
         return EnvironmentLacks(
-            "TensorRT's Python module is not to be seen. On Jetson it comes with JetPack, never from pip",
-            hint="sudo apt install python3-libnvinfer; and make the environment that cnnx is in with "
+            "TensorRT's Python module was not found. On Jetson it comes with JetPack, not from pip",
+            hint="sudo apt install python3-libnvinfer; and create cnnx's virtual environment with "
             "python3 -m venv --system-site-packages",
         )
     if machine.machine != "x86_64":
         return EnvironmentLacks(
-            f"TensorRT is not installed, and no extra of cnnx brings it for {machine.machine}",
-            hint=f"install it as NVIDIA says: {_INSTALL}",
+            f"TensorRT is not installed, and cnnx has no extra for it on {machine.machine}",
+            hint=f"follow NVIDIA's instructions: {_INSTALL}",
         )
     return MissingExtra("tensorrt", "tensorrt", purpose="TensorRT")
 
 
-def _is_there() -> bool:
-    """A module that can be imported; not a folder that happens to have its name."""
+def _is_installed() -> bool:
+    """Whether the module can be imported, not just a folder with the same name."""
     spec = importlib.util.find_spec("tensorrt")
     return spec is not None and spec.origin is not None
 
@@ -212,10 +212,10 @@ def _load() -> Library:
     except (ImportError, OSError) as error:
         on_jetson = detect().l4t is not None
         raise EnvironmentLacks(
-            f"TensorRT's Python bindings are installed and its libraries do not load: {error}",
+            f"TensorRT's Python bindings are installed, but its libraries do not load: {error}",
             hint="sudo apt install nvidia-jetpack"
             if on_jetson
-            # The bindings' wheel has no libraries in it; they come from tensorrt-cu12-libs or -cu13-libs.
+            # The bindings' wheel has no libraries; they are in tensorrt-cu12-libs or tensorrt-cu13-libs.
             else "pip install --force-reinstall 'cnnx[tensorrt]'",
         ) from error
     return Library(trt, make_log(trt))

@@ -1,6 +1,6 @@
-"""TensorRT's timing cache as a file: one for each GPU and release, never used for another.
+"""Keeps TensorRT's timing caches in files, one for each GPU and release.
 
-Calls as in NVIDIA's Python API reference (IBuilderConfig.create_timing_cache, set_timing_cache;
+Calls follow NVIDIA's Python API reference (IBuilderConfig.create_timing_cache, set_timing_cache;
 ITimingCache.serialize).
 """
 
@@ -15,39 +15,39 @@ from cnnx.store.files import atomic_file
 
 
 class TimingCache:
-    """A cache on disk, given to a builder configuration and taken back after the build.
+    """A timing cache on disk, set on a builder configuration and saved after the build.
 
     Args:
-        folder: where the files lie; made when the cache is kept.
-        device: the GPU, or the Jetson that it is in.
-        version: of TensorRT.
+        folder: folder of the cache files; created when the cache is saved.
+        device: name of the GPU, or of the Jetson.
+        version: version of TensorRT.
     """
 
     def __init__(self, folder: Path, *, device: str, version: str) -> None:
         self.file = folder / f"{slug(device)}-{slug(version)}.timing"
 
     def give_to(self, config: Any) -> str | None:
-        """Let a configuration use the cache; an absent one starts empty.
+        """Set the cache on a configuration; without a file, an empty cache.
 
         Returns:
-            A remark where the file was corrupt or foreign and an empty cache took its place.
+            A remark if the file could not be used and an empty cache replaced it; else None.
         """
         data = self.file.read_bytes() if self.file.is_file() else b""
         if _give(config, data):
             return None
         _give(config, b"")
         return (
-            f"the timing cache {self.file.name} was corrupt, or of another GPU or release: it is started anew"
+            f"replaced the timing cache {self.file.name}: it was corrupt, or from a different GPU or release"
         )
 
     def keep(self, config: Any) -> str:
-        """Write what the cache holds after a build.
+        """Save the cache after a build.
 
         Returns:
-            Its SHA-256, in hex; empty where the builder holds none.
+            SHA-256 of the cache, in hex; empty if the builder has no cache.
 
         Raises:
-            WriteFailed: it cannot be written.
+            WriteFailed: the file cannot be written.
         """
         cache = config.get_timing_cache()
         if cache is None:
@@ -59,12 +59,12 @@ class TimingCache:
 
 
 def slug(text: str) -> str:
-    """A text in letters, digits, dots and dashes, for names of files and folders."""
+    """Text reduced to lowercase letters, digits, dots and dashes, for names of files and folders."""
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
 
 
 def _give(config: Any, data: bytes) -> bool:
-    """Whether TensorRT takes the cache: it checks that device and release are the same."""
+    """Whether TensorRT accepts the cache; it checks that device and release match."""
     try:
         cache = config.create_timing_cache(data)
     except RuntimeError:

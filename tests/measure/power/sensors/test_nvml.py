@@ -35,8 +35,8 @@ def test_on_an_orin_nvml_starts_and_nothing_is_supported():
     assert all(isinstance(one, Unsupported) for one in found.values())
     assert {one.reason for one in found.values() if isinstance(one, Unsupported)} == {
         "NVML: Not Supported",
-        "NVML: field 186 refused with code 3",
-        "NVML: field 185 refused with code 3",
+        "NVML: field 186 returned the error code 3",
+        "NVML: field 185 returned the error code 3",
     }
     assert nvml.initialized == 0
 
@@ -87,7 +87,7 @@ def test_power_is_of_the_gpu_that_cuda_takes(monkeypatch):
     monkeypatch.setattr(environment, "device_0_bus_id", lambda: None)
     usage = sensors(TwoGpus())["nvml-usage"]
     assert isinstance(usage, PolledSensor)
-    assert usage.info.notes[0] == "NVIDIA T400" and "could not be found out" in usage.info.notes[1]
+    assert usage.info.notes[0] == "NVIDIA T400" and "could not determine which" in usage.info.notes[1]
 
 
 def test_a_gpu_that_falls_off_the_bus_gives_none():
