@@ -106,10 +106,14 @@ EXPORT = [
     ({"scales": "fp8"}, UsageError, "fp8"),
     ({"batch": (4, 2)}, UsageError, r"invalid --batch 4\.\.2"),
     ({"repair_trials": 5}, UsageError, "--repair-trials"),
-    ({"repair": True, "repair_trials": 0}, UsageError, "0 trials"),
+    ({"repair": True, "repair_trials": 0}, UsageError, "invalid --repair-trials 0"),
     ({"target": "ort", "sm": [86]}, UsageError, "no engine|builds|GPU"),
     ({"target": "nonsense"}, UsageError, "nonsense"),
-    ({"validation_images": 90_000, "validation_data": "deadleaves", "batch": (0, 1)}, UsageError, "0 to 1"),
+    (
+        {"validation_images": 90_000, "validation_data": "deadleaves", "batch": (0, 1)},
+        UsageError,
+        r"invalid --batch 0\.\.1",
+    ),
 ]
 
 
