@@ -31,7 +31,7 @@ demo: .venv/demo.stamp  ## LeNet-5 in INT8 on handwritten digits, judged
 test: .venv/test.stamp check build/wheels.stamp  ## every check and every test
 	CNNX_TENSORRT_WHEELS=build/wheels $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-check: .venv/test.stamp  ## style, types, imports, sizes, generated pages, the documentation site
+check: .venv/test.stamp  ## style, types, imports, sizes, generated pages, words, the documentation site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -39,6 +39,7 @@ check: .venv/test.stamp  ## style, types, imports, sizes, generated pages, the d
 	$(BIN)/python -m tools.check.size_report --check
 	$(BIN)/python -m tools.docs.help_page --check
 	$(BIN)/python -m tools.docs.schemas_page --check
+	$(BIN)/python -m tools.check.vocabulary
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 docs: .venv/test.stamp  ## write docs/help.md from the commands, docs/schemas from the types

@@ -44,7 +44,7 @@ def test_a_graph_passes_against_itself_unless_too_few_images_could_tell(precisio
 
 @given(st.integers(0, 199))
 def test_an_engine_that_rounds_otherwise_passes(seed):
-    """Rounding anew, as independent of the graph's as it can be."""
+    """Rounding again, as independent of the graph's as it can be."""
     original, graph, random = logits(seed=seed)
     engine = original + (3 * NOISE["int8"] * random.standard_normal(graph.shape)).astype(np.float32)
     assert judged(graph, engine, original).verdict is Verdict.PASSED

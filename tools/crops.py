@@ -1,4 +1,4 @@
-"""Images of a built-in set, as a recipe prepares them."""
+"""Loads images of a built-in set with a recipe's preprocessing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cnnx.recipe import Recipe
 def crops_of(
     recipe: Recipe, data: str, split: Split, count: int | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
-    """Pixels (N, H, W, C) before they are normalised, and labels where the set has them; all or the first."""
+    """Pixels (N, H, W, C) before normalization, and labels if the set has them; the first `count`, or all."""
     size, color = recipe.preprocessing.resize, recipe.preprocessing.color
     images = open_images(data, size=size, color=color, split=split, classes=recipe.model.classes)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Cells of a long run, a record each: one that was stopped continues, and a damaged record is made again."""
+"""Runs many cells with one record each. A stopped run resumes, and damaged records are made again."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 
 Record = dict[str, Any]
 Group = tuple[Sequence[str], Callable[[Sequence[str]], Iterator[tuple[str, Record]]]]
-"""Cells that share something; and what runs those of them it is given, and yields each with its record."""
+"""Cells that share work, and a function that runs some of them and yields each with its record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """<cell>.json in a folder; a cell's name may lead into folders below it."""
+    """Records as <cell>.json in a folder; a cell's name may contain subfolders."""
 
     folder: Path
 
@@ -26,7 +26,7 @@ class Records:
         return self.folder / f"{cell}.json"
 
     def get(self, cell: str) -> Record | None:
-        """None: there is no record, or no whole one."""
+        """The record of a cell; None if it is absent or damaged."""
         try:
             found = json.loads(self.place(cell).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
@@ -34,11 +34,11 @@ class Records:
         return found if isinstance(found, dict) else None
 
     def among(self, cells: Iterable[str]) -> dict[str, Record]:
-        """The records there are, of these cells and in their order."""
+        """The existing records of these cells, in their order."""
         return {cell: found for cell in cells if (found := self.get(cell)) is not None}
 
     def keep(self, cell: str, record: Record) -> None:
-        """Written beside, then renamed: a kill leaves the old one or the new one."""
+        """Write a record atomically: to a draft, which is then renamed."""
         self.place(cell).parent.mkdir(parents=True, exist_ok=True)
         draft = self.place(cell).with_suffix(".part")
         draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -46,7 +46,7 @@ class Records:
 
 
 def one_by_one(cells: Mapping[str, Sequence[Any]], run: Callable[..., Record]) -> list[Group]:
-    """Cells that share nothing; each is run with the arguments that it stands for."""
+    """Groups of independent cells; each cell runs with its own arguments."""
     return [(list(cells), lambda wanted: ((cell, run(*cells[cell])) for cell in wanted))]
 
 
@@ -59,12 +59,12 @@ def fill(
     in_words: Callable[[Record], str] = lambda _: "",
     jobs: int = 1,
 ) -> None:
-    """Run what has no record yet; with `again` all.
+    """Run the cells that have no record; with `again`, all cells.
 
     Args:
-        done: whether a record will do.
-        in_words: what is printed of a new record.
-        jobs: groups at a time.
+        done: whether a record counts as complete.
+        in_words: summary to print for a new record.
+        jobs: number of groups to run at a time.
     """
 
     def is_wanted(cell: str) -> bool:
@@ -83,9 +83,9 @@ def fill(
 
 
 def asked_for(doc: str | None) -> argparse.ArgumentParser:
-    """What every such tool is asked for on its command line."""
+    """A parser with the arguments that all these tools share."""
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     parser.add_argument("--names", default="*", help="shell pattern of the networks to run")
-    parser.add_argument("--again", action="store_true", help="run cells that have a record, too")
-    parser.add_argument("--page-only", action="store_true", help="write the page from the records there are")
+    parser.add_argument("--again", action="store_true", help="also run cells that have a record")
+    parser.add_argument("--page-only", action="store_true", help="only write the page, from existing records")
     return parser

@@ -83,7 +83,7 @@ class Subject:
     device_kind: Literal["cpu", "gpu", ""] = ""
 
     def __post_init__(self) -> None:
-        """Read the kind of a device off its name, where a record of before does not state it."""
+        """Read the kind of a device off its name, if an older record does not state it."""
         object.__setattr__(self, "device_kind", self.on.kind)
 
     @property

@@ -111,7 +111,7 @@ def test_an_unknown_schema_says_both(tmp_path, schema):
 
 
 def test_a_bundle_of_version_0_1_keeps_its_hints(tmp_path):
-    """They were called "mend" then."""
+    """The key of a hint was different then."""
     warning = {"rule": "depthwise", "severity": "warning", "node": "conv", "message": "it is slow"}
     with new_bundle(tmp_path / "b") as draft:
         (draft / "model.onnx").write_bytes(b"graph")

@@ -82,7 +82,7 @@ def npy(descr, shape, payload, *, fortran="False", version=b"\x01\x00"):
 
 
 def resealed(whole, folder, content):
-    """The bundle with this file as its self-test, its manifest sealed anew."""
+    """The bundle with this file as its self-test, its manifest sealed again."""
     manifest = Bundle.open(whole).manifest
     with new_bundle(folder / "b") as draft:
         for name in manifest.files:
@@ -143,7 +143,7 @@ NAMES = ("crops.npy", "original.npy", "graph.npy", "ids.npy", "used.npy", "label
 
 @st.composite
 def mutations(draw):
-    """A self-test with one thing wrong that its structure has a place for."""
+    """A self-test with one thing wrong that its structure has a field for."""
     parts = members(_content())
     which = draw(st.integers(0, len(parts) - 1))
     name, content = parts[which]

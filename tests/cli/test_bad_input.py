@@ -30,7 +30,7 @@ validation = { data = "digits", images = 16 }
 
 @pytest.fixture
 def refused(cnnx_command, tmp_path):
-    """Run an export that must be refused, leaving nothing at --out; gives what was said."""
+    """Run an export that must be refused, leaving nothing at --out; returns stderr."""
 
     def run(code, *arguments, out=None):
         out = out or tmp_path / "out"

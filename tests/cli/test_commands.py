@@ -325,7 +325,9 @@ def test_a_place_for_no_record_or_no_bundle_is_found_before_the_work(lenet5, tmp
     assert code == 4 and "a file exists where a folder is needed" in said
     (lenet5 / "engines").write_text("in the way")
     code, _, said = cnnx_command("build", lenet5, "--target", "rtx", "--sm", "86")
-    assert code == 4 and ("a file exists" in said or "tensorrt_rtx" in said)  # without RTX that is said first
+    assert code == 4 and (
+        "a file exists" in said or "tensorrt_rtx" in said
+    )  # without RTX, that error comes first
     code, _, said = cnnx_command(
         "export", "lenet5", "--out", tmp_path / "a" / "b", "--sm", "86", "--target", "ort"
     )

@@ -17,7 +17,7 @@ from cnnx.report.table import Remark
 
 
 def test_nothing_moves_beside_what_is_timed(capsys):
-    """A display drawn anew ten times a second takes the interpreter from what is timed."""
+    """A display redrawn ten times a second would slow down what is timed."""
     ui, before = Ui(as_json=False), threading.active_count()
     ui.listen(ProgressEvent("export"))
     assert threading.active_count() == before + 1
@@ -25,7 +25,7 @@ def test_nothing_moves_beside_what_is_timed(capsys):
     ui.listen(ProgressEvent("latency", 50, 100, timed=True))
     deadline = time.monotonic() + 5
     while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.01)  # the thread of before sees that it is to end at its next turn
+        time.sleep(0.01)  # the previous thread stops at its next redraw
     assert threading.active_count() == before
     ui.listen(ProgressEvent("latency", seconds=1.0))
     ui.stop()

@@ -1,6 +1,6 @@
 """A CUDA runtime whose device memory is host memory, for sessions without a GPU.
 
-It does what NVIDIA's "CUDA Runtime API" says of the calls used (memory, stream, event and graph management):
+It does what NVIDIA's "CUDA Runtime API" documents for the calls used (memory, streams, events, graphs):
 copies and kernels are queued on a stream and nothing has happened before it is synchronized; while a stream
 is capturing, what is queued goes to the graph and does not run; an event's time is that of its place in the
 queue. Each thing queued takes a microsecond on this device's clock.

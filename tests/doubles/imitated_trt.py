@@ -1,6 +1,6 @@
 """TensorRT's Python bindings imitated on a CPU, over `HostCuda`: the surface that cnnx uses, no more.
 
-What each thing does is what NVIDIA's "TensorRT Python API Reference" says of it, under the class's name,
+Each thing does what NVIDIA's "TensorRT Python API Reference" documents, under the class's name,
 where nothing else is cited. test_trt_api.py holds the names here to the API of the release imitated. An
 engine "runs" by ONNX's reference evaluator when its stream is synchronized.
 """

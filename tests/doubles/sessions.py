@@ -30,7 +30,7 @@ class FakeClock:
 
 
 class FakeSession:
-    """A session that answers from a function and takes as long as it is told.
+    """A session that answers from a function and takes the time it is given.
 
     Args:
         logits: (N, C, H, W) -> (N, classes).

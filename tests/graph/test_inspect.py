@@ -1,4 +1,4 @@
-"""What the graph says of its layers: against published counts, and on a small INT8 network."""
+"""The layers found in a graph, against published counts, and on a small INT8 network."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from cnnx.cli.app import app
 torch = pytest.importorskip("torch", reason="exports need PyTorch")
 
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"(?:<!-- (?P<why>[^>]*) -->\n)?```(?P<language>sh|python)\n(?P<code>.*?)```", re.DOTALL)
+BLOCK = re.compile(r"(?:<!-- (?P<why>[^>]*) -->\n+)?```(?P<language>sh|python)\n(?P<code>.*?)```", re.DOTALL)
 PAGES = sorted(
     page.relative_to(ROOT).as_posix()
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))

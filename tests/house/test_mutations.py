@@ -106,7 +106,7 @@ def outcomes(data, read, deeper=lambda: None, *, every=7, wrong=WRONG):
 
 
 def test_every_mutation_of_a_manifest(whole, tmp_path):
-    """Sealed anew, so that the seal does not tell."""
+    """Sealed again, so that the seal fits."""
     shutil.copytree(whole, tmp_path / "b")
     file = tmp_path / "b" / "manifest.json"
 

@@ -1,4 +1,4 @@
-"""What a bundle says of itself and of an engine, all made up."""
+"""The manifest of a bundle and the description of an engine, both invented."""
 
 import dataclasses
 

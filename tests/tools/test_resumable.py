@@ -1,4 +1,4 @@
-"""A long run that was killed goes on where it was, and repeats nothing."""
+"""A long run that was killed resumes and repeats nothing."""
 
 from __future__ import annotations
 

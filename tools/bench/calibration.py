@@ -1,10 +1,10 @@
-"""What a calibration pass costs beside plain inference of the same pictures; how far a sample moves ranges.
+"""Measure the cost of a calibration pass relative to plain inference, and the effect of sampling on ranges.
 
 python -m tools.bench.calibration [NETWORK] [--images N,N] [--ranges]
 
-Stand-in weights where none ship, pictures of `deadleaves`. Each pass runs in its own process, in turn, at
-batch 1; the ratio of their times is printed, and the peak memory of each process. With --ranges, the ranges
-that every method takes from samples are compared with those from all values.
+Uses images of `deadleaves`, and stand-in weights for networks that ship without weights. The passes run in
+turns at batch 1, each in a separate process. Prints the ratio of their times and the peak memory of each.
+With --ranges, compares the ranges that each method takes from samples with those from all values.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tools.memory import memory
 
 
 def observed(graph: Path, recipe: Recipe, pixels: NDArray[np.uint8], *, sampled: int) -> Observation:
-    """One pass, with that many values a tensor and picture at most."""
+    """Run one pass that keeps at most `sampled` values per tensor and image."""
     observing.SAMPLED = sampled
     model = load_model(graph)
     plan = plan_layers(model, precision="int8", policy=recipe.precision, maxima=None)
@@ -59,14 +59,14 @@ def observed(graph: Path, recipe: Recipe, pixels: NDArray[np.uint8], *, sampled:
 
 
 def plain(graph: Path, recipe: Recipe, pixels: NDArray[np.uint8]) -> None:
-    """The same pictures through the graph as it is."""
+    """Run the same images through the unmodified graph."""
     session = get("ort").open(graph)
     for i in range(len(pixels)):
         session.run(normalize(pixels[i : i + 1], recipe.preprocessing))
 
 
 def run_pass(kind: str, graph: Path, recipe: Recipe, images: int) -> dict[str, Any]:
-    """One timed pass in this process, and every range for a calibrating one."""
+    """Time one pass in this process; a calibrating pass computes all ranges."""
     pixels, _ = crops_of(recipe, "deadleaves", "calibration", images)
     started = time.perf_counter()
     if kind == "plain":
@@ -80,9 +80,9 @@ def run_pass(kind: str, graph: Path, recipe: Recipe, images: int) -> dict[str, A
 
 
 def costs(name: str, graph: Path, images: int, console: Console) -> None:
-    """Plain and calibrating, each in a process of its own, twice in turn."""
+    """Print the cost of plain and calibrating passes, run twice in turns in separate processes."""
     table = Table(
-        "pass", "seconds", "ms a picture", "over plain", "peak MiB", title=f"{name}, {images} pictures"
+        "pass", "seconds", "ms per image", "relative to plain", "peak MiB", title=f"{name}, {images} images"
     )
     found: dict[str, list[dict[str, Any]]] = {"plain": [], "calibration, all methods": []}
     for _ in range(2):
@@ -101,10 +101,10 @@ def costs(name: str, graph: Path, images: int, console: Console) -> None:
 
 
 def shifts(name: str, graph: Path, recipe: Recipe, images: int, console: Console) -> None:
-    """How far the ranges of each method are from those that all values give."""
+    """Print the change of each method's ranges relative to ranges from all values."""
     pixels, _ = crops_of(recipe, "deadleaves", "calibration", images)
     few, all_values = (observed(graph, recipe, pixels, sampled=each) for each in (4096, 1 << 40))
-    title = f"{name}, {images} pictures: ranges of a sample over those of all values"
+    title = f"{name}, {images} images: ranges from samples relative to all values"
     table = Table("method", "median change", "95 % within", "largest", title=title)
     for method in METHODS:
         one, other = (
@@ -120,11 +120,11 @@ def shifts(name: str, graph: Path, recipe: Recipe, images: int, console: Console
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("network", nargs="?", default="resnet50", help="a recipe's name")
-    parser.add_argument("--images", default="64,512", help="how many pictures, one table each")
+    parser.add_argument("network", nargs="?", default="resnet50", help="name of a recipe")
+    parser.add_argument("--images", default="64,512", help="numbers of images, one table each")
     parser.add_argument("--ranges", action="store_true", help="compare ranges instead of times")
     parser.add_argument(
-        "--pass", dest="only", nargs=2, metavar=("KIND", "GRAPH"), help="run one pass, print its cost"
+        "--pass", dest="only", nargs=2, metavar=("KIND", "GRAPH"), help="run one pass and print its cost"
     )
     options = parser.parse_args()
     recipe = read_recipe(options.network)

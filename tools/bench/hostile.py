@@ -1,4 +1,4 @@
-"""What INT8 costs the trained networks and their hostile twins, by calibration method: docs/trained.md.
+"""Write docs/trained.md: the cost of INT8 for trained networks and their hostile twins, by method.
 
 python -m tools.bench.hostile [--names PATTERN] [--again] [--page-only]
 
@@ -42,24 +42,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "entropy": {"method": "entropy", "equalize": False},
     "equalized": {"method": "auto", "equalize": True},
 }
-"""The two oldest methods on networks as they are; and what cnnx does today: channels equalized, and of all
-methods the one that held-out images choose."""
+"""Two basic methods on the unmodified network, and cnnx today: equalized channels, and the method that
+held-out images choose."""
 CALIBRATION_IMAGES, VALIDATION_IMAGES = 512, 2048
 
 
 def networks() -> list[str]:
-    """Those trained on shapes100, each followed by its twins."""
+    """Networks trained on shapes100, each followed by its twins."""
     names = [name for name in recipe_names() if read_recipe(name).validation.data == "shapes100"]
     return sorted(names, key=lambda name: (original_of(name, names), name != original_of(name, names), name))
 
 
 def original_of(name: str, names: list[str]) -> str:
-    """The network that a twin was made from, which its name begins with."""
+    """The network that a twin was made from; the twin's name starts with its name."""
     return min((other for other in names if name == other or name.startswith(f"{other}-")), key=len)
 
 
 def run_cell(name: str, variant: str) -> dict[str, Any]:
-    """One network calibrated one way, and judged."""
+    """Calibrate a network with one method and validate it."""
     with tempfile.TemporaryDirectory() as folder:
         result = cnnx.export(
             name,
@@ -98,7 +98,7 @@ def maxima_of(bundle: Bundle) -> dict[str, float]:
 
 
 def joints(bundle: Bundle) -> Iterator[tuple[str, str, list[float]]]:
-    """Sums and concatenations of activations, with the range of each thing that they join."""
+    """Sums and concatenations of activations, with the range of each input."""
     maxima = maxima_of(bundle)
     model = onnx.load(bundle.model)
     producers = edit.wiring(model.graph).producers
@@ -115,7 +115,7 @@ def joints(bundle: Bundle) -> Iterator[tuple[str, str, list[float]]]:
 
 
 def records() -> dict[str, dict[str, Record]]:
-    """network -> variant -> record, of the networks that have all."""
+    """network -> variant -> record, for networks with all records."""
     found = {
         name: {v: record for v in VARIANTS if (record := RECORDS.get(f"{name}-{v}"))} for name in networks()
     }
@@ -123,7 +123,7 @@ def records() -> dict[str, dict[str, Record]]:
 
 
 def accuracy_rows(found: dict[str, dict[str, Record]]) -> Iterator[list[str]]:
-    """A row a network: what each variant leaves of it."""
+    """One row per network: its accuracy in each variant."""
     for name, by_variant in found.items():
         some = by_variant["max"]
         values = [
@@ -141,7 +141,7 @@ def accuracy_rows(found: dict[str, dict[str, Record]]) -> Iterator[list[str]]:
 
 
 def joint_rows(found: dict[str, dict[str, Record]]) -> Iterator[list[str]]:
-    """A row for each kind of joint of a network: how far the ranges are apart that meet there."""
+    """One row per network and kind of joint: how much the joined ranges differ."""
     for name, by_variant in found.items():
         for op in ("Add", "Concat"):
             spreads = sorted(
@@ -160,22 +160,22 @@ ACCURACY = (
     "chosen", "in INT8", "FP32 islands",
 )  # fmt: skip
 TRAINING = (
-    "network", "parameters", "multiply-adds", "images", "top-1 on 10,000", "minutes", "command",
+    "network", "parameters", "MACs", "images", "top-1 on 10,000", "minutes", "command",
 )  # fmt: skip
 TRAINED_AGAIN = (
-    "network", "as it ships", "other seeds", "standard deviation, points", "95 % of further runs",
+    "network", "shipped", "other seeds", "standard deviation, points", "95 % of further runs",
 )  # fmt: skip
-JOINTS = ("network", "joint", "how many", "median ratio", "widest ratio", "where")
+JOINTS = ("network", "joint", "count", "median ratio", "widest ratio", "where")
 
 TEXT = """\
 # Trained networks and their hostile twins
 
 Seven small networks are trained on `shapes100` ([contact sheet](shapes100.png)) and ship with their weights;
-`python -m tools.train.shapes100` makes them anew. Each has a twin that computes the same function in FP32,
-with channels scaled up and down inside it (`python -m tools.train.hostile`); in one more only the parts of
+`python -m tools.train.shapes100` trains them again. Each has a twin that computes the same function in FP32
+with its channels scaled up and down (`python -m tools.train.hostile`). In one more twin only the parts of
 concatenations are scaled (`-parts`), in another constants are shifted from one side of sums to the other
-(`-branches`). They are the ground that calibration, placement and repair are judged on. What INT8 costs them
-today, with {calibration} calibration images, judged on {validation:,} validation images:
+(`-branches`). Calibration, placement and repair are tested on them. The cost of INT8, with {calibration}
+calibration images and {validation:,} validation images:
 
 {accuracy}
 
@@ -184,8 +184,8 @@ today, with {calibration} calibration images, judged on {validation:,} validatio
 *FP32* is the original's top-1 accuracy, *top-1* the INT8 graph's, *agreement* the share of images whose
 first class is the original's, *SQNR* that of the logits in dB. *max* and *entropy* take the network as it is
 (`--no-equalize`); *equalized* is what `cnnx export --int8 --method auto` does: channels are equalized, and
-held-out images choose the method. *FP32 islands* are layers left in FP32 because their activations leave
-FP16, *in INT8* the share of the multiply-adds, both for *max*. The graph ran on ONNX Runtime's CPU
+held-out images choose the method. *FP32 islands* are layers left in FP32 because their activations exceed
+the range of FP16, *in INT8* is the share of the MACs, both for *max*. The graph ran on ONNX Runtime's CPU
 provider, by `python -m tools.bench.hostile`.
 {measured}{missing}
 
@@ -221,7 +221,7 @@ over the calibration images). Where it is large, one scale for all is not enough
 
 
 def training_rows() -> Iterator[list[str]]:
-    """A row a trained network, from what its weights say of how they were made."""
+    """One row per trained network, from the metadata of its weights."""
     for name in networks():
         recipe = read_recipe(name)
         file = shared_folder("recipes") / "weights" / recipe.weights.file
@@ -241,7 +241,7 @@ def training_rows() -> Iterator[list[str]]:
 
 
 def again_rows() -> Iterator[list[str]]:
-    """A row a network that was trained with several seeds, as it ships and again."""
+    """One row per network trained with several seeds."""
     again = json.loads(AGAIN.read_text()) if AGAIN.exists() else []
     for name in networks():
         runs = [run for run in again if run["name"] == name]
@@ -259,7 +259,7 @@ def again_rows() -> Iterator[list[str]]:
 
 
 def page(found: dict[str, dict[str, Record]]) -> str:
-    """docs/trained.md."""
+    """The text of docs/trained.md."""
     every = [record for by_variant in found.values() for record in by_variant.values()]
     missing = ", ".join(name for name in networks() if name not in found)
     return TEXT.format(
@@ -275,8 +275,8 @@ def page(found: dict[str, dict[str, Record]]) -> str:
 
 
 def draw(found: dict[str, dict[str, Record]]) -> None:
-    """docs/trained.svg: points of accuracy lost, a bar a variant."""
-    plt.rcParams["svg.hashsalt"] = "cnnx"  # equal records give an equal file
+    """Draw docs/trained.svg: accuracy lost in percentage points, one bar per variant."""
+    plt.rcParams["svg.hashsalt"] = "cnnx"  # the same records give the same file
     figure, axes = plt.subplots(figsize=(8, 0.42 * len(found) + 1))
     places = np.arange(len(found))
     for number, variant in enumerate(VARIANTS):
@@ -297,7 +297,7 @@ def draw(found: dict[str, dict[str, Record]]) -> None:
 
 
 def main() -> None:
-    """Fill the cells, write the page and the image."""
+    """Run missing cells, then write the page and the plot."""
     parser = asked_for(__doc__)
     options = parser.parse_args()
     if not options.page_only:

@@ -1,4 +1,4 @@
-"""Every recipe in every precision, from its definition to an engine, and what came out: docs/matrix.md.
+"""Write docs/matrix.md: every recipe in every precision, from the definition to an engine.
 
 python -m tools.bench.matrix [--names PATTERN] [--again] [--jobs N] [--page-only]
 
@@ -41,11 +41,11 @@ PAGE = ROOT / "docs" / "matrix.md"
 PROGRAM = ("-m", "tools.bench.matrix")
 PRECISIONS = ("fp32", "fp16", "int8")
 CALIBRATION_IMAGES, VALIDATION_IMAGES, SM = 16, 8, 86
-ENOUGH = 0.95  # share of the multiply-adds in INT8 below which a reason is due
+ENOUGH = 0.95  # share of the MACs in INT8 below which the page gives a reason
 
 
 def run_cell(name: str, precision: Any, *, jobs: int) -> Record:
-    """One network in one precision: exported, linted, built, run and measured, in this process."""
+    """Export, lint, build, run and measure one network in one precision, in this process."""
     builds = get("rtx").missing() is None
     with tempfile.TemporaryDirectory() as folder:
         result = cnnx.export(
@@ -98,7 +98,7 @@ def cells(pattern: str) -> Iterator[tuple[str, str]]:
     seen: list[tuple[object, object]] = []
     for name in (network.name for network in cnnx.list_networks()):
         recipe = read_recipe(name)
-        if (recipe.model, recipe.input) in seen:  # a twin: the same network with other weights
+        if (recipe.model, recipe.input) in seen:  # a twin: the same network with different weights
             continue
         seen.append((recipe.model, recipe.input))
         if fnmatch.fnmatch(name, pattern):
@@ -106,7 +106,7 @@ def cells(pattern: str) -> Iterator[tuple[str, str]]:
 
 
 def run_network(wanted: Sequence[str], *, jobs: int) -> Iterator[tuple[str, Record]]:
-    """A network's cells, each in a process of its own; they share a cache, which then goes."""
+    """Run a network's cells in separate processes, with a shared temporary cache."""
     RECORDS.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=RECORDS.folder) as cache:
         for cell in wanted:
@@ -122,7 +122,7 @@ def run_network(wanted: Sequence[str], *, jobs: int) -> Iterator[tuple[str, Reco
 
 
 def fill(pattern: str, *, again: bool, jobs: int) -> None:
-    """Run the cells that have no record yet, or one of a failure; so many networks at a time."""
+    """Run cells without a record or with a failed one; `jobs` networks at a time."""
     run = functools.partial(run_network, jobs=jobs)
     networks = itertools.groupby(cells(pattern), key=lambda cell: cell[0])
     resumable.fill(
@@ -140,7 +140,7 @@ def in_words(record: Record) -> str:
 
 
 def records() -> dict[str, dict[str, Record]]:
-    """network -> precision -> record, of the cells that have one."""
+    """network -> precision -> record, for cells with a record."""
     found: dict[str, dict[str, Record]] = {}
     for name, precision in cells("*"):
         if record := RECORDS.get(f"{name}-{precision}"):
@@ -149,15 +149,14 @@ def records() -> dict[str, dict[str, Record]]:
 
 
 LEGEND = """\
-the errors say what typing and quantizing do to logits of such networks, not what they cost trained ones.
+the errors show the effect of types and quantization on such logits, not the cost for trained networks.
 *Error* is max|a - b| / max|b| of the graph on ONNX Runtime against PyTorch in FP32; *in INT8* is the share of
-multiply-adds whose operands arrive as INT8. ONNX Runtime's CPU provider computes FP16 graphs in FP32 and
-simulates INT8: its times are no forecast for a GPU. They are medians; blank where the seconds that an export
-measures for gave too few runs. Seconds are those of all three cells; peak is the most memory that one process
-held."""
+MACs whose operands arrive as INT8. ONNX Runtime's CPU provider computes FP16 graphs in FP32 and simulates
+INT8: its times do not predict a GPU's. Times are medians, blank if an export made too few runs. Seconds are
+the sum of all three cells; peak is the largest peak memory of a process."""
 
 COLUMNS = (
-    "network", "multiply-adds", "FP32 error", "FP16 error", "INT8 error", "INT8 SQNR dB", "in INT8",
+    "network", "MACs", "FP32 error", "FP16 error", "INT8 error", "INT8 SQNR dB", "in INT8",
     "engines", "original ms", "FP16 graph ms", "INT8 graph ms", "seconds", "peak MiB",
 )  # fmt: skip
 
@@ -220,20 +219,20 @@ def page(found: dict[str, dict[str, Record]]) -> str:
 def exceptions(found: dict[str, dict[str, Record]]) -> Iterator[str]:
     yield f"## Less than {ENOUGH:.0%} in INT8"
     yield ""
-    yield "The reason that keeps most multiply-adds out, as the manifest gives it:"
+    yield "The reason that keeps most MACs out of INT8, from the manifest:"
     yield ""
     for name, by_precision in found.items():
         record = by_precision.get("int8", {})
         if record.get("int8_share", 1) < ENOUGH:
             reason, cost = record["left_out"]
-            yield f"- {name} ({record['int8_share']:.1%}): {reason} ({cost:,} multiply-adds)"
+            yield f"- {name} ({record['int8_share']:.1%}): {reason} ({cost:,} MACs)"
 
 
 def main() -> int:
     parser = resumable.asked_for(__doc__)
-    parser.add_argument("--jobs", type=int, default=1, help="networks at a time; more blur the times")
+    parser.add_argument("--jobs", type=int, default=1, help="networks at a time; more than 1 distorts times")
     parser.add_argument(
-        "--cell", nargs=2, metavar=("NAME", "PRECISION"), help="run one cell, print its record"
+        "--cell", nargs=2, metavar=("NAME", "PRECISION"), help="run one cell and print its record"
     )
     options = parser.parse_args()
     if options.cell:

@@ -1,4 +1,4 @@
-"""Where, when and with what a record was measured."""
+"""Machine, date and tool versions of measurements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TOOLS = ("cnnx", "onnx", "onnxruntime", "numpy")
 
 
 def here_and_now() -> Record:
-    """What a record says of it."""
+    """Machine, date and tool versions for a new record."""
     return {
         "machine": cpu_model(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
@@ -21,7 +21,7 @@ def here_and_now() -> Record:
 
 
 def where_measured(records: Iterable[Record]) -> str:
-    """The machines, dates and versions of some records, for a page's last line."""
+    """Machines, dates and versions of records, for the last line of a page."""
     records = list(records)
     machines = "; ".join(sorted({record["machine"] for record in records}))
     dates = " to ".join(sorted({min(r["date"] for r in records), max(r["date"] for r in records)}))

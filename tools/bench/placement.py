@@ -1,4 +1,4 @@
-"""What each choice of placement costs and buys, measured: docs/placement.md.
+"""Write docs/placement.md: the measured effect of each placement choice.
 
 python -m tools.bench.placement [--names PATTERN] [--again] [--page-only]
 
@@ -47,13 +47,13 @@ CALIBRATION_IMAGES, VALIDATION_IMAGES = 512, 4096
 
 
 def networks() -> list[str]:
-    """Those trained on shapes100, and the twins that equalization does not undo."""
+    """Networks trained on shapes100, and twins that equalization does not undo."""
     names = [name for name in recipe_names() if read_recipe(name).validation.data == "shapes100"]
     return [name for name in names if not name.endswith("-hostile")]
 
 
 def run_cell(name: str, variant: str) -> Record:
-    """One network placed one way, and judged."""
+    """Validate a network with one placement."""
     recipe = read_recipe(name)
     recipe = dataclasses.replace(
         recipe,
@@ -113,10 +113,9 @@ TensorRT's for every target, because a bundle has one graph for all targets
 
 A recipe may change four of them (`[precision]`: `small_layers`, `first_layer`, `last_layer`, `residual`), or
 any layer by an override. Every trained network with one choice changed at a time, on {validation:,}
-validation images, {calibration} for calibration; *points won* is the INT8 accuracy less the original's,
-with its paired interval (`cnnx.stats.Paired`). Twins of which only channels are scaled are left out:
-equalization gives them their originals' graphs. Where a network has no such layer, or no sums, its row is
-missing.
+validation images, {calibration} for calibration; *points gained* is INT8 accuracy minus the original's,
+with its paired interval (`cnnx.stats.Paired`). Twins with scaled channels only are left out:
+equalization turns them into their originals. A network without such a layer, or without sums, has no row.
 
 {measured_rows}
 
@@ -148,12 +147,12 @@ def measured_rows(found: dict[str, Record]) -> Iterator[list[str]]:
 
 
 def cell(name: str, variant: str) -> str:
-    """What a cell's record is called."""
+    """The name of a cell's record."""
     return f"{name}, {variant}"
 
 
 def main() -> None:
-    """Fill the cells, write the page."""
+    """Run missing cells, then write the page."""
     parser = asked_for(__doc__)
     options = parser.parse_args()
     every = {cell(name, variant): (name, variant) for name in networks() for variant in VARIANTS}

@@ -1,4 +1,4 @@
-"""Faults planted into graphs and images, and sound graphs with the noise that two runtimes show.
+"""Plants faults in graphs and images, and simulates the noise between two runtimes.
 
 Used by tools/bench/selftest.py and by the self-test's own tests.
 """
@@ -18,7 +18,7 @@ Images = NDArray[np.float32]
 Graph = onnx.ModelProto
 
 FP16_STEP, FP32_STEP = 2.0**-11, 2.0**-22
-# Operators that compute nothing: every runtime gives the same bits.
+# Operators without arithmetic: all runtimes give the same bits.
 _EXACT = frozenset(
     {
         "QuantizeLinear",
@@ -46,7 +46,7 @@ _EXACT = frozenset(
 
 
 def with_noise(graph: Graph, step: float) -> Graph:
-    """The graph, every computed tensor times 1 + step x u in each run: u is uniform with variance 1."""
+    """The graph with each computed tensor multiplied by 1 + step x u; u is uniform with variance 1."""
     noisy = copy.deepcopy(graph)
     types = {
         info.name: info.type.tensor_type.elem_type
@@ -83,7 +83,7 @@ def _jitter(name: str, step: float, kind: int) -> Iterator[onnx.NodeProto]:
 
 
 def graph_faults(graph: Graph) -> Iterator[tuple[str, Graph]]:
-    """Faults of a graph: a family's name, "family: what", and the graph with the fault."""
+    """Faults of a graph: family, "family: description", and the faulty graph."""
     scales = _activation_scales(graph)
     for place, name in _spread(scales):
         for factor in (16, 1 / 2, 2, 1.1):
@@ -97,7 +97,7 @@ def graph_faults(graph: Graph) -> Iterator[tuple[str, Graph]]:
 
 
 def image_faults(crops: NDArray[np.uint8], images: Images) -> Iterator[tuple[str, Images]]:
-    """Faults on the way from pixels (N, H, W, C) to the network's input."""
+    """Faults in the preprocessing of pixels (N, H, W, C)."""
     if crops.shape[-1] == 3:
         yield "swapped channels: BGR", np.ascontiguousarray(images[:, ::-1])
         layout = images.transpose(0, 2, 3, 1).reshape(images.shape)
@@ -110,7 +110,7 @@ def image_faults(crops: NDArray[np.uint8], images: Images) -> Iterator[tuple[str
 
 
 def logit_faults(logits: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Faults that mix images up; batches of eight."""
+    """Faults that mix up images, in batches of eight."""
     order = np.arange(len(logits)).reshape(-1, 8) if len(logits) % 8 == 0 else np.arange(len(logits))[None]
     yield "wrong order: batches reversed", logits[order[:, ::-1].ravel()]
     stale = logits.copy()
@@ -123,7 +123,7 @@ def logit_faults(logits: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.
 
 
 def scaled(graph: Graph, scales: list[str], factor: float) -> Graph:
-    """Activation scales, of both their Q and their DQ, times a factor."""
+    """Multiply the activation scales of Q and DQ by a factor."""
     wrong = copy.deepcopy(graph)
     made = {node.output[0]: node for node in wrong.graph.node if node.op_type == "QuantizeLinear"}
     also = {
@@ -140,7 +140,7 @@ def scaled(graph: Graph, scales: list[str], factor: float) -> Graph:
 
 
 def with_weight(graph: Graph, name: str, damage: Callable[[NDArray[Any]], NDArray[Any]]) -> Graph:
-    """One weight tensor damaged."""
+    """Damage one weight tensor."""
     wrong = copy.deepcopy(graph)
     [tensor] = [each for each in wrong.graph.initializer if each.name == name]
     _replace(tensor, damage(numpy_helper.to_array(tensor).copy()))
@@ -148,7 +148,7 @@ def with_weight(graph: Graph, name: str, damage: Callable[[NDArray[Any]], NDArra
 
 
 def _bit(weights: NDArray[Any]) -> NDArray[Any]:
-    """The highest bit whose change leaves the largest weight finite: an exponent's, or an INT8's sign."""
+    """The highest bit whose flip keeps the largest weight finite: an exponent bit, or the sign of an INT8."""
     flat = weights.reshape(-1)
     place = int(np.abs(flat.astype(np.float64)).argmax())
     wide = 8 * flat.dtype.itemsize
@@ -162,7 +162,7 @@ def _bit(weights: NDArray[Any]) -> NDArray[Any]:
 
 
 def _channel(weights: NDArray[Any]) -> NDArray[Any]:
-    """The output channel with the largest weights is zero."""
+    """Set the output channel with the largest weights to zero."""
     sizes = np.abs(weights.astype(np.float64)).reshape(len(weights), -1).sum(axis=1)
     weights[int(sizes.argmax())] = 0
     return weights
@@ -186,7 +186,7 @@ def _activation_scales(graph: Graph) -> list[str]:
 
 
 def _weights(graph: Graph) -> list[str]:
-    """Weight tensors of convolutions and matrix products, or what their DequantizeLinear reads."""
+    """Weight tensors of convolutions and matrix products, or the inputs of their DequantizeLinear."""
     constants = {tensor.name: tensor for tensor in graph.graph.initializer}
     sources = {
         node.output[0]: node.input[0] for node in graph.graph.node if node.op_type == "DequantizeLinear"

@@ -1,11 +1,11 @@
-"""What the self-test catches and what it lets pass: docs/selftest.md.
+"""Write docs/selftest.md: which faults the self-test catches.
 
 python -m tools.bench.selftest [NETWORK ...]
 
-Each network is exported in each precision. Sound engines are its graph with noise drawn anew in each repeat,
-once of FP16's size at every computed tensor (FP32's for an FP32 bundle) and once four times that. Noise is
-independent from image to image: a repeat takes one of `DRAWS` runs for each. A record
-for each bundle goes to build/selftest/; bundles with a record are not run again.
+Each network is exported in each precision. Sound engines are simulated by its graph with noise on every
+computed tensor: once of the size of FP16 rounding (FP32 for an FP32 bundle), and once four times that. Noise
+is independent between images: a repeat takes one of `DRAWS` runs for each. Records are written to
+build/selftest/; bundles with a record are not run again.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ RECORDS, PAGE = Records(ROOT / "build" / "selftest"), ROOT / "docs" / "selftest.
 NETWORKS = ("lenet5", "resnet20", "small-levit")
 PRECISIONS = ("fp32", "fp16", "int8")
 NEIGHBOURS = {"resnet20": "plain20", "small-levit": "resnet20"}
-"""Another network for the same classes and input."""
+"""Neighbour: a different network with the same classes and input."""
 DRAWS, REPEATS = 20, 200
 SIZES = {"fp32": planted.FP32_STEP, "fp16": planted.FP16_STEP, "int8": planted.FP16_STEP}
 
 
 class Bench:
-    """One bundle and what its self-test holds engines to."""
+    """One bundle and the reference data of its self-test."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle, self.reference = bundle, bundle.reference()
@@ -55,7 +55,7 @@ class Bench:
         self.images = normalize(self.reference.crops, self.preprocessing)
 
     def logits(self, graph: onnx.ModelProto, images: NDArray[np.float32], repeats: int = 1) -> Iterator[Any]:
-        """Logits of a graph, run as the bundle's own is."""
+        """Logits of a graph, run like the bundle's graph."""
         with tempfile.TemporaryDirectory() as folder:
             onnx.save(graph, Path(folder) / "model.onnx")
             session = get("ort").open(Path(folder) / "model.onnx")
@@ -77,7 +77,7 @@ class Bench:
         )
 
     def faults(self, others: dict[str, onnx.ModelProto]) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        """Every planted fault and its logits; `others`: graphs of neighbours."""
+        """All planted faults with their logits; `others` are graphs of neighbours."""
         for what, graph in (*planted.graph_faults(self.graph), *others.items()):
             yield what, next(self.logits(graph, self.images))
         for what, images in planted.image_faults(self.reference.crops, self.images):
@@ -86,7 +86,7 @@ class Bench:
 
 
 def margin(tested: SelfTest) -> float:
-    """Of the check that is nearest to failing, in dB; below zero it failed."""
+    """Smallest margin of a check, in dB; negative if it failed."""
     return min(check.margin for check in tested.checks)
 
 
@@ -127,7 +127,7 @@ def run(name: str, precision: str) -> dict[str, Any]:
 
 
 def exported(name: str, precision: Any, weights: str = "pretrained", method: str | None = None) -> Bundle:
-    """A bundle, made once."""
+    """A bundle, exported once."""
     place = RECORDS.folder / "bundles" / "-".join(filter(None, (name, precision, weights, method)))
     options: dict[str, Any] = {"method": method} if method else {}
     return cnnx.export(
@@ -136,7 +136,7 @@ def exported(name: str, precision: Any, weights: str = "pretrained", method: str
 
 
 def page(records: list[dict[str, Any]]) -> str:
-    """The page."""
+    """The text of the page."""
     names = [f"{record['name']} {record['precision']}" for record in records]
     sound = []
     for name, record in zip(names, records, strict=True):
@@ -203,7 +203,7 @@ by `cnnx validate --validation-data`.
 
 
 def main() -> None:
-    """Run what has no record, and write the page."""
+    """Run missing cells, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("networks", nargs="*", default=NETWORKS)
     names = parser.parse_args().networks

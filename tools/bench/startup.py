@@ -1,4 +1,4 @@
-"""How long `cnnx --help` takes beside an empty Typer app: whole processes, in turns, medians and their ratio.
+"""Measure `cnnx --help` against an empty Typer app: whole processes in turns, medians and their ratio.
 
 python -m tools.bench.startup [--runs 15]
 """
@@ -23,10 +23,10 @@ def seconds(program: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=15, help="runs of each that count")
+    parser.add_argument("--runs", type=int, default=15, help="counted runs of each")
     runs = parser.parse_args().runs
     for program in (EMPTY, OURS):
-        seconds(program)  # compiled files and the disk's cache
+        seconds(program)  # warm up bytecode files and the disk cache
     pairs = [(seconds(EMPTY), seconds(OURS)) for _ in range(runs)]
     empty, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratio = statistics.median(b / a for a, b in pairs)

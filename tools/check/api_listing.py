@@ -1,11 +1,11 @@
-"""Write a listing of TensorRT's Python API: classes, enums with their members, methods with their arguments.
+"""List TensorRT's Python API: classes, enums with members, methods with arguments.
 
 python -m tools.check.api_listing WHEEL_OR_FOLDER [--only FILE.pyi | --only NAME,NAME] > listing.pyi
 
-The bindings' wheel (tensorrt-cu12-bindings, tensorrt-cu13-bindings, tensorrt-rtx-cu13-bindings) is enough:
-it is imported in a process of its own against empty stand-ins for NVIDIA's libraries, compiled here with cc.
-The wheel must be for this Python. With --only, the classes named, or those of an existing listing, are
-listed: that is how tests/runtimes/engine/trt_api is kept small.
+The wheel of the bindings (tensorrt-cu12-bindings, tensorrt-cu13-bindings, tensorrt-rtx-cu13-bindings) is
+enough. It is imported in a separate process against empty stub libraries, compiled here with cc. The wheel
+must match this Python. With --only, lists the given classes, or those of an existing listing; this keeps
+tests/runtimes/engine/trt_api small.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 
 from tools import ROOT
 
-# What the bindings' shared object asks of NVIDIA's libraries (its undefined C symbols).
+# Undefined C symbols of the bindings, which NVIDIA's libraries provide.
 _SYMBOLS = (
     "createInferBuilder_INTERNAL",
     "createInferRefitter_INTERNAL",
@@ -48,18 +48,18 @@ _SIGNATURE = re.compile(r"^(\w+)\((.*)\)(?: -> .*)?$")
 
 
 def listing(place: Path, only: Sequence[str] = ()) -> str:
-    """The listing of a wheel, or of the folder that holds the package, made in a process of its own."""
+    """The listing of a wheel, or of the folder that holds the package, made in a separate process."""
     command = [sys.executable, "-m", "tools.check.api_listing", str(place.resolve())]
     command += ["--only", ",".join(only), "--here"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     if done.returncode:
-        raise RuntimeError(f"{place.name} cannot be listed: {done.stderr.strip()}")
+        raise RuntimeError(f"cannot list {place.name}: {done.stderr.strip()}")
     return done.stdout
 
 
 @contextlib.contextmanager
 def imported(place: Path) -> Iterator[ModuleType]:
-    """The bindings, imported into this process against stand-ins. They can be looked at, not used."""
+    """The bindings, imported into this process against stubs: for inspection only."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if place.is_file():
@@ -68,7 +68,7 @@ def imported(place: Path) -> Iterator[ModuleType]:
             place = folder
         package = next((package for package in _PACKAGES if (place / package).is_dir()), None)
         if package is None:
-            raise FileNotFoundError(f"{place} holds none of {', '.join(_PACKAGES)}")
+            raise FileNotFoundError(f"{place} contains none of {', '.join(_PACKAGES)}")
         binaries = [binary.read_bytes() for binary in (place / package).glob("*.so")]
         sonames = sorted({found.decode() for binary in binaries for found in _LIBRARY.findall(binary)})
         for library in stand_ins(sonames, folder):
@@ -78,7 +78,7 @@ def imported(place: Path) -> Iterator[ModuleType]:
 
 
 def stand_ins(sonames: Sequence[str], folder: Path) -> list[Path]:
-    """Compile empty shared libraries of these names, each with every symbol that bindings ask for."""
+    """Compile stub shared libraries with these names and all symbols that the bindings need."""
     source = folder / "stand_in.c"
     source.write_text("".join(f"void* {symbol}(void) {{ return 0; }}\n" for symbol in _SYMBOLS))
     made = []
@@ -118,7 +118,7 @@ def _members(kind: type[Any]) -> list[str]:
 
 
 def _signature(function: Any) -> str:
-    """Names of the arguments, "self" included; "(*args, **kwargs)" where the docstring does not give them."""
+    """Argument names, including "self"; "(*args, **kwargs)" if the docstring has none."""
     if inspect.isfunction(function):
         return re.sub(r"=[^,)]+", "=...", str(inspect.signature(function)))
     text = inspect.getdoc(function) or ""
@@ -127,7 +127,7 @@ def _signature(function: Any) -> str:
             if found[2].startswith("*args"):
                 continue
             arguments = [_argument(part) for part in _split(found[2])]
-            # One without a default may follow one with (add_scale_nd): Python has no such signature.
+            # add_scale_nd has an argument without a default after one with: not valid in Python.
             required = max((at for at, name in enumerate(arguments) if "=" not in name), default=-1)
             arguments[:required] = [name.partition("=")[0] for name in arguments[:required]]
             return f"({', '.join(arguments)})"
@@ -140,7 +140,7 @@ def _argument(text: str) -> str:
 
 
 def _split(arguments: str) -> Iterator[str]:
-    """Parts between commas that stand in no bracket."""
+    """Split at commas outside brackets."""
     depth, part = 0, ""
     for character in arguments:
         depth += (character in "[(") - (character in ")]")
@@ -154,17 +154,17 @@ def _split(arguments: str) -> Iterator[str]:
 
 
 def names_in(listed: str) -> list[str]:
-    """Classes and functions that a listing has."""
+    """Names of the classes and functions in a listing."""
     return re.findall(r"^(?:class|def) (\w+)", listed, re.MULTILINE)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("place", type=Path, help="a bindings' wheel, or the folder its package lies in")
     parser.add_argument(
-        "--only", default="", help="a listing whose names to list, or names with commas between"
+        "place", type=Path, help="wheel of the bindings, or the folder that holds the package"
     )
-    parser.add_argument("--here", action="store_true", help="import into this very process")
+    parser.add_argument("--only", default="", help="an existing listing, or comma-separated names")
+    parser.add_argument("--here", action="store_true", help="import into this process")
     options = parser.parse_args()
     file = Path(options.only)
     only = names_in(file.read_text()) if file.suffix == ".pyi" else [n for n in options.only.split(",") if n]

@@ -1,11 +1,11 @@
-"""Digests of the graphs cnnx writes, recorded once and compared after every change.
+"""Compare the graphs that cnnx writes with recorded digests.
 
     python -m tools.check.golden_graphs            compare with tests/pipeline/export/golden_graphs.json
-    python -m tools.check.golden_graphs --write    record them anew, on purpose
+    python -m tools.check.golden_graphs --write    record new digests
 
-Every graph is exported with an empty cache, so nothing an earlier version left can hide a change. The
-scales of an INT8 graph come from floating-point inference, whose last bits depend on the processor and
-on the tools: bytes are compared only where those are the recorded ones, the structure everywhere.
+Every graph is exported with an empty cache, so that no older result can hide a change. The scales of an
+INT8 graph come from floating-point inference, whose last bits depend on the processor and the tools. Bytes
+are therefore compared only with the recorded processor and tools; the structure is always compared.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _FEW = 16
 
 
 def machine() -> dict[str, str | None]:
-    """What the last bits of a scale depend on besides our own code."""
+    """Processor and tool versions that affect the last bits of a scale."""
     return {"processor": detect().cpu, **{name: installed_version(name) for name in _TOOLS}}
 
 
 def digests(network: str, precision: Precision, folder: Path) -> dict[str, str]:
-    """Export a network with an empty cache under `folder`: SHA-256 of its graph's bytes and structure."""
+    """SHA-256 of a graph's bytes and structure, exported with an empty cache under `folder`."""
     images = _IMAGES.get(network, _FEW)
     with mock.patch.dict(os.environ, CNNX_CACHE=str(folder / "cache")):
         result = cnnx.export(
@@ -69,7 +69,7 @@ def structure(file: Path) -> str:
 
 
 def differences(recorded: dict[str, Any], found: dict[str, dict[str, str]]) -> list[str]:
-    """One line per graph that is not the recorded one; see the module's text for what is compared."""
+    """One line per graph that differs from the record; the module docstring lists what is compared."""
     same_machine = recorded["machine"] == machine()
     kinds = ("structure", "bytes") if same_machine else ("structure",)
     return [
@@ -90,7 +90,7 @@ def _sha256(data: bytes) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="record the graphs as they are now")
+    parser.add_argument("--write", action="store_true", help="record the current graphs")
     write = parser.parse_args().write
     found = {}
     for network in NETWORKS:
@@ -105,9 +105,9 @@ def main() -> int:
         return 0
     recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
     if recorded["machine"] != machine():
-        print("another processor or other tools than recorded: structures are compared, bytes are not")
+        print("processor or tools differ from the record: comparing structures only")
     changed = differences(recorded, found)
-    print("\n".join(changed) or "every graph is the recorded one")
+    print("\n".join(changed) or "all graphs match the record")
     return 1 if changed else 0
 
 

@@ -1,9 +1,9 @@
-"""Changes one line at a time in a copy of the tree, and counts the changes that the tests notice.
+"""Mutation testing: change one line at a time in a copy of the tree, and count what the tests catch.
 
 python -m tools.check.mutate [--each 4] [--modules 'graph/*'] [--seed 0] [--survivors]
 
-A run that was stopped goes on: build/mutants.json holds what was tried. mutate.toml says which tests hold a
-module, and which changes no test can notice, with the reason. Exit code 1: something survived.
+A run that was stopped resumes from build/mutants.json. mutate.toml names the tests of each module, and
+equivalent mutations with the reason. The exit code is 1 if a mutation survived.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Tree:
             (self.folder / PACKAGE / module).write_bytes(whole)
 
     def fails(self, tests: list[str], *, limit: float) -> bool:
-        """Whether a test fails, or they do not end in time. Forked, so that imports are paid for once."""
+        """Whether a test fails or times out. Forks, so that imports happen once."""
         process = multiprocessing.get_context("fork").Process(target=self._test, args=(tests,))
         process.start()
         process.join(limit)
@@ -73,7 +73,7 @@ class Tree:
         return process.exitcode != 0
 
     def _test(self, tests: list[str]) -> None:
-        os.setsid()  # a group of its own, so that what a test starts ends with it
+        os.setsid()  # a new process group, so that processes started by tests can be killed
         for stream in (sys.stdout, sys.stderr):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         os.chdir(self.folder)
@@ -81,7 +81,7 @@ class Tree:
         os.environ |= {"PYTHONPATH": sys.path[0], "PYTHONDONTWRITEBYTECODE": "1"}
         sys.dont_write_bytecode = True
         for name in [name for name in sys.modules if name.partition(".")[0] == "tools"]:
-            del sys.modules[name]  # tests import the copy's
+            del sys.modules[name]  # so that tests import those of the copy
         options = ["-x", "-n0", "-m", "not slow", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
         sys.exit(pytest.main([*options, f"--basetemp={self.folder / 'tmp'}", *tests]))
 
@@ -91,7 +91,7 @@ def line_of(source: bytes, mutation: Mutation) -> str:
 
 
 def sample(module: str, source: bytes, *, seed: int, each: int, excused: Any) -> list[Mutation]:
-    """One change a line, in an order by hash: more of them are the same and some, and edits move no other."""
+    """Pick at most one mutation per line, ordered by hash: a larger sample contains the smaller one."""
 
     def drawn(one: Mutation) -> bytes:
         return hashlib.sha256(
@@ -115,7 +115,7 @@ def sample(module: str, source: bytes, *, seed: int, each: int, excused: Any) ->
 def attempts(
     tree: Tree, module: str, tests: list[str], chosen: list[Mutation], *, again: bool
 ) -> Iterator[tuple[Mutation, bool]]:
-    """Each change with whether the tests notice it, as the journal has it or as is now found."""
+    """Each mutation, and whether the tests catch it, from the journal or a new run."""
     source, limit = tree.source(module), 0.0
     journal = JOURNAL.get("mutants") or {}
     for one in chosen:
@@ -125,7 +125,7 @@ def attempts(
             if not limit:
                 start = time.monotonic()
                 if tree.fails(tests, limit=600):
-                    raise SystemExit(f"{module}: its tests fail as they are")
+                    raise SystemExit(f"{module}: its tests fail without a mutation")
                 limit = 20 + 4 * (time.monotonic() - start)
             with tree.changed(module, changed):
                 journal[key] = tree.fails(tests, limit=limit)
@@ -135,10 +135,10 @@ def attempts(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--each", type=int, default=4, help="changes a module")
-    parser.add_argument("--modules", default="*", help="shell pattern of the modules to change")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another sample")
-    parser.add_argument("--survivors", action="store_true", help="try again what no test noticed")
+    parser.add_argument("--each", type=int, default=4, help="mutations per module")
+    parser.add_argument("--modules", default="*", help="shell pattern of the modules to mutate")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
+    parser.add_argument("--survivors", action="store_true", help="retry the survivors")
     options = parser.parse_args()
     table = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
     for name in _LOADED_ONCE:

@@ -1,4 +1,4 @@
-"""Single-line changes of Python code that a test ought to notice."""
+"""Generates single-line mutations of Python code that tests should catch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SWAPPED = {**_CALLED, "minimum": "maximum", "maximum": "minimum", "floor": "cei
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """One change: the text between two offsets becomes another."""
+    """A replacement of the text between two offsets."""
 
     line: int
     start: int
@@ -33,7 +33,7 @@ class Mutation:
 
 
 def mutations(source: bytes) -> list[Mutation]:
-    """All changes of a module, in its order."""
+    """All mutations of a module, in source order."""
     starts = [0]
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
@@ -48,7 +48,7 @@ def mutations(source: bytes) -> list[Mutation]:
 
 
 def differs(source: bytes, changed: bytes) -> bool:
-    """Whether it is another module, and one at all."""
+    """Whether the mutated source is valid and differs from the original."""
     try:
         return ast.dump(ast.parse(changed)) != ast.dump(ast.parse(source))
     except SyntaxError:
@@ -56,8 +56,7 @@ def differs(source: bytes, changed: bytes) -> bool:
 
 
 def _living(node: ast.AST) -> Iterator[ast.expr | ast.stmt]:
-    """Nodes that are executed and matter: no annotations, decorators, messages of errors, texts or imports
-    for type checkers."""
+    """Nodes to mutate: no annotations, decorators, error messages, f-strings or typing imports."""
     for name, value in ast.iter_fields(node):
         for child in value if isinstance(value, list) else [value]:
             text = isinstance(child, ast.JoinedStr) or (isinstance(node, ast.Raise) and name == "exc")
@@ -71,7 +70,7 @@ def _living(node: ast.AST) -> Iterator[ast.expr | ast.stmt]:
 
 
 def _changes(node: ast.expr | ast.stmt) -> Iterator[tuple[ast.expr | ast.stmt, ast.AST]]:
-    """(what is replaced, by what)."""
+    """(node, replacement) pairs."""
     if isinstance(node, (ast.If, ast.While, ast.IfExp)):
         yield node.test, ast.UnaryOp(ast.Not(), node.test)
     else:
@@ -109,7 +108,7 @@ def _other_values(value: object) -> Iterator[bool | int | float]:
 
 
 def _removed(node: ast.expr | ast.stmt) -> Iterator[ast.AST]:
-    """What stands in place of a statement left out; none without which a name or a result is missing."""
+    """Replacements that remove a statement, unless a name or a result would then be missing."""
     told = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     in_place = isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript)
     if (isinstance(node, (ast.Expr, ast.Raise, ast.AugAssign, ast.Break)) and not told) or in_place:

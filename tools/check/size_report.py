@@ -1,4 +1,4 @@
-"""How large the code is: lines a file and a function. With --check, too large fails the build.
+"""Report lines per file and function. With --check, fail if one exceeds the limits.
 
 python -m tools.check.size_report [--check]
 """
@@ -16,7 +16,7 @@ FILE_LINES, FUNCTION_LINES = 450, 70
 
 
 def functions(tree: ast.AST) -> list[tuple[str, int]]:
-    """(name, lines of code) of every function; its docstring and signature do not count."""
+    """(name, lines of code) of every function, without docstring and signature."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -27,7 +27,7 @@ def functions(tree: ast.AST) -> list[tuple[str, int]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="fail where a limit is exceeded")
+    parser.add_argument("--check", action="store_true", help="fail if a limit is exceeded")
     check = parser.parse_args().check
     files, lengths, over = [], [], []
     for path in sorted((ROOT / "exporter").rglob("*.py")):
@@ -35,17 +35,17 @@ def main() -> int:
         name = str(path.relative_to(ROOT))
         files.append(text.count("\n"))
         if files[-1] > FILE_LINES:
-            over.append(f"{name}: {files[-1]} lines, at most {FILE_LINES}")
+            over.append(f"{name}: {files[-1]} lines, limit {FILE_LINES}")
         for function, lines in functions(ast.parse(text)):
             lengths.append(lines)
             if lines > FUNCTION_LINES:
-                over.append(f"{name}: {function} has {lines} lines, at most {FUNCTION_LINES}")
+                over.append(f"{name}: {function} has {lines} lines, limit {FUNCTION_LINES}")
     for what, values in (("file", files), ("function", lengths)):
         ordered = sorted(values)
         tail = ordered[int(0.9 * (len(ordered) - 1))]
         print(
-            f"lines a {what}: median {statistics.median(ordered):g}, 90th percentile {tail}, "
-            f"largest {ordered[-1]} ({len(ordered)} in all, {sum(ordered):,} lines)"
+            f"lines per {what}: median {statistics.median(ordered):g}, 90th percentile {tail}, "
+            f"largest {ordered[-1]} ({len(ordered)} in total, {sum(ordered):,} lines)"
         )
     print("\n".join(over))
     return 1 if check and over else 0

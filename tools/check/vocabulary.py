@@ -1,9 +1,9 @@
-"""Reports words that a native reader would not expect; with any, fails.
+"""Report words that a native reader would not expect. Exits with 1 if there are any.
 
 python -m tools.check.vocabulary [PATH...]
 
-Looks at strings, docstrings and comments of Python files, and at the text of Markdown and TOML files. Code
-in Markdown (between backticks, in fences) is left alone, and so is what the changelog says of older versions.
+Checks strings, docstrings and comments of Python files, and the text of Markdown and TOML files. Skips code
+between backticks, fenced code, command-line flags, and this file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LOOKED_AT = ("exporter", "tests", "tools", "recipes", "calibration", "docs", "README.md", "CONTRIBUTING.md")
 
-# What is read as translated -> what to write.
+# Pattern -> what to write.
 WORDS = {
     r"pictures?": "image",
     r"mend(s|ed|ing)?": "hint, or fix",
@@ -42,9 +42,8 @@ WORDS = {
     r"a place": "a path, or a folder",
     r"cruel": "hard to quantize",
     r"(anew)": "again",
-    r"is no [a-z]+(?= ?[;,.:]|$)": "is not a ...",
+    r"is no (bundle|folder|file|list|number|method|image|size|age|text|row|class|candidate)": "is not a ...",
     r"makes no sense": "what is expected instead",
-    r"lacks": "has no, or is missing",
 }
 _FAULTS = {re.compile(rf"\b{pattern}\b", re.IGNORECASE): better for pattern, better in WORDS.items()}
 _OWN = Path(__file__).name
@@ -53,7 +52,9 @@ _OWN = Path(__file__).name
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("paths", nargs="*", type=Path, default=[ROOT / name for name in LOOKED_AT])
-    parser.add_argument("--count", action="store_true", help="number of findings by folder and by word only")
+    parser.add_argument(
+        "--count", action="store_true", help="print only the number of findings, by folder and by word"
+    )
     options = parser.parse_args()
     findings = [
         (path.resolve().relative_to(ROOT), line + text.count("\n", 0, found.start()), found[0], better)
@@ -82,7 +83,7 @@ def _files(given: Path) -> Iterator[Path]:
 
 
 def _texts(path: Path) -> Iterator[tuple[int, str]]:
-    """(line, text) of everything in a file that is read as words."""
+    """(line, text) of the prose in a file."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
         yield (
@@ -96,8 +97,8 @@ def _texts(path: Path) -> Iterator[tuple[int, str]]:
             if token.type == tokenize.COMMENT:
                 yield token.start[0], token.string
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                yield node.lineno, re.sub(r"`[^`]*`", lambda code: " " * len(code[0]), node.value)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+                yield node.lineno, re.sub(r"`[^`]*`|--[a-z-]+", lambda code: " " * len(code[0]), node.value)
 
 
 if __name__ == "__main__":

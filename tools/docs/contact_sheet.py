@@ -1,7 +1,7 @@
-"""Draw docs/shapes100.png: validation images of the set "shapes100", 32 x 32 pixels enlarged twice.
+"""Draw docs/shapes100.png: validation images of the set "shapes100", 32 x 32 pixels, enlarged twice.
 
-Above, one image of each class: a row for each shape, a block for each texture, in it a column for each
-arrangement. Below, several images of each of a few classes.
+The upper part shows one image per class: one row per shape, one block per texture, and within it one column
+per arrangement. The lower part shows several images of a few classes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WITH_EXAMPLES = ("plain disc alone", "striped square pair", "checked triangle ro
 
 
 def images(name: str, count: int) -> list[Image.Image]:
-    """The first validation images of a class; without the lowest bits, of noise, which take most room."""
+    """The first validation images of a class, without the lowest bits: noise would enlarge the file."""
     labels = labels_of(range(count * len(CLASS_NAMES)))
     pixels, _ = draw_batch(
         "validation", np.flatnonzero(labels == CLASS_NAMES.index(name)), size=SIZE, color="rgb"
@@ -57,7 +57,7 @@ def sheet() -> Image.Image:
 
 
 def main() -> None:
-    """Draw and write."""
+    """Draw the sheet and write it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=DEFAULT, help="file to write")
     out: Path = parser.parse_args().out

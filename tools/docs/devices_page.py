@@ -1,9 +1,9 @@
-"""docs/devices.md: what cnnx has run on, from the archives that owners of devices sent back.
+"""Write docs/devices.md: the devices that cnnx has run on, from submitted archives.
 
 python -m tools.docs.devices_page [--archives FOLDER] [--check]
 
-Archives are made by `cnnx doctor --proof FILE.tar.gz` and lie in docs/devices/. What no archive shows has a
-row that says so. With --check the page is compared, and nothing is written.
+Archives come from `cnnx doctor --proof FILE.tar.gz` and are stored in docs/devices/. Hardware without an
+archive is listed as never run. With --check, compares the page and writes nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tools.markdown import table
 PAGE = ROOT / "docs" / "devices.md"
 ARCHIVES = ROOT / "docs" / "devices"
 NEVER = "never run on hardware"
-# Each sensor and chip that cnnx reads: by the kernel's driver, or the sensor's name where that tells it all.
+# Sensors and chips that cnnx reads, by kernel driver or by sensor name.
 SENSORS = {
     "ina3221": "INA3221 of Jetson boards, by hwmon (JetPack 5 and newer)",
     "ina3221x": "INA3221 of Jetson boards, by iio (JetPack 4)",
@@ -37,7 +37,7 @@ SENSORS = {
     "intel-rapl": "RAPL of x86 CPUs",
     "tegrastats": "tegrastats, beside the INA monitors",
 }
-# Releases of TensorRT whose names tests hold it to, and of JetPack that bring them.
+# TensorRT releases that tests cover, and the JetPack releases that include them.
 TENSORRT = ("10.3", "10.16", "11.4")
 JETPACK = ("6.1", "6.2", "7.0", "7.1", "7.2")
 
@@ -58,14 +58,14 @@ doctor ran, a sensor where it measured energy, a release of TensorRT where it bu
 
 
 def read_proof(archive: Path) -> dict[str, Any]:
-    """proof.json of an archive, and by "energies" the results of energy records made on its machine.
+    """proof.json of an archive; the key "energies" holds the results of energy records made on its machine.
 
-    Nothing is unpacked. Bundles carried from one machine to another bring along records of other machines.
+    Nothing is unpacked. Records of other machines, in bundles that were moved, are skipped.
     """
     with tarfile.open(archive, "r:gz") as tar:
         proof = _json(tar, "proof.json")
         if proof["schema"] != SCHEMA:
-            raise SystemExit(f"{archive} has schema {proof['schema']}, this tool reads {SCHEMA}")
+            raise SystemExit(f"{archive} has schema {proof['schema']}; expected {SCHEMA}")
         records = [_json(tar, name) for name in tar.getnames() if re.match(r"runs/.*-energy-", name)]
     machine = _machine(proof["diagnosis"]["environment"])
     proof["energies"] = [r["result"] for r in records if _machine(r["environment"]) == machine]
@@ -75,7 +75,7 @@ def read_proof(archive: Path) -> dict[str, Any]:
 def _json(tar: tarfile.TarFile, name: str) -> dict[str, Any]:
     file = tar.extractfile(name) if name in tar.getnames() else None
     if file is None:
-        raise SystemExit(f"{tar.name!s} holds no {name}")
+        raise SystemExit(f"{tar.name!s} does not contain {name}")
     found: dict[str, Any] = json.loads(file.read())
     return found
 
@@ -85,13 +85,13 @@ def _machine(environment: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def page(proofs: Sequence[Mapping[str, Any]]) -> str:
-    """The whole page."""
+    """The text of the page."""
     parts = [_HEAD]
     environments = [proof["diagnosis"]["environment"] for proof in proofs]
     names = [f"Jetson {name.removeprefix('Jetson ')}" for board in BOARDS for name in board.name.split(", ")]
 
     def where(holds: Callable[[Mapping[str, Any]], bool]) -> list[Mapping[str, Any]]:
-        """Proofs from machines of which this holds."""
+        """Proofs from machines that match a condition."""
         return [proof for proof, e in zip(proofs, environments, strict=True) if holds(e)]
 
     boards = {name: where(lambda e, name=name: name in (e["board"] or "")) for name in names}
@@ -125,7 +125,7 @@ def _section(title: str, what: str, seen: Mapping[str, Sequence[Mapping[str, Any
 
 
 def _read_by(proof: Mapping[str, Any]) -> set[str]:
-    """What passes were measured by: that doctor could read a sensor once says little."""
+    """Sensors that measured energy. A single reading by doctor does not count."""
     found: set[str] = set()
     for result in proof["energies"]:
         found |= {result["sensor"], *result.get("drivers", ())}
@@ -163,7 +163,7 @@ def _figures(proofs: Iterable[Mapping[str, Any]]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--archives", type=Path, default=ARCHIVES, help="folder of the archives")
-    parser.add_argument("--check", action="store_true", help="fail where the page is not what they give")
+    parser.add_argument("--check", action="store_true", help="fail if the page is stale")
     options = parser.parse_args()
     text = page([read_proof(file) for file in sorted(options.archives.glob("*.tar.gz"))])
     if options.check:

@@ -1,4 +1,4 @@
-"""Write docs/help.md from the commands' own parameters. With --check, a stale page fails the build.
+"""Write docs/help.md from the parameters of the commands. With --check, fail if the page is stale.
 
 python -m tools.docs.help_page [--check]
 """
@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "help.md"
 
 
 def page() -> str:
-    """The page, from the parameters rather than from rendered help, which changes with typer's releases."""
+    """The page, built from parameters: rendered help changes between releases of Typer."""
     root: Any = get_command(app)
     written = "Written by `make docs` from the commands themselves; do not edit."
     lines = ["# The command line", "", written, "", root.help, "", root.epilog, "", *table(root.params)]
@@ -47,7 +47,7 @@ def table(parameters: list[Any]) -> Iterator[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="fail when docs/help.md is stale")
+    parser.add_argument("--check", action="store_true", help="fail if docs/help.md is stale")
     text = page()
     if parser.parse_args().check:
         if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:

@@ -1,4 +1,4 @@
-"""What `--json` prints, as types: the plain form of each command's result."""
+"""Types of the JSON that each command prints with `--json`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PrintedBundle:
 
 @dataclass(frozen=True, slots=True)
 class PrintedUnmeasured:
-    """Why a subject was not measured at a batch."""
+    """Why a subject was not measured at a batch size."""
 
     subject: Subject
     batch: Positive
@@ -58,7 +58,7 @@ class PrintedUnmeasured:
 
 @dataclass(frozen=True, slots=True)
 class PrintedAdvice:
-    """INT8 against FP16 of one network, as `cnnx.pipeline.bench.measurement.Advice` describes it."""
+    """INT8 compared with FP16 for one network, as `cnnx.pipeline.bench.measurement.Advice` describes it."""
 
     network: str
     engine: str
@@ -82,7 +82,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class PrintedArchitecture:
-    """A network layer by layer; the first is the image."""
+    """A network layer by layer; the first layer is the input image."""
 
     name: str
     title: str
@@ -109,7 +109,7 @@ _FORMS: Mapping[Any, Any] = {
     Unmeasured: PrintedUnmeasured,
     Advice: PrintedAdvice,
 }
-# Their floats are finite, or they say themselves where null may stand.
+# Their floats are finite, or their types state where null may occur.
 _AS_THEY_ARE = (agreement.Validation, Manifest, Record, LayerRow, Subject)
 
 COMMANDS: Mapping[str, Any] = {
@@ -132,7 +132,7 @@ COMMANDS: Mapping[str, Any] = {
 
 @functools.cache
 def printed(kind: Any) -> Any:
-    """The type of the plain form of a type; a float may be null there, where it is not finite."""
+    """The plain form of a type, in which a float may be null if it is not finite."""
     if kind in _FORMS:
         return _FORMS[kind]
     if kind is float:

@@ -1,4 +1,4 @@
-"""Write docs/schemas/*.json from the types that files are read by. With --check, a stale one fails the build.
+"""Write docs/schemas/*.json from the types of the files. With --check, fail if a schema is stale.
 
 python -m tools.docs.schemas_page [--check]
 """
@@ -32,7 +32,7 @@ FOLDER = ROOT / "docs" / "schemas"
 
 
 def _keys_of(kind: Any) -> type:
-    """A dataclass of the fields that are keys of its file."""
+    """A dataclass with only the fields that are keys of the file."""
     fields: list[Any] = [
         (f.name, fields_of(kind)[f.name], dataclasses.field(default=f.default))
         for f in dataclasses.fields(kind)
@@ -49,7 +49,7 @@ _FILES = {"recipe": _keys_of(Recipe), "manifest": Manifest, "engine": Engine, "c
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """What was wrong, where, and what helps."""
+    """What is wrong, where, and how to fix it."""
 
     kind: str
     what: str
@@ -74,7 +74,7 @@ def pages() -> dict[str, str]:
 
 
 def _printed() -> str:
-    """One schema of all that --json prints: an object a command, or an error."""
+    """The schema of all output of --json: one object per command, or an error."""
     schemas, parts = msgspec.json.schema_components(
         [*map(printed, COMMANDS.values()), Refusal], schema_hook=_hook, ref_template="#/$defs/{name}"
     )
@@ -89,11 +89,11 @@ def _printed() -> str:
         for command, schema in zip(COMMANDS, schemas[:-1], strict=True)
     ]
     error = {
-        "title": "a refusal, or a fault of cnnx (70)",
+        "title": "an error, or an internal error of cnnx (70)",
         "properties": {**head, "error": schemas[-1], "exit_code": {"type": "integer"}},
         "required": ["schema", "error", "exit_code"],
     }
-    return _written({"title": "cnnx: what --json prints", "anyOf": [*objects, error], "$defs": parts})
+    return _written({"title": "cnnx: output of --json", "anyOf": [*objects, error], "$defs": parts})
 
 
 def _text(kind: Any, title: str) -> str:
@@ -114,19 +114,19 @@ def _hook(kind: type) -> dict[str, Any]:
 
 
 def _described(parts: dict[str, Any]) -> None:
-    """What docstrings say of attributes goes to the keys."""
+    """Move descriptions of attributes from docstrings to the keys."""
     for part in parts.values():
         part["additionalProperties"] = part.get("additionalProperties", False)
         text = inspect.cleandoc(part.get("description", ""))  # msgspec 0.22 leaves indents
         part["description"] = text.split("\n\nAttributes:")[0].strip()
-        for key, said in _ATTRIBUTE.findall(text):
+        for key, description in _ATTRIBUTE.findall(text):
             if key in part.get("properties", {}):
-                part["properties"][key]["description"] = " ".join(said.split())
+                part["properties"][key]["description"] = " ".join(description.split())
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where a schema is stale")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a schema is stale")
     check = parser.parse_args().check
     stale = []
     for name, text in pages().items():

@@ -1,8 +1,8 @@
-"""docs/show.md: the commands' own screens on the machine that this runs on, so far as it has what they need.
+"""Write docs/show.md: output of commands on this machine.
 
 python -m tools.docs.show_page
 
-Takes about five minutes on two cores. The machine should have nothing else to do.
+Takes about five minutes on two cores. The machine should be idle otherwise.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ _WIDTH = 130
 
 _HEAD = """# What it looks like
 
-Screens of the commands, as `python -m tools.docs.show_page` caught them{where}. Latencies here are a CPU's:
-they say nothing of a GPU, INT8's least of all, as ONNX Runtime runs Q/DQ graphs unfused.
-[measuring.md](measuring.md) says how they were measured, [devices.md](devices.md) what has run on GPUs and
-Jetsons.
+Output of commands, captured by `python -m tools.docs.show_page`{where}. The latencies are those of a CPU.
+They do not predict a GPU's, least of all for INT8, as ONNX Runtime runs Q/DQ graphs unfused.
+[measuring.md](measuring.md) describes the measurements, [devices.md](devices.md) lists GPUs and Jetsons.
 """
-# ResNet-50's weights are not part of cnnx: stand-ins cost the same time, and nothing is judged.
+# cnnx does not ship ResNet-50's weights: stand-ins take the same time, and are not judged.
 _RESNET50 = ("resnet50", "--weights", "standin", "--calibration-images", "32", "--validation-images", "32")
 _SURVEY = ("--models", "lenet5,resnet20", "--precisions", "fp32,int8", "--batches", "1,8", "--out", "rows")
 _SECTIONS: tuple[tuple[str, list[tuple[str, ...]], list[tuple[str, ...]]], ...] = (
@@ -49,13 +48,13 @@ _SECTIONS: tuple[tuple[str, list[tuple[str, ...]], list[tuple[str, ...]]], ...] 
 
 
 def screen(arguments: tuple[str, ...], folder: Path) -> str:
-    """What a command prints, without what it says of its progress."""
+    """The output of a command, without progress."""
     command = [sys.executable, "-c", "from cnnx.cli import main; main()", *arguments]
     environment = {**os.environ, "COLUMNS": str(_WIDTH), "TERM": "dumb"}
     print("cnnx", *arguments, file=sys.stderr, flush=True)
     done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise SystemExit(f"cnnx {' '.join(arguments)} ended with {done.returncode}")
+        raise SystemExit(f"cnnx {' '.join(arguments)} exited with {done.returncode}")
     return "\n".join(line.rstrip() for line in done.stdout.replace(str(folder), ".").splitlines())
 
 
@@ -68,8 +67,8 @@ def main() -> int:
                 screen(arguments, folder)
             parts.append(f"## {title}\n")
             if before:
-                said = "\n".join(f"cnnx {' '.join(arguments)}" for arguments in before)
-                parts.append(f"After\n\n```\n{said}\n```\n")
+                commands = "\n".join(f"cnnx {' '.join(arguments)}" for arguments in before)
+                parts.append(f"After\n\n```\n{commands}\n```\n")
             parts += [
                 f"```\n$ cnnx {' '.join(arguments)}\n{screen(arguments, folder)}\n```\n"
                 for arguments in shown

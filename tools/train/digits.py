@@ -1,6 +1,6 @@
-"""Make calibration/digits/digits.npz from scikit-learn's copy of the UCI digits.
+"""Write calibration/digits/digits.npz from scikit-learn's copy of the UCI digits.
 
-The same bytes come out of every run: members are stored, not compressed, under a fixed date.
+Every run gives the same bytes: members are stored uncompressed with a fixed date.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ DEFAULT = ROOT / "calibration" / "digits" / "digits.npz"
 
 
 def held_out(labels: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
-    """Marks `count` images, each class with its share of them (largest remainders rounded up)."""
+    """Mark `count` images, stratified by class (largest remainders rounded up)."""
     share = np.bincount(labels) * count / len(labels)
     quota = np.floor(share).astype(int)
     quota[np.argsort(quota - share, kind="stable")[: count - quota.sum()]] += 1
-    # Sorting raw uniform doubles, not `permutation`: only their stream is promised across NumPy versions.
+    # Sort raw uniform doubles: unlike `permutation`, their stream is stable across NumPy versions.
     order = np.argsort(np.random.Generator(np.random.PCG64(SEED)).random(len(labels)), kind="stable")
     marks = np.zeros(len(labels), dtype=bool)
     for label, quantity in enumerate(quota):
@@ -35,7 +35,7 @@ def held_out(labels: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
 
 
 def write_npz(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
-    """Write what `numpy.load` reads, with nothing in it that differs between runs."""
+    """Write a file for `numpy.load` that is identical in every run."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             buffer = io.BytesIO()
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=DEFAULT, help="file to write")
     out: Path = parser.parse_args().out
     source = load_digits()
-    # 0..16 to 0..255; undone by (pixels * 16 + 127) // 255, because neighbours stay 15 or 16 apart.
+    # 0..16 to 0..255; invert with (pixels * 16 + 127) // 255, as neighbours stay 15 or 16 apart.
     pixels = np.rint(source.images * 255 / 16).astype(np.uint8)
     labels = source.target.astype(np.uint8)
     write_npz(out, {"pixels": pixels, "labels": labels, "validation": held_out(source.target, VALIDATION)})

@@ -1,22 +1,23 @@
-"""Make the hostile twins of the trained networks: the same function in FP32, cruel to INT8 and some to FP16.
+"""Make hostile twins of trained networks: the same function in FP32, hard to quantize to INT8 or FP16.
 
 `python -m tools.train.hostile` (or some of the twins' names) writes recipes/weights/<name>-<start of its
 SHA-256>.safetensors and prints the lines to set in the recipes. Half a minute each; equal inputs give equal
 bytes.
 
-In two ways a channel is multiplied where it is made and divided where it is read
+Two methods multiply channels where they are produced and divide them where they are read
 (`cnnx.graph.passes.channels`):
 
-- channels: in a third of the places, every channel by a factor of its own, log-uniform over ten octaves, and
-  two of them by 64 more. One range for all channels of a tensor then leaves the smallest nothing. In
-  "wide" twins one place is scaled on until it leaves FP16.
-- parts: each layer whose output is joined to others' by one factor, log-uniform over twelve octaves: the
-  parts of a concatenation have very different ranges, the channels of a part have not.
-In a third, it is shifted:
+- channels: in a third of the tensors, scale every channel by a separate factor, log-uniform over ten octaves,
+  and two channels by another 64. One range per tensor then rounds the smallest channels to zero. In "wide"
+  twins, one tensor is scaled until it exceeds the range of FP16.
+- parts: scale each layer that feeds a concatenation by one factor, log-uniform over twelve octaves. The parts
+  of a concatenation then have very different ranges, the channels of a part do not.
 
-- branches: in each block of LeViT, whose sums have no ReLU behind them, the first branch adds a constant to
-  every channel, up to 8 times as large as all it carried; the second branch takes it away. The two sides of
-  a sum have very different ranges, and no scaling of channels can bring them together.
+A third method shifts channels:
+
+- branches: in each block of LeViT, whose sums have no ReLU after them, the first branch adds a constant to
+  every channel, up to 8 times as large as its values; the second branch subtracts it. The two sides of a sum
+  have very different ranges, and scaling channels cannot align them.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ from tools.train.shipping import ship
 
 Kind = Literal["channels", "parts", "branches"]
 Maxima = Mapping[str, NDArray[np.float64]]
-"""For each activation the largest absolute value of each channel."""
+"""Activation -> largest absolute value of each channel."""
 
 TOLERANCE = 1e-4  # of the largest logit
 PICTURES = 256
@@ -62,7 +63,7 @@ BRANCH_SHIFT = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """Whose twin, made in which way."""
+    """The original network of a twin, and the method."""
 
     of: str
     kind: Kind = "channels"
@@ -84,19 +85,19 @@ TWINS = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Layers whose outputs are tied by sums, and the groups of their channels."""
+    """Layers whose outputs are tied by sums, and their channel groups."""
 
     makers: tuple[NodeProto, ...]
     groups: Groups
 
     @property
     def layers(self) -> list[str]:
-        """The layers' names: what their weights are called before the last dot."""
+        """Names of the layers: names of their weights up to the last dot."""
         return [node.input[1].rpartition(".")[0] for node in self.makers]
 
 
 def graph_of(network: nn.Module, shape: tuple[int, ...]) -> ModelProto:
-    """The network with its BatchNorms as layers, and constants called as in its state dict."""
+    """The network with BatchNorms as layers, and constants named as in its state dict."""
     logging.disable(logging.WARNING)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -107,7 +108,7 @@ def graph_of(network: nn.Module, shape: tuple[int, ...]) -> ModelProto:
     model: ModelProto = program.model_proto
     made_by = edit.wiring(model.graph).producers
     for node in model.graph.node:
-        # Where a convolution has no bias, PyTorch writes nodes that expand a zero.
+        # For a convolution without bias, PyTorch writes nodes that expand a zero.
         if node.op_type == "Conv" and len(node.input) > 2 and node.input[2] in made_by:
             assert made_by[node.input[2]].op_type == "Expand"
             del node.input[2]
@@ -116,7 +117,7 @@ def graph_of(network: nn.Module, shape: tuple[int, ...]) -> ModelProto:
 
 
 def places_of(model: ModelProto, groups: Mapping[str, Groups]) -> list[Place]:
-    """Where channels can be scaled with any effect: not before a BatchNorm that folds into its layer."""
+    """Where scaling channels has an effect: not before a BatchNorm that folds into its layer."""
     graph = edit.wiring(model.graph)
     found: list[Place] = []
     for node in model.graph.node:
@@ -160,7 +161,7 @@ def inputs_of(recipe: Recipe, split: Literal["calibration", "validation"], count
 def scaled_channels(
     places: list[Place], factors: NDArray[np.float64], maxima: Maxima, twin: Twin, rng: np.random.Generator
 ) -> list[Place]:
-    """A third of the places, each channel by its own factor."""
+    """Scale a third of the places, with a separate factor for each channel."""
     chosen = [places[i] for i in sorted(rng.permutation(len(places))[: max(2, round(len(places) / 3))])]
     for number, place in enumerate(chosen):
         own = np.exp2(rng.uniform(-5, 5, len(place.groups)))
@@ -174,7 +175,7 @@ def scaled_channels(
 def scaled_parts(
     model: ModelProto, places: list[Place], factors: NDArray[np.float64], rng: np.random.Generator
 ) -> list[Place]:
-    """Every layer that writes into a concatenation, as a whole."""
+    """Scale each layer that feeds a concatenation by one factor."""
     parts = {name for node in model.graph.node if node.op_type == "Concat" for name in node.input}
     chosen = [place for place in places if parts.intersection(place.makers[0].output)]
     for place in chosen:
@@ -183,8 +184,8 @@ def scaled_parts(
 
 
 def shift_branches(network: LeViT, inputs: Tensor, rng: np.random.Generator) -> dict[str, Any]:
-    """Constants that the first branch of each block adds, and the second takes away. Edits in place."""
-    # Whose BatchNorm reads what, up to the end of the block: x + attention, then the MLP.
+    """Add a constant in the first branch of each block and subtract it in the second. Edits in place."""
+    # Input of each block's MLP: x + attention.
     sums: dict[str, Tensor] = {}
     blocks = {name: module for name, module in network.named_modules() if isinstance(module, Block)}
     hooks = [
@@ -203,7 +204,7 @@ def shift_branches(network: LeViT, inputs: Tensor, rng: np.random.Generator) -> 
         shift = (BRANCH_SHIFT * largest * signs * torch.from_numpy(rng.uniform(0.5, 1, channels))).float()
         adds, reads, takes = block.attn.proj.ln.bn, block.mlp.ln1, block.mlp.ln2.bn
         adds.bias.data += shift
-        # A 1x1 convolution without padding makes of a constant a constant.
+        # A 1x1 convolution without padding maps a constant to a constant.
         reads.bn.running_mean += reads.linear.weight.data[:, :, 0, 0] @ shift
         takes.bias.data -= shift
         layers = [f"{name}.attn.proj.ln.bn", f"{name}.mlp.ln1.bn", f"{name}.mlp.ln2.bn"]
@@ -212,7 +213,7 @@ def shift_branches(network: LeViT, inputs: Tensor, rng: np.random.Generator) -> 
 
 
 def scale(network: nn.Module, recipe: Recipe, twin: Twin, rng: np.random.Generator) -> dict[str, Any]:
-    """Factors for the channels of some places. Edits in place; what was done."""
+    """Scale channels in place; returns what was done."""
     model = graph_of(network, recipe.input.shape)
     channels, maxima = channels_of(model), maxima_of(model, recipe)
     places = places_of(model, channels.groups)
@@ -236,7 +237,7 @@ def scale(network: nn.Module, recipe: Recipe, twin: Twin, rng: np.random.Generat
 
 
 def make(name: str, twin: Twin) -> None:
-    """Change, check, write, and say what the recipe is to say."""
+    """Make a twin, check it, write it, and print the lines for its recipe."""
     recipe = read_recipe(twin.of)
     found = weights.locate(recipe, "pretrained", progress=lambda *_: None)
     network = models.build(
@@ -263,7 +264,7 @@ def make(name: str, twin: Twin) -> None:
 
 
 def main() -> None:
-    """Make some or all of the twins."""
+    """Make the named twins, or all."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", help=f"of {', '.join(TWINS)}")
     arguments = parser.parse_args()

@@ -1,9 +1,9 @@
-"""Train the LeNet-5 that ships, on the training digits only, and judge it once on those held out.
+"""Train the LeNet-5 that ships, on training digits only, and test it once on held-out digits.
 
 `python -m tools.train.lenet5` writes recipes/weights/lenet5-<start of its SHA-256>.safetensors and
 prints the lines to set in recipes/lenet5.toml. Half a minute on two cores. The settings were checked by
 `--folds 5`, cross-validation inside the training digits; the held-out ones took no part in that.
-Equal seeds give equal weights on one machine with one PyTorch; elsewhere, weights as good.
+The same seed gives the same weights on one machine with one PyTorch version; elsewhere, equivalent weights.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tools.train.shipping import report, ship
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the weights follow from, besides the digits. Lengths are pixels of the 32 x 32 input."""
+    """Training settings. Lengths are in pixels of the 32 x 32 input."""
 
     seed: int = 1998
     epochs: int = 100
@@ -47,7 +47,7 @@ def read_digits(recipe: Recipe, split: Split) -> tuple[Tensor, Tensor]:
 
 
 def augment(images: Tensor, settings: Settings) -> Tensor:
-    """Turn, scale and shift each picture a little; what comes in from outside is paper."""
+    """Rotate, scale and shift each image slightly; new pixels are background."""
     count, side = len(images), images.shape[-1]
 
     def jitter(reach: float) -> Tensor:
@@ -66,7 +66,7 @@ def augment(images: Tensor, settings: Settings) -> Tensor:
 
 
 def train(images: Tensor, labels: Tensor, settings: Settings, *, classes: int) -> nn.Module:
-    """A LeNet-5 after all epochs: no early stopping, so nothing is picked by its score."""
+    """Train a LeNet-5 for all epochs, without early stopping or selection."""
     torch.manual_seed(settings.seed)
     network = lenet5(classes=classes).train()
     optimizer = torch.optim.AdamW(
@@ -90,13 +90,13 @@ def train(images: Tensor, labels: Tensor, settings: Settings, *, classes: int) -
 
 
 def count_right(network: nn.Module, images: Tensor, labels: Tensor) -> int:
-    """How many first classes are the label."""
+    """Number of images whose top-1 class is the label."""
     with torch.no_grad():
         return int((network(images).argmax(dim=1) == labels).sum())
 
 
 def cross_validate(images: Tensor, labels: Tensor, settings: Settings, *, classes: int, folds: int) -> None:
-    """Print the accuracy on each part of the training digits of a network trained on the other parts."""
+    """Print the cross-validated accuracy on the training digits."""
     part = torch.arange(len(images)) % folds
     right = 0
     for fold in range(folds):
@@ -106,10 +106,10 @@ def cross_validate(images: Tensor, labels: Tensor, settings: Settings, *, classe
 
 
 def main() -> None:
-    """Train, judge, write; or cross-validate."""
+    """Train, test and write; or cross-validate."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--folds", type=int, default=0, help="cross-validate in this many parts, write nothing"
+        "--folds", type=int, default=0, help="cross-validate with this many folds; write nothing"
     )
     parser.add_argument("--epochs", type=int, default=Settings().epochs, help="passes over the digits")
     arguments = parser.parse_args()

@@ -1,18 +1,18 @@
-"""Train a network that ships on the drawn images of `shapes100`, and judge it once on those for validation.
+"""Train a shipped network on `shapes100`, and test it once on the validation images.
 
-`python -m tools.train.shapes100 resnet20` (several names: one after the other; none: all of them) writes
-recipes/weights/<name>-<start of its SHA-256>.safetensors and prints the lines to set in the recipe. Every
-image is drawn anew, so none is seen twice. A stopped run continues from build/training/<name>.pt, written
-every minute or so. The selection images show on the way how far it is; the validation images are read
-once, at the end.
+`python -m tools.train.shapes100 resnet20` (several names train in turn, no name trains all) writes
+recipes/weights/<name>-<start of its SHA-256>.safetensors and prints the lines to set in the recipe. Each
+training image is generated once and used once. A run that was stopped resumes from build/training/<name>.pt,
+which is written about every minute. Selection images show the progress; validation images are read once, at
+the end.
 
-Equal seeds give equal images in equal order everywhere. Equal threads on one processor repeat a run to the
-digit; another number of them, or another processor, rounds sums differently, and then a run ends where
-another seed might have ended. How far that is: --seed trains with other first weights in another order,
-ships nothing, and keeps the accuracy in tools/train/trained_again.json (docs/trained.md).
+The same seed gives the same images in the same order on every machine. A run repeats exactly on the same
+processor with the same number of threads. Otherwise sums round differently, and the result varies as much as
+with a different seed. To measure that, --seed trains with other initial weights in another order, ships
+nothing, and stores the accuracy in tools/train/trained_again.json (docs/trained.md).
 
-Matrix products run in bfloat16 where --bfloat16 says so: 1.5 to 1.8 times as fast on a CPU that has them (not
-with depthwise convolutions), slower on others.
+With --bfloat16, matrix products run in bfloat16: 1.5 to 1.8 times as fast on a CPU that supports it (not for
+depthwise convolutions), slower on others.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from tools.train.shipping import report, ship
 
 CHECKPOINTS = ROOT / "build" / "training"
 AGAIN = Path(__file__).with_name("trained_again.json")
-DRAWN_AT_ONCE = 2048  # divisible by the batch; also what is shuffled
-EVERY = 10  # such parts between two lines of the log, and two checkpoints
+DRAWN_AT_ONCE = 2048  # divisible by the batch; also the unit of shuffling
+EVERY = 10  # parts between two log lines, and between two checkpoints
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the weights follow from, besides the network: SGD, one cycle of its rate (Smith, 2018)."""
+    """Training settings: SGD with a one-cycle learning rate (Smith, 2018)."""
 
     images: int = 512_000
     seed: int = 100
@@ -70,13 +70,13 @@ USUAL = {
     "small-mobilenet": Settings(images=307_200),
     "small-levit": Settings(images=768_000),
 }
-"""On two cores of an AMD EPYC with bfloat16 small-levit took 26 minutes beside other work; 80,000 of its
-images with nothing beside them went at 620 a second, which would make 21."""
+"""On two cores of an AMD EPYC with bfloat16, small-levit took 26 minutes next to other work. 80,000 of its
+images on an idle machine took 1/620 s each, which would give 21 minutes."""
 
 
 @dataclass(slots=True)
 class Run:
-    """A training in progress: all that a checkpoint holds."""
+    """The state of a training run, as stored in a checkpoint."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
@@ -86,7 +86,7 @@ class Run:
     log: list[dict[str, float]] = field(default_factory=list)
 
     def state(self, settings: Settings) -> dict[str, Any]:
-        """As plain data."""
+        """The state as plain data."""
         return {
             "settings": asdict(settings),
             "network": self.network.state_dict(),
@@ -98,7 +98,7 @@ class Run:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to that point."""
+        """Restore a state."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -106,7 +106,7 @@ class Run:
 
 
 def begin(recipe: Recipe, settings: Settings) -> Run:
-    """Fresh weights, as PyTorch draws them from the seed."""
+    """A new run, with PyTorch's initial weights for the seed."""
     torch.manual_seed(settings.seed)
     model = recipe.model
     network = models.build(model.definition, classes=model.classes, arguments=model.arguments).train()
@@ -137,13 +137,13 @@ def drawn(recipe: Recipe, split: Split, start: int, count: int) -> tuple[Tensor,
 
 
 def learn(run: Run, inputs: Tensor, labels: Tensor, settings: Settings) -> float:
-    """One part, in an order of its own; the mean loss."""
+    """Train on one part in shuffled order; returns the mean loss."""
     total = 0.0
     shuffle = torch.Generator().manual_seed(settings.seed << 20 | run.part)
     for chosen in torch.split(torch.randperm(len(inputs), generator=shuffle), settings.batch):
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
             logits = run.network(inputs[chosen])
-        # Two heads, as LeViT has in training: each learns from the labels.
+        # LeViT has two heads in training; both learn from the labels.
         heads = logits if isinstance(logits, tuple) else (logits,)
         loss = torch.stack([functional.cross_entropy(head.float(), labels[chosen]) for head in heads]).mean()
         run.optimizer.zero_grad()
@@ -155,7 +155,7 @@ def learn(run: Run, inputs: Tensor, labels: Tensor, settings: Settings) -> float
 
 
 def count_right(network: nn.Module, recipe: Recipe, split: Split, count: int) -> int:
-    """How many of the first images of a split have their label for first class, in FP32."""
+    """Number of images, among the first of a split, whose top-1 class in FP32 is the label."""
     network.eval()
     right = 0
     with torch.no_grad():
@@ -167,14 +167,14 @@ def count_right(network: nn.Module, recipe: Recipe, split: Split, count: int) ->
 
 
 def train(recipe: Recipe, settings: Settings, *, checkpoint: Path) -> Run:
-    """All parts, from where a checkpoint of the same settings stands."""
+    """Train on all parts, resuming from a checkpoint with the same settings."""
     run = begin(recipe, settings)
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         if state["settings"] != asdict(settings):
-            raise SystemExit(f"{checkpoint} is of other settings: rm it, or give the same ones")
+            raise SystemExit(f"{checkpoint} has different settings: remove it, or use the same settings")
         run.restore(state)
-        print(f"continues after {run.part * DRAWN_AT_ONCE} images", flush=True)
+        print(f"resuming after {run.part * DRAWN_AT_ONCE} images", flush=True)
     parts = settings.images // DRAWN_AT_ONCE
 
     def draw(part: int) -> Future[tuple[Tensor, Tensor]]:
@@ -197,7 +197,7 @@ def train(recipe: Recipe, settings: Settings, *, checkpoint: Path) -> Run:
 
 
 def note(run: Run, recipe: Recipe, loss: float, parts: int) -> None:
-    """One line of the log, with the accuracy on the first thousand selection images."""
+    """Log a line with the accuracy on the first thousand selection images."""
     top1 = count_right(run.network, recipe, "selection", 1000) / 1000
     left = run.seconds / run.part * (parts - run.part)
     run.log.append({"images": run.part * DRAWN_AT_ONCE, "loss": round(loss, 4), "selection_top1": top1})
@@ -209,14 +209,14 @@ def note(run: Run, recipe: Recipe, loss: float, parts: int) -> None:
 
 
 def save_whole(state: dict[str, Any], file: Path) -> None:
-    """Write beside, then rename: a kill leaves the last whole checkpoint."""
+    """Write a checkpoint atomically: to a draft, which is then renamed."""
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save(state, file.with_suffix(".part"))
     file.with_suffix(".part").rename(file)
 
 
 def finish(recipe: Recipe, settings: Settings, run: Run) -> None:
-    """Judge and write: the weights, and what the recipe is to say; of another seed the accuracy alone."""
+    """Test the network and write its weights; for a different seed, store only the accuracy."""
     right, n = count_right(run.network, recipe, "validation", LENGTHS["validation"]), LENGTHS["validation"]
     accuracy = report(f"{recipe.name}, validation", right, n)
     made = {
@@ -242,22 +242,22 @@ def finish(recipe: Recipe, settings: Settings, run: Run) -> None:
 
 
 def keep_again(run: dict[str, Any]) -> None:
-    """Beside runs of other seeds, in place of one of the same."""
+    """Store a run next to those with other seeds; replaces one with the same seed."""
     runs = json.loads(AGAIN.read_text()) if AGAIN.exists() else []
     others = [one for one in runs if (one["name"], one["seed"]) != (run["name"], run["seed"])]
     kept = sorted([*others, run], key=lambda one: (one["name"], one["seed"]))
     AGAIN.write_text(json.dumps(kept, indent=1) + "\n")
-    print(f"kept in {AGAIN.name}; no weights are shipped of it", flush=True)
+    print(f"stored in {AGAIN.name}; its weights are not shipped", flush=True)
 
 
 def main() -> None:
-    """Train, judge, write."""
+    """Train, test and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", help=f"of {', '.join(USUAL)}")
-    parser.add_argument("--images", type=int, help="to train on, instead of what is usual for the network")
-    parser.add_argument("--seed", type=int, help="another run, which is not shipped: how far do runs differ?")
+    parser.add_argument("--images", type=int, help="number of training images; default: by network")
+    parser.add_argument("--seed", type=int, help="different seed; the run is not shipped")
     parser.add_argument("--bfloat16", action="store_true", help="matrix products in bfloat16")
-    parser.add_argument("--threads", type=int, help="cores to use, instead of all")
+    parser.add_argument("--threads", type=int, help="number of cores to use; default: all")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(USUAL):
         parser.error(f"not trained here: {', '.join(sorted(unknown))}; known: {', '.join(USUAL)}")

@@ -32,7 +32,7 @@ def check_plot(path: Path) -> None:
         raise UsageError(
             f"unknown plot format {path.suffix or path.name!r}",
             where=str(path),
-            hint=f"use a suffix of {known}",
+            hint=f"use the suffix {known}",
         )
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingExtra("matplotlib", "report", purpose="a plot of the damage")

@@ -16,7 +16,7 @@ _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def draw_power(result: Mapping[str, Any]) -> str:
-    """An SVG of half-second means of the total, or of each rail if there is no total; load is shaded.
+    """An SVG of half-second means of the total, or of each rail without a total; load is shaded.
 
     Args:
         result: result of an energy record.

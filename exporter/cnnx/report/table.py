@@ -71,7 +71,7 @@ class Remark:
 
     Attributes:
         label: kind of remark, such as "note".
-        tone: tone of the label, or of the text if there is no label.
+        tone: tone of the label, or of the text without a label.
         hint: what to do about it.
     """
 

@@ -507,7 +507,7 @@ def test_broken_graphs_are_findings_or_refusals_not_crashes(name: str) -> None:
     assert sum(verdicts) > len(verdicts) / 2
 
 
-# The parser of TensorRT for RTX works without a GPU: what it says of a fault, it says on this machine.
+# The parser of TensorRT for RTX works without a GPU: its message about a fault appears on this machine.
 
 
 @functools.cache

@@ -32,7 +32,7 @@ def test_a_page_has_a_row_a_network_reasons_and_failures() -> None:
     page = matrix.page(matrix.records())
     row = "| lenet5 | 416,520 | 1.0e-06 | failed | 1.0e-06 | 30.0 | 50.0% | 2 of 3 | 1.0 |  | 2.0 | 6 | 512 |"
     assert row in page.splitlines()
-    assert "- lenet5 (50.0%): too small (200,000 multiply-adds)" in page
+    assert "- lenet5 (50.0%): too small (200,000 MACs)" in page
     assert "- lenet5 fp16: ended by signal 9" in page and "3 cells of 1 networks, 1 failed" in page
 
 

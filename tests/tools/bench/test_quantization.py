@@ -75,7 +75,7 @@ def test_every_network_is_a_row_won_lost_failed_or_not_run(tmp_path: Path) -> No
     assert "| resnet20 | modelopt-max | ended by signal 9: killed |" in page
     lost = row_of(page, "## Against the best peer", "resnet20")
     assert lost[1] == "ort-max" and lost[2].startswith("-30.00 (") and lost[3] == "worse"
-    assert "ort-max leaves 50% of the multiply-adds out of INT8, cnnx 0%" in page
+    assert "ort-max leaves 50% of the MACs out of INT8, cnnx 0%" in page
     won = row_of(page, "## Against the best peer", "resnet20-hostile")
     assert won[3:5] == ["not worse", "+28.0"]
     assert "on 1 networks, worse on 1, open on 0; better logits (SQNR) on 1 of 1 twins" in page

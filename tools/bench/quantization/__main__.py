@@ -1,4 +1,4 @@
-"""cnnx side by side with onnxruntime.quantization and ModelOpt, in one run: docs/quantization.md.
+"""Compare cnnx with onnxruntime.quantization and ModelOpt in one run: docs/quantization.md.
 
 python -m tools.bench.quantization [--names PATTERN] [--ways PATTERN] [--images N] [--large] [--again] ...
 
@@ -26,7 +26,7 @@ VALIDATION_IMAGES = 10_000
 
 
 def run_network(wanted: Sequence[str], *, images: int, large: bool) -> Iterator[tuple[str, Record]]:
-    """A network's cells, which share its graph, the images and the original's logits."""
+    """Run a network's cells, which share its graph, images and original logits."""
     name = wanted[0].partition("/")[0]
     print(f"{name}: graph, images and the original's logits", flush=True)
     ground = prepare(name, images=images, large=large)
@@ -35,7 +35,7 @@ def run_network(wanted: Sequence[str], *, images: int, large: bool) -> Iterator[
 
 
 def fill(names: Sequence[str], ways: Sequence[str], *, images: int, large: bool, again: bool) -> None:
-    """Run the cells that have no record yet, judged on so many images."""
+    """Run the cells that have no record; `images` is the number of validation images."""
     run = functools.partial(run_network, images=images, large=large)
     resumable.fill(
         records.RECORDS,
@@ -61,11 +61,11 @@ def in_words(record: Record) -> str:
 
 
 def main() -> None:
-    """Fill the cells, write the page and the image."""
+    """Run missing cells, then write the page and the plot."""
     parser = resumable.asked_for(__doc__)
     parser.add_argument("--ways", default="*", help=f"shell pattern of: {', '.join(WAYS)}")
     parser.add_argument("--images", type=int, default=VALIDATION_IMAGES, help="validation images")
-    parser.add_argument("--large", action="store_true", help=f"the cost on {' and '.join(LARGE)} instead")
+    parser.add_argument("--large", action="store_true", help=f"measure cost on {' and '.join(LARGE)} instead")
     options = parser.parse_args()
     if not options.page_only:
         names = fnmatch.filter(LARGE if options.large else networks(), options.names)

@@ -1,4 +1,4 @@
-"""One cell: a network quantized one way, in a process of its own, and what comes of it."""
+"""Runs one cell: a network quantized with one method in a separate process, and its results."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _CAPABILITY = 86
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What every way is given of a network, and what judges it (of a large one nothing does)."""
+    """Inputs that all methods share, and validation data (none for large networks)."""
 
     recipe: Recipe
     graph: Fp32Graph
@@ -63,23 +63,23 @@ class Ground:
 
 
 def prepare(name: str, *, images: int, large: bool) -> Ground:
-    """The FP32 graph, the pictures and the original's logits, from the cache where they are in it."""
+    """The FP32 graph, images and original logits of a network; cached."""
     steps, recipe = Steps(), read_recipe(name)
     weights = "standin" if large else "pretrained"
     original = open_original(recipe, weights, trust_recipe=False, progress=lambda *_: None)
     graph = export_step(steps, original, batch=(1, 1))
     data = "deadleaves" if large else recipe.validation.data
 
-    def pictures(split: Split, count: int, *apart: Crops) -> Crops:
+    def crops(split: Split, count: int, *apart: Crops) -> Crops:
         preprocessing = recipe.preprocessing
         found = open_images(data, size=preprocessing.resize, color=preprocessing.color, split=split)
         return crops_step(steps, found, recipe, count=count, role=split, apart_from=apart)
 
-    validation = None if large else pictures("validation", images)
+    validation = None if large else crops("validation", images)
     apart = [] if validation is None else [validation]
-    selection = pictures("selection", SELECTION_IMAGES, *apart)
+    selection = crops("selection", SELECTION_IMAGES, *apart)
     count = LARGE[name] if large else CALIBRATION_IMAGES
-    calibration = pictures("calibration", count, *apart, selection)
+    calibration = crops("calibration", count, *apart, selection)
     logits = None
     if validation is not None:
         logits = reference_step(steps, original, graph, validation, recipe).logits
@@ -87,7 +87,7 @@ def prepare(name: str, *, images: int, large: bool) -> Ground:
 
 
 def run_cell(ground: Ground, way: str) -> Record:
-    """One network quantized one way: what that cost, and how good it is."""
+    """Quantize a network with one method; the cost and the quality."""
     record: Record = {
         "name": ground.recipe.name,
         "way": way,
@@ -122,7 +122,7 @@ def run_cell(ground: Ground, way: str) -> Record:
 
 
 def _calibration_pixels(ground: Ground, way: str) -> NDArray[np.uint8]:
-    """Of a large network the peers' histogram methods get fewer: they keep every activation."""
+    """Calibration pixels; fewer for histogram methods of peers on large networks (memory)."""
     few = ground.validation is None and way.startswith(("ort-", "modelopt-")) and "max" not in way
     return ground.calibration.pixels[: LARGE_ENTROPY_IMAGES if few else None]
 
@@ -131,22 +131,22 @@ def quantize(ground: Ground, way: str, folder: Path, out: Path) -> Record:
     """Run ways.py once.
 
     Raises:
-        RuntimeError: it failed; the last that it said.
+        RuntimeError: it failed; the message is its last line.
     """
     pixels = _calibration_pixels(ground, way)
-    np.save(folder / "pictures.npy", normalize(pixels, ground.recipe.preprocessing))
+    np.save(folder / "inputs.npy", normalize(pixels, ground.recipe.preprocessing))
     report = folder / "report.json"
     report.unlink(missing_ok=True)
     python = str(modelopt.VENV / "bin" / "python") if way.startswith("modelopt-") else sys.executable
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        # ModelOpt leaves files beside the graph: the cache's own is not given away.
+        # A copy, as ModelOpt writes files next to the graph.
         graph = Path(scratch) / MODEL
         graph.write_bytes(ground.graph.model.read_bytes())
         work = {
             "graph": str(graph),
             "key": ground.graph.key,
             "network": ground.recipe.name,
-            "pictures": str(folder / "pictures.npy"),
+            "inputs": str(folder / "inputs.npy"),
             "images": str(ground.calibration.folder),
             "selection": str(ground.selection.folder),
             "scratch": scratch,
@@ -160,15 +160,15 @@ def quantize(ground: Ground, way: str, folder: Path, out: Path) -> Record:
             command, capture_output=True, text=True, check=False, cwd=scratch, env=environment
         )
     if done.returncode or not report.is_file():
-        said = [line for line in done.stderr.splitlines() if line.strip()]
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
         ending = f"ended by signal {-done.returncode}" if done.returncode < 0 else f"exit {done.returncode}"
-        raise RuntimeError(f"{ending}: {said[-1].strip() if said else 'it said nothing'}")
+        raise RuntimeError(f"{ending}: {lines[-1].strip() if lines else 'no output'}")
     cost: Record = json.loads(report.read_text(encoding="utf-8"))
     return cost
 
 
 def judged(validation: Crops, original: NDArray[np.float32], graph: Path, recipe: Recipe) -> Record:
-    """Rates and accuracy on the validation pictures, and who was right, picture by picture."""
+    """Agreement and accuracy on the validation images, and correctness by image."""
     assert validation.labels is not None
     logits = graph_logits(graph, validation.pixels, recipe.preprocessing)
     likeness = compare(original, logits)
@@ -185,7 +185,7 @@ def judged(validation: Crops, original: NDArray[np.float32], graph: Path, recipe
 
 
 def looked_at(graph: Path) -> Record:
-    """The graph as its maker wrote it: what is in INT8, what the linter and TensorRT for RTX say."""
+    """Facts about a graph: share in INT8, linter findings, TensorRT for RTX's result."""
     model = onnx.load(graph)
     findings = lint(model)
     record: Record = {

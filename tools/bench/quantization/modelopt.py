@@ -1,4 +1,4 @@
-"""ModelOpt's own virtual environment: what it needs is not what cnnx needs."""
+"""Creates a virtual environment for ModelOpt, whose requirements differ from cnnx's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = ("nvidia-modelopt[onnx]==0.47.0", "torch>=2.10,<2.14")
 
 @functools.cache
 def missing() -> str | None:
-    """Make ModelOpt's venv where there is none; why that cannot be done here, or None."""
+    """Create ModelOpt's venv if it does not exist. Returns why that is impossible, or None."""
     stamp = VENV / "installed.txt"
     if stamp.is_file() and stamp.read_text(encoding="utf-8").split("\n") == [*PACKAGES]:
         return None

@@ -1,4 +1,4 @@
-"""docs/quantization.md and its image, from the records of the cells."""
+"""Writes docs/quantization.md and its plot from records."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tools.markdown import table as markdown
 from tools.resumable import Record
 
 PAGE, PICTURE = "quantization.md", "quantization.svg"
-# Share of the multiply-adds by which a peer must have less in INT8 for that to be named as its advantage.
+# If a peer has less of the MACs in INT8 by at least this share, the page names it as an advantage.
 _LESS = 0.05
 
 TEXT = """\
@@ -95,24 +95,24 @@ Over all networks (imports: the process's memory before the work began):
 
 {cost_summary}
 
-## What TensorRT would say
+## Linter and TensorRT
 
 The graphs as each tool wrote them, through cnnx's linter and through TensorRT for RTX {rtx}, which
-builds without a GPU; *in INT8*: share of the multiply-adds. An error is what TensorRT refuses or misreads, a
-warning what costs speed; `rule` x times (in so many graphs).
+builds without a GPU; *in INT8*: share of the MACs. Errors are what TensorRT refuses or misreads, warnings
+what costs speed; `rule` x count (number of graphs).
 
 {tensorrt}
 {failures}"""
 
 
 def write(found: dict[str, Cells], *, folder: Path) -> None:
-    """Write the page, and the image where anything was judged."""
+    """Write the page, and the plot if there are results."""
     (folder / PAGE).write_text(page(found), encoding="utf-8")
     plot.draw({name: cells for name, cells in found.items() if _small(cells)}, folder / PICTURE)
 
 
 def page(found: dict[str, Cells]) -> str:
-    """docs/quantization.md. A cell without a record is a dash, one that failed is named at the end."""
+    """The text of the page. Cells without a record are dashes; failed cells are listed at the end."""
     every = [record for cells in found.values() for record in cells.values()]
     small = {name: cells for name, cells in found.items() if _small(cells)}
     dates = sorted(record["date"] for record in every if "date" in record)
@@ -153,7 +153,7 @@ def page(found: dict[str, Cells]) -> str:
 
 
 def verdict(small: dict[str, Cells]) -> str:
-    """The aims in one paragraph, counted."""
+    """A paragraph that counts how often each aim is met."""
     lines = []
     for way in OURS:
         counts = Counter(
@@ -176,7 +176,7 @@ def verdict(small: dict[str, Cells]) -> str:
 
 
 def losses(small: dict[str, Cells]) -> str:
-    """Where cnnx falls short of a peer: fewer right than the best, or of a twin no better logits; and why."""
+    """Where and why cnnx falls short: fewer correct than the best peer, or no better logits for a twin."""
     short = []
     for name, cells in small.items():
         for way in OURS:
@@ -198,12 +198,12 @@ def losses(small: dict[str, Cells]) -> str:
 def _why(cells: Cells, way: str, peer: str, *, by_chance: bool) -> str:
     theirs, mine = (cells[each]["int8_share"] or 0 for each in (peer, way))
     if theirs < mine - _LESS:
-        return f"{peer} leaves {1 - theirs:.0%} of the multiply-adds out of INT8, {way} {1 - mine:.0%}"
+        return f"{peer} leaves {1 - theirs:.0%} of the MACs out of INT8, {way} {1 - mine:.0%}"
     return "these images cannot tell it from chance" if by_chance else "not known"
 
 
 def failures(found: dict[str, Cells]) -> str:
-    """The cells that came to nothing, each with its reason; those not run."""
+    """Failed cells with their reasons, and cells not run."""
     failed = [
         [name, way, rows.one_line(record["failed"])]
         for name, cells in found.items()
@@ -224,7 +224,7 @@ def failures(found: dict[str, Cells]) -> str:
 
 
 def _of_all(names: Sequence[str], every: Iterable[str]) -> str:
-    """Some of the networks, by those that are not among them where these are fewer."""
+    """Names of some networks, or of the exceptions if those are fewer."""
     others = [name for name in every if name not in names]
     if len(others) < len(names):
         return f"all but {', '.join(others)}" if others else "all"
@@ -236,7 +236,7 @@ def _small(cells: Cells) -> bool:
 
 
 def _versions(every: Iterable[Record]) -> set[str]:
-    """Tools and versions; of ModelOpt's venv those that differ from ours are named as its own."""
+    """Tool versions; versions in ModelOpt's venv are listed if they differ."""
     ours, theirs = set[str](), set[str]()
     for record in every:
         found = {f"{tool} {version}" for tool, version in record.get("versions", {}).items()}

@@ -1,4 +1,4 @@
-"""The signal-to-noise ratio of every graph, drawn."""
+"""Plots the signal-to-noise ratio of every graph."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tools.bench.quantization.records import JUDGED, OURS, Cells, sqnr
 
 
 def draw(small: dict[str, Cells], file: Path) -> None:
-    """The signal-to-noise ratio of every graph, a row a network."""
-    plt.rcParams["svg.hashsalt"] = "cnnx"  # equal records give an equal file
+    """Plot the signal-to-noise ratio of every graph, one row per network."""
+    plt.rcParams["svg.hashsalt"] = "cnnx"  # the same records give the same file
     figure, axes = plt.subplots(figsize=(9, 0.34 * len(small) + 1.4))
     places = np.arange(len(small))
     for number, way in enumerate(JUDGED):

@@ -1,4 +1,4 @@
-"""What is run, where its records lie, and what follows from the records of one network."""
+"""Lists of methods and networks, paths of records, and figures derived from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tools.resumable import Record, Records
 RECORDS = Records(ROOT / "build" / "quantization")
 
 Cells = dict[str, Record]
-"""way -> record, of one network."""
+"""method -> record, for one network."""
 
 OURS = ("cnnx", "cnnx-auto")
 WAYS = {
@@ -34,19 +34,19 @@ JUDGED = [way for way in WAYS if way != "plain"]
 PEERS = [way for way in JUDGED if way not in OURS]
 
 MOST_WORSE = 0.002
-"""Accuracy by which cnnx may be worse than the best peer, at the lower end of the paired interval."""
+"""Allowed accuracy deficit to the best peer, at the lower end of the paired interval."""
 LARGE = {"resnet50": 256, "vgg16": 64}
-"""Networks that only cost is measured on -> calibration images; the peers' histogram methods get fewer."""
+"""Networks measured for cost only -> calibration images; histogram methods of peers get fewer."""
 TWINS = ("-hostile", "-parts", "-branches")
 
 
 def networks() -> list[str]:
-    """Those trained on shapes100, each before its twins."""
+    """Networks trained on shapes100, each before its twins."""
     return sorted(name for name in recipe_names() if read_recipe(name).validation.data == "shapes100")
 
 
 def records() -> dict[str, Cells]:
-    """network -> way -> record, small networks first; of networks that have any."""
+    """network -> method -> record, small networks first, for networks with records."""
     found = {
         name: {way: record for way in WAYS if (record := RECORDS.get(f"{name}/{way}"))}
         for name in (*networks(), *LARGE)
@@ -55,7 +55,7 @@ def records() -> dict[str, Cells]:
 
 
 def gap_to_best(cells: Cells, way: str) -> tuple[float, Interval, str] | None:
-    """How much more accurate a way of ours is than the best peer: the difference, its interval, the peer."""
+    """Accuracy of a cnnx method minus that of the best peer: difference, interval, peer."""
     peers = [peer for peer in PEERS if "accuracy" in cells.get(peer, {})]
     if not peers or "accuracy" not in cells.get(way, {}):
         return None
@@ -71,7 +71,7 @@ def gap_to_best(cells: Cells, way: str) -> tuple[float, Interval, str] | None:
 
 
 def right_of(record: Record) -> NDArray[np.bool_]:
-    """Image by image, whether the first class was the right one."""
+    """Whether the top-1 class of each image was correct."""
     packed = np.frombuffer(base64.b64decode(record["right"]), np.uint8)
     return np.unpackbits(packed, count=record["images"]).astype(bool)
 
@@ -86,12 +86,12 @@ def best_sqnr(cells: Cells) -> float | None:
 
 
 def time_of(record: Record) -> float:
-    """Seconds: of the clock for large networks, which run with nothing beside them, else of the processor."""
+    """Wall-clock seconds for large networks, which run alone; CPU seconds otherwise."""
     return float(record["cpu_seconds" if record["images"] else "seconds"])
 
 
 def ratio_to_plain(cells: Cells, way: str) -> float | None:
-    """Time over plain inference of as many images."""
+    """Time relative to plain inference of the same number of images."""
     plain, record = cells.get("plain", {}), cells[way]
     if "seconds" not in plain:
         return None

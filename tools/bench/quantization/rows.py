@@ -1,4 +1,4 @@
-"""The rows of the tables. A cell without a record is a dash."""
+"""Builds the rows of the tables. A cell without a record is a dash."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tools.resumable import Record
 
 
 def accuracy_rows(small: dict[str, Cells]) -> Iterator[list[str]]:
-    """What is left of each network."""
+    """Accuracy of each network."""
     for name, cells in small.items():
         original = next((r["original"] for r in cells.values() if "original" in r), None)
         values = [cells.get(way, {}).get("accuracy") for way in JUDGED]
@@ -35,7 +35,7 @@ def accuracy_rows(small: dict[str, Cells]) -> Iterator[list[str]]:
 
 
 def sqnr_rows(small: dict[str, Cells]) -> Iterator[list[str]]:
-    """How far each network's logits are from the original's."""
+    """Difference of each network's logits from the original's."""
     for name, cells in small.items():
         yield [name, *_best_bold([sqnr(cells, way) for way in JUDGED], "{:.1f}", cells)]
 
@@ -52,7 +52,7 @@ def rates_rows(small: dict[str, Cells]) -> Iterator[list[str]]:
 
 
 def paired_rows(small: dict[str, Cells]) -> Iterator[list[str]]:
-    """Each network against its best peer."""
+    """Each network compared with its best peer."""
     words = {Verdict.PASSED: "not worse", Verdict.FAILED: "worse", Verdict.INCONCLUSIVE: "open"}
     for name, cells in small.items():
         row, peer = [name], "-"
@@ -85,7 +85,7 @@ def cost_rows(found: dict[str, Cells]) -> Iterator[list[str]]:
 
 
 def cost_summary_rows(found: dict[str, Cells]) -> Iterator[list[str]]:
-    """Over all networks."""
+    """Summary over all networks."""
     for way in WAYS:
         known = [cells for cells in found.values() if "seconds" in cells.get(way, {})]
         ratios = [ratio for cells in known if (ratio := ratio_to_plain(cells, way)) is not None]
@@ -103,14 +103,14 @@ def cost_summary_rows(found: dict[str, Cells]) -> Iterator[list[str]]:
 
 
 def tensorrt_rows(found: dict[str, Cells]) -> Iterator[list[str]]:
-    """What the linter and TensorRT for RTX say of each tool's graphs."""
+    """Linter and TensorRT for RTX results for each tool's graphs."""
     for way in JUDGED:
         graphs = [cells[way] for cells in found.values() if "rtx" in cells.get(way, {})]
         if not graphs:
             continue
         shares = [record["int8_share"] for record in graphs if record["int8_share"] is not None]
         refused = (each["rtx"] for each in graphs if each["rtx"] != "built")
-        said = Counter(what for what in refused if not what.startswith("not tried"))
+        reasons = Counter(what for what in refused if not what.startswith("not tried"))
         yield [
             way,
             str(len(graphs)),
@@ -119,12 +119,12 @@ def tensorrt_rows(found: dict[str, Cells]) -> Iterator[list[str]]:
             f"{min(shares):.0%}" if shares else "-",
             _rules(graphs, "errors"),
             _rules(graphs, "warnings"),
-            "; ".join(f"{one_line(what)} ({times})" for what, times in said.most_common()) or "-",
+            "; ".join(f"{one_line(what)} ({times})" for what, times in reasons.most_common()) or "-",
         ]
 
 
 def _fewer(cells: Cells, way: str) -> str:
-    """Said where a way got fewer images than others of its network."""
+    """A note if a method got fewer images than others."""
     count = cells[way]["calibration_images"]
     most = max(record.get("calibration_images", 0) for record in cells.values())
     return f" (of {count} images, not {most})" if count < most else ""
@@ -152,5 +152,5 @@ def _rules(graphs: Sequence[Record], severity: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A reason in one line that breaks no table."""
+    """A reason on one line, escaped for a table."""
     return " ".join(text.replace("|", "/").split())[:300]

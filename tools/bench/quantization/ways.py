@@ -1,9 +1,9 @@
-"""Quantizes one FP32 graph one way, in a process of its own, and says what that cost.
+"""Quantize one FP32 graph with one method in this process, and report the cost.
 
 python -m tools.bench.quantization.ways WAY WORK.json
 
-The benchmark runs it, ModelOpt's ways with the Python of a venv that has no cnnx: each way imports
-its own packages only. WORK.json names the graph, the pictures, where the INT8 graph and the report go.
+The benchmark starts it, for ModelOpt with the Python of a venv without cnnx: each method imports only its
+own packages. WORK.json names the graph, the images, and the paths of the INT8 graph and the report.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from tools.memory import memory
 
 Work = dict[str, Any]
 """
-graph: the FP32 graph, of batch 1. pictures: float32 (N, C, H, W) in a .npy. out: where the INT8 graph goes.
-scratch: an empty folder. report: where this program says what it cost. For our own ways also network,
-images (the calibration pictures' folder), selection (of those that choose) and key (the graph's).
+graph: the FP32 graph, of batch 1. inputs: float32 (N, C, H, W) in a .npy. out: path of the INT8 graph.
+scratch: an empty folder. report: path of the cost report. For cnnx's methods also network, images (folder of
+calibration images), selection (folder of selection images) and key (of the graph).
 """
 
 _PACKAGES = ("cnnx", "nvidia-modelopt", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "torch")
 _BINS = 2048
 _PERCENTILE = 99.999
 
-# What onnxruntime says of TensorRT in qdq_quantizer.py, and does in its example for it (BERT, e2e_tensorrt):
-# a pair of its own for each reader, pairs on the weights, none on what weighted operators give, biases left
-# alone. Of matrix products those with a constant weight, as TensorRT's guide has it: to a peer's advantage.
+# onnxruntime's advice for TensorRT in qdq_quantizer.py and its example (BERT, e2e_tensorrt): a Q/DQ pair for
+# each reader, pairs on weights, none on outputs of weighted operators, biases not quantized. Only matrix
+# products with a constant weight, as in TensorRT's guide: to a peer's advantage.
 _ORT_OPERATORS = ["Conv", "Gemm", "MatMul", "Add"]
 _ORT_OPTIONS = {
     "ActivationSymmetric": True,
@@ -47,22 +47,22 @@ _ORT_OPTIONS = {
 
 
 def plain(_: str, work: Work) -> Callable[[], None]:
-    """The yardstick: the same pictures through the FP32 graph."""
+    """The baseline: the same images through the FP32 graph."""
     from cnnx.runtimes import get
 
-    pictures = _pictures(work)
+    inputs = _inputs(work)
     _load("onnxruntime")
 
     def run() -> None:
         session = get("ort").open(Path(work["graph"]))
-        for batch in pictures:
+        for batch in inputs:
             session.run(batch)
 
     return run
 
 
 def ours(method: str, work: Work) -> Callable[[], None]:
-    """What `cnnx export --int8` does between the FP32 graph and the INT8 graph, with an empty cache."""
+    """The work of `cnnx export --int8` from the FP32 graph to the INT8 graph, with an empty cache."""
     from cnnx.data.crops import Crops
     from cnnx.pipeline.progress import Steps
     from cnnx.pipeline.quantizer import Quantizer
@@ -100,7 +100,7 @@ def ort(method: str, work: Work) -> Callable[[], None]:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     kinds = {"max": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
-    folder, pictures = Path(work["scratch"]), _pictures(work)
+    folder, inputs = Path(work["scratch"]), _inputs(work)
 
     def run() -> None:
         prepared = str(folder / "prepared.onnx")
@@ -114,7 +114,7 @@ def ort(method: str, work: Work) -> Callable[[], None]:
         )
         model = onnx.load(prepared)
         name = model.graph.input[0].name
-        calibrator.collect_data(_Reader({name: batch} for batch in pictures))
+        calibrator.collect_data(_Reader({name: batch} for batch in inputs))
         ranges = calibrator.compute_data()
         quantizer = QDQQuantizer(
             model,
@@ -135,7 +135,7 @@ def ort(method: str, work: Work) -> Callable[[], None]:
 
 
 def _adds_before_no_mean(model: Any) -> list[str]:
-    """Sums that the example for TensorRT leaves alone: all that no mean reads."""
+    """Sums that the TensorRT example does not quantize: those that no mean reads."""
     means = {
         name
         for node in model.graph.node
@@ -146,7 +146,7 @@ def _adds_before_no_mean(model: Any) -> list[str]:
 
 
 class _Reader:
-    """What onnxruntime takes pictures from."""
+    """Calibration data reader for onnxruntime."""
 
     def __init__(self, feeds: Iterator[dict[str, Any]]) -> None:
         self._feeds = feeds
@@ -156,7 +156,7 @@ class _Reader:
 
 
 def modelopt(how: str, work: Work) -> Callable[[], None]:
-    """NVIDIA's ModelOpt; what it leaves out of INT8 becomes FP16 by its default, or stays FP32."""
+    """NVIDIA's ModelOpt; layers outside INT8 become FP16 (its default) or stay FP32."""
     import numpy as np
     from modelopt.onnx.quantization import quantize
 
@@ -166,7 +166,7 @@ def modelopt(how: str, work: Work) -> Callable[[], None]:
         quantize(
             work["graph"],
             quantize_mode="int8",
-            calibration_data=np.load(work["pictures"]),
+            calibration_data=np.load(work["inputs"]),
             calibration_method=method,
             calibration_eps=["cpu"],
             high_precision_dtype=rest or "fp16",
@@ -185,17 +185,17 @@ FAMILIES: dict[str, Callable[[str, Work], Callable[[], None]]] = {
 
 
 def _load(*modules: str) -> None:
-    """Import what is otherwise imported on first use, so that no clock runs meanwhile."""
+    """Import modules before the clock starts."""
     for module in modules:
         importlib.import_module(module)
 
 
-def _pictures(work: Work) -> list[Any]:
-    """One array (1, C, H, W) a picture, mapped from disk."""
+def _inputs(work: Work) -> list[Any]:
+    """One array (1, C, H, W) per image, memory-mapped."""
     import numpy as np
 
-    pictures = np.load(work["pictures"], mmap_mode="r")
-    return [pictures[i : i + 1] for i in range(len(pictures))]
+    inputs = np.load(work["inputs"], mmap_mode="r")
+    return [inputs[i : i + 1] for i in range(len(inputs))]
 
 
 def _versions() -> dict[str, str]:
@@ -204,7 +204,7 @@ def _versions() -> dict[str, str]:
 
 
 def main() -> None:
-    """Quantize, and write the report."""
+    """Quantize and write the report."""
     family, _, how = sys.argv[1].partition("-")
     work = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
     run = FAMILIES[family](how, work)

@@ -1,4 +1,4 @@
-"""Our simplifier beside onnxscript's, onnx_ir's passes and onnxslim, on files as users export them.
+"""Compare cnnx's simplifier with onnxscript, onnx_ir's passes and onnxslim on exported files.
 
     python -m tools.bench.simplify FOLDER                build the files there, run every tool, print a table
     python -m tools.bench.simplify FOLDER --export int8  also take every result through cnnx to an RTX build
@@ -36,7 +36,7 @@ _TOLERANCE = 1e-4
 
 
 class Worker:
-    """A process that runs one tool on file after file."""
+    """A process that runs one tool on many files."""
 
     def __init__(self, tool: str, seed: str) -> None:
         self._process = subprocess.Popen(
@@ -63,7 +63,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class File:
-    """What is in a file; `shapes` are the nodes that compute integers or booleans."""
+    """Node counts of a file; `shapes` counts nodes that compute integers or booleans."""
 
     nodes: int
     shapes: int
@@ -90,12 +90,12 @@ def read(path: Path) -> File:
 
 @functools.lru_cache
 def original(path: Path) -> tuple[File, list[Any]]:
-    """What is in a file as it came, and its logits."""
+    """Node counts and logits of an original file."""
     return read(path), logits(path)
 
 
 def logits(path: Path) -> list[Any]:
-    """ONNX Runtime's, of batches of 1 and 3."""
+    """Logits of ONNX Runtime, for batches of 1 and 3."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -105,7 +105,7 @@ def logits(path: Path) -> list[Any]:
 
 
 def pipeline(path: Path, folder: Path, precision: str) -> str:
-    """Take a file through `cnnx export` to an RTX build: "ok", or the exit code and the error."""
+    """Run `cnnx export` with an RTX build on a file: "ok", or the exit code and the error."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         command = [sys.executable, "-c", "from cnnx.cli import main; main()", "export", str(path)]
         command += [f"--{precision}", "--target", "rtx", "--sm", "86", "--out", f"{place}/bundle"]
@@ -113,12 +113,12 @@ def pipeline(path: Path, folder: Path, precision: str) -> str:
         variables = {**os.environ, "CNNX_CACHE": f"{place}/cache", "COLUMNS": "400", "NO_COLOR": "1"}
         done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
     said = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("error")]
-    # Four images decide nothing (6), and a network that nobody trained may fail a gate (1).
+    # Four images are inconclusive (6), and an untrained network may fail a gate (1).
     return "ok" if done.returncode in (0, 1, 6) else f"{done.returncode} {said[0][7:107] if said else '?'}"
 
 
 def compare(source: Path, workers: tuple[Worker, Worker], folder: Path, precision: str) -> dict[str, Any]:
-    """What a tool made of a file."""
+    """The result of a tool on a file."""
     target, again = folder / "result.onnx", folder / "again.onnx"
     row = workers[0].run(source, target)
     if "error" in row:
@@ -142,7 +142,7 @@ def compare(source: Path, workers: tuple[Worker, Worker], folder: Path, precisio
 
 
 def sums(tool: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """One line a tool over all files."""
+    """One line per tool, over all files."""
     done = [row for row in rows if "error" not in row]
     wrong = sum(row["difference"] > _TOLERANCE for row in done)
     total: dict[str, Any] = {"tool": tool, "files": f"{len(done)}/{len(rows)}", "wrong": wrong}
@@ -158,7 +158,7 @@ def sums(tool: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def show(row: dict[str, Any]) -> None:
-    """One line, at once: a long run can be read while it goes."""
+    """Print one line and flush, so that a long run can be followed."""
     cells = (f"{value:.2g}" if isinstance(value, float) else str(value) for value in row.values())
     print("| " + " | ".join(cells) + " |", flush=True)
 
@@ -166,10 +166,10 @@ def show(row: dict[str, Any]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--only", nargs="*", default=[""], help="files whose names hold one of these")
+    parser.add_argument("--only", nargs="*", default=[""], help="only files whose names contain one of these")
     parser.add_argument("--tools", nargs="*", choices=TOOLS, default=[*TOOLS])
     parser.add_argument(
-        "--export", choices=("int8", "fp16"), default="", help="take each result to an RTX build"
+        "--export", choices=("int8", "fp16"), default="", help="build an RTX engine from each result"
     )
     parser.add_argument("--convert", action="store_true", help="compare the version converters")
     asked = parser.parse_args()

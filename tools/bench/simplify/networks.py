@@ -1,4 +1,4 @@
-"""Networks of timm and torchvision as users export them: random weights, either exporter, a free batch.
+"""Exports networks of timm and torchvision: random weights, both exporters, dynamic batch.
 
 Needs the [export] extra and `pip install --no-deps timm torchvision`.
 """
@@ -26,7 +26,7 @@ _KEPT_ALIVE: list[Any] = []
 
 
 def build(folder: Path, *, only: Sequence[str] = ("",), every_opset: bool = False) -> None:
-    """Write what is not there yet: every network by both exporters, or two of them in every operator set."""
+    """Write missing files: every network with both exporters, or two networks in every operator set."""
     folder.mkdir(parents=True, exist_ok=True)
     if every_opset:
         wanted = [(n, "dynamo" if o > 17 else "legacy", o) for n in SWEPT for o in range(7, 24)]
@@ -40,11 +40,11 @@ def build(folder: Path, *, only: Sequence[str] = ("",), every_opset: bool = Fals
                 export(name, path, exporter, opset)
         except Exception as error:
             path.unlink(missing_ok=True)
-            print(f"{path.stem}: PyTorch cannot export it: {str(error).splitlines()[0][:90]}", flush=True)
+            print(f"{path.stem}: PyTorch export failed: {str(error).splitlines()[0][:90]}", flush=True)
 
 
 def network(name: str, side: int) -> Any:
-    """A network of timm, or of torchvision (without whose operators, declared here, neither loads)."""
+    """A network of timm or torchvision; both need torchvision's operators, which are declared here."""
     import torch
 
     if not hasattr(torch.ops.torchvision, "nms"):
@@ -64,7 +64,7 @@ def network(name: str, side: int) -> Any:
         model = timm.create_model(name, num_classes=100, **sized)
     with torch.no_grad():
         for module in model.modules():
-            # Libraries start the last norm of a block at zero: no such network is real.
+            # Libraries initialize the last norm of a block to zero, unlike in trained networks.
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.normal_(0, 0.1)

@@ -1,4 +1,4 @@
-"""Ways to simplify an ONNX graph or to convert its operator set, and the process that runs one of them.
+"""Tools that simplify an ONNX graph or convert its operator set, and the process that runs one.
 
 `python -m tools.bench.simplify` starts it: simplifiers NAME takes a line with two files, a source and a
 target, from standard input, again and again, and says how long each took and how much memory grew.
@@ -58,12 +58,12 @@ def ir(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Arithmetic on shapes becomes constants, whatever the batch: onnx_shape_inference says what is known."""
+    """Fold shape arithmetic with any batch, using onnx_shape_inference."""
     import onnx_ir
     import onnx_shape_inference
     from onnx_ir.passes import common
 
-    del model.graph.value_info[:]  # "unk__0" of a converter would be taken for a name
+    del model.graph.value_info[:]  # a converter's "unk__0" would be read as a name
     found = onnx_ir.from_proto(model)
     onnx_shape_inference.infer_symbolic_shapes(found, warn_on_missing=False)
     for node in [*found.graph]:
@@ -73,7 +73,7 @@ def shapes(model: onnx.ModelProto) -> onnx.ModelProto:
                 array = np.array(known, value.dtype.numpy()).reshape(value.shape.numpy())
                 value.replace_all_uses_with(_known(found, f"{value.name}.known", array))
         if node.op_type == "Reshape" and node.inputs[1].const_value is None and node.outputs[0].shape:
-            # A length that was computed comes as SymbolicDim("32"), at which onnxscript's own rule stops.
+            # Computed lengths arrive as SymbolicDim("32"), which onnxscript's rule does not handle.
             lengths = [int(str(n)) if str(n).isdecimal() else -1 for n in node.outputs[0].shape]
             if lengths.count(-1) < 2 and 0 not in lengths:
                 name = f"{node.outputs[0].name}.shape"
@@ -100,7 +100,7 @@ def convert(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def convert_script(model: onnx.ModelProto) -> onnx.ModelProto:
-    """On the intermediate representation: given a ModelProto, onnxscript 0.7.2 keeps the old opset_import."""
+    """Convert the IR: with a ModelProto, onnxscript 0.7.2 keeps the old opset_import."""
     import onnx_ir
     from onnxscript import version_converter
 
@@ -112,7 +112,7 @@ def convert_script(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def canonical(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Operator set 20, then shapes and our own passes in turn until nothing changes."""
+    """Convert to operator set 20, then alternate shape inference and cnnx's passes until nothing changes."""
     found, nodes = ours(convert(model)), 0
     while len(found.graph.node) != nodes:
         nodes = len(found.graph.node)
@@ -135,7 +135,7 @@ CONVERTERS = {"onnx to 20": convert, "onnxscript to 20": convert_script}
 
 
 def work(tool: str) -> None:
-    """The child's loop; the first call, on a small graph, loads what the tool imports late."""
+    """Loop of the child process; a first call on a small graph triggers lazy imports."""
     logging.disable()
     function = {**TOOLS, **CONVERTERS}[tool]
     node, values = onnx.helper.make_node("Relu", ["x"], ["y"]), [("x", [1, 3]), ("y", [1, 3])]
@@ -150,7 +150,7 @@ def work(tool: str) -> None:
 
 def _once(function: Tool, source: Path, target: Path) -> dict[str, Any]:
     model = onnx.load(source)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before, start = memory("VmHWM"), time.perf_counter()
     try:
         with contextlib.redirect_stdout(io.StringIO()):

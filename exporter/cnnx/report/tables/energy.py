@@ -37,7 +37,7 @@ class _Amount:
 
 
 def energy_table(runs: Sequence[Run], *, rails: bool) -> Table:
-    """The total of each run, or each rail if there is no total; remarks about sensors and doubts.
+    """The total of each run, or each rail without a total; remarks about sensors and doubts.
 
     Args:
         runs: runs to show.
