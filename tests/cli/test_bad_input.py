@@ -179,7 +179,7 @@ class TestPictures:
     def test_the_same_images_for_both_roles(self, refused, tiny, tmp_path):
         folder = self.images(tmp_path / "images", 4)
         said = refused(3, tiny, "--int8", "--calibration-data", folder, "--validation-data", folder)
-        assert "another set holds all 4" in said
+        assert "all 4 are used for validation" in said
 
 
 class TestGraphs:

@@ -241,7 +241,7 @@ def test_bench_shows_latency_and_memory_and_keeps_every_sample(shown, lenet5):
 def test_bench_says_what_power_options_need(cnnx_command, lenet5):
     for option in (["--rate", "30"], ["--sensor", "ina"]):
         code, _, said = cnnx_command("bench", lenet5, *option)
-        assert code == 2 and "give --power" in said
+        assert code == 2 and "add --power" in said
     for rate in ("0", "nan", "inf", "-3"):
         code, _, said = cnnx_command("bench", lenet5, "--power", "--rate", rate)
         assert code == 2 and "positive" in said

@@ -248,7 +248,7 @@ def test_energy_of_every_bundle_and_batch_is_measured_in_turn(bundles, tmp_path)
 
     shown = screen(result)
     assert shown.count("graph fp16") == shown.count("graph int8") == 4  # two rows and two remarks each
-    assert shown.count("module input") == 1 and "tiny, batch 2: INT8's energy of an image is" in shown
+    assert shown.count("module input") == 1 and "tiny, batch 2: INT8 uses" in shown
     cnnx.write_report(bundles, tmp_path / "r.json")
     rows = [row for row in json.loads((tmp_path / "r.json").read_text()) if row["kind"] == "energy"]
     assert [(row["precision"], row["batch"]) for row in rows] == asked

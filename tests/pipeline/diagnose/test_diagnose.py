@@ -96,9 +96,9 @@ def test_an_fp16_bundle_has_nothing_quantized(twin: Path, tmp_path: Path) -> Non
         cnnx.diagnose(twin, images=0)
 
 
-def test_images_that_moved_must_be_given_and_changed_ones_are_refused(pictures: Path, tmp_path: Path) -> None:
+def test_images_that_moved_must_be_given_and_changed_ones_are_refused(images: Path, tmp_path: Path) -> None:
     own = tmp_path / "own"
-    shutil.copytree(pictures, own)
+    shutil.copytree(images, own)
     bundle = export("lenet5", tmp_path / "b", calibration_data=str(own))
     found = cnnx.diagnose(bundle).findings
     # All 24 calibrate, so the validation images are used, with a note.

@@ -46,14 +46,14 @@ def test_ranges_are_those_of_an_export_which_reuses_the_pass(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_folds_and_the_whole_set_need_one_pass(
-    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     onnx.save(GRAPHS["plain"](batch=batch), tmp_path / "plain.onnx")
 
     def run(cache: str, **options: Any) -> CalibrateResult:
         monkeypatch.setenv("CNNX_CACHE", str(tmp_path / cache))
         return cnnx.calibrate(
-            str(tmp_path / "plain.onnx"), calibration_data=str(pictures), method="max", **options
+            str(tmp_path / "plain.onnx"), calibration_data=str(images), method="max", **options
         )
 
     folded = run("a", folds=3)

@@ -27,21 +27,21 @@ def test_auto_uses_and_reports_the_method_of_least_divergence(tmp_path: Path) ->
     assert result.validation.verdict is Verdict.PASSED
 
 
-def test_a_quarter_of_a_folder_selects_and_the_rest_calibrates(tmp_path: Path, pictures: Path) -> None:
+def test_a_quarter_of_a_folder_selects_and_the_rest_calibrates(tmp_path: Path, images: Path) -> None:
     result = cnnx.export(
-        "lenet5", precision="int8", method="auto", calibration_data=str(pictures), out=tmp_path / "b"
+        "lenet5", precision="int8", method="auto", calibration_data=str(images), out=tmp_path / "b"
     )
-    images = result.bundle.manifest.images
-    assert (images["selection"].images, images["calibration"].images) == (6, 18)
+    used = result.bundle.manifest.images
+    assert (used["selection"].images, used["calibration"].images) == (6, 18)
     excluded = "6 calibration images were excluded, as they are also validation or selection images"
     assert any(excluded in note for note in result.notes)
 
 
-def test_a_folder_also_used_for_validation_leaves_calibration_images(tmp_path: Path, pictures: Path) -> None:
-    options = {"calibration_data": str(pictures), "validation_data": str(pictures), "method": "auto"}
+def test_a_folder_also_used_for_validation_leaves_calibration_images(tmp_path: Path, images: Path) -> None:
+    options = {"calibration_data": str(images), "validation_data": str(images), "method": "auto"}
     result = cnnx.export("lenet5", precision="int8", validation_images=16, out=tmp_path / "b", **options)
-    images = result.bundle.manifest.images
-    assert [images[role].images for role in ("validation", "selection", "calibration")] == [16, 2, 6]
+    used = result.bundle.manifest.images
+    assert [used[role].images for role in ("validation", "selection", "calibration")] == [16, 2, 6]
     with pytest.raises(UsageError, match="left for calibration and selection: 1, at least 2"):
         cnnx.export("lenet5", precision="int8", validation_images=23, out=tmp_path / "c", **options)
 

@@ -53,7 +53,7 @@ SLOW = (
 def test_a_hostile_twin_is_repaired_at_the_layers_that_were_scaled(name: str, tmp_path: Path) -> None:
     before = export(name, tmp_path / "before")
     assert before.validation.verdict is Verdict.FAILED
-    assert any("leave out --no-equalize" in note and "--repair" in note for note in before.notes)
+    assert any("drop --no-equalize" in note and "--repair" in note for note in before.notes)
     result = export(name, tmp_path / "after", repair=True)
     assert result.validation.verdict is not Verdict.FAILED
     repair = result.repair

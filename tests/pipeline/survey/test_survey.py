@@ -310,10 +310,10 @@ def test_a_row_is_measured_again_if_options_or_graph_changed(tiny, tmp_path, mon
     model = onnx.load(tiny)
     model.graph.node[0].doc_string = "another"
     onnx.save(model, tiny)
-    assert told(plan=longer)[0].endswith("since: network.")
+    assert told(plan=longer)[0].endswith("as this has changed: network.")
     monkeypatch.setattr("cnnx.runtimes.ort.runtime.RUNTIME.version", lambda: "99.9")
-    assert told(plan=longer)[0].endswith("since: runtime.")
-    assert told(plan=longer, batches=[1, 2])[0].endswith("since: batches.")
+    assert told(plan=longer)[0].endswith("as this has changed: runtime.")
+    assert told(plan=longer, batches=[1, 2])[0].endswith("as this has changed: batches.")
 
 
 def test_a_bundle_is_surveyed_again_only_if_it_changed(tiny, tmp_path):
@@ -328,7 +328,7 @@ def test_a_bundle_is_surveyed_again_only_if_it_changed(tiny, tmp_path):
     assert steps_of()
     assert steps_of(plan=dataclasses.replace(PLAN, weights="standin", images=32)) == []
     export(scales="fp32")
-    assert steps_of()[0].endswith("since: network.")
+    assert steps_of()[0].endswith("as this has changed: network.")
 
 
 def test_finished_bundles_are_judged_and_measured_and_batches_they_lack_are_rows(
@@ -343,9 +343,9 @@ def test_finished_bundles_are_judged_and_measured_and_batches_they_lack_are_rows
         "--seconds", "0.01", "--percentile", "50", "--target", "ort",
     )  # fmt: skip
     assert code == 0 and "failed: the graph takes batches from 1 to 1, not 4: tiny int8, batch 4" in out
-    assert "hint:  export it with --batch" in out and out.count("failed") == 2
+    assert "hint:  export it again with --batch" in out and out.count("failed") == 2
     assert list((tmp_path / "bundle" / "runs").glob("*-benchmark-*"))
-    with pytest.raises(UsageError, match="no precision"):
+    with pytest.raises(UsageError, match="unknown precision"):
         cnnx.survey([tiny], out=tmp_path / "o", precisions=["int4"])
 
 
@@ -396,8 +396,8 @@ def test_a_cell_whose_energy_fails_is_a_row_with_its_reason_and_keeps_its_latenc
 
     _, steps = run([tiny], out, power=rehearsal(tick_ms=200), precisions=["fp16"])
     assert steps == []
-    mended, steps = run([tiny], out, power=rehearsal(tick_ms=200), precisions=["fp16"], again=True)
-    assert mended.rows[0] == found.rows[0] and mended.rows[1]["energy"] == "measured"
+    retried, steps = run([tiny], out, power=rehearsal(tick_ms=200), precisions=["fp16"], again=True)
+    assert retried.rows[0] == found.rows[0] and retried.rows[1]["energy"] == "measured"
     assert "1 pass of" in steps[0]
 
 
