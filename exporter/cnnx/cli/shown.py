@@ -110,7 +110,7 @@ def _next(result: ExportResult) -> str:
     verdict = result.validation.verdict
     if verdict is Verdict.FAILED and result.bundle.manifest.precision == "int8":
         return f"cnnx diagnose {path}"
-    if verdict is not Verdict.PASSED:
+    if verdict in (Verdict.FAILED, Verdict.INCONCLUSIVE):
         return f"cnnx validate {path} --validation-data FOLDER"
     return f"cnnx bench {path}" if result.engines else f"cnnx build {path}  # on the device"
 

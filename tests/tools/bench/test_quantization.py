@@ -82,7 +82,7 @@ def test_every_network_is_a_row_won_lost_failed_or_not_run(tmp_path: Path) -> No
     cost = row_of(page, "## What it costs", "vgg16")
     assert cost[1 + list(kept.WAYS).index("ort-entropy")] == "20.0 (10.0), 256 (of 32 images, not 64)"
     assert row_of(page, "## What it costs", "resnet20")[2] == "2.0 (2.0), 256"
-    refused = row_of(page, "## What TensorRT would say", "ort-max")
+    refused = row_of(page, "## Linter and TensorRT", "ort-max")
     assert refused[1:3] == ["2", "1"] and refused[-1] == "the parser / refuses it (1)"
     assert "Not run yet: " in page and "modelopt-max on all but resnet20" in page
     assert "onnx 1.23.2" in page and (tmp_path / "quantization.svg").stat().st_size > 1000
