@@ -52,8 +52,8 @@ def test_an_orin_nx_with_jetpack_6(tmp_path):
     shown = screen(found)
     for words in ("6.2, Jetson Linux 36.4.3", "2 15W", "918 MHz (pinned)", "10.3.0.30-1+cuda12.5", "2,800"):
         assert words in shown
-    assert "power by ina: no uncertainty stated, in steps of 40 mW" in shown
-    assert "power by ina: rails of Jetson Xavier NX, Orin NX, Orin Nano" in shown
+    assert "power sensor ina: no uncertainty stated, in steps of 40 mW" in shown
+    assert "power sensor ina: rails of Jetson Xavier NX, Orin NX, Orin Nano" in shown
     assert "field 186 returned the error code" in shown and "unsupported" in shown
 
 
@@ -75,7 +75,7 @@ def test_a_desktop_with_wheels(tmp_path):
     ]  # fmt: skip
     assert found.wrong_combinations == () and nvml.initialized == 0
     shown = screen(found)
-    assert "power by nvml-instant, nvml-average, nvml-usage, nvml-energy: within 5%" in shown
+    assert "power sensor nvml-instant, nvml-average, nvml-usage, nvml-energy: within 5%" in shown
     for words in ("595.78, for CUDA up to 13.2", "41,000", "1200 MHz (to 2100)", "61.0 C", "power cap"):
         assert words in shown
 
