@@ -45,7 +45,7 @@ def test_a_stopped_run_continues_to_the_same_weights(tmp_path: Path, monkeypatch
 def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path: Path) -> None:
     recipe = read_recipe("small-mobilenet")
     training.train(recipe, training.Settings(images=128), checkpoint=tmp_path / "run.pt")
-    with pytest.raises(SystemExit, match="other settings"):
+    with pytest.raises(SystemExit, match="different settings"):
         training.train(recipe, training.Settings(images=256), checkpoint=tmp_path / "run.pt")
 
 
