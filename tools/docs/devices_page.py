@@ -41,19 +41,21 @@ SENSORS = {
 TENSORRT = ("10.3", "10.16", "11.4")
 JETPACK = ("6.1", "6.2", "7.0", "7.1", "7.2")
 
-_HEAD = """# Devices
+_HEAD = """# Devices seen so far
 
-What cnnx has run on, made by tools/docs/devices_page.py from archives that owners of devices sent back. Yours
-counts:
+Written by tools/docs/devices_page.py from archives that owners of devices send in. To add yours:
 
-```
+<!-- not run: takes minutes, and is meant for a device -->
+```sh
 cnnx doctor --proof proof.tar.gz
 ```
 
-It builds, validates and measures LeNet-5, ResNet-20 and ResNet-50 in FP16 and INT8, energy too where a
-sensor sees the device (1 to 4 minutes a measurement), and writes records, no engine and no image, into one
-archive. On a device without PyTorch give it finished bundles: [jetson.md](jetson.md). A board is seen where
-doctor ran, a sensor where it measured energy, a release of TensorRT where it built and ran an engine.
+The command builds, validates and measures LeNet-5, ResNet-20 and ResNet-50 in FP16 and INT8. If a
+sensor covers the device, it also measures energy, 1 to 4 minutes each. The archive holds records
+only: no engine, no image. On a device without PyTorch, pass finished bundles: [Devices](jetson.md).
+
+A board counts as seen if doctor ran on it, a sensor if it measured energy, and a TensorRT release if
+it built and ran an engine.
 """
 
 
