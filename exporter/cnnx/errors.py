@@ -20,6 +20,11 @@ Exit codes 0, 1 and 6 are verdicts, not errors; see `cnnx.stats.Verdict`.
 from __future__ import annotations
 
 
+def install_hint(extra: str, flags: str = "") -> str:
+    """Return the command that installs an extra. cnnx is not on a package index."""
+    return f"pip install {flags}'.[{extra}]', in a copy of the cnnx repository"
+
+
 class CnnxError(Exception):
     """Base class of cnnx errors: what is wrong, where, and how to fix it.
 
@@ -91,7 +96,7 @@ class MissingExtra(EnvironmentLacks):
         self.extra = extra
         super().__init__(
             f"{purpose} needs the package {package}, which is not installed",
-            hint=f"pip install 'cnnx[{extra}]'",
+            hint=install_hint(extra),
         )
 
 

@@ -278,7 +278,7 @@ main()
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path
     )
     assert done.returncode == 4, done.stderr
-    assert f"cnnx[{extra}]" in done.stderr and "Traceback" not in done.stderr
+    assert f".[{extra}]" in done.stderr and "Traceback" not in done.stderr
 
 
 def obey_permissions():

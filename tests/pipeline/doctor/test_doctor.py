@@ -13,7 +13,7 @@ from cnnx.cli.terminal import draw
 from cnnx.device import Device
 from cnnx.errors import EnvironmentLacks, MissingExtra
 from cnnx.machine import environment
-from cnnx.machine.environment import detect
+from cnnx.machine.environment import Gpu, detect
 from cnnx.measure.power import PolledSensor, Sample, SensorInfo, power_now
 from cnnx.measure.power.sensors.sensor import Rail, Total, Uncertainty
 from cnnx.pipeline.bench.energy import choose_sampler
@@ -178,9 +178,12 @@ def test_an_energy_counter_is_read_twice_and_a_constant_one_is_not_zero():
 def test_an_extra_without_packages_for_a_jetson_is_not_recommended_there(tmp_path):
     orin_nx_jetpack_6(tmp_path)
     here = detect(tmp_path, nvml=DesktopNvml(driver=False), wheels=wheels())
-    jetson, desktop = (dataclasses.replace(here, machine=name) for name in ("aarch64", "x86_64"))
+    jetson, laptop = (dataclasses.replace(here, machine=name) for name in ("aarch64", "x86_64"))
+    laptop = dataclasses.replace(laptop, l4t=None, gpu=None)
+    desktop = dataclasses.replace(laptop, gpu=Gpu("NVIDIA GeForce RTX 4090"))
     lacking = MissingExtra("tensorrt", "tensorrt", purpose="building")
     assert ability("build", lacking, jetson).hint == "sudo apt install nvidia-jetpack"
-    assert ability("build", lacking, desktop).hint == "pip install 'cnnx[tensorrt]'"
+    assert ability("build", lacking, desktop).hint.startswith("pip install '.[tensorrt]'")
+    assert "pip" not in ability("build", lacking, laptop).hint  # without a GPU TensorRT would be of no use
     assert "pip" not in ability("build", MissingExtra("x", "rtx", purpose="it"), jetson).hint
     assert "pip" in ability("draw", MissingExtra("x", "report", purpose="it"), jetson).hint

@@ -155,9 +155,13 @@ def ability(what: str, missing: CnnxError | None, environment: Environment) -> A
     """
     if missing is None:
         return Ability(what, able=True)
+    tensorrt = isinstance(missing, MissingExtra) and missing.extra == "tensorrt"
+    if tensorrt and environment.gpu is None and environment.l4t is None:
+        where = "do this on the machine that will run the engine"
+        return Ability(what, able=False, reason="TensorRT needs an NVIDIA GPU; none was found", hint=where)
     if not isinstance(missing, MissingExtra) or extra_brings_anything(missing.extra, environment.machine):
         return Ability(what, able=False, reason=missing.what, hint=missing.hint or "")
-    by_jetpack = environment.l4t is not None and missing.extra == "tensorrt"
+    by_jetpack = environment.l4t is not None and tensorrt
     return Ability(
         what,
         able=False,

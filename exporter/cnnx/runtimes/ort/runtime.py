@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.device import Device
-from cnnx.errors import CnnxError, EnvironmentLacks, GraphError, MissingExtra, UsageError
+from cnnx.errors import CnnxError, EnvironmentLacks, GraphError, MissingExtra, UsageError, install_hint
 from cnnx.machine.environment import Gpu, cpu_device, detect_gpu, installed_version, usable_cores
 from cnnx.runtimes import USUAL, BuildRequest, BuiltEngine, RunOptions
 from cnnx.runtimes.batches import check_images, run_in_batches
@@ -225,7 +225,7 @@ def _import() -> Any:
         import onnxruntime
     except ImportError as error:  # a wheel for a different numpy, or a missing library
         raise EnvironmentLacks(
-            f"onnxruntime is installed but does not load: {error}", hint="pip install --upgrade 'cnnx[cpu]'"
+            f"onnxruntime is installed but does not load: {error}", hint=install_hint("cpu", "--upgrade ")
         ) from error
     return onnxruntime
 

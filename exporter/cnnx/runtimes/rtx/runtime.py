@@ -23,6 +23,7 @@ from cnnx.errors import (
     GraphError,
     MissingExtra,
     UsageError,
+    install_hint,
 )
 from cnnx.machine.environment import installed_version
 from cnnx.runtimes import BuildOptions, BuildRequest, BuiltEngine
@@ -53,7 +54,7 @@ class RtxRuntime(EngineRuntime):
             return EnvironmentLacks(
                 f"the Python bindings of TensorRT for RTX have version {bindings} and its library {library}: "
                 "they must have the same release",
-                hint="pip install --force-reinstall 'cnnx[rtx]'",
+                hint=install_hint("rtx", "--force-reinstall "),
             )
         return None
 
@@ -142,7 +143,7 @@ def _library() -> Library:
     except (OSError, ImportError) as error:
         raise EnvironmentLacks(
             f"TensorRT for RTX is installed but does not load: {error}",
-            hint="pip install --force-reinstall 'cnnx[rtx]'",
+            hint=install_hint("rtx", "--force-reinstall "),
         ) from error
     return Library(trt, make_log(trt))
 
@@ -160,7 +161,7 @@ def _file(stem: str) -> Path:
     if not found:
         raise EnvironmentLacks(
             f"{stem} was not found in the package {_LIBRARIES}",
-            hint="pip install --force-reinstall 'cnnx[rtx]'",
+            hint=install_hint("rtx", "--force-reinstall "),
         )
     return found[0]
 

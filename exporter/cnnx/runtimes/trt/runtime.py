@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-from cnnx.errors import CnnxError, EnvironmentLacks, GraphError, MissingExtra, UsageError
+from cnnx.errors import CnnxError, EnvironmentLacks, GraphError, MissingExtra, UsageError, install_hint
 from cnnx.machine.environment import Environment, detect, installed_version
 from cnnx.runtimes import BuildRequest, BuiltEngine
 from cnnx.runtimes.device import Cuda
@@ -151,9 +151,7 @@ class InstalledBindings:
         if found is not None and release_of(found) < _OLDEST:
             return EnvironmentLacks(
                 f"cnnx needs TensorRT 10.3 or newer, found {found}",
-                hint="install JetPack 6.1 or newer"
-                if self.environment().l4t
-                else "pip install 'cnnx[tensorrt]'",
+                hint="install JetPack 6.1 or newer" if self.environment().l4t else install_hint("tensorrt"),
             )
         try:
             self.load()
@@ -216,7 +214,7 @@ def _load() -> Library:
             hint="sudo apt install nvidia-jetpack"
             if on_jetson
             # The bindings' wheel has no libraries; they are in tensorrt-cu12-libs or tensorrt-cu13-libs.
-            else "pip install --force-reinstall 'cnnx[tensorrt]'",
+            else install_hint("tensorrt", "--force-reinstall "),
         ) from error
     return Library(trt, make_log(trt))
 
