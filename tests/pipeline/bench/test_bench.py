@@ -128,7 +128,7 @@ def test_an_engine_reports_its_tuned_and_its_largest_batch(bundles, monkeypatch,
     [measured] = cnnx.bench(bundles[0], **options).measurements
     assert measured.subject.engine == usual.identity and measured.conditions.tuned_for == 4
     _, out, _ = cnnx_command("bench", bundles[0], "--batch", "1,2", "--seconds", "0.01")
-    said = f"tiny engine fp16 is {usual.identity}, tuned for batch 4; its memory is of its largest batch, 4."
+    said = f"tiny engine fp16 is {usual.identity}, tuned for batch 4; memory is for its largest batch, 4."
     assert out.count(said) == 1
     code, _, said = cnnx_command("build", bundles[0], "--target", "tensorrt", "--opt-batch", "5")
     assert code == 2 and "invalid --opt-batch 5: the graph takes batches from 1 to 4" in " ".join(

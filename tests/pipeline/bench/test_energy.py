@@ -79,7 +79,7 @@ def test_energy_is_measured_shown_kept_and_reported(bundle, tmp_path):
     assert (row["sensor"], row["covers"], row["p50_ns"]) == ("ina", "module input", None)
     pytest.importorskip("matplotlib", reason="HTML reports need the extra report")
     cnnx.write_report(bundle, tmp_path / "r.html")
-    assert "load that counts" in (tmp_path / "r.html").read_text()
+    assert "measured load" in (tmp_path / "r.html").read_text()
 
 
 def test_a_board_without_a_total_shows_its_rails_and_a_rate_its_drops(bundle, tmp_path):
@@ -87,7 +87,7 @@ def test_a_board_without_a_total_shows_its_rails_and_a_rate_its_drops(bundle, tm
     assert use.total is None and [rail.rails for rail in use.rails] == [("VDD_IN",), ("VDD_SOC",)]
     assert use.rails[1].power_mw == pytest.approx(500)
     shown = screen(use)
-    assert "no total on this board" in shown and "at 100 runs a second" in shown and "dropped" in shown
+    assert "no total on this board" in shown and "at 100 runs per second" in shown and "dropped" in shown
     cnnx.write_report(bundle, tmp_path / "r.md")
     text = (tmp_path / "r.md").read_text()
     assert "no total on this board" in text and "SoC, part of VDD_IN" in text
@@ -151,7 +151,7 @@ def test_a_report_has_the_newest_energy_of_each_batch_and_rate(bundle, tmp_path)
     ]  # fmt: skip
     cnnx.write_report(bundle, tmp_path / "r.md")
     text = (tmp_path / "r.md").read_text()
-    assert "| 8 | back to back | ina | total |" in text and "| 1 | at 30 runs a second | ina |" in text
+    assert "| 8 | back to back | ina | total |" in text and "| 1 | at 30 runs per second | ina |" in text
 
 
 def test_the_cost_of_sampling_reports_progress_and_is_skipped_for_slow_runs(bundle):
@@ -194,4 +194,4 @@ def test_tegrastats_on_the_path_is_compared_and_shown(bundle, tmp_path, monkeypa
     use = dataclasses.replace(use, measured=dataclasses.replace(use.measured, beside=said))
     assert plain(use)["tegrastats"]["deviations"]["VDD_SOC"] == pytest.approx(-0.002)
     shown = " ".join(screen(use).split())
-    assert "tegrastats read VDD_IN 1.3% higher, VDD_SOC 0.2% lower, in 48 lines" in shown
+    assert "tegrastats read VDD_IN 1.3% higher, VDD_SOC 0.2% lower, over 48 lines" in shown
