@@ -56,7 +56,7 @@ def crop(image: Image.Image, preprocessing: Preprocessing, shape: tuple[int, int
     width, height = resized(*image.size, preprocessing.resize)
     if width * height > MAX_PIXELS:
         raise ImageError(
-            f"would be {width} x {height} pixels when resized, more than {MAX_PIXELS:,}",
+            f"the resized image would be too large: {width} x {height} pixels, more than {MAX_PIXELS:,}",
             hint="crop its longer side, or leave the image out",
         )
     image = image.convert(_MODES[preprocessing.color])

@@ -155,7 +155,7 @@ class ImageFile:
             raise
         except Image.DecompressionBombError:
             raise ImageError(
-                f"has more than {MAX_PIXELS:,} pixels", where=self.path, hint=_SCALE_DOWN
+                f"the image is too large: more than {MAX_PIXELS:,} pixels", where=self.path, hint=_SCALE_DOWN
             ) from None
         # Pillow's decoders raise nearly anything on damaged files: OSError, SyntaxError, struct.error, ...
         except Exception as error:
@@ -172,7 +172,9 @@ def _refuse_oversized(image: Image.Image, path: Path) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(
-            f"has {width} x {height} pixels, more than {MAX_PIXELS:,}", where=path, hint=_SCALE_DOWN
+            f"the image is too large: {width} x {height} pixels, more than {MAX_PIXELS:,}",
+            where=path,
+            hint=_SCALE_DOWN,
         )
 
 

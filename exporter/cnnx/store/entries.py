@@ -89,7 +89,7 @@ def _is_folder(path: Path) -> bool:
 
 def _inside(path: str) -> str:
     if Path(path).is_absolute() or ".." in Path(path).parts:
-        raise ValueError(f"{path} is outside the entry")
+        raise ValueError(f"{path} is outside the cache entry")
     return path
 
 

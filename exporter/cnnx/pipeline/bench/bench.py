@@ -228,11 +228,12 @@ def check_effort(seconds: float, percentile: float) -> None:
     """
     if not 0 < seconds < math.inf:
         raise UsageError(
-            f"invalid --seconds {seconds:g}: expected more than 0", hint="give --seconds 3, for example"
+            f"invalid --seconds {seconds:g}: expected a finite number above 0",
+            hint="give --seconds 3, for example",
         )
     if not 50 <= percentile < 100:
         raise UsageError(
-            f"invalid --percentile {percentile:g}: expected 50 or more, and less than 100",
+            f"invalid --percentile {percentile:g}: expected at least 50 and less than 100",
             hint="give --percentile 99, for example",
         )
 

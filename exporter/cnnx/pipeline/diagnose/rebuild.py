@@ -112,7 +112,9 @@ def recipe_of_sources(
     name, file = bundle.manifest.recipe["name"], None if sources.model is None else Path(sources.model)
     if file is not None and not file.is_file():
         raise RecipeError(
-            "the file of --model does not exist", where=file, hint="give a recipe file or an ONNX file"
+            "the file given with --model does not exist",
+            where=file,
+            hint="give the path of a recipe or an ONNX file",
         )
     recipe = recipe_from_dict(bundle.manifest.recipe, where=file or shared_folder("recipes") / f"{name}.toml")
     labels = recipe.labels_file

@@ -56,9 +56,9 @@ def _recipe_for_onnx(path: Path) -> Recipe:
         )
     if channels not in (1, 3):
         raise RecipeError(
-            f"the graph takes {channels} channels: expected 1 or 3, as images have",
+            f"the graph's input has {channels} channels: expected 1 (gray) or 3 (RGB)",
             where=path,
-            hint="export the ONNX file again for gray or RGB images",
+            hint="export the ONNX file again with a gray or RGB input",
         )
     resize = max(round(max(height, width) * 256 / 224), max(height, width))
     gray = Preprocessing(color="gray", resize=resize, mean=(0.5,), std=(0.5,))
@@ -115,7 +115,7 @@ def check_model(model: nn.Module, recipe: Recipe) -> None:
         stated, found = getattr(spec, key), sum(getattr(row, key) for row in rows)
         if stated not in (0, found):
             raise RecipeError(
-                f"the network has {found:,} {unit}, the recipe states {stated:,}",
+                f"the network has {found:,} {unit}, but the recipe states {stated:,}",
                 where=f"model.{key}",
                 hint="correct or remove that key, or correct model.arguments or input.shape",
             )

@@ -189,8 +189,8 @@ def _inspected(plan: bytes, parsed: ParsedNetwork, request: BuildRequest, *, lib
         context = engine.create_execution_context()
         if context is None:
             raise BuildFailed(
-                f"TensorRT does not run the engine that it built: {log.said()}",
-                hint="free GPU memory (close other programs) and build again, or build a smaller batch",
+                f"TensorRT built the engine but cannot load it to run: {log.said()}",
+                hint="close other programs on the GPU and build again, or export with a smaller --batch",
             )
         context.set_input_shape(parsed.input_name, (request.batch[1], *parsed.input_shape[1:]))
         inspector.execution_context = context

@@ -62,7 +62,9 @@ def check_dla(
     if precision == "int8":
         # The documented method uses UINT8 with FP32 scales; according to NVIDIA's maintainers, DLA supports
         # implicit but not explicit quantization (TensorRT #2222).
-        raise UsageError("INT8 from Q/DQ is not tested on DLA", hint="export with --fp16 for the DLA")
+        raise UsageError(
+            "cnnx cannot build INT8 for a DLA, which does not support Q/DQ nodes", hint="export with --fp16"
+        )
     if precision != "fp16":
         raise UsageError(f"a DLA does not support {precision.upper()}", hint="export with --fp16 for the DLA")
     if batch[0] != batch[2]:
@@ -101,7 +103,7 @@ def use_dla(trt: Any, builder: Any, network: Any, config: Any, *, core: int) -> 
     if core >= builder.num_DLA_cores:
         raise UsageError(
             f"invalid DLA core {core}: this device has {builder.num_DLA_cores}",
-            hint="cores are numbered from 0, such as --dla 0",
+            hint="cores are numbered from 0: give --dla 0, for example",
         )
     config.default_device_type = trt.DeviceType.DLA
     config.DLA_core = core
