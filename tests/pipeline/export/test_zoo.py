@@ -30,7 +30,7 @@ NETWORKS: dict[str, tuple[dict[str, int], str]] = {
     "nin": ({"Conv": 12, "Gemm": 0, "GlobalAveragePool": 1}, ""),
     "resnet18": ({"Conv": 20, "Add": 8, "BatchNormalization": 0, "GlobalAveragePool": 1}, ""),
     "resnext50-32x4d": ({"Conv": 53, "Add": 16, "BatchNormalization": 0}, ""),
-    "small-mobilenet": ({"Conv": 13, "BatchNormalization": 0}, "4 channels in a group"),
+    "small-mobilenet": ({"Conv": 13, "BatchNormalization": 0}, "4 channels per group"),
     "squeezenet1.1": ({"Conv": 26, "Concat": 8, "MaxPool": 3, "GlobalAveragePool": 1}, ""),
     "wide-resnet50-2": ({"Conv": 53, "BatchNormalization": 0}, ""),
     "zfnet": ({"LRN": 2, "Conv": 5, "MaxPool": 3}, ""),

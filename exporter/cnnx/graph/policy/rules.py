@@ -273,7 +273,7 @@ RULES: tuple[PrecisionRule, ...] = (
     PrecisionRule("last-layer", "it produces the logits: {detail}", _ACCURACY, _last_layer),
     PrecisionRule(
         "group-channels",
-        "INT8 needs a multiple of 4 channels per group in TensorRT, this layer has {detail}",
+        "INT8 needs a multiple of 4 channels per group in TensorRT; this layer has {detail}",
         "TensorRT's documentation on grouped convolutions; depthwise convolutions have 1 and stay in FP16.",
         _group_channels,
     ),
