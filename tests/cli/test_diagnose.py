@@ -36,7 +36,7 @@ def test_what_cannot_be_diagnosed_is_refused(cnnx_command, tiny_bundle, tmp_path
     code, _, said = cnnx_command("diagnose", tiny_bundle)
     assert code == 2 and "tiny.onnx, which does not ship" in said and "--model FILE" in said
     code, _, said = cnnx_command("diagnose", tiny_bundle, "--model", tmp_path / "absent.onnx")
-    assert code == 3 and "no such file" in said
+    assert code == 3 and "does not exist" in said
     onnx.save(tiny_graph(op="Sigmoid"), tmp_path / "other.onnx")
     code, _, said = cnnx_command("diagnose", tiny_bundle, "--model", tmp_path / "other.onnx")
     assert code == 3 and "these are not the bundle's weights" in said

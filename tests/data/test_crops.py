@@ -25,7 +25,7 @@ from cnnx.data.normalize import normalize
 from cnnx.data.sets import open_images
 from cnnx.errors import ImageError, WriteFailed
 from cnnx.recipe import Preprocessing
-from tests.inputs.images import picture
+from tests.inputs.images import image as image_file
 
 SMALL = Preprocessing(resize=24)
 SHAPE = (3, 20, 22)
@@ -45,7 +45,7 @@ def twenty(tmp_path: Path) -> Path:
     """Twenty valid images with labels."""
     root = tmp_path / "set"
     for index in range(20):
-        picture(root / f"{index:02d}.png")
+        image_file(root / f"{index:02d}.png")
     (root / "labels.csv").write_text("".join(f"{index:02d}.png,{index % 3}\n" for index in range(20)))
     return root
 
@@ -53,7 +53,7 @@ def twenty(tmp_path: Path) -> Path:
 def break_(path: Path, how: str) -> None:
     """Damage one file in a way that occurs in practice."""
     if how == "truncated":
-        picture(path.with_suffix(".jpg"), size=(64, 64))
+        image_file(path.with_suffix(".jpg"), size=(64, 64))
         content = path.with_suffix(".jpg").read_bytes()
         path.with_suffix(".jpg").unlink()
         path.write_bytes(content[: len(content) // 2])
@@ -80,13 +80,13 @@ REASONS = {
     "empty": "not an image format",
     "oversized": "8000 x 6251 pixels",
     "bomb": "50,000,000 pixels",
-    "thread": "when resized",
+    "thread": "the resized image",
     "deep": "more than 8 bits",
 }
 
 
 @pytest.mark.parametrize("how", sorted(REASONS))
-def test_a_bad_picture_is_named_skipped_and_replaced(twenty: Path, tmp_path: Path, how: str) -> None:
+def test_a_bad_image_is_named_skipped_and_replaced(twenty: Path, tmp_path: Path, how: str) -> None:
     bad = opened(twenty)[2].id
     break_(twenty / bad, how)
     with warnings.catch_warnings():
@@ -99,7 +99,7 @@ def test_a_bad_picture_is_named_skipped_and_replaced(twenty: Path, tmp_path: Pat
     assert bad not in crops.ids
 
 
-def test_labels_that_miss_a_picture_are_not_used_and_that_is_said(twenty: Path, tmp_path: Path) -> None:
+def test_labels_that_miss_an_image_are_not_used_and_that_is_said(twenty: Path, tmp_path: Path) -> None:
     lines = (twenty / "labels.csv").read_text().splitlines()
     (twenty / "labels.csv").write_text("\n".join(lines[:-1]))
     crops = written(opened(twenty), tmp_path / "out")
@@ -133,7 +133,7 @@ def test_what_is_written_is_what_the_set_holds(twenty: Path, tmp_path: Path) -> 
     assert (again.ids, again.list_digest, again.source) == (crops.ids, crops.list_digest, crops.source)
 
 
-def test_a_key_tells_the_same_pictures_decoded_otherwise(twenty: Path, tmp_path: Path) -> None:
+def test_a_key_tells_the_same_images_decoded_otherwise(twenty: Path, tmp_path: Path) -> None:
     first, again = (written(opened(twenty), tmp_path / name) for name in ("a", "b"))
     coarse = write_crops(
         opened(twenty),
@@ -152,14 +152,14 @@ def test_a_key_tells_the_same_pictures_decoded_otherwise(twenty: Path, tmp_path:
 def test_the_list_digest_is_that_of_sha256sum(tmp_path: Path) -> None:
     root = tmp_path / "set"
     for index in range(5):
-        picture(root / f"{index}.png")
+        image_file(root / f"{index}.png")
     crops = written(opened(root), tmp_path / "out")
     printed = subprocess.run(["sha256sum", *crops.ids], cwd=root, capture_output=True, check=True).stdout
     assert crops.list_digest == hashlib.sha256(printed).hexdigest()
     assert crops.labels is None
 
 
-def test_pictures_of_another_set_are_left_out_and_counted(twenty: Path, tmp_path: Path) -> None:
+def test_images_of_another_set_are_left_out_and_counted(twenty: Path, tmp_path: Path) -> None:
     calibration = written(opened(twenty), tmp_path / "calibration", count=8)
     validation = written(opened(twenty), tmp_path / "validation", exclude=frozenset(calibration.digests))
     assert not set(calibration.digests) & set(validation.digests)
@@ -173,13 +173,13 @@ def test_pictures_of_another_set_are_left_out_and_counted(twenty: Path, tmp_path
 @pytest.mark.parametrize(
     ("bad", "count", "passes"), [(2, 3, True), (3, 9, False), (3, 30, True), (4, 30, False)]
 )
-def test_two_bad_pictures_are_forgiven_and_one_in_ten(
+def test_two_bad_images_are_forgiven_and_one_in_ten(
     tmp_path: Path, bad: int, count: int, passes: bool
 ) -> None:
     root = tmp_path / "set"
     names = [f"{index}.png" for index in range(30 if count == 30 else count + bad)]
     for index, name in enumerate(names):
-        picture(root / name, size=(24, 24))
+        image_file(root / name, size=(24, 24))
         if index < bad:
             break_(root / name, "text")
     (root / "list").write_text("\n".join(names))
@@ -198,7 +198,7 @@ def test_a_set_of_rubbish_is_given_up_early(tmp_path: Path) -> None:
         written(opened(tmp_path), tmp_path / "out", count=10)
 
 
-def test_one_picture_that_is_no_picture_is_an_error(tmp_path: Path) -> None:
+def test_one_file_that_is_not_an_image_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("rubbish")
     with pytest.raises(ImageError, match=r"1 of 1 images cannot be used: a\.jpg"):
         written(opened(tmp_path), tmp_path / "out")
@@ -222,7 +222,7 @@ def test_crops_follow_torchvisions_rule(
 ) -> None:
     """Compare with an independent implementation of the formulas in torchvision.transforms.functional."""
     folder = tmp_path_factory.mktemp("crops")
-    source = picture(folder / "a.png", size=(width, height))
+    source = image_file(folder / "a.png", size=(width, height))
     preprocessing = Preprocessing(color=color, resize=24, interpolation=interpolation)
     channels = 3 if color == "rgb" else 1
     crops = write_crops(
@@ -267,15 +267,15 @@ def test_orientation_tags_are_not_applied_and_alpha_is_dropped(tmp_path: Path) -
         assert crop[21, 12].tolist() == [0, 0, 255]
 
 
-def test_one_changed_picture_changes_the_fingerprint_if_it_could_be_tried(twenty: Path) -> None:
+def test_one_changed_image_changes_the_fingerprint_if_it_could_be_tried(twenty: Path) -> None:
     images = opened(twenty)
     before = fingerprint(images, count=5)
     assert before == fingerprint(opened(twenty), count=5)
-    picture(twenty / images[19].id, seed=1)
+    image_file(twenty / images[19].id, seed=1)
     assert fingerprint(images, count=5) == before
     for index in range(7):  # five wanted, two skips forgiven
         last = fingerprint(images, count=5)
-        picture(twenty / images[index].id, seed=1)
+        image_file(twenty / images[index].id, seed=1)
         assert fingerprint(images, count=5) != last
 
 
@@ -300,7 +300,7 @@ def test_all_that_was_tried_lies_under_the_fingerprint(twenty: Path, tmp_path: P
         break_(twenty / images[index].id, "empty")
     crops = written(images, tmp_path / "out", count=5, exclude=exclude)
     before = fingerprint(images, count=5, exclude=exclude)
-    picture(twenty / crops.ids[-1], seed=1)
+    image_file(twenty / crops.ids[-1], seed=1)
     assert fingerprint(images, count=5, exclude=exclude) != before
 
 
@@ -322,7 +322,7 @@ class Watched:
         return self.item.load()
 
 
-def test_each_picture_is_decoded_once_and_few_beyond_the_last(tmp_path: Path) -> None:
+def test_each_image_is_decoded_once_and_few_beyond_the_last(tmp_path: Path) -> None:
     threads = threading.active_count()
     digits = open_images("digits", size=8, color="rgb", split="validation")
     decoded: list[str] = []
@@ -374,14 +374,14 @@ def test_damaged_crops_are_refused(twenty: Path, tmp_path: Path, damage: Any) ->
 
 
 def test_names_that_are_no_utf8_are_kept_escaped(tmp_path: Path) -> None:
-    picture(tmp_path / "set" / "a.png").rename(os.fsdecode(bytes(tmp_path / "set") + b"/\xff.png"))
+    image_file(tmp_path / "set" / "a.png").rename(os.fsdecode(bytes(tmp_path / "set") + b"/\xff.png"))
     crops = written(opened(tmp_path / "set"), tmp_path / "out")
     assert Crops.open(tmp_path / "out").ids == crops.ids == ("\\xff.png",)
 
 
 def test_memory_does_not_grow_with_the_count(tmp_path: Path) -> None:
     """2,000 crops of 224 x 224 are 301 MB; the process that writes them uses far less memory."""
-    picture(tmp_path / "set" / "a.png", size=(230, 230))
+    image_file(tmp_path / "set" / "a.png", size=(230, 230))
     program = """
 import pathlib, resource, sys
 from cnnx.data.crops import write_crops
