@@ -73,7 +73,7 @@ def test_weights_are_small_and_say_how_they_were_made(name: str) -> None:
     assert command.startswith(f"python -m tools.train.shapes100 {name}")
     right = int(re.match(r"\d+", how["validation"])[0])
     assert recipe.weights.top1 == right / 100
-    # Images were called pictures when these were trained.
+    # The key that was in use when these were trained.
     assert [entry["pictures"] for entry in how["log"]][-1] == how["settings"]["pictures"]
     assert {"loss", "selection_top1"} <= how["log"][0].keys()
 
