@@ -4,12 +4,13 @@ import json
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from cnnx.cli.app import app
-from cnnx.errors import EnvironmentLacks
+from cnnx.errors import EnvironmentLacks, MissingExtra
 from cnnx.recipe import read_recipe, recipe_names
 from cnnx.runtimes import NAMES, get
 from cnnx.runtimes.engine.runtime import EngineRuntime
@@ -339,3 +340,8 @@ def test_where_nothing_builds_it_is_said_why(lenet5, cnnx_command, monkeypatch):
     monkeypatch.setattr(EngineRuntime, "cannot_run", lambda _: reason)
     code, _, said = cnnx_command("build", lenet5)
     assert code == 4 and reason.what in said and "plug one in; or" in said and "--target rtx --sm 86" in said
+    absent = MissingExtra("tensorrt", "tensorrt", purpose="building")
+    monkeypatch.setattr(EngineRuntime, "cannot_run", lambda _: absent)
+    monkeypatch.setattr("cnnx.pipeline.build.detect", lambda: SimpleNamespace(gpu=None, l4t=None))
+    code, _, said = cnnx_command("build", lenet5)
+    assert code == 4 and "no NVIDIA GPU was found" in said and "pip" not in said

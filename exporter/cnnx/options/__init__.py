@@ -102,9 +102,8 @@ class Options:
         return hash((type(self), *self.__dict__.values()))
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.__dict__.items())})"
-        )
+        values = ", ".join(f"{key}={value!r}" for key, value in self.__dict__.items())
+        return f"{type(self).__name__}({values})"
 
 
 def overrides(options: Any) -> dict[str, Any]:
@@ -171,9 +170,11 @@ def takes(kind: type[Any], name: str = "options") -> Callable[[Callable[..., R]]
 
 def _with_arguments(doc: str, lines: Sequence[str]) -> str:
     """A docstring with more lines at the end of its section Args."""
+    if "\nArgs:\n" not in doc:
+        return "\n".join([doc, "", "Args:", *lines])
     head, section, rest = doc.partition("\nArgs:\n")
     listed, end, tail = rest.partition("\n\n")
-    return "\n".join([f"{head}{section or chr(10) + chr(10) + 'Args:'}{listed}", *lines]) + end + tail
+    return "\n".join([head + section + listed, *lines]) + end + tail
 
 
 def _merged(kind: type[Any], options: Any, changes: Mapping[str, Any]) -> Any:

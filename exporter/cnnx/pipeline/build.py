@@ -9,7 +9,7 @@ from pathlib import Path
 from cnnx import runtimes
 from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
-from cnnx.errors import BundleError, CnnxError, EnvironmentLacks, UsageError
+from cnnx.errors import BundleError, CnnxError, EnvironmentLacks, MissingExtra, UsageError
 from cnnx.graph.inspect import expected_types
 from cnnx.graph.load import load_model
 from cnnx.machine.environment import detect
@@ -70,6 +70,12 @@ def _no_builder(runtime: runtimes.Runtime, target: str) -> CnnxError:
         return UsageError(
             f"{runtime.name} runs the bundle's graph directly and builds no engines",
             hint="give a builder: --target tensorrt, or --target rtx --sm 86 for an RTX GPU",
+        )
+    machine = detect()
+    if isinstance(lacking, MissingExtra) and machine.gpu is None and machine.l4t is None:
+        return EnvironmentLacks(
+            "no engine can be built for this machine: no NVIDIA GPU was found",
+            hint="run cnnx build on the device; or, to build for an RTX GPU from here: --target rtx --sm 86",
         )
     return EnvironmentLacks(
         f"no engine can be built for this machine: {lacking.what}",

@@ -178,7 +178,10 @@ def _notes(job: Job, artefacts: ExportArtefacts) -> tuple[str, ...]:
     if artefacts.original.weights.kind == "standin":
         notes.append("Stand-in weights: agreement proves nothing; latency and memory are still valid.")
     if job.recipe.is_onnx:
-        notes.append(f"Preprocessing is assumed ({job.recipe.preprocessing}); write a recipe to change it.")
+        stated = ", ".join(
+            f"{key} {value}" for key, value in dataclasses.asdict(job.recipe.preprocessing).items()
+        )
+        notes.append(f"Preprocessing is assumed: {stated}. Write a recipe to change it.")
     described = artefacts.described
     if job.precision == "int8" and described["int8_share"] < _MOSTLY:
         notes.append(
@@ -188,7 +191,7 @@ def _notes(job: Job, artefacts: ExportArtefacts) -> tuple[str, ...]:
     if job.precision == "int8" and artefacts.calibration:
         notes += few_ranges(artefacts.calibration)
     notes += remarks(artefacts.calibration, artefacts.selection, artefacts.validation)
-    return tuple(notes)
+    return tuple(dict.fromkeys(notes))  # two sets of one source have the same remarks
 
 
 def _no_engine(target: str, job: Job) -> tuple[str, ...]:
