@@ -25,11 +25,8 @@ def test_findings_are_printed_drawn_and_reported(cnnx_command, tiny_bundle, tmp_
     assert found["reading"][0] in page and "Damage by layer" in page and "weights lost" in page
     # Tables of verdicts and measurements have no row for it.
     code, _, _ = cnnx_command("validate", tiny_bundle, "--report", tmp_path / "rows.json")
-    assert {row["kind"] for row in json.loads((tmp_path / "rows.json").read_text())} == {
-        "benchmark",
-        "selftest",
-        "validation",
-    }
+    kinds = {row["kind"] for row in json.loads((tmp_path / "rows.json").read_text())}
+    assert code == 0 and "validation" in kinds and "diagnosis" not in kinds
 
 
 def test_what_cannot_be_diagnosed_is_refused(cnnx_command, tiny_bundle, tmp_path):
