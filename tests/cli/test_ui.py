@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import typer
 from cnnx.cli.ui import Ui, command
 from cnnx.errors import EnvironmentLacks, WriteFailed
 from cnnx.pipeline.progress import ProgressEvent
+from cnnx.report.result import Result
 from cnnx.report.table import Remark
 
 
@@ -46,18 +48,26 @@ def test_every_error_has_its_exit_code_and_its_one_object(error, code, as_json, 
         assert out == "" and str(error.args[0]) in err
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Plain(Result):
+    archive: Path
+
+    def blocks(self, *, verbose=False):
+        return [Remark("table")]
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_report_that_fails_leaves_a_table_standing_and_of_json_one_object(as_json, capsys):
     def fail():
         raise WriteFailed("the disk is full")
 
     with pytest.raises(typer.Exit), command(as_json=as_json) as ui:
-        ui.show({"archive": Path("a")}, command="x", render=lambda _: [Remark("table")], report=fail)
+        ui.show(Plain(Path("a")), command="x", report=fail)
     out = capsys.readouterr().out
     assert "error" in json.loads(out) if as_json else out == "table\n"
 
 
 def test_paths_of_a_result_are_whole(capsys):
-    Ui(as_json=True).show({"archive": Path("a.tar.gz")}, command="doctor", render=lambda *_: None)
+    Ui(as_json=True).show(Plain(Path("a.tar.gz")), command="doctor")
     archive = json.loads(capsys.readouterr().out)["result"]["archive"]
     assert archive == str(Path("a.tar.gz").absolute())

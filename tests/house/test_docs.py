@@ -6,6 +6,8 @@ that needs what is not here has a comment before it: `<!-- not run: the reason -
 
 from __future__ import annotations
 
+import doctest
+import inspect
 import re
 import shlex
 import shutil
@@ -95,3 +97,19 @@ def test_what_a_page_tells_to_run_runs(page, inputs, tmp_path, monkeypatch):
             assert result.exit_code in (0, 6), f"{page}: {line}\n{result.output}"
             ran += 1
     assert ran
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", sorted(name for name in cnnx.__all__ if inspect.isfunction(getattr(cnnx, name)))
+)
+def test_examples_in_docstrings_are_true(name, inputs, tmp_path, monkeypatch):
+    monkeypatch.chdir(shutil.copytree(inputs, tmp_path / "reader"))
+    function = getattr(cnnx, name)
+    examples = doctest.DocTestParser().get_doctest(
+        inspect.getdoc(function), {"cnnx": cnnx, "np": np}, name, None, None
+    )
+    assert examples.examples
+    said: list[str] = []
+    failed, _ = doctest.DocTestRunner(verbose=False).run(examples, out=said.append)
+    assert not failed, "".join(said)

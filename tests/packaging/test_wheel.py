@@ -50,6 +50,23 @@ def test_a_wheel_carries_all_it_needs_and_nothing_else(wheel, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_source_archive_makes_the_same_wheel_and_an_index_takes_both(wheel, tmp_path):
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, ROOT)
+    source = next(tmp_path.glob("*.tar.gz"))
+    shutil.unpack_archive(source, tmp_path / "unpacked", filter="data")
+    checkout = next((tmp_path / "unpacked").iterdir())
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, checkout)
+    again = next(tmp_path.glob("*.whl"))
+
+    def contents(archive):
+        with zipfile.ZipFile(archive) as opened:
+            return {entry.filename: entry.CRC for entry in opened.infolist()}
+
+    assert contents(again) == contents(wheel)
+    run(sys.executable, "-m", "twine", "check", "--strict", source, wheel)
+
+
+@pytest.mark.slow
 def test_a_recipe_edited_after_an_editable_install_counts_at_once(tmp_path):
     checkout, site = tmp_path / "checkout", tmp_path / "site"
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)

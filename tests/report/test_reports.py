@@ -11,7 +11,6 @@ import pytest
 from rich.console import Console
 
 from cnnx.agreement import judge, validation_from_dict
-from cnnx.cli.terminal import draw
 from cnnx.errors import UsageError, WriteFailed
 from cnnx.recipe import INT8_THRESHOLDS
 from cnnx.record import Record, Subject, read_record
@@ -20,6 +19,7 @@ from cnnx.report.frame import SCHEMA, frame_from_records
 from cnnx.report.table import Column, Remark, table_of
 from cnnx.report.tables import verdicts
 from cnnx.report.tables.verdicts import verdict_table
+from cnnx.report.terminal import draw
 
 SUBJECT = Subject("<b>net|1</b>", "graph", "ab" * 32, "int8", "ort 1.2.3", "a CPU")
 

@@ -63,11 +63,8 @@ def list_command(
 ) -> None:
     """List the networks that ship with a recipe. Filters combine."""
     import cnnx
-    from cnnx.pipeline.plain import plain
-    from cnnx.report.tables.networks import network_blocks
 
-    networks = cnnx.list_networks(pattern, options=options)
-    ui.show(networks, command="list", render=lambda verbose: network_blocks(plain(networks), whole=verbose))
+    ui.show(cnnx.list_networks(pattern, options=options), command="list")
 
 
 @app.command("show")
@@ -78,14 +75,12 @@ def show_command(ui: Ui, model: Model, options: ShowOptions, markdown: bool) -> 
         raise UsageError("--markdown and --json exclude each other", hint="give one of them")
     import cnnx
     from cnnx.report.markdown import markdown as as_markdown
-    from cnnx.report.tables.networks import architecture_blocks
 
     architecture = cnnx.show(model, options)
-    blocks = architecture_blocks(architecture.as_dict())
     if markdown:
-        typer.echo(as_markdown(blocks, title="**{}**"), nl=False)
+        typer.echo(as_markdown(architecture.blocks(), title="**{}**"), nl=False)
     else:
-        ui.show(architecture, command="show", render=lambda _: blocks)
+        ui.show(architecture, command="show")
 
 
 app.command("export")(export_command)
@@ -96,15 +91,8 @@ app.command("export")(export_command)
 def calibrate_command(ui: Ui, model: Model, options: CalibrateOptions) -> None:
     """Compare INT8 ranges by calibration method; with --folds, test whether the images suffice."""
     import cnnx
-    from cnnx.pipeline.plain import plain
-    from cnnx.report.tables.calibration import calibration_blocks
 
-    result = cnnx.calibrate(model, options, listener=ui.listen)
-    ui.show(
-        result,
-        command="calibrate",
-        render=lambda verbose: calibration_blocks(plain(result), whole=verbose),
-    )
+    ui.show(cnnx.calibrate(model, options, listener=ui.listen), command="calibrate")
 
 
 @app.command("build")
@@ -112,10 +100,8 @@ def calibrate_command(ui: Ui, model: Model, options: CalibrateOptions) -> None:
 def build_command(ui: Ui, bundle: BundlePath, options: EngineOptions) -> None:
     """Build engines from a bundle's graph and add them to the bundle."""
     import cnnx
-    from cnnx.report.tables.bundle import engine_table
 
-    result = cnnx.build(bundle, options, listener=ui.listen)
-    ui.show(result, command="build", render=lambda _: [engine_table(result.engines)])
+    ui.show(cnnx.build(bundle, options, listener=ui.listen), command="build")
 
 
 app.command("validate")(validate_command)
@@ -128,10 +114,8 @@ app.command("survey")(survey_command)
 def inspect_command(ui: Ui, bundle: BundlePath) -> None:
     """Verify a bundle's hashes; show the precision of each layer and why."""
     import cnnx
-    from cnnx.cli.shown import inspection_blocks
 
-    result = cnnx.inspect(bundle)
-    ui.show(result, command="inspect", render=lambda verbose: inspection_blocks(result, verbose=verbose))
+    ui.show(cnnx.inspect(bundle), command="inspect")
 
 
 app.command("diagnose")(diagnose_command)

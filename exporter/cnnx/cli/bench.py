@@ -26,14 +26,12 @@ def bench_command(ui: Ui, bundles: Bundles, options: BenchOptions, report: Path 
     Samples are stored in the bundle's runs/. The exit code is 6 if a GPU measurement is invalid.
     """
     import cnnx
-    from cnnx.cli.shown import bench_blocks
 
     check_report(report, bundles)
     result = cnnx.bench(bundles, options, listener=ui.listen)
     ui.show(
         result,
         command="bench",
-        render=lambda verbose: bench_blocks(result, verbose=verbose),
         report=lambda: write_report(bundles, report),
     )
     raise typer.Exit(result.exit_code)

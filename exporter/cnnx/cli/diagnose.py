@@ -22,7 +22,6 @@ def diagnose_command(
     """
     import cnnx
     from cnnx.report.damage import check_plot, write_plot
-    from cnnx.report.tables.damage import damage_blocks
 
     check_report(report, [bundle])
     if plot is not None:
@@ -33,6 +32,5 @@ def diagnose_command(
     ui.show(
         result,
         command="diagnose",
-        render=lambda verbose: damage_blocks(result.findings.as_dict(), whole=verbose),
         report=lambda: write_report(bundle, report),
     )

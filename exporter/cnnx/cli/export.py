@@ -19,14 +19,12 @@ if TYPE_CHECKING:
 def export_command(ui: Ui, model: Model, options: ExportOptions, report: Path | None) -> None:
     """Turn a network into a bundle: export, quantize, build, validate, measure."""
     import cnnx
-    from cnnx.cli.shown import export_blocks
 
     check_report(report)
     result = cnnx.export(model, options, listener=ui.listen)
     ui.show(
         result,
         command="export",
-        render=lambda verbose: export_blocks(result, verbose=verbose),
         report=lambda: write_report(result.bundle.path, report),
     )
     raise typer.Exit(result.exit_code)

@@ -11,7 +11,6 @@ from cnnx.options.bundles import SurveyOptions
 
 if TYPE_CHECKING:
     from cnnx.cli.ui import Ui
-    from cnnx.report.table import Block
 
 Models = Annotated[
     str,
@@ -23,14 +22,7 @@ Models = Annotated[
 def survey_command(ui: Ui, models: Models, options: SurveyOptions) -> None:
     """Export, validate and measure networks in every precision and batch size."""
     import cnnx
-    from cnnx.report.table import Remark
-    from cnnx.report.tables.survey import survey_blocks
 
     result = cnnx.survey(models.split(","), options, listener=ui.listen)
-
-    def render(_: bool) -> list[Block]:
-        files = Remark(f"{result.folder / 'survey.md'} and survey.json", "written")
-        return [*survey_blocks(result.rows), files]
-
-    ui.show(result, command="survey", render=render)
+    ui.show(result, command="survey")
     raise typer.Exit(result.exit_code)

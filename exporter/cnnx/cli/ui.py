@@ -9,19 +9,18 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from cnnx.cli.terminal import draw
 from cnnx.errors import CnnxError, InputRefused
 from cnnx.pipeline.plain import JSON_SCHEMA, plain
 from cnnx.pipeline.progress import ProgressEvent
-from cnnx.report.table import Block
+from cnnx.report.result import Result
+from cnnx.report.terminal import draw
 
 INTERNAL_ERROR = 70
 """EX_SOFTWARE of sysexits.h: an error in cnnx itself."""
@@ -93,16 +92,14 @@ class Ui:
 
     def show(
         self,
-        result: Any,
+        result: Result,
         *,
         command: str,
-        render: Callable[[bool], Iterable[Block]],
         report: Callable[[], None] = _nothing,
     ) -> None:
-        """Print a result as one JSON object, or as the blocks that `render` returns.
+        """Print a result as one JSON object, or as its blocks.
 
         Args:
-            render: returns tables, facts and remarks; called with True for --verbose.
             report: writes the report. Tables are printed before it, so that they survive a failed report.
                 JSON is printed after it, as there is one object: the result or the error.
         """
@@ -112,7 +109,7 @@ class Ui:
             data = {"schema": JSON_SCHEMA, "command": command, "result": plain(result)}
             sys.stdout.write(json.dumps(data, indent=1) + "\n")
         else:
-            draw(self._out, render(self.verbose))
+            draw(self._out, result.blocks(verbose=self.verbose))
             report()
 
     def refuse(self, error: CnnxError) -> None:

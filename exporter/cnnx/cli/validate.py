@@ -22,14 +22,12 @@ def validate_command(ui: Ui, bundle: BundlePath, options: ValidateOptions, repor
     The result is stored in the bundle's runs/.
     """
     import cnnx
-    from cnnx.cli.shown import validate_blocks
 
     check_report(report, [bundle])
     result = cnnx.validate(bundle, options, listener=ui.listen)
     ui.show(
         result,
         command="validate",
-        render=lambda verbose: validate_blocks(result, verbose=verbose),
         report=lambda: write_report(bundle, report),
     )
     raise typer.Exit(result.verdict.exit_code)

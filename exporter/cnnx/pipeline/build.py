@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,18 +20,26 @@ from cnnx.pipeline.preconditions.refusals import refuse_unwritable_cache
 from cnnx.pipeline.progress import Listener, Steps, StepTime, silent
 from cnnx.pipeline.steps.engine import engine_step
 from cnnx.pipeline.target import choose_runtime
+from cnnx.report.result import Result
+from cnnx.report.table import Block
 from cnnx.store.cache import cache_folder
 from cnnx.store.digests import digest_of_file
 from cnnx.store.files import check_folder
 
 
-@dataclass(frozen=True, slots=True)
-class BuildResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class BuildResult(Result):
     """The requested engines, now in the bundle, and the steps of the run."""
 
     bundle: Bundle
     engines: tuple[Engine, ...]
     steps: tuple[StepTime, ...]
+
+    def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
+        """What the command prints."""
+        from cnnx.report.tables.bundle import engine_table
+
+        return [engine_table(self.engines)]
 
 
 @takes(EngineOptions)
@@ -49,6 +58,10 @@ def build(bundle: str | Path, options: EngineOptions, *, listener: Listener = si
         EnvironmentLacks: a package, driver or GPU that the target needs is missing.
         BuildFailed: the build failed, or the requested precision was not reached.
         WriteFailed: the engines cannot be written; raised before any work.
+
+    Examples:
+        >>> result = cnnx.build("lenet5-int8", target="tensorrt")  # doctest: +SKIP
+        >>> [engine.identity for engine in result.engines]  # doctest: +SKIP
     """
     opened = Bundle.open(Path(bundle))
     steps = Steps(listener)

@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cnnx.errors import UsageError
 from cnnx.options import takes
 from cnnx.options.bundles import CacheOptions
+from cnnx.report.result import Result
+from cnnx.report.table import Block, Column, Figures, Remark, table_of
+from cnnx.report.words import mib
 from cnnx.store.cache import Store
 
 _DAY_S = 24 * 3600
 
 
-@dataclass(frozen=True, slots=True)
-class CacheUse:
+@dataclass(frozen=True, slots=True, repr=False)
+class CacheUse(Result):
     """The size of the cache, after any removal.
 
     Attributes:
         folder: the cache folder.
         kinds: bytes by kind of step.
-        freed_bytes: bytes removed just now.
+        freed_bytes: bytes removed just now; None: nothing was to be removed.
     """
 
     folder: Path
     kinds: Mapping[str, int]
-    freed_bytes: int
+    freed_bytes: int | None
+
+    def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
+        """What the command prints."""
+        columns: tuple[Column[tuple[str, int]], ...] = (
+            Column("kind", lambda row: row[0]),
+            Figures("MiB", lambda row: mib(row[1], 1)),
+        )
+        rows = [*self.kinds.items(), ("total", sum(self.kinds.values()))]
+        yield table_of(str(self.folder), columns, [rows])
+        if self.freed_bytes is not None:
+            yield Remark(f"{mib(self.freed_bytes, 1)} MiB removed")
 
 
 @takes(CacheOptions)
@@ -41,6 +55,10 @@ def cache(options: CacheOptions) -> CacheUse:
 
     Raises:
         UsageError: the number of days is negative.
+
+    Examples:
+        >>> cnnx.cache().freed_bytes is None
+        True
     """
     prune_days = options.prune_days
     if prune_days is not None and not prune_days >= 0:
@@ -48,5 +66,5 @@ def cache(options: CacheOptions) -> CacheUse:
             f"invalid --prune {prune_days:g}: expected 0 days or more", hint="give --prune 30, for example"
         )
     store = Store()
-    freed = 0 if prune_days is None else store.prune(older_than_seconds=prune_days * _DAY_S)
+    freed = None if prune_days is None else store.prune(older_than_seconds=prune_days * _DAY_S)
     return CacheUse(store.root, store.sizes(), freed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,12 @@ from cnnx.pipeline.bench.measurement import Prediction
 from cnnx.pipeline.bench.prediction import predict_graph
 from cnnx.pipeline.records.verified import latest_validation, records_of
 from cnnx.record import Record, Unverified
+from cnnx.report.result import Result
+from cnnx.report.table import Block
 
 
-@dataclass(frozen=True, slots=True)
-class Inspection:
+@dataclass(frozen=True, slots=True, repr=False)
+class Inspection(Result):
     """The contents of a verified bundle.
 
     Attributes:
@@ -42,12 +44,23 @@ class Inspection:
     self_tests: tuple[str, ...]
     predicted: dict[int, Prediction]
 
+    def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
+        """What the command prints."""
+        from cnnx.pipeline.shown import inspection_blocks
+
+        return inspection_blocks(self, verbose=verbose)
+
 
 def inspect(bundle: str | Path) -> Inspection:
     """Read a bundle and check every hash. A damaged record is reported, and does not raise.
 
     Raises:
         BundleError: a file is missing or damaged.
+
+    Examples:
+        >>> result = cnnx.inspect("lenet5-int8")
+        >>> result.layers[0].name, result.layers[0].data_type
+        ('conv1', 'int8')
     """
     opened = Bundle.open(Path(bundle))
     engines = opened.engines()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -13,8 +14,11 @@ from cnnx.errors import UsageError
 from cnnx.models import FAMILIES, family
 from cnnx.options import takes
 from cnnx.options.networks import ListOptions, ShowOptions
+from cnnx.pipeline.plain import plain
 from cnnx.recipe import PublishedAccuracy, Recipe, read_recipe, recipe_names
 from cnnx.record import LayerRow
+from cnnx.report.result import Result
+from cnnx.report.table import Block, Said
 from cnnx.weights import at_hand
 
 
@@ -47,8 +51,8 @@ class Network:
     weights: Literal["ships", "at hand", "download", "none"]
 
 
-@dataclass(frozen=True, slots=True)
-class Architecture:
+@dataclass(frozen=True, slots=True, repr=False)
+class Architecture(Result):
     """The layers of a network; the first row is the input image."""
 
     name: str
@@ -75,14 +79,32 @@ class Architecture:
         """Total size of all activations for one image, including the image; a runtime may reuse memory."""
         return sum(layer.activation_bytes for layer in self.layers)
 
+    def blocks(self, *, verbose: bool = False) -> list[Said]:
+        """What the command prints."""
+        from cnnx.report.tables.networks import architecture_blocks
+
+        return architecture_blocks(self.as_dict())
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data, including totals."""
         totals = ("parameters", "multiply_adds", "activation_bytes")
         return {**dataclasses.asdict(self), "totals": {key: getattr(self, key) for key in totals}}
 
 
+class Networks(Result, tuple[Network, ...]):
+    """The networks that a search found."""
+
+    __slots__ = ()
+
+    def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
+        """What the command prints."""
+        from cnnx.report.tables.networks import network_blocks
+
+        return network_blocks(plain(tuple(self)), whole=verbose)
+
+
 @takes(ListOptions)
-def list_networks(pattern: str = "*", *, options: ListOptions) -> tuple[Network, ...]:
+def list_networks(pattern: str = "*", *, options: ListOptions) -> Networks:
     """The networks that ship with cnnx, sorted by family and name.
 
     Limits of parameters and MACs are plain numbers here; only the command line takes millions and GMACs.
@@ -93,6 +115,10 @@ def list_networks(pattern: str = "*", *, options: ListOptions) -> tuple[Network,
 
     Raises:
         UsageError: the family does not exist.
+
+    Examples:
+        >>> [network.name for network in cnnx.list_networks("lenet*")]
+        ['lenet5', 'lenet5-1998']
     """
     family = None if options.family is None else options.family.lower().replace("_", "-")
     if family is not None and family not in FAMILIES:
@@ -113,7 +139,7 @@ def list_networks(pattern: str = "*", *, options: ListOptions) -> tuple[Network,
         and (least is None or (network.accuracy is not None and network.accuracy.top1 >= least))
         and (network.weights != "none" or not options.with_weights)
     )
-    return tuple(sorted(found, key=lambda network: (network.family, _counting(network.name))))
+    return Networks(sorted(found, key=lambda network: (network.family, _counting(network.name))))
 
 
 def _counting(name: str) -> list[tuple[int, str]]:
@@ -154,6 +180,10 @@ def show(model: str, options: ShowOptions) -> Architecture:
     Raises:
         RecipeError: the recipe does not exist, or it runs code and is not trusted.
         MissingExtra: the network is a PyTorch definition, and PyTorch is not installed.
+
+    Examples:
+        >>> cnnx.show("lenet5").parameters
+        61706
     """
     from cnnx.pipeline.steps.definition import build_torch, resolve
 

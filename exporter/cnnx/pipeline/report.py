@@ -27,6 +27,9 @@ def write_report(bundle: str | Path | Sequence[str | Path], path: str | Path) ->
         UsageError: the suffix is not one of the formats.
         BundleError: a bundle is damaged.
         MissingExtra: HTML is requested, and the packages that draw it are not installed.
+
+    Examples:
+        >>> cnnx.write_report("lenet5-int8", "report.html")
     """
     paths = [bundle] if isinstance(bundle, (str, Path)) else bundle
     found = [records_of(Bundle.open(Path(each))) for each in paths]

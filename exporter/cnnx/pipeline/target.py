@@ -245,5 +245,12 @@ def load(bundle: str | Path, *, target: str = "auto", engine: str | None = None)
 
     Returns:
         a session; its `run` takes float32 (N, C, H, W), preprocessed as the manifest states.
+
+    Examples:
+        >>> session = cnnx.load("lenet5-int8")
+        >>> outputs = session.run(np.zeros((1, 1, 32, 32), np.float32))
+        >>> {name: logits.shape for name, logits in outputs.items()}
+        {'logits': (1, 10)}
+        >>> session.close()
     """
     return open_subject(Bundle.open(Path(bundle)), target, engine=engine).open()

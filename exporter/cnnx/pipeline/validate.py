@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,13 +26,15 @@ from cnnx.pipeline.steps.original import Original
 from cnnx.pipeline.target import OpenSubject, open_subject
 from cnnx.recipe import Recipe, Thresholds, recipe_from_dict
 from cnnx.record import Record
+from cnnx.report.result import Result
+from cnnx.report.table import Block
 from cnnx.resources import shared_folder
 from cnnx.selftest import SelfTest, self_test
 from cnnx.stats import Interval, Verdict, images_to_decide, wilson
 
 
-@dataclass(frozen=True, slots=True)
-class ValidateResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class ValidateResult(Result):
     """A self-test or a validation, the other being None, and its record."""
 
     bundle: Bundle
@@ -52,6 +54,12 @@ class ValidateResult:
     def verdict(self) -> Verdict:
         """The verdict of the outcome."""
         return self.outcome.verdict
+
+    def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
+        """What the command prints."""
+        from cnnx.pipeline.shown import validate_blocks
+
+        return validate_blocks(self, verbose=verbose)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,10 @@ def validate(bundle: str | Path, options: ValidateOptions, *, listener: Listener
         ImageError: no usable image.
         EnvironmentLacks: the original cannot run here, and the images have no labels.
         WriteFailed: the record cannot be written; raised before any work.
+
+    Examples:
+        >>> cnnx.validate("lenet5-int8").verdict.value
+        'passed'
     """
     names = ("validation_images", "labels", "model", "weights", "trust_recipe")
     idle = [name for name in names if getattr(options, name) not in (None, False)]

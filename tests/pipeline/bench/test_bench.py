@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 
 import cnnx
 from cnnx.cli.app import app
-from cnnx.cli.shown import bench_blocks, energy_blocks
-from cnnx.cli.terminal import draw
 from cnnx.errors import BundleError, EnvironmentLacks, UsageError
 from cnnx.measure.validity import Validity
 from cnnx.pipeline.bench.measurement import advice_of, int8_with_fp16
 from cnnx.pipeline.plain import plain
+from cnnx.pipeline.shown import bench_blocks, energy_blocks
 from cnnx.record import Subject, read_record
+from cnnx.report.terminal import draw
 from cnnx.report.words import names_of
 from cnnx.runtimes.trt import runtime as trt
 from cnnx.runtimes.trt.runtime import TrtRuntime

@@ -13,7 +13,6 @@ from rich.console import Console
 
 import cnnx
 from cnnx.bundle import Bundle
-from cnnx.cli.terminal import draw
 from cnnx.device import Device
 from cnnx.errors import EnvironmentLacks
 from cnnx.measure.power import Unsupported
@@ -26,6 +25,7 @@ from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.target import open_subject
 from cnnx.record import read_record
 from cnnx.report.tables.energy import energy_table
+from cnnx.report.terminal import draw
 from cnnx.report.words import Run
 from tests.doubles.machines import orin_nx_jetpack_6
 from tests.doubles.rehearsal import info, rehearsal

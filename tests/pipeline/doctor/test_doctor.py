@@ -9,7 +9,6 @@ import pytest
 from rich.console import Console
 
 import cnnx
-from cnnx.cli.terminal import draw
 from cnnx.device import Device
 from cnnx.errors import EnvironmentLacks, MissingExtra
 from cnnx.machine import environment
@@ -21,6 +20,7 @@ from cnnx.pipeline.doctor.doctor import DoctorResult, ability
 from cnnx.pipeline.doctor.packages import wrong_combinations
 from cnnx.pipeline.plain import plain
 from cnnx.report.tables.machine import machine_blocks
+from cnnx.report.terminal import draw
 from tests.doubles.machines import ORIN_NVML, DesktopNvml, orin_nx_jetpack_6, thor_jetpack_7, wheels
 from tests.doubles.nvml import TwoGpus
 from tests.doubles.power_trees import write

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +33,15 @@ from cnnx.pipeline.bench.measurement import Advice, Measurement, Unmeasured, adv
 from cnnx.pipeline.progress import Listener, ProgressEvent, Steps, StepTime, silent
 from cnnx.pipeline.target import OpenSubject, open_subject
 from cnnx.record import Subject
+from cnnx.report.result import Result
+from cnnx.report.table import Block
 
 # Number of samples needed for an interval of the ratio of two networks: ten turns of ten.
 _TO_COMPARE = 100
 
 
-@dataclass(frozen=True, slots=True)
-class BenchResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class BenchResult(Result):
     """Measurements of one run, side by side.
 
     Attributes:
@@ -61,6 +63,12 @@ class BenchResult:
     energy: tuple[EnergyUse, ...] = ()
     energy_unmeasured: tuple[Unmeasured, ...] = ()
     energy_ratios: tuple[EnergyRatio, ...] = ()
+
+    def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
+        """What the command prints."""
+        from cnnx.pipeline.shown import bench_blocks
+
+        return bench_blocks(self, verbose=verbose)
 
     @property
     def subjects(self) -> tuple[Subject, ...]:
@@ -119,6 +127,11 @@ def bench(
         EnvironmentLacks: energy is requested and no sensor measures the device; raised before any
             measurement.
         WriteFailed: records cannot be written; raised before any measurement.
+
+    Examples:
+        >>> result = cnnx.bench("lenet5-int8", seconds=0.2)
+        >>> [measurement.latency.batch for measurement in result.measurements]
+        [1]
     """
     paths = [bundle] if isinstance(bundle, (str, Path)) else list(bundle)
     batches = [options.batch] if isinstance(options.batch, int) else list(dict.fromkeys(options.batch))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,10 @@ from cnnx.machine.state import MachineState, read_state
 from cnnx.measure.power import PolledSensor, Unsupported, find_sensors, power_now
 from cnnx.measure.power.sensors.sensor import Sleep, Uncertainty
 from cnnx.pipeline.doctor.packages import Combination, wrong_combinations
+from cnnx.pipeline.plain import plain
 from cnnx.pipeline.target import cannot_build
+from cnnx.report.result import Result
+from cnnx.report.table import Block
 
 _ROOT = Path("/")
 
@@ -69,8 +72,8 @@ class SensorReading:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DoctorResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class DoctorResult(Result):
     """The result of `doctor`.
 
     Attributes:
@@ -87,6 +90,12 @@ class DoctorResult:
     wrong_combinations: tuple[Combination, ...]
     abilities: tuple[Ability, ...]
 
+    def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
+        """What the command prints."""
+        from cnnx.report.tables.machine import machine_blocks
+
+        return machine_blocks(self.environment, self.state, plain(self))
+
 
 def doctor(
     *, root: Path = _ROOT, nvml: Any = None, wheels: Wheels = find_wheel, sleep: Sleep = time.sleep
@@ -98,6 +107,10 @@ def doctor(
         nvml: module with the functions of pynvml; None: pynvml.
         wheels: finds installed Python distributions.
         sleep: waits between two readings of an energy counter.
+
+    Examples:
+        >>> [ability.what for ability in cnnx.doctor().abilities if ability.able][:1]
+        ['export a network from its PyTorch definition']
     """
     environment = detect(root, nvml=nvml, wheels=wheels)
     found = find_sensors(root, nvml=nvml)

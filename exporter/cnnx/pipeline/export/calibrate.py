@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from cnnx.errors import UsageError
 from cnnx.options import takes
 from cnnx.options.networks import CalibrateOptions
 from cnnx.pipeline.export.options import check_calibrator, with_options
+from cnnx.pipeline.plain import plain
 from cnnx.pipeline.preconditions.refusals import open_checked
 from cnnx.pipeline.preconditions.request import Request
 from cnnx.pipeline.progress import Listener, Steps, StepTime, silent
@@ -23,6 +24,8 @@ from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import few_ranges, images_by_role, remarks
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.methods import METHODS
+from cnnx.report.result import Result
+from cnnx.report.table import Block
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,8 @@ class TensorMethods:
     methods: dict[str, MethodRange]
 
 
-@dataclass(frozen=True, slots=True)
-class CalibrateResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class CalibrateResult(Result):
     """Ranges of all methods, side by side.
 
     Attributes:
@@ -82,6 +85,12 @@ class CalibrateResult:
     steps: tuple[StepTime, ...]
     seconds: float
 
+    def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
+        """What the command prints."""
+        from cnnx.report.tables.calibration import calibration_blocks
+
+        return calibration_blocks(plain(self), whole=verbose)
+
 
 @takes(CalibrateOptions)
 def calibrate(
@@ -99,6 +108,13 @@ def calibrate(
 
     Raises:
         CnnxError: see `cnnx.errors`; each class has its exit code.
+
+    Examples:
+        >>> result = cnnx.calibrate("lenet5", calibration_images=64)
+        >>> result.images
+        64
+        >>> [ranges.tensor for ranges in result.tensors][:2]
+        ['input', 'pool1']
     """
     started = time.perf_counter()
     folds, method = options.folds, options.method

@@ -53,6 +53,15 @@ def export(model: str | Path, options: ExportOptions, *, listener: Listener = si
 
     Raises:
         CnnxError: see `cnnx.errors`; each class has its exit code.
+
+    Examples:
+        >>> result = cnnx.export("lenet5", precision="int8", out="again", force=True)
+        >>> result.validation.verdict.value
+        'passed'
+        >>> result.bundle.path.name
+        'again'
+        >>> sum(layer["precision"] == "int8" for layer in result.bundle.manifest.layers)
+        5
     """
     started = time.perf_counter()
     steps = Steps(listener)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cnnx.agreement import Validation
@@ -11,11 +12,13 @@ from cnnx.pipeline.bench.measurement import Measurement
 from cnnx.pipeline.progress import StepTime
 from cnnx.pipeline.search.method import Candidate
 from cnnx.quant.repair import Repair
+from cnnx.report.result import Result
+from cnnx.report.table import Block
 from cnnx.stats import Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class ExportResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class ExportResult(Result):
     """The result of an export.
 
     Attributes:
@@ -57,3 +60,9 @@ class ExportResult:
             return 1
         verdict = self.validation.verdict
         return 0 if verdict is Verdict.NOT_JUDGED else verdict.exit_code
+
+    def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
+        """What the command prints."""
+        from cnnx.pipeline.shown import export_blocks
+
+        return export_blocks(self, verbose=verbose)

@@ -10,7 +10,7 @@ import json
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from cnnx.pipeline.survey.journal import Row
 from cnnx.pipeline.survey.plan import planned
 from cnnx.pipeline.survey.survey import exit_code_of, survey
 from cnnx.report.markdown import markdown
+from cnnx.report.result import Result
+from cnnx.report.table import Block, Remark
 from cnnx.report.tables.survey import survey_blocks
 from cnnx.store.files import atomic_file, check_place
 
@@ -44,8 +46,8 @@ PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
 BATCHES = (1, 8)
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+@dataclass(frozen=True, slots=True, repr=False)
+class Proof(Result):
     """The contents of an archive."""
 
     archive: Path
@@ -56,6 +58,13 @@ class Proof:
     def exit_code(self) -> int:
         """As for a survey: 6 if nothing was measured."""
         return exit_code_of(self.rows)
+
+    def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
+        """What the command prints."""
+        nothing = "nothing was measured, for the reasons above"
+        state = nothing if self.exit_code else "ready to send"
+        records = Remark(f"{self.archive}, {state}", "records")
+        return [*self.diagnosis.blocks(verbose=verbose), *survey_blocks(self.rows), records]
 
 
 @takes(ProofOptions)
@@ -87,6 +96,9 @@ def prove(
             given without a folder.
         BundleError: a path is not a bundle.
         WriteFailed: the archive or the folder cannot be written; raised before any work.
+
+    Examples:
+        >>> cnnx.prove("proof.tar.gz").archive.name  # doctest: +SKIP
     """
     path, folder, bundles = Path(archive), options.folder, options.bundles
     if not path.name.endswith(".tar.gz"):

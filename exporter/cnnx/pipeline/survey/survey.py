@@ -28,6 +28,8 @@ from cnnx.pipeline.survey.plan import Sources, planned
 from cnnx.pipeline.target import choose_runtime, open_subject
 from cnnx.pipeline.validate import ValidateResult, validate
 from cnnx.report.markdown import markdown
+from cnnx.report.result import Result
+from cnnx.report.table import Block, Remark
 from cnnx.report.tables.survey import survey_blocks
 from cnnx.stats import Verdict
 from cnnx.store.digests import digest_of, digest_of_file
@@ -40,8 +42,8 @@ _Placed = tuple[Row, Path]
 """A new row, and its bundle's folder."""
 
 
-@dataclass(frozen=True, slots=True)
-class SurveyResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class SurveyResult(Result):
     """All cells of a survey, in order.
 
     Attributes:
@@ -57,6 +59,11 @@ class SurveyResult:
     def exit_code(self) -> int:
         """See `exit_code_of`."""
         return exit_code_of(self.rows)
+
+    def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
+        """What the command prints."""
+        files = Remark(f"{self.folder / 'survey.md'} and survey.json", "written")
+        return [*survey_blocks(self.rows), files]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
@@ -95,6 +102,11 @@ def survey(models: Sequence[str | Path], plan: SurveyOptions, *, listener: Liste
         ImageError: images that a recipe names do not exist.
         EnvironmentLacks: the named target or sensor cannot be used here.
         WriteFailed: `out` or the cache cannot be written; raised before any work.
+
+    Examples:
+        >>> result = cnnx.survey(["lenet5"], out="survey", batches=(1,), seconds=0.2)
+        >>> [(row["precision"], row["status"]) for row in result.rows]
+        [('fp16', 'done'), ('int8', 'done')]
     """
     chosen = dataclasses.replace(plan, power=power_pass(plan))
     out = Path(plan.out)

@@ -75,7 +75,7 @@ class PycudaRuntime:
         """A new event with timing."""
         return Event(self)
 
-    def capture(self, stream: Stream, work: Callable[[], None]) -> NoReturn:  # noqa: ARG002
+    def capture(self, stream: Stream, work: Callable[[], None]) -> NoReturn:
         """Raise: pycuda does not support CUDA graphs.
 
         Raises:

@@ -88,7 +88,7 @@ class OrtRuntime:
                 hint="leave out --sm, or use --target rtx",
             )
 
-    def build(self, onnx_file: Path, request: BuildRequest) -> list[BuiltEngine]:  # noqa: ARG002
+    def build(self, onnx_file: Path, request: BuildRequest) -> list[BuiltEngine]:
         """Raise: ONNX Runtime runs the graph itself.
 
         Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 
 from rich.console import Console
@@ -11,6 +12,14 @@ from rich.table import Table as Drawn
 from cnnx.report.table import Block, Facts, Remark, Table, Tone
 
 _COLORS: dict[Tone, str] = {"good": "green", "bad": "red", "open": "yellow"}
+
+
+def as_text(blocks: Iterable[Block], *, width: int = 110) -> str:
+    """Blocks as plain text, at most `width` characters wide."""
+    out = Console(file=io.StringIO(), width=width, color_system=None, highlight=False)
+    with out.capture() as captured:
+        draw(out, blocks)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 def draw(out: Console, blocks: Iterable[Block]) -> None:
