@@ -49,6 +49,7 @@ class ModelSpec:
         parameters: number of trainable values; a model with a different number is refused. 0 if not stated.
         multiply_adds: MACs per image, excluding biases; a model with a different number is refused. 0 if
             not stated.
+        logits: name of the ONNX graph's output to judge by; empty if there is one, or to have it chosen.
     """
 
     definition: str
@@ -57,6 +58,7 @@ class ModelSpec:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     parameters: Count = 0
     multiply_adds: Count = 0
+    logits: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +274,7 @@ class Recipe:
     @property
     def is_onnx(self) -> bool:
         """Whether the definition is an ONNX graph instead of a PyTorch model."""
-        return self.model.definition.endswith(".onnx")
+        return self.model.definition.lower().endswith(".onnx")
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain data, without its folder: a manifest must not depend on the machine."""

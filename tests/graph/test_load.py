@@ -190,16 +190,6 @@ def test_an_invalid_graph_is_refused_with_the_file_and_the_node(tmp_path, fault,
     assert refusal.value.where == f"{path}, {location}" and refusal.value.hint
 
 
-def test_an_old_operator_set_is_converted_and_computes_the_same(tmp_path):
-    s = Sketch()
-    x = s.node("Dropout", [s.conv("input", "conv", 3, 8)], "drop", ratio=0.5)
-    model = s.classify(s.node("GlobalAveragePool", [x], "gap"), 8)
-    model.opset_import[0].version = 11
-    loaded = load_model(write(model, tmp_path))
-    assert loaded.opset_import[0].version == 19
-    np.testing.assert_allclose(run(loaded, images())["logits"], run(model, images())["logits"], atol=1e-6)
-
-
 @pytest.mark.parametrize("version", [13, 17, 18, 20, 21, 22, 23])
 def test_every_accepted_operator_set_can_be_brought_to_one(version):
     model = plain()

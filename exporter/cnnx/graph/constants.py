@@ -14,7 +14,8 @@ from onnx.reference import ReferenceEvaluator
 from cnnx.graph import edit
 from cnnx.graph.edit import ValueType
 
-# Larger results are not folded: a graph that expands a scalar must not fill the memory.
+# Results that are larger than this and than their inputs are not folded: a graph that expands a scalar must
+# not fill the memory.
 _LARGEST = 1 << 22
 
 # INT8 weights must stay INT8. Random values must not be folded to one draw.
@@ -61,7 +62,7 @@ def fold_constants(model: ModelProto) -> int:
             kept.append(node)
             continue
         try:
-            values = _evaluate(node, constants, edit.opset(model))
+            values = evaluate(node, constants, edit.opset(model))
         except Exception:  # operators missing from onnx's evaluator are left to the runtime
             kept.append(node)
             continue
@@ -87,10 +88,14 @@ def _is_foldable(
         return False
     shape = types[node.output[0]].shape if node.output[0] in types else None
     lengths = [length for length in shape or () if isinstance(length, int)]
-    return shape is not None and len(lengths) == len(shape) and math.prod(lengths) <= _LARGEST
+    if shape is None or len(lengths) != len(shape):
+        return False
+    given = sum(int(math.prod(constants[name].dims)) for name in read)
+    return int(math.prod(lengths)) <= max(_LARGEST, given)
 
 
-def _evaluate(node: NodeProto, constants: Mapping[str, TensorProto], opset: int) -> NDArray[Any]:
+def evaluate(node: NodeProto, constants: Mapping[str, TensorProto], opset: int) -> NDArray[Any]:
+    """The output of a node whose inputs are constants, from onnx's reference evaluator."""
     names = [name for name in dict.fromkeys(node.input) if name]
     described = [helper.make_tensor_value_info(n, constants[n].data_type, constants[n].dims) for n in names]
     graph = helper.make_graph(

@@ -285,6 +285,19 @@ def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
     graph.node.extend(fresh.node)
 
 
+def drop_unread_nodes(graph: GraphProto) -> int:
+    """Remove nodes on which no output of the graph depends. Edits in place; returns their number."""
+    needed, kept = {value.name for value in graph.output}, []
+    for node in reversed(graph.node):
+        if not needed.isdisjoint(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    removed = len(graph.node) - len(kept)
+    if removed:
+        replace_nodes(graph, reversed(kept))
+    return removed
+
+
 def drop_initializers(graph: GraphProto, names: Iterable[str]) -> int:
     """Remove initializers by name, also from the graph inputs. Edits in place; returns their number."""
     dropped = set(names)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -23,42 +24,62 @@ from cnnx.graph import edit
 
 OPSET = 19  # the first with FP16 scales in Q/DQ; supported by JetPack 6's parser and old ONNX Runtimes
 IR_VERSION = 10  # the newest that ONNX Runtime for Python 3.10 supports
-OLDEST_OPSET, NEWEST_OPSET = 13, 23
 _UNFIT = "export a classifier with one float32 input (N, C, H, W) and one output of logits (N, classes)"
 _DAMAGED = "the file is damaged: copy it again, or export the model again"
+_ONNX_ERRORS = (
+    onnx.checker.ValidationError,
+    onnx.shape_inference.InferenceError,
+    onnx.version_converter.ConvertError,
+)
+_UNFIT_FOR_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\[\]]")
 _LIMIT = 2**31 - 1  # maximum size of a protobuf message
 
 
 def load_model(path: Path) -> ModelProto:
-    """Load a classifier with one float input (N, C, H, W) and at least one output (N, classes).
+    """Load a graph that cnnx wrote: a classifier with logits as its first output.
 
-    Every node of the result has a unique name, local functions are inlined, and external weights are
-    loaded. Opsets outside 13..23 are converted to 19.
+    The file may come from elsewhere in a bundle, so that it is checked like any other.
 
     Raises:
-        GraphError: the file is missing, not ONNX or damaged, has unsafe external data, an unknown operator or
-            control flow, or is not a classifier.
+        GraphError: see `parse_model`; or it is not a classifier.
     """
-    model = _parse(path)
-    _read_external_data(model, path)
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
-    _refuse_strange_nodes(model, path)
-    version = edit.opset(model)
-    with _located_in(path):
-        wanted = version if OLDEST_OPSET <= version <= NEWEST_OPSET else OPSET
-        normalise_version(model, wanted, model.ir_version)
+    model = parse_model(path)
+    with located_in(path):
         name_nodes(model)
         edit.check(model)
-    _refuse_bad_constants(model, path)
-    with _located_in(path):
+    refuse_bad_constants(model, path)
+    with located_in(path):
         input_shape(model)
         logits_name(model)
     return model
 
 
+def parse_model(path: Path) -> ModelProto:
+    """Read an ONNX file with its external weights; local functions are inlined.
+
+    Raises:
+        GraphError: the file is missing, not ONNX or damaged, has unsafe external data, an unknown operator or
+            control flow.
+    """
+    model = _parse(path)
+    _read_external_data(model, path)
+    if model.functions:
+        model = _inlined(model, path)
+    _refuse_strange_nodes(model, path)
+    return model
+
+
+def _inlined(model: ModelProto, path: Path) -> ModelProto:
+    try:
+        return onnx.inliner.inline_local_functions(model)
+    except (RuntimeError, ValueError, *_ONNX_ERRORS) as error:
+        what = f"the local functions of the graph cannot be inlined: {edit.first_line(error)}"
+        hint = "export the model again without functions that call themselves"
+        raise GraphError(what, where=path, hint=hint) from None
+
+
 @contextlib.contextmanager
-def _located_in(path: Path) -> Iterator[None]:
+def located_in(path: Path) -> Iterator[None]:
     """Add the file to the location of a `GraphError`."""
     try:
         yield
@@ -92,7 +113,7 @@ def normalise_version(model: ModelProto, opset: int = OPSET, ir: int = IR_VERSIO
     if found != opset:
         try:
             converted = onnx.version_converter.convert_version(edit.skeleton(model), opset)
-        except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+        except (RuntimeError, ValueError, *_ONNX_ERRORS) as error:
             what = f"opset {found} cannot be converted to {opset}: {edit.first_line(error)}"
             where, hint = f"graph {model.graph.name}", f"export the model again with opset {opset}"
             raise GraphError(what, where=where, hint=hint) from None
@@ -110,12 +131,14 @@ def name_nodes(model: ModelProto) -> None:
     """Give every node a unique name, which plans and reports rely on. Edits in place.
 
     A node without a name is named after its weight ("features.0.weight" -> "features.0"), or else after its
-    operator and output. Unique names are kept.
+    operator and output. Unique names are kept, except for characters that a terminal would obey and brackets,
+    in which TensorRT encloses the names of a fused layer; they become underscores.
     """
     constants = edit.initializers(model.graph)
     taken: set[str] = set()
     for node in model.graph.node:
         stem = node.name or weight_scope(node, constants) or f"{node.op_type}_{node.output[0]}"
+        stem = _UNFIT_FOR_NAMES.sub("_", stem)
         name, number = stem, 1
         while name in taken:
             number += 1
@@ -166,12 +189,13 @@ def input_shape(model: ModelProto) -> tuple[int | str | None, int, int, int]:
         hint = "export with an input of type float32 and a shape such as (1, 3, 224, 224)"
         raise GraphError(what, where=f"input {inputs[0].name}", hint=hint)
     batch, channels, height, width = kind.shape
-    if not (isinstance(channels, int) and isinstance(height, int) and isinstance(width, int)):
+    if not all(isinstance(length, int) and length > 0 for length in (channels, height, width)):
         raise GraphError(
-            f"channels, height and width of the input must be fixed, but its shape is {kind.shape}",
+            f"channels, height and width of the input must be fixed and positive, not {kind.shape}",
             where=f"input {inputs[0].name}",
             hint="export the model again with a fixed image size; only the batch may be dynamic",
         )
+    assert isinstance(channels, int) and isinstance(height, int) and isinstance(width, int)
     return batch, channels, height, width
 
 
@@ -220,13 +244,13 @@ def _read_external_data(model: ModelProto, path: Path) -> None:
     link to it, as a weight, and its content would end up in the exported files.
     """
     external = [tensor for tensor in _tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
-    with _located_in(path):
+    with located_in(path):
         spans = [_external_span(tensor, path.resolve().parent) for tensor in external]
     if (total := sum(length for _, _, length in spans)) > _LIMIT:
         what = f"the external weights have {total / 2**30:.1f} GiB; at most 2 GiB are supported"
         raise GraphError(what, where=path, hint="export in FP16, or choose a smaller network")
     for tensor, (file, offset, length) in zip(external, spans, strict=True):
-        with _located_in(path), os.fdopen(_open_plain(file, tensor.name), "rb") as stream:
+        with located_in(path), os.fdopen(_open_plain(file, tensor.name), "rb") as stream:
             stream.seek(offset)
             tensor.raw_data = stream.read(length)
         del tensor.external_data[:]
@@ -306,7 +330,7 @@ def _refuse_strange_nodes(model: ModelProto, path: Path) -> None:
         raise GraphError(what, where=path, hint=f"export the model again with opset {OPSET}")
 
 
-def _refuse_bad_constants(model: ModelProto, path: Path) -> None:
+def refuse_bad_constants(model: ModelProto, path: Path) -> None:
     """Refuse weights whose size does not match their shape, or that are not finite."""
     if model.graph.sparse_initializer:
         where = f"{path}, weight {model.graph.sparse_initializer[0].values.name}"

@@ -317,16 +317,7 @@ def _is_flatten(node: NodeProto, facts: _Facts) -> bool:
 
 def remove_dead_nodes(model: ModelProto) -> int:
     """Remove nodes whose outputs are not used."""
-    graph = edit.wiring(model.graph)
-    alive = [
-        node
-        for node in model.graph.node
-        if any(name in graph.outputs or name in graph.consumers for name in node.output)
-    ]
-    removed = len(model.graph.node) - len(alive)
-    if removed:
-        edit.replace_nodes(model.graph, alive)
-    return removed
+    return edit.drop_unread_nodes(model.graph)
 
 
 def remove_unused_initializers(model: ModelProto) -> int:

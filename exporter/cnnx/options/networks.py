@@ -9,6 +9,7 @@ from cnnx.options.shared import (
     CalibrationOptions,
     GpuOptions,
     JudgingOptions,
+    OutputOptions,
     TargetOptions,
     TrustOptions,
     weights_option,
@@ -46,7 +47,7 @@ class ListOptions(Options):
     with_weights: bool = option(False, "Only networks whose trained weights are available.")
 
 
-class ShowOptions(TrustOptions):
+class ShowOptions(OutputOptions, TrustOptions):
     """Options of `show`."""
 
 
@@ -56,7 +57,7 @@ class MarkdownOptions(Options):
     markdown: bool = option(False, "Print the table as Markdown.")
 
 
-class NetworkOptions(TrustOptions, CalibrationOptions):
+class NetworkOptions(OutputOptions, TrustOptions, CalibrationOptions):
     """Options of the commands that calibrate a network."""
 
     weights: str = weights_option()

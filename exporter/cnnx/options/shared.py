@@ -65,6 +65,12 @@ class TrustOptions(Options):
     trust_recipe: bool = option(False, "Allow the recipe to run its own Python code.")
 
 
+class OutputOptions(Options):
+    """Options of commands that read an ONNX file."""
+
+    logits: str = option("", "Output of an ONNX file to judge by, if it has several.")
+
+
 class CalibrationOptions(Options):
     """Options of commands that calibrate."""
 

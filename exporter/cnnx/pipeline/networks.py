@@ -187,12 +187,13 @@ def show(model: str, options: ShowOptions) -> Architecture:
     """
     from cnnx.pipeline.steps.definition import build_torch, resolve
 
-    recipe = resolve(model, trust_recipe=options.trust_recipe)
+    recipe = resolve(model, trust_recipe=options.trust_recipe, logits=options.logits)
     if recipe.is_onnx:
+        from cnnx.graph.entry import read_network
         from cnnx.graph.inspect import layers
-        from cnnx.graph.load import load_model
 
-        rows: tuple[LayerRow, ...] = layers(load_model(recipe.folder / recipe.model.definition))
+        file = recipe.folder / recipe.model.definition
+        rows: tuple[LayerRow, ...] = layers(read_network(file, logits=recipe.model.logits).model)
     else:
         module = build_torch(recipe, trusted=options.trust_recipe)
         from cnnx.models.count import layer_rows

@@ -26,8 +26,26 @@ _LEVELS = 127
 # A tensor below this has fewer steps in FP16 than in an INT8 range.
 _FP16_NARROW = _LEVELS * 2.0**-24
 
-# Their sums of squares or exponentials exceed the range or resolution of FP16.
-WIDE_OPS = frozenset({"LRN", "Softmax", "LogSoftmax", "LayerNormalization", "InstanceNormalization"})
+# Their sums of squares or exponentials exceed the range or resolution of FP16, even if their inputs and
+# outputs do not: the norm of 64 values of 60 is 480, the sum of their squares 230,400.
+WIDE_OPS = frozenset(
+    {
+        "GroupNormalization",
+        "InstanceNormalization",
+        "LRN",
+        "LayerNormalization",
+        "LogSoftmax",
+        "LpNormalization",
+        "LpPool",
+        "GlobalLpPool",
+        "MeanVarianceNormalization",
+        "RMSNormalization",
+        "ReduceL2",
+        "ReduceLogSumExp",
+        "ReduceSumSquare",
+        "Softmax",
+    }
+)
 
 # The chosen precision, and the detail for the reason.
 Decision = tuple[Precision, str]

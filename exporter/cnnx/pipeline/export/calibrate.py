@@ -121,7 +121,8 @@ def calibrate(
     if folds is not None and folds < 2:
         raise UsageError(f"invalid --folds {folds}: expected at least 2", hint="give --folds 5, for example")
     steps = Steps(listener)
-    recipe = with_options(resolve(str(model), trust_recipe=options.trust_recipe), options)
+    recipe = resolve(str(model), trust_recipe=options.trust_recipe, logits=options.logits)
+    recipe = with_options(recipe, options)
     chosen = method or recipe.calibration.method
     check_calibrator(chosen)
     count = SELECTION_IMAGES if folds or method == AUTO else 0

@@ -107,7 +107,8 @@ def export(model: str | Path, options: ExportOptions, *, listener: Listener = si
 
 def _prepared(model: str, options: ExportOptions, steps: Steps) -> tuple[Job, Original]:
     """Check the options, and return the job and the original with its weights."""
-    recipe = with_options(resolve(model, trust_recipe=options.trust_recipe), options)
+    recipe = resolve(model, trust_recipe=options.trust_recipe, logits=options.logits)
+    recipe = with_options(recipe, options)
     precision = options.precision or recipe.precision.default
     check_options(options, precision)
     method = options.method or recipe.calibration.method

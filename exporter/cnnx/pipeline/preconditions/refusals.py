@@ -14,7 +14,7 @@ from cnnx.pipeline.preconditions.request import ImageCounts, Request
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.search.folds import refuse_empty_folds
 from cnnx.pipeline.steps.images import image_set, refuse_too_few
-from cnnx.pipeline.steps.original import Original, open_original
+from cnnx.pipeline.steps.original import OnnxOriginal, Original, open_original
 from cnnx.recipe import Recipe
 from cnnx.store.cache import cache_folder
 from cnnx.store.files import check_folder
@@ -64,7 +64,7 @@ def refuse_early(request: Request, *, trust_recipe: bool) -> Original | None:
         batch = original.batch(request.batch)
         checkpoint = original.weights.file
         if request.precision in (None, "int8"):
-            _refuse_quantized(recipe)
+            _refuse_quantized(original)
     else:
         _refuse_definition(recipe)
         checkpoint = find(recipe, request.weights)
@@ -121,11 +121,12 @@ def refuse_unwritable_cache() -> None:
     check_folder(cache_folder())
 
 
-def _refuse_quantized(recipe: Recipe) -> None:
+def _refuse_quantized(original: Original) -> None:
     from cnnx.graph.load import load_model
     from cnnx.graph.passes.qdq import refuse_quantized
 
-    refuse_quantized(load_model(recipe.folder / recipe.model.definition))
+    assert isinstance(original, OnnxOriginal)
+    refuse_quantized(load_model(original.graph.model))
 
 
 def _refuse_definition(recipe: Recipe) -> None:

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnx.errors import GraphError, RecipeError
+from cnnx.errors import RecipeError, UsageError
 from cnnx.recipe import InputSpec, ModelSpec, Preprocessing, Recipe, read_recipe
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def resolve(model: str, *, trust_recipe: bool) -> Recipe:
+def resolve(model: str, *, trust_recipe: bool, logits: str = "") -> Recipe:
     """The recipe for a model argument: a recipe's name, a recipe file, or an ONNX file.
+
+    Args:
+        model: the argument.
+        trust_recipe: whether the recipe's own Python code may run.
+        logits: name of the output to judge an ONNX file by; "": the recipe's choice, or chosen.
 
     Raises:
         RecipeError: the recipe does not exist, or it runs code and is not trusted.
         GraphError: the ONNX file is not an image classifier.
+        UsageError: `logits` for a PyTorch definition.
     """
-    recipe = _recipe_for_onnx(Path(model)) if model.endswith(".onnx") else read_recipe(model)
+    if Path(model).suffix.lower() == ".onnx":
+        recipe = _recipe_for_onnx(Path(model), logits)
+    else:
+        recipe = read_recipe(model)
+        if logits and not recipe.is_onnx:
+            what = f"--logits {logits} applies to ONNX files; {recipe.name} is a PyTorch definition"
+            raise UsageError(what, hint="drop --logits")
+        if logits:
+            recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, logits=logits))
     refuse_untrusted(recipe, trust_recipe=trust_recipe)
     return recipe
 
@@ -39,21 +54,13 @@ def refuse_untrusted(recipe: Recipe, *, trust_recipe: bool) -> None:
         )
 
 
-def _recipe_for_onnx(path: Path) -> Recipe:
+def _recipe_for_onnx(path: Path, logits: str) -> Recipe:
     """A recipe for an ONNX file: the graph's own sizes, and the usual preprocessing for its channels."""
-    from cnnx.graph.edit import data_inputs, value_types
-    from cnnx.graph.load import input_shape, load_model, logits_name
+    from cnnx.graph.edit import data_inputs
+    from cnnx.graph.entry import read_network
 
-    graph = load_model(path)
-    _, channels, height, width = input_shape(graph)
-    logits = value_types(graph)[logits_name(graph)].shape
-    classes = logits[1] if logits else None
-    if not isinstance(classes, int):
-        raise GraphError(
-            "the number of classes is not fixed in the graph",
-            where=path,
-            hint="export the ONNX file again with logits of a fixed shape (N, classes)",
-        )
+    network = read_network(path, logits=logits)
+    _, channels, height, width = network.input_shape
     if channels not in (1, 3):
         raise RecipeError(
             f"the graph's input has {channels} channels: expected 1 (gray) or 3 (RGB)",
@@ -64,10 +71,10 @@ def _recipe_for_onnx(path: Path) -> Recipe:
     gray = Preprocessing(color="gray", resize=resize, mean=(0.5,), std=(0.5,))
     return Recipe(
         name=re.sub(r"[^a-z0-9_.-]", "-", path.stem.lower()).lstrip("-_.") or "model",
-        model=ModelSpec(definition=path.name, classes=classes),
+        model=ModelSpec(definition=path.name, classes=network.classes, logits=logits),
         title=path.name,
         summary="A graph of the user's own, with the preprocessing usual for its channels.",
-        input=InputSpec(shape=(channels, height, width), name=data_inputs(graph.graph)[0].name),
+        input=InputSpec(shape=(channels, height, width), name=data_inputs(network.model.graph)[0].name),
         preprocessing=gray if channels == 1 else Preprocessing(resize=resize),
         folder=path.parent,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,6 +16,7 @@ from cnnx.machine.environment import installed_version
 from cnnx.options import Batch
 from cnnx.pipeline.steps.definition import build_torch, check_model
 from cnnx.pipeline.steps.inference import RUNNER, open_here
+from cnnx.pipeline.steps.network import canonical_graph
 from cnnx.recipe import Recipe
 from cnnx.store.digests import digest_of_file
 from cnnx.weights import Weights, locate
@@ -91,18 +91,17 @@ def open_original(
 
 
 class OnnxOriginal:
-    """A user's ONNX graph; ONNX Runtime runs it unchanged."""
+    """A user's ONNX graph in canonical form, which has been compared with the file; ONNX Runtime runs it."""
 
     def __init__(self, recipe: Recipe) -> None:
-        from cnnx.graph.load import input_shape, load_model
+        from cnnx.graph.entry import read_network
 
-        self.notes: tuple[str, ...] = ()
         self._file = recipe.folder / recipe.model.definition
-        model = load_model(self._file)
-        self._own_batch = input_shape(model)[0]
-        # Hashed after loading, so that external weights are included.
-        digest = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
-        self.weights = Weights(kind="file", origin=self._file.name, digest=digest, file=self._file)
+        network = read_network(self._file, logits=recipe.model.logits, classes=recipe.model.classes)
+        self._own_batch = network.input_shape[0]
+        self.graph = canonical_graph(self._file, network)
+        self.notes = self.graph.notes
+        self.weights = Weights(kind="file", origin=self._file.name, digest=network.digest, file=self._file)
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -110,8 +109,8 @@ class OnnxOriginal:
         return (RUNNER,)
 
     def key(self) -> dict[str, Any]:
-        """Digest of the graph's content, external weights included."""
-        return {"onnx": self.weights.digest}
+        """Digest of the canonical form's inputs."""
+        return {"onnx": self.graph.key}
 
     def batch(self, asked: Batch) -> Batch:
         """The graph's own batch if that is fixed, else the requested one.
@@ -132,18 +131,20 @@ class OnnxOriginal:
 
     def export(self, path: Path, batch: Batch) -> None:
         """Write the simplified graph, with a fixed batch if a single size was requested."""
+        from cnnx.graph.entry.shapes import fold_shapes
         from cnnx.graph.load import fix_batch, load_model, save_model
         from cnnx.graph.simplify import simplify
 
-        model = load_model(self._file)
+        model = load_model(self.graph.model)
         if batch[0] == batch[1]:
             fix_batch(model, batch[0])
+            fold_shapes(model)
         simplify(model)
         save_model(model, path)
 
     def session(self) -> runtimes.Session:
-        """Open the unchanged file with ONNX Runtime."""
-        return open_here(self._file)
+        """Open the canonical form with ONNX Runtime."""
+        return open_here(self.graph.model)
 
     def release(self) -> None:
         """Do nothing, as no memory is held."""

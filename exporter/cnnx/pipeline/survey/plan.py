@@ -88,7 +88,7 @@ def _check_exported(models: Sequence[str], plan: SurveyPlan) -> None:
         weights = plan.weights_of(model)
         if weights == "pretrained":
             continue
-        if model.endswith(".onnx"):
+        if model.lower().endswith(".onnx"):
             raise UsageError(
                 f"an ONNX file contains its own weights: {model}",
                 hint="drop --weights, or survey ONNX files separately",
@@ -103,7 +103,7 @@ def _check_images(model: str, plan: SurveyPlan) -> None:
 
     ONNX files use built-in image sets.
     """
-    if model.endswith(".onnx"):
+    if model.lower().endswith(".onnx"):
         return
     try:
         recipe = read_recipe(model)
@@ -155,4 +155,4 @@ def _name(model: str) -> str:
 
 
 def _is_file_name(model: str) -> bool:
-    return Path(model).suffix in (".onnx", ".toml")
+    return Path(model).suffix.lower() in (".onnx", ".toml")

@@ -26,7 +26,7 @@ from cnnx.runtimes.layer_times import LayerTime, kind_of_operator
 if TYPE_CHECKING:
     import onnxruntime
 
-_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 _KERNEL = "_kernel_time"
 _WARMING_RUNS = 5
 # Errors are raised as exceptions; logging them as well would clutter the user's terminal.
@@ -172,10 +172,10 @@ class OrtSession:
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in _DTYPES:
             raise GraphError(
-                "a classifier has one input of float32 or float16, this graph has "
+                "a classifier has one input of float32, float16 or uint8, this graph has "
                 + (", ".join(f"{one.name}: {one.type}" for one in inputs) or "none"),
                 where=file,
-                hint="export the network with a single input of float32 or float16",
+                hint="export the network with a single input of float32",
             )
         self._input = inputs[0]
         self._dtype = _DTYPES[self._input.type]
@@ -193,7 +193,8 @@ class OrtSession:
         """
         shape = self._input.shape
         check_images(images, shape)
-        size, least = (shape[0], shape[0]) if isinstance(shape[0], int) else (len(images), 1)
+        fixed = isinstance(shape[0], int) and shape[0] > 0
+        size, least = (shape[0], shape[0]) if fixed else (len(images), 1)
         return run_in_batches(self._run, images, size=size, least=least)
 
     def end_profiling(self) -> Path:
