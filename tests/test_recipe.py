@@ -57,6 +57,9 @@ def test_no_alias_is_the_name_of_another_recipe():
         ("preact-resnet164", "cifar-preact-resnet164"),
         ("resnet56", "cifar-resnet56"),
         ("levit_256", "levit256"),
+        ("mobilenet_v2", "mobilenet-v2"),
+        ("efficientnet_lite0", "efficientnet-lite0"),
+        ("tf_efficientnet_lite4", "efficientnet-lite4"),
     ],
 )
 def test_names_of_torchvision_timm_and_papers_are_understood(typed, name):
