@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnx.errors import RecipeError
-from cnnx.recipe import parse_recipe, read_recipe, recipe_from_dict, recipe_names
+from cnnx.recipe import (
+    names_meant,
+    parse_recipe,
+    plain_spelling,
+    read_recipe,
+    recipe_from_dict,
+    recipe_names,
+)
 
 WHERE = Path("folder/mine.toml")
 MINIMAL = 'name = "mine"\nmodel = { definition = "lenet5", classes = 10 }\n'
@@ -21,6 +28,55 @@ def refused(text):
     return str(caught.value)
 
 
+@given(st.sampled_from(recipe_names()), st.data())
+def test_a_name_leads_to_its_recipe_however_it_is_spelled(name, data):
+    separators = st.sampled_from(["", "-", "_", ".", " "])
+    letters = (data.draw(st.sampled_from([sign, sign.upper()])) for sign in plain_spelling(name))
+    spelled = "".join(letter + data.draw(separators) for letter in letters)
+    assert names_meant(spelled) == (name,)
+
+
+def test_no_alias_is_the_name_of_another_recipe():
+    names = set(map(plain_spelling, recipe_names()))
+    assert len(names) == len(recipe_names())
+    for name in recipe_names():
+        aliases = list(map(plain_spelling, read_recipe(name).aliases))
+        assert not names & set(aliases) and len(aliases) == len(set(aliases))
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("resnet50v1.5", "resnet50"),  # torchvision's
+        ("ResNet-50 v1", "resnet50-v1"),
+        ("vgg16_bn", "vgg16-bn"),
+        ("inception_v3", "inception-v3"),
+        ("wide_resnet50_2", "wide-resnet50-2"),
+        ("resnext50_32x4d", "resnext50-32x4d"),
+        ("squeezenet1_1", "squeezenet1.1"),
+        ("preact-resnet164", "cifar-preact-resnet164"),
+        ("resnet56", "cifar-resnet56"),
+        ("levit_256", "levit256"),
+        ("mobilenet_v2", "mobilenet-v2"),
+        ("efficientnet_lite0", "efficientnet-lite0"),
+        ("tf_efficientnet_lite4", "efficientnet-lite4"),
+    ],
+)
+def test_names_of_torchvision_timm_and_papers_are_understood(typed, name):
+    assert read_recipe(typed).name == name
+
+
+def test_a_name_of_several_networks_is_refused_with_all_of_them():
+    with pytest.raises(RecipeError, match=r"one of several: squeezenet1\.0, squeezenet1\.1"):
+        read_recipe("SqueezeNet")
+    with pytest.raises(RecipeError, match="unknown model 'resnet51'"):
+        read_recipe("resnet51")
+
+
+def test_aliases_are_not_in_a_manifest():
+    assert "aliases" not in read_recipe("resnet50").as_dict()
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_shipped_recipes_are_whole(name):
     recipe = read_recipe(name)
@@ -29,7 +85,8 @@ def test_shipped_recipes_are_whole(name):
     figures = [recipe.weights] if recipe.weights.file else []
     for figure in (*figures, *recipe.published):
         assert figure.source and figure.protocol and 1 < (figure.top1 or figure.top5) < 100
-    assert recipe_from_dict(recipe.as_dict(), where=recipe.folder / "x.toml") == recipe
+    read = recipe_from_dict(recipe.as_dict(), where=recipe.folder / "x.toml")
+    assert read == dataclasses.replace(recipe, aliases=())
     if recipe.model.labels:
         assert (recipe.folder / recipe.model.labels).is_file()
 
@@ -147,8 +204,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("lenet", "did you mean 'lenet5'?"),
-        ("VGG16", "did you mean 'vgg16'?"),
+        ("lenet6", "did you mean 'lenet5'?"),
+        ("VGG17", "did you mean 'vgg1"),
         ("", "cnnx list"),
         ("x" * 300, "cnnx list"),
     ],

@@ -239,10 +239,16 @@ class Budgets:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One network, whole. `folder` is where the file lay: relative names start there."""
+    """One network, whole.
+
+    Attributes:
+        aliases: further names in commands, where spelling alone does not lead to the recipe's name.
+        folder: where the file lay: relative names start there.
+    """
 
     name: Name
     model: ModelSpec
+    aliases: tuple[Name, ...] = ()
     title: str = ""
     summary: str = ""
     source: str = ""
@@ -277,9 +283,12 @@ class Recipe:
         return self.model.definition.lower().endswith(".onnx")
 
     def as_dict(self) -> dict[str, Any]:
-        """The recipe as plain data, without its folder: a manifest must not depend on the machine."""
+        """The recipe as plain data, without its folder: a manifest must not depend on the machine.
+
+        Also without its aliases, which are names for commands.
+        """
         data = dataclasses.asdict(self)
-        del data["folder"]
+        del data["folder"], data["aliases"]
         return data
 
 
@@ -377,11 +386,25 @@ def recipe_names() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in shared_folder("recipes").glob("*.toml")))
 
 
+def plain_spelling(name: str) -> str:
+    """The name without capitals and separators: the same for ResNet-50, resnet_50 and resnet50."""
+    return re.sub(r"[-_. ]", "", name.lower())
+
+
+def names_meant(name: str) -> tuple[str, ...]:
+    """Names of the shipped recipes that a name can mean: by its spelling, or else by their aliases."""
+    names, wanted = recipe_names(), plain_spelling(name)
+    if name in names:
+        return (name,)
+    alike = tuple(each for each in names if plain_spelling(each) == wanted)
+    return alike or tuple(each for each in names if wanted in map(plain_spelling, read_recipe(each).aliases))
+
+
 def read_recipe(name_or_file: str) -> Recipe:
-    """Read a recipe by name or from a file.
+    """Read a recipe by name, however it is spelled (`names_meant`), or from a file.
 
     Raises:
-        RecipeError: the recipe does not exist, cannot be read or is invalid.
+        RecipeError: the recipe does not exist, cannot be read or is invalid, or the name can mean several.
     """
     file = Path(name_or_file)
     with contextlib.suppress(OSError):  # the name may be too long for a path
@@ -389,13 +412,17 @@ def read_recipe(name_or_file: str) -> Recipe:
             hint = "pass the recipe or the ONNX file it was exported from; cnnx inspect shows its contents"
             raise RecipeError("this is an exported bundle, not a network", where=file, hint=hint)
     if file.suffix != ".toml":
-        file = shared_folder("recipes") / f"{name_or_file}.toml"
-        if name_or_file not in recipe_names():
-            near = difflib.get_close_matches(name_or_file, recipe_names(), n=1, cutoff=0.4)
+        meant = names_meant(name_or_file)
+        if len(meant) > 1:
+            what = f"the model {name_or_file!r} is one of several: {', '.join(meant)}"
+            raise RecipeError(what, hint=f"give one of these names; cnnx list {name_or_file} shows them")
+        if not meant:
+            near = difflib.get_close_matches(name_or_file.lower(), recipe_names(), n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}? " if near else ""
             if Path(name_or_file).suffix in (".pth", ".pt", ".safetensors"):
                 hint = "pass a checkpoint with --weights, and the name or recipe of its network; "
             raise RecipeError(f"unknown model {name_or_file!r}", hint=f"{hint}cnnx list shows all names")
+        file = shared_folder("recipes") / f"{meant[0]}.toml"
     try:
         return parse_recipe(file.read_text(encoding="utf-8"), where=file)
     except (OSError, UnicodeDecodeError) as error:

@@ -100,13 +100,19 @@ class TestCheckpoints:
     def test_that_does_not_exist(self, refused, tmp_path):
         assert "does not exist" in refused(3, "lenet5", "--weights", tmp_path / "none.pth")
 
-    def test_of_another_number_of_classes(self, refused, tmp_path, torch):
+    def test_with_the_names_of_other_classes(self, refused, tmp_path, torch):
         from cnnx import models
 
         net = models.build("lenet5", classes=26, arguments={})
         torch.save(net.state_dict(), tmp_path / "letters.pth")
-        said = refused(3, "lenet5", "--weights", tmp_path / "letters.pth")
-        assert "has 26 classes, the recipe 10" in said and "model.classes to 26" in said
+        (tmp_path / "five.txt").write_text("a\nb\nc\nd\ne\n")
+        options = ("--weights", tmp_path / "letters.pth", "--class-names")
+        for names, says in (
+            (tmp_path / "five.txt", "5 names for 26 classes"),
+            ("imagenet", "1000 names for 26 classes"),
+            (tmp_path / "absent.txt", "correct --class-names"),
+        ):
+            assert says in refused(3, "lenet5", *options, names)
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,8 @@ def inputs(tmp_path_factory, cache):
     from cnnx.models import lenet
 
     save_file(lenet.lenet5(classes=10).state_dict(), folder / "mine-lenet5.safetensors")
+    torch.save({"state_dict": lenet.lenet5(classes=26).state_dict()}, folder / "letters.pth")
+    (folder / "letters.txt").write_text("\n".join("abcdefghijklmnopqrstuvwxyz") + "\n")
     cnnx.export("lenet5", precision="int8", out=folder / "lenet5-int8")
     return folder
 

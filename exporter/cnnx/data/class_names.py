@@ -62,7 +62,9 @@ def _rows(path: Path, classes: int) -> list[dict[str, str]]:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise RecipeError(
-            "the labels file does not exist", where=path, hint="correct model.labels in the recipe"
+            "the labels file does not exist",
+            where=path,
+            hint="correct --class-names, or model.labels in the recipe",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(

@@ -15,6 +15,9 @@ from cnnx.options.shared import (
     weights_option,
 )
 
+SHIPPED_NAMES = ("imagenet",)
+"""Class names that ship with cnnx, for --class-names."""
+
 
 def read_batch(text: str) -> Batch:
     """Parse "4" or "1..8" into the smallest and the largest batch.
@@ -92,6 +95,11 @@ class ExportOptions(GpuOptions, TargetOptions, JudgingOptions, NetworkOptions):
             "fp16": "Convert the graph to FP16 (default of most recipes).",
             "int8": "Quantize to INT8; other layers stay in FP16.",
         },
+    )
+    class_names: str | Path | None = option(
+        None,
+        "Class names: a file with one name per line in logit order, or imagenet.",
+        recipe="model.labels",
     )
     out: str | Path | None = option(None, "Output folder. Default: <name>-<precision>.")
     repair: bool = option(False, "Return INT8 layers to FP16 until the agreement gates pass.")

@@ -15,7 +15,7 @@ from cnnx.models import FAMILIES, family
 from cnnx.options import takes
 from cnnx.options.networks import ListOptions, ShowOptions
 from cnnx.pipeline.plain import plain
-from cnnx.recipe import PublishedAccuracy, Recipe, read_recipe, recipe_names
+from cnnx.recipe import PublishedAccuracy, Recipe, plain_spelling, read_recipe, recipe_names
 from cnnx.record import LayerRow
 from cnnx.report.result import Result
 from cnnx.report.table import Block, Said
@@ -110,7 +110,7 @@ def list_networks(pattern: str = "*", *, options: ListOptions) -> Networks:
     Limits of parameters and MACs are plain numbers here; only the command line takes millions and GMACs.
 
     Args:
-        pattern: part of a name, or a shell pattern for the whole name.
+        pattern: part of a name in any spelling, or a shell pattern for the whole name.
         options: options as an object; each can also be given by keyword.
 
     Raises:
@@ -127,11 +127,12 @@ def list_networks(pattern: str = "*", *, options: ListOptions) -> Networks:
         raise UsageError(f"unknown --family {family!r}", hint=hint)
     most_parameters, most_multiply_adds = options.max_parameters, options.max_multiply_adds
     least = options.min_top1
-    wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+    shell = any(sign in pattern for sign in "*?[")
+    part = plain_spelling(pattern)
     found = (
         network
         for network in map(_network, map(read_recipe, recipe_names()))
-        if fnmatchcase(network.name, wanted.lower())
+        if (fnmatchcase(network.name, pattern.lower()) if shell else part in plain_spelling(network.name))
         and family in (None, network.family)
         and options.side in (None, network.input_shape[2])
         and (most_parameters is None or network.parameters <= most_parameters)

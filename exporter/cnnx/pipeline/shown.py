@@ -90,7 +90,8 @@ def _summary(result: ExportResult, runs: Sequence[Run], *, verbose: bool) -> Fac
     if verbose:
         sets = {role: f"{listed.images} images of {listed.name}" for role, listed in manifest.images.items()}
         took = f"{result.seconds:.1f} s, peak memory {result.peak_bytes / _MIB:,.0f} MiB"
-        rows |= {"weights": manifest.weights["origin"], **sets, "time": took}
+        prepared = ", ".join(f"{key} {value}" for key, value in manifest.recipe["preprocessing"].items())
+        rows |= {"weights": manifest.weights["origin"], "preprocessing": prepared, **sets, "time": took}
     elif runs:
         rows["latency"] = f"p50 {', '.join(map(_median, runs))}"
     if result.engines and not verbose:

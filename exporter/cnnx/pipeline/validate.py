@@ -234,11 +234,12 @@ def _judge_images(
 
 def _recipe_for(bundle: Bundle, options: ValidateOptions) -> Recipe:
     """The bundle's recipe, with the user's images as validation data."""
+    from cnnx.pipeline.diagnose.rebuild import with_own_names
+
     plain = bundle.manifest.recipe
     shipped = shared_folder("recipes") / f"{plain['name']}.toml"
     recipe = recipe_from_dict(plain, where=Path(options.model) if options.model else shipped)
-    if recipe.labels_file is not None and not recipe.labels_file.is_file():
-        recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, labels=""))
+    recipe = with_own_names(bundle, recipe)
     data = str(options.validation_data)
     return dataclasses.replace(recipe, validation=dataclasses.replace(recipe.validation, data=data))
 

@@ -221,6 +221,28 @@ def _hub_folder() -> Path:
     return (Path(home).expanduser() if home else cache / "torch") / "hub" / "checkpoints"
 
 
+def classes_in(file: Path, recipe: Recipe, model: nn.Module | None) -> int:
+    """Return the number of classes of the user's checkpoint.
+
+    Args:
+        file: the checkpoint.
+        recipe: recipe of the network, with the renamed and training-only tensors of its checkpoint.
+        model: the network, if the user's own code defines it.
+
+    Returns:
+        The length of the checkpoint's classifier if that is all that differs from the network, else the
+        recipe's number of classes.
+
+    Raises:
+        WeightsError: the checkpoint is damaged or unsafe, or contains no tensors.
+        RecipeError: the definition is unknown.
+    """
+    from cnnx.weights import checkpoint, fit
+
+    wanted = fit.on_meta(recipe, recipe.model.classes) if model is None else model.state_dict()
+    return checkpoint.classes_in(file, wanted, recipe)
+
+
 def load_into(
     model: nn.Module,
     weights: Weights,

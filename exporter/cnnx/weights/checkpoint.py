@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import math
+import pathlib
 import pickle
 import re
+import types
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,11 +21,11 @@ from torch import nn
 
 from cnnx.errors import WeightsError
 from cnnx.recipe import Recipe
-from cnnx.weights.fit import adapted, compare, listed, word
+from cnnx.weights.fit import Tensors, classes_of, compare, listed, word
+from cnnx.weights.unwrap import RESAVE, unwrapped
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys of the tensors in training checkpoints
-_PREFIXES = ("module.", "_orig_mod.")  # added to every name by DataParallel and by torch.compile
-_RESAVE = "save it again in its training code: torch.save(model.state_dict(), 'weights.pth')"
+# Plain containers in which training code keeps its options; reading them runs nothing of the checkpoint's.
+_CONTAINERS = (argparse.Namespace, types.SimpleNamespace, pathlib.PosixPath)
 
 
 def load(model: nn.Module, file: Path, recipe: Recipe) -> tuple[str, ...]:
@@ -40,7 +42,7 @@ def load(model: nn.Module, file: Path, recipe: Recipe) -> tuple[str, ...]:
             are not finite, or belongs to a different network.
     """
     wanted = model.state_dict()
-    state, notes = adapted(_tensors(_read(file), file), wanted, recipe.weights)
+    state, notes = unwrapped(_read(file), wanted, recipe.weights, file)
     compare(wanted, state, file, recipe)
     fitted = {name: t.to(wanted[name].dtype) for name, t in state.items()}
     if broken := [name for name, tensor in fitted.items() if not _is_finite(tensor)]:
@@ -60,6 +62,16 @@ def load(model: nn.Module, file: Path, recipe: Recipe) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def classes_in(file: Path, wanted: Tensors, recipe: Recipe) -> int:
+    """Return the number of classes of a checkpoint: the recipe's unless only its classifier differs.
+
+    Raises:
+        WeightsError: the checkpoint is damaged or unsafe, or contains no tensors.
+    """
+    state, _ = unwrapped(_read(file), wanted, recipe.weights, file)
+    return classes_of(wanted, state, recipe.model.classes) or recipe.model.classes
+
+
 def _read(file: Path) -> Any:
     """Return the content of the file. Its format is detected from the content, not from the suffix."""
     with file.open("rb") as stream:
@@ -72,7 +84,7 @@ def _read(file: Path) -> Any:
     try:
         if head[8:] == b"{":
             return safetensors.torch.load_file(file)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(_CONTAINERS)):
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
@@ -82,7 +94,7 @@ def _read(file: Path) -> Any:
             raise WeightsError(
                 "the checkpoint is a TorchScript archive, which contains code",
                 where=file,
-                hint=_RESAVE,
+                hint=RESAVE,
             ) from None
         first = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
         raise WeightsError(
@@ -96,43 +108,13 @@ def _refuse_pickle(message: str, file: Path) -> NoReturn:
         raise WeightsError(
             f"the checkpoint would run {match[1]} when read; only tensors are accepted",
             where=file,
-            hint=_RESAVE,
+            hint=RESAVE,
         ) from None
     raise WeightsError(
         "the file is not a checkpoint that can be read safely",
         where=file,
         hint="give a .safetensors file, or a .pth or .pt written by torch.save(model.state_dict(), ...)",
     ) from None
-
-
-def _tensors(content: Any, file: Path) -> dict[str, torch.Tensor]:
-    """Return the state dict without wrappers and prefixes."""
-    while isinstance(content, Mapping):
-        inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
-        if not inner:
-            break
-        content = inner[0]
-    if not isinstance(content, Mapping) or not content:
-        kind = "nothing" if isinstance(content, Mapping) else type(content).__name__
-        raise WeightsError(f"the checkpoint contains {kind}, not a state dict", where=file, hint=_RESAVE)
-    others = [str(name) for name, value in content.items() if not _is_plain(name, value)]
-    if others:
-        raise WeightsError(
-            f"the checkpoint contains entries that are not tensors: {listed(others)}",
-            where=file,
-            hint=_RESAVE,
-        )
-    state = dict(content)
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state
-
-
-def _is_plain(name: object, value: object) -> bool:
-    if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-        return False
-    return value.layout == torch.strided and not value.is_quantized
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:

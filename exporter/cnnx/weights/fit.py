@@ -27,17 +27,66 @@ def adapted(state: Tensors, wanted: Tensors, spec: WeightsSpec) -> tuple[dict[st
         renamed[name] = tensor
     training = [n for n in renamed if any(fnmatchcase(n, pattern) for pattern in spec.training_only)]
     kept = {name: tensor for name, tensor in renamed.items() if name not in training}
+    kept, replaced = _without_container(kept, wanted)
     notes = [f"training-only tensors of the checkpoint were dropped: {len(training)}"] if training else []
     if extra := spec.background_classes:
         cut = [n for n, t in kept.items() if n in wanted and _rows(t) == _rows(wanted[n]) + extra]
         kept.update({name: kept[name][extra:] for name in cut})
         if cut:
             notes.append(f"background classes of the checkpoint were dropped: {extra}")
-    return kept, notes
+    return kept, [*notes, *replaced]
+
+
+def _without_container(state: Tensors, wanted: Tensors) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Rename the layers that fine-tuning put into a container, as in fc = Sequential(Dropout(), Linear()).
+
+    Only if a container holds nothing else with tensors, so fc.1.weight can only be fc.weight.
+    """
+    missing = {name for name in wanted if name not in state}
+    inner = {n: re.sub(r"\.\d+(?=\.[^.]+$)", "", n) for n in state if n not in wanted}
+    if not inner or set(inner.values()) != missing or len(inner) != len(missing):
+        return dict(state), []
+    layers = {n.rpartition(".")[0]: outer.rpartition(".")[0] for n, outer in inner.items()}
+    if len(set(layers.values())) != len(layers):  # weight and bias of two layers
+        return dict(state), []
+    notes = [f"{n} of the checkpoint was loaded as {outer}" for n, outer in layers.items()]
+    return {inner.get(name, name): tensor for name, tensor in state.items()}, notes
 
 
 def _rows(tensor: torch.Tensor) -> int:
-    return tensor.shape[0] if tensor.dim() else 0
+    shape = _shape(tensor)
+    return shape[0] if shape else 0
+
+
+def _shape(value: object) -> torch.Size:
+    """Return the shape of an entry of a checkpoint, which may be no tensor."""
+    return value.shape if isinstance(value, torch.Tensor) else torch.Size()
+
+
+def mismatch(wanted: Tensors, state: Tensors) -> int:
+    """Return the number of tensors that differ from a model in more than the number of classes."""
+    model, found = _shapes(wanted), _shapes(state)
+    changed = [name for name, shape in model.items() if name in found and shape != found[name]]
+    lengths = {(model[name][:1], found[name][:1]) for name in changed}
+    heads = len(lengths) == 1 and all(
+        model[name] and found[name] and model[name][1:] == found[name][1:] for name in changed
+    )
+    return len(model.keys() ^ found.keys()) + (0 if heads else len(changed))
+
+
+def classes_of(wanted: Tensors, state: Tensors, classes: int) -> int | None:
+    """Return the number of classes of a checkpoint that differs from the model only in that, else None.
+
+    Args:
+        wanted: tensors of the model.
+        state: tensors of the checkpoint, as `adapted` returns them.
+        classes: number of classes of the model.
+    """
+    model, found = _shapes(wanted), _shapes(state)
+    changed = [name for name, shape in model.items() if name in found and shape != found[name]]
+    if not changed or mismatch(wanted, state) or model[changed[0]][0] != classes:
+        return None
+    return found[changed[0]][0]
 
 
 def compare(wanted: Tensors, state: Tensors, file: Path, recipe: Recipe) -> None:
@@ -70,7 +119,7 @@ def compare(wanted: Tensors, state: Tensors, file: Path, recipe: Recipe) -> None
         return
     what = "the checkpoint does not fit the model"
     hint = "set model.classes and model.arguments in the recipe to the values used for training"
-    if classes := _other_classes(wanted, state, recipe):
+    if classes := classes_of(wanted, state, recipe.model.classes):
         what = f"the checkpoint has {classes} classes, the recipe {recipe.model.classes}"
         hint = (
             f"in a copy of the recipe, set model.classes to {classes} and model.labels to a file of their "
@@ -85,19 +134,6 @@ def compare(wanted: Tensors, state: Tensors, file: Path, recipe: Recipe) -> None
     raise WeightsError(f"{what}: {'; '.join(faults)}", where=file, hint=hint)
 
 
-def _other_classes(wanted: Tensors, state: Tensors, recipe: Recipe) -> int | None:
-    """Return the number of classes of a checkpoint that differs from the model only in that, else None."""
-    model, found = _shapes(wanted), _shapes(state)
-    if model.keys() != found.keys():
-        return None
-    lengths = {
-        found[name][0] if shape[0] == recipe.model.classes and shape[1:] == found[name][1:] else None
-        for name, shape in model.items()
-        if shape != found[name]
-    }
-    return lengths.pop() if len(lengths) == 1 else None
-
-
 def _recognised(state: Tensors, wanted: Tensors) -> str | None:
     """Return the shipped recipe with tensors of these names and shapes, up to the number of classes.
 
@@ -105,7 +141,7 @@ def _recognised(state: Tensors, wanted: Tensors) -> str | None:
     """
     found = _shapes(state)
     for other in map(read_recipe, recipe_names()):
-        known = _shapes(_on_meta(other, other.model.classes))
+        known = _shapes(on_meta(other, other.model.classes))
         fits = known.keys() == found.keys() and all(
             shape == found[name] or (shape[0] == other.model.classes and shape[1:] == found[name][1:])
             for name, shape in known.items()
@@ -122,7 +158,7 @@ def siblings(wanted: Tensors, recipe: Recipe) -> tuple[str, ...]:
         if (
             other.model.definition == recipe.model.definition
             and other.model.arguments != recipe.model.arguments
-            and _shapes(wanted) == _shapes(_on_meta(other, recipe.model.classes))
+            and _shapes(wanted) == _shapes(on_meta(other, recipe.model.classes))
         ):
             names.setdefault(repr(other.model.arguments), other.name)
     if not names:
@@ -131,7 +167,8 @@ def siblings(wanted: Tensors, recipe: Recipe) -> tuple[str, ...]:
     return (f"the tensors also fit {others}: check that they were trained for {recipe.name}",)
 
 
-def _on_meta(recipe: Recipe, classes: int) -> Tensors:
+def on_meta(recipe: Recipe, classes: int) -> Tensors:
+    """Return the tensors of a recipe's network, without memory for their values."""
     spec = recipe.model
     with torch.device("meta"):
         return models.build(spec.definition, classes=classes, arguments=spec.arguments).state_dict()
@@ -139,7 +176,7 @@ def _on_meta(recipe: Recipe, classes: int) -> Tensors:
 
 def _shapes(tensors: Tensors) -> dict[str, torch.Size]:
     """Return shapes by name, without batch counters, which checkpoints before PyTorch 0.4.1 do not have."""
-    return {name: tensor.shape for name, tensor in tensors.items() if not name.endswith(_COUNTER)}
+    return {name: _shape(tensor) for name, tensor in tensors.items() if not name.endswith(_COUNTER)}
 
 
 def listed(names: Sequence[str]) -> str:

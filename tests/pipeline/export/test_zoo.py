@@ -20,6 +20,8 @@ NETWORKS: dict[str, tuple[dict[str, int], str]] = {
     "alexnet-no-fc6-fc7": ({"LRN": 2, "MaxPool": 3, "Conv": 5}, ""),
     "cifar-densenet40-12": ({"Concat": 36, "BatchNormalization": 39, "GlobalAveragePool": 1}, "too small"),
     "cifar-preact-resnet164": ({"Add": 54, "BatchNormalization": 54, "GlobalAveragePool": 1}, ""),
+    # Its asymmetric padding folds into the convolutions.
+    "efficientnet-lite0": ({"Conv": 49, "Pad": 0, "Clip": 33, "Add": 9}, "4 channels per group"),
     "googlenet": ({"LRN": 2, "Conv": 57, "Concat": 9, "MaxPool": 13, "GlobalAveragePool": 1}, ""),
     "inception-v3": ({"Conv": 94, "AveragePool": 9, "GlobalAveragePool": 1}, ""),
     "lenet5-1998": ({"Conv": 3, "AveragePool": 2, "Tanh": 6}, "too small"),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnnx.bundle import CALIBRATION, MANIFEST, MODEL, Bundle
+from cnnx.bundle import CALIBRATION, LABELS, MANIFEST, MODEL, Bundle
 from cnnx.bundle.manifest import Manifest
 from cnnx.errors import BundleError, RecipeError, UsageError, WeightsError
 from cnnx.machine.environment import installed_version
@@ -117,9 +117,8 @@ def recipe_of_sources(
             hint="give the path of a recipe or an ONNX file",
         )
     recipe = recipe_from_dict(bundle.manifest.recipe, where=file or shared_folder("recipes") / f"{name}.toml")
-    labels = recipe.labels_file
-    needs_file = recipe.is_onnx or recipe.runs_user_code or (labels is not None and not labels.is_file())
-    if file is None and (needs_file or name not in recipe_names()):
+    recipe = with_own_names(bundle, recipe)
+    if file is None and (recipe.is_onnx or recipe.runs_user_code or name not in recipe_names()):
         what = f"{recipe.model.definition}" if recipe.is_onnx else f"the recipe {name}"
         raise UsageError(
             f"the bundle was made from {what}, which does not ship with cnnx",
@@ -136,6 +135,16 @@ def recipe_of_sources(
         if path
     }
     return dataclasses.replace(recipe, **moved)
+
+
+def with_own_names(bundle: Bundle, recipe: Recipe) -> Recipe:
+    """The recipe with the bundle's own class names, if it names a file that is not here."""
+    file = recipe.labels_file
+    if file is None or file.is_file():
+        return recipe
+    own = bundle.path.absolute() / LABELS
+    labels = str(own) if own.is_file() else ""
+    return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, labels=labels))
 
 
 def weights_of(bundle: Bundle, recipe: Recipe, sources: SourceOptions) -> str:

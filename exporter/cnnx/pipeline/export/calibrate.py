@@ -13,6 +13,7 @@ from cnnx.options import takes
 from cnnx.options.networks import CalibrateOptions
 from cnnx.pipeline.export.options import check_calibrator, with_options
 from cnnx.pipeline.plain import plain
+from cnnx.pipeline.preconditions.fine_tuned import fitted
 from cnnx.pipeline.preconditions.refusals import open_checked
 from cnnx.pipeline.preconditions.request import Request
 from cnnx.pipeline.progress import Listener, Steps, StepTime, silent
@@ -125,6 +126,7 @@ def calibrate(
     recipe = with_options(recipe, options)
     chosen = method or recipe.calibration.method
     check_calibrator(chosen)
+    recipe, fit = fitted(recipe, options.weights, trust_recipe=options.trust_recipe)
     count = SELECTION_IMAGES if folds or method == AUTO else 0
     request = Request(
         recipe, options.weights, precision=None, validates=False, selects=count, folds=folds or 0
@@ -155,7 +157,7 @@ def calibrate(
         tensors=_side_by_side(shown, quantizer.statistics.read().sampled),
         folds=compared,
         candidates=candidates,
-        notes=(*_notes(shown, calibration, compared), *remarks(calibration, selection, None)),
+        notes=(*fit, *_notes(shown, calibration, compared), *remarks(calibration, selection, None)),
         steps=tuple(steps.times),
         seconds=time.perf_counter() - started,
     )

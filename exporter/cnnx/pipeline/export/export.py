@@ -21,6 +21,7 @@ from cnnx.pipeline.export.job import ExportArtefacts, Job, images_to_choose_by, 
 from cnnx.pipeline.export.options import check_calibrator, check_options, with_options
 from cnnx.pipeline.export.publish import publish
 from cnnx.pipeline.export.result import ExportResult
+from cnnx.pipeline.preconditions.fine_tuned import fitted, stated
 from cnnx.pipeline.preconditions.refusals import open_checked
 from cnnx.pipeline.preconditions.request import Request
 from cnnx.pipeline.progress import Listener, Steps, silent
@@ -117,6 +118,12 @@ def _prepared(model: str, options: ExportOptions, steps: Steps) -> tuple[Job, Or
     refuse_place(out, force=options.force)
     runtime = choose_runtime(options.target, options.sm)
     check_calibrator(method)
+    recipe, notes = fitted(
+        recipe,
+        options.weights,
+        trust_recipe=options.trust_recipe,
+        names_given=options.class_names is not None,
+    )
     job = Job(
         recipe=recipe,
         precision=precision,
@@ -128,6 +135,7 @@ def _prepared(model: str, options: ExportOptions, steps: Steps) -> tuple[Job, Or
         sm=tuple(options.sm),
         repair_trials=trials,
         labels=None if options.labels is None else Path(options.labels),
+        notes=notes,
     )
     request = Request(
         recipe=recipe,
@@ -184,14 +192,12 @@ def _original_graph(bundle: Bundle, artefacts: ExportArtefacts, typed: OpenSubje
 
 
 def _notes(job: Job, artefacts: ExportArtefacts) -> tuple[str, ...]:
-    notes = [*artefacts.graph.notes]
+    notes = [*job.notes, *artefacts.graph.notes]
     if artefacts.original.weights.kind == "standin":
         notes.append("Stand-in weights: agreement proves nothing; latency and memory are still valid.")
     if job.recipe.is_onnx:
-        stated = ", ".join(
-            f"{key} {value}" for key, value in dataclasses.asdict(job.recipe.preprocessing).items()
-        )
-        notes.append(f"Preprocessing is assumed: {stated}. Write a recipe to change it.")
+        assumed = stated(job.recipe.preprocessing)
+        notes.append(f"Preprocessing is assumed: {assumed}. Write a recipe to change it.")
     described = artefacts.described
     if job.precision == "int8" and described["int8_share"] < _MOSTLY:
         notes.append(

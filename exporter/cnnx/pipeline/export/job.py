@@ -28,7 +28,12 @@ from cnnx.runtimes import Runtime
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Job:
-    """The options of one export, defaults filled in from its recipe; `repair_trials` 0: no repair."""
+    """The options of one export, defaults filled in from its recipe.
+
+    Attributes:
+        repair_trials: maximum number of trials; 0: no repair.
+        notes: notes about the recipe, for the user.
+    """
 
     recipe: Recipe
     precision: Precision
@@ -40,6 +45,7 @@ class Job:
     sm: tuple[int, ...]
     repair_trials: int
     labels: Path | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from cnnx import runtimes
 from cnnx.errors import UsageError
 from cnnx.options import Precision, overrides
-from cnnx.options.networks import ExportOptions, NetworkOptions
+from cnnx.options.networks import SHIPPED_NAMES, ExportOptions, NetworkOptions
 from cnnx.pipeline.search.method import AUTO
 from cnnx.quant.methods import check_method
 from cnnx.recipe import Recipe
@@ -26,10 +27,15 @@ def with_options(recipe: Recipe, options: NetworkOptions) -> Recipe:
                 f"invalid --{table}-images {value}: expected at least 1",
                 hint=f"give --{table}-images 512, for example",
             )
-        changed = str(value) if name == "data" else value
+        changed = _file_of_names(str(value)) if name == "labels" else str(value) if name == "data" else value
         part = dataclasses.replace(getattr(recipe, table), **{name: changed})
         recipe = dataclasses.replace(recipe, **{table: part})
     return recipe
+
+
+def _file_of_names(given: str) -> str:
+    """The class names file as a recipe would name it, wherever the recipe lies."""
+    return f"labels/{given}.csv" if given in SHIPPED_NAMES else str(Path(given).absolute())
 
 
 def check_calibrator(method: str) -> None:

@@ -18,6 +18,7 @@ from cnnx.errors import BundleError
 from cnnx.machine.environment import installed_version
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.inference import graph_logits
+from cnnx.recipe import Recipe
 from cnnx.store.digests import digest_of
 from cnnx.store.own_code import own_code
 
@@ -91,7 +92,7 @@ def _manifest(job: Job, artefacts: ExportArtefacts) -> Manifest:
         name=f"{recipe.name}-{job.precision}",
         precision=job.precision,
         fingerprint="",
-        recipe=recipe.as_dict(),
+        recipe=_portable(recipe).as_dict(),
         weights={"kind": weights.kind, "origin": weights.origin, "digest": weights.digest},
         inputs=(TensorInfo(recipe.input.name, "float32", (batch, *recipe.input.shape), "NCHW"),),
         outputs=(TensorInfo(described["output"], "float32", (batch, recipe.model.classes), "NC"),),
@@ -111,6 +112,16 @@ def _manifest(job: Job, artefacts: ExportArtefacts) -> Manifest:
         "code": own_code("cnnx.agreement", "cnnx.bundle", "cnnx.pipeline.export.publish"),
     }
     return dataclasses.replace(manifest, fingerprint=digest_of(inputs))
+
+
+def _portable(recipe: Recipe) -> Recipe:
+    """The recipe without the folder of a class names file: a manifest must not depend on the machine.
+
+    The names themselves are in the bundle.
+    """
+    labels = Path(recipe.model.labels)
+    model = dataclasses.replace(recipe.model, labels=labels.name) if labels.is_absolute() else recipe.model
+    return dataclasses.replace(recipe, model=model)
 
 
 def _listed(crops: Crops) -> ImageList:

@@ -71,7 +71,7 @@ def refuse_early(request: Request, *, trust_recipe: bool) -> Original | None:
     counts = count_images(request)
     refuse_empty_folds(counts.calibration, request.folds, batch=batch[0])
     if not recipe.is_onnx:
-        _refuse_without_torch()
+        refuse_without_torch()
     refuse_unwritable_cache()
     refuse_full_disks(request, counts, checkpoint)
     return original
@@ -143,7 +143,12 @@ def _refuse_definition(recipe: Recipe) -> None:
         )
 
 
-def _refuse_without_torch() -> None:
+def refuse_without_torch() -> None:
+    """Raise if PyTorch or what exports its models is missing; imports neither.
+
+    Raises:
+        MissingExtra: a package is not installed.
+    """
     for package in ("torch", "onnxscript"):
         if not _importable(package):
             raise MissingExtra(package, "export", purpose="building the PyTorch model")

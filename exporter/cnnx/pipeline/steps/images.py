@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cnnx.data.class_names import read_wnids
+from cnnx.data.class_names import class_names, read_wnids
 from cnnx.data.crops import Crops, fingerprint, write_crops
 from cnnx.data.images import ImageSet, Split
 from cnnx.data.sets import BUILT_IN, open_images
@@ -207,7 +207,7 @@ def refuse_too_few(available: int, recipe: Recipe) -> None:
 
 def image_set(recipe: Recipe, data: str, split: Split, labels: Path | None) -> ImageSet:
     """Open an image set for this network, decoding nothing; see `cnnx.data.sets.open_images`."""
-    preprocessing, file = recipe.preprocessing, recipe.labels_file
+    preprocessing = recipe.preprocessing
     return open_images(
         data,
         labels=labels,
@@ -215,5 +215,21 @@ def image_set(recipe: Recipe, data: str, split: Split, labels: Path | None) -> I
         color=preprocessing.color,
         split=split,
         classes=recipe.model.classes,
-        class_ids=read_wnids(file, recipe.model.classes) if file else None,
+        class_ids=_class_ids(recipe, Path(data)),
     )
+
+
+def _class_ids(recipe: Recipe, folder: Path) -> tuple[str, ...] | None:
+    """What names the class folders: WordNet IDs, or the class names if every folder is named after a class.
+
+    Sorted positions would be wrong labels wherever the logits are in another order.
+    """
+    file = recipe.labels_file
+    if file is None or (ids := read_wnids(file, recipe.model.classes)):
+        return ids if file else None
+    names = class_names(recipe)
+    try:
+        folders = {each.name for each in folder.iterdir() if each.is_dir() and each.name[0] != "."}
+    except OSError:  # a built-in set, a list, or a folder whose opening gives the reason
+        return None
+    return names if folders and folders <= set(names) and len(set(names)) == len(names) else None

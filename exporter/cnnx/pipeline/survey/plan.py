@@ -15,7 +15,7 @@ from cnnx.pipeline.export.options import with_options
 from cnnx.pipeline.preconditions.refusals import count_images, refuse_unwritable_cache
 from cnnx.pipeline.preconditions.request import Request
 from cnnx.pipeline.target import choose_runtime
-from cnnx.recipe import read_recipe, recipe_names
+from cnnx.recipe import names_meant, read_recipe
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 _UNREAD = "unknown"
@@ -115,7 +115,7 @@ def _check_images(model: str, plan: SurveyPlan) -> None:
 
 
 def _is_there(model: str) -> bool:
-    return Path(model).is_file() if _is_file_name(model) else model in recipe_names()
+    return Path(model).is_file() if _is_file_name(model) else bool(names_meant(model))
 
 
 def _networks(models: Sequence[str | Path], precisions: Sequence[Precision]) -> Sources:
@@ -151,7 +151,7 @@ def _of_bundle(folder: Path) -> tuple[str, str]:
 
 def _name(model: str) -> str:
     """Name of a network to export. A recipe's name may contain a dot: squeezenet1.1."""
-    return Path(model).stem if _is_file_name(model) else Path(model).name
+    return Path(model).stem if _is_file_name(model) else next(iter(names_meant(model)), Path(model).name)
 
 
 def _is_file_name(model: str) -> bool:
