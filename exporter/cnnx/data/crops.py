@@ -24,7 +24,7 @@ from cnnx.data.geometry import crop
 from cnnx.data.images import ImageItem, ImageSet, name_bytes, printable
 from cnnx.data.parallel import in_order
 from cnnx.errors import ImageError
-from cnnx.recipe import Preprocessing
+from cnnx.preprocessing import Preprocessing
 from cnnx.store.digests import digest_of_file
 from cnnx.store.files import writing
 
