@@ -9,6 +9,7 @@ from cnnx.options.shared import (
     CalibrationOptions,
     GpuOptions,
     JudgingOptions,
+    PreprocessingOptions,
     TargetOptions,
     TrustOptions,
     weights_option,
@@ -56,7 +57,7 @@ class MarkdownOptions(Options):
     markdown: bool = option(False, "Print the table as Markdown.")
 
 
-class NetworkOptions(TrustOptions, CalibrationOptions):
+class NetworkOptions(TrustOptions, CalibrationOptions, PreprocessingOptions):
     """Options of the commands that calibrate a network."""
 
     weights: str = weights_option()

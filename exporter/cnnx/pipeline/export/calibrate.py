@@ -12,6 +12,7 @@ from cnnx.errors import UsageError
 from cnnx.options import takes
 from cnnx.options.networks import CalibrateOptions
 from cnnx.pipeline.export.options import check_calibrator, with_options
+from cnnx.pipeline.export.preprocessing import assumption
 from cnnx.pipeline.plain import plain
 from cnnx.pipeline.preconditions.refusals import open_checked
 from cnnx.pipeline.preconditions.request import Request
@@ -154,7 +155,11 @@ def calibrate(
         tensors=_side_by_side(shown, quantizer.statistics.read().sampled),
         folds=compared,
         candidates=candidates,
-        notes=(*_notes(shown, calibration, compared), *remarks(calibration, selection, None)),
+        notes=(
+            *assumption(recipe),
+            *_notes(shown, calibration, compared),
+            *remarks(calibration, selection, None),
+        ),
         steps=tuple(steps.times),
         seconds=time.perf_counter() - started,
     )

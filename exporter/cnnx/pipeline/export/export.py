@@ -19,6 +19,7 @@ from cnnx.pipeline.bench.measurement import Measurement
 from cnnx.pipeline.build import build_into
 from cnnx.pipeline.export.job import ExportArtefacts, Job, images_to_choose_by, make_artefacts, repaired
 from cnnx.pipeline.export.options import check_calibrator, check_options, with_options
+from cnnx.pipeline.export.preprocessing import assumption
 from cnnx.pipeline.export.publish import publish
 from cnnx.pipeline.export.result import ExportResult
 from cnnx.pipeline.preconditions.refusals import open_checked
@@ -186,11 +187,7 @@ def _notes(job: Job, artefacts: ExportArtefacts) -> tuple[str, ...]:
     notes = [*artefacts.graph.notes]
     if artefacts.original.weights.kind == "standin":
         notes.append("Stand-in weights: agreement proves nothing; latency and memory are still valid.")
-    if job.recipe.is_onnx:
-        stated = ", ".join(
-            f"{key} {value}" for key, value in dataclasses.asdict(job.recipe.preprocessing).items()
-        )
-        notes.append(f"Preprocessing is assumed: {stated}. Write a recipe to change it.")
+    notes += assumption(job.recipe)
     described = artefacts.described
     if job.precision == "int8" and described["int8_share"] < _MOSTLY:
         notes.append(

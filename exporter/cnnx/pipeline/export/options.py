@@ -8,6 +8,7 @@ from cnnx import runtimes
 from cnnx.errors import UsageError
 from cnnx.options import Precision, overrides
 from cnnx.options.networks import ExportOptions, NetworkOptions
+from cnnx.pipeline.export.preprocessing import with_preprocessing
 from cnnx.pipeline.search.method import AUTO
 from cnnx.quant.methods import check_method
 from cnnx.recipe import Recipe
@@ -17,7 +18,7 @@ def with_options(recipe: Recipe, options: NetworkOptions) -> Recipe:
     """The recipe with the user's options applied.
 
     Raises:
-        UsageError: fewer than one image was requested.
+        UsageError: fewer than one image was requested, or the preprocessing is invalid.
     """
     for key, value in overrides(options).items():
         table, name = key.split(".")
@@ -29,7 +30,7 @@ def with_options(recipe: Recipe, options: NetworkOptions) -> Recipe:
         changed = str(value) if name == "data" else value
         part = dataclasses.replace(getattr(recipe, table), **{name: changed})
         recipe = dataclasses.replace(recipe, **{table: part})
-    return recipe
+    return with_preprocessing(recipe, options)
 
 
 def check_calibrator(method: str) -> None:
