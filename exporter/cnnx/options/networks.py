@@ -81,6 +81,22 @@ class CalibrateOptions(NetworkOptions):
     folds: int | None = option(None, "Calibrate on this many subsets; report how ranges and error vary.")
 
 
+class InitOptions(PreprocessingOptions):
+    """Options of `init`."""
+
+    out: str | Path | None = option(None, "Recipe to write. Default: the ONNX file's name, with .toml.")
+    class_names: str | Path | None = option(
+        None, "File with one class name per line, in the order of the logits."
+    )
+    force: bool = option(False, "Overwrite the recipe if it exists.")
+
+
+class AskingOptions(Options):
+    """Options of `init` that exist only on the command line."""
+
+    yes: bool = option(False, "Ask nothing: assume what no option states, and mark it in the recipe.")
+
+
 class ExportOptions(GpuOptions, TargetOptions, JudgingOptions, NetworkOptions):
     """Options of `export`."""
 
