@@ -86,6 +86,8 @@ def test_manifests_written_before_the_new_keys_are_read():
     [
         ({"preset": "torchvison"}, ["unknown preset 'torchvison'", "did you mean 'torchvision'?"]),
         ({"preset": "absent.json"}, ["config cannot be read", "absent.json"]),
+        ({"preset": ""}, ["unknown preset ''"]),
+        ({"preset": "\0.json"}, ["config cannot be read"]),
         ({"preset": 3}, ["preprocessing.preset should be a string"]),
         ({"resize": 256, "crop_fraction": 0.875}, ["exclude each other"]),
         ({"crop_fraction": 0}, ["preprocessing.crop_fraction", "0.01..1"]),

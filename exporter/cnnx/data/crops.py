@@ -1,7 +1,7 @@
 """Decodes, resizes and crops an image set once, and stores the crops as 8-bit pixels.
 
-EXIF orientation is ignored, as in torchvision's ImageFolder: the training images of the published networks
-were not rotated, and neither are camera frames.
+EXIF orientation is ignored unless the preprocessing asks for it, as in torchvision's ImageFolder: the
+training images of the published networks were not rotated, and neither are camera frames.
 """
 
 from __future__ import annotations

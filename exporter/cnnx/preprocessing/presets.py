@@ -98,7 +98,9 @@ def resolved(
         error: an unknown key, a value of the wrong type, an unknown preset, or an unreadable config file.
     """
     stated = from_plain(PreprocessingTable, table, where=where, error=error, at=at)
-    preset = _preset(stated.preset, where=where, folder=folder, error=error, at=at) if stated.preset else {}
+    preset: Mapping[str, Any] = {}
+    if "preset" in table:
+        preset = _preset(stated.preset, where=where, folder=folder, error=error, at=at)
     if stated.crop_fraction is not None and "resize" in table:
         key = f"{at}.crop_fraction" if at else "crop_fraction"
         hint = "drop one of them"
@@ -150,8 +152,9 @@ def _from_timm(file: Path, *, error: type[CnnxError]) -> Mapping[str, Any]:
     hint = "give the config.json of a timm model, which has a table pretrained_cfg"
     try:
         text = file.read_bytes()
-    except OSError as fault:
-        raise error(f"the config cannot be read: {fault.strerror}", where=file, hint=hint) from None
+    except (OSError, ValueError) as fault:  # ValueError: a name that no file can have
+        reason = fault.strerror if isinstance(fault, OSError) else fault
+        raise error(f"the config cannot be read: {reason}", where=file, hint=hint) from None
     data = read_json(text, where=file, error=error, hint=hint)
     if isinstance(data, Mapping):
         data = data.get("pretrained_cfg", data)

@@ -1,9 +1,12 @@
 """Preprocessing stated by options, and verdicts under assumed preprocessing."""
 
 import dataclasses
+import importlib.util
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import cnnx
 from cnnx.errors import UsageError
@@ -118,3 +121,39 @@ def test_ranges_under_assumed_preprocessing_have_a_note(tiny, cnnx_command):
     assert "Preprocessing is assumed: gray" in stdout
     _, stdout, _ = cnnx_command("calibrate", tiny, *FEW[:4], "--mean", "0.5")
     assert "assumed" not in stdout
+
+
+def opencv_recipe(tiny):
+    file = cnnx.init(tiny, mean="0.5").file
+    file.write_text(file.read_text().replace('resampling = "pillow"', 'resampling = "opencv"'))
+    return file
+
+
+def test_a_bundle_names_the_opencv_that_made_its_pixels(tiny, tmp_path, cnnx_command):
+    cv2 = pytest.importorskip("cv2", reason="resampling as OpenCV does needs the extra opencv")
+    cnnx_command("export", opencv_recipe(tiny), "--fp32", *FEW[4:], "--out", tmp_path / "b")
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert manifest["versions"]["opencv"] == cv2.__version__
+    _, stdout, _ = cnnx_command("inspect", tmp_path / "b")
+    assert "(bilinear, OpenCV)" in stdout
+
+
+def test_without_opencv_nothing_is_started(tiny, tmp_path, cnnx_command, monkeypatch):
+    recipe = opencv_recipe(tiny)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "cv2" else find(name))
+    code, _, stderr = cnnx_command("export", recipe, "--fp32", *FEW[4:], "--out", tmp_path / "b")
+    assert code == 4 and "opencv-python-headless" in stderr and "[opencv]" in stderr
+
+
+@given(
+    st.sampled_from(["preprocessing", "mean", "std", "resize", "color"]),
+    st.text(max_size=12) | st.from_regex(r"[0-9a-z:x,.]{1,12}", fullmatch=True),
+)
+def test_any_text_is_taken_or_refused(option, text):
+    try:
+        found = with_options(ASSUMED, ExportOptions(**{option: text}))
+    except UsageError as error:
+        assert error.hint
+    else:
+        assert not found.preprocessing.assumed
