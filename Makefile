@@ -13,7 +13,7 @@ BIN := .venv/bin
 # Beside that, TensorRT for RTX (x86-64 only) and what the checks need.
 .venv/test.stamp: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -e '.[export,cpu,rtx,report,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[export,cpu,rtx,report,opencv,dev]'
 	@touch $@ .venv/demo.stamp
 
 # TensorRT's bindings without its libraries, 1 MB each: every name that cnnx calls is held to them. The dash:

@@ -121,7 +121,7 @@ def test_the_least_recipe_takes_the_defaults():
         ),
         (MINIMAL + "input = { shape = [1, 224, 224] }", ["3 channels"]),
         (MINIMAL + "preprocessing = 3", ["should be a table"]),
-        (MINIMAL + 'preprocessing = { color = "bgr" }', ["'bgr'", "'rgb', 'gray'"]),
+        (MINIMAL + 'preprocessing = { color = "rbg" }', ["'rbg'", "'rgb', 'bgr', 'gray'"]),
         (MINIMAL + "preprocessing = { mean = [0.5] }", ["mean needs one value"]),
         (
             MINIMAL + "preprocessing = { std = [1, 1, 0] }",

@@ -18,7 +18,7 @@ def crops_of(
     recipe: Recipe, data: str, split: Split, count: int | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
     """Pixels (N, H, W, C) before normalization, and labels if the set has them; the first `count`, or all."""
-    size, color = recipe.preprocessing.resize, recipe.preprocessing.color
+    size, color = recipe.preprocessing.side(recipe.input.shape), recipe.preprocessing.drawn_in
     images = open_images(data, size=size, color=color, split=split, classes=recipe.model.classes)
     with tempfile.TemporaryDirectory() as folder:
         crops = write_crops(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cnnx.pipeline.doctor.doctor import doctor as doctor
     from cnnx.pipeline.export.calibrate import calibrate as calibrate
     from cnnx.pipeline.export.export import export as export
+    from cnnx.pipeline.init import init as init
     from cnnx.pipeline.inspect import inspect as inspect
     from cnnx.pipeline.networks import list_networks as list_networks
     from cnnx.pipeline.networks import show as show
@@ -61,6 +62,7 @@ _MODULES = {
     "diagnose": "cnnx.pipeline.diagnose.diagnose",
     "doctor": "cnnx.pipeline.doctor.doctor",
     "export": "cnnx.pipeline.export.export",
+    "init": "cnnx.pipeline.init",
     "inspect": "cnnx.pipeline.inspect",
     "list_networks": "cnnx.pipeline.networks",
     "load": "cnnx.pipeline.target",

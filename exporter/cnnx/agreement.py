@@ -73,6 +73,7 @@ class Validation:
         flips: every image whose top-1 class changed.
         logit_sqnr_db: 10 log10 of the original's mean squared logit over the mean squared difference.
         nonfinite: number of images with a non-finite logit.
+        assumed_preprocessing: nobody has stated the preprocessing, so the images may be prepared wrongly.
     """
 
     subject: Subject
@@ -85,6 +86,7 @@ class Validation:
     flips: tuple[Flip, ...]
     logit_sqnr_db: float | None
     nonfinite: Count
+    assumed_preprocessing: bool = False
 
     def __post_init__(self) -> None:
         """Check that the verdict follows from the gates; in an edited record it may not.
@@ -203,6 +205,7 @@ def judge(
     ids: Sequence[str],
     image_set: str,
     cannot_judge: tuple[str, ...] = (),
+    assumed_preprocessing: bool = False,
 ) -> Validation:
     """Compare logits of shape (N, classes) row by row and decide the verdict.
 
@@ -216,6 +219,7 @@ def judge(
         image_set: description of the image source.
         cannot_judge: reasons why no verdict is possible, such as stand-in weights. The rates are still
             computed, but no gate passes.
+        assumed_preprocessing: whether nobody has stated the preprocessing.
     """
     finite = np.isfinite(engine).all(axis=1)
     ours, theirs = top_k(original), top_k(np.where(np.isfinite(engine), engine, -np.inf))
@@ -243,6 +247,7 @@ def judge(
         flips=flips_of(original, engine, labels=labels, ids=ids),
         logit_sqnr_db=sqnr_db(original[finite], engine[finite]),
         nonfinite=int((~finite).sum()),
+        assumed_preprocessing=assumed_preprocessing,
     )
 
 

@@ -12,7 +12,7 @@ import difflib
 import re
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +21,8 @@ from msgspec import Meta
 
 from cnnx.errors import RecipeError
 from cnnx.options import Precision
+from cnnx.preprocessing import Preprocessing, contradiction
+from cnnx.preprocessing.presets import resolved
 from cnnx.resources import shared_folder
 from cnnx.schema import Count, Name, Percent, Positive, Quantity, Rate, from_plain
 
@@ -32,7 +34,6 @@ else:
 _Int8 = Literal["fp16", "int8"]
 
 Classes = Annotated[int, Meta(ge=2, description="the number of logits; a classifier has at least 2 classes")]
-_Deviation = Annotated[float, Meta(gt=0, description="a positive number, for pixel values in 0..1")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,28 +116,6 @@ class InputSpec:
 
     shape: tuple[Positive, Positive, Positive] = (3, 224, 224)
     name: str = "input"
-
-
-@dataclass(frozen=True, slots=True)
-class Preprocessing:
-    """Preprocessing from an image to the network's input.
-
-    The shorter side is resized to `resize` and the center is cropped to the input size, both on 8-bit
-    pixels. Then y = (x / 255 - mean) / std for each channel, in channels, height, width order.
-
-    Attributes:
-        color: "rgb" or "gray".
-        resize: length of the shorter side after resizing, in pixels.
-        interpolation: "bilinear" or "bicubic", antialiased as in Pillow; or "nearest".
-        mean: one value per channel, for pixel values in 0..1.
-        std: one value per channel, for pixel values in 0..1.
-    """
-
-    color: Literal["rgb", "gray"] = "rgb"
-    resize: Positive = 256
-    interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[_Deviation, ...] = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,10 +303,25 @@ def recipe_from_dict(data: object, *, where: Path, at: str = "") -> Recipe:
     Raises:
         RecipeError: an unknown key, a wrong type, or contradictory values.
     """
-    recipe = from_plain(Recipe, data, where=where, error=RecipeError, at=at)
+    recipe = from_plain(Recipe, _explicit(data, where, at), where=where, error=RecipeError, at=at)
     recipe = dataclasses.replace(recipe, folder=where.parent)
     _check(recipe, where, f"{at}." if at else "")
     return recipe
+
+
+def _explicit(data: object, where: Path, at: str) -> object:
+    """The data with every key of its preprocessing, if it states any."""
+    if not isinstance(data, Mapping) or not isinstance(table := data.get("preprocessing"), Mapping):
+        return data
+
+    def under(key: str) -> str:
+        return f"{at}.{key}" if at else key
+
+    stated = from_plain(InputSpec, data.get("input", {}), where=where, error=RecipeError, at=under("input"))
+    keys = resolved(
+        table, stated.shape, where=where, folder=where.parent, error=RecipeError, at=under("preprocessing")
+    )
+    return {**data, "preprocessing": keys}
 
 
 def _check(recipe: Recipe, where: Path, at: str) -> None:
@@ -345,7 +339,8 @@ def _check(recipe: Recipe, where: Path, at: str) -> None:
     except (re.error, RecursionError, OverflowError) as error:
         hint = "write 'regular expression' = 'replacement', such as '^module[.]' = ''"
         refuse(f"invalid pattern or replacement: {error}", "weights.rename", hint)
-    _check_input(recipe, refuse)
+    if found := contradiction(recipe.preprocessing, recipe.input.shape):
+        refuse(*found)
     policy, usual = recipe.precision, PrecisionPolicy()
     for key in ("small_layers", "first_layer", "last_layer", "residual"):
         if getattr(policy, key) != getattr(usual, key) and not policy.reason:
@@ -356,29 +351,6 @@ def _check(recipe: Recipe, where: Path, at: str) -> None:
         if not chosen.reason and dataclasses.replace(chosen, reason="") != default:
             what = f"{precision} thresholds that differ from the defaults need a reason"
             refuse(what, f"acceptance.{precision}.reason", 'add reason = "..." or remove the thresholds')
-
-
-def _check_input(recipe: Recipe, refuse: Callable[[str, str, str], typing.NoReturn]) -> None:
-    """Refuse an input shape that does not match the preprocessing."""
-    channels, expected = recipe.input.shape[0], {"rgb": 3, "gray": 1}[recipe.preprocessing.color]
-    if channels != expected:
-        refuse(
-            f"{recipe.preprocessing.color} images have {expected} channels, but input.shape is "
-            f"{list(recipe.input.shape)}",
-            "input.shape",
-            f"set shape = {[expected, *recipe.input.shape[1:]]}, or change preprocessing.color",
-        )
-    for key in ("mean", "std"):
-        if len(getattr(recipe.preprocessing, key)) != channels:
-            given = len(getattr(recipe.preprocessing, key))
-            what = f"{key} needs one value per channel: {channels}, not {given}"
-            refuse(what, f"preprocessing.{key}", f"write {channels} values, as in {key} = {[0.5] * channels}")
-    if recipe.preprocessing.resize < max(recipe.input.shape[1:]):
-        what = (
-            f"the crop is larger than the resized image: input.shape is {list(recipe.input.shape)}, "
-            f"preprocessing.resize is {recipe.preprocessing.resize}"
-        )
-        refuse(what, "preprocessing.resize", f"set resize to {max(recipe.input.shape[1:])} or more")
 
 
 def recipe_names() -> tuple[str, ...]:

@@ -26,7 +26,15 @@ from cnnx.options.bundles import (
     SurveyOptions,
     ValidateOptions,
 )
-from cnnx.options.networks import CalibrateOptions, ExportOptions, ListOptions, MarkdownOptions, ShowOptions
+from cnnx.options.networks import (
+    AskingOptions,
+    CalibrateOptions,
+    ExportOptions,
+    InitOptions,
+    ListOptions,
+    MarkdownOptions,
+    ShowOptions,
+)
 from cnnx.options.shared import CommonOptions, ReportOptions
 from cnnx.pipeline.export.options import with_options
 from cnnx.recipe import read_recipe
@@ -34,6 +42,7 @@ from cnnx.recipe import read_recipe
 VERBS = {
     "list": (cnnx.list_networks, ListOptions, None),
     "show": (cnnx.show, ShowOptions, MarkdownOptions),
+    "init": (cnnx.init, InitOptions, AskingOptions),
     "export": (cnnx.export, ExportOptions, ReportOptions),
     "calibrate": (cnnx.calibrate, CalibrateOptions, None),
     "build": (cnnx.build, EngineOptions, None),
@@ -105,7 +114,7 @@ def test_each_option_reaches_the_command_python_and_the_docs_with_one_default(ve
 
 def test_only_what_shows_or_keeps_a_result_is_for_the_command_line_alone():
     own = {field.name for _, _, kind in VERBS.values() for field in fields_of(kind, CommonOptions)}
-    assert own == {"as_json", "verbose", "debug", "report", "plot", "markdown", "archive"}
+    assert own == {"as_json", "verbose", "debug", "report", "plot", "markdown", "archive", "yes"}
 
 
 def test_an_option_that_verbs_share_says_the_same_everywhere():
@@ -114,8 +123,9 @@ def test_an_option_that_verbs_share_says_the_same_everywhere():
         for field in fields_of(kind, own):
             said.setdefault(field.name, {}).setdefault(field.metadata["help"], []).append(kind)
     differ = {name: set(texts) for name, texts in said.items() if len(texts) > 1}
-    # A bundle knows its weights, several engines can be measured, and sizes are of different things.
-    assert set(differ) == {"weights", "engine", "batch", "images", "out"}
+    # A bundle knows its weights, several engines can be measured, sizes are of different things, and a bundle
+    # is a folder.
+    assert set(differ) == {"weights", "engine", "batch", "images", "out", "force"}
 
 
 def test_a_part_of_the_options_is_taken_as_an_object():

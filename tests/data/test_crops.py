@@ -24,7 +24,7 @@ from cnnx.data.images import ImageItem, ImageSet
 from cnnx.data.normalize import normalize
 from cnnx.data.sets import open_images
 from cnnx.errors import ImageError, WriteFailed
-from cnnx.recipe import Preprocessing
+from cnnx.preprocessing import Preprocessing
 from tests.inputs.images import image as image_file
 
 SMALL = Preprocessing(resize=24)
@@ -386,7 +386,7 @@ def test_memory_does_not_grow_with_the_count(tmp_path: Path) -> None:
 import pathlib, resource, sys
 from cnnx.data.crops import write_crops
 from cnnx.data.images import ImageFile, ImageSet
-from cnnx.recipe import Preprocessing
+from cnnx.preprocessing import Preprocessing
 root = pathlib.Path(sys.argv[1])
 images = ImageSet("many", "", [ImageFile(str(i), root / "set" / "a.png") for i in range(2000)])
 def peak_kib(count):

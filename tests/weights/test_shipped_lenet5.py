@@ -12,7 +12,7 @@ from safetensors import safe_open
 from cnnx.data.crops import write_crops
 from cnnx.data.normalize import normalize
 from cnnx.data.sets import open_images
-from cnnx.recipe import Preprocessing
+from cnnx.preprocessing import Preprocessing
 from cnnx.resources import shared_folder
 
 AS_TRAINED = Preprocessing(color="gray", resize=32, mean=(0.5,), std=(0.5,))

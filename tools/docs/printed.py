@@ -25,6 +25,7 @@ from cnnx.pipeline.diagnose.findings import DiagnoseResult, Findings
 from cnnx.pipeline.doctor.doctor import DoctorResult
 from cnnx.pipeline.export.calibrate import CalibrateResult
 from cnnx.pipeline.export.result import ExportResult
+from cnnx.pipeline.init import InitResult
 from cnnx.pipeline.inspect import Inspection
 from cnnx.pipeline.networks import Network
 from cnnx.pipeline.records import benchmark, diagnosis, energy
@@ -115,6 +116,7 @@ _AS_THEY_ARE = (agreement.Validation, Manifest, Record, LayerRow, Subject)
 COMMANDS: Mapping[str, Any] = {
     "list": tuple[Network, ...],
     "show": PrintedArchitecture,
+    "init": InitResult,
     "export": ExportResult,
     "calibrate": CalibrateResult,
     "build": BuildResult,

@@ -21,6 +21,7 @@ from cnnx.bundle.manifest import Manifest
 from cnnx.machine.environment import Environment
 from cnnx.pipeline.plain import JSON_SCHEMA
 from cnnx.pipeline.records.kinds import RESULTS, result_type
+from cnnx.preprocessing.presets import PreprocessingTable
 from cnnx.quant.calibration import CalibrationFile
 from cnnx.recipe import Recipe
 from cnnx.record import Record
@@ -31,10 +32,10 @@ from tools.docs.printed import COMMANDS, printed
 FOLDER = ROOT / "docs" / "schemas"
 
 
-def _keys_of(kind: Any) -> type:
-    """A dataclass with only the fields that are keys of the file."""
+def _keys_of(kind: Any, **as_written: Any) -> type:
+    """A dataclass with only the fields that are keys of the file, some with the type they are written as."""
     fields: list[Any] = [
-        (f.name, fields_of(kind)[f.name], dataclasses.field(default=f.default))
+        (f.name, as_written.get(f.name, fields_of(kind)[f.name]), dataclasses.field(default=f.default))
         for f in dataclasses.fields(kind)
         if f.name in fields_of(kind)
     ]
@@ -44,7 +45,12 @@ def _keys_of(kind: Any) -> type:
 
 
 _ATTRIBUTE = re.compile(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
-_FILES = {"recipe": _keys_of(Recipe), "manifest": Manifest, "engine": Engine, "calibration": CalibrationFile}
+_FILES = {
+    "recipe": _keys_of(Recipe, preprocessing=PreprocessingTable),
+    "manifest": Manifest,
+    "engine": Engine,
+    "calibration": CalibrationFile,
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -131,7 +131,9 @@ def begin(recipe: Recipe, settings: Settings) -> Run:
 def drawn(recipe: Recipe, split: Split, start: int, count: int) -> tuple[Tensor, Tensor]:
     """Inputs (count, 3, H, W) as the recipe prepares them, and labels (count,)."""
     indices = np.arange(start, start + count)
-    pixels, labels = draw_batch(split, indices, size=recipe.input.shape[1], color=recipe.preprocessing.color)
+    pixels, labels = draw_batch(
+        split, indices, size=recipe.input.shape[1], color=recipe.preprocessing.drawn_in
+    )
     inputs = torch.from_numpy(normalize(pixels, recipe.preprocessing))
     return inputs.to(memory_format=torch.channels_last), torch.from_numpy(labels)
 

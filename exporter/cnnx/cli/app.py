@@ -14,6 +14,7 @@ from cnnx.cli.cache import cache_command
 from cnnx.cli.diagnose import diagnose_command
 from cnnx.cli.doctor import doctor_command
 from cnnx.cli.export import export_command
+from cnnx.cli.init import init_command
 from cnnx.cli.options import BundlePath, Model, command_of
 from cnnx.cli.survey import survey_command
 from cnnx.cli.validate import validate_command
@@ -83,6 +84,7 @@ def show_command(ui: Ui, model: Model, options: ShowOptions, markdown: bool) -> 
         ui.show(architecture, command="show")
 
 
+app.command("init")(init_command)
 app.command("export")(export_command)
 
 

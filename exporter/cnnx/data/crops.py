@@ -1,7 +1,7 @@
 """Decodes, resizes and crops an image set once, and stores the crops as 8-bit pixels.
 
-EXIF orientation is ignored, as in torchvision's ImageFolder: the training images of the published networks
-were not rotated, and neither are camera frames.
+EXIF orientation is ignored unless the preprocessing asks for it, as in torchvision's ImageFolder: the
+training images of the published networks were not rotated, and neither are camera frames.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cnnx.data.geometry import crop
 from cnnx.data.images import ImageItem, ImageSet, name_bytes, printable
 from cnnx.data.parallel import in_order
 from cnnx.errors import ImageError
-from cnnx.recipe import Preprocessing
+from cnnx.preprocessing import Preprocessing
 from cnnx.store.digests import digest_of_file
 from cnnx.store.files import writing
 

@@ -1,67 +1,101 @@
-"""Converts an image to a crop: color mode, resize, center crop.
+"""Converts an image to a crop: orientation, color mode, resize, center crop, padding.
 
-The geometry is that of torchvision's `Resize` and `CenterCrop`, with which the published accuracies of
-classic networks were measured. Resampling is Pillow's, with antialiasing.
+The geometry of the fit "shorter" is that of torchvision's `Resize` and `CenterCrop`, with which the published
+accuracies of classic networks were measured. The other fits are those of timm's `create_transform`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cnnx.data.images import MAX_PIXELS
+from cnnx.data.resampling import resample
 from cnnx.errors import ImageError
-from cnnx.recipe import Preprocessing
+from cnnx.preprocessing import Preprocessing
 
-_MODES = {"rgb": "RGB", "gray": "L"}
-_FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "nearest": Image.Resampling.NEAREST,
-}
+_MODES = {"rgb": "RGB", "bgr": "RGB", "gray": "L"}
 
 
-def resized(width: int, height: int, resize: int) -> tuple[int, int]:
-    """Return width and height with the shorter side scaled to `resize`; the other is truncated."""
-    short, long = sorted((width, height))
-    other = int(resize * long / short)
-    return (resize, other) if width <= height else (other, resize)
+def resized(width: int, height: int, preprocessing: Preprocessing) -> tuple[int, int]:
+    """Return width and height after the resize."""
+    if preprocessing.box is None:
+        return width, height
+    high, wide = preprocessing.box
+    if preprocessing.fit == "squash":
+        return wide, high
+    if preprocessing.fit == "shorter" and isinstance(preprocessing.resize, int):
+        # torchvision truncates the other side.
+        short, long = sorted((width, height))
+        other = int(preprocessing.resize * long / short)
+        return (preprocessing.resize, other) if width <= height else (other, preprocessing.resize)
+    # timm's ResizeKeepRatio: a box that the image covers, or fits into; both sides are rounded.
+    chosen = min if preprocessing.fit == "shorter" else max
+    ratio = chosen(height / high, width / wide)
+    return max(1, round(width / ratio)), max(1, round(height / ratio))
 
 
 def offset(length: int, crop: int) -> int:
-    """Return the start of the center crop; halves round to the even neighbour, as in torchvision."""
-    return round((length - crop) / 2.0)
+    """Return the start of the center crop; negative where padding comes first.
+
+    Halves round as in torchvision: to the even neighbour for a crop, and to the upper left for padding.
+    """
+    return -((crop - length) // 2) if length < crop else round((length - crop) / 2.0)
 
 
 def crop(image: Image.Image, preprocessing: Preprocessing, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Convert, resize and center-crop one image.
+    """Convert, resize and center-crop one image, and pad it where it is smaller.
 
     Alpha is dropped, not blended, as in torchvision. Samples of more than 8 bits are refused because Pillow
     would clip them at 255 instead of scaling them.
 
     Args:
         image: an image of any size and 8-bit mode.
-        preprocessing: color mode, resize and interpolation.
-        shape: channels, height, width of the crop; height and width are at most `resize`.
+        preprocessing: everything up to the 8-bit pixels.
+        shape: channels, height, width of the crop.
 
     Returns:
         The pixels, (height, width, channels).
 
     Raises:
         ImageError: the image has more than 8 bits per sample, or would be too large when resized.
+        MissingExtra: the preprocessing resamples as OpenCV does, and OpenCV is not installed.
     """
     if image.mode[0] in "IF":
         raise ImageError("has samples of more than 8 bits", hint="convert it to 8 bits per channel")
-    width, height = resized(*image.size, preprocessing.resize)
+    if preprocessing.exif:
+        image = _upright(image)
+    width, height = resized(*image.size, preprocessing)
     if width * height > MAX_PIXELS:
         raise ImageError(
             f"the resized image would be too large: {width} x {height} pixels, more than {MAX_PIXELS:,}",
             hint="crop its longer side, or leave the image out",
         )
     image = image.convert(_MODES[preprocessing.color])
-    image = image.resize((width, height), _FILTERS[preprocessing.interpolation])
+    if preprocessing.box is not None:
+        image = resample(image, (width, height), preprocessing)
     channels, high, wide = shape
     left, top = offset(width, wide), offset(height, high)
-    middle = image.crop((left, top, left + wide, top + high))
-    return np.asarray(middle, np.uint8).reshape(high, wide, channels)
+    inside = image.crop((max(left, 0), max(top, 0), min(left + wide, width), min(top + high, height)))
+    pixels = np.asarray(inside, np.uint8).reshape(inside.height, inside.width, channels)
+    if preprocessing.color == "bgr":
+        pixels = pixels[..., ::-1]
+    if pixels.shape == (high, wide, channels):
+        return pixels
+    padded = np.empty((high, wide, channels), np.uint8)
+    padded[:] = preprocessing.fill
+    above, before = max(-top, 0), max(-left, 0)
+    padded[above : above + inside.height, before : before + inside.width] = pixels
+    return padded
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    # Pillow's EXIF reader raises nearly anything on damaged data, as its decoders do.
+    except Exception as error:
+        raise ImageError(
+            f"has EXIF data that cannot be read: {error}",
+            hint='remove the EXIF data, or leave the image out, or set "exif = false"',
+        ) from error

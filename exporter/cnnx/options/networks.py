@@ -10,6 +10,7 @@ from cnnx.options.shared import (
     GpuOptions,
     JudgingOptions,
     OutputOptions,
+    PreprocessingOptions,
     TargetOptions,
     TrustOptions,
     weights_option,
@@ -60,7 +61,7 @@ class MarkdownOptions(Options):
     markdown: bool = option(False, "Print the table as Markdown.")
 
 
-class NetworkOptions(OutputOptions, TrustOptions, CalibrationOptions):
+class NetworkOptions(OutputOptions, TrustOptions, CalibrationOptions, PreprocessingOptions):
     """Options of the commands that calibrate a network."""
 
     weights: str = weights_option()
@@ -82,6 +83,22 @@ class CalibrateOptions(NetworkOptions):
     """Options of `calibrate`."""
 
     folds: int | None = option(None, "Calibrate on this many subsets; report how ranges and error vary.")
+
+
+class InitOptions(OutputOptions, PreprocessingOptions):
+    """Options of `init`."""
+
+    out: str | Path | None = option(None, "Recipe to write. Default: the ONNX file's name, with .toml.")
+    class_names: str | Path | None = option(
+        None, "File with one class name per line, in the order of the logits."
+    )
+    force: bool = option(False, "Overwrite the recipe if it exists.")
+
+
+class AskingOptions(Options):
+    """Options of `init` that exist only on the command line."""
+
+    yes: bool = option(False, "Ask nothing: assume what no option states, and mark it in the recipe.")
 
 
 class ExportOptions(GpuOptions, TargetOptions, JudgingOptions, NetworkOptions):

@@ -5,6 +5,7 @@ Dataclasses that are only base classes generate no methods: generating them woul
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -69,6 +70,30 @@ class OutputOptions(Options):
     """Options of commands that read an ONNX file."""
 
     logits: str = option("", "Output of an ONNX file to judge by, if it has several.")
+
+
+class PreprocessingOptions(Options):
+    """Options of commands that read a network: how images become its input. They override the recipe."""
+
+    preprocessing: str | Path | None = option(
+        None,
+        "Preset: torchvision, timm, timm-inception, keras-tf, keras-caffe, keras-torch, gray, or a timm "
+        "config.json.",
+        metavar="PRESET",
+    )
+    mean: str | Sequence[float] | None = option(
+        None, "Mean of each channel, for pixels in 0..1, such as 0.485,0.456,0.406."
+    )
+    std: str | Sequence[float] | None = option(
+        None, "Standard deviation of each channel, for pixels in 0..1."
+    )
+    resize: int | str | None = option(
+        None, "Size before the crop: 256 (shorter side), longer:256, 224x224 (squash), letterbox or none."
+    )
+    crop: float | None = option(
+        None, "Input's side as a share of the resized image's, such as 0.875; instead of --resize."
+    )
+    color: str | None = option(None, "Channels of the input: rgb, bgr or gray.")
 
 
 class CalibrationOptions(Options):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cnnx.agreement import Validation
 from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.graph.inspect import Layer, layers
@@ -69,7 +70,7 @@ def inspect(bundle: str | Path) -> Inspection:
     records = records_of(opened)
     latest = latest_validation(records.verified)
     verdict = (
-        f"{latest[1].verdict.value} ({latest[1].subject}, {latest[0].date})"
+        f"{latest[1].verdict.value}{_under(latest[1])} ({latest[1].subject}, {latest[0].date})"
         if latest
         else "not validated yet"
     )
@@ -85,6 +86,10 @@ def inspect(bundle: str | Path) -> Inspection:
         self_tests=_self_tests(records.verified),
         predicted=predicted,
     )
+
+
+def _under(validation: Validation) -> str:
+    return " under assumed preprocessing" if validation.assumed_preprocessing else ""
 
 
 def _judgements(records: Sequence[Record]) -> tuple[str, ...]:

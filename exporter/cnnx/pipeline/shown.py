@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from cnnx.bundle.manifest import recipe_of
 from cnnx.pipeline.plain import plain
+from cnnx.preprocessing import described
 from cnnx.report.table import Block, Facts, Remark, Table
 from cnnx.report.tables.bundle import engine_table, lint_blocks, precision_table, unverified_blocks
 from cnnx.report.tables.costs import layer_table, memory_table, prediction, unmeasured_table
@@ -131,6 +133,7 @@ def inspection_blocks(inspection: Inspection, *, verbose: bool) -> Iterator[Bloc
         **({"validated again": "; ".join(inspection.judgements)} if inspection.judgements else {}),
         "self-test": "; ".join(inspection.self_tests) or "not run yet (cnnx validate)",
         "weights": f"{manifest.weights['origin']} ({manifest.weights['digest'][:12]})",
+        "preprocessing": _preprocessing(manifest),
         "input": _tensors(manifest.inputs),
         "output": _tensors(manifest.outputs),
         **{
@@ -150,6 +153,12 @@ def inspection_blocks(inspection: Inspection, *, verbose: bool) -> Iterator[Bloc
         yield engine_table(inspection.engines)
     yield from lint_blocks(manifest.warnings, whole=verbose)
     yield from unverified_blocks(inspection.unverified, whole=verbose)
+
+
+def _preprocessing(manifest: Manifest) -> str:
+    recipe = recipe_of(manifest)
+    words = described(recipe.preprocessing, recipe.input.shape)
+    return f"assumed, not stated: {words}" if recipe.preprocessing.assumed else words
 
 
 def _tensors(tensors: Sequence[TensorInfo]) -> str:

@@ -155,6 +155,7 @@ def judge_session(
             ids=ids,
             image_set=manifest.images["validation"].name if image_set is None else image_set,
             cannot_judge=manifest.cannot_judge if cannot_judge is None else cannot_judge,
+            assumed_preprocessing=recipe.preprocessing.assumed,
         )
 
     return steps.run("validation", work)
@@ -361,6 +362,7 @@ def _accuracy_alone(
         flips=(),
         logit_sqnr_db=None,
         nonfinite=int((~finite).sum()),
+        assumed_preprocessing=recipe.preprocessing.assumed,
     )
 
 

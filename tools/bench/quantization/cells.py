@@ -71,8 +71,8 @@ def prepare(name: str, *, images: int, large: bool) -> Ground:
     data = "deadleaves" if large else recipe.validation.data
 
     def crops(split: Split, count: int, *apart: Crops) -> Crops:
-        preprocessing = recipe.preprocessing
-        found = open_images(data, size=preprocessing.resize, color=preprocessing.color, split=split)
+        side, color = recipe.preprocessing.side(recipe.input.shape), recipe.preprocessing.drawn_in
+        found = open_images(data, size=side, color=color, split=split)
         return crops_step(steps, found, recipe, count=count, role=split, apart_from=apart)
 
     validation = None if large else crops("validation", images)

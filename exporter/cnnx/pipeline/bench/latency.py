@@ -27,7 +27,7 @@ from cnnx.pipeline.bench.measurement import (
 from cnnx.pipeline.bench.prediction import predict_graph
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.target import OpenSubject
-from cnnx.recipe import Preprocessing
+from cnnx.preprocessing import Preprocessing
 
 CPU_REMARK = (
     "A Q/DQ graph runs unfused on the CPU, with every rounding simulated: its latency here predicts "

@@ -67,7 +67,7 @@ def damage_step(
         "calibration": digest_of(json.loads(calibration.to_json())),
         "crops": crops_key,
         "images": len(pixels),
-        "preprocessing": dataclasses.asdict(recipe.preprocessing),
+        "preprocessing": recipe.preprocessing.as_key(),
         "policy": dataclasses.asdict(recipe.precision),
         "layers": layers,
         "scales": quantizer.scales,

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cnnx.bundle import CALIBRATION, LABELS, MANIFEST, MODEL, Bundle
-from cnnx.bundle.manifest import Manifest
+from cnnx.bundle.manifest import Manifest, recipe_of
+from cnnx.data.resampling import opencv_version
 from cnnx.errors import BundleError, RecipeError, UsageError, WeightsError
 from cnnx.machine.environment import installed_version
 from cnnx.options.shared import SourceOptions
@@ -219,7 +220,8 @@ def _precisions(layers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def _differences(manifest: Manifest) -> str:
     """Packages whose versions differ from those the bundle was made with."""
-    here = {name: installed_version(name) for name in manifest.versions}
+    here: dict[str, str | None] = {name: installed_version(name) for name in manifest.versions}
+    here |= opencv_version(recipe_of(manifest).preprocessing)
     changed = [
         f"{name} {here[name] or 'not installed'} here, {version} at export"
         for name, version in manifest.versions.items()

@@ -12,6 +12,7 @@ from cnnx.errors import UsageError
 from cnnx.options import takes
 from cnnx.options.networks import CalibrateOptions
 from cnnx.pipeline.export.options import check_calibrator, with_options
+from cnnx.pipeline.export.preprocessing import assumption
 from cnnx.pipeline.plain import plain
 from cnnx.pipeline.preconditions.fine_tuned import fitted
 from cnnx.pipeline.preconditions.refusals import open_checked
@@ -157,7 +158,12 @@ def calibrate(
         tensors=_side_by_side(shown, quantizer.statistics.read().sampled),
         folds=compared,
         candidates=candidates,
-        notes=(*fit, *_notes(shown, calibration, compared), *remarks(calibration, selection, None)),
+        notes=(
+            *fit,
+            *assumption(recipe),
+            *_notes(shown, calibration, compared),
+            *remarks(calibration, selection, None),
+        ),
         steps=tuple(steps.times),
         seconds=time.perf_counter() - started,
     )

@@ -19,9 +19,10 @@ from cnnx.pipeline.bench.measurement import Measurement
 from cnnx.pipeline.build import build_into
 from cnnx.pipeline.export.job import ExportArtefacts, Job, images_to_choose_by, make_artefacts, repaired
 from cnnx.pipeline.export.options import check_calibrator, check_options, with_options
+from cnnx.pipeline.export.preprocessing import assumption
 from cnnx.pipeline.export.publish import publish
 from cnnx.pipeline.export.result import ExportResult
-from cnnx.pipeline.preconditions.fine_tuned import fitted, stated
+from cnnx.pipeline.preconditions.fine_tuned import fitted
 from cnnx.pipeline.preconditions.refusals import open_checked
 from cnnx.pipeline.preconditions.request import Request
 from cnnx.pipeline.progress import Listener, Steps, silent
@@ -195,9 +196,7 @@ def _notes(job: Job, artefacts: ExportArtefacts) -> tuple[str, ...]:
     notes = [*job.notes, *artefacts.graph.notes]
     if artefacts.original.weights.kind == "standin":
         notes.append("Stand-in weights: agreement proves nothing; latency and memory are still valid.")
-    if job.recipe.is_onnx:
-        assumed = stated(job.recipe.preprocessing)
-        notes.append(f"Preprocessing is assumed: {assumed}. Write a recipe to change it.")
+    notes += assumption(job.recipe)
     described = artefacts.described
     if job.precision == "int8" and described["int8_share"] < _MOSTLY:
         notes.append(

@@ -9,6 +9,7 @@ from cnnx import runtimes
 from cnnx.errors import UsageError
 from cnnx.options import Precision, overrides
 from cnnx.options.networks import SHIPPED_NAMES, ExportOptions, NetworkOptions
+from cnnx.pipeline.export.preprocessing import with_preprocessing
 from cnnx.pipeline.search.method import AUTO
 from cnnx.quant.methods import check_method
 from cnnx.recipe import Recipe
@@ -18,7 +19,7 @@ def with_options(recipe: Recipe, options: NetworkOptions) -> Recipe:
     """The recipe with the user's options applied.
 
     Raises:
-        UsageError: fewer than one image was requested.
+        UsageError: fewer than one image was requested, or the preprocessing is invalid.
     """
     for key, value in overrides(options).items():
         table, name = key.split(".")
@@ -30,7 +31,7 @@ def with_options(recipe: Recipe, options: NetworkOptions) -> Recipe:
         changed = _file_of_names(str(value)) if name == "labels" else str(value) if name == "data" else value
         part = dataclasses.replace(getattr(recipe, table), **{name: changed})
         recipe = dataclasses.replace(recipe, **{table: part})
-    return recipe
+    return with_preprocessing(recipe, options)
 
 
 def _file_of_names(given: str) -> str:

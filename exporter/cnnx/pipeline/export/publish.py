@@ -14,6 +14,7 @@ from cnnx.bundle.reference import Reference, self_test_places
 from cnnx.bundle.writing import new_bundle, seal
 from cnnx.data.class_names import class_names
 from cnnx.data.crops import Crops
+from cnnx.data.resampling import opencv_version
 from cnnx.errors import BundleError
 from cnnx.machine.environment import installed_version
 from cnnx.pipeline.progress import Progress, Steps
@@ -102,7 +103,10 @@ def _manifest(job: Job, artefacts: ExportArtefacts) -> Manifest:
         images=images,
         layers=tuple(described["layers"]),
         warnings=tuple(described["warnings"]),
-        versions={name: version for name in _TOOLS if (version := installed_version(name))},
+        versions={
+            **{name: version for name in _TOOLS if (version := installed_version(name))},
+            **opencv_version(recipe.preprocessing),
+        },
     )
     inputs = {
         "manifest": manifest.as_dict(),

@@ -7,7 +7,8 @@ import dataclasses
 from cnnx.errors import WeightsError
 from cnnx.pipeline.preconditions.refusals import refuse_without_torch
 from cnnx.pipeline.steps.definition import build_torch
-from cnnx.recipe import Preprocessing, Recipe
+from cnnx.preprocessing import described
+from cnnx.recipe import Recipe
 from cnnx.weights import classes_in, find
 
 
@@ -38,7 +39,8 @@ def fitted(
     refuse_without_torch()
     model = build_torch(recipe, trusted=trust_recipe) if recipe.runs_user_code else None
     classes = classes_in(file, recipe, model)
-    assumed = f"Preprocessing is that of the recipe {recipe.name}: {stated(recipe.preprocessing)}."
+    words = described(recipe.preprocessing, recipe.input.shape)
+    assumed = f"Preprocessing is that of the recipe {recipe.name}: {words}."
     if classes == recipe.model.classes:
         return recipe, (assumed,)
     if classes < 2:
@@ -58,8 +60,3 @@ def fitted(
     )
     changed = dataclasses.replace(recipe, model=spec, weights=unpublished, published=())
     return changed, (note, f"{assumed} If it was trained with another, change it in a copy of the recipe.")
-
-
-def stated(preprocessing: Preprocessing) -> str:
-    """The preprocessing in one line."""
-    return ", ".join(f"{key} {value}" for key, value in dataclasses.asdict(preprocessing).items())

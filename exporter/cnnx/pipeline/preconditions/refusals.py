@@ -6,6 +6,7 @@ import importlib.util
 import os
 
 from cnnx import models
+from cnnx.data import resampling
 from cnnx.data.class_names import class_names
 from cnnx.data.sets import BUILT_IN
 from cnnx.errors import ImageError, MissingExtra, RecipeError
@@ -51,11 +52,14 @@ def refuse_early(request: Request, *, trust_recipe: bool) -> Original | None:
         GraphError: an ONNX graph to be quantized is already quantized.
         WeightsError: the checkpoint does not exist.
         ImageError: the image set does not exist, is empty, or its labels do not match.
-        MissingExtra: a PyTorch definition, and PyTorch is not installed.
+        MissingExtra: a PyTorch definition, and PyTorch is not installed; or resampling as OpenCV does, and
+            OpenCV is not installed.
         WriteFailed: the cache cannot be written, or there is too little free space.
     """
     recipe = request.recipe
     class_names(recipe)
+    if reason := resampling.missing(recipe.preprocessing):
+        raise reason
     original, batch = None, request.batch
     if recipe.is_onnx:
         original = open_original(

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnx.errors import RecipeError, UsageError
-from cnnx.recipe import InputSpec, ModelSpec, Preprocessing, Recipe, read_recipe
+from cnnx.preprocessing.presets import assumed
+from cnnx.recipe import InputSpec, ModelSpec, Recipe, read_recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,15 +68,13 @@ def _recipe_for_onnx(path: Path, logits: str) -> Recipe:
             where=path,
             hint="export the ONNX file again with a gray or RGB input",
         )
-    resize = max(round(max(height, width) * 256 / 224), max(height, width))
-    gray = Preprocessing(color="gray", resize=resize, mean=(0.5,), std=(0.5,))
     return Recipe(
         name=re.sub(r"[^a-z0-9_.-]", "-", path.stem.lower()).lstrip("-_.") or "model",
         model=ModelSpec(definition=path.name, classes=network.classes, logits=logits),
         title=path.name,
         summary="A graph of the user's own, with the preprocessing usual for its channels.",
         input=InputSpec(shape=(channels, height, width), name=data_inputs(network.model.graph)[0].name),
-        preprocessing=gray if channels == 1 else Preprocessing(resize=resize),
+        preprocessing=assumed((channels, height, width), pixels=network.pixels),
         folder=path.parent,
     )
 

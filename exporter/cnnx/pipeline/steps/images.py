@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Protocol
 from cnnx.data.class_names import class_names, read_wnids
 from cnnx.data.crops import Crops, fingerprint, write_crops
 from cnnx.data.images import ImageSet, Split
+from cnnx.data.resampling import opencv_version
 from cnnx.data.sets import BUILT_IN, open_images
 from cnnx.errors import UsageError
 from cnnx.machine.environment import installed_version
@@ -55,10 +55,11 @@ def crops_step(
     inputs = {
         "images": fingerprint(images, count=count, exclude=exclude),
         "count": count,
-        "preprocessing": dataclasses.asdict(recipe.preprocessing),
+        "preprocessing": recipe.preprocessing.as_key(),
         "shape": recipe.input.shape,
         "code": own_code(__name__, "cnnx.data"),
         "pillow": installed_version("pillow"),
+        **opencv_version(recipe.preprocessing),
     }
 
     def fill(folder: Path, progress: Progress) -> None:
@@ -211,8 +212,8 @@ def image_set(recipe: Recipe, data: str, split: Split, labels: Path | None) -> I
     return open_images(
         data,
         labels=labels,
-        size=preprocessing.resize,
-        color=preprocessing.color,
+        size=preprocessing.side(recipe.input.shape),
+        color=preprocessing.drawn_in,
         split=split,
         classes=recipe.model.classes,
         class_ids=_class_ids(recipe, Path(data)),

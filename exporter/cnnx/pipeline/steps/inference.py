@@ -12,7 +12,8 @@ from cnnx.data.normalize import normalize
 from cnnx.errors import BuildFailed, InputRefused
 from cnnx.machine.environment import installed_version
 from cnnx.pipeline.progress import Progress
-from cnnx.recipe import Preprocessing, Recipe
+from cnnx.preprocessing import Preprocessing
+from cnnx.recipe import Recipe
 
 RUNNER = runtimes.NAMES[runtimes.GRAPHS]
 """For `own_code` of a step that runs graphs, as runtimes are loaded by name."""

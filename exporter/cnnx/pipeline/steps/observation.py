@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +32,7 @@ def observed_from(graph: Fp32Graph, crops: Crops, recipe: Recipe) -> dict[str, A
     return {
         "graph": graph.key,
         "crops": crops.key,
-        "preprocessing": dataclasses.asdict(recipe.preprocessing),
+        "preprocessing": recipe.preprocessing.as_key(),
         **ran_by(),
     }
 

@@ -224,7 +224,7 @@ class TorchOriginal:
     def _statistics_key(self) -> dict[str, Any]:
         """What the images for the BatchNorm statistics of stand-in weights depend on."""
         return {
-            "preprocessing": dataclasses.asdict(self._recipe.preprocessing),
+            "preprocessing": self._recipe.preprocessing.as_key(),
             "images": (_STANDIN_IMAGES, _STANDIN_BATCH),
         }
 
@@ -239,7 +239,7 @@ class TorchOriginal:
 
         preprocessing, shape = self._recipe.preprocessing, self._recipe.input.shape
         images = open_images(
-            "deadleaves", size=preprocessing.resize, color=preprocessing.color, split="calibration"
+            "deadleaves", size=preprocessing.side(shape), color=preprocessing.drawn_in, split="calibration"
         )
         for start in range(0, _STANDIN_IMAGES, _STANDIN_BATCH):
             batch = [crop(images[start + i].load(), preprocessing, shape) for i in range(_STANDIN_BATCH)]

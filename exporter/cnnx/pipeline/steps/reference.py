@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +37,7 @@ def reference_step(
     inputs = {
         "original": graph.key,
         "crops": crops.key,
-        "preprocessing": dataclasses.asdict(recipe.preprocessing),
+        "preprocessing": recipe.preprocessing.as_key(),
         "code": own_code(__name__, RUNNER, *original.modules),
         **ran_by(),
     }

@@ -36,13 +36,19 @@ def verdict_table(validation: Validation, *, date: str = "", later: bool = False
     subject, named = validation.subject, _named(validation.subject)
     open_agreement = validation.reasons and all(g.verdict is not Verdict.NOT_JUDGED for g in validation.gates)
     name = f"{subject}, validated again on {validation.images} images" if later else str(subject)
+    verdict = f"{validation.verdict.value.upper()}{_assumed(validation)}"
     return table_of(
-        f"{named}{', validated again' if later else ''}: {validation.verdict.value.upper()}",
+        f"{named}{', validated again' if later else ''}: {verdict}",
         GATES,
         [(*validation.gates, *([None] if open_agreement else []))],
         remarks=_remarks(validation, date),
         suite=_suite(name, subject, date),
     )
+
+
+def _assumed(validation: Validation) -> str:
+    """The end of the first line if the preprocessing is assumed: the verdict holds only under it."""
+    return " under assumed preprocessing (see --preprocessing)" if validation.assumed_preprocessing else ""
 
 
 def _remarks(validation: Validation, date: str) -> Iterator[Remark]:
