@@ -31,7 +31,7 @@ _ONNX_ERRORS = (
     onnx.shape_inference.InferenceError,
     onnx.version_converter.ConvertError,
 )
-_UNFIT_FOR_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\[\]]")
+_UNFIT_FOR_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _LIMIT = 2**31 - 1  # maximum size of a protobuf message
 
 
@@ -131,8 +131,8 @@ def name_nodes(model: ModelProto) -> None:
     """Give every node a unique name, which plans and reports rely on. Edits in place.
 
     A node without a name is named after its weight ("features.0.weight" -> "features.0"), or else after its
-    operator and output. Unique names are kept, except for characters that a terminal would obey and brackets,
-    in which TensorRT encloses the names of a fused layer; they become underscores.
+    operator and output. Unique names are kept, except for characters that a terminal would obey, which become
+    underscores.
     """
     constants = edit.initializers(model.graph)
     taken: set[str] = set()

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 TYPES = {"float": "fp32", "half": "fp16", "bfloat16": "bf16", "int8": "int8"}
@@ -17,6 +17,8 @@ TYPES = {"float": "fp32", "half": "fp16", "bfloat16": "bf16", "int8": "int8"}
 # "CaskConvActPool", "MatrixMultiply": TensorRT issues #4020 and #2418; "fusion" (a product with what
 # follows it): #4397.
 _MULTIPLYING = re.compile("conv|correlation|gemm|matrixmultiply|fusion", re.IGNORECASE)
+# How cnnx names the Q/DQ nodes of a tensor.
+_QUANTIZED, _DEQUANTIZED = ".quantized", ".dequantized"
 FUSED = " + "
 """Separates the names of fused layers."""
 
@@ -41,6 +43,18 @@ class Kernel:
     constants: tuple[str, ...]
     outputs: tuple[str, ...]
     layers: tuple[str, ...]
+
+
+def nodes_in(metadata: str, pattern: re.Pattern[str], names: Collection[str]) -> tuple[str, ...]:
+    """Node names in a kernel's metadata, where NVIDIA's format puts brackets around each.
+
+    Args:
+        metadata: the text.
+        pattern: matches a name without brackets.
+        names: known names; those with brackets are looked for as a whole.
+    """
+    bracketed = (name for name in names if "]" in name and f"[ONNX Layer: {name}]" in metadata)
+    return (*pattern.findall(metadata.strip()), *bracketed)
 
 
 def types_of(kernels: Sequence[Kernel]) -> dict[str, str]:
@@ -81,4 +95,19 @@ def _type_of(kernel: Kernel) -> str | None:
     data = kernel.inputs[0]
     if data == "int8" and kernel.constants and "int8" not in kernel.constants:
         return f"int8 data, {kernel.constants[0]} weights"
-    return data
+    return "int8" if _quantizes_inside(kernel) else data
+
+
+def _quantizes_inside(kernel: Kernel) -> bool:
+    """Whether a kernel quantizes its data itself and multiplies it by INT8 weights.
+
+    TensorRT for RTX 1.7.1 fuses a small layer, such as one of squeeze-and-excitation, with the quantization
+    before it: the kernel reads floats, and each of its weights is an INT8 constant. A layer whose weights
+    were dequantized when the engine was built has floating-point constants instead.
+    """
+    quantized = {layer.removesuffix(_QUANTIZED) for layer in kernel.layers if layer.endswith(_QUANTIZED)}
+    dequantized = {
+        layer.removesuffix(_DEQUANTIZED) for layer in kernel.layers if layer.endswith(_DEQUANTIZED)
+    }
+    weights = dequantized - quantized  # stored as INT8, so that only activations are quantized in a kernel
+    return bool(quantized & dequantized and weights) and kernel.constants.count("int8") >= len(weights)

@@ -55,6 +55,21 @@ def test_islands_are_fp32_and_the_rest_fp16():
     assert all(kinds[name] == TensorProto.FLOAT16 for name in kinds if name.endswith((".weight", ".bias")))
 
 
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_logits_that_a_softmax_reads_are_an_output_too(precision):
+    model = GRAPHS["residual"]()
+    model.graph.node.append(helper.make_node("Softmax", ["logits"], ["probabilities"], "softmax", axis=1))
+    model.graph.output.append(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, None))
+    model.graph.output[-1].CopyFrom(model.graph.output[0])
+    model.graph.output[-1].name = "probabilities"
+    graph = typed(model, precision=precision)
+    names = [node.name for node in graph.graph.node]
+    assert len(set(names)) == len(names)  # ONNX Runtime refuses equal names
+    found = run(graph, images())
+    np.testing.assert_allclose(found["probabilities"].sum(1), 1, atol=1e-3)
+    np.testing.assert_allclose(found["logits"], run(model, images())["logits"], atol=0.1)
+
+
 def test_a_plan_of_fp32_changes_nothing():
     model = GRAPHS["residual"]()
     plan = plan_layers(model, precision="fp32", policy=POLICY, maxima={})

@@ -13,6 +13,7 @@ from cnnx.runtimes.rtx.build_log import layer_types, parse_kernels
 
 CAPTURED = Path(__file__).parent / "captured"
 INT8 = (CAPTURED / "rtx-1.7.1-int8.txt").read_text()
+SQUEEZE = (CAPTURED / "rtx-1.7.1-squeeze.txt").read_text()
 FP16 = (CAPTURED / "rtx-1.7.1-fp16.txt").read_text()
 
 
@@ -40,6 +41,22 @@ def test_types_of_an_int8_network():
         "grp": "int8",
     }
     assert (found["fc1"], found["fc2"]) == ("int8", "int8")
+
+
+def test_a_layer_that_quantizes_its_own_input_is_int8_only_with_int8_weights():
+    """Captured from TinyNet: a layer of squeeze-and-excitation, fused with the quantization before it."""
+    expand = "/blocks/blocks.1/blocks.1.0/se/conv_expand/Conv"
+    assert layer_types(SQUEEZE)[expand] == "int8"
+    assert layer_types(SQUEEZE.replace("Datatype: Int8", "Datatype: Half"))[expand] == "fp32"
+    kept = SQUEEZE.replace("[ONNX Layer: /blocks/blocks.1/blocks.1.0/se/act1/Mul_output_0.quantized]", "")
+    assert layer_types(kept)[expand] == "fp32"
+
+
+def test_a_node_with_brackets_in_its_name_is_found():
+    name = "x] [ONNX Layer: y"
+    log = INT8.replace("[ONNX Layer: dw]", f"[ONNX Layer: {name}]")
+    assert name not in layer_types(log)
+    assert layer_types(log, [name, "dw"])[name] == layer_types(INT8)["dw"]
 
 
 def test_an_fp32_layer_that_was_narrowed_shows():

@@ -147,7 +147,8 @@ class _Typer:
                 for index, name in enumerate(names):
                     if name == output:
                         names[index] = narrow
-        cast = helper.make_node("Cast", [narrow], [output], name=f"{output}.fp32", to=FLOAT)
+        name = self._names.fresh(f"{output}.fp32")  # a layer in FP32 may read it, too, through its own Cast
+        cast = helper.make_node("Cast", [narrow], [output], name=name, to=FLOAT)
         self._result.graph.node.append(cast)
 
 

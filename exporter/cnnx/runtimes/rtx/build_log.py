@@ -12,8 +12,9 @@ a layer that cannot be read is reported as not found rather than assumed to be r
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
-from cnnx.runtimes.kernels import TYPES, Kernel, types_of
+from cnnx.runtimes.kernels import TYPES, Kernel, nodes_in, types_of
 
 _LINE = re.compile(
     r"^Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*), Inputs: \[(?P<inputs>.*?)\], "
@@ -26,8 +27,8 @@ _DATATYPE = re.compile(r"Datatype: (\w+)")
 _LAYER = re.compile(r"\[ONNX Layer: (.+?)\](?=\w*\s*(?:\[ONNX Layer: |$))")
 
 
-def parse_kernels(log: str) -> tuple[Kernel, ...]:
-    """Kernels in a log, in execution order."""
+def parse_kernels(log: str, names: Collection[str] = ()) -> tuple[Kernel, ...]:
+    """Kernels in a log, in execution order; for `names` see `nodes_in`."""
     return tuple(
         Kernel(
             name=found["name"],
@@ -35,15 +36,15 @@ def parse_kernels(log: str) -> tuple[Kernel, ...]:
             inputs=_types(found["inputs"]),
             constants=_types(found["constants"]),
             outputs=_types(found["outputs"]),
-            layers=tuple(_LAYER.findall(found["layers"].strip())),
+            layers=nodes_in(found["layers"], _LAYER, names),
         )
         for found in _LINE.finditer(log)
     )
 
 
-def layer_types(log: str) -> dict[str, str]:
+def layer_types(log: str, names: Collection[str] = ()) -> dict[str, str]:
     """Type in which each ONNX node's data reaches its kernel, from the builder's whole log."""
-    return types_of(parse_kernels(log))
+    return types_of(parse_kernels(log, names))
 
 
 def _types(section: str) -> tuple[str, ...]:

@@ -180,7 +180,7 @@ def _built(parsed: ParsedNetwork, file: Path, capability: int, request: BuildReq
     config.num_compute_capabilities = 1
     config.set_compute_capability(known_capabilities(library.trt)[capability], 0)
     plan = parsed.serialize(config)
-    found = layer_types(library.log.layers)
+    found = layer_types(library.log.layers, request.expected)
     check_precision(found, request, file=file, target=f"SM {capability}")
     version = installed_version("tensorrt_rtx") or ""
     return BuiltEngine(

@@ -80,7 +80,7 @@ def build_engine(file: Path, request: BuildRequest, *, library: Library, place: 
     plan = parsed.serialize(config)
     remarks += filter(None, [library.log.skipped_tactics()])
     digest = timings.keep(config) if timings else ""
-    found = types_of(parse_kernels(_inspected(plan, parsed, request, library=library)))
+    found = types_of(parse_kernels(_inspected(plan, parsed, request, library=library), request.expected))
     remarks += _check_types(found, request, file=file, target=f"SM {place.compute_capability}")
     return BuiltEngine(
         identity=_identity(request, place),

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from cnnx.runtimes.kernels import FUSED, Kernel
+from cnnx.runtimes.kernels import FUSED, Kernel, nodes_in
 
 # Kinds that move data for a layer and have its name; they do not show in which type the layer computes.
 _BOOKKEEPING = {"reformat", "noop", "constant", "shuffle", "signal", "wait"}
@@ -35,11 +35,12 @@ _WORDS = (
 )
 
 
-def parse_kernels(text: str) -> tuple[Kernel, ...]:
+def parse_kernels(text: str, names: Collection[str] = ()) -> tuple[Kernel, ...]:
     """Layers of an engine.
 
     Args:
         text: output of `EngineInspector.get_engine_information` in JSON format, in either form.
+        names: known node names; see `nodes_in`.
 
     Returns:
         One kernel per layer, in execution order; empty if the text is not such JSON.
@@ -50,14 +51,15 @@ def parse_kernels(text: str) -> tuple[Kernel, ...]:
     except ValueError:
         return ()
     layers = parsed.get("Layers") if isinstance(parsed, dict) else None
-    return tuple(map(_kernel, layers)) if isinstance(layers, list) else ()
+    return tuple(_kernel(layer, names) for layer in layers) if isinstance(layers, list) else ()
 
 
-def _kernel(layer: Any) -> Kernel:
+def _kernel(layer: Any, names: Collection[str]) -> Kernel:
     if not isinstance(layer, dict):
         return Kernel(str(layer), "", (), (), (), ())
     name, kind = str(layer.get("Name", "")), str(layer.get("LayerType", ""))
-    nodes = dict.fromkeys([*_ONNX_LAYER.findall(str(layer.get("Metadata", "")).strip()), *name.split(FUSED)])
+    metadata = str(layer.get("Metadata", ""))
+    nodes = dict.fromkeys([*nodes_in(metadata, _ONNX_LAYER, names), *name.split(FUSED)])
     return Kernel(
         name=name,
         kind=kind,
