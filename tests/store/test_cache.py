@@ -206,6 +206,13 @@ def test_what_a_stopped_step_left_is_whole_or_nothing(tmp_path_factory, content,
     assert partial.load() is None
 
 
+def test_an_empty_state_whose_last_byte_is_lost_is_damaged(tmp_path):
+    partial = Store(tmp_path).partial("step", {})
+    partial.save(lambda file: file.write_bytes(b""))
+    partial.path.write_bytes(partial.path.read_bytes()[:-1])
+    assert partial.load() is None
+
+
 def everything(folder):
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
