@@ -426,3 +426,44 @@ def test_a_record_of_before_engines_were_named_is_read(tmp_path):
     assert "engine" not in json.loads(path.read_text())["subject"]
     [record] = made.records()
     assert record.subject.engine == "" and str(record.subject) == f"net int8 engine {'0' * 12} on trt 1, GPU"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"one\ntwo\n", "2 lines, but the network has 10"), (b"\xff\n" * 10, "not UTF-8")]
+)
+def test_class_names_that_do_not_fit_are_refused(tmp_path, content, said):
+    with new_bundle(tmp_path / "b") as draft:
+        (draft / "model.onnx").write_bytes(b"graph")
+        (draft / "calibration.json").write_text("{}")
+        (draft / "labels.txt").write_bytes(content)
+        reference().save(draft / "reference.npz")
+        seal(draft, manifest())
+    opened = Bundle.open(tmp_path / "b")
+    with pytest.raises(BundleError, match=said) as caught:
+        _ = opened.labels
+    assert caught.value.where == str(tmp_path / "b" / "labels.txt") and caught.value.hint
+
+
+def test_a_result_is_kept_as_a_record_of_this_machine(tmp_path):
+    made = make(tmp_path / "b")
+    subject = Subject("net", "graph", made.manifest.files["model.onnx"], "int8", "ort 1", "CPU")
+    kept = made.keep("validation", subject, {"rate": 1.0})
+    [read] = made.records()
+    assert read.as_dict() == json.loads(json.dumps(kept.as_dict()))
+    assert read.result == {"rate": 1.0} and read.environment["python"]
+
+
+@pytest.mark.parametrize(
+    ("batch", "fits"),
+    [((), 1), ((1, 2, 4), 1), ((2, 2, 2), 1), ((1, 4), 0), ((1, 2, 3, 4), 0), ((4, 2, 8), 0)],
+)
+def test_an_engine_has_no_batch_sizes_or_three_in_order(whole, tmp_path, batch, fits):
+    shutil.copytree(whole, tmp_path / "b")
+    opened = Bundle.open(tmp_path / "b")
+    [engine] = opened.engines()
+    write_sealed(tmp_path / "b" / ENGINE[0], dataclasses.asdict(dataclasses.replace(engine, batch=batch)))
+    if fits:
+        assert list(opened.engines()[0].batch) == [*batch]
+    else:
+        with pytest.raises(BundleError, match=r"not \[smallest, optimal, largest\]"):
+            opened.engines()

@@ -10,7 +10,7 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from cnnx.errors import GraphError
-from cnnx.graph.inspect import Layer, expected_types, int8_share, layers
+from cnnx.graph.inspect import Layer, expected_types, int8_share, layers, left_out
 
 HALF = np.float16
 
@@ -169,3 +169,9 @@ def test_a_tensor_that_shape_inference_does_not_know_is_named() -> None:
     with pytest.raises(GraphError, match="inference found no type for") as refusal:
         layers(model)
     assert refusal.value.where == "node MaxPool0"
+
+
+def test_the_reason_that_keeps_most_out_of_int8_is_told_with_its_macs() -> None:
+    rows = layers(small_int8_network("w2.half"))
+    assert left_out(rows, {"conv2": "few channels", "pool": "no weights"}) == ("few channels", 4 * 8 * 16)
+    assert left_out([], {}) == ("", 0)

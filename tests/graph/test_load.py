@@ -118,6 +118,28 @@ def test_an_operator_nobody_knows_is_named_with_its_node(tmp_path, op, domain):
     assert refusal.value.where == f"{path}, node relu1" and refusal.value.hint
 
 
+def test_a_node_without_a_name_is_named_after_its_operator_and_output(tmp_path):
+    model = plain()
+    relu = model.graph.node[1]
+    relu.op_type, relu.name = "Frobnicate", ""
+    with pytest.raises(GraphError) as refusal:
+        load_model(write(model, tmp_path))
+    assert refusal.value.where.endswith(", node Frobnicate -> relu1")
+    relu.op_type = "Relu"
+    del relu.output[:]
+    with pytest.raises(GraphError, match="the node has no output") as refusal:
+        load_model(write(model, tmp_path))
+    assert refusal.value.where.endswith(", node Relu -> ?")
+
+
+def test_an_output_of_class_numbers_is_not_taken_for_the_logits():
+    s = Sketch()
+    model = s.classify(s.node("GlobalAveragePool", [s.conv("input", "conv", 3, 8)], "gap"), 8)
+    model.graph.node.append(helper.make_node("ArgMax", ["logits"], ["class"], name="class", axis=1))
+    model.graph.output.insert(0, helper.make_tensor_value_info("class", TensorProto.INT64, ["batch", 1]))
+    assert logits_name(model) == "logits"
+
+
 def test_control_flow_is_refused(tmp_path):
     s = Sketch()
     branch = helper.make_graph(

@@ -163,6 +163,19 @@ def test_no_op_at_the_output_gives_its_name_to_what_stood_before_it():
     np.testing.assert_array_equal(run(model, images())["logits"], before)
 
 
+def test_a_no_op_between_an_input_or_output_and_an_output_stays():
+    """Both tensors have names that callers use."""
+    model = GRAPHS["plain"]()
+    for source, result, shape in (("input", "echo", (3, 12, 12)), ("logits", "again", (10,))):
+        model.graph.node.append(helper.make_node("Identity", [source], [result], name=result))
+        output = helper.make_tensor_value_info(result, TensorProto.FLOAT, ["batch", *shape])
+        model.graph.output.append(output)
+    before = run(model, images())
+    assert simplify(model)["remove_no_ops"] == 0
+    for name, values in run(model, images()).items():
+        np.testing.assert_array_equal(values, before[name])
+
+
 @pytest.mark.parametrize("shape", [[0, -1], [-1, 1152], [4, -1], [0, 1152]])
 def test_a_reshape_that_flattens_serves_any_batch_afterwards(shape):
     s = Sketch(batch=4)

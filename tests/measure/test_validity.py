@@ -124,6 +124,8 @@ def remarks(*states):
 def test_temperature_and_what_is_not_known_are_remarked():
     assert remarks(heat(61.0, GPU=93.0)) == {"temperature": "GPU reached 61 C and is throttled from 93 C"}
     assert "GPU reached 61 C" in remarks(heat(61.0))["temperature"]  # no limit of the wifi's heat
+    two = state(temperatures={"CPU": 90.0, "GPU": 92.0}, limits_c={"CPU": 95.0, "GPU": 105.0})
+    assert remarks(two) == {"temperature": "CPU reached 90 C and is throttled from 95 C"}  # 5 C are left
     orin = state(throttling=None, temperatures={"cpu-thermal": 48.5, "gpu-thermal": 46.0})
     assert remarks(orin, orin).keys() == {"temperature", "throttling"}
     assert "cpu-thermal reached 48 C" in remarks(orin)["temperature"]

@@ -312,3 +312,19 @@ def test_without_locks_files_are_written_and_drafts_are_left(tmp_path, monkeypat
     with atomic_file(tmp_path / "x") as new:
         new.write_text("new")
     assert (tmp_path / "x").read_text() == "new" and draft.is_dir()
+
+
+def test_only_an_empty_folder_or_one_of_cnnx_is_a_draft(tmp_path):
+    def named(name, owner=None):
+        place = tmp_path / f".cnnx-{name}.draft"
+        place.mkdir()
+        if owner is not None:
+            (place / "owner.json").write_text(owner)
+        return place
+
+    ours = named("12345678", '{"maker": "cnnx draft"}')
+    assert is_draft(ours) and is_draft(named("abcdefgh")) and is_draft(named("empty_00", ""))
+    assert not is_draft(named("other_00", '{"maker": "another"}')) and not is_draft(named("short"))
+    (tmp_path / ".cnnx-thefile0.draft").write_text("")
+    (tmp_path / ".cnnx-the_link.draft").symlink_to(ours)
+    assert not is_draft(tmp_path / ".cnnx-thefile0.draft") and not is_draft(tmp_path / ".cnnx-the_link.draft")

@@ -157,10 +157,15 @@ def mixed() -> ModelProto:
     return sketch.model(sketch.node("Add", "it", "x", constant))
 
 
-def pool_past_the_end(length: int = 5) -> ModelProto:
+def pool_past_the_end(length: int | str = 5, *, ceil_mode: int = 1) -> ModelProto:
     # PyTorch gives 3 values for 5 (kernel 2, stride 2, padding 1): the window at 5 would see only padding.
     return alone(
-        "MaxPool", ("n", 16, length, length), kernel_shape=[2, 2], strides=[2, 2], pads=[1] * 4, ceil_mode=1
+        "MaxPool",
+        ("n", 16, length, length),
+        kernel_shape=[2, 2],
+        strides=[2, 2],
+        pads=[1] * 4,
+        ceil_mode=ceil_mode,
     )
 
 
@@ -322,6 +327,7 @@ FAULTS: dict[str, tuple[str, str, str, Callable[[], ModelProto]]] = {
     "float64": ("float64", "it:0", "float64", lambda: alone("Cast", to=TensorProto.DOUBLE)),
     "half-plus-float": ("invalid", "it", "inconsistent type", mixed),
     "image-size-varies": ("dynamic-shape", "x", "'h'", lambda: alone("Relu", ("n", 16, "h", 8))),
+    "pool-of-a-size-that-varies": ("dynamic-shape", "x", "'h'", lambda: pool_past_the_end("h")),
     "even-lrn": ("lrn-window", "it", "4", lambda: alone("LRN", size=4)),
     "wide-lrn": ("lrn-window", "it", "17", lambda: alone("LRN", size=17)),
     "pool-starts-in-padding": ("pool-ceil", "it", "starts at 5", pool_past_the_end),
@@ -408,6 +414,7 @@ GOOD: dict[str, Callable[[], ModelProto]] = {
     "conv-that-reads-the-image": lambda: int8_conv((8, 3, 3, 3), 3),
     "grouped-in-fours": lambda: int8_conv((32, 4, 3, 3), 16, group=4),
     "pool-that-ends-inside": lambda: pool_past_the_end(length=6),
+    "pool-that-drops-the-rest": lambda: pool_past_the_end(ceil_mode=0),
     "lrn": lambda: alone("LRN", size=5),
     "scales-that-are-one-but-for-rounding": lambda: two_scales(float(np.nextafter(HALF(0.05), HALF(1)))),
     "one-scale-as-a-vector": one_scale_as_a_vector,

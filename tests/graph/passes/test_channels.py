@@ -139,12 +139,14 @@ def test_a_concatenation_hands_its_parts_channels_on_and_flattening_repeats_them
         ("Pad(a, pads, v)", 1, 0),
         ('Pad<mode="wrap">(a, pads, v)', 0, 0),
         ("Pad(a, pads, v, axes)", 0, 0),
+        ("Pad(a, pads, computed)", 0, 0),
     ],
 )
 def test_padding_by_zeros_adds_free_channels_by_other_values_fixes_all(
     how: str, value: int, free: int
 ) -> None:
-    body = f"{CONV} z = {how} p = GlobalAveragePool(z) f = Flatten<axis=1>(p) output = MatMul(f, w2)"
+    tail = "p = GlobalAveragePool(z) f = Flatten<axis=1>(p) output = MatMul(f, w2)"
+    body = f"{CONV} computed = Neg(v) z = {how} {tail}"
     values = {
         "pads": np.array([0, 0, 0, 0, 0, 2, 0, 0]), "v": np.float32(value), "axes": np.arange(4)
     }  # fmt: skip

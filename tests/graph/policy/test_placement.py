@@ -4,7 +4,12 @@ import pytest
 from onnx import numpy_helper
 
 from cnnx.errors import RecipeError
-from cnnx.graph.policy.placement import plan_layers, quantized_uses, tensors_to_calibrate
+from cnnx.graph.policy.placement import (
+    plan_layers,
+    quantized_uses,
+    tensors_to_calibrate,
+    tensors_to_observe,
+)
 from cnnx.graph.policy.rules import RULES
 from cnnx.recipe import LayerOverride, PrecisionPolicy
 from tests.inputs.graphs import GRAPHS, Sketch, images, maxima_of
@@ -183,6 +188,8 @@ def test_only_shortcuts_are_quantized_at_an_add():
     assert uses["b.down"] == ("b.add",)  # the projection, though it stands first
     assert "a.conv2" not in uses and "b.conv2" not in uses
     assert tensors_to_calibrate(model, tuple(layers.values())) == tuple(uses)
+    observed = tensors_to_observe(model, tuple(layers.values()))
+    assert set(observed) - set(uses) == {"b.conv2"}, "the other side of the sum with the projection"
 
 
 def test_a_sum_of_maps_of_different_sizes_has_no_shortcut():
