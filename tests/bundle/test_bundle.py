@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cnnx.bundle import Bundle
+from cnnx.bundle.manifest import manifest_from_dict
 from cnnx.bundle.reference import Reference
 from cnnx.bundle.sealed import write_sealed
 from cnnx.bundle.writing import left_beside, new_bundle, refuse_place, seal
@@ -467,3 +468,57 @@ def test_an_engine_has_no_batch_sizes_or_three_in_order(whole, tmp_path, batch, 
     else:
         with pytest.raises(BundleError, match=r"not \[smallest, optimal, largest\]"):
             opened.engines()
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "model.onnx"])
+def test_a_file_that_is_a_link_out_of_the_bundle_is_refused(whole, tmp_path, file):
+    shutil.copytree(whole, tmp_path / "b")
+    (tmp_path / "b" / file).rename(tmp_path / "elsewhere")
+    (tmp_path / "b" / file).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match=f"{file} is a link to a file outside the bundle"):
+        Bundle.open(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ("{}", "the key 'seal' is missing"),
+        ("once upon", "Expecting value"),
+    ],
+)
+def test_what_is_damaged_in_a_manifest_is_said(whole, tmp_path, text, said):
+    shutil.copytree(whole, tmp_path / "b")
+    (tmp_path / "b" / "manifest.json").write_text(text)
+    with pytest.raises(BundleError, match=f"manifest.json is damaged: {said}"):
+        Bundle.open(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        (
+            "files",
+            {"reference.npz": "0" * 64, "calibration.json": "0" * 64},
+            r"'files\['model.onnx'\]' is missing",
+        ),
+        ("files", {"model.onnx": "0" * 64, "calibration.json": "0" * 64}, r"'files\['reference.npz'\]'"),
+        ("files", {"model.onnx": "0" * 64, "reference.npz": "0" * 64}, r"'files\['calibration.json'\]'"),
+        ("images", {}, r"'images.validation' is missing"),
+        ("batch", [8, 1], r"batch is \[8, 1\], not \[smallest, largest\]"),
+        ("classes", 11, r"classes is 11, but recipe.model.classes is 10"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(whole, tmp_path, key, value, said):
+    data = Bundle.open(whole).manifest.as_dict()
+    assert manifest_from_dict(data, where=tmp_path).as_dict() == data
+    with pytest.raises(BundleError, match=said):
+        manifest_from_dict({**data, key: value}, where=tmp_path)
+
+
+@pytest.mark.parametrize("shape", [[None, 1, 4], [None, 1, None, 4], [None, 1, 4, 4, 1]])
+def test_an_input_that_is_no_batch_of_images_of_one_size_is_refused(whole, tmp_path, shape):
+    data = Bundle.open(whole).manifest.as_dict()
+    data["inputs"][0]["shape"] = shape
+    with pytest.raises(BundleError, match=r"not \[batch, channels, height, width\]"):
+        manifest_from_dict(data, where=tmp_path)
