@@ -222,6 +222,15 @@ def test_an_old_operator_set_is_converted_and_computes_the_same(tmp_path):
     np.testing.assert_allclose(run(loaded, images())["logits"], run(model, images())["logits"], atol=1e-6)
 
 
+@pytest.mark.parametrize(("version", "loaded"), [(12, 19), (13, 13), (23, 23), (24, 19)])
+def test_operator_sets_outside_13_to_23_are_converted_to_19(tmp_path, version, loaded):
+    if version > onnx.defs.onnx_opset_version():
+        pytest.skip("this onnx does not know the operator set")
+    model = plain()
+    model.opset_import[0].version = version
+    assert load_model(write(model, tmp_path)).opset_import[0].version == loaded
+
+
 @pytest.mark.parametrize("version", [13, 17, 18, 20, 21, 22, 23])
 def test_every_accepted_operator_set_can_be_brought_to_one(version):
     model = plain()

@@ -216,3 +216,63 @@ def test_a_pass_is_held_to_what_it_declares():
     ):
         with pytest.raises(GraphError, match=message):
             run_pass(Pass("liar", apply, added), GRAPHS["plain"]())
+
+
+def around(op, *, inputs=(), spatial=(12, 12), **attributes):
+    """A node between a convolution and a classifier."""
+    s = Sketch()
+    x = s.node("Relu", [s.conv("input", "conv", 3, 8)], "relu")
+    more = [
+        s.constant(f"more{place}", value) if value is not None else "" for place, value in enumerate(inputs)
+    ]
+    x = s.node(op, [x, *more], "it", **attributes)
+    return s.classify(s.node("Relu", [x], "after"), 8 * int(np.prod(spatial)))
+
+
+@pytest.mark.parametrize(
+    ("op", "options", "stays"),
+    [
+        ("Dropout", {}, False),
+        ("Dropout", {"inputs": (np.float32(0.5), np.array(False))}, False),
+        ("Dropout", {"inputs": (np.float32(0.0), np.array(True))}, True),
+        ("MaxPool", {"kernel_shape": [1, 1]}, False),
+        ("MaxPool", {"kernel_shape": [1, 1], "strides": [2, 2], "spatial": (6, 6)}, True),
+        ("MaxPool", {"kernel_shape": [1, 3], "pads": [0, 1, 0, 1]}, True),
+        ("Reshape", {"inputs": (np.array([0, 8, 12, 12]),)}, False),
+        ("Reshape", {"inputs": (np.array([0, 8, 6, 24]),)}, True),
+        ("Cast", {"to": TensorProto.FLOAT}, False),
+        ("Abs", {}, True),
+    ],
+)
+def test_a_node_goes_only_where_it_changes_nothing(op, options, stays):
+    model = around(op, **options)
+    before = run(model, images())["logits"]
+    assert simplify(model)["remove_no_ops"] == (not stays)
+    assert (op in ops(model)) == stays
+    np.testing.assert_allclose(run(model, images())["logits"], before, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("axes", "options", "pool"),
+    [
+        ([2, 3], {"spatial": (1, 1)}, True),
+        ([-1, 2], {"spatial": (1, 1), "keepdims": 1}, True),
+        ([3], {"spatial": (12, 1)}, False),
+        ([2, 3], {"keepdims": 0, "spatial": (1, 1)}, True),
+    ],
+)
+def test_a_mean_over_the_whole_map_becomes_a_pool(axes, options, pool):
+    model = around("ReduceMean", inputs=(np.array(axes),), **options)
+    before = run(model, images())["logits"]
+    simplify(model)
+    assert ("GlobalAveragePool" in ops(model), "ReduceMean" in ops(model)) == (pool, not pool)
+    np.testing.assert_allclose(run(model, images())["logits"], before, atol=1e-5)
+
+
+def test_a_mean_of_an_older_operator_set_has_its_axes_as_an_attribute():
+    model = around("ReduceMean", axes=[2, 3], spatial=(1, 1))
+    model.opset_import[0].version = 13
+    before = run(model, images())["logits"]
+    simplify(model)
+    assert "GlobalAveragePool" in ops(model)
+    np.testing.assert_allclose(run(model, images())["logits"], before, atol=1e-5)

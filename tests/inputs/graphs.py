@@ -25,7 +25,7 @@ class Sketch:
         self.batch = batch
 
     def constant(self, name: str, values: NDArray[Any]) -> str:
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        self.constants.append(numpy_helper.from_array(np.array(values, order="C"), name))
         return name
 
     def node(self, op: str, inputs: list[str], name: str, **attributes: Any) -> str:

@@ -234,9 +234,10 @@ def wide_scales() -> ModelProto:
     return sketch.model(sketch.node("Cast", "cast", conv, to=TensorProto.FLOAT16))
 
 
-def quantized_pool() -> ModelProto:
+def quantized_pool(*, given: bool = False) -> ModelProto:
     sketch = Sketch()
-    return sketch.model(sketch.node("GlobalAveragePool", "it", sketch.qdq("x")))
+    pooled = sketch.node("GlobalAveragePool", "it", sketch.qdq("x"))
+    return sketch.model(sketch.qdq(pooled) if given else pooled)
 
 
 def concat(scales: tuple[float, float]) -> ModelProto:
@@ -416,6 +417,11 @@ GOOD: dict[str, Callable[[], ModelProto]] = {
     "pool-that-ends-inside": lambda: pool_past_the_end(length=6),
     "pool-that-drops-the-rest": lambda: pool_past_the_end(ceil_mode=0),
     "lrn": lambda: alone("LRN", size=5),
+    "widest-lrn": lambda: alone("LRN", size=15),
+    "oldest-opset": lambda: versions(opset=13),
+    "newest-opset": lambda: versions(opset=20),
+    "pool-of-int8-that-gives-int8": lambda: quantized_pool(given=True),
+    "pool-that-takes-every-second": lambda: alone("MaxPool", kernel_shape=[1, 1], strides=[2, 2]),
     "scales-that-are-one-but-for-rounding": lambda: two_scales(float(np.nextafter(HALF(0.05), HALF(1)))),
     "one-scale-as-a-vector": one_scale_as_a_vector,
     "gemm-along-outputs": lambda: plain_gemm(axis=1),
@@ -452,6 +458,7 @@ def test_refusal_lists_errors_with_hints_and_lets_warnings_pass() -> None:
     with pytest.raises(GraphError) as refusal:
         refuse(lint(FAULTS["dead-channel"][3]()), where="model.onnx")
     assert refusal.value.where == "model.onnx"
+    assert refusal.value.what.startswith("the graph has a fault that")
     assert "scale-value: conv1.wdq: the scale of channel 3 of 16 is 0" in refusal.value.what
     for count, more in ((10, ""), (12, "\n  and 2 more")):
         sketch = Sketch()

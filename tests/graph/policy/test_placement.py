@@ -177,6 +177,9 @@ def test_an_override_that_matches_nothing_is_refused():
     with pytest.raises(RecipeError, match="matches no layer") as refusal:
         plan(GRAPHS["residual"](), overrides=(LayerOverride("b.conv3", "fp16", "typo"),))
     assert refusal.value.hint.count("conv") == 3 and "b.conv1" in refusal.value.hint
+    with pytest.raises(RecipeError) as refusal:
+        plan(GRAPHS["residual"](), overrides=(LayerOverride("12345678.", "fp16", "nothing is near"),))
+    assert refusal.value.hint.endswith("such as stem, stem.relu, a.conv1")
 
 
 def test_only_shortcuts_are_quantized_at_an_add():
