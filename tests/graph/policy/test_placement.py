@@ -136,6 +136,7 @@ def test_what_fp16_cannot_hold_is_an_island(value):
         wide = {n for n, layer in layers.items() if layer.rule == "wide-activation"}
         assert wide == {"relu2", "gap"}
         assert {layers[n].precision for n in wide} == {"fp32"}
+        assert "wide-activation" not in rules(plan(GRAPHS["plain"](), maxima={"relu2": 30000.0})).values()
 
 
 def test_constants_beyond_fp16_are_an_island():
