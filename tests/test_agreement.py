@@ -105,6 +105,13 @@ def test_accuracy_counts_images_that_both_one_or_neither_get_right():
     assert validation.gates[-1].value == pytest.approx(6 / 7)
 
 
+def test_an_original_that_is_never_right_decides_nothing_about_accuracy():
+    labels = (logits().argmax(axis=1) + 1) % 20
+    gate = judged(logits(), logits(seed=1), labels=labels.astype(np.int64)).gates[-1]
+    assert (gate.value, gate.interval.low, gate.interval.high) == (0, 0, 1)
+    assert gate.verdict is Verdict.INCONCLUSIVE
+
+
 @pytest.mark.parametrize(
     "change",
     [{"verdict": "passed"}, {"verdict": "not judged", "reasons": []}],
