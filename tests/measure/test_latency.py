@@ -80,6 +80,26 @@ def test_a_slow_network_stops_at_the_time_limit_with_what_it_has():
     assert latency.throughput == 0.5
 
 
+def side_by_side(latencies_ns, clock):
+    session = FakeSession(lambda x: x, latencies_ns=latencies_ns, clock=clock)
+    return measure_side_by_side({"": session}, POOL, batch=1, clock=clock)[""]
+
+
+def alone(latencies_ns, clock):
+    return measure_latency(
+        FakeSession(lambda x: x, latencies_ns=latencies_ns, clock=clock), POOL, batch=1, clock=clock
+    )
+
+
+@pytest.mark.parametrize("measure", [alone, side_by_side])
+def test_by_default_three_seconds_and_a_hundred_samples_are_measured_in_at_most_a_minute(measure):
+    assert len(measure([MS], FakeClock()).samples_ns) == pytest.approx(3000, abs=10)
+    assert len(measure([100 * MS], FakeClock()).samples_ns) == pytest.approx(100, abs=10)
+    clock = FakeClock()
+    slow = measure([5_000 * MS], clock)
+    assert not slow.complete and 60e9 <= clock.now_ns <= 70e9
+
+
 def test_the_pool_is_cycled_in_whole_batches():
     seen = []
     clock = FakeClock()
