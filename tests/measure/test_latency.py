@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnx.errors import UsageError
+from cnnx.errors import BundleError, UsageError
 from cnnx.measure import Latency, measure_latency, measure_side_by_side, samples_needed
 from tests.doubles.sessions import FakeClock, FakeSession
 from tests.inputs.again import again
@@ -214,3 +214,5 @@ def test_statistics_of_known_samples():
     assert (of(*range(1, 101)).p50_ns, of(*range(1, 101)).p90_ns, of(*range(1, 1001)).p99_ns) == (50, 90, 990)
     assert of(MS).coefficient_of_variation is None and of(0, 0).coefficient_of_variation is None
     assert again(Latency, latency.as_dict()) == latency
+    with pytest.raises(BundleError, match="samples_ns"):
+        again(Latency, {**latency.as_dict(), "samples_ns": []})

@@ -298,6 +298,20 @@ def test_device_and_errors_as_reported_by_the_library(monkeypatch):
         cudart.CudaRuntime(Path("libcudart.so"))
 
 
+@pytest.mark.parametrize(("with_gpu", "chosen"), [("second", "second"), ("none", "first")])
+def test_the_first_cuda_runtime_that_finds_a_gpu_is_used_or_else_the_first(monkeypatch, with_gpu, chosen):
+    """A runtime newer than the driver finds none."""
+    loaded = {}
+
+    def load(name, **_):
+        loaded[str(name)] = Library(devices=int(with_gpu in str(name)))
+        return loaded[str(name)]
+
+    monkeypatch.setattr(cudart.ctypes, "CDLL", load)
+    monkeypatch.setattr(cudart, "_candidates", lambda: map(Path, ("first", "second", "third")))
+    assert cudart.load_cudart()._library is loaded[chosen]
+
+
 def test_a_cuda_runtime_that_is_missing_is_searched_for(monkeypatch, tmp_path):
     """All folders are searched, and the error has the loader's message."""
     monkeypatch.setattr(cudart, "_SONAMES", ("libcudart.so.no-such",))
