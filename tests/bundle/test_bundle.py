@@ -13,7 +13,7 @@ from cnnx.bundle.manifest import manifest_from_dict
 from cnnx.bundle.reference import Reference
 from cnnx.bundle.sealed import write_sealed
 from cnnx.bundle.writing import left_beside, new_bundle, refuse_place, seal
-from cnnx.errors import BundleError
+from cnnx.errors import BundleError, WriteFailed
 from cnnx.record import Record, Subject
 from cnnx.store import files
 from tests.inputs.bundles import engine_of, manifest
@@ -522,3 +522,12 @@ def test_an_input_that_is_no_batch_of_images_of_one_size_is_refused(whole, tmp_p
     data["inputs"][0]["shape"] = shape
     with pytest.raises(BundleError, match=r"not \[batch, channels, height, width\]"):
         manifest_from_dict(data, where=tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["engines", "runs"])
+def test_a_place_where_nothing_can_be_written_is_refused_before_work(whole, tmp_path, folder):
+    shutil.copytree(whole, tmp_path / "b", ignore=shutil.ignore_patterns("engines"))
+    Bundle.open(tmp_path / "b").check_place(folder)
+    (tmp_path / "b" / folder).write_text("a file in the folder's place")
+    with pytest.raises(WriteFailed):
+        Bundle.open(tmp_path / "b").check_place(folder)

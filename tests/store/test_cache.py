@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import cnnx
 from cnnx.errors import UsageError
 from cnnx.store import entries
-from cnnx.store.cache import Store
+from cnnx.store.cache import Store, cache_folder
 from cnnx.store.digests import digest_of
 
 
@@ -294,3 +294,14 @@ def test_cache_tells_what_it_takes_and_gives_back_what_was_not_used(tmp_path, mo
     assert found.freed_bytes > 5 and "step" not in found.kinds and found.folder == tmp_path
     with pytest.raises(UsageError):
         cnnx.cache(prune_days=-1)
+
+
+def test_where_the_cache_is(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.delenv("CNNX_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert cache_folder() == Path("/home/someone/.cache/cnnx")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache/someone")
+    assert cache_folder() == Path("/var/cache/someone/cnnx")
+    monkeypatch.setenv("CNNX_CACHE", "/elsewhere")
+    assert cache_folder() == Store().root == Path("/elsewhere")

@@ -328,3 +328,10 @@ def test_only_an_empty_folder_or_one_of_cnnx_is_a_draft(tmp_path):
     (tmp_path / ".cnnx-thefile0.draft").write_text("")
     (tmp_path / ".cnnx-the_link.draft").symlink_to(ours)
     assert not is_draft(tmp_path / ".cnnx-thefile0.draft") and not is_draft(tmp_path / ".cnnx-the_link.draft")
+
+
+def test_folders_above_a_new_file_are_created(tmp_path):
+    for place in (tmp_path / "a" / "b" / "c.txt", tmp_path / "a" / "b" / "d.txt"):
+        with atomic_file(place) as draft:
+            draft.write_text("content")
+    assert content(tmp_path) == {"a/b/c.txt": "content", "a/b/d.txt": "content"}
