@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from cnnx.errors import GraphError
 from cnnx.graph.edit import skeleton, value_types
-from cnnx.graph.load import input_shape, load_model, logits_name, normalise_version, save_model
+from cnnx.graph.load import fix_batch, input_shape, load_model, logits_name, normalise_version, save_model
 from tests.inputs.graphs import Sketch, images, ops, plain, run
 
 
@@ -101,6 +101,32 @@ def test_truncated_or_foreign_bytes_are_refused(tmp_path_factory, cut, junk):
         with pytest.raises(GraphError) as refusal:
             load_model(path)
         assert refusal.value.exit_code == 3 and refusal.value.where == str(path) and refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (0, "has 0 bytes"),
+        (2**31, "has 2,147,483,648 bytes; files of 1 byte to 2 GiB"),
+        (None, "contains no ONNX graph"),
+    ],
+)
+def test_a_file_without_a_graph_or_too_large_for_one_is_refused(tmp_path, size, said):
+    path = write(onnx.ModelProto(ir_version=10, producer_name="a test"), tmp_path)
+    if size is not None:
+        os.truncate(path, size)
+    with pytest.raises(GraphError, match=said) as refusal:
+        load_model(path)
+    assert refusal.value.where == str(path)
+    assert ("export a smaller model" in refusal.value.hint) == (size == 2**31)
+
+
+def test_a_fixed_batch_is_that_of_the_input_and_the_outputs():
+    model = plain()
+    fix_batch(model, 5)
+    onnx.checker.check_model(model, full_check=True)
+    assert input_shape(model) == (5, 3, 12, 12) and value_types(model)["logits"].shape == (5, 10)
+    assert run(model, images(5))["logits"].shape == (5, 10)
 
 
 def test_a_missing_file_is_refused(tmp_path):

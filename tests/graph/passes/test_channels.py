@@ -104,6 +104,9 @@ SHAPES: dict[str, tuple[int, ...]] = {"w1": (4, 4, 3, 3), "b1": (4,), "w2": (3, 
         ("c = Conv<group=2>(a, w3) z = Relu(c)", {"w3": (4, 2, 3, 3)}, 8),
         ("c = Conv(a, w3) d = Conv(c, w3) z = Relu(d)", {"w3": (4, 4, 1, 1)}, 12),  # one weight, two readers
         ("z = Mul(a, a)", {}, 0),
+        ("z = MatMul(a, w3)", {"w3": (6, 6)}, 0),  # along the width
+        ("z = Concat<axis=2>(a, a)", {}, 0),
+        ("z = Relu(a)", {"b2": (1, 3)}, 0),  # a bias that is no vector
         ("z = Add(a, v)", {"v": (4, 1, 1)}, 0),
     ],
 )

@@ -196,6 +196,17 @@ def test_only_shortcuts_are_quantized_at_an_add():
     assert set(observed) - set(uses) == {"b.conv2"}, "the other side of the sum with the projection"
 
 
+def test_a_convolution_that_others_read_too_is_the_shortcut():
+    """TensorRT fuses an Add only with a convolution that nothing else reads."""
+    s = Sketch()
+    first = s.conv("input", "first", 3, 16)
+    x = s.node("Add", [first, s.conv(first, "second", 16, 16)], "add")
+    model = s.classify(s.node("GlobalAveragePool", [x], "gap"), 16)
+    layers = plan(model)
+    assert layers["add"].rule == "residual"
+    assert quantized_uses(model, tuple(layers.values()))["first"] == ("second", "add")
+
+
 def test_a_sum_of_maps_of_different_sizes_has_no_shortcut():
     s = Sketch()
     stem = s.node("Relu", [s.conv("input", "stem", 3, 16)], "relu")
