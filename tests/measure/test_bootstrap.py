@@ -96,6 +96,12 @@ def test_every_value_is_drawn_as_often_as_any_other_at_the_ends_too(place):
     assert means.mean() == pytest.approx(1, abs=5 * means.std() / math.sqrt(len(means)))
 
 
+@pytest.mark.parametrize("block", [1, 3, 7, 10, 20])
+def test_every_drawn_series_is_as_long_as_the_given_one(block):
+    sums = 10 * resampled_means([2.0**k for k in range(10)], block=block)
+    np.testing.assert_allclose(sums, np.rint(sums), rtol=1e-9)
+
+
 def test_means_of_one_value_or_equal_ones_have_no_width():
     assert set(resampled_means([4.0], block=5)) == {4.0}
     assert set(resampled_means([2.0] * 7, block=3)) == {2.0}

@@ -153,6 +153,8 @@ def test_the_first_run_of_a_turn_is_not_counted():
     }
     found = measure_side_by_side(sessions, POOL, batch=1, min_samples=50, min_seconds=0, clock=clock)
     assert all(set(latency.samples_ns) == {MS} for latency in found.values())
+    for name, session in sessions.items():
+        assert len(session.batches) == found[name].warmup + len(found[name].samples_ns)
 
 
 @pytest.mark.parametrize(

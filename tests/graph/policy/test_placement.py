@@ -1,7 +1,8 @@
 import math
 
+import numpy as np
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from cnnx.errors import RecipeError
 from cnnx.graph.policy.placement import (
@@ -32,6 +33,22 @@ def test_first_and_last_layers_stay_out_where_the_recipe_says_so():
     assert rules(layers)["conv1"] == "first-layer" and rules(layers)["fc"] == "last-layer"
     assert {n for n, layer in layers.items() if layer.precision == "int8"} == {"conv2"}
     assert "measured" in layers["fc"].reason
+
+
+def test_every_branch_has_a_first_layer_and_every_head_a_last():
+    s = Sketch()
+    scaled = s.node("Mul", ["input", s.constant("scale", np.full((1, 3, 1, 1), 0.5, np.float32))], "scaled")
+    left = s.conv(s.node("Relu", [s.conv(scaled, "left", 3, 16)], "relu"), "middle", 16, 16)
+    x = s.node("Add", [left, s.conv(scaled, "right", 3, 16)], "add")
+    x = s.node("GlobalAveragePool", [x], "gap")
+    head = s.node("MatMul", [s.node("Flatten", [x], "flat"), s.weight("head.weight", 16, 10)], "head")
+    s.node("Softmax", [head], "softmax")
+    model = s.classify(x, 16)
+    model.graph.output.append(helper.make_tensor_value_info("softmax", TensorProto.FLOAT, ["batch", 10]))
+    found = rules(plan(model, first_layer="fp16", last_layer="fp16", reason="measured"))
+    assert {name for name, rule in found.items() if rule == "first-layer"} == {"left", "right"}
+    assert {name for name, rule in found.items() if rule == "last-layer"} == {"head", "fc"}
+    assert found["middle"] == "weighted"
 
 
 def rules(layers):
