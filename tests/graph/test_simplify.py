@@ -123,6 +123,15 @@ def test_weights_in_int8_and_results_without_end_stay_computed():
     assert {"DequantizeLinear", "ConstantOfShape"} <= set(ops(model))
 
 
+def test_what_cannot_be_computed_stays_and_so_does_what_follows():
+    model = GRAPHS["plain"]()
+    before = ops(model)
+    for name, values in (("values", np.ones(3, np.float32)), ("place", np.array([7]))):
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    model.graph.node.insert(0, helper.make_node("Gather", ["values", "place"], ["nowhere"], name="bad"))
+    assert fold_constants(model) == 0 and ops(model) == ["Gather", *before]
+
+
 def test_nodes_with_graphs_inside_stay():
     model = GRAPHS["plain"]()
     inner = numpy_helper.from_array(np.ones(3, np.float32), "inside")

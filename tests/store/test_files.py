@@ -1,5 +1,6 @@
 """Files appear whole or not at all, and nothing else is touched: by failures, kills, links and leftovers."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -335,3 +336,11 @@ def test_folders_above_a_new_file_are_created(tmp_path):
         with atomic_file(place) as draft:
             draft.write_text("content")
     assert content(tmp_path) == {"a/b/c.txt": "content", "a/b/d.txt": "content"}
+
+
+def test_an_error_that_names_no_file_is_of_writing_and_one_of_another_file_is_not(tmp_path):
+    with pytest.raises(WriteFailed, match="the disk is full"), atomic_file(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "a.txt"):
+        raise FileNotFoundError(errno.ENOENT, "No such file", "/elsewhere/b.txt")
+    assert not any(tmp_path.iterdir())

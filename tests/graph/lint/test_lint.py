@@ -255,6 +255,17 @@ def weight_of_two_parts() -> ModelProto:
     return sketch.model(sketch.node("Conv", "it", "x", weight))
 
 
+def assorted() -> ModelProto:
+    """What rules pass over: no ceil_mode, FP32 scales of no layer, a weight without a zero point."""
+    sketch = Sketch()
+    pooled = sketch.node("MaxPool", "pool", "x", kernel_shape=[3, 3], strides=[2, 2])
+    wide = sketch.node("Cast", "up", sketch.node("LRN", "lrn", pooled, size=5), to=TensorProto.FLOAT)
+    narrow = sketch.node("Cast", "down", sketch.qdq(wide, kind=np.float32, name="wide"), to=FLOAT16)
+    operands = (sketch.constant("w", np.ones((16, 16, 1, 1)), INT8), sketch.constant("ws", np.full(16, 0.01)))
+    weight = sketch.node("DequantizeLinear", "wdq", *operands, axis=0)
+    return sketch.model(sketch.node("Conv", "conv", narrow, weight))
+
+
 def norm_after_conv() -> ModelProto:
     sketch = Sketch()
     values = [sketch.constant(name, np.ones(16)) for name in ("g", "b", "m", "v")]
@@ -428,6 +439,7 @@ GOOD: dict[str, Callable[[], ModelProto]] = {
     "concat-of-one-scale": lambda: concat((0.04, 0.04)),
     "weight-of-two-parts": weight_of_two_parts,
     "norm-beside-a-reader": norm_beside_a_reader,
+    "assorted": assorted,
     "plain-half": lambda: alone("AveragePool", kernel_shape=[3, 3]),
 }
 
@@ -447,6 +459,19 @@ def test_a_fault_is_found_and_nothing_else(name: str) -> None:
     assert findings[0].node == node
     assert figure in findings[0].message
     assert findings[0].hint
+
+
+@pytest.mark.parametrize("name", [name for name in FAULTS if FAULTS[name][0] not in ("invalid", "versions")])
+def test_a_fault_is_found_after_what_has_none(name: str) -> None:
+    rule, node, _, make = FAULTS[name]
+    model, before = make(), onnx.compose.add_prefix(assorted(), "before.")
+    nodes = [*before.graph.node, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    for field in ("input", "output", "initializer"):
+        getattr(model.graph, field).extend(getattr(before.graph, field))
+    findings = lint(model)
+    assert ({finding.rule for finding in findings}, findings[0].node) == ({rule}, node)
 
 
 def test_every_rule_has_a_fault() -> None:

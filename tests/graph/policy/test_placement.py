@@ -224,6 +224,18 @@ def test_a_convolution_that_others_read_too_is_the_shortcut():
     assert quantized_uses(model, tuple(layers.values()))["first"] == ("second", "add")
 
 
+def test_a_sum_with_a_constant_or_with_itself_has_no_shortcut():
+    s = Sketch(batch=1)
+    whole = s.constant("whole", np.ones((1, 16, 12, 12), np.float32))
+    x = s.node("Add", [s.conv("input", "conv", 3, 16), whole], "with_constant")
+    other = s.conv(x, "other", 16, 16)
+    model = s.classify(s.node("GlobalAveragePool", [s.node("Add", [other, other], "doubled")], "gap"), 16)
+    layers = plan_layers(model, precision="int8", policy=PrecisionPolicy(), maxima=None)
+    assert {layer.node: layer.rule for layer in layers if layer.op == "Add"} == {
+        "with_constant": "follows", "doubled": "follows"
+    }  # fmt: skip
+
+
 def test_a_sum_of_maps_of_different_sizes_has_no_shortcut():
     s = Sketch()
     stem = s.node("Relu", [s.conv("input", "stem", 3, 16)], "relu")

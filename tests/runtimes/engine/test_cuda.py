@@ -304,11 +304,13 @@ def test_the_first_cuda_runtime_that_finds_a_gpu_is_used_or_else_the_first(monke
     loaded = {}
 
     def load(name, **_):
+        if str(name) == "broken":
+            raise OSError("wrong ELF class")
         loaded[str(name)] = Library(devices=int(with_gpu in str(name)))
         return loaded[str(name)]
 
     monkeypatch.setattr(cudart.ctypes, "CDLL", load)
-    monkeypatch.setattr(cudart, "_candidates", lambda: map(Path, ("first", "second", "third")))
+    monkeypatch.setattr(cudart, "_candidates", lambda: map(Path, ("broken", "first", "second", "third")))
     assert cudart.load_cudart()._library is loaded[chosen]
 
 
