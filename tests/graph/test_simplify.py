@@ -132,6 +132,16 @@ def test_what_cannot_be_computed_stays_and_so_does_what_follows():
     assert fold_constants(model) == 0 and ops(model) == ["Gather", *before]
 
 
+def test_a_result_of_unknown_rank_is_folded_only_when_its_rank_is_known():
+    model = GRAPHS["plain"]()
+    for name, values in (("row", np.ones((1, 3), np.float32)), ("axes", np.array([0]))):
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    model.graph.node.insert(0, helper.make_node("Abs", ["axes"], ["computed"], name="computed"))
+    model.graph.node.insert(1, helper.make_node("Squeeze", ["row", "computed"], ["vector"], name="vector"))
+    assert fold_constants(model) == 1 and "Squeeze" in ops(model)
+    assert fold_constants(model) == 1 and ops(model) == ops(GRAPHS["plain"]())
+
+
 def test_nodes_with_graphs_inside_stay():
     model = GRAPHS["plain"]()
     inner = numpy_helper.from_array(np.ones(3, np.float32), "inside")

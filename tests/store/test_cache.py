@@ -305,3 +305,21 @@ def test_where_the_cache_is(monkeypatch):
     assert cache_folder() == Path("/var/cache/someone/cnnx")
     monkeypatch.setenv("CNNX_CACHE", "/elsewhere")
     assert cache_folder() == Store().root == Path("/elsewhere")
+
+
+@pytest.mark.parametrize("how", ["folder", "link", "nothing"])
+def test_what_stands_in_a_files_place_is_no_file_of_the_entry(tmp_path, how):
+    kept, told = Store(tmp_path / "cache"), []
+
+    def fill(folder):
+        (folder / "x").write_text("42")
+
+    file = kept.make("step", {}, fill).folder / "x"
+    file.rename(tmp_path / "x")
+    if how == "folder":
+        file.mkdir()
+    elif how == "link":
+        file.symlink_to(tmp_path / "x")
+    made = kept.make("step", {}, fill, warn=told.append)
+    assert not made.reused and (made.folder / "x").read_text() == "42"
+    assert "(x is missing)" in told[0]
