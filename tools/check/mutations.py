@@ -101,8 +101,10 @@ def _rewritten(node: ast.expr | ast.stmt) -> Iterator[ast.AST]:
 def _other_values(value: object) -> Iterator[bool | int | float]:
     if isinstance(value, bool):
         yield not value
-    elif isinstance(value, int):
+    elif isinstance(value, int) and value < 1000:
         yield from (value + 1, value - 1) if value else (1,)  # the last of one is the first
+    elif isinstance(value, int):  # a size or a time, of which one more is nothing
+        yield from (value * 10, value // 10)
     elif isinstance(value, float):
         yield from (value * 10, value / 10) if value else (1.0,)
 

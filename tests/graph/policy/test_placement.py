@@ -165,6 +165,17 @@ def test_constants_beyond_fp16_are_an_island():
     assert (layer.rule, layer.precision) == ("wide-constant", "fp32") and "7e+04" in layer.reason
 
 
+def test_integers_beyond_fp16_are_no_island():
+    """PyTorch writes the largest integer where a slice goes to the end."""
+    s = Sketch()
+    x = s.conv("input", "conv", 3, 16)
+    ends = [
+        s.constant(name, np.array([value])) for name, value in (("from", 0), ("to", 2**63 - 1), ("axis", 1))
+    ]
+    model = s.classify(s.node("GlobalAveragePool", [s.node("Slice", [x, *ends], "slice")], "gap"), 16)
+    assert plan(model, precision="fp16")["slice"].precision == "fp16"
+
+
 def test_the_last_matching_override_wins():
     overrides = (
         LayerOverride("conv*", "fp32", "first"),
