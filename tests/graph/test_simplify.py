@@ -130,6 +130,9 @@ def test_what_cannot_be_computed_stays_and_so_does_what_follows():
         model.graph.initializer.append(numpy_helper.from_array(values, name))
     model.graph.node.insert(0, helper.make_node("Gather", ["values", "place"], ["nowhere"], name="bad"))
     assert fold_constants(model) == 0 and ops(model) == ["Gather", *before]
+    model.graph.node[0].op_type, model.graph.node[0].domain = "Twirl", "com.example"
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+    assert fold_constants(model) == 0 and ops(model) == ["Twirl", *before]
 
 
 def test_a_result_of_unknown_rank_is_folded_only_when_its_rank_is_known():

@@ -67,6 +67,14 @@ def test_a_stream_longer_than_a_chunk_taken_up_again_from_a_file(
     assert not same(resumed, half)
 
 
+def test_the_centres_of_bins_have_the_mean_of_the_values() -> None:
+    values = np.random.default_rng(2).uniform(-3, 3, 20_000).astype(np.float32)
+    values[:100] = 0
+    centres, counts = statistics(values).filled()
+    assert counts.sum() == np.count_nonzero(values)
+    assert centres @ counts / counts.sum() == pytest.approx(np.abs(values[values != 0]).mean(), rel=2e-5)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 1e3))
 def test_linear_reading_misplaces_less_than_a_bin(seed: int, scale: float) -> None:

@@ -56,14 +56,16 @@ def differs(source: bytes, changed: bytes) -> bool:
 
 
 def _living(node: ast.AST) -> Iterator[ast.expr | ast.stmt]:
-    """Nodes to mutate: no annotations, decorators, error messages, f-strings or typing imports."""
+    """Nodes to mutate: no annotations, decorators, error messages, f-strings, typing imports, or `strict`
+    of zip, which asserts what the code guarantees."""
     for name, value in ast.iter_fields(node):
         for child in value if isinstance(value, list) else [value]:
             text = isinstance(child, ast.JoinedStr) or (isinstance(node, ast.Raise) and name == "exc")
+            asserted = isinstance(node, ast.keyword) and node.arg == "strict"
             typing = name in ("annotation", "returns", "decorator_list") or (
                 isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
             )
-            if isinstance(child, ast.AST) and not (text or typing):
+            if isinstance(child, ast.AST) and not (text or typing or asserted):
                 if isinstance(child, (ast.expr, ast.stmt)):
                     yield child
                 yield from _living(child)
