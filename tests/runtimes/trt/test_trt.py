@@ -107,6 +107,9 @@ def test_options_that_a_release_or_device_does_not_support_are_rejected(net):
     assert build(ImitatedBindings(), file, ampere).reach == "ampere_plus"
     with pytest.raises(UsageError, match="does not support hardware compatibility on Jetson"):
         build(ImitatedBindings(here=machine(**JETSON)), file, ampere)
+    oldest = ImitatedBindings()
+    oldest.device.compute_capability = lambda: 80
+    assert build(oldest, file, ampere).target == "sm80"
     turing = ImitatedBindings()
     turing.device.compute_capability = lambda: 75
     with pytest.raises(UsageError, match="SM 75"):
