@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cnnx.agreement import compare, judge, top_k, validation_from_dict
+from cnnx.errors import BundleError
 from cnnx.recipe import INT8_THRESHOLDS
 from cnnx.record import Subject
 from cnnx.stats import Verdict
@@ -91,6 +92,37 @@ def test_labels_add_accuracy_under_mlperfs_rule():
     assert validation.gates[-1].verdict is Verdict.FAILED
     assert validation.gates[-1].value == pytest.approx(0.9)
     assert validation.flips[0].label == labels[0]
+
+
+def test_accuracy_counts_images_that_both_one_or_neither_get_right():
+    """10 images: both right 5, only the original 2, only the engine 1, neither 2."""
+    one_hot = np.eye(4, dtype=np.float32)
+    labels = np.zeros(10, np.int64)
+    original, engine = one_hot[[0] * 7 + [1] * 3], one_hot[[0] * 5 + [1] * 2 + [0] + [1] * 2]
+    validation = judged(original, engine, labels=labels)
+    assert (validation.accuracy.original, validation.accuracy.engine) == (0.7, 0.6)
+    assert validation.accuracy.mcnemar == 1.0  # 2 * (1 + 3) / 2**3
+    assert validation.gates[-1].value == pytest.approx(6 / 7)
+
+
+def test_an_original_that_is_never_right_decides_nothing_about_accuracy():
+    labels = (logits().argmax(axis=1) + 1) % 20
+    gate = judged(logits(), logits(seed=1), labels=labels.astype(np.int64)).gates[-1]
+    assert (gate.value, gate.interval.low, gate.interval.high) == (0, 0, 1)
+    assert gate.verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"verdict": "passed"}, {"verdict": "not judged", "reasons": []}],
+    ids=["a better verdict", "no verdict and no reason"],
+)
+def test_an_edited_verdict_that_does_not_follow_from_the_gates_is_refused(change):
+    edited = judged(logits(), logits(seed=1)).as_dict() | change
+    with pytest.raises(BundleError, match="but the gates give 'failed'"):
+        validation_from_dict(edited)
+    given = judged(logits(), logits(seed=1), cannot_judge=("the weights are stand-ins",))
+    assert validation_from_dict(given.as_dict()) == given
 
 
 def test_nothing_passes_where_nothing_may_be_judged():

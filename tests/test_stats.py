@@ -46,6 +46,13 @@ def test_images_to_decide_is_the_first_number_that_does(rate, threshold):
         assert math.isclose(rate, threshold, abs_tol=1e-3)
     else:
         assert wilson(rate, n).against(threshold) is not Verdict.INCONCLUSIVE
+        assert n == 1 or wilson(rate, n - 1).against(threshold) is Verdict.INCONCLUSIVE
+
+
+def test_a_rate_at_its_threshold_is_never_decided_and_without_images_nothing_is_known():
+    assert images_to_decide(0.9, 0.9) is None
+    assert images_to_decide(0.9, 0.901) is not None
+    assert wilson(0.3, 0) == Interval(0.0, 1.0)
 
 
 def test_the_verdict_has_three_ways_and_the_bounds_belong_to_it():
@@ -58,6 +65,8 @@ def test_one_failure_outweighs_what_is_open():
     assert worst([Verdict.PASSED, Verdict.INCONCLUSIVE, Verdict.FAILED]) is Verdict.FAILED
     assert worst([Verdict.PASSED, Verdict.INCONCLUSIVE]) is Verdict.INCONCLUSIVE
     assert worst([Verdict.PASSED]) is Verdict.PASSED
+    assert worst([Verdict.INCONCLUSIVE, Verdict.NOT_JUDGED, Verdict.PASSED]) is Verdict.NOT_JUDGED
+    assert worst([Verdict.NOT_JUDGED, Verdict.FAILED]) is Verdict.FAILED
     assert [v.exit_code for v in Verdict] == [0, 1, 6, 6]
 
 

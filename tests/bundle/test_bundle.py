@@ -9,10 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cnnx.bundle import Bundle
+from cnnx.bundle.manifest import manifest_from_dict
 from cnnx.bundle.reference import Reference
 from cnnx.bundle.sealed import write_sealed
 from cnnx.bundle.writing import left_beside, new_bundle, refuse_place, seal
-from cnnx.errors import BundleError
+from cnnx.errors import BundleError, WriteFailed
 from cnnx.record import Record, Subject
 from cnnx.store import files
 from tests.inputs.bundles import engine_of, manifest
@@ -426,3 +427,107 @@ def test_a_record_of_before_engines_were_named_is_read(tmp_path):
     assert "engine" not in json.loads(path.read_text())["subject"]
     [record] = made.records()
     assert record.subject.engine == "" and str(record.subject) == f"net int8 engine {'0' * 12} on trt 1, GPU"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"one\ntwo\n", "2 lines, but the network has 10"), (b"\xff\n" * 10, "not UTF-8")]
+)
+def test_class_names_that_do_not_fit_are_refused(tmp_path, content, said):
+    with new_bundle(tmp_path / "b") as draft:
+        (draft / "model.onnx").write_bytes(b"graph")
+        (draft / "calibration.json").write_text("{}")
+        (draft / "labels.txt").write_bytes(content)
+        reference().save(draft / "reference.npz")
+        seal(draft, manifest())
+    opened = Bundle.open(tmp_path / "b")
+    with pytest.raises(BundleError, match=said) as caught:
+        _ = opened.labels
+    assert caught.value.where == str(tmp_path / "b" / "labels.txt") and caught.value.hint
+
+
+def test_a_result_is_kept_as_a_record_of_this_machine(tmp_path):
+    made = make(tmp_path / "b")
+    subject = Subject("net", "graph", made.manifest.files["model.onnx"], "int8", "ort 1", "CPU")
+    kept = made.keep("validation", subject, {"rate": 1.0})
+    [read] = made.records()
+    assert read.as_dict() == json.loads(json.dumps(kept.as_dict()))
+    assert read.result == {"rate": 1.0} and read.environment["python"]
+
+
+@pytest.mark.parametrize(
+    ("batch", "fits"),
+    [((), 1), ((1, 2, 4), 1), ((2, 2, 2), 1), ((1, 4), 0), ((1, 2, 3, 4), 0), ((4, 2, 8), 0)],
+)
+def test_an_engine_has_no_batch_sizes_or_three_in_order(whole, tmp_path, batch, fits):
+    shutil.copytree(whole, tmp_path / "b")
+    opened = Bundle.open(tmp_path / "b")
+    [engine] = opened.engines()
+    write_sealed(tmp_path / "b" / ENGINE[0], dataclasses.asdict(dataclasses.replace(engine, batch=batch)))
+    if fits:
+        assert list(opened.engines()[0].batch) == [*batch]
+    else:
+        with pytest.raises(BundleError, match=r"not \[smallest, optimal, largest\]"):
+            opened.engines()
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "model.onnx"])
+def test_a_file_that_is_a_link_out_of_the_bundle_is_refused(whole, tmp_path, file):
+    shutil.copytree(whole, tmp_path / "b")
+    (tmp_path / "b" / file).rename(tmp_path / "elsewhere")
+    (tmp_path / "b" / file).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match=f"{file} is a link to a file outside the bundle"):
+        Bundle.open(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ("{}", "the key 'seal' is missing"),
+        ("once upon", "Expecting value"),
+    ],
+)
+def test_what_is_damaged_in_a_manifest_is_said(whole, tmp_path, text, said):
+    shutil.copytree(whole, tmp_path / "b")
+    (tmp_path / "b" / "manifest.json").write_text(text)
+    with pytest.raises(BundleError, match=f"manifest.json is damaged: {said}"):
+        Bundle.open(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        (
+            "files",
+            {"reference.npz": "0" * 64, "calibration.json": "0" * 64},
+            r"'files\['model.onnx'\]' is missing",
+        ),
+        ("files", {"model.onnx": "0" * 64, "calibration.json": "0" * 64}, r"'files\['reference.npz'\]'"),
+        ("files", {"model.onnx": "0" * 64, "reference.npz": "0" * 64}, r"'files\['calibration.json'\]'"),
+        ("images", {}, r"'images.validation' is missing"),
+        ("batch", [8, 1], r"batch is \[8, 1\], not \[smallest, largest\]"),
+        ("classes", 11, r"classes is 11, but recipe.model.classes is 10"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(whole, tmp_path, key, value, said):
+    data = Bundle.open(whole).manifest.as_dict()
+    assert manifest_from_dict(data, where=tmp_path).as_dict() == data
+    with pytest.raises(BundleError, match=said):
+        manifest_from_dict({**data, key: value}, where=tmp_path)
+
+
+@pytest.mark.parametrize("shape", [[None, 1, 4], [None, 1, None, 4], [None, 1, 4, 4, 1]])
+def test_an_input_that_is_no_batch_of_images_of_one_size_is_refused(whole, tmp_path, shape):
+    data = Bundle.open(whole).manifest.as_dict()
+    data["inputs"][0]["shape"] = shape
+    with pytest.raises(BundleError, match=r"not \[batch, channels, height, width\]"):
+        manifest_from_dict(data, where=tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["engines", "runs"])
+def test_a_place_where_nothing_can_be_written_is_refused_before_work(whole, tmp_path, folder):
+    shutil.copytree(whole, tmp_path / "b", ignore=shutil.ignore_patterns("engines"))
+    Bundle.open(tmp_path / "b").check_place(folder)
+    (tmp_path / "b" / folder).write_text("a file in the folder's place")
+    with pytest.raises(WriteFailed):
+        Bundle.open(tmp_path / "b").check_place(folder)

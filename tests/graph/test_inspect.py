@@ -10,7 +10,8 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from cnnx.errors import GraphError
-from cnnx.graph.inspect import Layer, expected_types, int8_share, layers
+from cnnx.graph.inspect import Layer, expected_types, int8_share, layers, left_out
+from tests.inputs.graphs import Sketch
 
 HALF = np.float16
 
@@ -169,3 +170,34 @@ def test_a_tensor_that_shape_inference_does_not_know_is_named() -> None:
     with pytest.raises(GraphError, match="inference found no type for") as refusal:
         layers(model)
     assert refusal.value.where == "node MaxPool0"
+
+
+def test_the_reason_that_keeps_most_out_of_int8_is_told_with_its_macs() -> None:
+    rows = layers(small_int8_network("w2.half"))
+    assert left_out(rows, {"conv2": "few channels", "pool": "no weights"}) == ("few channels", 4 * 8 * 16)
+    assert left_out([], {}) == ("", 0)
+
+
+def test_an_activation_takes_memory_only_where_others_read_what_it_reads() -> None:
+    s = Sketch()
+    x = s.conv("input", "conv", 3, 16)
+    shared = s.node("Sigmoid", [x], "shared")
+    y = s.node("Relu", [s.node("Mul", [x, shared], "product")], "alone")
+    model = s.classify(s.node("GlobalAveragePool", [y], "gap"), 16)
+    taken = {row.name: row.activation_bytes for row in layers(model)}
+    whole = 4 * 16 * 12 * 12
+    assert taken == {
+        "conv": whole, "shared": whole, "product": whole, "alone": 0, "gap": 64, "flatten": 0, "fc": 40
+    }  # fmt: skip
+
+
+def test_integers_have_the_name_of_their_type() -> None:
+    s = Sketch()
+    model = s.classify(s.node("GlobalAveragePool", [s.conv("input", "conv", 3, 16)], "gap"), 16)
+    for op, source, name, options in (
+        ("ArgMax", "logits", "class", {"axis": 1}),
+        ("Sign", "class", "sign", {}),
+    ):
+        model.graph.node.append(helper.make_node(op, [source], [name], name=name, **options))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("sign", TensorProto.INT64, ["batch", 1]))
+    assert [row.data_type for row in layers(model)][-2:] == ["fp32", "int64"]

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from cnnx.errors import GraphError
 from cnnx.graph.edit import skeleton, value_types
-from cnnx.graph.load import input_shape, load_model, logits_name, normalise_version, save_model
+from cnnx.graph.load import fix_batch, input_shape, load_model, logits_name, normalise_version, save_model
 from tests.inputs.graphs import Sketch, images, ops, plain, run
 
 
@@ -103,6 +103,32 @@ def test_truncated_or_foreign_bytes_are_refused(tmp_path_factory, cut, junk):
         assert refusal.value.exit_code == 3 and refusal.value.where == str(path) and refusal.value.hint
 
 
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (0, "has 0 bytes"),
+        (2**31, "has 2,147,483,648 bytes; files of 1 byte to 2 GiB"),
+        (None, "contains no ONNX graph"),
+    ],
+)
+def test_a_file_without_a_graph_or_too_large_for_one_is_refused(tmp_path, size, said):
+    path = write(onnx.ModelProto(ir_version=10, producer_name="a test"), tmp_path)
+    if size is not None:
+        os.truncate(path, size)
+    with pytest.raises(GraphError, match=said) as refusal:
+        load_model(path)
+    assert refusal.value.where == str(path)
+    assert ("export a smaller model" in refusal.value.hint) == (size == 2**31)
+
+
+def test_a_fixed_batch_is_that_of_the_input_and_the_outputs():
+    model = plain()
+    fix_batch(model, 5)
+    onnx.checker.check_model(model, full_check=True)
+    assert input_shape(model) == (5, 3, 12, 12) and value_types(model)["logits"].shape == (5, 10)
+    assert run(model, images(5))["logits"].shape == (5, 10)
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(GraphError, match="does not exist"):
         load_model(tmp_path / "absent.onnx")
@@ -116,6 +142,28 @@ def test_an_operator_nobody_knows_is_named_with_its_node(tmp_path, op, domain):
     with pytest.raises(GraphError, match=op) as refusal:
         load_model(path)
     assert refusal.value.where == f"{path}, node relu1" and refusal.value.hint
+
+
+def test_a_node_without_a_name_is_named_after_its_operator_and_output(tmp_path):
+    model = plain()
+    relu = model.graph.node[1]
+    relu.op_type, relu.name = "Frobnicate", ""
+    with pytest.raises(GraphError) as refusal:
+        load_model(write(model, tmp_path))
+    assert refusal.value.where.endswith(", node Frobnicate -> relu1")
+    relu.op_type = "Relu"
+    del relu.output[:]
+    with pytest.raises(GraphError, match="the node has no output") as refusal:
+        load_model(write(model, tmp_path))
+    assert refusal.value.where.endswith(", node Relu -> ?")
+
+
+def test_an_output_of_class_numbers_is_not_taken_for_the_logits():
+    s = Sketch()
+    model = s.classify(s.node("GlobalAveragePool", [s.conv("input", "conv", 3, 8)], "gap"), 8)
+    model.graph.node.append(helper.make_node("ArgMax", ["logits"], ["class"], name="class", axis=1))
+    model.graph.output.insert(0, helper.make_tensor_value_info("class", TensorProto.INT64, ["batch", 1]))
+    assert logits_name(model) == "logits"
 
 
 def test_control_flow_is_refused(tmp_path):

@@ -123,6 +123,28 @@ def test_weights_in_int8_and_results_without_end_stay_computed():
     assert {"DequantizeLinear", "ConstantOfShape"} <= set(ops(model))
 
 
+def test_what_cannot_be_computed_stays_and_so_does_what_follows():
+    model = GRAPHS["plain"]()
+    before = ops(model)
+    for name, values in (("values", np.ones(3, np.float32)), ("place", np.array([7]))):
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    model.graph.node.insert(0, helper.make_node("Gather", ["values", "place"], ["nowhere"], name="bad"))
+    assert fold_constants(model) == 0 and ops(model) == ["Gather", *before]
+    model.graph.node[0].op_type, model.graph.node[0].domain = "Twirl", "com.example"
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+    assert fold_constants(model) == 0 and ops(model) == ["Twirl", *before]
+
+
+def test_a_result_of_unknown_rank_is_folded_only_when_its_rank_is_known():
+    model = GRAPHS["plain"]()
+    for name, values in (("row", np.ones((1, 3), np.float32)), ("axes", np.array([0]))):
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    model.graph.node.insert(0, helper.make_node("Abs", ["axes"], ["computed"], name="computed"))
+    model.graph.node.insert(1, helper.make_node("Squeeze", ["row", "computed"], ["vector"], name="vector"))
+    assert fold_constants(model) == 1 and "Squeeze" in ops(model)
+    assert fold_constants(model) == 1 and ops(model) == ops(GRAPHS["plain"]())
+
+
 def test_nodes_with_graphs_inside_stay():
     model = GRAPHS["plain"]()
     inner = numpy_helper.from_array(np.ones(3, np.float32), "inside")
@@ -161,6 +183,19 @@ def test_no_op_at_the_output_gives_its_name_to_what_stood_before_it():
     before = run(model, images())["logits"]
     assert simplify(model)["remove_no_ops"] == 1
     np.testing.assert_array_equal(run(model, images())["logits"], before)
+
+
+def test_a_no_op_between_an_input_or_output_and_an_output_stays():
+    """Both tensors have names that callers use."""
+    model = GRAPHS["plain"]()
+    for source, result, shape in (("input", "echo", (3, 12, 12)), ("logits", "again", (10,))):
+        model.graph.node.append(helper.make_node("Identity", [source], [result], name=result))
+        output = helper.make_tensor_value_info(result, TensorProto.FLOAT, ["batch", *shape])
+        model.graph.output.append(output)
+    before = run(model, images())
+    assert simplify(model)["remove_no_ops"] == 0
+    for name, values in run(model, images()).items():
+        np.testing.assert_array_equal(values, before[name])
 
 
 @pytest.mark.parametrize("shape", [[0, -1], [-1, 1152], [4, -1], [0, 1152]])
@@ -203,3 +238,63 @@ def test_a_pass_is_held_to_what_it_declares():
     ):
         with pytest.raises(GraphError, match=message):
             run_pass(Pass("liar", apply, added), GRAPHS["plain"]())
+
+
+def around(op, *, inputs=(), spatial=(12, 12), **attributes):
+    """A node between a convolution and a classifier."""
+    s = Sketch()
+    x = s.node("Relu", [s.conv("input", "conv", 3, 8)], "relu")
+    more = [
+        s.constant(f"more{place}", value) if value is not None else "" for place, value in enumerate(inputs)
+    ]
+    x = s.node(op, [x, *more], "it", **attributes)
+    return s.classify(s.node("Relu", [x], "after"), 8 * int(np.prod(spatial)))
+
+
+@pytest.mark.parametrize(
+    ("op", "options", "stays"),
+    [
+        ("Dropout", {}, False),
+        ("Dropout", {"inputs": (np.float32(0.5), np.array(False))}, False),
+        ("Dropout", {"inputs": (np.float32(0.0), np.array(True))}, True),
+        ("MaxPool", {"kernel_shape": [1, 1]}, False),
+        ("MaxPool", {"kernel_shape": [1, 1], "strides": [2, 2], "spatial": (6, 6)}, True),
+        ("MaxPool", {"kernel_shape": [1, 3], "pads": [0, 1, 0, 1]}, True),
+        ("Reshape", {"inputs": (np.array([0, 8, 12, 12]),)}, False),
+        ("Reshape", {"inputs": (np.array([0, 8, 6, 24]),)}, True),
+        ("Cast", {"to": TensorProto.FLOAT}, False),
+        ("Abs", {}, True),
+    ],
+)
+def test_a_node_goes_only_where_it_changes_nothing(op, options, stays):
+    model = around(op, **options)
+    before = run(model, images())["logits"]
+    assert simplify(model)["remove_no_ops"] == (not stays)
+    assert (op in ops(model)) == stays
+    np.testing.assert_allclose(run(model, images())["logits"], before, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("axes", "options", "pool"),
+    [
+        ([2, 3], {"spatial": (1, 1)}, True),
+        ([-1, 2], {"spatial": (1, 1), "keepdims": 1}, True),
+        ([3], {"spatial": (12, 1)}, False),
+        ([2, 3], {"keepdims": 0, "spatial": (1, 1)}, True),
+    ],
+)
+def test_a_mean_over_the_whole_map_becomes_a_pool(axes, options, pool):
+    model = around("ReduceMean", inputs=(np.array(axes),), **options)
+    before = run(model, images())["logits"]
+    simplify(model)
+    assert ("GlobalAveragePool" in ops(model), "ReduceMean" in ops(model)) == (pool, not pool)
+    np.testing.assert_allclose(run(model, images())["logits"], before, atol=1e-5)
+
+
+def test_a_mean_of_an_older_operator_set_has_its_axes_as_an_attribute():
+    model = around("ReduceMean", axes=[2, 3], spatial=(1, 1))
+    model.opset_import[0].version = 13
+    before = run(model, images())["logits"]
+    simplify(model)
+    assert "GlobalAveragePool" in ops(model)
+    np.testing.assert_allclose(run(model, images())["logits"], before, atol=1e-5)

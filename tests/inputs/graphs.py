@@ -25,7 +25,7 @@ class Sketch:
         self.batch = batch
 
     def constant(self, name: str, values: NDArray[Any]) -> str:
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        self.constants.append(numpy_helper.from_array(np.array(values, order="C"), name))
         return name
 
     def node(self, op: str, inputs: list[str], name: str, **attributes: Any) -> str:
@@ -39,10 +39,8 @@ class Sketch:
     def conv(self, x: str, name: str, inputs: int, outputs: int, *, kernel: int = 3, group: int = 1) -> str:
         weight = self.weight(f"{name}.weight", outputs, inputs // group, kernel, kernel)
         bias = self.constant(f"{name}.bias", self.random.standard_normal(outputs).astype(np.float32) / 10)
-        pads = [kernel // 2] * 4
-        return self.node(
-            "Conv", [x, weight, bias], name, kernel_shape=[kernel, kernel], pads=pads, group=group
-        )
+        grouped = {"group": group} if group > 1 else {}
+        return self.node("Conv", [x, weight, bias], name, pads=[kernel // 2] * 4, **grouped)
 
     def classify(self, x: str, features: int, *, classes: int = 10) -> ModelProto:
         """Flatten, Gemm, done."""

@@ -10,11 +10,11 @@ import pytest
 from cnnx.measure.bootstrap import block_bootstrap, block_length, middle, resampled_means
 
 
-def remembering(noise: np.ndarray) -> np.ndarray:
-    """AR(1) with coefficient 0.8: the mean's standard error is 3 times that of independent values."""
+def remembering(noise: np.ndarray, coefficient: float = 0.8) -> np.ndarray:
+    """AR(1) from 0. At 0.8, the mean's standard error is 3 times that of independent values."""
     values = [0.0]
     for shock in noise:
-        values.append(0.8 * values[-1] + shock)
+        values.append(coefficient * values[-1] + shock)
     return np.array(values)
 
 
@@ -40,6 +40,42 @@ def test_the_length_of_a_block_is_that_of_the_paper_for_a_series_whose_covarianc
     assert np.mean(found) == pytest.approx((1.5 * 20_000 * (2 * 0.8 / (1 - 0.8**2)) ** 2) ** (1 / 3), rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("n", "coefficient", "expected"),
+    [
+        (20, 0.5, 2.169),
+        (30, -0.4, 10.000),  # the limit n / 3
+        (30, 0.95, 5.448),
+        (60, 0.8, 4.686),
+        (90, -0.8, 29.000),  # the limit 3 sqrt(n)
+        (100, 0.3, 2.710),
+        (200, -0.4, 8.044),
+        (200, 0.8, 11.349),
+        (400, 0.5, 5.164),
+        (400, 0.95, 30.467),
+        (1000, -0.4, 9.319),
+        (1000, 0.8, 31.169),
+        (3000, 0.95, 105.666),
+        (10000, 0.3, 16.982),
+        (10000, 0.8, 67.554),
+    ],
+)
+def test_the_length_of_a_block_is_that_of_the_package_arch(n, coefficient, expected):
+    """Figures of arch 8.0.0 (arch.bootstrap.optimal_block_length, circular) with one change.
+
+    arch sets the bandwidth to twice the first of five insignificant lags. In the paper, and here,
+    it is twice the lag before them, so arch ran with `opt_m = i - kn - 1` for these figures.
+    """
+    assert block_length(remembering(np.random.default_rng(n).normal(size=n - 1), coefficient)) == math.ceil(
+        expected
+    )
+
+
+def test_a_block_is_one_value_where_the_mean_seems_to_have_no_variance():
+    """Differences of independent values: their sum has the variance of two values, whatever their number."""
+    assert block_length(np.diff(np.random.default_rng(58).normal(size=59))) == 1
+
+
 def test_means_drawn_in_blocks_scatter_as_the_series_remembers():
     values = remembering(np.random.default_rng(5).normal(size=599))
     alone, together = (resampled_means(values, block=block) for block in (1, 30))
@@ -58,6 +94,12 @@ def test_every_value_is_drawn_as_often_as_any_other_at_the_ends_too(place):
     values[place] = 90
     means = resampled_means(values, block=20)
     assert means.mean() == pytest.approx(1, abs=5 * means.std() / math.sqrt(len(means)))
+
+
+@pytest.mark.parametrize("block", [1, 3, 7, 10, 20])
+def test_every_drawn_series_is_as_long_as_the_given_one(block):
+    sums = 10 * resampled_means([2.0**k for k in range(10)], block=block)
+    np.testing.assert_allclose(sums, np.rint(sums), rtol=1e-9)
 
 
 def test_means_of_one_value_or_equal_ones_have_no_width():

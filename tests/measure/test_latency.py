@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnx.errors import UsageError
+from cnnx.errors import BundleError, UsageError
 from cnnx.measure import Latency, measure_latency, measure_side_by_side, samples_needed
 from tests.doubles.sessions import FakeClock, FakeSession
 from tests.inputs.again import again
@@ -80,6 +80,26 @@ def test_a_slow_network_stops_at_the_time_limit_with_what_it_has():
     assert latency.throughput == 0.5
 
 
+def side_by_side(latencies_ns, clock):
+    session = FakeSession(lambda x: x, latencies_ns=latencies_ns, clock=clock)
+    return measure_side_by_side({"": session}, POOL, batch=1, clock=clock)[""]
+
+
+def alone(latencies_ns, clock):
+    return measure_latency(
+        FakeSession(lambda x: x, latencies_ns=latencies_ns, clock=clock), POOL, batch=1, clock=clock
+    )
+
+
+@pytest.mark.parametrize("measure", [alone, side_by_side])
+def test_by_default_three_seconds_and_a_hundred_samples_are_measured_in_at_most_a_minute(measure):
+    assert len(measure([MS], FakeClock()).samples_ns) == pytest.approx(3000, abs=10)
+    assert len(measure([100 * MS], FakeClock()).samples_ns) == pytest.approx(100, abs=10)
+    clock = FakeClock()
+    slow = measure([5_000 * MS], clock)
+    assert not slow.complete and 60e9 <= clock.now_ns <= 70e9
+
+
 def test_the_pool_is_cycled_in_whole_batches():
     seen = []
     clock = FakeClock()
@@ -133,6 +153,8 @@ def test_the_first_run_of_a_turn_is_not_counted():
     }
     found = measure_side_by_side(sessions, POOL, batch=1, min_samples=50, min_seconds=0, clock=clock)
     assert all(set(latency.samples_ns) == {MS} for latency in found.values())
+    for name, session in sessions.items():
+        assert len(session.batches) == found[name].warmup + len(found[name].samples_ns)
 
 
 @pytest.mark.parametrize(
@@ -194,3 +216,5 @@ def test_statistics_of_known_samples():
     assert (of(*range(1, 101)).p50_ns, of(*range(1, 101)).p90_ns, of(*range(1, 1001)).p99_ns) == (50, 90, 990)
     assert of(MS).coefficient_of_variation is None and of(0, 0).coefficient_of_variation is None
     assert again(Latency, latency.as_dict()) == latency
+    with pytest.raises(BundleError, match="samples_ns"):
+        again(Latency, {**latency.as_dict(), "samples_ns": []})

@@ -103,15 +103,43 @@ def test_each_rule_by_its_threshold(measured, options, expected):
     assert rules(measured, **options) == expected
 
 
+@pytest.mark.parametrize(
+    ("measured", "options", "hint"),
+    [
+        ([dataclasses.replace(GOOD, enqueue_ns=SECOND)] * 20, {}, "--cuda-graph, or a larger --batch"),
+        (
+            [dataclasses.replace(GOOD, enqueue_ns=SECOND)] * 20,
+            {"cuda_graph": True},
+            "the network is too small",
+        ),
+        ([GOOD, dataclasses.replace(GOOD, compute_ns=900 * US)] * 9, {}, "nvidia-smi --lock-gpu-clocks"),
+        (
+            [GOOD, dataclasses.replace(GOOD, compute_ns=900 * US)] * 9,
+            {"states": [UNKNOWN, MachineState(None, Frequency(1e3, 300.0, 1e3), None, {}, ())]},
+            "sudo jetson_clocks",
+        ),
+    ],
+)
+def test_hints_fit_the_machine_and_how_it_was_measured(measured, options, hint):
+    [found] = judge_validity(latency(*measured), on_gpu=True, **options).findings
+    assert hint in found.hint
+
+
 def test_on_a_cpu_nothing_is_invalid_and_the_variation_is_remarked():
     noisy = Latency((900_000, 1_100_000) * 50, 1, 20, "time limit", True)
     verdict = judge_validity(noisy, on_gpu=False, states=[state(), state(10.0)])
     assert verdict.valid and [found.rule for found in verdict.remarks] == ["warm-up", "unsteady"]
+    assert verdict.remarks[1].reason.startswith("latency varies by")
+    assert verdict.remarks[1].hint == "close other programs and lock the clocks"
+    plain = verdict.as_dict()
+    assert plain["valid"] and plain["findings"] == [] and plain["remarks"][0]["rule"] == "warm-up"
 
 
 def test_a_clock_locked_low_is_remarked_and_valid():
     verdict = judge_validity(latency(*[GOOD] * 20), on_gpu=True, states=[state(900.0)] * 2)
     assert verdict.valid and "900 of at most 1600 MHz" in verdict.remarks[0].reason
+    assert "clock" not in remarks(state(1200.0)) and "clock" in remarks(state(1199.0))  # three quarters
+    assert "clock" not in remarks(MachineState(None, Frequency(900.0, None, None), None, {}, ()))
 
 
 def remarks(*states):
@@ -124,6 +152,8 @@ def remarks(*states):
 def test_temperature_and_what_is_not_known_are_remarked():
     assert remarks(heat(61.0, GPU=93.0)) == {"temperature": "GPU reached 61 C and is throttled from 93 C"}
     assert "GPU reached 61 C" in remarks(heat(61.0))["temperature"]  # no limit of the wifi's heat
+    two = state(temperatures={"CPU": 90.0, "GPU": 92.0}, limits_c={"CPU": 95.0, "GPU": 105.0})
+    assert remarks(two) == {"temperature": "CPU reached 90 C and is throttled from 95 C"}  # 5 C are left
     orin = state(throttling=None, temperatures={"cpu-thermal": 48.5, "gpu-thermal": 46.0})
     assert remarks(orin, orin).keys() == {"temperature", "throttling"}
     assert "cpu-thermal reached 48 C" in remarks(orin)["temperature"]

@@ -76,6 +76,12 @@ def test_json_is_the_same_for_the_same_and_exact() -> None:
     assert run(seed=1).to_json() != found.to_json()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_not_written(value: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        Calibration("max", 1, "d1", maxima={"input": value}).to_json()
+
+
 def broken(change: str) -> str:
     data = json.loads(run().to_json())
     if change == "schema":

@@ -56,6 +56,7 @@ def test_a_stream_longer_than_a_chunk_taken_up_again_from_a_file(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     values = np.random.default_rng(1).standard_normal((2, 3, 41, 999)).astype(np.float32)
+    values[0, 0, 0, :7] = 0
     half = statistics(values[0])
     file = tmp_path_factory.mktemp("statistics") / "half.npz"
     np.savez(file, **half.to_arrays())
@@ -64,6 +65,14 @@ def test_a_stream_longer_than_a_chunk_taken_up_again_from_a_file(
     resumed.update(values[1])
     assert same(resumed, statistics(values))
     assert not same(resumed, half)
+
+
+def test_the_centres_of_bins_have_the_mean_of_the_values() -> None:
+    values = np.random.default_rng(2).uniform(-3, 3, 20_000).astype(np.float32)
+    values[:100] = 0
+    centres, counts = statistics(values).filled()
+    assert counts.sum() == np.count_nonzero(values)
+    assert centres @ counts / counts.sum() == pytest.approx(np.abs(values[values != 0]).mean(), rel=2e-5)
 
 
 @settings(max_examples=30, deadline=None)

@@ -63,6 +63,12 @@ def test_the_culprits_alone_are_put_back() -> None:
     assert [each.layer for each in found.put_back] == ["layer7", "layer31"]
 
 
+def test_one_culprit_takes_a_trial_of_each_layer_and_two_more() -> None:
+    damages = {f"layer{i}": 0.01 for i in range(40)} | {"layer7": 3.0}
+    found = repair(list(damages), sum_of(damages, 0.5), costs=dict.fromkeys(damages, 1), most=100)
+    assert [each.layer for each in found.put_back] == ["layer7"] and found.tried == 42
+
+
 def test_of_equals_the_costly_layer_stays_in_int8() -> None:
     damages = {"cheap": 1.0, "costly": 1.0}
     costs = {"cheap": 10, "costly": 1000}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import cnnx
 from cnnx.errors import UsageError
 from cnnx.store import entries
-from cnnx.store.cache import Store
+from cnnx.store.cache import Store, cache_folder
 from cnnx.store.digests import digest_of
 
 
@@ -206,6 +206,13 @@ def test_what_a_stopped_step_left_is_whole_or_nothing(tmp_path_factory, content,
     assert partial.load() is None
 
 
+def test_an_empty_state_whose_last_byte_is_lost_is_damaged(tmp_path):
+    partial = Store(tmp_path).partial("step", {})
+    partial.save(lambda file: file.write_bytes(b""))
+    partial.path.write_bytes(partial.path.read_bytes()[:-1])
+    assert partial.load() is None
+
+
 def everything(folder):
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
@@ -287,3 +294,32 @@ def test_cache_tells_what_it_takes_and_gives_back_what_was_not_used(tmp_path, mo
     assert found.freed_bytes > 5 and "step" not in found.kinds and found.folder == tmp_path
     with pytest.raises(UsageError):
         cnnx.cache(prune_days=-1)
+
+
+def test_where_the_cache_is(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.delenv("CNNX_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert cache_folder() == Path("/home/someone/.cache/cnnx")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache/someone")
+    assert cache_folder() == Path("/var/cache/someone/cnnx")
+    monkeypatch.setenv("CNNX_CACHE", "/elsewhere")
+    assert cache_folder() == Store().root == Path("/elsewhere")
+
+
+@pytest.mark.parametrize("how", ["folder", "link", "nothing"])
+def test_what_stands_in_a_files_place_is_no_file_of_the_entry(tmp_path, how):
+    kept, told = Store(tmp_path / "cache"), []
+
+    def fill(folder):
+        (folder / "x").write_text("42")
+
+    file = kept.make("step", {}, fill).folder / "x"
+    file.rename(tmp_path / "x")
+    if how == "folder":
+        file.mkdir()
+    elif how == "link":
+        file.symlink_to(tmp_path / "x")
+    made = kept.make("step", {}, fill, warn=told.append)
+    assert not made.reused and (made.folder / "x").read_text() == "42"
+    assert "(x is missing)" in told[0]

@@ -1,5 +1,6 @@
 """Files appear whole or not at all, and nothing else is touched: by failures, kills, links and leftovers."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -312,3 +313,34 @@ def test_without_locks_files_are_written_and_drafts_are_left(tmp_path, monkeypat
     with atomic_file(tmp_path / "x") as new:
         new.write_text("new")
     assert (tmp_path / "x").read_text() == "new" and draft.is_dir()
+
+
+def test_only_an_empty_folder_or_one_of_cnnx_is_a_draft(tmp_path):
+    def named(name, owner=None):
+        place = tmp_path / f".cnnx-{name}.draft"
+        place.mkdir()
+        if owner is not None:
+            (place / "owner.json").write_text(owner)
+        return place
+
+    ours = named("12345678", '{"maker": "cnnx draft"}')
+    assert is_draft(ours) and is_draft(named("abcdefgh")) and is_draft(named("empty_00", ""))
+    assert not is_draft(named("other_00", '{"maker": "another"}')) and not is_draft(named("short"))
+    (tmp_path / ".cnnx-thefile0.draft").write_text("")
+    (tmp_path / ".cnnx-the_link.draft").symlink_to(ours)
+    assert not is_draft(tmp_path / ".cnnx-thefile0.draft") and not is_draft(tmp_path / ".cnnx-the_link.draft")
+
+
+def test_folders_above_a_new_file_are_created(tmp_path):
+    for place in (tmp_path / "a" / "b" / "c.txt", tmp_path / "a" / "b" / "d.txt"):
+        with atomic_file(place) as draft:
+            draft.write_text("content")
+    assert content(tmp_path) == {"a/b/c.txt": "content", "a/b/d.txt": "content"}
+
+
+def test_an_error_that_names_no_file_is_of_writing_and_one_of_another_file_is_not(tmp_path):
+    with pytest.raises(WriteFailed, match="the disk is full"), atomic_file(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "a.txt"):
+        raise FileNotFoundError(errno.ENOENT, "No such file", "/elsewhere/b.txt")
+    assert not any(tmp_path.iterdir())

@@ -38,7 +38,7 @@ def test_a_package_that_is_named_stands_for_all_its_modules(package):
     assert found >= {"cnnx.a", "cnnx.a.top", "cnnx.a.plugin", "cnnx.c.deep"} and "cnnx.b.unread" not in found
 
 
-@pytest.mark.parametrize("slip", ["cnnx.a.topp", "cnnx", "numpy", "cnnx.b.low.x"])
+@pytest.mark.parametrize("slip", ["cnnx.a.topp", "cnnx", "numpy", "other.b.low", "cnnx.b.low.x"])
 def test_a_module_that_does_not_exist_is_an_error(package, slip):
     with pytest.raises(ValueError, match=slip):
         own_code.own_code("cnnx.a.top", slip)

@@ -56,14 +56,16 @@ def differs(source: bytes, changed: bytes) -> bool:
 
 
 def _living(node: ast.AST) -> Iterator[ast.expr | ast.stmt]:
-    """Nodes to mutate: no annotations, decorators, error messages, f-strings or typing imports."""
+    """Nodes to mutate: no annotations, decorators, error messages, f-strings, typing imports, or `strict`
+    of zip, which asserts what the code guarantees."""
     for name, value in ast.iter_fields(node):
         for child in value if isinstance(value, list) else [value]:
             text = isinstance(child, ast.JoinedStr) or (isinstance(node, ast.Raise) and name == "exc")
+            asserted = isinstance(node, ast.keyword) and node.arg == "strict"
             typing = name in ("annotation", "returns", "decorator_list") or (
                 isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
             )
-            if isinstance(child, ast.AST) and not (text or typing):
+            if isinstance(child, ast.AST) and not (text or typing or asserted):
                 if isinstance(child, (ast.expr, ast.stmt)):
                     yield child
                 yield from _living(child)
@@ -101,8 +103,10 @@ def _rewritten(node: ast.expr | ast.stmt) -> Iterator[ast.AST]:
 def _other_values(value: object) -> Iterator[bool | int | float]:
     if isinstance(value, bool):
         yield not value
-    elif isinstance(value, int):
+    elif isinstance(value, int) and value < 1000:
         yield from (value + 1, value - 1) if value else (1,)  # the last of one is the first
+    elif isinstance(value, int):  # a size or a time, of which one more is nothing
+        yield from (value * 10, value // 10)
     elif isinstance(value, float):
         yield from (value * 10, value / 10) if value else (1.0,)
 

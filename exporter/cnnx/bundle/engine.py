@@ -112,7 +112,7 @@ class Engine:
         if version == self.runtime_version:
             return True
         try:
-            return self.version_compatible and Version(version or "") >= Version(self.runtime_version)
+            return self.version_compatible and Version(str(version)) >= Version(self.runtime_version)
         except InvalidVersion:
             return False
 

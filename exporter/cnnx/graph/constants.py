@@ -77,7 +77,7 @@ def fold_constants(model: ModelProto) -> int:
 def _is_foldable(
     node: NodeProto, constants: Mapping[str, TensorProto], types: Mapping[str, ValueType]
 ) -> bool:
-    if node.op_type in _KEPT | _RANDOM or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
+    if node.op_type in _KEPT | _RANDOM or len(node.output) != 1:
         return False
     read = [name for name in node.input if name]
     if (

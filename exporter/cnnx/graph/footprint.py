@@ -60,7 +60,7 @@ def predict_memory(model: ModelProto, batch: int) -> GraphMemory:
     for node in model.graph.node:
         alive += sum(size(name) for name in node.output)
         most = max(most, alive)
-        unread = [name for name in node.output if name not in held and not readers[name]]
+        unread = [name for name in node.output if not readers[name]]
         for name in (held.get(name, name) for name in node.input if name):
             readers[name] -= 1
             if not readers[name]:

@@ -187,7 +187,7 @@ def _stored_bytes(tensor: TensorProto) -> int:
 
 def _scalar(wires: Wiring, name: str) -> float | None:
     tensor = wires.initializers.get(name)
-    return float(array(tensor).reshape(-1)[0]) if tensor is not None and math.prod(tensor.dims) == 1 else None
+    return float(array(tensor).flat[0]) if tensor is not None and math.prod(tensor.dims) == 1 else None
 
 
 def _conv_multiply_adds(node: NodeProto, types: Mapping[str, ValueType]) -> int:

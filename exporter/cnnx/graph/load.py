@@ -289,7 +289,7 @@ def _external_span(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
 def _open_plain(file: Path, tensor: str) -> int:
     """Open a regular file with a single hard link, so that the checked file is the one that is read."""
     try:
-        descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise _unsafe(f"external data at {file.name!r} cannot be opened: {error.strerror}", tensor) from None
     found = os.fstat(descriptor)

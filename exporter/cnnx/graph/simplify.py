@@ -308,8 +308,6 @@ def _is_flatten(node: NodeProto, facts: _Facts) -> bool:
     lengths = [length for length in rest if isinstance(length, int)]
     if target is None or len(target) != 2 or not rest or len(lengths) != len(rest):
         return False
-    if edit.attribute(node, "allowzero", 0) and 0 in target:
-        return False
     joined = math.prod(lengths)
     keeps_batch = target[0] in (0, batch) or (target[0] == -1 and target[1] == joined)
     return keeps_batch and target[1] in (-1, joined)

@@ -14,6 +14,8 @@ from cnnx.stats import Interval
 _RESAMPLES = 1000
 # Values drawn at a time, which limits memory to about 10 MiB for long series.
 _AT_ONCE = 1 << 21
+# Successive insignificant correlations after which there are no more: max(5, sqrt(log10 n)) in the paper.
+_QUIET = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,38 +93,37 @@ def block_length(series: NDArray[np.float64]) -> int:
     correlated neighbors to the variance of the mean, the longer the block.
 
     Args:
-        series: (n,) samples in chronological order.
+        series: (n,) samples in chronological order, at least ten.
 
     Returns:
-        1 for a constant series or independent values; at most a third of the series.
+        1 for a constant series, independent values, or a variance of the mean estimated as 0 or less; at most
+        a third of the series.
     """
     n = len(series)
-    longest = min(n - 1, math.ceil(math.sqrt(n)) + max(5, math.ceil(math.sqrt(math.log10(n)))))
+    longest = math.ceil(math.sqrt(n)) + _QUIET
     covariances = _autocovariances(series, longest)
-    if covariances[0] <= 0:
+    if covariances[0] == 0:
         return 1
     reach = _reach(covariances / covariances[0], n)
     if reach == 0:
         return 1
     lags = np.arange(1, min(2 * reach, longest) + 1)
-    share = lags / lags[-1]
-    window = np.where(share <= 0.5, 1.0, 2 * (1 - share))  # flat top
+    window = np.minimum(1, 2 * (1 - lags / lags[-1]))  # flat top
     spread = 2 * float(np.sum(window * lags * covariances[lags]))
     variance = float(covariances[0] + 2 * np.sum(window * covariances[lags]))
     if variance <= 0:
         return 1
-    length = math.ceil(float(1.5 * spread**2 / variance**2 * n) ** (1 / 3))
-    return max(1, min(int(length), math.ceil(3 * math.sqrt(n)), n // 3))
+    length = float(1.5 * spread**2 / variance**2 * n) ** (1 / 3)
+    return min(1 + int(length), math.ceil(3 * math.sqrt(n)), n // 3)
 
 
 def _reach(correlations: NDArray[np.float64], n: int) -> int:
-    """The lag after which correlations stay insignificant for a while, or else the last significant lag."""
+    """The last lag before correlations stay insignificant for a while, or the longest if they never do."""
     significant = np.abs(correlations[1:]) >= 2 * math.sqrt(math.log10(n) / n)
-    quiet = max(5, math.ceil(math.sqrt(math.log10(n))))
-    for lag in range(len(significant) - quiet + 1):
-        if not significant[lag : lag + quiet].any():
+    for lag in range(len(significant) - _QUIET + 1):
+        if not significant[lag : lag + _QUIET].any():
             return lag
-    return int(np.flatnonzero(significant)[-1]) + 1 if significant.any() else 0
+    return len(significant)
 
 
 def _autocovariances(series: NDArray[np.float64], longest: int) -> NDArray[np.float64]:

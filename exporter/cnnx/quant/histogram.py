@@ -94,10 +94,9 @@ class TensorStatistics:
 
     def share_above(self, threshold: float) -> float:
         """Return the share of non-zero values with |x| > threshold, interpolated within its 0.1 % bin."""
-        nonzero = self.count - self.zeros
-        if nonzero == 0 or threshold >= self.maximum:
+        if threshold >= self.maximum:
             return 0.0
-        return float(1 - self._counted_up_to(np.array([threshold]))[0] / nonzero)
+        return float(1 - self._counted_up_to(np.array([threshold]))[0] / (self.count - self.zeros))
 
     def quantile(self, share: float) -> float:
         """Return the upper edge of the bin that contains this quantile of the values, including zeros."""

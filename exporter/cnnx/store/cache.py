@@ -98,13 +98,14 @@ class Partial:
         with atomic_file(self.path) as draft:
             write(draft)
             content = draft.read_bytes()
-            draft.write_bytes(_PARTIAL + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+            draft.write_bytes(_with_hash(content))
 
     def load(self) -> bytes | None:
         """The saved state; None if there is none or it is damaged, so that the step starts over."""
         with contextlib.suppress(OSError):
-            head, _, content = self.path.read_bytes().partition(b"\n")
-            if head == _PARTIAL + hashlib.sha256(content).hexdigest().encode():
+            saved = self.path.read_bytes()
+            _, _, content = saved.partition(b"\n")
+            if saved == _with_hash(content):
                 return content
         return None
 
@@ -112,6 +113,10 @@ class Partial:
         """Remove the saved state after the step is done."""
         if _is_partial(self.path):
             self.path.unlink(missing_ok=True)
+
+
+def _with_hash(content: bytes) -> bytes:
+    return _PARTIAL + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
 
 
 class Store:

@@ -22,7 +22,7 @@ def write_list(folder: Path, kind: str, key: str) -> None:
         if path.is_file()
     }
     content = {"format": _FORMAT, "kind": kind, "key": key, "files": files}
-    (folder / LIST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (folder / LIST).write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 def listed_files(folder: Path, kind: str, key: str) -> dict[str, tuple[int, str]] | None:

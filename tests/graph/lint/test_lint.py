@@ -157,10 +157,15 @@ def mixed() -> ModelProto:
     return sketch.model(sketch.node("Add", "it", "x", constant))
 
 
-def pool_past_the_end(length: int = 5) -> ModelProto:
+def pool_past_the_end(length: int | str = 5, *, ceil_mode: int = 1) -> ModelProto:
     # PyTorch gives 3 values for 5 (kernel 2, stride 2, padding 1): the window at 5 would see only padding.
     return alone(
-        "MaxPool", ("n", 16, length, length), kernel_shape=[2, 2], strides=[2, 2], pads=[1] * 4, ceil_mode=1
+        "MaxPool",
+        ("n", 16, length, length),
+        kernel_shape=[2, 2],
+        strides=[2, 2],
+        pads=[1] * 4,
+        ceil_mode=ceil_mode,
     )
 
 
@@ -229,9 +234,10 @@ def wide_scales() -> ModelProto:
     return sketch.model(sketch.node("Cast", "cast", conv, to=TensorProto.FLOAT16))
 
 
-def quantized_pool() -> ModelProto:
+def quantized_pool(*, given: bool = False) -> ModelProto:
     sketch = Sketch()
-    return sketch.model(sketch.node("GlobalAveragePool", "it", sketch.qdq("x")))
+    pooled = sketch.node("GlobalAveragePool", "it", sketch.qdq("x"))
+    return sketch.model(sketch.qdq(pooled) if given else pooled)
 
 
 def concat(scales: tuple[float, float]) -> ModelProto:
@@ -247,6 +253,17 @@ def weight_of_two_parts() -> ModelProto:
     parts = [sketch.weight(name, (8, 16, 1, 1)) for name in ("low", "high")]
     weight = sketch.node("Concat", "joined", *parts, axis=0)
     return sketch.model(sketch.node("Conv", "it", "x", weight))
+
+
+def assorted() -> ModelProto:
+    """What rules pass over: no ceil_mode, FP32 scales of no layer, a weight without a zero point."""
+    sketch = Sketch()
+    pooled = sketch.node("MaxPool", "pool", "x", kernel_shape=[3, 3], strides=[2, 2])
+    wide = sketch.node("Cast", "up", sketch.node("LRN", "lrn", pooled, size=5), to=TensorProto.FLOAT)
+    narrow = sketch.node("Cast", "down", sketch.qdq(wide, kind=np.float32, name="wide"), to=FLOAT16)
+    operands = (sketch.constant("w", np.ones((16, 16, 1, 1)), INT8), sketch.constant("ws", np.full(16, 0.01)))
+    weight = sketch.node("DequantizeLinear", "wdq", *operands, axis=0)
+    return sketch.model(sketch.node("Conv", "conv", narrow, weight))
 
 
 def norm_after_conv() -> ModelProto:
@@ -322,6 +339,7 @@ FAULTS: dict[str, tuple[str, str, str, Callable[[], ModelProto]]] = {
     "float64": ("float64", "it:0", "float64", lambda: alone("Cast", to=TensorProto.DOUBLE)),
     "half-plus-float": ("invalid", "it", "inconsistent type", mixed),
     "image-size-varies": ("dynamic-shape", "x", "'h'", lambda: alone("Relu", ("n", 16, "h", 8))),
+    "pool-of-a-size-that-varies": ("dynamic-shape", "x", "'h'", lambda: pool_past_the_end("h")),
     "even-lrn": ("lrn-window", "it", "4", lambda: alone("LRN", size=4)),
     "wide-lrn": ("lrn-window", "it", "17", lambda: alone("LRN", size=17)),
     "pool-starts-in-padding": ("pool-ceil", "it", "starts at 5", pool_past_the_end),
@@ -408,13 +426,20 @@ GOOD: dict[str, Callable[[], ModelProto]] = {
     "conv-that-reads-the-image": lambda: int8_conv((8, 3, 3, 3), 3),
     "grouped-in-fours": lambda: int8_conv((32, 4, 3, 3), 16, group=4),
     "pool-that-ends-inside": lambda: pool_past_the_end(length=6),
+    "pool-that-drops-the-rest": lambda: pool_past_the_end(ceil_mode=0),
     "lrn": lambda: alone("LRN", size=5),
+    "widest-lrn": lambda: alone("LRN", size=15),
+    "oldest-opset": lambda: versions(opset=13),
+    "newest-opset": lambda: versions(opset=20),
+    "pool-of-int8-that-gives-int8": lambda: quantized_pool(given=True),
+    "pool-that-takes-every-second": lambda: alone("MaxPool", kernel_shape=[1, 1], strides=[2, 2]),
     "scales-that-are-one-but-for-rounding": lambda: two_scales(float(np.nextafter(HALF(0.05), HALF(1)))),
     "one-scale-as-a-vector": one_scale_as_a_vector,
     "gemm-along-outputs": lambda: plain_gemm(axis=1),
     "concat-of-one-scale": lambda: concat((0.04, 0.04)),
     "weight-of-two-parts": weight_of_two_parts,
     "norm-beside-a-reader": norm_beside_a_reader,
+    "assorted": assorted,
     "plain-half": lambda: alone("AveragePool", kernel_shape=[3, 3]),
 }
 
@@ -436,6 +461,19 @@ def test_a_fault_is_found_and_nothing_else(name: str) -> None:
     assert findings[0].hint
 
 
+@pytest.mark.parametrize("name", [name for name in FAULTS if FAULTS[name][0] not in ("invalid", "versions")])
+def test_a_fault_is_found_after_what_has_none(name: str) -> None:
+    rule, node, _, make = FAULTS[name]
+    model, before = make(), onnx.compose.add_prefix(assorted(), "before.")
+    nodes = [*before.graph.node, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    for field in ("input", "output", "initializer"):
+        getattr(model.graph, field).extend(getattr(before.graph, field))
+    findings = lint(model)
+    assert ({finding.rule for finding in findings}, findings[0].node) == ({rule}, node)
+
+
 def test_every_rule_has_a_fault() -> None:
     assert {rule.name for rule in RULES} | {"invalid"} == {rule for rule, *_ in FAULTS.values()}
 
@@ -445,6 +483,7 @@ def test_refusal_lists_errors_with_hints_and_lets_warnings_pass() -> None:
     with pytest.raises(GraphError) as refusal:
         refuse(lint(FAULTS["dead-channel"][3]()), where="model.onnx")
     assert refusal.value.where == "model.onnx"
+    assert refusal.value.what.startswith("the graph has a fault that")
     assert "scale-value: conv1.wdq: the scale of channel 3 of 16 is 0" in refusal.value.what
     for count, more in ((10, ""), (12, "\n  and 2 more")):
         sketch = Sketch()

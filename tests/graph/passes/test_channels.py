@@ -104,6 +104,12 @@ SHAPES: dict[str, tuple[int, ...]] = {"w1": (4, 4, 3, 3), "b1": (4,), "w2": (3, 
         ("c = Conv<group=2>(a, w3) z = Relu(c)", {"w3": (4, 2, 3, 3)}, 8),
         ("c = Conv(a, w3) d = Conv(c, w3) z = Relu(d)", {"w3": (4, 4, 1, 1)}, 12),  # one weight, two readers
         ("z = Mul(a, a)", {}, 0),
+        ("z = MatMul(a, w3)", {"w3": (6, 6)}, 0),  # along the width
+        ("z = Concat<axis=2>(a, a)", {}, 0),
+        ("d = Neg(w3) z = Conv(a, d)", {"w3": (4, 4, 1, 1)}, 0),  # weights and biases that are computed
+        ("d = Neg(b3) z = Conv(a, w3, d)", {"w3": (4, 4, 1, 1), "b3": (4,)}, 0),
+        ("d = Abs(b3) z = BatchNormalization(a, d, b3, b3, d)", {"b3": (4,)}, 0),
+        ("z = Relu(a)", {"b2": (1, 3)}, 0),  # a bias that is no vector
         ("z = Add(a, v)", {"v": (4, 1, 1)}, 0),
     ],
 )
@@ -131,6 +137,20 @@ def test_a_concatenation_hands_its_parts_channels_on_and_flattening_repeats_them
     assert set(groups["output"]) == {0}
 
 
+def test_padding_that_takes_channels_away_fixes_them() -> None:
+    body = f"{CONV} z = Pad(a, pads) p = GlobalAveragePool(z) f = Flatten<axis=1>(p) output = MatMul(f, w2)"
+    values = {"pads": np.array([0, -1, 0, 0, 0, 0, 0, 0])}
+    groups = channels_of(parsed(body, weights={**SHAPES, "w2": (3, 3)}, values=values)).groups
+    assert set(groups["a"]) == set(groups["z"]) == {0}
+
+
+def test_flattening_from_another_axis_fixes_its_channels() -> None:
+    body = f"{CONV} f = Flatten<axis=2>(a) m = MatMul(f, w4) output = ReduceMean(m, first)"
+    model = parsed(body, weights={**SHAPES, "w4": (36, 3)}, values={"first": np.array([0])})
+    groups = channels_of(model).groups
+    assert set(groups["a"]) == set(groups["f"]) == {0}
+
+
 @pytest.mark.parametrize(
     ("how", "value", "free"),
     [
@@ -139,12 +159,14 @@ def test_a_concatenation_hands_its_parts_channels_on_and_flattening_repeats_them
         ("Pad(a, pads, v)", 1, 0),
         ('Pad<mode="wrap">(a, pads, v)', 0, 0),
         ("Pad(a, pads, v, axes)", 0, 0),
+        ("Pad(a, pads, computed)", 0, 0),
     ],
 )
 def test_padding_by_zeros_adds_free_channels_by_other_values_fixes_all(
     how: str, value: int, free: int
 ) -> None:
-    body = f"{CONV} z = {how} p = GlobalAveragePool(z) f = Flatten<axis=1>(p) output = MatMul(f, w2)"
+    tail = "p = GlobalAveragePool(z) f = Flatten<axis=1>(p) output = MatMul(f, w2)"
+    body = f"{CONV} computed = Neg(v) z = {how} {tail}"
     values = {
         "pads": np.array([0, 0, 0, 0, 0, 2, 0, 0]), "v": np.float32(value), "axes": np.arange(4)
     }  # fmt: skip

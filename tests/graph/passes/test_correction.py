@@ -11,6 +11,7 @@ from cnnx.graph.lint import lint
 from cnnx.graph.passes.correction import mean_output_error
 from cnnx.graph.passes.qdq import insert_qdq, quantize_weight
 from cnnx.graph.policy.placement import plan_layers, tensors_to_calibrate
+from cnnx.options import Scales
 from cnnx.recipe import PrecisionPolicy
 from tests.inputs.graphs import Sketch, images, run
 
@@ -70,13 +71,14 @@ def test_the_shift_is_what_rounded_weights_lack_on_average(group: int, trans_b: 
 
 
 @pytest.mark.parametrize("biased", [True, False])
-def test_biases_take_up_the_shift_where_means_are_known(biased: bool) -> None:
+@pytest.mark.parametrize("scales", ["fp16", "fp32"])
+def test_biases_take_up_the_shift_where_means_are_known(biased: bool, scales: Scales) -> None:
     model = network(group=1, biased=biased, trans_b=1)
-    plan = plan_layers(model, precision="int8", policy=POLICY, maxima=None, scales="fp32")
+    plan = plan_layers(model, precision="int8", policy=POLICY, maxima=None, scales=scales)
     read = list(tensors_to_calibrate(model, plan))
     means = {name: tuple(map(float, mean)) for name, mean in channel_means(model, read, images(8)).items()}
     plain, corrected = (
-        insert_qdq(model, plan, ranges=dict.fromkeys(read, 8.0), scales="fp32", means=given)
+        insert_qdq(model, plan, ranges=dict.fromkeys(read, 8.0), scales=scales, means=given)
         for given in (None, means)
     )
     biases = [
@@ -91,7 +93,7 @@ def test_biases_take_up_the_shift_where_means_are_known(biased: bool) -> None:
     weights = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
     for node in (each for each in model.graph.node if each.op_type in ("Conv", "Gemm")):
         weight = weights[node.input[1]]
-        integers, scale = quantize_weight(weight, axis=0, scales="fp32")
+        integers, scale = quantize_weight(weight, axis=0, scales=scales)
         mean = np.array(means[node.input[0]], np.float32)
         shift = mean_output_error(node, weight, quantized=integers, scale=scale, mean=mean)
         assert np.abs(shift).max() > 1e-4

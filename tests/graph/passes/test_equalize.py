@@ -13,7 +13,7 @@ from cnnx.graph import edit
 from cnnx.graph.passes.channels import channels_of, scale_channels
 from cnnx.graph.passes.equalize import LARGEST, equalize
 from cnnx.graph.passes.observe import MAXIMA, observed_model
-from tests.inputs.graphs import GRAPHS, images, run
+from tests.inputs.graphs import GRAPHS, Sketch, images, run
 
 
 def channel_maxima(model: ModelProto, x: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -96,3 +96,26 @@ def test_a_channel_that_no_weight_reads_becomes_as_large_as_the_others_are_in_th
     ranges = channel_maxima(equalized(model, x), x)["relu1"]
     assert ranges[3] == pytest.approx(np.median(np.delete(ranges, 3)), rel=1e-4)
     assert ranges.max() == pytest.approx(LARGEST, rel=1e-5)
+
+
+def two_concatenations() -> ModelProto:
+    """a, b and c, where b is read beside a and beside c, so that all three scale together."""
+    s = Sketch(seed=4)
+    a, b, c = (s.node("Relu", [s.conv("input", f"conv.{name}", 3, 8)], name) for name in "abc")
+    joined = [s.node("Concat", [*pair], name, axis=1) for pair, name in (((b, c), "bc"), ((a, b), "ab"))]
+    read = [s.conv(x, f"read.{x}", 16, 16, kernel=1) for x in joined]
+    return s.classify(s.node("GlobalAveragePool", [s.node("Add", read, "sum")], "gap"), 16)
+
+
+def test_activations_and_the_weights_that_read_them_are_balanced_in_all_that_scales_together() -> None:
+    """Where each range is the geometric mean of its two values, their quotient is that of all the others."""
+    x = images()
+    model = equalized(two_concatenations(), x)
+    constants, maxima = constants_of(model), channel_maxima(model, x)
+    shares: dict[str, NDArray[np.float32]] = {}
+    for pair in ("bc", "ab"):
+        largest = np.abs(constants[f"read.{pair}.weight"]) / maxima[f"read.{pair}"][:, None, None, None]
+        for name, part in zip(pair, np.split(largest.max(axis=(0, 2, 3)), 2), strict=True):
+            shares[name] = np.maximum(part, shares.get(name, 0))
+    quotients = np.concatenate([maxima[name] / shares[name] for name in "abc"])
+    np.testing.assert_allclose(quotients, quotients[0], rtol=1e-4)

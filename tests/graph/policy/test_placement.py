@@ -1,10 +1,16 @@
 import math
 
+import numpy as np
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from cnnx.errors import RecipeError
-from cnnx.graph.policy.placement import plan_layers, quantized_uses, tensors_to_calibrate
+from cnnx.graph.policy.placement import (
+    plan_layers,
+    quantized_uses,
+    tensors_to_calibrate,
+    tensors_to_observe,
+)
 from cnnx.graph.policy.rules import RULES
 from cnnx.recipe import LayerOverride, PrecisionPolicy
 from tests.inputs.graphs import GRAPHS, Sketch, images, maxima_of
@@ -27,6 +33,22 @@ def test_first_and_last_layers_stay_out_where_the_recipe_says_so():
     assert rules(layers)["conv1"] == "first-layer" and rules(layers)["fc"] == "last-layer"
     assert {n for n, layer in layers.items() if layer.precision == "int8"} == {"conv2"}
     assert "measured" in layers["fc"].reason
+
+
+def test_every_branch_has_a_first_layer_and_every_head_a_last():
+    s = Sketch()
+    scaled = s.node("Mul", ["input", s.constant("scale", np.full((1, 3, 1, 1), 0.5, np.float32))], "scaled")
+    left = s.conv(s.node("Relu", [s.conv(scaled, "left", 3, 16)], "relu"), "middle", 16, 16)
+    x = s.node("Add", [left, s.conv(scaled, "right", 3, 16)], "add")
+    x = s.node("GlobalAveragePool", [x], "gap")
+    head = s.node("MatMul", [s.node("Flatten", [x], "flat"), s.weight("head.weight", 16, 10)], "head")
+    s.node("Softmax", [head], "softmax")
+    model = s.classify(x, 16)
+    model.graph.output.append(helper.make_tensor_value_info("softmax", TensorProto.FLOAT, ["batch", 10]))
+    found = rules(plan(model, first_layer="fp16", last_layer="fp16", reason="measured"))
+    assert {name for name, rule in found.items() if rule == "first-layer"} == {"left", "right"}
+    assert {name for name, rule in found.items() if rule == "last-layer"} == {"head", "fc"}
+    assert found["middle"] == "weighted"
 
 
 def rules(layers):
@@ -131,6 +153,7 @@ def test_what_fp16_cannot_hold_is_an_island(value):
         wide = {n for n, layer in layers.items() if layer.rule == "wide-activation"}
         assert wide == {"relu2", "gap"}
         assert {layers[n].precision for n in wide} == {"fp32"}
+        assert "wide-activation" not in rules(plan(GRAPHS["plain"](), maxima={"relu2": 30000.0})).values()
 
 
 def test_constants_beyond_fp16_are_an_island():
@@ -140,6 +163,17 @@ def test_constants_beyond_fp16_are_an_island():
     model.graph.initializer[1].raw_data = values.tobytes()
     layer = plan(model, precision="fp16", fp16_limit=1e9)["conv1"]
     assert (layer.rule, layer.precision) == ("wide-constant", "fp32") and "7e+04" in layer.reason
+
+
+def test_integers_beyond_fp16_are_no_island():
+    """PyTorch writes the largest integer where a slice goes to the end."""
+    s = Sketch()
+    x = s.conv("input", "conv", 3, 16)
+    ends = [
+        s.constant(name, np.array([value])) for name, value in (("from", 0), ("to", 2**63 - 1), ("axis", 1))
+    ]
+    model = s.classify(s.node("GlobalAveragePool", [s.node("Slice", [x, *ends], "slice")], "gap"), 16)
+    assert plan(model, precision="fp16")["slice"].precision == "fp16"
 
 
 def test_the_last_matching_override_wins():
@@ -172,6 +206,9 @@ def test_an_override_that_matches_nothing_is_refused():
     with pytest.raises(RecipeError, match="matches no layer") as refusal:
         plan(GRAPHS["residual"](), overrides=(LayerOverride("b.conv3", "fp16", "typo"),))
     assert refusal.value.hint.count("conv") == 3 and "b.conv1" in refusal.value.hint
+    with pytest.raises(RecipeError) as refusal:
+        plan(GRAPHS["residual"](), overrides=(LayerOverride("12345678.", "fp16", "nothing is near"),))
+    assert refusal.value.hint.endswith("such as stem, stem.relu, a.conv1")
 
 
 def test_only_shortcuts_are_quantized_at_an_add():
@@ -183,6 +220,31 @@ def test_only_shortcuts_are_quantized_at_an_add():
     assert uses["b.down"] == ("b.add",)  # the projection, though it stands first
     assert "a.conv2" not in uses and "b.conv2" not in uses
     assert tensors_to_calibrate(model, tuple(layers.values())) == tuple(uses)
+    observed = tensors_to_observe(model, tuple(layers.values()))
+    assert set(observed) - set(uses) == {"b.conv2"}, "the other side of the sum with the projection"
+
+
+def test_a_convolution_that_others_read_too_is_the_shortcut():
+    """TensorRT fuses an Add only with a convolution that nothing else reads."""
+    s = Sketch()
+    first = s.conv("input", "first", 3, 16)
+    x = s.node("Add", [first, s.conv(first, "second", 16, 16)], "add")
+    model = s.classify(s.node("GlobalAveragePool", [x], "gap"), 16)
+    layers = plan(model)
+    assert layers["add"].rule == "residual"
+    assert quantized_uses(model, tuple(layers.values()))["first"] == ("second", "add")
+
+
+def test_a_sum_with_a_constant_or_with_itself_has_no_shortcut():
+    s = Sketch(batch=1)
+    whole = s.constant("whole", np.ones((1, 16, 12, 12), np.float32))
+    x = s.node("Add", [s.conv("input", "conv", 3, 16), whole], "with_constant")
+    other = s.conv(x, "other", 16, 16)
+    model = s.classify(s.node("GlobalAveragePool", [s.node("Add", [other, other], "doubled")], "gap"), 16)
+    layers = plan_layers(model, precision="int8", policy=PrecisionPolicy(), maxima=None)
+    assert {layer.node: layer.rule for layer in layers if layer.op == "Add"} == {
+        "with_constant": "follows", "doubled": "follows"
+    }  # fmt: skip
 
 
 def test_a_sum_of_maps_of_different_sizes_has_no_shortcut():

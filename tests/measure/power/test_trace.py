@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -91,6 +92,50 @@ def test_counters_are_subtracted_and_interpolated():
 def test_negative_power_counts_as_it_is():
     trace = Trace(info("VDD_GPU"), 10.0, (Sample(0, (-300.0,)), Sample(SECOND, (-300.0,))))
     assert trace.energy_mj(["VDD_GPU"], 0, SECOND) == pytest.approx(-300)
+
+
+def test_a_gap_is_more_than_one_and_a_half_periods():
+    stamps = [0, 100, 250, 410, 870, 970]  # 1, 1.5, 1.6, 4.6 and 1 periods
+    trace = Trace(info("VDD_IN"), 10.0, tuple(Sample(one * 1_000_000, (1.0,)) for one in stamps))
+    assert [(before // 1_000_000, after // 1_000_000) for before, after in trace.gaps_ns] == [
+        (250, 410),
+        (410, 870),
+    ]
+    assert trace.missed == 1 + 4
+    assert trace.achieved_hz == pytest.approx(5 / 0.97)
+
+
+def test_one_sample_has_no_rate_and_two_have():
+    one, two = Sample(0, (1.0,)), Sample(SECOND, (1.0,))
+    assert Trace(info("VDD_IN"), 10.0, (one,)).achieved_hz is None
+    assert Trace(info("VDD_IN"), 10.0, (one, two)).achieved_hz == 1
+
+
+def test_power_is_energy_over_time_in_whole_windows():
+    samples = tuple(Sample(i * SECOND, (10.0 * i, 1.0)) for i in range(8))
+    trace = Trace(info("VDD_IN", "VDD_SOC"), 1.0, samples)
+    assert trace.power_mw(["VDD_IN"], SECOND, 5 * SECOND) == pytest.approx(30)
+    windows = trace.powers_mw(["VDD_IN", "VDD_SOC"], SECOND, 6 * SECOND, window_ns=2 * SECOND)
+    assert windows == pytest.approx((21, 41))  # the fifth second is no whole window
+
+
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [
+        (((0, 1.0), (5, 1.0, 2.0)), r"samples\[1\] needs a timestamp and 1 values"),
+        (((0, 1.0), ()), r"samples\[1\] needs"),
+        (((0.5, 1.0),), r"samples\[0\] needs"),
+        (((5, 1.0), (5, 1.0), (4, 1.0)), r"samples\[2\] is earlier"),
+    ],
+)
+def test_stored_samples_that_are_no_trace_are_refused(samples, said):
+    with pytest.raises(ValueError, match=said):
+        TraceRows(info("VDD_IN"), 10.0, samples)
+
+
+def test_a_stored_total_of_rails_that_were_not_read_is_refused():
+    with pytest.raises(ValueError, match=r"unknown rails: \['VDD_CPU'\]"):
+        TraceRows(dataclasses.replace(info("VDD_IN"), total=Total(("VDD_CPU",), "a test")), 10.0, ())
 
 
 def test_what_the_samples_do_not_tell_is_refused():

@@ -90,6 +90,7 @@ class Driver:
 
         class DeviceAllocation:
             def __init__(self, nbytes):
+                assert nbytes > 0  # CUDA: an allocation of nothing is an invalid value
                 if nbytes > room:
                     raise Driver.MemoryError("cuMemAlloc failed: out of memory")
                 self._memory = ctypes.create_string_buffer(nbytes)
@@ -107,6 +108,7 @@ class Driver:
         self.ready = True
 
     def pagelocked_empty(self, shape, dtype):
+        assert shape > 0
         held = ctypes.create_string_buffer(shape * np.dtype(dtype).itemsize)
         key = ctypes.addressof(held)
         self.held[key] = held
@@ -194,6 +196,14 @@ def test_a_failed_host_allocation_frees_the_device_memory():
     driver = Small()
     with pytest.raises(EnvironmentLacks, match="out of memory"):
         PycudaRuntime(driver).buffer(10, np.float32)
+    assert not driver.held
+
+
+def test_a_buffer_may_be_of_nothing():
+    driver = Driver()
+    buffer = PycudaRuntime(driver).buffer(0, np.float32)
+    assert buffer.host.size == 0
+    buffer.free()
     assert not driver.held
 
 
@@ -288,12 +298,29 @@ def test_device_and_errors_as_reported_by_the_library(monkeypatch):
         cudart.CudaRuntime(Path("libcudart.so"))
 
 
+@pytest.mark.parametrize(("with_gpu", "chosen"), [("second", "second"), ("none", "first")])
+def test_the_first_cuda_runtime_that_finds_a_gpu_is_used_or_else_the_first(monkeypatch, with_gpu, chosen):
+    """A runtime newer than the driver finds none."""
+    loaded = {}
+
+    def load(name, **_):
+        if str(name) == "broken":
+            raise OSError("wrong ELF class")
+        loaded[str(name)] = Library(devices=int(with_gpu in str(name)))
+        return loaded[str(name)]
+
+    monkeypatch.setattr(cudart.ctypes, "CDLL", load)
+    monkeypatch.setattr(cudart, "_candidates", lambda: map(Path, ("broken", "first", "second", "third")))
+    assert cudart.load_cudart()._library is loaded[chosen]
+
+
 def test_a_cuda_runtime_that_is_missing_is_searched_for(monkeypatch, tmp_path):
     """All folders are searched, and the error has the loader's message."""
     monkeypatch.setattr(cudart, "_SONAMES", ("libcudart.so.no-such",))
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     found = [str(path) for path in cudart._candidates()]
-    if found == ["libcudart.so.no-such"]:
+    assert "libcudart.so.no-such" in found
+    if len(found) == 1:
         with pytest.raises(EnvironmentLacks, match=r"no CUDA runtime.*no-such") as caught:
             cudart.load_cudart()
         assert "LD_LIBRARY_PATH" in caught.value.hint

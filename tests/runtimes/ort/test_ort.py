@@ -117,8 +117,9 @@ def test_a_visible_gpu_is_used_without_tf32_and_named(net, images, monkeypatch):
     assert (name, options["use_tf32"], fallback) == ("CUDAExecutionProvider", 0, "CPUExecutionProvider")
     assert cuda.preloaded and session.run(images)["logits"].shape == (5, 10)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    cuda.preloaded = False
     assert runtime.open(net("fp32")).device.kind == "cpu"
-    assert cuda.asked == ["CPUExecutionProvider"]
+    assert cuda.asked == ["CPUExecutionProvider"] and not cuda.preloaded
 
 
 def test_an_onnx_runtime_without_cuda_does_not_use_a_gpu(monkeypatch):

@@ -51,6 +51,16 @@ def test_every_layer_is_of_the_type_the_graph_gives_it(net, release, precision, 
     assert len(config.profiles) == (batch == "N")
 
 
+def test_a_new_log_has_nothing_to_tell():
+    log = ImitatedBindings().loaded.log
+    assert (log.layers, log.said(), log.skipped_tactics()) == ("", "no reason was given", "")
+    log.log(log.ERROR, "out of luck")
+    log.log(log.WARNING, "one thing")
+    assert log.said() == "out of luck"
+    log.clear()
+    assert log.said() == "no reason was given"
+
+
 def test_engines_tuned_for_different_batches_have_different_names(net):
     file = net("fp16", batch="N")
     found = [build(ImitatedBindings(), file, request("fp16", batch=(1, best, 8))).identity for best in (1, 8)]
@@ -97,6 +107,9 @@ def test_options_that_a_release_or_device_does_not_support_are_rejected(net):
     assert build(ImitatedBindings(), file, ampere).reach == "ampere_plus"
     with pytest.raises(UsageError, match="does not support hardware compatibility on Jetson"):
         build(ImitatedBindings(here=machine(**JETSON)), file, ampere)
+    oldest = ImitatedBindings()
+    oldest.device.compute_capability = lambda: 80
+    assert build(oldest, file, ampere).target == "sm80"
     turing = ImitatedBindings()
     turing.device.compute_capability = lambda: 75
     with pytest.raises(UsageError, match="SM 75"):

@@ -107,7 +107,7 @@ def lint(model: ModelProto) -> tuple[LintFinding, ...]:
     except GraphError as error:
         specific = _look(_FIRST, View(model, wires, {}))
         location = str(error.where).partition(" ")[2]  # without the word "node", "tensor" or "graph"
-        return specific or (LintFinding("invalid", "error", location, error.what, error.hint or ""),)
+        return specific or (LintFinding("invalid", "error", location, error.what, str(error.hint)),)
     return _look(RULES, view)
 
 

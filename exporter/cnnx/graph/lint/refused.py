@@ -269,4 +269,4 @@ def _scales(view: View, *ops: str) -> Iterator[tuple[NodeProto, NDArray[Any]]]:
 
 
 def _first(scale: NDArray[Any]) -> float:
-    return float(scale.reshape(-1)[0])
+    return float(scale.flat[0])

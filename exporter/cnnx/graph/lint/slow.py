@@ -152,7 +152,7 @@ def concat_scales(view: View) -> Iterator[Fault]:
     """Branches with the same scale are concatenated in memory; others must be rescaled first."""
     for concat in view.nodes("Concat"):
         pairs = [node for name in concat.input if (node := view.dequantizer(name)) is not None]
-        scales = {float(s.reshape(-1)[0]) for node in pairs if (s := view.scale(node)) is not None}
+        scales = {float(s.flat[0]) for node in pairs if (s := view.scale(node)) is not None}
         if len(scales) > 1:
             yield (
                 label(concat),

@@ -219,9 +219,8 @@ class _Walk:
 
     def same(self, node: NodeProto) -> bool:
         """An operator that commutes with positive factors passes channels on."""
-        if node.input[0] not in self._groups:
-            return False
-        self._groups[node.output[0]] = self._groups[node.input[0]]
+        if node.input[0] in self._groups:
+            self._groups[node.output[0]] = self._groups[node.input[0]]
         return True
 
     def flatten(self, node: NodeProto) -> bool:

@@ -49,17 +49,18 @@ def mean_output_error(
             weight, quantized = weight.T, quantized.T
     elif node.op_type != "Conv":
         return None
-    groups = edit.attribute(node, "group", 1) if node.op_type == "Conv" else 1
+    groups = edit.attribute(node, "group", 1)
     outputs, inputs = weight.shape[:2]
     if mean.shape != (groups * inputs,) or scale.shape != (outputs,):
         return None
     # Each row of the weights reads the channels of its group.
-    read = np.repeat(mean.reshape(groups, inputs), outputs // groups, axis=0) if groups > 1 else mean[None]
+    group_of = np.arange(outputs) // (outputs // groups)
+    means = mean.reshape(groups, inputs)
     shift = np.empty(outputs, np.float32)
     rows = max(1, _SLICE // max(1, weight[0].size))
     for start in range(0, outputs, rows):
         part = slice(start, start + rows)
         error = weight[part] - quantized[part] * scale[part].reshape(-1, *[1] * (weight.ndim - 1))
         summed = error.reshape(*error.shape[:2], -1).sum(axis=2)
-        shift[part] = (summed * (read[part] if groups > 1 else read)).sum(axis=1)
+        shift[part] = (summed * means[group_of[part]]).sum(axis=1)
     return shift

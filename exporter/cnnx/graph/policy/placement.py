@@ -196,7 +196,7 @@ def _fusable(model: ModelProto, plan: Sequence[LayerPlan]) -> dict[str, list[str
 
 def _joins_feature_maps(node: NodeProto, graph: Wiring, types: Mapping[str, ValueType]) -> bool:
     left, right = node.input
-    if left == right or left in graph.initializers or right in graph.initializers:
+    if left in graph.initializers or right in graph.initializers:
         return False
     kinds = types.get(left), types.get(right)
     return all(kind is not None and kind.rank == 4 for kind in kinds) and kinds[0] == kinds[1]

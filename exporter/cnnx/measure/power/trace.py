@@ -79,7 +79,7 @@ class Trace:
     def missed(self) -> int:
         """Number of samples missing in the gaps."""
         period = 1e9 / self.asked_hz
-        return sum(max(1, round((after - before) / period) - 1) for before, after in self.gaps_ns)
+        return sum(round((after - before) / period) - 1 for before, after in self.gaps_ns)
 
     @property
     def failed(self) -> dict[str, int]:

@@ -239,7 +239,7 @@ def _layer_times(events: Path, runs: int) -> tuple[LayerTime, ...]:
     times: dict[tuple[str, str], list[int]] = defaultdict(list)
     for event in json.loads(events.read_text(encoding="utf-8")):
         name = event.get("name", "")
-        if event.get("cat") == "Node" and name.endswith(_KERNEL):
+        if name.endswith(_KERNEL):
             times[name[: -len(_KERNEL)], event["args"]["op_name"]].append(event["dur"])
     return tuple(
         LayerTime(name, op, kind_of_operator(op), 1000 * statistics.median(taken[-runs:]))
