@@ -62,7 +62,7 @@ def test_the_bundle_has_the_checkpoints_classes_and_the_users_names(exported: Ex
     assert (recipe["weights"]["top1"], recipe["published"]) == (0, [])
     notes = " ".join(exported.notes)
     assert "The checkpoint has 7 classes, the recipe 10" in notes
-    assert "Preprocessing is that of the recipe lenet5: color gray, resize 32" in notes
+    assert "Preprocessing is that of the recipe lenet5: gray; shorter side" in notes
     assert "outside" not in notes and "--class-names" not in notes
 
 
