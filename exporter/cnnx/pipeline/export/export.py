@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import resource
 import time
 from pathlib import Path
+from typing import Any
 
 from cnnx.agreement import Validation
 from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.bundle.writing import left_beside, refuse_place
+from cnnx.errors import UsageError
 from cnnx.options import takes
 from cnnx.options.bundles import EngineOptions
 from cnnx.options.networks import ExportOptions
@@ -18,6 +21,7 @@ from cnnx.pipeline.bench.latency import Effort, measure
 from cnnx.pipeline.bench.measurement import Measurement
 from cnnx.pipeline.build import build_into
 from cnnx.pipeline.export.job import ExportArtefacts, Job, images_to_choose_by, make_artefacts, repaired
+from cnnx.pipeline.export.module import module_file
 from cnnx.pipeline.export.options import check_calibrator, check_options, with_options
 from cnnx.pipeline.export.preprocessing import assumption
 from cnnx.pipeline.export.publish import publish
@@ -42,15 +46,18 @@ _MOSTLY = 0.95
 
 
 @takes(ExportOptions)
-def export(model: str | Path, options: ExportOptions, *, listener: Listener = silent) -> ExportResult:
+def export(
+    model: str | Path | Any, options: ExportOptions, *, example: Any = None, listener: Listener = silent
+) -> ExportResult:
     """Export a network to a bundle: calibrate, type, lint, build, validate and measure it.
 
     Steps whose inputs have not changed are reused from the cache. A bundle at `out` that was made from
     exactly these inputs is left unchanged.
 
     Args:
-        model: a recipe's name, a recipe file, or an ONNX file.
+        model: a recipe's name, a recipe file, an ONNX file, or a `torch.nn.Module`.
         options: options as an object; each can also be given by keyword.
+        example: for a module, a batch of its input, (N, C, H, W): a tensor or an array.
         listener: receives progress events.
 
     Raises:
@@ -67,6 +74,10 @@ def export(model: str | Path, options: ExportOptions, *, listener: Listener = si
     """
     started = time.perf_counter()
     steps = Steps(listener)
+    if not isinstance(model, str | os.PathLike):
+        model = module_file(model, example, options.batch)
+    elif example is not None:
+        raise UsageError("only a torch.nn.Module takes an example", hint="drop `example`")
     job, source = _prepared(str(model), options, steps)
     artefacts = make_artefacts(job, source, steps)
     found = None
