@@ -53,17 +53,21 @@ def test_the_layers_that_were_scaled_do_the_damage(twin: Path, cache: Path) -> N
     # Every layer with MACs has its index, in INT8 or not.
     assert sorted(each.place for each in (*found.layers, *found.others)) == list(range(20))
     # The classes after a flip are those that the bundle gives for these images.
-    (crops,) = (
-        c
-        for c in map(Crops.open, (cache / "crops").iterdir())
-        if c.ids[0].startswith("selection") and len(c) == 48
-    )
     session, recipe = cnnx.load(twin, target="ort"), result.bundle.manifest.recipe["preprocessing"]
-    for flip in found.flips[:3]:
-        pixels = crops.pixels[crops.ids.index(flip.image)].transpose(2, 0, 1)[None] / 255
+
+    def classes_of(crops: Crops, image: str) -> list[int]:
+        pixels = crops.pixels[crops.ids.index(image)].transpose(2, 0, 1)[None] / 255
         mean, std = (np.reshape(recipe[key], (1, 3, 1, 1)) for key in ("mean", "std"))
         logits = session.run(((pixels - mean) / std).astype(np.float32))[session.output_names[0]][0]
-        assert [each.index for each in flip.int8] == list(np.argsort(-logits, kind="stable")[:5])
+        return list(np.argsort(-logits, kind="stable")[:5])
+
+    flips = found.flips[:3]
+    stored = map(Crops.open, (cache / "crops").iterdir())
+    assert any(
+        all(classes_of(crops, flip.image) == [each.index for each in flip.int8] for flip in flips)
+        for crops in stored
+        if crops.pixels.shape == (48, 32, 32, 3) and {flip.image for flip in flips} <= set(crops.ids)
+    )
     surest = [flip.original[0].probability for flip in found.flips]
     assert len(surest) == round((1 - found.whole.top1_agreement) * 48) and surest == sorted(surest)[::-1]
     assert result.bundle.records()[-1].kind == "diagnosis"
