@@ -48,6 +48,10 @@ def test_an_unknown_model_names_the_nearest(refused):
     assert "lenet5" in said and "cnnx list" in said
 
 
+def test_an_address_is_not_downloaded(refused):
+    assert "download the ONNX file" in refused(2, "https://huggingface.co/onnx/net/resolve/main/model.onnx")
+
+
 def test_a_typing_slip_in_a_recipe_names_its_path_and_the_nearest_key(refused, tmp_path):
     (tmp_path / "mine.toml").write_text(RECIPE.replace("resize", "risize"))
     said = refused(3, tmp_path / "mine.toml")

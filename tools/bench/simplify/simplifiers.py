@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,16 @@ def canonical(model: onnx.ModelProto) -> onnx.ModelProto:
     return found
 
 
+def entered(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The canonical form that cnnx gives a file on entry, then its passes."""
+    from cnnx.graph.entry import read_network
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "net.onnx"
+        file.write_bytes(model.SerializeToString())
+        return ours(read_network(file).model)
+
+
 Tool = Callable[[onnx.ModelProto], onnx.ModelProto]
 TOOLS: dict[str, Tool] = {
     "none": lambda model: model,
@@ -129,6 +140,7 @@ TOOLS: dict[str, Tool] = {
     "onnxslim": slim,
     "20+ours": lambda model: ours(convert(model)),
     "20+shapes+ours": canonical,
+    "entry+ours": entered,
     "20+onnxslim+ours": lambda model: ours(slim(convert(model))),
 }
 CONVERTERS = {"onnx to 20": convert, "onnxscript to 20": convert_script}

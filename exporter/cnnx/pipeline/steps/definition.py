@@ -26,8 +26,11 @@ def resolve(model: str, *, trust_recipe: bool, logits: str = "") -> Recipe:
     Raises:
         RecipeError: the recipe does not exist, or it runs code and is not trusted.
         GraphError: the ONNX file is not an image classifier.
-        UsageError: `logits` for a PyTorch definition.
+        UsageError: `logits` for a PyTorch definition, or an address in place of a file.
     """
+    if "://" in model:
+        hint = "download the ONNX file or the checkpoint first, and give its path"
+        raise UsageError("a network is not read from the internet", where=model, hint=hint)
     if Path(model).suffix.lower() == ".onnx":
         recipe = _recipe_for_onnx(Path(model), logits)
     else:
