@@ -11,6 +11,7 @@ import cnnx
 from cnnx.report.notebook import as_html
 from cnnx.report.table import Cell, Column, Facts, Remark, table_of
 from cnnx.report.terminal import as_text
+from cnnx.resources import shared_folder
 
 _BUNDLE = {
     "inspect": cnnx.inspect,
@@ -47,3 +48,9 @@ def test_hostile_names_stay_text_in_a_notebook():
     assert "<script" not in page and "[bold]" in page
     assert page.count(html.escape(name)) == 9
     assert page.count("<table>") == page.count("</table>") == 2
+
+
+def test_a_path_is_taken_where_a_string_is(tmp_path):
+    recipe = tmp_path / "mine.toml"
+    recipe.write_bytes((shared_folder("recipes") / "lenet5.toml").read_bytes())
+    assert cnnx.show(recipe).layers == cnnx.show(str(recipe)).layers == cnnx.show("lenet5").layers

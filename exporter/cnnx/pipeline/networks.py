@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Literal
 
 from cnnx.errors import UsageError
@@ -171,7 +172,7 @@ def _network(recipe: Recipe) -> Network:
 
 
 @takes(ShowOptions)
-def show(model: str, options: ShowOptions) -> Architecture:
+def show(model: str | Path, options: ShowOptions) -> Architecture:
     """The layers of a recipe's network, or of an ONNX file.
 
     Args:
@@ -188,7 +189,7 @@ def show(model: str, options: ShowOptions) -> Architecture:
     """
     from cnnx.pipeline.steps.definition import build_torch, resolve
 
-    recipe = resolve(model, trust_recipe=options.trust_recipe, logits=options.logits)
+    recipe = resolve(str(model), trust_recipe=options.trust_recipe, logits=options.logits)
     if recipe.is_onnx:
         from cnnx.graph.entry import read_network
         from cnnx.graph.inspect import layers
