@@ -123,7 +123,7 @@ def taken(name: str, exporter: str, opset: int | None, free: bool) -> Record:
         for precision in ("fp16", "int8"):
             record[precision] = _exported(folder, file, precision)
         if record["int8"]["code"] in _DONE:
-            options = ("--images", str(DIAGNOSED))
+            options = ("--images", str(DIAGNOSED), "--model", str(file))
             record["diagnose"] = _cnnx(folder, "diagnose", Path(folder) / "int8", *options)[0]
     return {**record, "seconds": time.monotonic() - started}
 
@@ -140,7 +140,7 @@ def _exported(folder: str, file: Path, precision: str) -> Record:
         found["inspect"] = _cnnx(folder, "inspect", out)[0]
         found["int8_share"] = result["int8_share"]
         found["notes"] = [note for note in result["notes"] if "MACs" in note]
-        found["divergence"] = result["validation"]["likeness"]["divergence"]
+        found["logit_sqnr_db"] = result["validation"]["logit_sqnr_db"]
     else:
         found |= {key: said.get("error", {}).get(key) for key in ("what", "hint")}
     return found
