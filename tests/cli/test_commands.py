@@ -176,7 +176,7 @@ def test_show_counts_a_quantized_graph_as_its_original(shown, exported):
     """Q/DQ nodes, scales and zero points are no layers and no parameters of the network."""
     table = rows(shown("show", exported[0] / "model.onnx"))
     assert table["total"][-2:] == ["61,706", "416,520"]
-    assert table["conv1"] == ["Conv", "6x28x28", "9.2", "156", "117,600"]  # in FP16
+    assert table["conv1"] == ["Conv", "6x28x28", "18.4", "156", "117,600"]  # in FP32, as the original
     assert not any("Quantize" in cells[0] for cells in table.values() if cells)
 
 
