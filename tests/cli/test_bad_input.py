@@ -44,7 +44,7 @@ def refused(cnnx_command, tmp_path):
 
 
 def test_an_unknown_model_names_the_nearest(refused):
-    said = refused(3, "lenet")
+    said = refused(3, "lenat5")
     assert "lenet5" in said and "cnnx list" in said
 
 
@@ -336,7 +336,7 @@ class TestWriting:
 
 
 def test_json_says_the_same_in_one_object(cnnx_command):
-    code, out, said = cnnx_command("export", "lenet", "--json")
+    code, out, said = cnnx_command("export", "lenat5", "--json")
     data = json.loads(out)
     assert (code, data["exit_code"], data["schema"], said) == (3, 3, 3, "")
     assert data["error"]["kind"] == "RecipeError" and "lenet5" in data["error"]["hint"]
