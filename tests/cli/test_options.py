@@ -201,7 +201,7 @@ def test_choices_that_a_refusal_names_include_auto(wrong):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: cnnx.export(3), "model must be str | PathLike, not int: 3"),
+        (lambda: cnnx.export(3), "model must be str, Path or torch.nn.Module, not int"),
         (lambda: cnnx.export("lenet5", out=3), "out must be str | Path | None, not int: 3"),
         (lambda: cnnx.export("lenet5", calibration_images="12"), "calibration_images must be int | None"),
         (lambda: cnnx.export("lenet5", repair=1), "repair must be bool, not int: 1"),
