@@ -55,7 +55,7 @@ def test_crops_equal_the_stored_ones(name: str, rule: str, size: object, corner:
     Pillow resamples 8-bit pixels in integers, with weights rounded from the same doubles on every machine.
     """
     interpolation, resize, side = rule.split("-")
-    preprocessing = Preprocessing(interpolation=interpolation, resize=int(resize))  # type: ignore[arg-type]
+    preprocessing = Preprocessing(interpolation=interpolation, resize=int(resize))
     made = crop(ImageFile(name, GOLDEN / f"{name}.png").load(), preprocessing, (3, int(side), int(side)))
     assert np.array_equal(made, stored(name, rule))
 
@@ -108,7 +108,7 @@ SIDES = st.integers(1, 3000)
 @given(SIDES, SIDES, st.integers(1, 500), st.integers(1, 500))
 def test_fits_keep_what_their_names_promise(width, height, high, wide):
     def size(fit: str, resize: object) -> tuple[int, int]:
-        return resized(width, height, Preprocessing(fit=fit, resize=resize))  # type: ignore[arg-type]
+        return resized(width, height, Preprocessing(fit=fit, resize=resize))
 
     assert min(size("shorter", high)) == high
     assert max(size("longer", high)) == high

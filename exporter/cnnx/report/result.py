@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 from cnnx.report.table import Block
 
 
-class Result:
+class Result(ABC):
     """A result that shows as tables in a Python prompt and in a notebook."""
 
     __slots__ = ()
 
+    @abstractmethod
     def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
         """The tables, facts and remarks that the command prints; `verbose` adds what --verbose adds."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         from cnnx.report.terminal import as_text

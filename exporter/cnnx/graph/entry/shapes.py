@@ -48,7 +48,8 @@ def fold_shapes(model: ModelProto) -> None:
     if not any(node.op_type in ("Shape", "Size") for node in model.graph.node):
         return
     own = input_shape(model)[0]
-    first, second = (inferred(model, batch) for batch in ((own, own) if isinstance(own, int) else _TRIED))
+    first = inferred(model, own if isinstance(own, int) else _TRIED[0])
+    second = first if isinstance(own, int) else inferred(model, _TRIED[1])
     names = edit.Names(model.graph)
     for node in model.graph.node:
         for index, name in enumerate(node.input):

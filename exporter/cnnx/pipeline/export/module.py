@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cnnx.errors import BuildFailed, MissingExtra, UsageError
 from cnnx.machine.environment import installed_version
 from cnnx.options import Batch
-from cnnx.pipeline.steps.inference import EXPORT_TOLERANCE, open_here
+from cnnx.pipeline.steps.inference import EXPORT_TOLERANCE, open_here, relative_error
 from cnnx.store.cache import Store
 from cnnx.store.own_code import own_code
 
@@ -82,7 +82,8 @@ def _compare(module: Any, file: Path, images: NDArray[np.float32], smallest: int
     theirs, ours = EagerSession(module), open_here(file)
     found = ours.run(np.repeat(images[:1], smallest, axis=0))[ours.output_names[0]][:1]
     expected = theirs.run(images[:1])[theirs.output_names[0]]
-    apart = float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-30))
+    ours.close()
+    apart = relative_error(expected, found)
     if not apart <= EXPORT_TOLERANCE:
         raise BuildFailed(
             f"the exported graph and the module give different logits: max|a-b|/max|b| is {apart:.2g}, "

@@ -82,6 +82,15 @@ def refuse_nonfinite(logits: NDArray[np.float32], recipe: Recipe) -> None:
         )
 
 
+def relative_error(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
+    """max|a-b| / max|b| over finite values; infinite if shapes, or the places of finite values, differ."""
+    finite = np.isfinite(expected)
+    if expected.shape != found.shape or not np.array_equal(finite, np.isfinite(found)):
+        return float("inf")
+    gap = np.abs(expected[finite].astype(np.float64) - found[finite]).max(initial=0)
+    return float(gap / max(np.abs(expected[finite]).max(initial=0), 1e-30))
+
+
 def check_parity(
     graph: Path,
     pixels: NDArray[np.uint8],
@@ -100,7 +109,7 @@ def check_parity(
     exported = graph_logits(graph, pixels, recipe.preprocessing)
     expected = logits[: len(exported)]
     refuse_nonfinite(expected, recipe)
-    error = float(np.abs(exported - expected).max() / max(float(np.abs(expected).max()), 1e-30))
+    error = relative_error(expected, exported)
     if not error <= EXPORT_TOLERANCE:
         raise BuildFailed(
             f"{what}: max|a-b|/max|b| is {error:.2g}, the limit is {EXPORT_TOLERANCE:g}",

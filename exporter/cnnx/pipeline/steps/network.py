@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cnnx.errors import BuildFailed, CnnxError
 from cnnx.machine.environment import installed_version
 from cnnx.pipeline.steps.artefacts import MODEL, NOTES, Fp32Graph
-from cnnx.pipeline.steps.inference import EXPORT_TOLERANCE, RUNNER, open_here
+from cnnx.pipeline.steps.inference import EXPORT_TOLERANCE, RUNNER, open_here, relative_error
 from cnnx.store.cache import Store
 from cnnx.store.own_code import own_code
 
@@ -62,11 +62,13 @@ def _compared(file: Path, canonical: Path, network: Network) -> tuple[str, ...]:
         expected = [theirs.run(np.ascontiguousarray(batch)) for batch in np.array_split(given, _TRIES)]
     except CnnxError as error:
         return (f"ONNX Runtime does not run the file as it is, so the two were not compared: {error.what}",)
+    theirs.close()
     found = [ours.run(np.ascontiguousarray(batch)) for batch in np.array_split(images, _TRIES)]
+    ours.close()
     limit = _FP16_TOLERANCE if network.widened else EXPORT_TOLERANCE
     for before, after in zip(expected, found, strict=True):
         for name in before.keys() & after.keys():
-            apart = _difference(before[name], after[name])
+            apart = relative_error(before[name], after[name])
             if not apart <= limit:
                 raise BuildFailed(
                     f"the canonical form of the graph gives another {name}: max|a-b|/max|b| is {apart:.2g}, "
@@ -85,14 +87,3 @@ def _random_images(network: Network) -> NDArray[np.float32]:
     if network.pixels:
         return random.integers(0, 256, (count, *shape)).astype(np.float32)
     return random.standard_normal((count, *shape), np.float32)
-
-
-def _difference(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
-    """max|a-b| / max|b|, where both are finite."""
-    if expected.shape != found.shape:
-        return float("inf")
-    finite = np.isfinite(expected) & np.isfinite(found)
-    if not np.array_equal(np.isfinite(expected), np.isfinite(found)):
-        return float("inf")
-    gap = np.abs(expected[finite].astype(np.float64) - found[finite]).max(initial=0)
-    return float(gap / max(np.abs(expected[finite]).max(initial=0), 1e-30))
