@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 import cnnx
 from cnnx.cli.app import app
+from tools.markdown import wrapped
 
 torch = pytest.importorskip("torch", reason="exports need PyTorch")
 
@@ -40,6 +41,14 @@ def build(classes):
         torch.nn.Linear(16 * 14 * 14, classes),
     )
 """
+
+
+@pytest.mark.parametrize(
+    "page", [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], ids=lambda page: page.name
+)
+def test_pages_are_wrapped_at_100_columns(page):
+    text = page.read_text("utf-8")
+    assert text == wrapped(text)
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from cnnx.recipe import read_recipe, recipe_names
 from cnnx.resources import shared_folder
 from tools import ROOT
 from tools.bench.measured import here_and_now, where_measured
-from tools.markdown import table
+from tools.markdown import table, write_page
 from tools.resumable import Record, Records, asked_for, fill, one_by_one
 from tools.train.shapes100 import AGAIN
 
@@ -307,7 +307,7 @@ def main() -> None:
     found = records()
     if not found:
         parser.error("there are no records yet: leave out --page-only, or give another pattern")
-    PAGE.write_text(page(found), encoding="utf-8")
+    write_page(PAGE, page(found))
     draw(found)
     print(f"{PAGE} and {PICTURE.name}: {len(found)} networks")
 

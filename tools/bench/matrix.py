@@ -33,7 +33,7 @@ from cnnx.machine.environment import cpu_model
 from cnnx.recipe import read_recipe, recipe_from_dict
 from cnnx.runtimes import get
 from tools import ROOT, resumable
-from tools.markdown import table
+from tools.markdown import table, write_page
 from tools.resumable import Record, Records
 
 RECORDS = Records(ROOT / "build" / "matrix")
@@ -245,7 +245,7 @@ def main() -> int:
     if not options.page_only:
         fill(options.names, again=options.again, jobs=options.jobs)
     found = records()
-    PAGE.write_text(page(found), encoding="utf-8")
+    write_page(PAGE, page(found))
     print(f"{PAGE}: {len(found)} networks")
     failed = any("failed" in r for by_precision in found.values() for r in by_precision.values())
     return 1 if failed else 0

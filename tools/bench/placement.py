@@ -30,7 +30,7 @@ from cnnx.stats import Paired
 from cnnx.store.digests import digest_of_file
 from tools import ROOT
 from tools.bench.measured import here_and_now, where_measured
-from tools.markdown import table
+from tools.markdown import table, write_page
 from tools.resumable import Record, Records, asked_for, fill, one_by_one
 
 RECORDS = Records(ROOT / "build" / "placement")
@@ -164,7 +164,8 @@ def main() -> None:
         parser.error("there are no records yet: leave out --page-only, or give another pattern")
     missing = ", ".join(name for name in networks() if cell(name, "as ruled") not in found)
     rules = ([f"`{rule.name}`", rule.because] for rule in {r.name: r for r in RULES}.values())
-    PAGE.write_text(
+    write_page(
+        PAGE,
         TEXT.format(
             rules=table(("rule", "because"), rules, left=(0, 1)),
             measured_rows=table(COLUMNS, measured_rows(found), left=(0, 1)),
@@ -173,7 +174,6 @@ def main() -> None:
             calibration=CALIBRATION_IMAGES,
             validation=VALIDATION_IMAGES,
         ),
-        encoding="utf-8",
     )
     print(f"{PAGE}: {len(found)} cells")
 

@@ -33,7 +33,7 @@ from cnnx.runtimes import get
 from cnnx.selftest import SelfTest, self_test
 from tools import ROOT
 from tools.bench import planted
-from tools.markdown import table
+from tools.markdown import table, write_page
 from tools.resumable import Records, fill, one_by_one
 
 RECORDS, PAGE = Records(ROOT / "build" / "selftest"), ROOT / "docs" / "selftest.md"
@@ -209,7 +209,7 @@ def main() -> None:
     names = parser.parse_args().networks
     cells = {f"{name}-{precision}": (name, precision) for name in names for precision in PRECISIONS}
     fill(RECORDS, one_by_one(cells, run), again=False)
-    PAGE.write_text(page(list(RECORDS.among(cells).values())), encoding="utf-8")
+    write_page(PAGE, page(list(RECORDS.among(cells).values())))
 
 
 if __name__ == "__main__":

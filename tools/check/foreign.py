@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tools import ROOT
+from tools.markdown import write_page
 from tools.resumable import Record, Records, asked_for, fill, one_by_one
 
 RECORDS = Records(ROOT / "build" / "foreign")
@@ -83,7 +84,9 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "Transformers": ("vit_tiny_patch16_224", "deit_tiny_patch16_224", "mixer_s32_224"),
 }
 SIDES = {
-    "tv:alexnet": 96,
+    # Smaller feature maps than the adaptive pooling asks for, PyTorch's exporters cannot export.
+    "tv:alexnet": 224,
+    "tv:vgg11_bn": 224,
     "tv:googlenet": 96,
     "inception_v3": 96,
     "xception41": 96,
@@ -222,7 +225,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     wanted = {cell: value for cell, value in every.items() if fnmatch.fnmatch(value[0], options.names)}
     if not options.page_only:
         fill(RECORDS, one_by_one(wanted, taken), again=options.again, in_words=_in_words)
-    PAGE.write_text(page(RECORDS.among(every)), encoding="utf-8")
+    write_page(PAGE, page(RECORDS.among(every)))
 
 
 if __name__ == "__main__":

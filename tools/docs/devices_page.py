@@ -20,7 +20,7 @@ from typing import Any
 from cnnx.measure.power.sensors.boards import BOARDS
 from cnnx.pipeline.survey.proof import SCHEMA
 from tools import ROOT
-from tools.markdown import table
+from tools.markdown import table, wrapped
 
 PAGE = ROOT / "docs" / "devices.md"
 ARCHIVES = ROOT / "docs" / "devices"
@@ -167,7 +167,8 @@ def main() -> int:
     parser.add_argument("--archives", type=Path, default=ARCHIVES, help="folder of the archives")
     parser.add_argument("--check", action="store_true", help="fail if the page is stale")
     options = parser.parse_args()
-    text = page([read_proof(file) for file in sorted(options.archives.glob("*.tar.gz"))])
+    proofs = [read_proof(file) for file in sorted(options.archives.glob("*.tar.gz"))]
+    text = wrapped(page(proofs))
     if options.check:
         return int(PAGE.read_text(encoding="utf-8") != text)
     PAGE.write_text(text, encoding="utf-8")

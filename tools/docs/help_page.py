@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from cnnx.cli.app import app
 from tools import ROOT
+from tools.markdown import wrapped
 
 PAGE = ROOT / "docs" / "help.md"
 
@@ -48,7 +49,7 @@ def table(parameters: list[Any]) -> Iterator[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="fail if docs/help.md is stale")
-    text = page()
+    text = wrapped(page())
     if parser.parse_args().check:
         if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:
             print(f"{PAGE.name} is stale: run make docs")

@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from tools import ROOT
+from tools.markdown import write_page
 
 PAGE = ROOT / "docs" / "show.md"
 _WIDTH = 130
@@ -73,7 +74,7 @@ def main() -> int:
                 f"```\n$ cnnx {' '.join(arguments)}\n{screen(arguments, folder)}\n```\n"
                 for arguments in shown
             ]
-    PAGE.write_text("\n".join(parts), encoding="utf-8")
+    write_page(PAGE, "\n".join(parts))
     return 0
 
 

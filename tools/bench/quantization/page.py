@@ -23,6 +23,7 @@ from tools.bench.quantization.records import (
     sqnr,
 )
 from tools.markdown import table as markdown
+from tools.markdown import write_page
 from tools.resumable import Record
 
 PAGE, PICTURE = "quantization.md", "quantization.svg"
@@ -107,7 +108,7 @@ what costs speed; `rule` x count (number of graphs).
 
 def write(found: dict[str, Cells], *, folder: Path) -> None:
     """Write the page, and the plot if there are results."""
-    (folder / PAGE).write_text(page(found), encoding="utf-8")
+    write_page(folder / PAGE, page(found))
     plot.draw({name: cells for name, cells in found.items() if _small(cells)}, folder / PICTURE)
 
 
