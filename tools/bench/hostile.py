@@ -36,7 +36,7 @@ from tools.train.shapes100 import AGAIN
 
 RECORDS = Records(ROOT / "build" / "hostile")
 PAGE = ROOT / "docs" / "trained.md"
-PICTURE = ROOT / "docs" / "trained.svg"
+CHART = ROOT / "docs" / "trained.svg"
 VARIANTS: dict[str, dict[str, Any]] = {
     "max": {"method": "max", "equalize": False},
     "entropy": {"method": "entropy", "equalize": False},
@@ -182,7 +182,7 @@ calibration images and {validation:,} validation images:
 ![accuracy lost](trained.svg)
 
 *FP32* is the original's top-1 accuracy, *top-1* the INT8 graph's, *agreement* the share of images whose
-first class is the original's, *SQNR* that of the logits in dB. *max* and *entropy* take the network as it is
+top class is the original's, *SQNR* that of the logits in dB. *max* and *entropy* take the network as it is
 (`--no-equalize`); *equalized* is what `cnnx export --int8 --method auto` does: channels are equalized, and
 held-out images choose the method. *FP32 islands* are layers left in FP32 because their activations exceed
 the range of FP16, *in INT8* is the share of the MACs, both for *max*. The graph ran on ONNX Runtime's CPU
@@ -293,7 +293,7 @@ def draw(found: dict[str, dict[str, Record]]) -> None:
     axes.set_xlabel("points of top-1 accuracy lost to INT8")
     axes.legend()
     figure.tight_layout()
-    figure.savefig(PICTURE, metadata={"Date": None})
+    figure.savefig(CHART, metadata={"Date": None})
 
 
 def main() -> None:
@@ -309,7 +309,7 @@ def main() -> None:
         parser.error("there are no records yet: leave out --page-only, or give another pattern")
     write_page(PAGE, page(found))
     draw(found)
-    print(f"{PAGE} and {PICTURE.name}: {len(found)} networks")
+    print(f"{PAGE} and {CHART.name}: {len(found)} networks")
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ each of which takes for every image one of {draws} runs.
 
 ## Planted faults
 
-Margin in dB. **Bold**: not caught, with the share of the images whose first class it changed. A
+Margin in dB. **Bold**: not caught, with the share of the images whose top class it changed. A
 dash: the logits are the same to the last bit.
 
 {faults}

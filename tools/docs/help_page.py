@@ -41,7 +41,7 @@ def table(parameters: list[Any]) -> Iterator[str]:
         default, shown = parameter.default, ""
         if option:
             names = [*parameter.opts, *parameter.secondary_opts]
-            shown = "" if default in (None, False, ()) else f"`{getattr(default, 'value', default)}`"
+            shown = "" if default in (None, False, (), "") else f"`{getattr(default, 'value', default)}`"
         yield f"| `{', '.join(names)}` | {parameter.help} | {shown} |"
     yield ""
 

@@ -56,7 +56,7 @@ Maxima = Mapping[str, NDArray[np.float64]]
 """Activation -> largest absolute value of each channel."""
 
 TOLERANCE = 1e-4  # of the largest logit
-PICTURES = 256
+IMAGES = 256
 BEYOND_FP16 = 2e5
 BRANCH_SHIFT = 8.0
 
@@ -244,7 +244,7 @@ def make(name: str, twin: Twin) -> None:
         recipe.model.definition, classes=recipe.model.classes, arguments=recipe.model.arguments
     )
     weights.load_into(network, found, recipe, batches_for_statistics=())
-    images = torch.from_numpy(inputs_of(recipe, "validation", PICTURES))
+    images = torch.from_numpy(inputs_of(recipe, "validation", IMAGES))
     with torch.no_grad():
         original = network(images)
     rng = np.random.default_rng(zlib.crc32(name.encode()))

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import typer
 from rich.console import Console
@@ -20,7 +20,8 @@ from cnnx.errors import CnnxError, InputRefused
 from cnnx.pipeline.plain import JSON_SCHEMA, plain
 from cnnx.pipeline.progress import ProgressEvent
 from cnnx.report.result import Result
-from cnnx.report.terminal import draw
+from cnnx.report.table import Block
+from cnnx.report.terminal import as_text, draw
 
 INTERNAL_ERROR = 70
 """EX_SOFTWARE of sysexits.h: an error in cnnx itself."""
@@ -109,8 +110,15 @@ class Ui:
             data = {"schema": JSON_SCHEMA, "command": command, "result": plain(result)}
             sys.stdout.write(json.dumps(data, indent=1) + "\n")
         else:
-            draw(self._out, result.blocks(verbose=self.verbose))
+            self._print(result.blocks(verbose=self.verbose))
             report()
+
+    def _print(self, blocks: Iterable[Block]) -> None:
+        if self._out.is_terminal:
+            draw(self._out, blocks)
+        else:
+            # Without the blanks that fill a terminal's lines.
+            sys.stdout.write(as_text(blocks, width=self._out.width) + "\n")
 
     def refuse(self, error: CnnxError) -> None:
         """Print an error: what is wrong, where, and a hint."""

@@ -44,7 +44,12 @@ def resample(image: Image.Image, size: tuple[int, int], preprocessing: Preproces
 
 def missing(preprocessing: Preprocessing) -> MissingExtra | None:
     """Why the preprocessing cannot resample here; None if it can."""
-    if preprocessing.resampling == "pillow" or importlib.util.find_spec("cv2") is not None:
+    return None if preprocessing.resampling == "pillow" else missing_opencv()
+
+
+def missing_opencv() -> MissingExtra | None:
+    """Why images cannot be resampled as OpenCV does; None if they can."""
+    if importlib.util.find_spec("cv2") is not None:
         return None
     return MissingExtra("opencv-python-headless", "opencv", purpose="resampling as OpenCV does")
 

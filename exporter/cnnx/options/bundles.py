@@ -85,6 +85,7 @@ class BuildOptions(Options):
 class EngineOptions(BuildOptions, GpuOptions, TargetOptions):
     """Options of `build`."""
 
+    target: str = option("auto", "Builder: auto, tensorrt or rtx (TensorRT for RTX).")
     opt_batch: int | None = option(
         None, "Batch size to tune kernels for. Default: the largest.", min=1, metavar="N"
     )

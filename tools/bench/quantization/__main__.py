@@ -78,7 +78,7 @@ def main() -> None:
     if not found:
         parser.error("there are no records yet: leave out --page-only")
     page.write(found, folder=ROOT / "docs")
-    print(f"docs/{page.PAGE} and docs/{page.PICTURE}: {len(found)} networks")
+    print(f"docs/{page.PAGE} and docs/{page.CHART}: {len(found)} networks")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from tools.markdown import table as markdown
 from tools.markdown import write_page
 from tools.resumable import Record
 
-PAGE, PICTURE = "quantization.md", "quantization.svg"
+PAGE, CHART = "quantization.md", "quantization.svg"
 # If a peer has less of the MACs in INT8 by at least this share, the page names it as an advantage.
 _LESS = 0.05
 
@@ -109,7 +109,7 @@ what costs speed; `rule` x count (number of graphs).
 def write(found: dict[str, Cells], *, folder: Path) -> None:
     """Write the page, and the plot if there are results."""
     write_page(folder / PAGE, page(found))
-    plot.draw({name: cells for name, cells in found.items() if _small(cells)}, folder / PICTURE)
+    plot.draw({name: cells for name, cells in found.items() if _small(cells)}, folder / CHART)
 
 
 def page(found: dict[str, Cells]) -> str:
@@ -130,7 +130,7 @@ def page(found: dict[str, Cells]) -> str:
         accuracy=markdown(("network", "FP32", *JUDGED), rows.accuracy_rows(small)),
         rates=markdown(("network", *JUDGED), rows.rates_rows(small)),
         sqnr=markdown(("network", *JUDGED), rows.sqnr_rows(small)),
-        image=PICTURE,
+        image=CHART,
         large=" and ".join(LARGE),
         most=100 * MOST_WORSE,
         paired=markdown(

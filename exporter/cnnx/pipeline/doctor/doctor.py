@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnx import runtimes
+from cnnx.data.resampling import missing_opencv
 from cnnx.errors import CnnxError, EnvironmentLacks, MissingExtra
 from cnnx.machine.environment import Environment, detect, installed_version
 from cnnx.machine.packages import Wheels, extra_brings_anything, find_wheel
@@ -156,6 +157,7 @@ def _abilities(sensors: Sequence[SensorReading], environment: Environment) -> It
         if runtime.engine_suffix is not None:
             missing[f"build engines with {name}"] = cannot_build(runtime)
     missing["measure power and energy"] = _no_power(sensors)
+    missing["resample images as OpenCV does"] = missing_opencv()
     missing["write HTML reports and plots"] = _no_plots()
     for what, reason in missing.items():
         yield ability(what, reason, environment)
