@@ -3,8 +3,8 @@
 python -m tools.check.foreign [--names 'convnext*'] [--again] [--page-only]
 
 Each network is exported by both of PyTorch's exporters, with operator sets and batches in turn. A stopped run
-resumes from build/foreign. Needs the [export], [cpu] and [rtx] extras, and `pip install --no-deps timm
-torchvision`. The whole run takes about three hours on two cores.
+resumes from docs/data/foreign.json. Needs the [export], [cpu] and [rtx] extras, and `pip install --no-deps
+timm torchvision`. The whole run takes about three hours on two cores.
 """
 
 from __future__ import annotations
@@ -13,22 +13,29 @@ import fnmatch
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from tools import ROOT
 from tools.markdown import write_page
+from tools.networks import export, network
 from tools.resumable import Record, Records, asked_for, fill, one_by_one
 
 RECORDS = Records(ROOT / "build" / "foreign")
+KEPT = ROOT / "docs" / "data" / "foreign.json"
 PAGE = ROOT / "docs" / "foreign.md"
-IMAGES, DIAGNOSED = 24, 12
+IMAGES, DIAGNOSED = 24, 12  # images, and files to diagnose
 _LIMIT_S = 1200
 _DONE = (0, 1, 6)  # a verdict on random weights decides nothing
 
@@ -92,13 +99,19 @@ SIDES = {
     "xception41": 96,
     "coatnet_nano_rw_224": 64,
 }
+# Of the onnx package: IR 3, operator set 9, all weights equal. They prove parsing, types and building only.
+LIGHT = (
+    *("bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet"),
+    *("vgg19", "zfnet512"),
+)
 _OPSETS = {"legacy": (17, 13, 11), "dynamo": (None, 18, 20)}
 
 
-def cells() -> dict[str, tuple[str, str, int | None, bool]]:
-    """Name of a cell -> network, exporter, operator set, and whether the batch is free.
+def cells() -> dict[str, tuple[str, str, int | None, bool, bool]]:
+    """Name of a cell -> network, exporter, operator set, whether the batch is free, whether to diagnose.
 
-    Every pair of exporter and operator set occurs with both kinds of batch.
+    Every pair of exporter and operator set occurs with both kinds of batch. The order is mixed, so that a
+    stopped run has seen every family.
     """
     found = {}
     for index, name in enumerate(itertools.chain(*FAMILIES.values())):
@@ -107,26 +120,35 @@ def cells() -> dict[str, tuple[str, str, int | None, bool]]:
             free = (index // 3 + (exporter == "dynamo")) % 2 == 0
             kind = f"{exporter}{opset or ''}{'-free' if free else '-1'}"
             found[f"{name.removeprefix('tv:')}-{kind}"] = name, exporter, opset, free
-    return found
+    found |= {f"light_{name}": (f"light_{name}", "onnx", 9, False) for name in LIGHT}
+    mixed = sorted(found, key=lambda cell: zlib.crc32(cell.encode()))
+    return {cell: (*found[cell], index < DIAGNOSED) for index, cell in enumerate(mixed)}
 
 
-def taken(name: str, exporter: str, opset: int | None, free: bool) -> Record:
+def taken(name: str, exporter: str, opset: int | None, free: bool, diagnoses: bool) -> Record:
     """What became of one file."""
-    from tools.networks import export, network
-
     started, side = time.monotonic(), SIDES.get(name, 64)
-    record: Record = {"network": name, "exporter": exporter, "opset": opset, "free": free}
+    record: Record = {
+        "network": name,
+        "exporter": exporter,
+        "opset": opset,
+        "free": free,
+        "versions": {each: version(each) for each in ("cnnx", "timm", "torch", "torchvision")},
+    }
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "net.onnx"
         try:
-            export(network(name, side), file, side=side, exporter=exporter, opset=opset, free_batch=free)
+            if exporter == "onnx":
+                shutil.copy(Path(onnx.__file__).parent / "backend/test/data/light" / f"{name}.onnx", file)
+            else:
+                export(network(name, side), file, side=side, exporter=exporter, opset=opset, free_batch=free)
         except Exception as error:  # PyTorch's exporters raise nearly anything
             return {**record, "not exported": (str(error) or type(error).__name__).splitlines()[0][:200]}
         record["show"] = _cnnx(folder, "show", file)[0]
         for precision in ("fp16", "int8"):
             record[precision] = _exported(folder, file, precision)
-        if record["int8"]["code"] in _DONE:
-            options = ("--images", str(DIAGNOSED), "--model", str(file))
+        if diagnoses and record["int8"]["code"] in _DONE:
+            options = ("--images", str(IMAGES), "--model", str(file))
             record["diagnose"] = _cnnx(folder, "diagnose", Path(folder) / "int8", *options)[0]
     return {**record, "seconds": time.monotonic() - started}
 
@@ -171,30 +193,35 @@ def page(records: Mapping[str, Record]) -> str:
     codes = Counter(record[precision]["code"] for record in made.values() for precision in ("fp16", "int8"))
     both = sum(all(record[p]["code"] in _DONE for p in ("fp16", "int8")) for record in made.values())
     rows = [_row(cell, record) for cell, record in records.items()]
+    untried = len(cells()) - len(records)
     listed = ", ".join(f"{code}: {count}" for code, count in sorted(codes.items()))
     lines = [
         "# Networks of timm and torchvision",
         "",
-        "Made by `python -m tools.check.foreign`: random weights, exported by PyTorch's two exporters, then",
-        f"`cnnx export` with {IMAGES} generated images to FP16 and INT8 builds of TensorRT for RTX (SM 86),",
-        f"`show`, `inspect`, and `diagnose` on {DIAGNOSED} images. No GPU ran an engine. Random weights say",
-        "nothing about accuracy.",
+        "Made by `python -m tools.check.foreign`: networks with random weights, exported by PyTorch's two "
+        f"exporters, then `cnnx export` with {IMAGES} generated images to FP16 and INT8 builds of TensorRT "
+        f"for RTX (SM 86), `show`, `inspect`, and for {DIAGNOSED} of the files `diagnose`. No GPU ran an "
+        "engine. Random weights say nothing about accuracy.",
         "",
-        f"Of {len(made)} files, {both} succeed in both precisions. Exit codes of the exports: {listed}.",
+        f"Of {len(made)} files, {both} succeed in both precisions. Exit codes of the exports: {listed}."
+        + (f" {untried} files have not been tried yet." if untried else ""),
         "",
-        "| file | batch | FP16 | INT8 | MACs in INT8 | other commands | seconds |",
-        "|---|---|---|---|---:|---|---:|",
+        "A name ends with the exporter, its operator set unless that is the default, and the batch.",
+        "",
+        "| file | FP16 | INT8 | MACs in INT8 | other commands | seconds |",
+        "|---|---|---|---|---|---:|",
         *rows,
     ]
     return "\n".join(lines) + "\n"
 
 
 def _row(cell: str, record: Record) -> str:
-    batch = "free" if record["free"] else "1"
     if "fp16" not in record:
-        return f"| {cell} | {batch} | PyTorch does not export it: {_cut(record['not exported'])} | | | | |"
-    share = record["int8"].get("int8_share")
+        return f"| {cell} | PyTorch does not export it: {_cut(record['not exported'])} | | | | |"
+    share, notes = record["int8"].get("int8_share"), record["int8"].get("notes") or [""]
     percent = "" if share is None else f"{share:.1%}"
+    if reason := notes[0].partition("main reason for the rest: ")[2]:
+        percent += f": {_cut(reason)}"
     others = {
         "show": record["show"],
         **{f"inspect {p}": record[p].get("inspect") for p in ("fp16", "int8")},
@@ -203,7 +230,7 @@ def _row(cell: str, record: Record) -> str:
     failed = [f"{name} {code}" for name, code in others.items() if code]
     outcomes = " | ".join(_outcome(record[precision]) for precision in ("fp16", "int8"))
     said = ", ".join(failed) or "work"
-    return f"| {cell} | {batch} | {outcomes} | {percent} | {said} | {record['seconds']:.0f} |"
+    return f"| {cell} | {outcomes} | {percent} | {said} | {record['seconds']:.0f} |"
 
 
 def _outcome(found: Record) -> str:
@@ -223,9 +250,18 @@ def main(arguments: Iterable[str] | None = None) -> None:
     options = asked_for(__doc__).parse_args(None if arguments is None else list(arguments))
     every = cells()
     wanted = {cell: value for cell, value in every.items() if fnmatch.fnmatch(value[0], options.names)}
-    if not options.page_only:
-        fill(RECORDS, one_by_one(wanted, taken), again=options.again, in_words=_in_words)
-    write_page(PAGE, page(RECORDS.among(every)))
+    if KEPT.is_file():
+        for cell, record in json.loads(KEPT.read_text(encoding="utf-8")).items():
+            if RECORDS.get(cell) is None:
+                RECORDS.keep(cell, record)
+    try:
+        if not options.page_only:
+            fill(RECORDS, one_by_one(wanted, taken), again=options.again, in_words=_in_words)
+    finally:
+        found = RECORDS.among(sorted(every))
+        KEPT.parent.mkdir(exist_ok=True)
+        KEPT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_page(PAGE, page(found))
 
 
 if __name__ == "__main__":
