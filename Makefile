@@ -10,10 +10,12 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet -e '.[export,cpu]'
 	@touch $@
 
-# Beside that, TensorRT for RTX (x86-64 only) and what the checks need.
+# Beside that, TensorRT for RTX (x86-64 only) and what the checks need. The networks of timm and torchvision
+# need none of the packages that these two ask for, such as CUDA's.
 .venv/test.stamp: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -e '.[export,cpu,rtx,report,opencv,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps timm torchvision
 	@touch $@ .venv/demo.stamp
 
 # TensorRT's bindings without its libraries, 1 MB each: every name that cnnx calls is held to them. The dash:

@@ -49,7 +49,9 @@ def _torchvision(name: str) -> Any:
         _KEPT_ALIVE.append(library)
     import torchvision
 
-    return torchvision.models.get_model(name, weights=None)
+    # GoogLeNet and Inception draw their initial weights from scipy, for minutes.
+    slow = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    return torchvision.models.get_model(name, weights=None, **slow)
 
 
 def _timm(name: str, side: int) -> Any:

@@ -163,6 +163,24 @@ def test_an_image_size_that_varies_is_refused() -> None:
     assert refusal.value.where == "node Conv0"
 
 
+@pytest.mark.parametrize("batch", ["n", 1, 3])
+def test_patches_beside_the_batch_count_for_one_image(batch: int | str) -> None:
+    """Four patches of 8 x 8 x 16 per image, as MobileViT folds them into the batch: 4 x 64 x 16 x 32 MACs."""
+    target = numpy_helper.from_array(np.array([-1, 64, 16]), "patches")
+    weight = numpy_helper.from_array(np.zeros((16, 32), np.float32), "weight")
+    nodes = [
+        helper.make_node("Reshape", ["x", "patches"], ["tokens"], "cut"),
+        helper.make_node("MatMul", ["tokens", "weight"], ["y"], "product"),
+    ]
+    images = helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 16, 16, 16])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 64, 32])
+    graph = helper.make_graph(nodes, "patches", [images], [result], [target, weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
+    cut, product = layers(model)
+    assert (cut.output_shape, product.output_shape) == ((64, 16), (64, 32))
+    assert product.multiply_adds == 4 * 64 * 16 * 32
+
+
 def test_a_tensor_that_shape_inference_does_not_know_is_named() -> None:
     model = chain([pool(2, 2), conv(8, 3, 3), pool(224, 224), ("Flatten", (), {}), dense(1000, 8)])
     model.graph.node[0].op_type, model.graph.node[0].domain = "Twirl", "com.example"

@@ -125,6 +125,11 @@ def cells() -> dict[str, tuple[str, str, int | None, bool, bool]]:
     return {cell: (*found[cell], index < DIAGNOSED) for index, cell in enumerate(mixed)}
 
 
+def light_graph(name: str) -> Path:
+    """A file of the onnx package."""
+    return Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / f"{name}.onnx"
+
+
 def taken(name: str, exporter: str, opset: int | None, free: bool, diagnoses: bool) -> Record:
     """What became of one file."""
     started, side = time.monotonic(), SIDES.get(name, 64)
@@ -139,7 +144,7 @@ def taken(name: str, exporter: str, opset: int | None, free: bool, diagnoses: bo
         file = Path(folder) / "net.onnx"
         try:
             if exporter == "onnx":
-                shutil.copy(Path(onnx.__file__).parent / "backend/test/data/light" / f"{name}.onnx", file)
+                shutil.copy(light_graph(name), file)
             else:
                 export(network(name, side), file, side=side, exporter=exporter, opset=opset, free_batch=free)
         except Exception as error:  # PyTorch's exporters raise nearly anything

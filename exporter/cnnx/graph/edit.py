@@ -213,14 +213,24 @@ def skeleton(model: ModelProto) -> ModelProto:
     return bones
 
 
-def value_types(model: ModelProto) -> dict[str, ValueType]:
+def value_types(model: ModelProto, *, batch: int | None = None) -> dict[str, ValueType]:
     """Type of every tensor that shape inference reaches: inputs, constants, activations, outputs.
+
+    Args:
+        batch: number of images to assume where the graph leaves it free; None: it stays free. Lengths that
+            depend on the batch, such as those of images cut into patches, are known only with a number.
 
     Raises:
         GraphError: ranks, types or lengths contradict each other.
     """
+    bones = skeleton(model)
+    images = data_inputs(model.graph)[0].name
+    for value in bones.graph.input if batch is not None else ():
+        axes = value.type.tensor_type.shape.dim
+        if value.name == images and axes and not axes[0].HasField("dim_value"):
+            axes[0].dim_value = batch
     try:
-        inferred = onnx.shape_inference.infer_shapes(skeleton(model), strict_mode=True, data_prop=True).graph
+        inferred = onnx.shape_inference.infer_shapes(bones, strict_mode=True, data_prop=True).graph
     except onnx.shape_inference.InferenceError as error:
         what = f"the shapes in the graph contradict each other: {first_line(error)}"
         raise GraphError(what, where=_location(error, model), hint=_EXPORT_AGAIN) from None

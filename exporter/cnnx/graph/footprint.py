@@ -39,8 +39,8 @@ def predict_memory(model: ModelProto, batch: int) -> GraphMemory:
         model: graph with a dynamic or fixed batch as its first dimension.
         batch: images per run, for a dynamic batch.
     """
-    types, wires = value_types(model), wiring(model.graph)
-    weights = sum(_bytes(ValueType(t.data_type, tuple(t.dims)), 1) for t in model.graph.initializer)
+    types, wires = value_types(model, batch=batch), wiring(model.graph)
+    weights = sum(_bytes(ValueType(t.data_type, tuple(t.dims))) for t in model.graph.initializer)
     constant = set(wires.initializers)
     ends = {value.name for value in (*model.graph.input, *model.graph.output)} - constant
     held: dict[str, str] = {}  # view -> tensor that owns the memory
@@ -54,7 +54,7 @@ def predict_memory(model: ModelProto, batch: int) -> GraphMemory:
 
     def size(name: str) -> int:
         counts = name in types and name not in ends and name not in held and name not in constant
-        return _bytes(types[name], batch) if counts else 0
+        return _bytes(types[name]) if counts else 0
 
     alive = most = 0
     for node in model.graph.node:
@@ -66,15 +66,12 @@ def predict_memory(model: ModelProto, batch: int) -> GraphMemory:
             if not readers[name]:
                 unread.append(name)
         alive -= sum(size(name) for name in unread)
-    return GraphMemory(weights, most, sum(_bytes(types[name], batch) for name in ends if name in types))
+    return GraphMemory(weights, most, sum(_bytes(types[name]) for name in ends if name in types))
 
 
-def _bytes(kind: ValueType, batch: int) -> int:
-    """Bytes of a tensor; a dynamic first dimension is the batch."""
-    if kind.shape is None:
+def _bytes(kind: ValueType) -> int:
+    """Bytes of a tensor; 0 if its shape is unknown."""
+    known = [n for n in kind.shape or () if isinstance(n, int)]
+    if kind.shape is None or len(known) < len(kind.shape):
         return 0
-    lengths = [batch if axis == 0 and not isinstance(n, int) else n for axis, n in enumerate(kind.shape)]
-    if not all(isinstance(n, int) for n in lengths):
-        return 0
-    known = [n for n in lengths if isinstance(n, int)]
     return math.prod(known) * int(helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize)

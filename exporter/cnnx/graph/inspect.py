@@ -7,13 +7,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from cnnx.errors import GraphError
-from cnnx.graph.edit import ACTIVATIONS, ValueType, Wiring, array, attribute, label, value_types, wiring
+from cnnx.graph.edit import (
+    ACTIVATIONS,
+    ValueType,
+    Wiring,
+    array,
+    attribute,
+    data_inputs,
+    label,
+    value_types,
+    wiring,
+)
 from cnnx.record import LayerRow
 
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
@@ -50,8 +60,12 @@ def layers(model: ModelProto) -> tuple[Layer, ...]:
     Raises:
         GraphError: shapes contradict each other, or a length other than the batch is unknown.
     """
-    wires, types = wiring(model.graph), value_types(model)
-    return tuple(_layer(node, wires, types) for node in model.graph.node if node.op_type not in _NOT_LAYERS)
+    wires, types = wiring(model.graph), value_types(model, batch=1)
+    images = types[data_inputs(model.graph)[0].name].shape
+    batch = images[0] if images and isinstance(images[0], int) else 1
+    return tuple(
+        _layer(node, wires, types, batch) for node in model.graph.node if node.op_type not in _NOT_LAYERS
+    )
 
 
 def int8_share(rows: Iterable[Layer]) -> float:
@@ -142,7 +156,7 @@ def _from_int8(wires: Wiring, types: Mapping[str, ValueType], tensor: str) -> bo
     return stored is not None and stored.elem_type == TensorProto.INT8
 
 
-def _layer(node: NodeProto, wires: Wiring, types: Mapping[str, ValueType]) -> Layer:
+def _layer(node: NodeProto, wires: Wiring, types: Mapping[str, ValueType], batch: int) -> Layer:
     constants = _trained(node, wires, types)
     arrives = data_type(node, wires, types)
     dequantize = dequantizer(wires, node.input[0]) if arrives == "int8" else None
@@ -151,7 +165,7 @@ def _layer(node: NodeProto, wires: Wiring, types: Mapping[str, ValueType]) -> La
         op=node.op_type,
         output_shape=_lengths(types, node.output[0], node)[1:],
         parameters=sum(math.prod(tensor.dims) for tensor in constants),
-        multiply_adds=_MULTIPLY_ADDS[node.op_type](node, types) if node.op_type in _MULTIPLY_ADDS else 0,
+        multiply_adds=_multiply_adds(node, types) // batch,
         activation_bytes=0 if _in_place(node, wires) else _output_bytes(node, types),
         data_type=arrives,
         weight_bytes=sum(_stored_bytes(tensor) for tensor in constants),
@@ -190,32 +204,21 @@ def _scalar(wires: Wiring, name: str) -> float | None:
     return float(array(tensor).flat[0]) if tensor is not None and math.prod(tensor.dims) == 1 else None
 
 
-def _conv_multiply_adds(node: NodeProto, types: Mapping[str, ValueType]) -> int:
-    """Each output value costs one filter, which spans only the channels of its group."""
-    outputs = _lengths(types, node.output[0], node)[1:]
-    return math.prod(outputs) * math.prod(_lengths(types, node.input[1], node)[1:])
-
-
-def _gemm_multiply_adds(node: NodeProto, types: Mapping[str, ValueType]) -> int:
-    weight = _lengths(types, node.input[1], node)
-    shared = weight[1] if attribute(node, "transB", 0) else weight[0]
-    return math.prod(_lengths(types, node.output[0], node)[1:]) * shared
-
-
-def _matmul_multiply_adds(node: NodeProto, types: Mapping[str, ValueType]) -> int:
-    shared = _lengths(types, node.input[0], node)[-1]
-    return math.prod(_lengths(types, node.output[0], node)[1:]) * shared
-
-
-_MULTIPLY_ADDS: dict[str, Callable[[NodeProto, Mapping[str, ValueType]], int]] = {
-    "Conv": _conv_multiply_adds,
-    "Gemm": _gemm_multiply_adds,
-    "MatMul": _matmul_multiply_adds,
-}
+def _multiply_adds(node: NodeProto, types: Mapping[str, ValueType]) -> int:
+    """MACs of the whole batch: each output value costs as many as it sums products."""
+    if node.op_type == "Conv":
+        summed = math.prod(_lengths(types, node.input[1], node)[1:])  # the channels of its group only
+    elif node.op_type == "Gemm":
+        summed = _lengths(types, node.input[1], node)[1 if attribute(node, "transB", 0) else 0]
+    elif node.op_type == "MatMul":
+        summed = _lengths(types, node.input[0], node)[-1]
+    else:
+        return 0
+    return math.prod(_lengths(types, node.output[0], node)) * summed
 
 
 def _lengths(types: Mapping[str, ValueType], tensor: str, node: NodeProto) -> tuple[int, ...]:
-    """Shape of a tensor; a dynamic batch counts as 1."""
+    """Shape of a tensor; a first length that shape inference cannot compute, as of a Range, counts as 1."""
     shape = _value_type(types, tensor, node).shape
     if shape is not None:
         lengths = (1 if axis == 0 and not isinstance(n, int) else n for axis, n in enumerate(shape))
