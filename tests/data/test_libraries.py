@@ -19,13 +19,12 @@ from cnnx.recipe import recipe_from_dict
 
 GOLDEN = Path(__file__).parent / "golden"
 LIBRARIES = json.loads((GOLDEN / "libraries.json").read_text())
-OPENCV = json.loads((GOLDEN / "opencv.json").read_text())
 METHODS = {
-    "bilinear": "linear",
-    "bicubic": "cubic",
-    "nearest": "nearest",
-    "lanczos": "lanczos4",
-    "box": "area",
+    "bilinear": "INTER_LINEAR",
+    "bicubic": "INTER_CUBIC",
+    "nearest": "INTER_NEAREST",
+    "lanczos": "INTER_LANCZOS4",
+    "box": "INTER_AREA",
 }
 
 
@@ -56,15 +55,14 @@ def test_the_networks_input_equals_the_librarys_to_the_last_bit(case, nested, tm
 
 
 @pytest.mark.parametrize("interpolation", METHODS)
-def test_pixels_equal_opencvs_to_the_last_bit(interpolation):
-    pytest.importorskip("cv2", reason="resampling as OpenCV does needs the extra opencv")
-    for case in (case for case in OPENCV if case["method"] == METHODS[interpolation]):
-        table = {
-            "fit": "squash",
-            "interpolation": interpolation,
-            "resampling": "opencv",
-            "resize": case["size"],
-        }
-        shape = (3, *case["size"])
-        image = ImageFile(case["image"], GOLDEN / f"{case['image']}.png").load()
-        assert digest(crop(image, read(table, list(shape), GOLDEN), shape)) == case["sha256"], case
+@pytest.mark.parametrize("name", ["gray", "landscape", "portrait"])
+def test_pixels_equal_opencvs_to_the_last_bit(name, interpolation):
+    """OpenCV's on this machine: bicubic pixels depend on the CPU's vector instructions."""
+    cv2 = pytest.importorskip("cv2", reason="resampling as OpenCV does needs the extra opencv")
+    image = ImageFile(name, GOLDEN / f"{name}.png").load()
+    for height, width in ((64, 64), (224, 224), (300, 160)):
+        table = {"fit": "squash", "interpolation": interpolation, "resampling": "opencv"}
+        preprocessing = read({**table, "resize": [height, width]}, [3, height, width], GOLDEN)
+        method = getattr(cv2, METHODS[interpolation])
+        expected = cv2.resize(np.asarray(image.convert("RGB")), (width, height), interpolation=method)
+        assert np.array_equal(crop(image, preprocessing, (3, height, width)), expected)
