@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,6 +44,21 @@ class Records:
         draft = self.place(cell).with_suffix(".part")
         draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         draft.replace(self.place(cell))
+
+
+@contextlib.contextmanager
+def keep_together(records: Records, file: Path, cells: Iterable[str]) -> Iterator[None]:
+    """Take records that are missing from a file, and in the end write all records of these cells to it."""
+    if file.is_file():
+        for cell, record in json.loads(file.read_text(encoding="utf-8")).items():
+            if records.get(cell) is None:
+                records.keep(cell, record)
+    try:
+        yield
+    finally:
+        file.parent.mkdir(exist_ok=True)
+        text = json.dumps(records.among(sorted(cells)), indent=1)
+        file.write_text(text + "\n", encoding="utf-8")
 
 
 def one_by_one(cells: Mapping[str, Sequence[Any]], run: Callable[..., Record]) -> list[Group]:

@@ -52,8 +52,13 @@ _CAPABILITY = 86
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """Inputs that all methods share, and validation data (none for large networks)."""
+    """Inputs that all methods share, and validation data (none for large networks).
 
+    Attributes:
+        source: name or file that cnnx finds the recipe by.
+    """
+
+    source: str
     recipe: Recipe
     graph: Fp32Graph
     calibration: Crops
@@ -83,7 +88,7 @@ def prepare(name: str, *, images: int, large: bool) -> Ground:
     logits = None
     if validation is not None:
         logits = reference_step(steps, original, graph, validation, recipe).logits
-    return Ground(recipe, graph, calibration, selection, validation, logits)
+    return Ground(name, recipe, graph, calibration, selection, validation, logits)
 
 
 def run_cell(ground: Ground, way: str) -> Record:
@@ -145,7 +150,7 @@ def quantize(ground: Ground, way: str, folder: Path, out: Path) -> Record:
         work = {
             "graph": str(graph),
             "key": ground.graph.key,
-            "network": ground.recipe.name,
+            "network": ground.source,
             "inputs": str(folder / "inputs.npy"),
             "images": str(ground.calibration.folder),
             "selection": str(ground.selection.folder),

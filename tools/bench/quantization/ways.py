@@ -68,13 +68,13 @@ def ours(method: str, work: Work) -> Callable[[], None]:
     from cnnx.pipeline.quantizer import Quantizer
     from cnnx.pipeline.search.method import AUTO, choose_method
     from cnnx.pipeline.steps.artefacts import Fp32Graph
-    from cnnx.recipe import read_recipe
+    from cnnx.pipeline.steps.definition import resolve
     from cnnx.store.cache import Entry, Store
 
     _load("onnx", "onnxruntime", "cnnx.graph.lint", "cnnx.graph.passes.equalize")
 
     def run() -> None:
-        recipe = read_recipe(work["network"])
+        recipe = resolve(work["network"], trust_recipe=False)
         steps = Steps(store=Store(Path(work["scratch"])))
         images = Crops.open(Path(work["images"]))
         exported = Fp32Graph(Entry("export", work["key"], Path(work["graph"]).parent, reused=True))
