@@ -111,10 +111,11 @@ TensorRT's for every target, because a bundle has one graph for all targets
 
 ## What each choice costs
 
-A recipe may change four of them (`[precision]`: `small_layers`, `first_layer`, `last_layer`, `residual`), or
-any layer by an override. Every trained network with one choice changed at a time, on {validation:,}
-validation images, {calibration} for calibration; *points gained* is INT8 accuracy minus the original's,
-with its paired interval (`cnnx.stats.Paired`). Twins with scaled channels only are left out:
+A recipe can change four of these choices (`small_layers`, `first_layer`, `last_layer` and `residual` in
+`[precision]`), or any layer with an override. The table has every trained network with one choice changed at
+a time, on {validation:,} validation images, with {calibration} calibration images; *as ruled* has no change.
+*Difference* is the INT8 accuracy minus the original's, in percentage points, with its paired interval
+(`cnnx.stats.Paired`). Twins with scaled channels only are left out:
 equalization turns them into their originals. A network without such a layer, or without sums, has no row.
 
 {measured_rows}
