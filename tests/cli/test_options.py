@@ -125,8 +125,10 @@ def test_an_option_that_verbs_share_says_the_same_everywhere():
     differ = {name: set(texts) for name, texts in said.items() if len(texts) > 1}
     # A bundle knows its weights, several engines can be measured, sizes are of different things, and a bundle
     # A bundle knows its weights, several engines can be measured, sizes are of different things, and a bundle
-    # is a folder. A recipe names a file of class names, and an export may also take those of ImageNet.
-    assert set(differ) == {"weights", "engine", "batch", "images", "out", "force", "class_names"}
+    # is a folder. A recipe names a file of class names, and an export may also take those of ImageNet. An
+    # export chooses the reference, a validation finds it.
+    known = {"weights", "engine", "batch", "images", "out", "force", "class_names", "reference"}
+    assert set(differ) == known
 
 
 def test_a_part_of_the_options_is_taken_as_an_object():
