@@ -51,6 +51,8 @@ class ModelSpec:
         multiply_adds: MACs per image, excluding biases; a model with a different number is refused. 0 if
             not stated.
         logits: name of the ONNX graph's output to judge by; empty if there is one, or to have it chosen.
+        reference: ONNX file relative to the recipe, by whose logits to judge, such as the FP32 network before
+            quantization-aware training; empty for the network itself.
     """
 
     definition: str
@@ -60,6 +62,7 @@ class ModelSpec:
     parameters: Count = 0
     multiply_adds: Count = 0
     logits: str = ""
+    reference: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,8 +125,8 @@ def test_an_option_that_verbs_share_says_the_same_everywhere():
     differ = {name: set(texts) for name, texts in said.items() if len(texts) > 1}
     # A bundle knows its weights, several engines can be measured, sizes are of different things, and a bundle
     # is a folder. A recipe names a file of class names, and an export may also take those of ImageNet. ONNX
-    # Runtime builds no engines.
-    several = {"weights", "engine", "batch", "images", "out", "force", "class_names", "target"}
+    # Runtime builds no engines. An export chooses the reference, a validation finds it.
+    several = {"weights", "engine", "batch", "images", "out", "force", "class_names", "target", "reference"}
     assert set(differ) == several
 
 

@@ -14,12 +14,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 import cnnx
 from cnnx.cli.app import app
+from tests.inputs.graphs import maxima_of
+from tests.inputs.quantized import with_qdq
 from tools.markdown import wrapped
 
 torch = pytest.importorskip("torch", reason="exports need PyTorch")
@@ -72,6 +75,8 @@ def inputs(tmp_path_factory, cache):
     model = scope["build"](2).eval()
     save_file(scope["build"](10).state_dict(), folder / "mine.safetensors")
     torch.onnx.export(model, torch.zeros(1, 3, 32, 32), folder / "model.onnx", dynamo=False, opset_version=19)
+    fp32 = onnx.load(folder / "model.onnx")
+    onnx.save(with_qdq(fp32, maxima_of(fp32, np.ones((1, 3, 32, 32), np.float32))), folder / "qat.onnx")
     from cnnx.models import lenet
 
     save_file(lenet.lenet5(classes=10).state_dict(), folder / "mine-lenet5.safetensors")

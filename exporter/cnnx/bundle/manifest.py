@@ -58,6 +58,13 @@ class WeightsUsed(TypedDict):
     digest: Digest
 
 
+class ReferenceUsed(TypedDict):
+    """The network that the bundle was judged by, instead of its own."""
+
+    origin: str
+    digest: Digest
+
+
 class LayerPrecision(TypedDict):
     """Precision of a layer, with the reason."""
 
@@ -94,6 +101,7 @@ class Manifest:
         warnings: warnings of the linter.
         versions: versions of cnnx and of the tools used.
         files: SHA-256 of each portable file.
+        reference: origin and digest of the network to judge by; None: the bundle's own in FP32.
     """
 
     name: FileName
@@ -112,6 +120,7 @@ class Manifest:
     versions: Mapping[str, str]
     files: Mapping[PortableFile, Digest] = field(default_factory=dict)
     schema: Literal[1] = SCHEMA
+    reference: ReferenceUsed | None = None
 
     @property
     def cannot_judge(self) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, 
 ACTIVATIONS = frozenset({"Relu", "LeakyRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Elu", "Tanh"})
 """Elementwise operators that can be fused into the kernel of the layer before them."""
 
+DAMAGED = "the file is damaged: copy it again, or export the model again"
 _EXPORT_AGAIN = "export the model again; onnx.checker.check_model(path, full_check=True) shows all details"
 # Where onnx's checker and shape inference name what they report.
 _LOCATIONS = (
@@ -158,8 +159,15 @@ def array(tensor: TensorProto) -> NDArray[Any]:
     """Values of a constant; read-only if stored in `raw_data`.
 
     Reading `raw_data` copies the bytes, as protobuf has no views, so read one tensor at a time.
+
+    Raises:
+        GraphError: it does not have the number of values of its shape.
     """
-    values: NDArray[Any] = numpy_helper.to_array(tensor)
+    try:
+        values: NDArray[Any] = numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as error:
+        what = f"the weight does not match its shape {list(tensor.dims)}: {first_line(error)}"
+        raise GraphError(what, where=f"weight {tensor.name}", hint=DAMAGED) from None
     return values
 
 

@@ -24,14 +24,17 @@ from cnnx.graph import edit
 
 OPSET = 19  # the first with FP16 scales in Q/DQ; supported by JetPack 6's parser and old ONNX Runtimes
 IR_VERSION = 10  # the newest that ONNX Runtime for Python 3.10 supports
+_DAMAGED = edit.DAMAGED
 _UNFIT = "export a classifier with one float32 input (N, C, H, W) and one output of logits (N, classes)"
-_DAMAGED = "the file is damaged: copy it again, or export the model again"
+QDQ_FORMAT = "export it with standard Q/DQ: quant_format=QuantFormat.QDQ in ONNX Runtime"
 _ONNX_ERRORS = (
     onnx.checker.ValidationError,
     onnx.shape_inference.InferenceError,
     onnx.version_converter.ConvertError,
 )
 _UNFIT_FOR_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# Operators of ONNX Runtime that compute with integers.
+_INTEGER_OPS = re.compile(r"^Q[A-Z]|Quant|Integer|NBits")
 _LIMIT = 2**31 - 1  # maximum size of a protobuf message
 
 
@@ -314,7 +317,9 @@ def _refuse_strange_nodes(model: ModelProto, path: Path) -> None:
             raise GraphError(
                 f"{name} is not a standard ONNX operator",
                 where=f"{path}, node {edit.label(node)}",
-                hint="replace the layer with standard PyTorch layers and export the model again",
+                hint=QDQ_FORMAT
+                if _INTEGER_OPS.search(node.op_type)
+                else "replace the layer with standard PyTorch layers and export the model again",
             )
         if not node.output:
             where, hint = f"{path}, node {edit.label(node)}", "remove the node, or export the model again"
@@ -337,11 +342,8 @@ def refuse_bad_constants(model: ModelProto, path: Path) -> None:
         hint = "convert the weights to dense tensors and export the model again"
         raise GraphError("sparse weights are not supported", where=where, hint=hint)
     for tensor in model.graph.initializer:
-        try:
+        with located_in(path):
             values = edit.array(tensor)
-        except (ValueError, TypeError) as error:
-            what = f"the weight does not match its shape {list(tensor.dims)}: {edit.first_line(error)}"
-            raise GraphError(what, where=f"{path}, weight {tensor.name}", hint=_DAMAGED) from None
         extremes = np.array([values.min(), values.max()]) if values.size else np.zeros(2)
         if tensor.data_type in edit.FLOATS and not np.isfinite(extremes.astype(np.float64)).all():
             where, hint = f"{path}, weight {tensor.name}", "export from a checkpoint with finite weights"

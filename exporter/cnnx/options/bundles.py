@@ -94,6 +94,7 @@ class EngineOptions(BuildOptions, GpuOptions, TargetOptions):
 class ValidateOptions(SourceOptions, JudgingOptions, TargetOptions):
     """Options of `validate`."""
 
+    reference: str | Path | None = option(None, "Reference of the bundle, if it has moved.")
     engine: str | None = option(None, f"{_ENGINE}.", metavar="IDENTITY")
 
 

@@ -70,7 +70,7 @@ class NetworkOptions(OutputOptions, TrustOptions, CalibrationOptions, Preprocess
     )
     method: str | None = option(
         None,
-        "Calibration method: entropy, max, mse, percentile-99.9 (-99.99, -99.999), auto.",
+        "Calibration method: entropy, max, mse, percentile-99.9 (-99.99, -99.999), auto, file (its Q/DQ).",
     )
     equalize: bool | None = option(
         None,
@@ -117,6 +117,11 @@ class ExportOptions(GpuOptions, TargetOptions, JudgingOptions, NetworkOptions):
         None,
         "Class names: a file with one name per line in logit order, or imagenet.",
         recipe="model.labels",
+    )
+    reference: str | Path | None = option(
+        None,
+        "ONNX file to judge by instead of the network itself, such as the one before its quantization.",
+        recipe="model.reference",
     )
     out: str | Path | None = option(None, "Output folder. Default: <name>-<precision>.")
     repair: bool = option(False, "Return INT8 layers to FP16 until the agreement gates pass.")

@@ -64,7 +64,7 @@ class Quantizer:
 
     def ranges(self, method: str) -> Ranges:
         """The ranges chosen by a method."""
-        return calibration_step(self.steps, self.statistics, self.images, method=method)
+        return calibration_step(self.steps, self.statistics, self.images, method=method, graph=self.graph)
 
     def typed(self, ranges: Ranges) -> TypedGraph:
         """The graph typed by these ranges.

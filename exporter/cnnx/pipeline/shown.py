@@ -133,6 +133,11 @@ def inspection_blocks(inspection: Inspection, *, verbose: bool) -> Iterator[Bloc
         **({"validated again": "; ".join(inspection.judgements)} if inspection.judgements else {}),
         "self-test": "; ".join(inspection.self_tests) or "not run yet (cnnx validate)",
         "weights": f"{manifest.weights['origin']} ({manifest.weights['digest'][:12]})",
+        **(
+            {"judged by": f"{manifest.reference['origin']} ({manifest.reference['digest'][:12]})"}
+            if manifest.reference
+            else {}
+        ),
         "preprocessing": _preprocessing(manifest),
         "input": _tensors(manifest.inputs),
         "output": _tensors(manifest.outputs),

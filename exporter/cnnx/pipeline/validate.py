@@ -22,7 +22,7 @@ from cnnx.pipeline.progress import Listener, Progress, ProgressEvent, Steps, Ste
 from cnnx.pipeline.records.verified import latest_validation, records_of
 from cnnx.pipeline.steps.images import crops_step, image_set
 from cnnx.pipeline.steps.inference import logits_of, refuse_nonfinite
-from cnnx.pipeline.steps.original import Original
+from cnnx.pipeline.steps.original import Original, open_reference
 from cnnx.pipeline.target import OpenSubject, open_subject
 from cnnx.recipe import Recipe, Thresholds, recipe_from_dict
 from cnnx.record import Record
@@ -98,7 +98,7 @@ def validate(bundle: str | Path, options: ValidateOptions, *, listener: Listener
         >>> cnnx.validate("lenet5-int8").verdict.value
         'passed'
     """
-    names = ("validation_images", "labels", "model", "weights", "trust_recipe")
+    names = ("validation_images", "labels", "model", "weights", "reference", "trust_recipe")
     idle = [name for name in names if getattr(options, name) not in (None, False)]
     if options.validation_data is None and idle:
         flag = f"--{idle[0].replace('_', '-')}"
@@ -211,7 +211,14 @@ def _judge_images(
     needed = images_needed(recipe.acceptance.of(bundle.manifest.precision))
     labels = None if options.labels is None else Path(options.labels)
     images = image_set(recipe, recipe.validation.data, "validation", labels)
-    original = _original(bundle, options, labels, steps)
+    original = (
+        _original(bundle, options, labels, steps)
+        if bundle.manifest.reference is None
+        else _reference(bundle, recipe, options)
+    )
+    if bundle.manifest.reference is not None:
+        origin = bundle.manifest.reference["origin"]
+        listener(ProgressEvent(f"Judged by the reference {origin} instead of the network itself.", note=True))
     if isinstance(original, CnnxError) and any(item.label is None for item in images):
         raise original
     count = options.validation_images or max(needed or 0, recipe.validation.images)
@@ -294,6 +301,28 @@ def _original(
             raise
         return error
     return original
+
+
+def _reference(bundle: Bundle, recipe: Recipe, options: ValidateOptions) -> Original | CnnxError:
+    """The network that the bundle was judged by, or why it is not available if the user did not name it.
+
+    Raises:
+        CnnxError: the user named it, and it cannot be run here or is another one.
+    """
+    from cnnx.pipeline.diagnose.rebuild import check_reference
+
+    if options.reference is not None:
+        spec = dataclasses.replace(recipe.model, reference=str(Path(options.reference).absolute()))
+        recipe = dataclasses.replace(recipe, model=spec)
+    try:
+        reference = open_reference(recipe)
+        assert reference is not None
+        check_reference(bundle, reference)
+    except CnnxError as error:
+        if options.reference or options.model:
+            raise
+        return error
+    return reference
 
 
 def _logits(original: Original, crops: Crops, recipe: Recipe, steps: Steps) -> NDArray[np.float32]:

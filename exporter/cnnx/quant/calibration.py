@@ -27,9 +27,10 @@ class TensorRange:
     """The range to which one tensor is quantized.
 
     Attributes:
-        amax: |x| that maps to 127; 0 if there is no range (all zeros, or values that are not finite).
+        amax: |x| that maps to 127; 0 if there is no range (all zeros, values that are not finite, or no scale
+            in the file).
         maximum: largest finite |x|.
-        method: name in `cnnx.quant.methods.METHODS`.
+        method: name in `cnnx.quant.methods.METHODS`, or `FILE`.
         saturated_share: share of the sampled non-zero values beyond amax.
         zeros_share: share of exact zeros among the sampled values; None if none was finite.
     """
@@ -46,13 +47,13 @@ class Calibration:
     """Statistics of a network on a calibration set, and the ranges chosen from them.
 
     Attributes:
-        method: name in `cnnx.quant.methods.METHODS`.
+        method: name in `cnnx.quant.methods.METHODS`, or `FILE`.
         images: number of calibration images.
         images_digest: hash of the list of images.
         ranges: tensor -> range, for the calibrated tensors.
         maxima: tensor -> exact largest finite |x|, for every watched tensor; the FP16 overflow check uses it.
         means: tensor -> mean of each channel, for the calibrated tensors, except those with values that are
-            not finite or beyond FP16.
+            not finite or beyond FP16; empty with the file's scales, as nothing is corrected by them then.
         nonfinite: tensor -> number of batches with NaN or infinite values, for tensors that had any.
     """
 

@@ -120,6 +120,9 @@ def _x_log_x(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values * np.log(values, out=np.zeros_like(values), where=values > 0)
 
 
+FILE = "file"
+"""Not a method of `METHODS`, as it takes no statistics: the scales that the network's own file gives."""
+
 METHODS: dict[str, Callable[[TensorStatistics], float]] = {
     "entropy": entropy,
     "max": maximum,
@@ -134,10 +137,10 @@ def check_method(method: str) -> None:
     """Refuse an unknown calibration method.
 
     Raises:
-        UsageError: the name is not in `METHODS`.
+        UsageError: the name is neither in `METHODS` nor `FILE`.
     """
-    if method not in METHODS:
+    if method not in METHODS and method != FILE:
         choices = ["auto", *METHODS]
         near = difflib.get_close_matches(method, choices, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(choices)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join((*choices, FILE))}"
         raise UsageError(f"unknown calibration method {method!r}", hint=hint)

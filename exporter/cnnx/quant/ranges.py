@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cnnx.quant.calibration import Calibration, TensorRange
 from cnnx.quant.histogram import TensorStatistics
-from cnnx.quant.methods import METHODS, check_method
+from cnnx.quant.methods import FILE, METHODS, check_method
 from cnnx.quant.observation import Observation
 
 
-def calibration_of(observation: Observation, *, method: str, images_digest: str) -> Calibration:
+def calibration_of(
+    observation: Observation, *, method: str, images_digest: str, of_file: Mapping[str, float] | None = None
+) -> Calibration:
     """Choose a range for each sampled tensor.
 
     Args:
         observation: statistics of the calibration images.
-        method: name in `METHODS`.
+        method: name in `METHODS`, or `FILE`.
         images_digest: hash of the list of images, to be stored.
+        of_file: for `FILE`, the file's range of each tensor that it gives a scale.
 
     Raises:
         UsageError: the method is unknown.
@@ -26,13 +31,18 @@ def calibration_of(observation: Observation, *, method: str, images_digest: str)
         observation.images,
         images_digest,
         ranges={
-            name: _range(observation.statistics(name), method, usable=name not in nonfinite)
+            name: _range(
+                observation.statistics(name),
+                method,
+                usable=name not in nonfinite,
+                given=None if method != FILE else (of_file or {}).get(name, 0.0),
+            )
             for name in observation.sampled
         },
         maxima=observation.maxima(),
         means={
             name: tuple(map(_short, found.tolist()))
-            for name in observation.sampled
+            for name in (observation.sampled if method != FILE else ())
             if (found := observation.means(name)) is not None
         },
         nonfinite=nonfinite,
@@ -44,12 +54,12 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _range(statistics: TensorStatistics, method: str, *, usable: bool) -> TensorRange:
-    amax = METHODS[method](statistics) if usable else 0.0
+def _range(statistics: TensorStatistics, method: str, *, usable: bool, given: float | None) -> TensorRange:
+    amax = given if given is not None else METHODS[method](statistics) if usable else 0.0
     return TensorRange(
         amax=amax,
         maximum=statistics.maximum,
         method=method,
-        saturated_share=statistics.share_above(amax) if usable else 0.0,
+        saturated_share=statistics.share_above(amax) if usable and amax else 0.0,
         zeros_share=statistics.zeros_share,
     )

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 import cnnx
 from cnnx.bundle import Bundle
 from cnnx.bundle.writing import new_bundle, seal
-from cnnx.errors import BuildFailed, GraphError, MissingExtra, UsageError
+from cnnx.errors import BuildFailed, MissingExtra, UsageError
 from cnnx.recipe import read_recipe
 from cnnx.runtimes import get
 from cnnx.stats import Verdict
@@ -242,20 +242,6 @@ def test_a_different_graph_of_the_same_name_is_not_reused(tmp_path):
         net = str(tmp_path / folder / "net.onnx")
         result = cnnx.export(net, precision="fp32", out=tmp_path / folder / "out", **images)
         assert result.validation.logit_sqnr_db is None or result.validation.logit_sqnr_db > 100
-
-
-def test_a_quantized_graph_is_not_quantized_twice(int8, tmp_path):
-    with pytest.raises(GraphError, match=r"quantized|INT8|QuantizeLinear"):
-        cnnx.export(
-            str(int8.bundle.model),
-            precision="int8",
-            validation_data="digits",
-            validation_images=8,
-            calibration_data="digits",
-            calibration_images=8,
-            out=tmp_path / "b",
-        )
-    assert not (tmp_path / "b").exists()
 
 
 def test_results_and_records_hold_no_path_of_this_machine(int8):

@@ -13,7 +13,6 @@ from PIL import Image
 import cnnx
 from cnnx.errors import (
     CnnxError,
-    GraphError,
     ImageError,
     MissingExtra,
     RecipeError,
@@ -174,9 +173,6 @@ def test_a_survey_refuses_missing_images_before_any_work(home, server):
 def test_diagnose_refuses_before_any_work(home, server):
     made = cnnx.export("lenet5", precision="int8", calibration_images=8, validation_images=8, out="bundle")
     bundle = made.bundle.path
-    quantized = str(bundle / "model.onnx")
-    for verb, options in ((cnnx.export, {"precision": "int8"}), (cnnx.calibrate, {})):
-        refused(verb, server, quantized, error=GraphError, match="quantized already", **options)
     for options, error, match in DATA[:3]:
         refused(cnnx.diagnose, server, bundle, error=error, match=match, **options)
     for options, error in (({"weights": "nowhere.pth"}, WeightsError), ({"model": "nowhere"}, RecipeError)):

@@ -72,6 +72,9 @@ def run_every_step(folder):
     # A definition whose statistics come from images, and a user's ONNX file.
     cnnx.export("resnet20", out=folder / "standin", precision="fp32", weights="standin", validation_images=2)
     cnnx.export(str(folder / "standin" / "model.onnx"), out=folder / "own", precision="fp16", **few)
+    # A file with its own scales, and a reference.
+    quantized = {"precision": "int8", "reference": folder / "int8" / "model.onnx"}
+    cnnx.export(str(folder / "int8" / "model.onnx"), out=folder / "again", **quantized, **few)
 
 
 def test_every_step_is_covered(filled):

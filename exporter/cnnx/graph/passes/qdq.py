@@ -20,8 +20,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from cnnx.errors import GraphError
 from cnnx.graph import edit
 from cnnx.graph.passes.correction import mean_output_error
+from cnnx.graph.policy.context import SCALE_FLOORS
 from cnnx.graph.policy.placement import LayerPlan, quantized_uses
-from cnnx.graph.policy.rules import SCALE_FLOORS
 from cnnx.options import Scales
 
 LEVELS = 127  # -128 is left unused, so that the range is symmetric
@@ -29,6 +29,8 @@ LEVELS = 127  # -128 is left unused, so that the range is symmetric
 _TYPES: dict[str, type[np.floating[Any]]] = {"fp16": np.float16, "fp32": np.float32}
 
 _FP16_MAX = float(np.finfo(np.float16).max)
+# By how much a kept scale may be rounded up without new integers: all FP16 numbers above 2**-15 are nearer.
+_ROUNDED = np.float32(1 + 2**-9)
 # Weight elements quantized at a time, to limit the size of temporary copies.
 _SLICE = 1 << 22
 
@@ -57,24 +59,46 @@ def scales_from_amax(amax: NDArray[Any], *, scales: Scales) -> NDArray[np.float3
 
 
 def quantize_weight(
-    weight: NDArray[Any], *, axis: int, scales: Scales
+    weight: NDArray[Any], *, axis: int, scales: Scales, steps: Sequence[float] | None = None
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Quantize a weight to INT8 with one scale per index of `axis`.
 
+    Args:
+        weight: the weight, in which no value is infinite or NaN.
+        axis: axis of the output channels.
+        scales: type the scales will be stored in.
+        steps: largest |w| of each index in steps, to keep a file's scales and integers: the scale is rounded
+            to its type after the division. More than 127 clips. None: 127.
+
     Returns:
         The integers in the shape of the weight, and the 1-D scales. Their product is within half a scale of
-        the weight.
+        the weight, unless `steps` clips.
     """
     others = tuple(index for index in range(weight.ndim) if index != axis)
     amax = np.maximum(weight.max(axis=others), -weight.min(axis=others))
-    scale = scales_from_amax(amax, scales=scales)
-    spread = scale.reshape([-1 if index == axis else 1 for index in range(weight.ndim)])
+    scale, divisor = _scales_of_weight(amax, scales=scales, steps=steps)
+    spread = divisor.reshape([-1 if index == axis else 1 for index in range(weight.ndim)])
     quantized = np.empty(weight.shape, np.int8)
     rows = max(1, _SLICE // max(1, weight[0].size))
     for start in range(0, len(weight), rows):
         part = slice(start, start + rows)
-        quantized[part] = np.rint(weight[part] / (spread[part] if axis == 0 else spread))
+        rounded = np.rint(weight[part] / (spread[part] if axis == 0 else spread))
+        quantized[part] = np.clip(rounded, -LEVELS - 1, LEVELS)
     return quantized, scale
+
+
+def _scales_of_weight(
+    amax: NDArray[Any], *, scales: Scales, steps: Sequence[float] | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Scales as stored, and what to divide the weights by."""
+    if steps is None:
+        scale = scales_from_amax(amax, scales=scales)
+        return scale, scale
+    wanted = np.asarray(steps, np.float64)
+    exact = np.divide(amax, wanted, out=np.zeros_like(wanted), where=wanted > 0).astype(np.float32)
+    scale = scales_from_amax(exact.astype(np.float64) * LEVELS, scales=scales)
+    # A scale far below the smallest FP16 number becomes much larger, so that its integers must be smaller.
+    return scale, np.where(scale <= exact * _ROUNDED, exact, scale)
 
 
 def insert_qdq(
@@ -84,6 +108,7 @@ def insert_qdq(
     ranges: Mapping[str, float],
     scales: Scales,
     means: Mapping[str, Sequence[float]] | None = None,
+    steps: Mapping[str, Sequence[float]] | None = None,
 ) -> ModelProto:
     """A new FP32 graph in which the INT8 layers of the plan read their inputs through Q/DQ.
 
@@ -98,15 +123,17 @@ def insert_qdq(
             `cnnx.graph.passes.fp16.type_fp16` converts them.
         means: activation -> mean of each channel. If the mean of a layer's input is known, its bias
             compensates the mean error from rounding its weights.
+        steps: layer -> largest |w| of each output channel in steps of its scale, to keep a file's scales
+            (`cnnx.graph.scales`); other layers have 127.
 
     Raises:
         GraphError: the graph is already quantized, or a range is missing, not positive or too large.
     """
-    refuse_quantized(model)
+    _refuse_quantized(model)
     uses = quantized_uses(model, plan)
     if not uses:
         return _copy(model)
-    writer = _Writer(model, scales, means or {})
+    writer = _Writer(model, scales, means or {}, steps or {})
     int8 = {layer.node for layer in plan if layer.precision == "int8"}
     for value in edit.data_inputs(model.graph):
         writer.quantize_activation(value.name, uses, ranges)
@@ -123,7 +150,7 @@ def _copy(model: ModelProto) -> ModelProto:
     return copy
 
 
-def refuse_quantized(model: ModelProto) -> None:
+def _refuse_quantized(model: ModelProto) -> None:
     """Refuse a graph that is already quantized.
 
     Raises:
@@ -134,17 +161,24 @@ def refuse_quantized(model: ModelProto) -> None:
             raise GraphError(
                 f"the graph is quantized already: it has a {node.op_type}",
                 where=f"node {edit.label(node)}",
-                hint="export from the FP32 model instead",
+                hint="export it to an ONNX file, and give that: the scales of a file are kept",
             )
 
 
 class _Writer:
     """Builds the quantized graph node by node; quantized tensors are reused."""
 
-    def __init__(self, model: ModelProto, scales: Scales, means: Mapping[str, Sequence[float]]) -> None:
+    def __init__(
+        self,
+        model: ModelProto,
+        scales: Scales,
+        means: Mapping[str, Sequence[float]],
+        steps: Mapping[str, Sequence[float]],
+    ) -> None:
         self._source = model
         self._scales = scales
         self._means = means
+        self._steps = steps
         self._constants = edit.initializers(model.graph)
         self._names = edit.Names(model.graph)
         self._result = edit.shell(model)
@@ -210,7 +244,12 @@ class _Writer:
         name = node.input[1]
         key = f"{name}.dequantized" if axis == 0 else f"{name}.dequantized.axis{axis}"
         if key not in self._dequantized:
-            values, scale = quantize_weight(edit.array(self._constants[name]), axis=axis, scales=self._scales)
+            values, scale = quantize_weight(
+                edit.array(self._constants[name]),
+                axis=axis,
+                scales=self._scales,
+                steps=self._steps.get(node.name),
+            )
             if not np.isfinite(scale).all():
                 hint = "keep this layer in FP16 or FP32 (precision.overrides), or use --scales fp32"
                 what = f"the weight is too large for a scale in {self._scales}"

@@ -17,7 +17,9 @@ from onnx import ModelProto, NodeProto
 from cnnx.errors import RecipeError
 from cnnx.graph import edit
 from cnnx.graph.edit import ACTIVATIONS, ValueType, Wiring
-from cnnx.graph.policy.rules import RULES, Context, context_of, tensor_fault
+from cnnx.graph.policy.context import Context, context_of
+from cnnx.graph.policy.rules import RULES, tensor_fault
+from cnnx.graph.scales import FileScales
 from cnnx.options import Precision, Scales
 from cnnx.recipe import LayerOverride, PrecisionPolicy
 
@@ -48,6 +50,7 @@ def plan_layers(
     policy: PrecisionPolicy,
     maxima: Mapping[str, float] | None,
     scales: Scales = "fp16",
+    of_file: FileScales | None = None,
 ) -> tuple[LayerPlan, ...]:
     """Choose the precision of every node, in graph order.
 
@@ -59,12 +62,15 @@ def plan_layers(
             assumed to fit FP16 and are not quantized. None before calibration: every activation is assumed to
             have a range, which shows what must be calibrated.
         scales: type of the Q/DQ scales; "fp32" keeps everything that is not INT8 in FP32.
+        of_file: scales of the file, if activations and weights keep them: what has none is not quantized.
 
     Raises:
         RecipeError: an override matches no node.
     """
     _refuse_idle_overrides(policy.overrides, [node.name for node in model.graph.node])
-    context = context_of(model, precision=precision, policy=policy, maxima=maxima, scales=scales)
+    context = context_of(
+        model, precision=precision, policy=policy, maxima=maxima, scales=scales, of_file=of_file
+    )
     plan = tuple(_plan(node, context) for node in model.graph.node)
     if context.base == "fp16":
         plan = _with_island_activations(plan, context)

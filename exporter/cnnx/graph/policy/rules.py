@@ -6,25 +6,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from onnx import ModelProto, NodeProto
+from onnx import NodeProto
 
 from cnnx.graph import edit
-from cnnx.graph.edit import Wiring
-from cnnx.options import Precision, Scales
-from cnnx.recipe import PrecisionPolicy
+from cnnx.graph.policy.context import LEVELS, Context
+from cnnx.options import Precision
 
 FP16_MAX = 65504.0
 
-# FP16 subnormals are 2**-24 apart. At the floor, rounding a scale up costs at most a sixteenth of it. The
-# FP32 floor is the smallest normal number.
-SCALE_FLOORS: dict[Scales, float] = {"fp16": 2.0**-20, "fp32": 2.0**-126}
-_LEVELS = 127
 # A tensor below this has fewer steps in FP16 than in an INT8 range.
-_FP16_NARROW = _LEVELS * 2.0**-24
+_FP16_NARROW = LEVELS * 2.0**-24
 
 # Their sums of squares or exponentials exceed the range or resolution of FP16, even if their inputs and
 # outputs do not: the norm of 64 values of 60 is 480, the sum of their squares 230,400.
@@ -52,36 +47,6 @@ Decision = tuple[Precision, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
-    """Facts about a graph that the rules use.
-
-    Attributes:
-        base: precision of everything that is neither INT8 nor an FP32 island.
-        constants: largest absolute value of each float constant.
-        weights: constants with two or more axes.
-        first: weighted layers that read a graph input.
-        last: weighted layers that produce a graph output.
-    """
-
-    graph: Wiring
-    maxima: Mapping[str, float] | None
-    policy: PrecisionPolicy
-    precision: Precision
-    base: Precision
-    graph_inputs: frozenset[str]
-    outputs: Mapping[str, Sequence[str]]
-    constants: Mapping[str, float]
-    weights: frozenset[str]
-    first: frozenset[str]
-    last: frozenset[str]
-
-    @property
-    def narrowest(self) -> float:
-        """The smallest range that a scale of the network's type can represent."""
-        return _LEVELS * SCALE_FLOORS["fp32" if self.base == "fp32" else "fp16"]
-
-
-@dataclass(frozen=True, slots=True)
 class PrecisionRule:
     """A rule that chooses a precision.
 
@@ -99,32 +64,6 @@ class PrecisionRule:
     decide: Callable[[NodeProto, Context], Decision | None] | None = None
 
 
-def context_of(
-    model: ModelProto,
-    *,
-    precision: Precision,
-    policy: PrecisionPolicy,
-    maxima: Mapping[str, float] | None,
-    scales: Scales,
-) -> Context:
-    """Context of a graph for the rules; for the arguments see `plan_layers`."""
-    wide = precision == "fp32" or (precision == "int8" and scales == "fp32")
-    return Context(
-        graph=edit.wiring(model.graph),
-        maxima=maxima,
-        policy=policy,
-        precision=precision,
-        base="fp32" if wide else "fp16",
-        graph_inputs=frozenset(value.name for value in edit.data_inputs(model.graph)),
-        outputs={node.name: tuple(node.output) for node in model.graph.node},
-        constants={} if precision == "fp32" else _largest(model),
-        # Biases are excluded: a small bias is added to larger values and does no harm.
-        weights=frozenset(tensor.name for tensor in model.graph.initializer if len(tensor.dims) > 1),
-        first=_first(model),
-        last=_last(model),
-    )
-
-
 def _asked(_node: NodeProto, context: Context) -> Decision | None:
     return ("fp32", "fp32") if context.precision == "fp32" else None
 
@@ -135,8 +74,9 @@ def _override(node: NodeProto, context: Context) -> Decision | None:
         return None
     choice, reason = matching[-1].precision, matching[-1].reason
     if choice == "int8":  # a pattern such as "features.*" also matches layers that cannot use INT8
-        fits = context.precision == "int8" and _weighted(node, context) and not _range_fault(node, context)
-        return ("int8", reason) if fits else None
+        fits = context.precision == "int8" and _weighted(node, context)
+        faulty = fits and (_no_scale(node, context) or _range_fault(node, context))
+        return ("int8", reason) if fits and not faulty else None
     return "fp32" if choice == "fp32" else context.base, reason
 
 
@@ -187,6 +127,16 @@ def _follows(node: NodeProto, context: Context) -> Decision | None:
 
 def _scales(node: NodeProto, context: Context) -> Decision | None:
     return None if _weighted(node, context) else (context.base, "")
+
+
+def _no_scale(node: NodeProto, context: Context) -> Decision | None:
+    if context.kept is None:
+        return None
+    lacking = [
+        *(["input"] if node.input[0] not in context.ranges else []),
+        *(["weight"] if node.name not in context.kept else []),
+    ]
+    return (context.base, " and its ".join(lacking)) if lacking else None
 
 
 def _no_range(node: NodeProto, context: Context) -> Decision | None:
@@ -281,6 +231,12 @@ RULES: tuple[PrecisionRule, ...] = (
         _scales,
     ),
     PrecisionRule(
+        "no-scale",
+        "the file gives no scale for its {detail}",
+        "Whoever trained or quantized the network left this layer in floating point.",
+        _no_scale,
+    ),
+    PrecisionRule(
         "no-range",
         "{detail}, so it cannot be quantized",
         "TensorRT refuses a scale of zero, no scale represents non-finite values, and an FP16 scale cannot "
@@ -343,6 +299,11 @@ def _range_fault(node: NodeProto, context: Context) -> str:
 
 def tensor_fault(tensor: str, context: Context) -> str:
     """Why an activation cannot be quantized; "" if it can."""
+    if context.kept is not None:
+        found = context.ranges.get(tensor)
+        if found is None:
+            return f"the file gives no scale for {tensor}"
+        return _too_small(tensor, found, context) if found < context.narrowest else ""
     if context.maxima is None:
         return ""
     found = context.maxima.get(tensor)
@@ -357,43 +318,3 @@ def tensor_fault(tensor: str, context: Context) -> str:
 
 def _too_small(tensor: str, found: float, context: Context) -> str:
     return f"{tensor} reaches only {found:.2g}, below the smallest range of a scale, {context.narrowest:.2g}"
-
-
-def _first(model: ModelProto) -> frozenset[str]:
-    """Weighted layers that read a graph input, directly or through layers without weights."""
-    raw = {value.name for value in edit.data_inputs(model.graph)}
-    constants = edit.initializers(model.graph)
-    found = set()
-    for node in model.graph.node:
-        if raw.isdisjoint(node.input):
-            continue
-        if edit.weight_axis(node, constants) is None:
-            raw.update(node.output)
-        else:
-            found.add(node.name)
-    return frozenset(found)
-
-
-def _last(model: ModelProto) -> frozenset[str]:
-    """Weighted layers that reach a graph output, directly or through layers without weights."""
-    given = {value.name for value in model.graph.output}
-    constants = edit.initializers(model.graph)
-    found = set()
-    for node in reversed(model.graph.node):
-        if given.isdisjoint(node.output):
-            continue
-        if edit.weight_axis(node, constants) is None:
-            given.update(node.input)
-        else:
-            found.add(node.name)
-    return frozenset(found)
-
-
-def _largest(model: ModelProto) -> dict[str, float]:
-    """Largest absolute value of each float constant."""
-    found = {}
-    for tensor in model.graph.initializer:
-        if tensor.data_type == edit.FLOAT and math.prod(tensor.dims):
-            values = edit.array(tensor)
-            found[tensor.name] = float(max(values.max(), -values.min()))
-    return found

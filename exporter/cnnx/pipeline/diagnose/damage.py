@@ -16,7 +16,7 @@ from cnnx.pipeline.progress import Progress
 from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.trials import Trials
 from cnnx.pipeline.steps.inference import RUNNER, ran_by
-from cnnx.pipeline.steps.typed_graph import observed_maxima
+from cnnx.pipeline.steps.typed_graph import file_scales, observed_maxima
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.coverage import Coverage, coverage
 from cnnx.store.digests import digest_of
@@ -120,6 +120,7 @@ def coverages(quantizer: Quantizer, calibration: Calibration) -> tuple[Coverage,
         policy=quantizer.recipe.precision,
         maxima=observed_maxima(calibration),
         scales=quantizer.scales,
+        of_file=file_scales(quantizer.graph, calibration),
     )
     seen = quantizer.statistics.read()
     found = []
@@ -129,7 +130,7 @@ def coverages(quantizer: Quantizer, calibration: Calibration) -> tuple[Coverage,
     return tuple(found)
 
 
-def weights_lost(quantizer: Quantizer, layers: Sequence[str]) -> dict[str, float]:
+def weights_lost(quantizer: Quantizer, calibration: Calibration, layers: Sequence[str]) -> dict[str, float]:
     """INT8 layer -> share of its non-zero weights that round to zero."""
     from cnnx.graph import edit
     from cnnx.graph.load import load_model
@@ -137,12 +138,16 @@ def weights_lost(quantizer: Quantizer, layers: Sequence[str]) -> dict[str, float
 
     model = load_model(quantizer.graph.model)
     constants = edit.initializers(model.graph)
+    of_file = file_scales(quantizer.graph, calibration)
+    steps = of_file.weights if of_file else {}
     found = {}
     for node in model.graph.node:
         axis = edit.weight_axis(node, constants) if node.name in layers else None
         if axis is not None:
             weight = edit.array(constants[node.input[1]])
-            integers, _ = quantize_weight(weight, axis=axis, scales=quantizer.scales)
+            integers, _ = quantize_weight(
+                weight, axis=axis, scales=quantizer.scales, steps=steps.get(node.name)
+            )
             alive = weight != 0
             found[node.name] = float(np.mean(integers[alive] == 0)) if alive.any() else 0.0
     return found

@@ -109,13 +109,14 @@ def _findings(
     names = [layer["node"] for layer in manifest.layers if layer["precision"] == "int8"]
     damage = damage_step(sources.quantizer, sources.calibration, pixels, crops_key=crops.key, layers=names)
     tensors = coverages(sources.quantizer, sources.calibration)
+    lost = weights_lost(sources.quantizer, sources.calibration, names)
     rows = [row for row in inspect_layers(load_model(bundle.model)) if row.multiply_adds]
     findings = Findings(
         images=len(pixels),
         image_set=crops.name,
         floor=damage.floor,
         whole=damage.whole,
-        layers=_layers(rows, damage, tensors, weights_lost(sources.quantizer, names), len(pixels)),
+        layers=_layers(rows, damage, tensors, lost, len(pixels)),
         others=_others(bundle, rows),
         tensors=tensors,
         flips=_flips(bundle.labels, damage, crops),

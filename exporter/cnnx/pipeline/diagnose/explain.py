@@ -9,6 +9,7 @@ from cnnx.pipeline.diagnose.findings import Findings, LayerDamage
 from cnnx.pipeline.search.repair import REPAIR_IMAGES, would_pass
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.coverage import Coverage
+from cnnx.quant.methods import FILE
 from cnnx.recipe import Recipe
 
 # Share of the damage that counts as most of it; share of layers that counts as few, and as spread out.
@@ -147,14 +148,16 @@ def _advice(
     coarse = any(_resolution_signs(layer, tensor) for layer, tensor in explained)
     cut_off = any(_range_signs(tensor) for _, tensor in explained)
     thin = any(tensor.body < _THIN for _, tensor in explained)
-    advice = []
-    if coarse and not recipe.precision.equalize:
+    advice, of_file = [], calibration.method == FILE
+    if of_file and (coarse or cut_off):
+        advice.append("Try --method mse, which calibrates instead of using the scales in the file.")
+    if coarse and not recipe.precision.equalize and not of_file:
         advice.append(
             "Drop --no-equalize: equalization lets channels of very different magnitude share a range."
         )
-    if cut_off or (thin and calibration.method == "max"):
+    if (cut_off and not of_file) or (thin and calibration.method == "max"):
         advice.append(f"Try --method auto: {calibration.method} chose these ranges.")
-    if calibration.images < _FEW_IMAGES:
+    if calibration.images < _FEW_IMAGES and not of_file:
         advice.append(
             f"Use more calibration images: ranges were taken from {calibration.images}, 512 is usual."
         )

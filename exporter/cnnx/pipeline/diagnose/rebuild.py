@@ -181,6 +181,23 @@ def check_weights(bundle: Bundle, original: Original) -> None:
         )
 
 
+def check_reference(bundle: Bundle, reference: Original) -> None:
+    """Compare a reference with the digest in the manifest.
+
+    Raises:
+        WeightsError: it is not the one that the bundle was judged by.
+    """
+    used = bundle.manifest.reference
+    assert used is not None
+    if reference.weights.digest != used["digest"]:
+        raise WeightsError(
+            f"this is not the bundle's reference ({used['origin']}): its SHA-256 is "
+            f"{reference.weights.digest[:12]}, not {used['digest'][:12]}",
+            where=reference.weights.file,
+            hint="give the right file with --reference, or export again",
+        )
+
+
 def _check_ranges(bundle: Bundle, calibration: Calibration, quantizer: Quantizer) -> None:
     """Raise if the calibration has no range for a tensor that the graph's policy may quantize."""
     missing = sorted(set(quantizer.statistics.read().sampled) - set(calibration.ranges))

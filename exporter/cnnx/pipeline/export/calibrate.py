@@ -11,7 +11,7 @@ from cnnx.data.crops import Crops
 from cnnx.errors import UsageError
 from cnnx.options import takes
 from cnnx.options.networks import CalibrateOptions
-from cnnx.pipeline.export.options import check_calibrator, with_options
+from cnnx.pipeline.export.options import check_calibrator, with_method, with_options
 from cnnx.pipeline.export.preprocessing import assumption
 from cnnx.pipeline.plain import plain
 from cnnx.pipeline.preconditions.fine_tuned import fitted
@@ -25,7 +25,7 @@ from cnnx.pipeline.steps.definition import resolve
 from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import few_ranges, images_by_role, remarks
 from cnnx.quant.calibration import Calibration
-from cnnx.quant.methods import METHODS
+from cnnx.quant.methods import FILE, METHODS
 from cnnx.report.result import Result
 from cnnx.report.table import Block
 
@@ -133,6 +133,8 @@ def calibrate(
         recipe, options.weights, precision=None, validates=False, selects=count, folds=folds or 0
     )
     source = open_checked(request, steps, trust_recipe=options.trust_recipe)
+    recipe, found = with_method(recipe, options, source)
+    chosen = found if chosen != AUTO else chosen
     batch = source.batch((1, 1))
     graph = export_step(steps, source, batch=batch)
     images = images_by_role(steps, recipe, validates=False, calibrates=True, selects=count)
@@ -148,7 +150,8 @@ def calibrate(
         candidates = choose_method(quantizer, selection)
         chosen = candidates[0].method
     compared = folds_step(quantizer, parts, selection, method=chosen) if selection and parts else None
-    shown = {name: quantizer.ranges(name).read() for name in ([chosen] if method else METHODS)}
+    every = [FILE, *METHODS] if chosen == FILE else METHODS
+    shown = {name: quantizer.ranges(name).read() for name in ([chosen] if method else every)}
     return CalibrateResult(
         network=recipe.name,
         images=len(calibration),
@@ -160,6 +163,7 @@ def calibrate(
         candidates=candidates,
         notes=(
             *fit,
+            *(source.scales.notes if source.scales is not None and chosen == FILE else ()),
             *assumption(recipe),
             *_notes(shown, calibration, compared),
             *remarks(calibration, selection, None),
@@ -191,10 +195,11 @@ def _notes(shown: Mapping[str, Calibration], calibration: Crops, compared: Folds
     if not ranges:
         return ("No layer of this network can be quantized to INT8, so no tensor needs a range.",)
     none = [name for name, tensor in ranges.items() if tensor.amax == 0]
+    why = "the file gives them no scale" if FILE in shown else "they are zero or not finite"
     notes = list(verdict(compared) if compared else few_ranges(calibration))
     if none:
         notes.append(
-            f"{len(none)} tensors get no range, as they are zero or not finite. Layers that read them are "
+            f"{len(none)} tensors get no range, as {why}. Layers that read them are "
             f"not quantized: {', '.join(none[:3])}"
         )
     return tuple(notes)

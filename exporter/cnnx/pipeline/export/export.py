@@ -22,7 +22,7 @@ from cnnx.pipeline.bench.measurement import Measurement
 from cnnx.pipeline.build import build_into
 from cnnx.pipeline.export.job import ExportArtefacts, Job, images_to_choose_by, make_artefacts, repaired
 from cnnx.pipeline.export.module import module_file
-from cnnx.pipeline.export.options import check_calibrator, check_options, with_options
+from cnnx.pipeline.export.options import check_calibrator, check_options, with_method, with_options
 from cnnx.pipeline.export.preprocessing import assumption
 from cnnx.pipeline.export.publish import publish
 from cnnx.pipeline.export.result import ExportResult
@@ -36,6 +36,7 @@ from cnnx.pipeline.steps.images import few_ranges, remarks
 from cnnx.pipeline.steps.original import Original
 from cnnx.pipeline.target import OpenSubject, choose_runtime, open_subject
 from cnnx.pipeline.validate import judge_session
+from cnnx.quant.methods import FILE
 from cnnx.stats import Verdict
 
 # An export measures just long enough for a median; cnnx bench measures properly.
@@ -159,7 +160,11 @@ def _prepared(model: str, options: ExportOptions, steps: Steps) -> tuple[Job, Or
         out=out,
     )
     source = open_checked(request, steps, trust_recipe=options.trust_recipe)
-    return dataclasses.replace(job, batch=source.batch(options.batch)), source
+    job = dataclasses.replace(job, batch=source.batch(options.batch))
+    if precision == "int8":
+        recipe, method = with_method(recipe, options, source)
+        job = dataclasses.replace(job, recipe=recipe, method=method)
+    return job, source
 
 
 def _engines(job: Job, bundle: Bundle, steps: Steps) -> tuple[Engine, ...]:
@@ -204,7 +209,10 @@ def _original_graph(bundle: Bundle, artefacts: ExportArtefacts, typed: OpenSubje
 
 
 def _notes(job: Job, artefacts: ExportArtefacts) -> tuple[str, ...]:
-    notes = [*job.notes, *artefacts.graph.notes]
+    notes = [*job.notes, *artefacts.graph.notes, *_of_file(job, artefacts)]
+    if artefacts.judge is not None:
+        origin = artefacts.judge.weights.origin
+        notes.append(f"Judged by the reference {origin} instead of the network itself.")
     if artefacts.original.weights.kind == "standin":
         notes.append("Stand-in weights: agreement proves nothing; latency and memory are still valid.")
     notes += assumption(job.recipe)
@@ -220,6 +228,19 @@ def _notes(job: Job, artefacts: ExportArtefacts) -> tuple[str, ...]:
     return tuple(dict.fromkeys(notes))  # two sets of one source have the same remarks
 
 
+def _of_file(job: Job, artefacts: ExportArtefacts) -> tuple[str, ...]:
+    """What became of the scales of a file with Q/DQ."""
+    scales = artefacts.original.scales
+    if scales is None:
+        return ()
+    if job.precision != "int8":
+        return (f"The file has Q/DQ; in {job.precision}, the bundle has the network without them.",)
+    if job.method != FILE:
+        return ("The file has Q/DQ, whose scales --method replaces; --method file keeps them.",)
+    judged = "" if artefacts.judge else ", and is judged by the network without Q/DQ (or by a --reference)"
+    return (f"INT8 keeps the scales in the file{judged}.", *scales.notes)
+
+
 def _no_engine(target: str, job: Job) -> tuple[str, ...]:
     """A note that no engine was built, if no target was named."""
     if target != "auto" or job.runtime.engine_suffix is not None:
@@ -231,6 +252,11 @@ def _advice(job: Job, validation: Validation) -> tuple[str, ...]:
     """What to try if INT8 failed its gates."""
     if job.precision != "int8" or validation.verdict is not Verdict.FAILED or job.repair_trials:
         return ()
+    if job.method == FILE:
+        return (
+            "INT8 failed its gates with the scales in the file: try --method mse, which calibrates instead, "
+            "or --repair, which moves the layers that INT8 harms most back to FP16.",
+        )
     equalizes = "" if job.recipe.precision.equalize else "drop --no-equalize, or "
     return (
         f"INT8 failed its gates: {equalizes}try --method auto, or --repair, which moves the layers that "

@@ -18,8 +18,8 @@ from cnnx.pipeline.search.repair import REPAIR_IMAGES, put_back_reason, repair_s
 from cnnx.pipeline.steps.artefacts import Fp32Graph, Ranges, ReferenceLogits, TypedGraph
 from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import images_by_role
-from cnnx.pipeline.steps.original import Original
-from cnnx.pipeline.steps.reference import reference_step
+from cnnx.pipeline.steps.original import OnnxOriginal, Original, open_reference
+from cnnx.pipeline.steps.reference import judge_step, reference_step
 from cnnx.pipeline.steps.typed_graph import graph_step
 from cnnx.quant.repair import Repair
 from cnnx.recipe import Recipe
@@ -58,7 +58,8 @@ class ExportArtefacts:
         calibration: calibration images; None in FP32, which needs none.
         selection: selection images; None if nothing was selected.
         graph: FP32 graph as exported.
-        reference: the original's logits for the validation images.
+        reference: the logits to judge by for the validation images.
+        judge: the network that gave them; None: the original.
         quantizer: what typed the graph; None in FP32.
         ranges: ranges the graph was typed by; None in FP32.
         typed: typed or Q/DQ graph.
@@ -71,6 +72,7 @@ class ExportArtefacts:
     selection: Crops | None
     graph: Fp32Graph
     reference: ReferenceLogits
+    judge: OnnxOriginal | None
     quantizer: Quantizer | None
     ranges: Ranges | None
     typed: TypedGraph
@@ -83,7 +85,7 @@ class ExportArtefacts:
 
     @property
     def logits(self) -> NDArray[np.float32]:
-        """The original's logits for the validation images."""
+        """The logits to judge by, for the validation images."""
         return self.reference.logits
 
 
@@ -111,7 +113,10 @@ def make_artefacts(job: Job, original: Original, steps: Steps) -> ExportArtefact
     validation, calibration, selection = images.validation, images.calibration, images.selection
     assert validation is not None
     reference = reference_step(steps, original, graph, validation, recipe)
-    sets = (original, validation, calibration, selection, graph, reference)
+    judge = open_reference(recipe)
+    if judge is not None:
+        reference = judge_step(steps, judge, validation, recipe)
+    sets = (original, validation, calibration, selection, graph, reference, judge)
     if calibration is None:
         typed = graph_step(steps, graph, None, recipe, precision=job.precision, scales=job.scales)
         return ExportArtefacts(*sets, None, None, typed, ())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from cnnx import runtimes
 from cnnx.errors import UsageError
@@ -11,8 +12,9 @@ from cnnx.options import Precision, overrides
 from cnnx.options.networks import SHIPPED_NAMES, ExportOptions, NetworkOptions
 from cnnx.pipeline.export.preprocessing import with_preprocessing
 from cnnx.pipeline.search.method import AUTO
-from cnnx.quant.methods import check_method
-from cnnx.recipe import Recipe
+from cnnx.pipeline.steps.original import Original
+from cnnx.quant.methods import FILE, check_method
+from cnnx.recipe import CalibrationSpec, Recipe
 
 
 def with_options(recipe: Recipe, options: NetworkOptions) -> Recipe:
@@ -28,10 +30,47 @@ def with_options(recipe: Recipe, options: NetworkOptions) -> Recipe:
                 f"invalid --{table}-images {value}: expected at least 1",
                 hint=f"give --{table}-images 512, for example",
             )
-        changed = _file_of_names(str(value)) if name == "labels" else str(value) if name == "data" else value
+        changed = _as_in_recipe(name, value)
         part = dataclasses.replace(getattr(recipe, table), **{name: changed})
         recipe = dataclasses.replace(recipe, **{table: part})
     return with_preprocessing(recipe, options)
+
+
+def with_method(recipe: Recipe, options: NetworkOptions, original: Original) -> tuple[Recipe, str]:
+    """The recipe as INT8 needs it, and the range method: the scales in the file unless another is named.
+
+    Equalization and the correction of biases would change what was trained with these scales.
+
+    Raises:
+        UsageError: the scales in the file were requested, and there are none; or equalization with them.
+    """
+    method, scales = options.method or recipe.calibration.method, original.scales
+    if scales is not None and options.method is None and method == CalibrationSpec().method:
+        method = FILE
+    if method != FILE:
+        return recipe, method
+    if scales is None:
+        raise UsageError(
+            "--method file needs a network with Q/DQ, and this one has none",
+            where=recipe.name,
+            hint="drop --method to calibrate it",
+        )
+    if options.equalize:
+        raise UsageError(
+            "--equalize would change the layers that the scales in the file were made for",
+            hint="drop --equalize, or calibrate with --method mse",
+        )
+    policy = dataclasses.replace(recipe.precision, equalize=False)
+    return dataclasses.replace(recipe, precision=policy), method
+
+
+def _as_in_recipe(key: str, value: Any) -> Any:
+    """The value of an option as a recipe would state it, wherever the recipe lies."""
+    if key == "labels":
+        return _file_of_names(str(value))
+    if key == "reference":
+        return str(Path(value).absolute())
+    return str(value) if key == "data" else value
 
 
 def _file_of_names(given: str) -> str:

@@ -107,6 +107,9 @@ def _manifest(job: Job, artefacts: ExportArtefacts) -> Manifest:
             **{name: version for name in _TOOLS if (version := installed_version(name))},
             **opencv_version(recipe.preprocessing),
         },
+        reference=None
+        if artefacts.judge is None
+        else {"origin": artefacts.judge.weights.origin, "digest": artefacts.judge.weights.digest},
     )
     inputs = {
         "manifest": manifest.as_dict(),
@@ -119,12 +122,15 @@ def _manifest(job: Job, artefacts: ExportArtefacts) -> Manifest:
 
 
 def _portable(recipe: Recipe) -> Recipe:
-    """The recipe without the folder of a class names file: a manifest must not depend on the machine.
+    """The recipe without folders of files that options named: a manifest must not depend on the machine.
 
-    The names themselves are in the bundle.
+    The class names themselves are in the bundle.
     """
-    labels = Path(recipe.model.labels)
-    model = dataclasses.replace(recipe.model, labels=labels.name) if labels.is_absolute() else recipe.model
+    labels, reference = (
+        Path(path).name if Path(path).is_absolute() else path
+        for path in (recipe.model.labels, recipe.model.reference)
+    )
+    model = dataclasses.replace(recipe.model, labels=labels, reference=reference)
     return dataclasses.replace(recipe, model=model)
 
 

@@ -15,7 +15,7 @@ from cnnx.pipeline.preconditions.request import ImageCounts, Request
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.search.folds import refuse_empty_folds
 from cnnx.pipeline.steps.images import image_set, refuse_too_few
-from cnnx.pipeline.steps.original import OnnxOriginal, Original, open_original
+from cnnx.pipeline.steps.original import Original, open_original, open_reference
 from cnnx.recipe import Recipe
 from cnnx.store.cache import cache_folder
 from cnnx.store.files import check_folder
@@ -45,11 +45,10 @@ def refuse_early(request: Request, *, trust_recipe: bool) -> Original | None:
         the opened original if it is an ONNX file, which contains its weights; else None.
 
     Raises:
-        RecipeError: the definition does not exist, the class names file is missing, or it has the wrong
-            number of names.
+        RecipeError: the definition does not exist, the class names file is missing, it has the wrong number
+            of names, or the reference does not fit.
         UsageError: weights given for an ONNX file, a batch that its graph does not take, or too few images
             for selection or for the folds.
-        GraphError: an ONNX graph to be quantized is already quantized.
         WeightsError: the checkpoint does not exist.
         ImageError: the image set does not exist, is empty, or its labels do not match.
         MissingExtra: a PyTorch definition, and PyTorch is not installed; or resampling as OpenCV does, and
@@ -67,11 +66,11 @@ def refuse_early(request: Request, *, trust_recipe: bool) -> Original | None:
         )
         batch = original.batch(request.batch)
         checkpoint = original.weights.file
-        if request.precision in (None, "int8"):
-            _refuse_quantized(original)
     else:
         _refuse_definition(recipe)
         checkpoint = find(recipe, request.weights)
+    if request.out is not None:
+        open_reference(recipe)
     counts = count_images(request)
     refuse_empty_folds(counts.calibration, request.folds, batch=batch[0])
     if not recipe.is_onnx:
@@ -123,14 +122,6 @@ def refuse_unwritable_cache() -> None:
         WriteFailed: it cannot.
     """
     check_folder(cache_folder())
-
-
-def _refuse_quantized(original: Original) -> None:
-    from cnnx.graph.load import load_model
-    from cnnx.graph.passes.qdq import refuse_quantized
-
-    assert isinstance(original, OnnxOriginal)
-    refuse_quantized(load_model(original.graph.model))
 
 
 def _refuse_definition(recipe: Recipe) -> None:

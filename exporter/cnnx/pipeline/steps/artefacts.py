@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnx.graph.scales import FileScales
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.observation import Observation
 from cnnx.store.cache import Entry
 
 MODEL = "model.onnx"
 NOTES = "notes.json"
+SCALES = "scales.json"
 LOGITS = "logits.npy"
 STATISTICS = "statistics.npz"
 RANGES = "calibration.json"
@@ -54,6 +56,12 @@ class Fp32Graph(Artefact):
     def notes(self) -> tuple[str, ...]:
         """Notes of loading the weights; only for the graph as exported."""
         return tuple(json.loads((self.folder / NOTES).read_text(encoding="utf-8")))
+
+    @property
+    def scales(self) -> FileScales | None:
+        """The scales of the file's Q/DQ; None if it had none, or equalization changed what they scale."""
+        file = self.folder / SCALES
+        return FileScales.from_json(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 class ReferenceLogits(Artefact):

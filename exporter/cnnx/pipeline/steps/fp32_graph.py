@@ -8,13 +8,13 @@ from pathlib import Path
 from cnnx.machine.environment import installed_version
 from cnnx.options import Batch
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps.artefacts import MODEL, NOTES, Fp32Graph
+from cnnx.pipeline.steps.artefacts import MODEL, NOTES, SCALES, Fp32Graph
 from cnnx.pipeline.steps.original import Original
 from cnnx.store.own_code import own_code
 
 
 def export_step(steps: Steps, original: Original, *, batch: Batch) -> Fp32Graph:
-    """The original's simplified FP32 graph, and the notes of loading its weights."""
+    """The original's simplified FP32 graph, the scales of its file, and the notes of loading its weights."""
     inputs = {
         "original": original.key(),
         "batch": batch,
@@ -24,6 +24,8 @@ def export_step(steps: Steps, original: Original, *, batch: Batch) -> Fp32Graph:
 
     def fill(folder: Path, _: Progress) -> None:
         original.export(folder / MODEL, batch)
+        if original.scales is not None:
+            (folder / SCALES).write_text(original.scales.to_json(), encoding="utf-8")
         (folder / NOTES).write_text(json.dumps(original.notes) + "\n", encoding="utf-8")
 
     return Fp32Graph(steps.make("ONNX graph", "export", inputs, fill))

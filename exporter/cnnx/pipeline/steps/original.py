@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx import runtimes
-from cnnx.errors import UsageError
+from cnnx.errors import RecipeError, UsageError
+from cnnx.graph.scales import FileScales
 from cnnx.machine.environment import installed_version
 from cnnx.options import Batch
 from cnnx.pipeline.steps.definition import build_torch, check_model
@@ -36,6 +37,11 @@ class Original(Protocol):
 
     weights: Weights
     notes: tuple[str, ...]
+
+    @property
+    def scales(self) -> FileScales | None:
+        """The scales of the Q/DQ that an ONNX file had; None if it had none."""
+        ...
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -85,23 +91,75 @@ def open_original(
                 where=recipe.folder / recipe.model.definition,
                 hint="drop --weights",
             )
-        return OnnxOriginal(recipe)
+        return open_onnx(recipe)
     weights = locate(recipe, choice, progress=lambda done, total: progress(done, total or 0))
     return TorchOriginal(recipe, weights, trust_recipe=trust_recipe)
 
 
-class OnnxOriginal:
-    """A user's ONNX graph in canonical form, which has been compared with the file; ONNX Runtime runs it."""
+def open_onnx(recipe: Recipe) -> OnnxOriginal:
+    """The ONNX file of a recipe, without its Q/DQ.
 
-    def __init__(self, recipe: Recipe) -> None:
+    Raises:
+        GraphError: it is missing, damaged or not a classifier with the recipe's classes.
+    """
+    file = recipe.folder / recipe.model.definition
+    return OnnxOriginal(file, logits=recipe.model.logits, classes=recipe.model.classes)
+
+
+def open_reference(recipe: Recipe) -> OnnxOriginal | None:
+    """The network whose logits replace the original's in the verdict, with its Q/DQ; None without one.
+
+    Raises:
+        RecipeError: the file does not exist, or takes images of another size.
+        GraphError: it is not a classifier with the recipe's classes.
+    """
+    if not recipe.model.reference:
+        return None
+    file = recipe.folder / recipe.model.reference
+    if not file.is_file():
+        raise RecipeError(
+            "the reference does not exist", where=file, hint="give the path of an ONNX file with --reference"
+        )
+    reference = OnnxOriginal(file, classes=recipe.model.classes, keep_qdq=True)
+    if reference.shape != recipe.input.shape:
+        raise RecipeError(
+            f"the reference takes images of {_sides(reference.shape)}, the network of "
+            f"{_sides(recipe.input.shape)}",
+            where=file,
+            hint="give a reference with the same input",
+        )
+    return reference
+
+
+def _sides(shape: tuple[int, int, int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+class OnnxOriginal:
+    """A user's ONNX graph in canonical form, which has been compared with the file; ONNX Runtime runs it.
+
+    Args:
+        file: the ONNX file.
+        logits: name of the output to judge by; "": chosen.
+        classes: number of logits.
+        keep_qdq: run the Q/DQ of a quantized file instead of removing them.
+    """
+
+    def __init__(self, file: Path, *, logits: str = "", classes: int, keep_qdq: bool = False) -> None:
         from cnnx.graph.entry import read_network
 
-        self._file = recipe.folder / recipe.model.definition
-        network = read_network(self._file, logits=recipe.model.logits, classes=recipe.model.classes)
-        self._own_batch = network.input_shape[0]
+        self._file = file
+        network = read_network(file, logits=logits, classes=classes, keep_qdq=keep_qdq)
+        self._own_batch, *shape = network.input_shape
+        self.shape = (shape[0], shape[1], shape[2])
         self.graph = canonical_graph(self._file, network)
         self.notes = self.graph.notes
         self.weights = Weights(kind="file", origin=self._file.name, digest=network.digest, file=self._file)
+
+    @property
+    def scales(self) -> FileScales | None:
+        """The scales of the file's Q/DQ."""
+        return self.graph.scales
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -159,6 +217,11 @@ class TorchOriginal:
         self._model: nn.Module | None = None
         self.notes: tuple[str, ...] = ()
         self.weights = weights
+
+    @property
+    def scales(self) -> None:
+        """None: a definition has no Q/DQ."""
+        return
 
     @property
     def modules(self) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps.artefacts import RANGES, Ranges, Statistics
+from cnnx.pipeline.steps.artefacts import RANGES, Fp32Graph, Ranges, Statistics
+from cnnx.quant.methods import FILE
 from cnnx.quant.ranges import calibration_of
 from cnnx.store.own_code import own_code
 
@@ -14,12 +15,29 @@ if TYPE_CHECKING:
     from cnnx.data.crops import Crops
 
 
-def calibration_step(steps: Steps, statistics: Statistics, crops: Crops, *, method: str) -> Ranges:
-    """Ranges of the tensors to be quantized and maxima of all tensors, in `calibration.json`."""
+def calibration_step(
+    steps: Steps, statistics: Statistics, crops: Crops, *, method: str, graph: Fp32Graph
+) -> Ranges:
+    """Ranges of the tensors to be quantized and maxima of all tensors, in `calibration.json`.
+
+    The graph is that of the statistics.
+    """
     inputs = {"statistics": statistics.key, "method": method, "code": own_code(__name__)}
 
     def fill(folder: Path, _: Progress) -> None:
-        calibration = calibration_of(statistics.read(), method=method, images_digest=crops.list_digest)
+        calibration = calibration_of(
+            statistics.read(),
+            method=method,
+            images_digest=crops.list_digest,
+            of_file=_of_file(graph) if method == FILE else None,
+        )
         (folder / RANGES).write_text(calibration.to_json(), encoding="utf-8")
 
     return Ranges(steps.make(f"ranges ({method})", "calibration", inputs, fill))
+
+
+def _of_file(graph: Fp32Graph) -> dict[str, float]:
+    from cnnx.graph.load import load_model
+
+    scales = graph.scales
+    return scales.ranges(load_model(graph.model)) if scales is not None else {}

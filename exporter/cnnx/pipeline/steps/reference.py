@@ -17,7 +17,7 @@ from cnnx.pipeline.steps.inference import (
     ran_by,
     refuse_nonfinite,
 )
-from cnnx.pipeline.steps.original import Original
+from cnnx.pipeline.steps.original import OnnxOriginal, Original
 from cnnx.recipe import Recipe
 from cnnx.store.own_code import own_code
 
@@ -52,3 +52,27 @@ def reference_step(
         np.save(folder / LOGITS, logits)
 
     return ReferenceLogits(steps.make("original's logits", "reference", inputs, fill))
+
+
+def judge_step(steps: Steps, reference: OnnxOriginal, crops: Crops, recipe: Recipe) -> ReferenceLogits:
+    """The logits for the validation images of a network that replaces the original in the verdict.
+
+    Raises:
+        InputRefused: its logits are not finite.
+    """
+    inputs = {
+        "reference": reference.key(),
+        "crops": crops.key,
+        "preprocessing": recipe.preprocessing.as_key(),
+        "code": own_code(__name__, RUNNER),
+        **ran_by(),
+    }
+
+    def fill(folder: Path, progress: Progress) -> None:
+        session = reference.session()
+        logits = logits_of(session, crops.pixels, recipe.preprocessing, progress=progress)
+        session.close()
+        refuse_nonfinite(logits, recipe)
+        np.save(folder / LOGITS, logits)
+
+    return ReferenceLogits(steps.make("reference's logits", "reference", inputs, fill))

@@ -7,11 +7,13 @@ import json
 import math
 from pathlib import Path
 
+from cnnx.graph.scales import FileScales
 from cnnx.machine.environment import installed_version
 from cnnx.options import Precision, Scales
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.artefacts import LAYERS, MODEL, Fp32Graph, Ranges, TypedGraph
 from cnnx.quant.calibration import Calibration
+from cnnx.quant.methods import FILE
 from cnnx.recipe import Recipe
 from cnnx.store.own_code import own_code
 
@@ -71,10 +73,14 @@ def type_graph(
 
     model = load_model(graph.model)
     maxima = observed_maxima(observed) if observed else None
-    plan = plan_layers(model, precision=precision, policy=recipe.precision, maxima=maxima, scales=scales)
+    of_file = file_scales(graph, observed) if observed else None
+    plan = plan_layers(
+        model, precision=precision, policy=recipe.precision, maxima=maxima, scales=scales, of_file=of_file
+    )
     if precision == "int8" and observed:
         ranges = {name: tensor.amax for name, tensor in observed.ranges.items()}
-        model = insert_qdq(model, plan, ranges=ranges, scales=scales, means=observed.means)
+        steps = of_file.weights if of_file else None
+        model = insert_qdq(model, plan, ranges=ranges, scales=scales, means=observed.means, steps=steps)
     if precision == "fp16" or (precision == "int8" and scales == "fp16"):
         model = type_fp16(model, plan)
     findings = lint(model)
@@ -95,3 +101,8 @@ def type_graph(
 def observed_maxima(calibration: Calibration) -> dict[str, float]:
     """The largest |x| of each activation, for planning; infinite if it had values that were not finite."""
     return {**calibration.maxima, **dict.fromkeys(calibration.nonfinite, math.inf)}
+
+
+def file_scales(graph: Fp32Graph, calibration: Calibration) -> FileScales | None:
+    """The scales of the graph's file if the ranges are theirs; else None."""
+    return graph.scales if calibration.method == FILE else None

@@ -185,12 +185,13 @@ def _origin(source: str | Path, batches: Sequence[int], plan: SurveyPlan) -> dic
 
 
 def _digest_of_model(model: str) -> str:
-    """Digest of a recipe, and of its ONNX graph if it has one."""
+    """Digest of a recipe, of its ONNX graph if it has one, and of its reference."""
     from cnnx.pipeline.steps.definition import resolve
-    from cnnx.pipeline.steps.original import OnnxOriginal
+    from cnnx.pipeline.steps.original import open_onnx, open_reference
 
     recipe = resolve(model, trust_recipe=False)
-    return digest_of([recipe.as_dict(), OnnxOriginal(recipe).weights.digest if recipe.is_onnx else None])
+    networks = (open_onnx(recipe) if recipe.is_onnx else None, open_reference(recipe))
+    return digest_of([recipe.as_dict(), *(each.weights.digest if each else None for each in networks)])
 
 
 def _announce(journal: Journal, cells: Sequence[Cell], plan: SurveyPlan, listener: Listener) -> None:

@@ -67,14 +67,14 @@ def _ranges(result: _Plain, *, whole: bool) -> Table:
 
 
 def _by_method(method: str, drop: int) -> Column[_Plain]:
-    return Figures(method, lambda tensor: _range(tensor, tensor["methods"][method]), drop=drop)
+    return Figures(method, lambda tensor: _range(tensor, tensor["methods"][method], method), drop=drop)
 
 
-def _range(tensor: _Plain, found: _Plain) -> str:
+def _range(tensor: _Plain, found: _Plain, method: str) -> str:
     if tensor["nonfinite"]:
         return "not finite"
     if found["amax"] == 0:
-        return "all zero"
+        return "no scale" if method == "file" else "all zero"
     clipped = found["saturated_share"]
     return f"{found['amax']:.4g}" + (f" ({clipped:.2%})" if clipped else "")
 
