@@ -123,7 +123,8 @@ def cells() -> dict[str, tuple[str, str, int | None, bool, bool]]:
             kind = f"{exporter}{opset or ''}{'-free' if free else '-1'}"
             found[f"{name.removeprefix('tv:')}-{kind}"] = name, exporter, opset, free
     found |= {f"light_{name}": (f"light_{name}", "onnx", 9, False) for name in LIGHT}
-    mixed = sorted(found, key=lambda cell: zlib.crc32(cell.encode()))
+    # Those with large images last.
+    mixed = sorted(found, key=lambda cell: (SIDES.get(found[cell][0], 64) > 96, zlib.crc32(cell.encode())))
     return {cell: (*found[cell], index < DIAGNOSED) for index, cell in enumerate(mixed)}
 
 
