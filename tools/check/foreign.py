@@ -254,7 +254,7 @@ is at most ModelOpt's on {no_worse} of {of} networks; the median of the ratios i
 
 {table}
 """
-_FIGURES = (("divergence", ".4f"), ("logit_sqnr_db", ".1f"), ("int8_share", ".1%"))
+_FIGURES = (("divergence", ".2g"), ("logit_sqnr_db", ".1f"), ("int8_share", ".1%"))
 
 
 def _row(cell: str, record: Record) -> str:
