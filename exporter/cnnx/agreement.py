@@ -7,7 +7,7 @@ counts as disagreement in every rate.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,28 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.errors import BundleError
-from cnnx.recipe import Thresholds
+from cnnx.gates import KINDS, RATES, Estimate, Gate, Limits, gates_of
 from cnnx.record import Subject
-from cnnx.schema import Count, Rate, from_plain
-from cnnx.stats import Interval, Paired, Verdict, images_to_decide, wilson, worst
+from cnnx.schema import Count, Quantity, Rate, from_plain
+from cnnx.stats import Interval, Paired, Verdict, wilson, worst
 
 Logits = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """One rate with its interval, threshold and verdict.
-
-    Attributes:
-        decides_at: number of images that would decide an undecided gate, if the rate stays the same.
-    """
-
-    name: str
-    value: float
-    interval: Interval
-    threshold: Rate
-    verdict: Verdict
-    decides_at: Count | None = None
+_RESAMPLES = 1000
+# Values drawn at a time, which limits memory to about 16 MiB.
+_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +46,14 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True)
+class Divergence:
+    """Mean Kullback-Leibler divergence from the original's class probabilities, in nats per image."""
+
+    mean: Quantity
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
 class Validation:
     """Result of one validation.
 
@@ -74,6 +69,8 @@ class Validation:
         logit_sqnr_db: 10 log10 of the original's mean squared logit over the mean squared difference.
         nonfinite: number of images with a non-finite logit.
         assumed_preprocessing: nobody has stated the preprocessing, so the images may be prepared wrongly.
+        divergence: None if a logit is not finite, and in records of cnnx before 0.2.
+        right: labelled images by which of the two was right; None without labels, and in older records.
     """
 
     subject: Subject
@@ -87,6 +84,8 @@ class Validation:
     logit_sqnr_db: float | None
     nonfinite: Count
     assumed_preprocessing: bool = False
+    divergence: Divergence | None = None
+    right: Paired | None = None
 
     def __post_init__(self) -> None:
         """Check that the verdict follows from the gates; in an edited record it may not.
@@ -94,14 +93,6 @@ class Validation:
         Raises:
             ValueError: the verdict does not follow from the gates.
         """
-        for gate in self.gates:
-            decided = gate.interval.against(gate.threshold)
-            if gate.verdict not in (decided, Verdict.NOT_JUDGED):
-                raise ValueError(
-                    f"the verdict of the gate {gate.name!r} is {gate.verdict.value!r}, but its interval "
-                    f"(low {gate.interval.low:g}, high {gate.interval.high:g}) and its threshold "
-                    f"{gate.threshold:g} give {decided.value!r}"
-                )
         follows = worst(gate.verdict for gate in self.gates)
         if self.verdict is not follows and not (self.verdict is Verdict.NOT_JUDGED and self.reasons):
             raise ValueError(f"the verdict is {self.verdict.value!r}, but the gates give {follows.value!r}")
@@ -200,10 +191,11 @@ def judge(
     engine: Logits,
     *,
     subject: Subject,
-    thresholds: Thresholds,
+    limits: Limits,
     labels: NDArray[np.int64] | None,
     ids: Sequence[str],
     image_set: str,
+    stated: Collection[str] = (),
     cannot_judge: tuple[str, ...] = (),
     assumed_preprocessing: bool = False,
 ) -> Validation:
@@ -213,42 +205,150 @@ def judge(
         original: logits of the PyTorch model.
         engine: logits of the subject for the same images.
         subject: what produced `engine`.
-        thresholds: minimum rates.
+        limits: gates; those that are not about agreement or accuracy are left to the caller.
         labels: (N,) true classes, or None.
         ids: N image names.
         image_set: description of the image source.
+        stated: keys of gates that the user asked for: without labels, those of accuracy are reported as not
+            judged, and the others are left out.
         cannot_judge: reasons why no verdict is possible, such as stand-in weights. The rates are still
             computed, but no gate passes.
         assumed_preprocessing: whether nobody has stated the preprocessing.
     """
     finite = np.isfinite(engine).all(axis=1)
-    ours, theirs = top_k(original), top_k(np.where(np.isfinite(engine), engine, -np.inf))
-    same_first, first_in_five, shared = _agreements(original, engine)
-    rates: dict[str, tuple[NDArray[Any], float]] = {
-        "top-1 agreement": (same_first, thresholds.top1_agreement),
-        "top-1 in top-5": (first_in_five, thresholds.top1_in_top5),
-        "top-5 agreement": (shared, thresholds.top5_agreement),
-    }
-    gates = [_rate_gate(name, float(np.mean(v)), len(v), threshold) for name, (v, threshold) in rates.items()]
-    accuracy = None
-    if labels is not None:
-        accuracy, gate = _accuracy(ours[:, 0] == labels, (theirs[:, 0] == labels) & finite, thresholds)
-        gates.append(gate)
+    right = None if labels is None else _right(original, engine, labels)
+    gates = agreement_gates(limits, estimates(original, engine, right), stated)
     if cannot_judge:
-        gates = [dataclasses.replace(g, verdict=Verdict.NOT_JUDGED, decides_at=None) for g in gates]
+        gates = tuple(dataclasses.replace(g, verdict=Verdict.NOT_JUDGED, decides_at=None) for g in gates)
     return Validation(
         subject=subject,
         images=len(original),
         image_set=image_set,
         verdict=worst(gate.verdict for gate in gates),
         reasons=cannot_judge,
-        gates=tuple(gates),
-        accuracy=accuracy,
+        gates=gates,
+        accuracy=Accuracy(right.original_accuracy, right.engine_accuracy, right.mcnemar()) if right else None,
         flips=flips_of(original, engine, labels=labels, ids=ids),
         logit_sqnr_db=sqnr_db(original[finite], engine[finite]),
         nonfinite=int((~finite).sum()),
         assumed_preprocessing=assumed_preprocessing,
+        divergence=mean_divergence(original, engine) if finite.all() else None,
+        right=right,
     )
+
+
+def with_gates(
+    validation: Validation, gates: Sequence[Gate], *, instead_of: Collection[str] = ()
+) -> Validation:
+    """The validation with further gates, such as those on costs, and the verdict of all of them.
+
+    Args:
+        validation: a validation.
+        gates: gates to add.
+        instead_of: keys of gates that are dropped.
+    """
+    dropped = {KINDS[key].name for key in instead_of}
+    every = (*(gate for gate in validation.gates if gate.name not in dropped), *gates)
+    verdict = worst(gate.verdict for gate in every)
+    if validation.reasons and verdict is not Verdict.FAILED:
+        verdict = Verdict.NOT_JUDGED
+    return dataclasses.replace(validation, gates=every, verdict=verdict)
+
+
+_NO_LABELS = "the images have no labels"
+_OF_ACCURACY = ("accuracy", "accuracy_ratio")
+_OF_AGREEMENT = (*RATES, "divergence_nats", *_OF_ACCURACY)
+
+
+def agreement_gates(
+    limits: Limits, found: dict[str, Estimate | str], stated: Collection[str] = ()
+) -> tuple[Gate, ...]:
+    """The gates on agreement and accuracy; without labels, those of accuracy only if they are `stated`."""
+    keys = [key for key in _OF_AGREEMENT if found.get(key) != _NO_LABELS or key in stated]
+    return gates_of(limits, found, keys)
+
+
+def estimates(original: Logits, engine: Logits, right: Paired | None) -> dict[str, Estimate | str]:
+    """Key of each gate on agreement or accuracy -> its estimate, or why there is none.
+
+    Args:
+        original: (N, classes) logits of the original.
+        engine: (N, classes) logits for the same images.
+        right: labelled images by which of the two was right; None without labels.
+    """
+    same_first, first_in_five, shared = _agreements(original, engine)
+    rates: tuple[NDArray[Any], ...] = (same_first, first_in_five, shared)
+    found: dict[str, Estimate | str] = {
+        key: rate_estimate(float(np.mean(values)), len(values))
+        for key, values in zip(RATES, rates, strict=True)
+    }
+    if np.isfinite(engine).all():
+        divergence = mean_divergence(original, engine)
+        found["divergence_nats"] = Estimate(divergence.mean, divergence.interval, len(original))
+    else:
+        found["divergence_nats"] = Estimate(float("inf"))
+    return {**found, **accuracy_estimates(right)}
+
+
+def rate_estimate(rate: float, n: int) -> Estimate:
+    """A rate over n images, with Wilson's interval."""
+    return Estimate(rate, wilson(rate, n), n, wilson=True)
+
+
+def accuracy_estimates(right: Paired | None) -> dict[str, Estimate | str]:
+    """Accuracy, and accuracy over the original's (MLPerf's rule); without labels, the reason."""
+    if right is None or right.n == 0:
+        return dict.fromkeys(_OF_ACCURACY, _NO_LABELS)
+    return {
+        "accuracy": rate_estimate(right.engine_accuracy, right.n),
+        "accuracy_ratio": _ratio(right),
+    }
+
+
+def _ratio(right: Paired) -> Estimate:
+    """Accuracy over the original's; an original that is never right leaves it undecided."""
+    original = right.original_accuracy
+    if original == 0:
+        return Estimate(0.0, Interval(0.0, 1.0))
+    value = right.engine_accuracy / original
+    margin = right.margin(value)
+    return Estimate(value, Interval(value + margin.low / original, value + margin.high / original), right.n)
+
+
+def mean_divergence(original: Logits, engine: Logits) -> Divergence:
+    """Mean divergence over images of (N, classes) finite logits, with its interval (`mean_interval`)."""
+    values = np.maximum(divergences(original, engine), 0)  # rounding can leave -1e-17
+    return Divergence(float(values.mean()), mean_interval(values))
+
+
+def mean_interval(values: NDArray[np.float64], *, seed: int = 0) -> Interval:
+    """95 % interval of the mean of independent values of 0 or more, by the studentized bootstrap.
+
+    Divergences are skewed: few images carry most of the mean. An interval that is symmetric about the mean
+    would miss a large true mean too often. Each of 1,000 resamples gives its distance from the mean in its
+    own standard errors (B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap, 1993, section 12.5).
+
+    Args:
+        values: (N,) values.
+        seed: random seed; the same values give the same interval.
+
+    Returns:
+        0 to the largest value if there are fewer than ten values; the value itself if all are equal.
+    """
+    n, mean, error = len(values), float(values.mean()), float(values.std()) / max(1, len(values)) ** 0.5
+    if error == 0 and n >= 10:
+        return Interval(mean, mean)
+    if n < 10:
+        return Interval(0.0, float(values.max()))
+    generator = np.random.default_rng(seed)
+    drawn = []
+    at_once = max(1, _AT_ONCE // n)
+    for first in range(0, _RESAMPLES, at_once):
+        series = values[generator.integers(0, n, (min(at_once, _RESAMPLES - first), n))]
+        errors = series.std(axis=1) / n**0.5
+        drawn.append((series.mean(axis=1) - mean) / np.where(errors > 0, errors, error))
+    low, high = np.quantile(np.concatenate(drawn), [0.025, 0.975])
+    return Interval(max(0.0, mean - float(high) * error), mean - float(low) * error)
 
 
 def flips_of(
@@ -268,33 +368,13 @@ def flips_of(
     )
 
 
-def _rate_gate(name: str, rate: float, n: int, threshold: float) -> Gate:
-    interval = wilson(rate, n)
-    verdict = interval.against(threshold)
-    open_gate = verdict is Verdict.INCONCLUSIVE
-    return Gate(
-        name, rate, interval, threshold, verdict, images_to_decide(rate, threshold) if open_gate else None
-    )
-
-
-def _accuracy(
-    original_right: NDArray[np.bool_], engine_right: NDArray[np.bool_], thresholds: Thresholds
-) -> tuple[Accuracy, Gate]:
-    """Accuracy, and the gate on engine accuracy over original accuracy (MLPerf's rule)."""
-    paired = Paired(
-        both=int((original_right & engine_right).sum()),
-        only_original=int((original_right & ~engine_right).sum()),
-        only_engine=int((~original_right & engine_right).sum()),
-        neither=int((~original_right & ~engine_right).sum()),
-    )
-    ratio, original = thresholds.accuracy_ratio, paired.original_accuracy
-    accuracy = Accuracy(original, paired.engine_accuracy, paired.mcnemar())
-    if original == 0:
-        return accuracy, Gate("accuracy / original's", 0.0, Interval(0.0, 1.0), ratio, Verdict.INCONCLUSIVE)
-    margin = paired.margin(ratio)
-    interval = Interval(ratio + margin.low / original, ratio + margin.high / original)
-    value = paired.engine_accuracy / original
-    return accuracy, Gate("accuracy / original's", value, interval, ratio, interval.against(ratio))
+def _right(original: Logits, engine: Logits, labels: NDArray[np.int64]) -> Paired:
+    """Labelled images by which of the two was right."""
+    ours = top_k(original, 1)[:, 0] == labels
+    theirs = top_k(np.where(np.isfinite(engine), engine, -np.inf), 1)[:, 0] == labels
+    theirs &= np.isfinite(engine).all(axis=1)
+    cells = ((ours, theirs), (ours, ~theirs), (~ours, theirs), (~ours, ~theirs))
+    return Paired(*(int((a & b).sum()) for a, b in cells))
 
 
 def sqnr_db(original: Logits, engine: Logits) -> float | None:

@@ -7,22 +7,30 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cnnx.cli.options import BundlePath, check_report, command_of, write_report
+from cnnx.cli.options import BundlePath, check_report, command_of, exit_codes, write_report
 from cnnx.options.bundles import ValidateOptions
-from cnnx.options.shared import ReportOptions
+from cnnx.options.shared import JudgedReportOptions
 
 if TYPE_CHECKING:
     from cnnx.cli.ui import Ui
 
 
-@command_of(ValidateOptions, ReportOptions)
-def validate_command(ui: Ui, bundle: BundlePath, options: ValidateOptions, report: Path | None) -> None:
+@command_of(ValidateOptions, JudgedReportOptions)
+def validate_command(
+    ui: Ui,
+    bundle: BundlePath,
+    options: ValidateOptions,
+    report: Path | None,
+    allow_inconclusive: bool,
+    strict: bool,
+) -> None:
     """Run a bundle's self-test here; with --validation-data, measure agreement on those images.
 
     The result is stored in the bundle's runs/.
     """
     import cnnx
 
+    code = exit_codes(allow_inconclusive=allow_inconclusive, strict=strict)
     check_report(report, [bundle])
     result = cnnx.validate(bundle, options, listener=ui.listen)
     ui.show(
@@ -30,4 +38,4 @@ def validate_command(ui: Ui, bundle: BundlePath, options: ValidateOptions, repor
         command="validate",
         report=lambda: write_report(bundle, report),
     )
-    raise typer.Exit(result.verdict.exit_code)
+    raise typer.Exit(code(result.verdicts))

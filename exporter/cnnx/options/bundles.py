@@ -11,6 +11,7 @@ from cnnx.options import REQUIRED, Options, Precision, option
 from cnnx.options.shared import (
     AgainOptions,
     CalibrationOptions,
+    GateOptions,
     GpuOptions,
     JudgingOptions,
     MeasuringOptions,
@@ -91,7 +92,7 @@ class EngineOptions(BuildOptions, GpuOptions, TargetOptions):
     )
 
 
-class ValidateOptions(SourceOptions, JudgingOptions, TargetOptions):
+class ValidateOptions(GateOptions, SourceOptions, JudgingOptions, TargetOptions):
     """Options of `validate`."""
 
     engine: str | None = option(None, f"{_ENGINE}.", metavar="IDENTITY")

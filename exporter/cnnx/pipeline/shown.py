@@ -54,7 +54,7 @@ def export_blocks(result: ExportResult, *, verbose: bool) -> Iterator[Block]:
     else:
         yield from latency_warnings(runs)
         yield from engine_table(result.engines).remarks
-    yield from (Remark(note, "note", "open") for note in (*result.over_budget, *result.notes))
+    yield from (Remark(note, "note", "open") for note in result.notes)
     yield from lint_blocks(manifest.warnings, whole=verbose)
     yield _summary(result, runs, verbose=verbose)
 

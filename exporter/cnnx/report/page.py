@@ -85,7 +85,9 @@ def _drawings(section: Section) -> Iterator[str]:
     if any(record.kind == "benchmark" for record in section.records):
         yield _draw(_latencies, section.records)
     for record in section.records:
-        if gates := record.result.get("gates"):
+        # Figures with a unit have no common axis with rates.
+        gates = [gate for gate in record.result.get("gates", ()) if gate["interval"] and not gate.get("unit")]
+        if gates:
             yield _draw(_intervals, gates)
         if record.kind == "diagnosis":
             yield _inline(draw_damage(record.result, "svg").decode())
