@@ -90,6 +90,20 @@ def wilson(rate: float, n: int) -> Interval:
     return Interval(low, high)
 
 
+def difference(value: float, interval: Interval, base: float, base_interval: Interval) -> Interval:
+    """95 % interval of `value - base` for two independent estimates with intervals of their own.
+
+    MOVER (G. Y. Zou and A. Donner, Statistics in Medicine 27, 2008, 1693-1702): the distances of both bounds
+    add up as squares. With Wilson's intervals it is Newcombe's tenth method for two rates (Statistics in
+    Medicine 17, 1998, 873-890). For a ratio, take logarithms.
+    """
+    between = value - base
+    return Interval(
+        between - math.hypot(value - interval.low, base_interval.high - base),
+        between + math.hypot(interval.high - value, base - base_interval.low),
+    )
+
+
 def images_to_decide(rate: float, threshold: float) -> int | None:
     """Number of observations at which Wilson's interval excludes the threshold, if the rate stays the same.
 

@@ -98,6 +98,10 @@ class ValidateOptions(GateOptions, SourceOptions, JudgingOptions, TargetOptions)
     engine: str | None = option(None, f"{_ENGINE}.", metavar="IDENTITY")
 
 
+class CompareOptions(GateOptions):
+    """Options of `compare`."""
+
+
 class DiagnoseOptions(SourceOptions, CalibrationOptions):
     """Options of `diagnose`."""
 

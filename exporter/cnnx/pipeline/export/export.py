@@ -179,6 +179,7 @@ def _judge(bundle: Bundle, artefacts: ExportArtefacts, steps: Steps) -> Validati
         original=artefacts.logits,
         labels=crops.labels,
         ids=crops.ids,
+        images=crops.list_digest,
         steps=steps,
     )
 
@@ -186,7 +187,7 @@ def _judge(bundle: Bundle, artefacts: ExportArtefacts, steps: Steps) -> Validati
 def _with_sizes(bundle: Bundle, validation: Validation) -> Validation:
     """The validation with the gates on sizes, as the files are now: engines may have been added since."""
     limits = demand_of(bundle).limits
-    sizes = gates_of(limits, size_estimates(bundle, validation.subject), size_keys(bundle))
+    sizes = gates_of(limits, size_estimates(bundle, validation.subject.digest), size_keys(bundle))
     return with_gates(validation, sizes, instead_of=SIZES)
 
 

@@ -34,7 +34,7 @@ def cost_gates(
     wanted = demand.limits.set()
     if not wanted.keys() & set(COSTS):
         return ()
-    found: dict[str, Estimate | str] = size_estimates(bundle, subject)
+    found: dict[str, Estimate | str] = size_estimates(bundle, subject.digest)
     if wanted.keys() & set(COSTS) - set(SIZES):
         among = records_of(bundle).verified if records is None else records
         found |= measured_estimates(among, subject, demand.limits.batch or 1)
@@ -47,10 +47,10 @@ def size_keys(bundle: Bundle) -> tuple[str, ...]:
     return SIZES if bundle.engines() else SIZES[:1]
 
 
-def size_estimates(bundle: Bundle, subject: Subject) -> dict[str, Estimate | str]:
-    """Sizes of the graph and of the subject's engine, in MiB; without that engine, of the largest one."""
+def size_estimates(bundle: Bundle, digest: str) -> dict[str, Estimate | str]:
+    """Sizes of the graph and of the engine with a digest, in MiB; without that engine, of the largest one."""
     engines = bundle.engines()
-    own = [engine for engine in engines if engine.digest == subject.digest] or engines
+    own = [engine for engine in engines if engine.digest == digest] or engines
     files = [bundle.path / "engines" / engine.identity / engine.file for engine in own]
     found: dict[str, Estimate | str] = {"graph_mib": Estimate(bundle.model.stat().st_size / _MIB)}
     sizes = [file.stat().st_size for file in files if file.is_file()]

@@ -45,6 +45,7 @@ def judge_session(
     original: NDArray[np.float32],
     labels: NDArray[np.int64] | None,
     ids: Sequence[str],
+    images: str,
     steps: Steps,
     image_set: str | None = None,
     cannot_judge: tuple[str, ...] | None = None,
@@ -52,6 +53,7 @@ def judge_session(
 ) -> Validation:
     """Run crops through a subject and judge its logits against the original's.
 
+    `images` is the SHA-256 of the list of images.
     `image_set` and `cannot_judge` default to those of the bundle's own validation images, `demand` to the
     gates of its recipe.
     """
@@ -70,6 +72,7 @@ def judge_session(
             limits=wanted.limits,
             labels=labels,
             ids=ids,
+            images=images,
             image_set=manifest.images["validation"].name if image_set is None else image_set,
             stated=wanted.stated,
             cannot_judge=manifest.cannot_judge if cannot_judge is None else cannot_judge,
@@ -125,6 +128,7 @@ def judge_images(
         original=_logits(original, crops, recipe, steps),
         labels=crops.labels,
         ids=crops.ids,
+        images=crops.list_digest,
         image_set=crops.name,
         cannot_judge=bundle.manifest.cannot_judge_on(synthetic=crops.synthetic),
         demand=demand,

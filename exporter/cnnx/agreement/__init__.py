@@ -9,21 +9,25 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
+from cnnx.agreement.logits import Likeness as Likeness
+from cnnx.agreement.logits import Logits as Logits
+from cnnx.agreement.logits import agreements, mean_interval
+from cnnx.agreement.logits import compare as compare
+from cnnx.agreement.logits import divergences as divergences
+from cnnx.agreement.logits import probabilities as probabilities
+from cnnx.agreement.logits import sqnr_db as sqnr_db
+from cnnx.agreement.logits import top_k as top_k
 from cnnx.errors import BundleError
 from cnnx.gates import KINDS, RATES, Estimate, Gate, Limits, gates_of
 from cnnx.record import Subject
-from cnnx.schema import Count, Quantity, Rate, from_plain
+from cnnx.schema import Count, Digest, Quantity, Rate, from_plain
 from cnnx.stats import Interval, Paired, Verdict, wilson, worst
-
-Logits = NDArray[np.float32]
-_RESAMPLES = 1000
-# Values drawn at a time, which limits memory to about 16 MiB.
-_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,37 @@ class Divergence:
     interval: Interval
 
 
+Class = Annotated[int, Meta(ge=-1, description="a class index, or -1 for logits that are not finite")]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """The top-1 class of every image, in order, so that two validations of the same images can be paired.
+
+    Attributes:
+        images: SHA-256 of the list of images, with their labels.
+        original: (N,) classes of the original.
+        engine: (N,) classes of the engine.
+        labels: (N,) true classes; None without labels.
+    """
+
+    images: Digest
+    original: tuple[Class, ...]
+    engine: tuple[Class, ...]
+    labels: tuple[Count, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the lists have one length.
+
+        Raises:
+            ValueError: they do not.
+        """
+        for name in ("engine", "labels"):
+            found = getattr(self, name)
+            if found is not None and len(found) != len(self.original):
+                raise ValueError(f"{name} has {len(found)} values, but original has {len(self.original)}")
+
+
 @dataclass(frozen=True, slots=True)
 class Validation:
     """Result of one validation.
@@ -71,6 +106,7 @@ class Validation:
         assumed_preprocessing: nobody has stated the preprocessing, so the images may be prepared wrongly.
         divergence: None if a logit is not finite, and in records of cnnx before 0.2.
         right: labelled images by which of the two was right; None without labels, and in older records.
+        outcomes: top-1 class of every image; None in older records.
     """
 
     subject: Subject
@@ -86,6 +122,7 @@ class Validation:
     assumed_preprocessing: bool = False
     divergence: Divergence | None = None
     right: Paired | None = None
+    outcomes: Outcomes | None = None
 
     def __post_init__(self) -> None:
         """Check that the verdict follows from the gates; in an edited record it may not.
@@ -115,77 +152,6 @@ def validation_from_dict(data: object, *, where: object = "the validation") -> V
     return from_plain(Validation, data, where=where, error=BundleError, at="result")
 
 
-@dataclass(frozen=True, slots=True)
-class Likeness:
-    """Similarity of two sets of logits, without a verdict.
-
-    Attributes:
-        divergence: mean Kullback-Leibler divergence of the class probabilities from the original's, in
-            nats; infinite if any logit is not finite.
-        top1_agreement: share of images with the same top-1 class.
-        top1_in_top5: share of images whose original top-1 class is in the other top-5.
-        top5_agreement: mean share of the original top-5 classes found in the other top-5.
-        logit_sqnr_db: signal-to-noise ratio of the logits; None for identical logits.
-    """
-
-    divergence: float
-    top1_agreement: float
-    top1_in_top5: float
-    top5_agreement: float
-    logit_sqnr_db: float | None
-
-
-def compare(original: Logits, other: Logits) -> Likeness:
-    """Compare two sets of logits of shape (N, classes) row by row."""
-    same_first, first_in_five, shared = _agreements(original, other)
-    finite = np.asarray(np.isfinite(other).all(axis=1))
-    divergence = float(np.mean(divergences(*(np.where(finite[:, None], x, 0) for x in (original, other)))))
-    return Likeness(
-        divergence=divergence if finite.all() else float("inf"),
-        top1_agreement=float(np.mean(same_first)),
-        top1_in_top5=float(np.mean(first_in_five)),
-        top5_agreement=float(np.mean(shared)),
-        logit_sqnr_db=sqnr_db(original[finite], other[finite]),
-    )
-
-
-def divergences(original: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
-    """Kullback-Leibler divergence of the class probabilities from the original's, in nats per image."""
-    ours, theirs = _log_softmax(original), _log_softmax(other)
-    result: NDArray[np.float64] = (np.exp(ours) * (ours - theirs)).sum(axis=1)
-    return result
-
-
-def probabilities(logits: Logits) -> NDArray[np.float64]:
-    """Class probabilities of each row; NaN in rows with a non-finite logit."""
-    with np.errstate(invalid="ignore"):
-        result: NDArray[np.float64] = np.exp(_log_softmax(logits))
-    return result
-
-
-def _log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result
-
-
-def _agreements(
-    original: Logits, other: Logits
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float64]]:
-    """Per image: same top-1; original top-1 in the other top-5; share of the top-5 in common."""
-    finite = np.isfinite(other).all(axis=1)
-    ours, theirs = top_k(original), top_k(np.where(np.isfinite(other), other, -np.inf))
-    same_first: NDArray[np.bool_] = (ours[:, 0] == theirs[:, 0]) & finite
-    first_in_five: NDArray[np.bool_] = (theirs == ours[:, :1]).any(axis=1) & finite
-    shared: NDArray[np.float64] = (ours[:, :, None] == theirs[:, None, :]).any(axis=2).mean(axis=1) * finite
-    return same_first, first_in_five, shared
-
-
-def top_k(logits: Logits, k: int = 5) -> NDArray[np.intp]:
-    """Indices of the k largest logits per row, best first, ties to the lower index: (N, min(k, C))."""
-    return np.argsort(-logits, axis=1, kind="stable")[:, :k]
-
-
 def judge(
     original: Logits,
     engine: Logits,
@@ -195,6 +161,7 @@ def judge(
     labels: NDArray[np.int64] | None,
     ids: Sequence[str],
     image_set: str,
+    images: str = "",
     stated: Collection[str] = (),
     cannot_judge: tuple[str, ...] = (),
     assumed_preprocessing: bool = False,
@@ -209,6 +176,7 @@ def judge(
         labels: (N,) true classes, or None.
         ids: N image names.
         image_set: description of the image source.
+        images: SHA-256 of the list of images; without it no outcomes are kept.
         stated: keys of gates that the user asked for: without labels, those of accuracy are reported as not
             judged, and the others are left out.
         cannot_judge: reasons why no verdict is possible, such as stand-in weights. The rates are still
@@ -234,6 +202,17 @@ def judge(
         assumed_preprocessing=assumed_preprocessing,
         divergence=mean_divergence(original, engine) if finite.all() else None,
         right=right,
+        outcomes=_outcomes(images, original, engine, labels) if images else None,
+    )
+
+
+def _outcomes(images: str, original: Logits, engine: Logits, labels: NDArray[np.int64] | None) -> Outcomes:
+    theirs = np.where(np.isfinite(engine).all(axis=1), top_k(engine, 1)[:, 0], -1)
+    return Outcomes(
+        images,
+        tuple(top_k(original, 1)[:, 0].tolist()),
+        tuple(theirs.tolist()),
+        None if labels is None else tuple(labels.tolist()),
     )
 
 
@@ -276,7 +255,7 @@ def estimates(original: Logits, engine: Logits, right: Paired | None) -> dict[st
         engine: (N, classes) logits for the same images.
         right: labelled images by which of the two was right; None without labels.
     """
-    same_first, first_in_five, shared = _agreements(original, engine)
+    same_first, first_in_five, shared = agreements(original, engine)
     rates: tuple[NDArray[Any], ...] = (same_first, first_in_five, shared)
     found: dict[str, Estimate | str] = {
         key: rate_estimate(float(np.mean(values)), len(values))
@@ -288,6 +267,27 @@ def estimates(original: Logits, engine: Logits, right: Paired | None) -> dict[st
     else:
         found["divergence_nats"] = Estimate(float("inf"))
     return {**found, **accuracy_estimates(right)}
+
+
+def recorded_estimates(validation: Validation) -> dict[str, Estimate | str]:
+    """Estimates of a validation that was recorded, as `estimates` gave them when it was made."""
+    keys = {KINDS[key].name: key for key in _OF_AGREEMENT}
+    found: dict[str, Estimate | str] = dict.fromkeys(_OF_AGREEMENT, "the record does not have it")
+    for gate in validation.gates:
+        if (key := keys.get(gate.name)) and gate.value is not None:
+            found[key] = Estimate(gate.value, gate.interval, validation.images, wilson=key in RATES)
+    if validation.divergence:
+        each = validation.divergence
+        found["divergence_nats"] = Estimate(each.mean, each.interval, validation.images)
+    elif validation.nonfinite:
+        found["divergence_nats"] = Estimate(float("inf"))
+    if validation.right:
+        found |= accuracy_estimates(validation.right)
+    elif validation.accuracy:
+        found["accuracy"] = rate_estimate(validation.accuracy.engine, validation.images)
+    else:
+        found |= {key: _NO_LABELS for key in _OF_ACCURACY if found[key] == "the record does not have it"}
+    return found
 
 
 def rate_estimate(rate: float, n: int) -> Estimate:
@@ -321,41 +321,11 @@ def mean_divergence(original: Logits, engine: Logits) -> Divergence:
     return Divergence(float(values.mean()), mean_interval(values))
 
 
-def mean_interval(values: NDArray[np.float64], *, seed: int = 0) -> Interval:
-    """95 % interval of the mean of independent values of 0 or more, by the studentized bootstrap.
-
-    Divergences are skewed: few images carry most of the mean. An interval that is symmetric about the mean
-    would miss a large true mean too often. Each of 1,000 resamples gives its distance from the mean in its
-    own standard errors (B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap, 1993, section 12.5).
-
-    Args:
-        values: (N,) values.
-        seed: random seed; the same values give the same interval.
-
-    Returns:
-        0 to the largest value if there are fewer than ten values; the value itself if all are equal.
-    """
-    n, mean, error = len(values), float(values.mean()), float(values.std()) / max(1, len(values)) ** 0.5
-    if error == 0 and n >= 10:
-        return Interval(mean, mean)
-    if n < 10:
-        return Interval(0.0, float(values.max()))
-    generator = np.random.default_rng(seed)
-    drawn = []
-    at_once = max(1, _AT_ONCE // n)
-    for first in range(0, _RESAMPLES, at_once):
-        series = values[generator.integers(0, n, (min(at_once, _RESAMPLES - first), n))]
-        errors = series.std(axis=1) / n**0.5
-        drawn.append((series.mean(axis=1) - mean) / np.where(errors > 0, errors, error))
-    low, high = np.quantile(np.concatenate(drawn), [0.025, 0.975])
-    return Interval(max(0.0, mean - float(high) * error), mean - float(low) * error)
-
-
 def flips_of(
     original: Logits, engine: Logits, *, labels: NDArray[np.int64] | None, ids: Sequence[str]
 ) -> tuple[Flip, ...]:
     """Every image whose top-1 class changed, in image order."""
-    same_first, _, _ = _agreements(original, engine)
+    same_first, _, _ = agreements(original, engine)
     ours, theirs = top_k(original), top_k(np.where(np.isfinite(engine), engine, -np.inf))
     return tuple(
         Flip(
@@ -375,11 +345,3 @@ def _right(original: Logits, engine: Logits, labels: NDArray[np.int64]) -> Paire
     theirs &= np.isfinite(engine).all(axis=1)
     cells = ((ours, theirs), (ours, ~theirs), (~ours, theirs), (~ours, ~theirs))
     return Paired(*(int((a & b).sum()) for a, b in cells))
-
-
-def sqnr_db(original: Logits, engine: Logits) -> float | None:
-    """Signal-to-quantization-noise ratio of the logits in decibels; None for identical logits."""
-    noise = float(np.mean((original.astype(np.float64) - engine) ** 2)) if original.size else 0.0
-    if noise == 0:
-        return None
-    return float(10 * np.log10(np.mean(original.astype(np.float64) ** 2) / noise))
