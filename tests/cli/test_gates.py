@@ -76,6 +76,41 @@ def test_without_the_original_or_a_measurement_the_reason_is_reported(measured, 
     assert "FAILED" in told
 
 
+def test_a_run_is_judged_again_under_other_gates_without_running_anything(measured, tmp_path, monkeypatch):
+    (tmp_path / "gates.toml").write_text("latency_p50_ms = 1000\ntop1_agreement = 0.1\ntop1_in_top5 = 0.1\n")
+    [validation] = (measured / "runs").glob("*-validation-*")
+    [benchmark] = (measured / "runs").glob("*-benchmark-*")
+    before = sorted(measured.rglob("*"))
+    monkeypatch.setattr("cnnx.pipeline.target.OpenSubject.open", lambda *_: pytest.fail("it ran"))
+
+    def again(run, *options):
+        result = invoke(
+            "validate", measured, "--from", run, "--gates", tmp_path / "gates.toml", "--json", *options
+        )
+        data = json.loads(result.stdout)["result"]["again"]
+        return result.exit_code, {gate["name"]: gate["verdict"] for gate in data["gates"]}
+
+    code, gates = again(validation)
+    assert (gates["top-1 agreement"], gates["latency p50"]) == ("passed", "not judged") and code == 6
+    code, gates = again(benchmark.name)
+    assert gates == {"top-1 agreement": "not judged", "top-1 in top-5": "not judged", "latency p50": "passed"}
+    code, gates = again(measured / "runs", "--report", tmp_path / "r.xml")
+    assert (gates["top-1 agreement"], gates["latency p50"]) == ("passed", "passed")
+    (tmp_path / "gates.toml").write_text("latency_p50_ms = 0.0001")
+    assert again(measured / "runs")[0] == 1
+    assert sorted(measured.rglob("*")) == before and "latency p50" in (tmp_path / "r.xml").read_text()
+
+
+@pytest.mark.parametrize("spoil", [lambda data: data[:200], lambda data: data.replace('"tiny"', '"other"')])
+def test_a_run_that_is_damaged_or_about_something_else_is_refused(tiny_bundle, tmp_path, spoil):
+    [file] = (tiny_bundle / "runs").glob("*-validation-*")
+    (tmp_path / "run.json").write_text(spoil(file.read_text()))
+    assert invoke("validate", tiny_bundle, "--from", tmp_path / "run.json").exit_code == 3
+    assert invoke("validate", tiny_bundle, "--from", tmp_path).exit_code == 3  # no record is left
+    assert invoke("validate", tiny_bundle, "--from", tmp_path / "absent").exit_code == 3
+    assert invoke("validate", tiny_bundle, "--from", file, "--validation-data", "digits").exit_code == 2
+
+
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [

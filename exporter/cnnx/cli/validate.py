@@ -13,6 +13,7 @@ from cnnx.options.shared import JudgedReportOptions
 
 if TYPE_CHECKING:
     from cnnx.cli.ui import Ui
+    from cnnx.pipeline.validate import ValidateResult
 
 
 @command_of(ValidateOptions, JudgedReportOptions)
@@ -26,7 +27,7 @@ def validate_command(
 ) -> None:
     """Run a bundle's self-test here; with --validation-data, measure agreement on those images.
 
-    The result is stored in the bundle's runs/.
+    The result is stored in the bundle's runs/. With --from, a record is judged again and nothing runs.
     """
     import cnnx
 
@@ -36,6 +37,20 @@ def validate_command(
     ui.show(
         result,
         command="validate",
-        report=lambda: write_report(bundle, report),
+        report=lambda: _write(result, bundle, report),
     )
     raise typer.Exit(code(result.verdicts))
+
+
+def _write(result: ValidateResult, bundle: Path, report: Path | None) -> None:
+    """Write the bundle's records, or the gates of records that were judged again."""
+    if report is None or result.again is None:
+        write_report(bundle, report)
+        return
+    from cnnx.pipeline.plain import plain
+    from cnnx.report.files import gate_rows, write_blocks
+    from cnnx.report.table import Facts
+
+    blocks = [block for block in result.blocks() if not isinstance(block, Facts)]
+    data = plain(result.again)
+    write_blocks(blocks, report, data=data, rows=gate_rows(data["gates"]))

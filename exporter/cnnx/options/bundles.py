@@ -96,6 +96,12 @@ class ValidateOptions(GateOptions, SourceOptions, JudgingOptions, TargetOptions)
     """Options of `validate`."""
 
     engine: str | None = option(None, f"{_ENGINE}.", metavar="IDENTITY")
+    run: str | Path | None = option(
+        None,
+        "Judge this record in runs/, or the newest of a folder of records, again; run nothing.",
+        flag="--from",
+        metavar="RUN",
+    )
 
 
 class CompareOptions(GateOptions):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from cnnx.bundle.manifest import recipe_of
 from cnnx.errors import BundleError, UsageError
 from cnnx.options import takes
 from cnnx.options.bundles import ValidateOptions
+from cnnx.pipeline.judge.again import Again, judge_again
 from cnnx.pipeline.judge.costs import cost_gates
 from cnnx.pipeline.judge.demand import demand_of
 from cnnx.pipeline.judge.images import judge_images
@@ -29,18 +30,28 @@ from cnnx.stats import Verdict
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ValidateResult(Result):
-    """A self-test or a validation, the other being None, and its record."""
+    """A self-test, a validation, or records judged again; the others are None.
+
+    Attributes:
+        bundle: the bundle.
+        self_test: the self-test.
+        validation: the validation.
+        record: record of the self-test or validation; None for records judged again.
+        steps: time of each step.
+        again: records judged again.
+    """
 
     bundle: Bundle
     self_test: SelfTest | None
     validation: Validation | None
-    record: Record
+    record: Record | None
     steps: tuple[StepTime, ...]
+    again: Again | None = None
 
     @property
-    def outcome(self) -> SelfTest | Validation:
-        """The self-test or the validation, whichever was run."""
-        outcome = self.self_test or self.validation
+    def outcome(self) -> SelfTest | Validation | Again:
+        """The self-test, the validation or the records judged again, whichever there is."""
+        outcome = self.self_test or self.validation or self.again
         assert outcome is not None
         return outcome
 
@@ -52,7 +63,8 @@ class ValidateResult(Result):
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """The verdict of the outcome, and of each of its gates."""
-        gates = self.validation.gates if self.validation else ()
+        judged = self.validation or self.again
+        gates = judged.gates if judged else ()
         return (self.verdict, *(gate.verdict for gate in gates))
 
     def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
@@ -73,6 +85,9 @@ def validate(bundle: str | Path, options: ValidateOptions, *, listener: Listener
     reported as not judged. Gates on latency, memory and energy are decided by the newest measurements of the
     same engine or graph in runs/. The outcome is kept as a record there, and never replaces export's verdict.
 
+    With `run`, nothing runs and nothing is written: the gates are decided by that record, or by the newest
+    records in a folder.
+
     Args:
         bundle: the bundle's folder.
         options: options as an object; each can also be given by keyword. Without an engine see
@@ -83,6 +98,7 @@ def validate(bundle: str | Path, options: ValidateOptions, *, listener: Listener
     Raises:
         UsageError: the bundle has no engine of that identity, or an option has no effect.
         GateError: the file of gates is invalid.
+        RecordError: the run cannot be read, or is not about the bundle.
         BundleError: the bundle or its self-test is damaged.
         WeightsError: the weights are not the bundle's.
         ImageError: no usable image.
@@ -95,6 +111,8 @@ def validate(bundle: str | Path, options: ValidateOptions, *, listener: Listener
     """
     names = ("validation_images", "labels", "model", "weights", "trust_recipe", "gates")
     idle = [name for name in names if getattr(options, name) not in (None, False)]
+    if options.run is not None:
+        return _again(Path(bundle), options, [name for name in idle if name != "gates"])
     if options.validation_data is None and idle:
         flag = f"--{idle[0].replace('_', '-')}"
         raise UsageError(f"{flag} has no effect on the self-test", hint="add --validation-data")
@@ -118,6 +136,16 @@ def validate(bundle: str | Path, options: ValidateOptions, *, listener: Listener
     judged = with_gates(judged, cost_gates(opened, judged.subject, demand))
     record = opened.keep("judgement", judged.subject, judged.as_dict())
     return ValidateResult(opened, None, judged, record, tuple(steps.times))
+
+
+def _again(bundle: Path, options: ValidateOptions, idle: Sequence[str]) -> ValidateResult:
+    idle = [*idle, *(name for name in ("validation_data", "engine") if getattr(options, name) is not None)]
+    if idle:
+        flag = f"--{idle[0].replace('_', '-')}"
+        raise UsageError(f"{flag} has no effect with --from, which runs nothing", hint=f"drop {flag}")
+    opened = Bundle.open(bundle)
+    found = judge_again(opened, Path(str(options.run)), demand_of(opened, options.gates))
+    return ValidateResult(opened, None, None, None, (), found)
 
 
 def run_self_test(subject: OpenSubject, bundle: Bundle, *, steps: Steps) -> SelfTest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,13 @@ def write_blocks(blocks: Sequence[Said], path: Path, *, data: Any, rows: Sequenc
     text = formats[path.suffix]()
     with atomic_file(path) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+def gate_rows(gates: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each gate, which is plain data, for CSV."""
+    keys = ("name", "unit", "value", "threshold", "at_most", "verdict", "decides_at", "reason")
+    blank = {"low": None, "high": None}
+    return [{**{key: gate[key] for key in keys}, **(gate["interval"] or blank)} for gate in gates]
 
 
 FORMATS: dict[str, Writer] = {

@@ -10,7 +10,7 @@ from cnnx.record import Subject
 from cnnx.report.table import Cell, Column, Figures, Remark, Suite, Table, judged, table_of
 from cnnx.report.words import first_of
 from cnnx.selftest import Check, SelfTest
-from cnnx.stats import Verdict
+from cnnx.stats import Verdict, worst
 
 _FLIPS_SHOWN = 5
 
@@ -66,6 +66,18 @@ def verdict_table(validation: Validation, *, date: str = "", later: bool = False
         [(*validation.gates, *([None] if open_agreement else []))],
         remarks=_remarks(validation, date),
         suite=_suite(name, subject, date),
+    )
+
+
+def again_table(subject: Subject, gates: Sequence[Gate], records: Sequence[str]) -> Table:
+    """One row per gate that records decided again."""
+    verdict = worst(gate.verdict for gate in gates).value.upper() if gates else "no gate is set"
+    return table_of(
+        f"{_named(subject)}, judged again: {verdict}",
+        GATES,
+        [gates],
+        remarks=[Remark(record, "from") for record in records] + [Remark(str(subject), "about")],
+        suite=_suite(f"{subject}, judged again", subject, ""),
     )
 
 
