@@ -6,7 +6,7 @@ from hypothesis.extra import numpy as hnp
 
 from cnnx.agreement import compare, judge, top_k, validation_from_dict
 from cnnx.errors import BundleError
-from cnnx.recipe import INT8_THRESHOLDS
+from cnnx.gates import DEFAULTS
 from cnnx.record import Subject
 from cnnx.stats import Verdict
 
@@ -16,7 +16,7 @@ SUBJECT = Subject("net", "graph", "0" * 64, "int8", "ort 1", "CPU")
 def judged(original, engine, **options):
     options = {"labels": None, "image_set": "made up", **options}
     ids = [f"image-{i}" for i in range(len(original))]
-    return judge(original, engine, subject=SUBJECT, thresholds=INT8_THRESHOLDS, ids=ids, **options)
+    return judge(original, engine, subject=SUBJECT, limits=DEFAULTS["int8"], ids=ids, **options)
 
 
 def logits(n=600, classes=20, seed=0):

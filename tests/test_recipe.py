@@ -101,7 +101,7 @@ def test_timms_networks_resize_to_the_floor_of_size_over_crop_pct(name, size, cr
 
 def test_the_least_recipe_takes_the_defaults():
     recipe = parse_recipe(MINIMAL, where=WHERE)
-    assert recipe.acceptance.int8.top1_agreement == 0.95 and recipe.precision.default == "fp16"
+    assert recipe.gates.of("int8").top1_agreement == 0.95 and recipe.precision.default == "fp16"
     assert recipe.folder == WHERE.parent and not recipe.runs_user_code and not recipe.is_onnx
     assert parse_recipe(MINIMAL.replace("lenet5", "net.py:build"), where=WHERE).runs_user_code
     assert parse_recipe(MINIMAL.replace("lenet5", "net.onnx"), where=WHERE).is_onnx
@@ -145,14 +145,12 @@ def test_the_least_recipe_takes_the_defaults():
             ["int4"],
         ),
         (
-            MINIMAL
-            + "acceptance = { int8 = { top1_agreement = 0.5, top1_in_top5 = 0.9, top5_agreement = 0.9 } }",
-            ["acceptance.int8.reason"],
+            MINIMAL + "gates = { int8 = { top1_agreement = 0.5, top1_in_top5 = 0.9 } }",
+            ["'top1_agreement' differs", "gates.int8.reason"],
         ),
         (
-            MINIMAL
-            + "acceptance = { int8 = { top1_agreement = 95, top1_in_top5 = 0.9, top5_agreement = 0.9 } }",
-            ["acceptance.int8.top1_agreement", "a rate in 0..1", "95"],
+            MINIMAL + "gates = { int8 = { top1_agreement = 95 } }",
+            ["gates.int8.top1_agreement", "a rate in 0..1", "95"],
         ),
         (MINIMAL + "calibration = { images = 0 }", ["calibration.images", "1 or more"]),
         (MINIMAL + "validation = { images = 0 }", ["validation.images", "1 or more"]),
@@ -161,7 +159,7 @@ def test_the_least_recipe_takes_the_defaults():
         (MINIMAL + "input = { shape = [3, 0, 224] }", ["input.shape[1]", "1 or more"]),
         (MINIMAL + "preprocessing = { std = [1, nan, 1] }", ["preprocessing.std[1]", "finite"]),
         (MINIMAL + "preprocessing = { mean = [0, inf, 0] }", ["preprocessing.mean[1]", "finite"]),
-        (MINIMAL + f"budgets = {{ onnx_mib = 1{'0' * 400} }}", ["budgets.onnx_mib"]),
+        (MINIMAL + f"gates = {{ graph_mib = 1{'0' * 400} }}", ["gates.graph_mib"]),
         (MINIMAL + f"budgets = {{ onnx_mib = 1{'0' * 5000} }}", ["not valid TOML"]),
         (MINIMAL.replace("10", "10, arguments = { since = 1979-05-27 }"), ["model.arguments.since", "date"]),
         (MINIMAL.replace("10", "10, labels = 3"), ["model.labels should be a string"]),
@@ -169,8 +167,12 @@ def test_the_least_recipe_takes_the_defaults():
         (MINIMAL.replace("10", f"10, arguments = {{ x = {'[' * 60 + ']' * 60} }}"), ["nested too deeply"]),
         ('folder = "/etc"\n' + MINIMAL, ["unknown key 'folder'"]),
         (
-            MINIMAL + "acceptance = { fp16 = { top1_agreement = 1 } }",
-            ["acceptance.fp16.top1_in_top5", "missing"],
+            MINIMAL + "gates = { latency_p50 = 5 }",
+            ["unknown key 'gates.latency_p50'", "did you mean 'latency_p50_ms'?"],
+        ),
+        (
+            MINIMAL + "gates = { latency_p50_ms = 5 }\nbudgets = { onnx_mib = 1 }",
+            ["both 'budgets' and 'gates'", "[gates]"],
         ),
     ],
 )
@@ -190,7 +192,27 @@ def test_a_recipe_survives_being_written_down(std, resize):
 def test_whole_numbers_count_as_numbers_but_truth_does_not():
     text = MINIMAL + "preprocessing = { std = [1, 2, 3] }"
     assert parse_recipe(text, where=WHERE).preprocessing.std == (1.0, 2.0, 3.0)
-    assert "budgets.onnx_mib" in refused(MINIMAL + "budgets = { onnx_mib = true }")
+    assert "gates.graph_mib" in refused(MINIMAL + "gates = { graph_mib = true }")
+
+
+def test_a_recipe_of_an_older_cnnx_has_its_thresholds_and_budgets_among_the_gates():
+    old = """
+        [acceptance.int8]
+        top1_agreement = 0.9
+        top1_in_top5 = 0.99
+        top5_agreement = 0.9
+        accuracy_ratio = 0.99
+        reason = "measured on the robot"
+        [budgets]
+        onnx_mib = 270
+        engine_mib = 0
+    """
+    recipe = parse_recipe(MINIMAL + old, where=WHERE)
+    assert recipe.gates.of("int8").set() == {
+        "top1_agreement": 0.9, "top1_in_top5": 0.99, "top5_agreement": 0.9, "accuracy_ratio": 0.99,
+        "graph_mib": 270,
+    }  # fmt: skip
+    assert recipe.gates.of("fp16").top1_agreement == 0.99
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
@@ -221,11 +243,13 @@ def test_an_unknown_name_names_the_nearest_or_the_list(name, said):
 def test_each_threshold_moves_only_with_a_reason(precision, key):
     """Thresholds guard the verdict."""
     data = parse_recipe(MINIMAL, where=WHERE).as_dict()
-    data["acceptance"][precision][key] = 0.5
-    with pytest.raises(RecipeError, match="need a reason"):
-        recipe_from_dict(data, where=WHERE)
-    data["acceptance"][precision]["reason"] = "measured on the robot"
-    assert getattr(recipe_from_dict(data, where=WHERE).acceptance.of(precision), key) == 0.5
+    for gates, table in ((whole := {}, whole), ({precision: (own := {})}, own)):
+        data["gates"] = gates
+        table[key] = 0.5
+        with pytest.raises(RecipeError, match="no reason is given"):
+            recipe_from_dict(data, where=WHERE)
+        table["reason"] = "measured on the robot"
+        assert getattr(recipe_from_dict(data, where=WHERE).gates.of(precision), key) == 0.5
 
 
 def places(data, above=()):

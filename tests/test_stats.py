@@ -65,7 +65,8 @@ def test_one_failure_outweighs_what_is_open():
     assert worst([Verdict.PASSED, Verdict.INCONCLUSIVE, Verdict.FAILED]) is Verdict.FAILED
     assert worst([Verdict.PASSED, Verdict.INCONCLUSIVE]) is Verdict.INCONCLUSIVE
     assert worst([Verdict.PASSED]) is Verdict.PASSED
-    assert worst([Verdict.INCONCLUSIVE, Verdict.NOT_JUDGED, Verdict.PASSED]) is Verdict.NOT_JUDGED
+    assert worst([Verdict.NOT_JUDGED, Verdict.INCONCLUSIVE, Verdict.PASSED]) is Verdict.INCONCLUSIVE
+    assert worst([Verdict.NOT_JUDGED, Verdict.PASSED]) is Verdict.NOT_JUDGED
     assert worst([Verdict.NOT_JUDGED, Verdict.FAILED]) is Verdict.FAILED
     assert [v.exit_code for v in Verdict] == [0, 1, 6, 6]
 

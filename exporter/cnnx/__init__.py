@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cnnx.pipeline.bench.energy import PowerPass as PowerPass
     from cnnx.pipeline.build import build as build
     from cnnx.pipeline.cache import cache as cache
+    from cnnx.pipeline.compare.compare import compare as compare
     from cnnx.pipeline.diagnose.diagnose import diagnose as diagnose
     from cnnx.pipeline.doctor.doctor import doctor as doctor
     from cnnx.pipeline.export.calibrate import calibrate as calibrate
@@ -59,6 +60,7 @@ _MODULES = {
     "build": "cnnx.pipeline.build",
     "cache": "cnnx.pipeline.cache",
     "calibrate": "cnnx.pipeline.export.calibrate",
+    "compare": "cnnx.pipeline.compare.compare",
     "diagnose": "cnnx.pipeline.diagnose.diagnose",
     "doctor": "cnnx.pipeline.doctor.doctor",
     "export": "cnnx.pipeline.export.export",

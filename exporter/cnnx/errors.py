@@ -7,6 +7,8 @@
     │   ├── WeightsError       a checkpoint
     │   ├── ImageError         an image or an image set
     │   ├── GraphError         an ONNX graph
+    │   ├── GateError          a file of gates
+    │   ├── RecordError        a record, or records that cannot be compared
     │   └── BundleError        a bundle or one of its files
     ├── EnvironmentLacks    4  a missing requirement of the machine or installation
     │   ├── MissingExtra       a Python package that an extra of cnnx installs
@@ -77,6 +79,14 @@ class ImageError(InputRefused):
 
 class GraphError(InputRefused):
     """An ONNX graph that is damaged, unsafe, or not supported by TensorRT."""
+
+
+class GateError(InputRefused):
+    """A file of gates that cannot be read."""
+
+
+class RecordError(InputRefused):
+    """A record or report that cannot be read, or records that cannot be compared."""
 
 
 class BundleError(InputRefused):

@@ -20,11 +20,12 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from cnnx.errors import RecipeError
+from cnnx.gates import AGREEMENT, DEFAULTS, GateTable, Limits
 from cnnx.options import Precision
 from cnnx.preprocessing import Preprocessing, contradiction
 from cnnx.preprocessing.presets import resolved
 from cnnx.resources import shared_folder
-from cnnx.schema import Count, Name, Percent, Positive, Quantity, Rate, from_plain
+from cnnx.schema import Count, Name, Percent, Positive, Quantity, from_plain
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -32,6 +33,10 @@ else:
     import tomli as tomllib
 
 _Int8 = Literal["fp16", "int8"]
+
+# Tables of recipes before cnnx 0.2, and what is now called otherwise in them.
+_OLD = frozenset({"acceptance", "budgets"})
+_OLD_SIZES = {"onnx_mib": "graph_mib"}
 
 Classes = Annotated[int, Meta(ge=2, description="the number of logits; a classifier has at least 2 classes")]
 
@@ -176,50 +181,6 @@ class ValidationSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Thresholds:
-    """Minimum rates of an engine, in 0..1. Values that differ from the defaults need a reason.
-
-    Attributes:
-        top1_agreement: share of images with the same top-1 class as the original.
-        top1_in_top5: share of images whose original top-1 class is in the engine's top-5.
-        top5_agreement: mean share of the original top-5 classes found in the engine's top-5.
-        accuracy_ratio: top-1 accuracy over the original's, for labelled images (MLPerf's rule: 0.99).
-        reason: why the thresholds differ from the defaults.
-    """
-
-    top1_agreement: Rate
-    top1_in_top5: Rate
-    top5_agreement: Rate
-    accuracy_ratio: Rate = 0.99
-    reason: str = ""
-
-
-# FP16 should be indistinguishable from the original. INT8 may differ slightly in the lower ranks.
-FP16_THRESHOLDS = Thresholds(0.99, 0.995, 0.98)
-INT8_THRESHOLDS = Thresholds(0.95, 0.99, 0.90)
-
-
-@dataclass(frozen=True, slots=True)
-class Acceptance:
-    """Thresholds by precision. FP32 uses those of FP16."""
-
-    fp16: Thresholds = FP16_THRESHOLDS
-    int8: Thresholds = INT8_THRESHOLDS
-
-    def of(self, precision: Precision) -> Thresholds:
-        """Thresholds for an engine of this precision."""
-        return self.int8 if precision == "int8" else self.fp16
-
-
-@dataclass(frozen=True, slots=True)
-class Budgets:
-    """Maximum sizes of a finished bundle; 0 means no limit. Checked with the gates."""
-
-    onnx_mib: Quantity = 0.0
-    engine_mib: Quantity = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Recipe:
     """One network, whole.
 
@@ -241,8 +202,7 @@ class Recipe:
     precision: PrecisionPolicy = PrecisionPolicy()
     calibration: CalibrationSpec = CalibrationSpec()
     validation: ValidationSpec = ValidationSpec()
-    acceptance: Acceptance = Acceptance()
-    budgets: Budgets = Budgets()
+    gates: GateTable = GateTable()
     folder: Path = field(default=Path(), metadata={"key": False})
 
     @property
@@ -271,6 +231,7 @@ class Recipe:
         """
         data = dataclasses.asdict(self)
         del data["folder"], data["aliases"]
+        data["gates"] = self.gates.as_dict()
         return data
 
 
@@ -306,10 +267,25 @@ def recipe_from_dict(data: object, *, where: Path, at: str = "") -> Recipe:
     Raises:
         RecipeError: an unknown key, a wrong type, or contradictory values.
     """
-    recipe = from_plain(Recipe, _explicit(data, where, at), where=where, error=RecipeError, at=at)
+    data = _explicit(_with_gates(data, where), where, at)
+    recipe = from_plain(Recipe, data, where=where, error=RecipeError, at=at)
     recipe = dataclasses.replace(recipe, folder=where.parent)
     _check(recipe, where, f"{at}." if at else "")
     return recipe
+
+
+def _with_gates(data: object, where: Path) -> object:
+    """The data with `gates` instead of `acceptance` and `budgets`, which recipes had before cnnx 0.2."""
+    if not isinstance(data, Mapping) or not (old := sorted(data.keys() & _OLD)):
+        return data
+    if "gates" in data:
+        what = f"the recipe has both {old[0]!r} and 'gates', which replaces it"
+        raise RecipeError(what, where=where, hint=f"move the keys of {old[0]} to [gates]")
+    acceptance, budgets = data.get("acceptance", {}), data.get("budgets", {})
+    if not isinstance(acceptance, Mapping) or not isinstance(budgets, Mapping):
+        return data  # refused as unknown keys
+    sizes = {_OLD_SIZES.get(key, key): limit for key, limit in budgets.items() if limit or limit is False}
+    return {**{key: data[key] for key in data if key not in _OLD}, "gates": {**acceptance, **sizes}}
 
 
 def _explicit(data: object, where: Path, at: str) -> object:
@@ -349,11 +325,20 @@ def _check(recipe: Recipe, where: Path, at: str) -> None:
         if getattr(policy, key) != getattr(usual, key) and not policy.reason:
             what = f"{key} is not {getattr(usual, key)!r}, but no reason is given"
             refuse(what, "precision.reason", f'add reason = "...", or set {key} = {getattr(usual, key)!r}')
-    for precision, default in (("fp16", FP16_THRESHOLDS), ("int8", INT8_THRESHOLDS)):
-        chosen: Thresholds = getattr(recipe.acceptance, precision)
-        if not chosen.reason and dataclasses.replace(chosen, reason="") != default:
-            what = f"{precision} thresholds that differ from the defaults need a reason"
-            refuse(what, f"acceptance.{precision}.reason", 'add reason = "..." or remove the thresholds')
+    for key, chosen in (("fp16", recipe.gates.fp16), ("int8", recipe.gates.int8), ("", recipe.gates)):
+        if not chosen.reason and not recipe.gates.reason and (name := _unusual(chosen, key)):
+            what = f"the gate {name!r} differs from its default, but no reason is given"
+            refuse(what, f"gates.{key}.reason" if key else "gates.reason", 'add reason = "...", or remove it')
+
+
+def _unusual(chosen: Limits, precision: str) -> str:
+    """An agreement gate that differs from the default of its precision; empty if none does."""
+    usual = [DEFAULTS[precision]] if precision else list(DEFAULTS.values())
+    for key in AGREEMENT:
+        value = getattr(chosen, key)
+        if value is not None and any(value != getattr(each, key) for each in usual):
+            return key
+    return ""
 
 
 def recipe_names() -> tuple[str, ...]:

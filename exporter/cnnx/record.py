@@ -5,6 +5,8 @@ Records are plain data and never change once written. Statistics are derived fro
 
     1  first version. Since cnnx 0.2 a subject also has the digest of its graph (empty in older records) and
        the kind of its device (read off the device's name in older records).
+    2  a validation has the top-1 class of every image, its divergence and its accuracy in counts; a benchmark
+       says which measurements took turns. Records of schema 1 are read, without these.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from cnnx.device import Device
 from cnnx.errors import BundleError
 from cnnx.schema import Date, Digest, DigestOrEmpty, FileNameOrEmpty, from_plain, read_json, with_hints
 
-SCHEMA: Literal[1] = 1
+SCHEMA: Literal[2] = 2
+READABLE = (1, 2)
 _HINT = "delete the record, or copy it again from the machine that wrote it; no other file depends on it"
 
 Runtime = Annotated[
@@ -111,7 +114,7 @@ class Record:
     environment: Mapping[str, Any]
     result: Mapping[str, Any]
     date: Date = field(default_factory=lambda: _now())
-    schema: Literal[1] = SCHEMA
+    schema: Literal[1, 2] = SCHEMA
 
     def as_dict(self) -> dict[str, Any]:
         """The record as plain data for JSON."""
@@ -154,9 +157,9 @@ def read_record(path: Path) -> Record:
     except OSError as error:
         raise BundleError(f"the record cannot be read: {error.strerror}", where=path, hint=_HINT) from None
     data = read_json(text, where=path, error=BundleError, hint=_HINT)
-    if isinstance(data, dict) and data.get("schema", SCHEMA) != SCHEMA:
+    if isinstance(data, dict) and data.get("schema", SCHEMA) not in READABLE:
         raise BundleError(
-            f"the record has schema {data['schema']}, but this cnnx reads schema {SCHEMA}",
+            f"the record has schema {data['schema']}, but this cnnx reads {' and '.join(map(str, READABLE))}",
             where=path,
             hint="read it with the cnnx version that wrote it, or run the command again",
         )

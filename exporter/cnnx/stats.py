@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from statistics import NormalDist
 
 _Z95 = NormalDist().inv_cdf(0.975)
@@ -26,12 +26,28 @@ class Verdict(enum.Enum):
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The overall verdict: failed if any failed, else undecided if any is undecided."""
+    """The overall verdict: failed outranks inconclusive, which outranks not judged."""
     found = set(verdicts)
-    for verdict in (Verdict.FAILED, Verdict.NOT_JUDGED, Verdict.INCONCLUSIVE):
+    for verdict in (Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.NOT_JUDGED):
         if verdict in found:
             return verdict
     return Verdict.PASSED
+
+
+def exit_code_of(
+    verdicts: Iterable[Verdict], *, allow_inconclusive: bool = False, strict: bool = False
+) -> int:
+    """Exit code of a command that reports these verdicts.
+
+    Args:
+        verdicts: all verdicts.
+        allow_inconclusive: an inconclusive gate counts as passed.
+        strict: what is inconclusive or was not judged counts as failed.
+    """
+    found = set(verdicts)
+    if strict:
+        return 1 if found - {Verdict.PASSED} else 0
+    return worst(found - {Verdict.INCONCLUSIVE} if allow_inconclusive else found).exit_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +57,17 @@ class Interval:
     low: float
     high: float
 
-    def against(self, threshold: float) -> Verdict:
-        """Passed if the lower bound reaches the threshold, failed if the upper bound is below it."""
-        if self.low >= threshold:
+    def against(self, threshold: float, *, at_most: bool = False) -> Verdict:
+        """Passed if the lower bound reaches the threshold, failed if the upper bound is below it.
+
+        `at_most`: the threshold is a maximum, which the upper bound must not exceed.
+        """
+        low, high, limit = (
+            (-self.high, -self.low, -threshold) if at_most else (self.low, self.high, threshold)
+        )
+        if low >= limit:
             return Verdict.PASSED
-        return Verdict.FAILED if self.high < threshold else Verdict.INCONCLUSIVE
+        return Verdict.FAILED if high < limit else Verdict.INCONCLUSIVE
 
 
 def wilson(rate: float, n: int) -> Interval:
@@ -66,6 +88,20 @@ def wilson(rate: float, n: int) -> Interval:
     low = 0.0 if rate == 0 else max(0.0, centre - half)
     high = 1.0 if rate == 1 else min(1.0, centre + half)
     return Interval(low, high)
+
+
+def difference(value: float, interval: Interval, base: float, base_interval: Interval) -> Interval:
+    """95 % interval of `value - base` for two independent estimates with intervals of their own.
+
+    MOVER (G. Y. Zou and A. Donner, Statistics in Medicine 27, 2008, 1693-1702): the distances of both bounds
+    add up as squares. With Wilson's intervals it is Newcombe's tenth method for two rates (Statistics in
+    Medicine 17, 1998, 873-890). For a ratio, take logarithms.
+    """
+    between = value - base
+    return Interval(
+        between - math.hypot(value - interval.low, base_interval.high - base),
+        between + math.hypot(interval.high - value, base - base_interval.low),
+    )
 
 
 def images_to_decide(rate: float, threshold: float) -> int | None:
@@ -93,6 +129,16 @@ class Paired:
     only_original: int
     only_engine: int
     neither: int
+
+    def __post_init__(self) -> None:
+        """Refuse counts below 0.
+
+        Raises:
+            ValueError: there is one.
+        """
+        for f in fields(self):
+            if getattr(self, f.name) < 0:
+                raise ValueError(f"{f.name} is {getattr(self, f.name)}, which is below 0")
 
     @property
     def n(self) -> int:

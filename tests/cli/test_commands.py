@@ -291,7 +291,7 @@ def test_json_is_one_object_and_nothing_else(cnnx_command, exported, lenet5, com
     code, out, said = cnnx_command(command, *arguments, "--json")
     data = json.loads(out)
     assert (code, said) == (0, "") and set(data) == {"schema", "command", "result"}
-    assert data["schema"] == 3 and data["command"] == command and data["result"]
+    assert data["schema"] == 4 and data["command"] == command and data["result"]
     if command == "export":
         assert data["result"]["unchanged"] and data["result"]["validation"]["verdict"] == "passed"
 

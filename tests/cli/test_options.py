@@ -19,6 +19,7 @@ from cnnx.options.bundles import (
     ArchiveOptions,
     BenchOptions,
     CacheOptions,
+    CompareOptions,
     DiagnoseOptions,
     DrawingOptions,
     EngineOptions,
@@ -35,7 +36,7 @@ from cnnx.options.networks import (
     MarkdownOptions,
     ShowOptions,
 )
-from cnnx.options.shared import CommonOptions, ReportOptions
+from cnnx.options.shared import CommonOptions, JudgedReportOptions, ReportOptions
 from cnnx.pipeline.export.options import with_options
 from cnnx.recipe import read_recipe
 
@@ -43,11 +44,12 @@ VERBS = {
     "list": (cnnx.list_networks, ListOptions, None),
     "show": (cnnx.show, ShowOptions, MarkdownOptions),
     "init": (cnnx.init, InitOptions, AskingOptions),
-    "export": (cnnx.export, ExportOptions, ReportOptions),
+    "export": (cnnx.export, ExportOptions, JudgedReportOptions),
     "calibrate": (cnnx.calibrate, CalibrateOptions, None),
     "build": (cnnx.build, EngineOptions, None),
-    "validate": (cnnx.validate, ValidateOptions, ReportOptions),
+    "validate": (cnnx.validate, ValidateOptions, JudgedReportOptions),
     "bench": (cnnx.bench, BenchOptions, ReportOptions),
+    "compare": (cnnx.compare, CompareOptions, JudgedReportOptions),
     "survey": (cnnx.survey, SurveyOptions, None),
     "inspect": (cnnx.inspect, None, None),
     "diagnose": (cnnx.diagnose, DiagnoseOptions, DrawingOptions),
@@ -114,7 +116,10 @@ def test_each_option_reaches_the_command_python_and_the_docs_with_one_default(ve
 
 def test_only_what_shows_or_keeps_a_result_is_for_the_command_line_alone():
     own = {field.name for _, _, kind in VERBS.values() for field in fields_of(kind, CommonOptions)}
-    assert own == {"as_json", "verbose", "debug", "report", "plot", "markdown", "archive", "yes"}
+    assert own == {
+        "as_json", "verbose", "debug", "report", "plot", "markdown", "archive", "yes", "strict",
+        "allow_inconclusive",
+    }  # fmt: skip
 
 
 def test_an_option_that_verbs_share_says_the_same_everywhere():

@@ -13,9 +13,9 @@ import cnnx
 from cnnx.bundle import Bundle
 from cnnx.bundle.writing import new_bundle, seal
 from cnnx.errors import BundleError, MissingExtra, UsageError, WeightsError
+from cnnx.gates import DEFAULTS
+from cnnx.pipeline.judge.images import images_needed
 from cnnx.pipeline.target import OpenSubject
-from cnnx.pipeline.validate import images_needed
-from cnnx.recipe import FP16_THRESHOLDS, INT8_THRESHOLDS
 from cnnx.stats import Verdict, wilson
 from tools.bench import planted
 
@@ -162,11 +162,11 @@ def test_both_verdicts_are_in_every_report(bundle, tmp_path):
 
 
 def test_the_gates_can_pass_only_with_enough_images():
-    for thresholds, needed in ((FP16_THRESHOLDS, 765), (INT8_THRESHOLDS, 381)):
+    for thresholds, needed in ((DEFAULTS["fp16"], 765), (DEFAULTS["int8"], 381)):
         assert images_needed(thresholds) == needed
         hardest = max(thresholds.top1_agreement, thresholds.top1_in_top5)
         assert wilson(1.0, needed).low >= hardest > wilson(1.0, needed - 1).low
-    assert images_needed(dataclasses.replace(FP16_THRESHOLDS, top1_in_top5=1.0)) is None
+    assert images_needed(dataclasses.replace(DEFAULTS["fp16"], top1_in_top5=1.0)) is None
 
 
 def test_a_validation_of_the_same_images_agrees_with_export(bundle):
@@ -209,7 +209,7 @@ def test_without_the_original_only_accuracy_is_judged(bundle, monkeypatch, tmp_p
     monkeypatch.setattr(importable, lambda package: package != "torch")
     first = cnnx.validate(bundle.path, validation_data="digits").validation
     assert first.verdict is Verdict.NOT_JUDGED
-    assert [gate.name for gate in first.gates] == ["accuracy / original's"]
+    assert [gate.name for gate in first.gates] == ["accuracy / original's", "graph size"]
     assert first.gates[0].verdict is Verdict.PASSED or first.gates[0].verdict is Verdict.INCONCLUSIVE
     second = cnnx.validate(bundle.path, validation_data="digits").validation
     assert second.gates == first.gates, "still compared with export's record"
@@ -224,7 +224,7 @@ def test_with_stand_in_weights_not_even_accuracy_is_judged(monkeypatch, tmp_path
     importable = "cnnx.pipeline.preconditions.refusals._importable"
     monkeypatch.setattr(importable, lambda package: package != "torch")
     found = cnnx.validate(made.bundle.path, validation_data="digits", validation_images=8).validation
-    assert found.verdict is Verdict.NOT_JUDGED and not found.gates
+    assert found.verdict is Verdict.NOT_JUDGED and [gate.name for gate in found.gates] == ["graph size"]
     assert any("stand-ins" in reason for reason in found.reasons)
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from cnnx.agreement import judge, validation_from_dict
 from cnnx.errors import UsageError, WriteFailed
-from cnnx.recipe import INT8_THRESHOLDS
+from cnnx.gates import DEFAULTS
 from cnnx.record import Record, Subject, read_record
 from cnnx.report.files import FORMATS, check, junit_from_records, markdown_from_records, write_records
 from cnnx.report.frame import SCHEMA, frame_from_records
@@ -32,7 +32,7 @@ def verdict(images, *, wrong=0, **options):
         logits,
         engine,
         subject=SUBJECT,
-        thresholds=INT8_THRESHOLDS,
+        limits=DEFAULTS["int8"],
         labels=None,
         ids=[str(i) for i in range(images)],
         image_set="made up",

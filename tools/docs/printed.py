@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from cnnx import agreement
 from cnnx.bundle import Bundle
 from cnnx.bundle.manifest import Manifest
+from cnnx.gates import Gate
 from cnnx.machine.state import MachineState
 from cnnx.measure.comparing import Outcome
 from cnnx.pipeline.bench.bench import BenchResult
@@ -21,6 +22,8 @@ from cnnx.pipeline.bench.energy_use import EnergyUse
 from cnnx.pipeline.bench.measurement import Advice, Measurement, Unmeasured
 from cnnx.pipeline.build import BuildResult
 from cnnx.pipeline.cache import CacheUse
+from cnnx.pipeline.compare.changes import Change
+from cnnx.pipeline.compare.changes import Outcome as Outcomes
 from cnnx.pipeline.diagnose.findings import DiagnoseResult, Findings
 from cnnx.pipeline.doctor.doctor import DoctorResult
 from cnnx.pipeline.export.calibrate import CalibrateResult
@@ -34,7 +37,7 @@ from cnnx.pipeline.survey.proof import Proof
 from cnnx.pipeline.validate import ValidateResult
 from cnnx.record import LayerRow, Record, Subject
 from cnnx.schema import Count, Positive
-from cnnx.stats import Interval
+from cnnx.stats import Interval, Verdict
 
 _RECORDED = "cnnx.pipeline.records."
 
@@ -99,6 +102,36 @@ class PrintedSurvey:
     rows: tuple[StoredRow, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class PrintedChange(Change):
+    """One value of the base and of what is new, as `cnnx.pipeline.compare.changes.Change` describes it."""
+
+    outcome: Outcomes = "not compared"  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedPair:
+    """One network of a comparison; `verdict` is null if no gate is set."""
+
+    network: str
+    base: str
+    new: str
+    gates: tuple[Gate, ...]
+    changes: tuple[PrintedChange, ...]
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedComparison:
+    """A comparison of two paths; `verdict` is null if no gate is set."""
+
+    base: str
+    new: str
+    verdict: Verdict | None
+    pairs: tuple[PrintedPair, ...]
+    notes: tuple[str, ...]
+
+
 _FORMS: Mapping[Any, Any] = {
     Bundle: PrintedBundle,
     Path: str,
@@ -122,6 +155,7 @@ COMMANDS: Mapping[str, Any] = {
     "build": BuildResult,
     "validate": ValidateResult,
     "bench": BenchResult,
+    "compare": PrintedComparison,
     "survey": PrintedSurvey,
     "diagnose": DiagnoseResult,
     "inspect": Inspection,

@@ -18,6 +18,7 @@ import msgspec
 
 from cnnx.bundle.engine import Engine
 from cnnx.bundle.manifest import Manifest
+from cnnx.gates import GateTable
 from cnnx.machine.environment import Environment
 from cnnx.pipeline.plain import JSON_SCHEMA
 from cnnx.pipeline.records.kinds import RESULTS, result_type
@@ -47,6 +48,7 @@ def _keys_of(kind: Any, **as_written: Any) -> type:
 _ATTRIBUTE = re.compile(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
 _FILES = {
     "recipe": _keys_of(Recipe, preprocessing=PreprocessingTable),
+    "gates": GateTable,
     "manifest": Manifest,
     "engine": Engine,
     "calibration": CalibrationFile,

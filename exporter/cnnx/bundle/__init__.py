@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -178,7 +179,7 @@ class Bundle:
         """Write a record under runs/ and return its path."""
         file = self.path / "runs" / record.file_name
         with atomic_file(file) as draft:
-            draft.write_text(json.dumps(record.as_dict(), indent=1) + "\n", encoding="utf-8")
+            draft.write_text(_with_short_lists(json.dumps(record.as_dict(), indent=1)) + "\n", "utf-8")
         return file
 
     def records(self) -> tuple[Record, ...]:
@@ -204,6 +205,11 @@ class Bundle:
         """
         check_inside(file, bundle=self.path)
         return read_record(file)
+
+
+def _with_short_lists(text: str) -> str:
+    """Indented JSON with each list of numbers on one line: a record can have 100,000 of them."""
+    return re.sub(r"\[\n[-+.\deE,\s]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
 
 
 def is_bundle(path: Path) -> bool:

@@ -7,19 +7,27 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cnnx.cli.options import Model, check_report, command_of, write_report
+from cnnx.cli.options import Model, check_report, command_of, exit_codes, write_report
 from cnnx.options.networks import ExportOptions
-from cnnx.options.shared import ReportOptions
+from cnnx.options.shared import JudgedReportOptions
 
 if TYPE_CHECKING:
     from cnnx.cli.ui import Ui
 
 
-@command_of(ExportOptions, ReportOptions)
-def export_command(ui: Ui, model: Model, options: ExportOptions, report: Path | None) -> None:
+@command_of(ExportOptions, JudgedReportOptions)
+def export_command(
+    ui: Ui,
+    model: Model,
+    options: ExportOptions,
+    report: Path | None,
+    allow_inconclusive: bool,
+    strict: bool,
+) -> None:
     """Turn a network into a bundle: export, quantize, build, validate, measure."""
     import cnnx
 
+    code = exit_codes(allow_inconclusive=allow_inconclusive, strict=strict)
     check_report(report)
     result = cnnx.export(model, options, listener=ui.listen)
     ui.show(
@@ -27,4 +35,5 @@ def export_command(ui: Ui, model: Model, options: ExportOptions, report: Path | 
         command="export",
         report=lambda: write_report(result.bundle.path, report),
     )
-    raise typer.Exit(result.exit_code)
+    # Without --strict an export that cannot be judged, such as one of stand-in weights, is done.
+    raise typer.Exit(code(result.verdicts) if strict else code(result.decided))

@@ -6,15 +6,18 @@ import dataclasses
 import enum
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
 from cnnx.errors import UsageError
 from cnnx.options import REQUIRED
 from cnnx.options.shared import CommonOptions
+
+if TYPE_CHECKING:
+    from cnnx.stats import Verdict
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Network name, recipe file, or ONNX file.")]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder.")]
@@ -136,6 +139,19 @@ def _value(f: dataclasses.Field[Any], given: dict[str, Any]) -> Any:
     except ValueError as error:
         hint = f"the default is {_flag(f)} {metadata['text']}"
         raise UsageError(f"invalid {_flag(f)} {value!r}: {error}", hint=hint) from None
+
+
+def exit_codes(*, allow_inconclusive: bool, strict: bool) -> Callable[[Iterable[Verdict]], int]:
+    """Return the function that gives the exit code for verdicts, after checking the options.
+
+    Raises:
+        UsageError: both options are given.
+    """
+    from cnnx.stats import exit_code_of
+
+    if allow_inconclusive and strict:
+        raise UsageError("--allow-inconclusive and --strict exclude each other", hint="give one of them")
+    return functools.partial(exit_code_of, allow_inconclusive=allow_inconclusive, strict=strict)
 
 
 def check_report(path: Path | None, bundles: Sequence[Path] = ()) -> None:

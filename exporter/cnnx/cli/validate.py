@@ -7,27 +7,50 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cnnx.cli.options import BundlePath, check_report, command_of, write_report
+from cnnx.cli.options import BundlePath, check_report, command_of, exit_codes, write_report
 from cnnx.options.bundles import ValidateOptions
-from cnnx.options.shared import ReportOptions
+from cnnx.options.shared import JudgedReportOptions
 
 if TYPE_CHECKING:
     from cnnx.cli.ui import Ui
+    from cnnx.pipeline.validate import ValidateResult
 
 
-@command_of(ValidateOptions, ReportOptions)
-def validate_command(ui: Ui, bundle: BundlePath, options: ValidateOptions, report: Path | None) -> None:
+@command_of(ValidateOptions, JudgedReportOptions)
+def validate_command(
+    ui: Ui,
+    bundle: BundlePath,
+    options: ValidateOptions,
+    report: Path | None,
+    allow_inconclusive: bool,
+    strict: bool,
+) -> None:
     """Run a bundle's self-test here; with --validation-data, measure agreement on those images.
 
-    The result is stored in the bundle's runs/.
+    The result is stored in the bundle's runs/. With --from, a record is judged again and nothing runs.
     """
     import cnnx
 
+    code = exit_codes(allow_inconclusive=allow_inconclusive, strict=strict)
     check_report(report, [bundle])
     result = cnnx.validate(bundle, options, listener=ui.listen)
     ui.show(
         result,
         command="validate",
-        report=lambda: write_report(bundle, report),
+        report=lambda: _write(result, bundle, report),
     )
-    raise typer.Exit(result.verdict.exit_code)
+    raise typer.Exit(code(result.verdicts))
+
+
+def _write(result: ValidateResult, bundle: Path, report: Path | None) -> None:
+    """Write the bundle's records, or the gates of records that were judged again."""
+    if report is None or result.again is None:
+        write_report(bundle, report)
+        return
+    from cnnx.pipeline.plain import plain
+    from cnnx.report.files import gate_rows, write_blocks
+    from cnnx.report.table import Facts
+
+    blocks = [block for block in result.blocks() if not isinstance(block, Facts)]
+    data = plain(result.again)
+    write_blocks(blocks, report, data=data, rows=gate_rows(data["gates"]))

@@ -56,6 +56,19 @@ def block_bootstrap(values: Sequence[float], *, seed: int = 0) -> Intervals | No
     return Intervals(middle(means), middle(medians), block)
 
 
+def resampled_quantiles(values: Sequence[float], share: float, *, seed: int = 0) -> NDArray[np.float64]:
+    """Quantiles of 1,000 bootstrap series, drawn in blocks as by `block_bootstrap`.
+
+    Args:
+        values: at least ten samples, in chronological order.
+        share: the quantile, such as 0.5 for the median.
+        seed: random seed.
+    """
+    series = np.asarray(values, np.float64)
+    draws = _draws(series, block_length(series), seed)
+    return np.concatenate([np.quantile(each, share, axis=1) for each in draws])
+
+
 def resampled_means(values: Sequence[float], *, block: int, seed: int = 0) -> NDArray[np.float64]:
     """Means of 1,000 bootstrap series drawn in blocks of a given length.
 

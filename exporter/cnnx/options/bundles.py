@@ -11,6 +11,7 @@ from cnnx.options import REQUIRED, Options, Precision, option
 from cnnx.options.shared import (
     AgainOptions,
     CalibrationOptions,
+    GateOptions,
     GpuOptions,
     JudgingOptions,
     MeasuringOptions,
@@ -91,11 +92,21 @@ class EngineOptions(BuildOptions, GpuOptions, TargetOptions):
     )
 
 
-class ValidateOptions(SourceOptions, JudgingOptions, TargetOptions):
+class ValidateOptions(GateOptions, SourceOptions, JudgingOptions, TargetOptions):
     """Options of `validate`."""
 
     reference: str | Path | None = option(None, "Reference of the bundle, if it has moved.")
     engine: str | None = option(None, f"{_ENGINE}.", metavar="IDENTITY")
+    run: str | Path | None = option(
+        None,
+        "Judge this record in runs/, or the newest of a folder of records, again; run nothing.",
+        flag="--from",
+        metavar="RUN",
+    )
+
+
+class CompareOptions(GateOptions):
+    """Options of `compare`."""
 
 
 class DiagnoseOptions(SourceOptions, CalibrationOptions):

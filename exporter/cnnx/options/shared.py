@@ -48,6 +48,25 @@ class ReportOptions(Options):
     )
 
 
+class GateOptions(Options):
+    """Options of commands that judge gates."""
+
+    gates: str | Path | None = option(
+        None, "Gates, a TOML file with the keys of a recipe's [gates]; they take precedence.", metavar="FILE"
+    )
+
+
+class VerdictOptions(Options):
+    """Options of commands whose exit code is a verdict; in Python, see the result's `verdict`."""
+
+    allow_inconclusive: bool = option(False, "Let inconclusive gates pass: the exit code is 0, not 6.")
+    strict: bool = option(False, "Let inconclusive and unjudged gates fail: the exit code is 1, not 6.")
+
+
+class JudgedReportOptions(VerdictOptions, ReportOptions):
+    """Options of commands that judge and can write a report, beside those in Python."""
+
+
 class TargetOptions(Options):
     """Options of commands that build engines or run a bundle."""
 

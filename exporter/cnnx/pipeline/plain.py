@@ -12,7 +12,7 @@ from typing import Any
 from cnnx.bundle import Bundle
 from cnnx.stats import Verdict
 
-JSON_SCHEMA = 3
+JSON_SCHEMA = 4
 """Schema version of every object that `--json` prints; described in docs/files.md."""
 
 

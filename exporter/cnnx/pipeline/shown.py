@@ -15,7 +15,7 @@ from cnnx.report.tables.bundle import engine_table, lint_blocks, precision_table
 from cnnx.report.tables.costs import layer_table, memory_table, prediction, unmeasured_table
 from cnnx.report.tables.energy import energy_table
 from cnnx.report.tables.latency import latency_table, latency_warnings
-from cnnx.report.tables.verdicts import flip_table, self_test_table, verdict_table
+from cnnx.report.tables.verdicts import again_table, flip_table, self_test_table, verdict_table
 from cnnx.report.words import Run, names_of, scaled, shape
 from cnnx.stats import Verdict
 
@@ -54,7 +54,7 @@ def export_blocks(result: ExportResult, *, verbose: bool) -> Iterator[Block]:
     else:
         yield from latency_warnings(runs)
         yield from engine_table(result.engines).remarks
-    yield from (Remark(note, "note", "open") for note in (*result.over_budget, *result.notes))
+    yield from (Remark(note, "note", "open") for note in result.notes)
     yield from lint_blocks(manifest.warnings, whole=verbose)
     yield _summary(result, runs, verbose=verbose)
 
@@ -176,6 +176,9 @@ def validate_blocks(result: ValidateResult, *, verbose: bool) -> Iterator[Block]
         yield self_test_table(result.self_test)
     if result.validation:
         yield from _verdict(result.validation, result.bundle.labels, verbose=verbose)
+    if result.again:
+        yield again_table(result.again.subject, result.again.gates, result.again.records)
+        yield from (Remark(note, "note", "open") for note in result.again.notes)
 
 
 def bench_blocks(result: BenchResult, *, verbose: bool) -> Iterator[Block]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cnnx.errors import MissingExtra, UsageError
 from cnnx.record import Record, Unverified
@@ -100,6 +102,44 @@ def html_from_records(records: Sequence[Record], unverified: Sequence[Unverified
     from cnnx.report.page import page_from_records
 
     return page_from_records(records, unverified)
+
+
+def write_blocks(blocks: Sequence[Said], path: Path, *, data: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write tables that are not about records, such as a comparison, in the format of the path's suffix.
+
+    Args:
+        blocks: for Markdown, HTML and JUnit.
+        path: path of the report.
+        data: for JSON: plain data.
+        rows: for CSV: one mapping a row, all with the same keys.
+
+    Raises:
+        UsageError: the suffix is not a known format.
+        MissingExtra: jinja2 is not installed, for HTML.
+        WriteFailed: the file cannot be written.
+    """
+    import polars as pl
+
+    from cnnx.report.page import page_from_blocks
+
+    _writer_for(path)
+    formats: dict[str, Callable[[], str]] = {
+        ".html": lambda: page_from_blocks(blocks),
+        ".md": lambda: markdown(blocks),
+        ".xml": lambda: junit(blocks),
+        ".json": lambda: json.dumps(data, indent=1) + "\n",
+        ".csv": lambda: pl.DataFrame(rows, infer_schema_length=None).write_csv(),
+    }
+    text = formats[path.suffix]()
+    with atomic_file(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def gate_rows(gates: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each gate, which is plain data, for CSV."""
+    keys = ("name", "unit", "value", "threshold", "at_most", "verdict", "decides_at", "reason")
+    blank = {"low": None, "high": None}
+    return [{**{key: gate[key] for key in keys}, **(gate["interval"] or blank)} for gate in gates]
 
 
 FORMATS: dict[str, Writer] = {

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import field, make_dataclass
+from functools import cache
 from typing import Any
 
 import polars as pl
 
+from cnnx.gates import KINDS
 from cnnx.record import Record, Unverified
 
 RATES = {
-    "top-1 agreement": "top1_agreement",
-    "top-1 in top-5": "top1_in_top5",
-    "top-5 agreement": "top5_agreement",
-    "accuracy / original's": "accuracy_ratio",
+    KINDS[key].name: key
+    for key in ("top1_agreement", "top1_in_top5", "top5_agreement", "divergence_nats", "accuracy_ratio")
 }
 """Name of a gate -> its column; `_low` and `_high` columns hold the interval."""
 
@@ -34,6 +35,14 @@ SCHEMA: dict[str, Any] = {
     **dict.fromkeys((*_COUNTS, *_MEMORY), pl.Int64),
     **dict.fromkeys(_NUMBERS, pl.Float64),
 }
+
+
+@cache
+def row_type() -> Any:
+    """A dataclass for a row of the table as JSON: every column may be null or absent."""
+    kinds: dict[Any, Any] = {pl.String: str, pl.Boolean: bool, pl.Int64: int, pl.Float64: float}
+    fields: list[Any] = [(name, kinds[kind] | None, field(default=None)) for name, kind in SCHEMA.items()]
+    return make_dataclass("ReportRow", fields, frozen=True)
 
 
 def frame_from_records(records: Iterable[Record], unverified: Iterable[Unverified] = ()) -> pl.DataFrame:
@@ -74,9 +83,12 @@ def _judged(result: Mapping[str, Any]) -> dict[str, Any]:
     for gate in result["gates"]:
         if gate["name"] not in RATES:
             continue
-        column = RATES[gate["name"]]
+        column, interval = RATES[gate["name"]], gate["interval"] or {}
         found[column] = gate["value"]
-        found[f"{column}_low"], found[f"{column}_high"] = gate["interval"]["low"], gate["interval"]["high"]
+        found |= {f"{column}_{side}": interval.get(side) for side in ("low", "high")}
+    if divergence := result.get("divergence"):
+        found["divergence_nats"] = divergence["mean"]
+        found |= {f"divergence_nats_{side}": divergence["interval"][side] for side in ("low", "high")}
     if accuracy := result["accuracy"]:
         found |= {"accuracy_original": accuracy["original"], "accuracy_engine": accuracy["engine"]}
     return found

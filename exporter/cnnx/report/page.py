@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnnx.errors import MissingExtra
@@ -12,6 +12,7 @@ from cnnx.record import Record, Unverified
 from cnnx.report.damage import draw_damage
 from cnnx.report.power import draw_power
 from cnnx.report.records import Section, sections_of
+from cnnx.report.table import Said
 from cnnx.report.words import graph_words
 
 if TYPE_CHECKING:
@@ -65,6 +66,19 @@ def page_from_records(records: Sequence[Record], unverified: Sequence[Unverified
     Raises:
         MissingExtra: jinja2 or matplotlib is not installed.
     """
+    return _page(sections_of(records, unverified))
+
+
+def page_from_blocks(blocks: Sequence[Said]) -> str:
+    """The HTML page of tables and remarks, without plots.
+
+    Raises:
+        MissingExtra: jinja2 or matplotlib is not installed.
+    """
+    return _page([Section(tuple(blocks))])
+
+
+def _page(sections: Iterable[Section]) -> str:
     try:
         import jinja2
         import markupsafe
@@ -72,12 +86,9 @@ def page_from_records(records: Sequence[Record], unverified: Sequence[Unverified
     except ImportError as error:
         raise MissingExtra(str(error.name), "report", purpose="an HTML report") from None
     mpl.use("svg")
-    sections = [
-        (section, markupsafe.Markup("\n".join(_drawings(section))))
-        for section in sections_of(records, unverified)
-    ]
+    drawn = [(section, markupsafe.Markup("\n".join(_drawings(section)))) for section in sections]
     page = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(_PAGE)
-    return page.render(sections=sections, zip=zip)
+    return page.render(sections=drawn, zip=zip)
 
 
 def _drawings(section: Section) -> Iterator[str]:
@@ -85,7 +96,9 @@ def _drawings(section: Section) -> Iterator[str]:
     if any(record.kind == "benchmark" for record in section.records):
         yield _draw(_latencies, section.records)
     for record in section.records:
-        if gates := record.result.get("gates"):
+        # Figures with a unit have no common axis with rates.
+        gates = [gate for gate in record.result.get("gates", ()) if gate["interval"] and not gate.get("unit")]
+        if gates:
             yield _draw(_intervals, gates)
         if record.kind == "diagnosis":
             yield _inline(draw_damage(record.result, "svg").decode())

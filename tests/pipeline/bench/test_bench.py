@@ -65,8 +65,10 @@ def test_bundles_take_turns_and_a_batch_that_does_not_fit_is_a_row(bundles, cnnx
     assert [(row["batch"], row["reason"][:11]) for row in result["unmeasured"]] == [(8, "the graph t")] * 2
     assert int8["conditions"] == {
         "cuda_graph": None, "percentile": 90.0, "min_seconds": 0.02, "side_by_side": 2,
+        "together": fp16["conditions"]["together"],
         "tuned_for": None, "largest": None,
     }  # fmt: skip
+    assert int8["conditions"]["together"]
     figures = int8["figures"]
     assert figures["of"] == "end to end" and figures["p50_interval"]["low"] <= figures["p50_ns"]
     assert figures["percentile_ns"] == figures["p90_ns"] and figures["block"] >= 1

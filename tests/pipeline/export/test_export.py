@@ -179,12 +179,16 @@ def test_a_bundle_over_its_budget_fails(tmp_path):
             'preprocessing = { color = "gray", resize = 32, mean = [0.5], std = [0.5] }',
             'calibration = { data = "digits", images = 8 }',
             'validation = { data = "digits", images = 8 }',
-            "budgets = { onnx_mib = 0.01 }",
+            "gates = { graph_mib = 0.01 }",
         ]
     )
     (tmp_path / "tight.toml").write_text(text)
     result = cnnx.export(str(tmp_path / "tight.toml"), weights="standin", out=tmp_path / "b")
-    assert result.exit_code == 1 and "0.01 MiB" in result.over_budget[0]
+    size = result.validation.gates[-1]
+    assert result.exit_code == 1 and result.validation.verdict is Verdict.FAILED
+    assert (size.name, size.verdict, size.threshold, size.unit) == ("graph size", Verdict.FAILED, 0.01, "MiB")
+    again = cnnx.export(str(tmp_path / "tight.toml"), weights="standin", out=tmp_path / "b")
+    assert again.unchanged and again.validation.gates == result.validation.gates
 
 
 def test_a_graph_that_differs_from_the_original_stops_the_export(tmp_path, int8, monkeypatch):

@@ -12,9 +12,9 @@ import pytest
 import cnnx
 from cnnx.agreement import Likeness
 from cnnx.errors import UsageError
+from cnnx.gates import DEFAULTS
 from cnnx.pipeline import quantizer
 from cnnx.pipeline.search.repair import would_pass
-from cnnx.recipe import INT8_THRESHOLDS
 from cnnx.resources import shared_folder
 from cnnx.stats import Verdict
 from cnnx.store.cache import Partial
@@ -99,9 +99,9 @@ def test_a_stopped_search_resumes(tmp_path: Path, monkeypatch: Any, stop_at: Any
 def test_a_trial_passes_if_every_agreement_gate_would(gate: str) -> None:
     """At a rate of 1 a gate of 0.995 is decided by 765 images, one of 0.99 by 381."""
     alike = Likeness(0.0, top1_agreement=1, top1_in_top5=1, top5_agreement=1, logit_sqnr_db=None)
-    assert would_pass(alike, INT8_THRESHOLDS, images=512)
-    assert not would_pass(dataclasses.replace(alike, **{gate: 0.89}), INT8_THRESHOLDS, images=100_000)
-    strict = dataclasses.replace(INT8_THRESHOLDS, **{gate: 0.995})
+    assert would_pass(alike, DEFAULTS["int8"], images=512)
+    assert not would_pass(dataclasses.replace(alike, **{gate: 0.89}), DEFAULTS["int8"], images=100_000)
+    strict = dataclasses.replace(DEFAULTS["int8"], **{gate: 0.995})
     assert not would_pass(alike, strict, images=764) and would_pass(alike, strict, images=765)
 
 
@@ -112,8 +112,9 @@ def test_a_trial_is_judged_on_as_many_images_as_validate_but_not_on_few(
     threshold: float, images: int, passes: bool, tmp_path: Path
 ) -> None:
     recipe = (shared_folder("recipes") / "lenet5.toml").read_text()
-    gates = f"top1_agreement = 0.95, top1_in_top5 = {threshold}, top5_agreement = 0.9, reason = 'a test'"
-    (tmp_path / "lenet5.toml").write_text(f"{recipe}\n[acceptance]\nint8 = {{ {gates} }}\n")
+    (tmp_path / "lenet5.toml").write_text(
+        f"{recipe}\n[gates.int8]\ntop1_in_top5 = {threshold}\nreason = 'a test'\n"
+    )
     few = {"validation_images": images, "repair": True, "repair_trials": 3}
     result = cnnx.export(str(tmp_path / "lenet5.toml"), precision="int8", out=tmp_path / "b", **few)
     assert result.repair.before.passes == passes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -204,6 +205,7 @@ def _measured(
         progress=progress,
         look=lambda: states.append(read_state()),
     )
+    together = uuid.uuid4().hex if len(opened) > 1 else ""
     found = []
     for one, latency, footprint in zip(opened.values(), latencies.values(), footprints, strict=True):
         _, tuned_for, largest = one.subject.batch or (None, None, None)
@@ -220,6 +222,7 @@ def _measured(
                     side_by_side=len(opened),
                     tuned_for=tuned_for,
                     largest=largest,
+                    together=together,
                 ),
                 predicted=_prediction(one.subject, batch, footprint),
                 validity=judge_validity(

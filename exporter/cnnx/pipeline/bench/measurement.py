@@ -31,6 +31,8 @@ class Conditions:
         side_by_side: number of subjects that took turns.
         tuned_for: batch that an engine is tuned for; None: not an engine, or unknown.
         largest: largest batch of an engine, which sets its memory; None: not an engine, or unknown.
+        together: names the measurements that took turns in one process; empty in older records, and for one
+            measured alone.
     """
 
     cuda_graph: bool | None
@@ -39,6 +41,7 @@ class Conditions:
     side_by_side: int
     tuned_for: int | None = None
     largest: int | None = None
+    together: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def read_findings(findings: Findings, *, recipe: Recipe, calibration: Calibratio
     layers = len(findings.layers)
     sentences += [_ranking(layers, culprits), _sum(findings)]
     images = max(findings.images, REPAIR_IMAGES)
-    if would_pass(findings.whole, recipe.acceptance.int8, images=images):
+    if would_pass(findings.whole, recipe.gates.of("int8"), images=images):
         return (*sentences, "On these images its agreement rates would pass the gates.")
     coverages = {each.tensor: each for each in findings.tensors}
     explained = [(each, coverages[each.tensor]) for each in culprits[:_EXPLAINED]]

@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cnnx.agreement import Validation
+from cnnx.agreement import Validation, with_gates
 from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.bundle.writing import left_beside, refuse_place
 from cnnx.errors import UsageError
+from cnnx.gates import SIZES, gates_of
 from cnnx.options import takes
 from cnnx.options.bundles import EngineOptions
 from cnnx.options.networks import ExportOptions
@@ -26,6 +27,9 @@ from cnnx.pipeline.export.options import check_calibrator, check_options, with_m
 from cnnx.pipeline.export.preprocessing import assumption
 from cnnx.pipeline.export.publish import publish
 from cnnx.pipeline.export.result import ExportResult
+from cnnx.pipeline.judge.costs import size_estimates, size_keys
+from cnnx.pipeline.judge.demand import demand_of
+from cnnx.pipeline.judge.images import judge_session
 from cnnx.pipeline.preconditions.fine_tuned import fitted
 from cnnx.pipeline.preconditions.refusals import open_checked
 from cnnx.pipeline.preconditions.request import Request
@@ -35,7 +39,6 @@ from cnnx.pipeline.steps.definition import resolve
 from cnnx.pipeline.steps.images import few_ranges, remarks
 from cnnx.pipeline.steps.original import Original
 from cnnx.pipeline.target import OpenSubject, choose_runtime, open_subject
-from cnnx.pipeline.validate import judge_session
 from cnnx.quant.methods import FILE
 from cnnx.stats import Verdict
 
@@ -89,9 +92,9 @@ def export(
     before = latest_validation(records_of(bundle).verified) if unchanged else None
     measurements: tuple[Measurement, ...] = ()
     if before:
-        judged, validation = before[0].date, before[1]
+        judged, validation = before[0].date, _with_sizes(bundle, before[1])
     else:
-        validation = _judge(bundle, artefacts, steps)
+        validation = _with_sizes(bundle, _judge(bundle, artefacts, steps))
         judged = bundle.keep("validation", validation.subject, validation.as_dict()).date
         measurements = _measure(job, bundle, artefacts, steps)
         for measured in measurements:
@@ -115,7 +118,6 @@ def export(
         steps=tuple(steps.times),
         seconds=time.perf_counter() - started,
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        over_budget=_over_budget(job, bundle),
     )
 
 
@@ -182,8 +184,16 @@ def _judge(bundle: Bundle, artefacts: ExportArtefacts, steps: Steps) -> Validati
         original=artefacts.logits,
         labels=crops.labels,
         ids=crops.ids,
+        images=crops.list_digest,
         steps=steps,
     )
+
+
+def _with_sizes(bundle: Bundle, validation: Validation) -> Validation:
+    """The validation with the gates on sizes, as the files are now: engines may have been added since."""
+    limits = demand_of(bundle).limits
+    sizes = gates_of(limits, size_estimates(bundle, validation.subject.digest), size_keys(bundle))
+    return with_gates(validation, sizes, instead_of=SIZES)
 
 
 def _measure(job: Job, bundle: Bundle, artefacts: ExportArtefacts, steps: Steps) -> tuple[Measurement, ...]:
@@ -261,16 +271,4 @@ def _advice(job: Job, validation: Validation) -> tuple[str, ...]:
     return (
         f"INT8 failed its gates: {equalizes}try --method auto, or --repair, which moves the layers that "
         "INT8 harms most back to FP16.",
-    )
-
-
-def _over_budget(job: Job, bundle: Bundle) -> tuple[str, ...]:
-    """Files larger than the recipe allows."""
-    budgets = job.recipe.budgets
-    files = [(bundle.model, budgets.onnx_mib)]
-    files += [(bundle.path / "engines" / e.identity / e.file, budgets.engine_mib) for e in bundle.engines()]
-    return tuple(
-        f"{file.relative_to(bundle.path)} is {size:.1f} MiB, over its budget of {limit:g} MiB"
-        for file, limit in files
-        if limit and (size := file.stat().st_size / 2**20) > limit
     )

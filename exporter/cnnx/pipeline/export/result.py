@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cnnx.agreement import Validation
 from cnnx.bundle import Bundle
@@ -14,7 +14,7 @@ from cnnx.pipeline.search.method import Candidate
 from cnnx.quant.repair import Repair
 from cnnx.report.result import Result
 from cnnx.report.table import Block
-from cnnx.stats import Verdict
+from cnnx.stats import Verdict, worst
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -35,7 +35,6 @@ class ExportResult(Result):
         candidates: all methods compared, the chosen one first; empty unless the method is "auto".
         repair: layers that repair moved back to FP16, and the effect; None unless requested.
         int8_share: share of the MACs whose inputs are INT8; None unless the precision is INT8.
-        over_budget: files larger than the recipe's budgets.
     """
 
     bundle: Bundle
@@ -51,15 +50,21 @@ class ExportResult(Result):
     candidates: tuple[Candidate, ...] = ()
     repair: Repair | None = None
     int8_share: float | None = None
-    over_budget: tuple[str, ...] = field(default=())
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The overall verdict, and that of each gate."""
+        return (self.validation.verdict, *(gate.verdict for gate in self.validation.gates))
+
+    @property
+    def decided(self) -> tuple[Verdict, ...]:
+        """The verdicts without "not judged", which does not make an export fail."""
+        return tuple(each for each in self.verdicts if each is not Verdict.NOT_JUDGED)
 
     @property
     def exit_code(self) -> int:
-        """1 if a gate failed or a file is over budget, 6 if inconclusive, else 0, also if not judged."""
-        if self.over_budget:
-            return 1
-        verdict = self.validation.verdict
-        return 0 if verdict is Verdict.NOT_JUDGED else verdict.exit_code
+        """1 if a gate failed, 6 if one is inconclusive, else 0, also if not judged."""
+        return worst(self.decided).exit_code
 
     def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
         """What the command prints."""

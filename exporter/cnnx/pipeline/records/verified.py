@@ -51,7 +51,7 @@ def records_of(bundle: Bundle, *, now: datetime.datetime | None = None) -> Recor
         BundleError: the description of an engine is damaged.
     """
     now = now or datetime.datetime.now(datetime.timezone.utc)
-    engines = _intact(bundle)
+    engines = intact_engines(bundle)
     verified, unverified = [], []
     for file in bundle.record_files():
         name = str(file.relative_to(bundle.path))
@@ -127,7 +127,8 @@ def doubt_of(record: Record, bundle: Bundle, *, engines: Mapping[str, Engine], n
     return f"it is for {what}, with the SHA-256 {found[:12]}"
 
 
-def _intact(bundle: Bundle) -> dict[str, Engine]:
+def intact_engines(bundle: Bundle) -> dict[str, Engine]:
+    """Digest -> engine, for the engines of a bundle whose files are intact."""
     found = {}
     for engine in bundle.engines():
         try:

@@ -7,16 +7,17 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from cnnx.agreement import Likeness
+from cnnx.agreement import Likeness, rate_estimate
 from cnnx.data.crops import Crops
+from cnnx.gates import RATES, Limits, gates_of
 from cnnx.pipeline.progress import Progress
 from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.trials import Trials
 from cnnx.pipeline.steps.artefacts import Ranges
 from cnnx.pipeline.steps.inference import RUNNER, ran_by
 from cnnx.quant.repair import Outcome, PutBack, Repair, repair
-from cnnx.recipe import Recipe, Thresholds
-from cnnx.stats import Verdict, wilson
+from cnnx.recipe import Recipe
+from cnnx.stats import Verdict
 from cnnx.store.own_code import own_code
 
 REPAIR_IMAGES = 512
@@ -50,12 +51,13 @@ def repair_step(
         validation_images: number of validation images.
     """
     recipe = quantizer.recipe
+    limits = recipe.gates.of("int8")
     inputs = {
         "graph": quantizer.graph.key,
         "ranges": ranges.key,
         "selection": selection.key,
         "policy": dataclasses.asdict(recipe.precision),
-        "acceptance": dataclasses.asdict(recipe.acceptance.int8),
+        "gates": limits.set(),
         "validation": validation_images,
         "scales": quantizer.scales,
         "most": most,
@@ -74,7 +76,7 @@ def repair_step(
             done += 1
             progress(done, most)
             images = max(validation_images, REPAIR_IMAGES)
-            return Outcome(likeness.divergence, would_pass(likeness, recipe.acceptance.int8, images=images))
+            return Outcome(likeness.divergence, would_pass(likeness, limits, images=images))
 
         found = repair(list(costs), attempt, costs=costs, most=most)
         (folder / _FILE).write_text(json.dumps(dataclasses.asdict(found), indent=1) + "\n", encoding="utf-8")
@@ -91,14 +93,10 @@ def repair_step(
     )
 
 
-def would_pass(likeness: Likeness, thresholds: Thresholds, *, images: int) -> bool:
+def would_pass(likeness: Likeness, limits: Limits, *, images: int) -> bool:
     """Whether these agreement rates would pass the gates on this number of validation images."""
-    rates = (
-        (likeness.top1_agreement, thresholds.top1_agreement),
-        (likeness.top1_in_top5, thresholds.top1_in_top5),
-        (likeness.top5_agreement, thresholds.top5_agreement),
-    )
-    return all(wilson(rate, images).against(threshold) is Verdict.PASSED for rate, threshold in rates)
+    rates = {key: rate_estimate(getattr(likeness, key), images) for key in RATES}
+    return all(gate.verdict is Verdict.PASSED for gate in gates_of(limits, rates, rates))
 
 
 def put_back_reason(each: PutBack) -> str:

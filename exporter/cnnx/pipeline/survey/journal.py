@@ -204,6 +204,16 @@ class Journal:
                 yield file, row["killed"]
 
 
+def read_rows(folder: Path) -> tuple[Row, ...]:
+    """All rows in a survey's folder, by file name.
+
+    Raises:
+        InputRefused: a row is damaged, or does not match its file's name.
+    """
+    found = (_stored(file) for file in sorted((folder / _ROWS).glob("*.json")))
+    return tuple(row for row in found if row is not None)
+
+
 def cell_of(row: Row) -> Cell:
     """The cell of a row."""
     return row["model"], row["precision"], row["batch"]

@@ -4,29 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cnnx.agreement import Flip, Gate, Validation
+from cnnx.agreement import Flip, Validation
+from cnnx.gates import Gate
 from cnnx.record import Subject
 from cnnx.report.table import Cell, Column, Figures, Remark, Suite, Table, judged, table_of
 from cnnx.report.words import first_of
 from cnnx.selftest import Check, SelfTest
-from cnnx.stats import Verdict
+from cnnx.stats import Verdict, worst
 
 _FLIPS_SHOWN = 5
 
 
-def _gate_verdict(gate: Gate | None) -> Cell:
+def gate_verdict(gate: Gate | None) -> Cell:
+    """The verdict of a gate, with the number that would decide it, or the reason."""
     if gate is None:
         return judged(Verdict.NOT_JUDGED.value)
-    note = f" ({gate.decides_at:,} images would decide)" if gate.decides_at else ""
-    return judged(gate.verdict.value, note)
+    note = f" ({gate.decides_at:,} {gate.counted} would decide)" if gate.decides_at else ""
+    return judged(gate.verdict.value, note or (f" ({gate.reason})" if gate.reason else ""))
+
+
+def gate_limit(gate: Gate) -> str:
+    """The limit: a minimum for rates, a maximum (with <=) for what costs something."""
+    return f"{'<= ' if gate.at_most else ''}{gate.threshold:g}{_unit(gate)}"
+
+
+def gate_interval(gate: Gate) -> str:
+    """The interval; "-" for a value without one, such as a file's size."""
+    if gate.interval is None:
+        return "-"
+    return f"{gate_figure(gate, gate.interval.low)} .. {gate_figure(gate, gate.interval.high)}"
+
+
+def gate_figure(gate: Gate, value: float) -> str:
+    """A value of a gate: rates, ratios and milliseconds with four digits after the point or of precision."""
+    return f"{value:.4f}" if not gate.unit else f"{value:.4g}"
+
+
+def _unit(gate: Gate) -> str:
+    return f" {gate.unit}" if gate.unit else ""
 
 
 GATES: tuple[Column[Gate | None], ...] = (
-    Column("rate", lambda g: g.name if g else "agreement", fixed=True),
-    Figures("value", lambda g: f"{g.value:.4f}" if g else "-"),
-    Figures("95 % interval", lambda g: f"{g.interval.low:.4f} .. {g.interval.high:.4f}" if g else "-"),
-    Figures("threshold", lambda g: f"{g.threshold:g}" if g else "-"),
-    Column("verdict", _gate_verdict),
+    Column("gate", lambda g: g.name if g else "agreement", fixed=True),
+    Figures("value", lambda g: f"{gate_figure(g, g.value)}{_unit(g)}" if g and g.value is not None else "-"),
+    Figures("95 % interval", lambda g: gate_interval(g) if g else "-"),
+    Figures("threshold", lambda g: gate_limit(g) if g else "-"),
+    Column("verdict", gate_verdict),
 )
 """Columns of a gate; None stands for agreement that could not be judged."""
 
@@ -43,6 +66,18 @@ def verdict_table(validation: Validation, *, date: str = "", later: bool = False
         [(*validation.gates, *([None] if open_agreement else []))],
         remarks=_remarks(validation, date),
         suite=_suite(name, subject, date),
+    )
+
+
+def again_table(subject: Subject, gates: Sequence[Gate], records: Sequence[str]) -> Table:
+    """One row per gate that records decided again."""
+    verdict = worst(gate.verdict for gate in gates).value.upper() if gates else "no gate is set"
+    return table_of(
+        f"{_named(subject)}, judged again: {verdict}",
+        GATES,
+        [gates],
+        remarks=[Remark(record, "from") for record in records] + [Remark(str(subject), "about")],
+        suite=_suite(f"{subject}, judged again", subject, ""),
     )
 
 

@@ -1,0 +1,347 @@
+"""Agreement of an engine with its original model, and the gates that decide the verdict.
+
+Ties among logits go to the lower class index. An image for which the engine returns a non-finite logit
+counts as disagreement in every rate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from cnnx.agreement.logits import Likeness as Likeness
+from cnnx.agreement.logits import Logits as Logits
+from cnnx.agreement.logits import agreements, mean_interval
+from cnnx.agreement.logits import compare as compare
+from cnnx.agreement.logits import divergences as divergences
+from cnnx.agreement.logits import probabilities as probabilities
+from cnnx.agreement.logits import sqnr_db as sqnr_db
+from cnnx.agreement.logits import top_k as top_k
+from cnnx.errors import BundleError
+from cnnx.gates import KINDS, RATES, Estimate, Gate, Limits, gates_of
+from cnnx.record import Subject
+from cnnx.schema import Count, Digest, Quantity, Rate, from_plain
+from cnnx.stats import Interval, Paired, Verdict, wilson, worst
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """An image whose top-1 class changed, with both top-5 lists (class indices, best first)."""
+
+    image: str
+    original: tuple[Count, ...]
+    engine: tuple[Count, ...]
+    label: Count | None
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Top-1 accuracy on labelled images, with McNemar's p-value for equal error rates."""
+
+    original: Rate
+    engine: Rate
+    mcnemar: Rate
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """Mean Kullback-Leibler divergence from the original's class probabilities, in nats per image."""
+
+    mean: Quantity
+    interval: Interval
+
+
+Class = Annotated[int, Meta(ge=-1, description="a class index, or -1 for logits that are not finite")]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """The top-1 class of every image, in order, so that two validations of the same images can be paired.
+
+    Attributes:
+        images: SHA-256 of the list of images, with their labels.
+        original: (N,) classes of the original.
+        engine: (N,) classes of the engine.
+        labels: (N,) true classes; None without labels.
+    """
+
+    images: Digest
+    original: tuple[Class, ...]
+    engine: tuple[Class, ...]
+    labels: tuple[Count, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the lists have one length.
+
+        Raises:
+            ValueError: they do not.
+        """
+        for name in ("engine", "labels"):
+            found = getattr(self, name)
+            if found is not None and len(found) != len(self.original):
+                raise ValueError(f"{name} has {len(found)} values, but original has {len(self.original)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Result of one validation.
+
+    Attributes:
+        subject: engine or graph that was validated.
+        images: number of validation images.
+        image_set: source of the images.
+        verdict: overall verdict of the gates, or "not judged".
+        reasons: why no verdict was given; empty otherwise.
+        gates: one per rate.
+        accuracy: None without labels.
+        flips: every image whose top-1 class changed.
+        logit_sqnr_db: 10 log10 of the original's mean squared logit over the mean squared difference.
+        nonfinite: number of images with a non-finite logit.
+        assumed_preprocessing: nobody has stated the preprocessing, so the images may be prepared wrongly.
+        divergence: None if a logit is not finite, and in records of cnnx before 0.2.
+        right: labelled images by which of the two was right; None without labels, and in older records.
+        outcomes: top-1 class of every image; None in older records.
+    """
+
+    subject: Subject
+    images: Count
+    image_set: str
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    gates: tuple[Gate, ...]
+    accuracy: Accuracy | None
+    flips: tuple[Flip, ...]
+    logit_sqnr_db: float | None
+    nonfinite: Count
+    assumed_preprocessing: bool = False
+    divergence: Divergence | None = None
+    right: Paired | None = None
+    outcomes: Outcomes | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the verdict follows from the gates; in an edited record it may not.
+
+        Raises:
+            ValueError: the verdict does not follow from the gates.
+        """
+        follows = worst(gate.verdict for gate in self.gates)
+        if self.verdict is not follows and not (self.verdict is Verdict.NOT_JUDGED and self.reasons):
+            raise ValueError(f"the verdict is {self.verdict.value!r}, but the gates give {follows.value!r}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The validation as plain data for JSON."""
+        data = dataclasses.asdict(self)
+        data["verdict"] = self.verdict.value
+        for gate in data["gates"]:
+            gate["verdict"] = gate["verdict"].value
+        return data
+
+
+def validation_from_dict(data: object, *, where: object = "the validation") -> Validation:
+    """Create a validation from the output of `Validation.as_dict`.
+
+    Raises:
+        BundleError: a key is unknown or missing, or a value has another type or range.
+    """
+    return from_plain(Validation, data, where=where, error=BundleError, at="result")
+
+
+def judge(
+    original: Logits,
+    engine: Logits,
+    *,
+    subject: Subject,
+    limits: Limits,
+    labels: NDArray[np.int64] | None,
+    ids: Sequence[str],
+    image_set: str,
+    images: str = "",
+    stated: Collection[str] = (),
+    cannot_judge: tuple[str, ...] = (),
+    assumed_preprocessing: bool = False,
+) -> Validation:
+    """Compare logits of shape (N, classes) row by row and decide the verdict.
+
+    Args:
+        original: logits of the PyTorch model.
+        engine: logits of the subject for the same images.
+        subject: what produced `engine`.
+        limits: gates; those that are not about agreement or accuracy are left to the caller.
+        labels: (N,) true classes, or None.
+        ids: N image names.
+        image_set: description of the image source.
+        images: SHA-256 of the list of images; without it no outcomes are kept.
+        stated: keys of gates that the user asked for: without labels, those of accuracy are reported as not
+            judged, and the others are left out.
+        cannot_judge: reasons why no verdict is possible, such as stand-in weights. The rates are still
+            computed, but no gate passes.
+        assumed_preprocessing: whether nobody has stated the preprocessing.
+    """
+    finite = np.isfinite(engine).all(axis=1)
+    right = None if labels is None else _right(original, engine, labels)
+    gates = agreement_gates(limits, estimates(original, engine, right), stated)
+    if cannot_judge:
+        gates = tuple(dataclasses.replace(g, verdict=Verdict.NOT_JUDGED, decides_at=None) for g in gates)
+    return Validation(
+        subject=subject,
+        images=len(original),
+        image_set=image_set,
+        verdict=worst(gate.verdict for gate in gates),
+        reasons=cannot_judge,
+        gates=gates,
+        accuracy=Accuracy(right.original_accuracy, right.engine_accuracy, right.mcnemar()) if right else None,
+        flips=flips_of(original, engine, labels=labels, ids=ids),
+        logit_sqnr_db=sqnr_db(original[finite], engine[finite]),
+        nonfinite=int((~finite).sum()),
+        assumed_preprocessing=assumed_preprocessing,
+        divergence=mean_divergence(original, engine) if finite.all() else None,
+        right=right,
+        outcomes=_outcomes(images, original, engine, labels) if images else None,
+    )
+
+
+def _outcomes(images: str, original: Logits, engine: Logits, labels: NDArray[np.int64] | None) -> Outcomes:
+    theirs = np.where(np.isfinite(engine).all(axis=1), top_k(engine, 1)[:, 0], -1)
+    return Outcomes(
+        images,
+        tuple(top_k(original, 1)[:, 0].tolist()),
+        tuple(theirs.tolist()),
+        None if labels is None else tuple(labels.tolist()),
+    )
+
+
+def with_gates(
+    validation: Validation, gates: Sequence[Gate], *, instead_of: Collection[str] = ()
+) -> Validation:
+    """The validation with further gates, such as those on costs, and the verdict of all of them.
+
+    Args:
+        validation: a validation.
+        gates: gates to add.
+        instead_of: keys of gates that are dropped.
+    """
+    dropped = {KINDS[key].name for key in instead_of}
+    every = (*(gate for gate in validation.gates if gate.name not in dropped), *gates)
+    verdict = worst(gate.verdict for gate in every)
+    if validation.reasons and verdict is not Verdict.FAILED:
+        verdict = Verdict.NOT_JUDGED
+    return dataclasses.replace(validation, gates=every, verdict=verdict)
+
+
+_NO_LABELS = "the images have no labels"
+_OF_ACCURACY = ("accuracy", "accuracy_ratio")
+_OF_AGREEMENT = (*RATES, "divergence_nats", *_OF_ACCURACY)
+
+
+def agreement_gates(
+    limits: Limits, found: dict[str, Estimate | str], stated: Collection[str] = ()
+) -> tuple[Gate, ...]:
+    """The gates on agreement and accuracy; without labels, those of accuracy only if they are `stated`."""
+    keys = [key for key in _OF_AGREEMENT if found.get(key) != _NO_LABELS or key in stated]
+    return gates_of(limits, found, keys)
+
+
+def estimates(original: Logits, engine: Logits, right: Paired | None) -> dict[str, Estimate | str]:
+    """Key of each gate on agreement or accuracy -> its estimate, or why there is none.
+
+    Args:
+        original: (N, classes) logits of the original.
+        engine: (N, classes) logits for the same images.
+        right: labelled images by which of the two was right; None without labels.
+    """
+    same_first, first_in_five, shared = agreements(original, engine)
+    rates: tuple[NDArray[Any], ...] = (same_first, first_in_five, shared)
+    found: dict[str, Estimate | str] = {
+        key: rate_estimate(float(np.mean(values)), len(values))
+        for key, values in zip(RATES, rates, strict=True)
+    }
+    if np.isfinite(engine).all():
+        divergence = mean_divergence(original, engine)
+        found["divergence_nats"] = Estimate(divergence.mean, divergence.interval, len(original))
+    else:
+        found["divergence_nats"] = Estimate(float("inf"))
+    return {**found, **accuracy_estimates(right)}
+
+
+def recorded_estimates(validation: Validation) -> dict[str, Estimate | str]:
+    """Estimates of a validation that was recorded, as `estimates` gave them when it was made."""
+    keys = {KINDS[key].name: key for key in _OF_AGREEMENT}
+    found: dict[str, Estimate | str] = dict.fromkeys(_OF_AGREEMENT, "the record does not have it")
+    for gate in validation.gates:
+        if (key := keys.get(gate.name)) and gate.value is not None:
+            found[key] = Estimate(gate.value, gate.interval, validation.images, wilson=key in RATES)
+    if validation.divergence:
+        each = validation.divergence
+        found["divergence_nats"] = Estimate(each.mean, each.interval, validation.images)
+    elif validation.nonfinite:
+        found["divergence_nats"] = Estimate(float("inf"))
+    if validation.right:
+        found |= accuracy_estimates(validation.right)
+    elif validation.accuracy:
+        found["accuracy"] = rate_estimate(validation.accuracy.engine, validation.images)
+    else:
+        found |= {key: _NO_LABELS for key in _OF_ACCURACY if found[key] == "the record does not have it"}
+    return found
+
+
+def rate_estimate(rate: float, n: int) -> Estimate:
+    """A rate over n images, with Wilson's interval."""
+    return Estimate(rate, wilson(rate, n), n, wilson=True)
+
+
+def accuracy_estimates(right: Paired | None) -> dict[str, Estimate | str]:
+    """Accuracy, and accuracy over the original's (MLPerf's rule); without labels, the reason."""
+    if right is None or right.n == 0:
+        return dict.fromkeys(_OF_ACCURACY, _NO_LABELS)
+    return {
+        "accuracy": rate_estimate(right.engine_accuracy, right.n),
+        "accuracy_ratio": _ratio(right),
+    }
+
+
+def _ratio(right: Paired) -> Estimate:
+    """Accuracy over the original's; an original that is never right leaves it undecided."""
+    original = right.original_accuracy
+    if original == 0:
+        return Estimate(0.0, Interval(0.0, 1.0))
+    value = right.engine_accuracy / original
+    margin = right.margin(value)
+    return Estimate(value, Interval(value + margin.low / original, value + margin.high / original), right.n)
+
+
+def mean_divergence(original: Logits, engine: Logits) -> Divergence:
+    """Mean divergence over images of (N, classes) finite logits, with its interval (`mean_interval`)."""
+    values = np.maximum(divergences(original, engine), 0)  # rounding can leave -1e-17
+    return Divergence(float(values.mean()), mean_interval(values))
+
+
+def flips_of(
+    original: Logits, engine: Logits, *, labels: NDArray[np.int64] | None, ids: Sequence[str]
+) -> tuple[Flip, ...]:
+    """Every image whose top-1 class changed, in image order."""
+    same_first, _, _ = agreements(original, engine)
+    ours, theirs = top_k(original), top_k(np.where(np.isfinite(engine), engine, -np.inf))
+    return tuple(
+        Flip(
+            ids[i],
+            tuple(map(int, ours[i])),
+            tuple(map(int, theirs[i])),
+            None if labels is None else int(labels[i]),
+        )
+        for i in map(int, np.flatnonzero(~same_first))
+    )
+
+
+def _right(original: Logits, engine: Logits, labels: NDArray[np.int64]) -> Paired:
+    """Labelled images by which of the two was right."""
+    ours = top_k(original, 1)[:, 0] == labels
+    theirs = top_k(np.where(np.isfinite(engine), engine, -np.inf), 1)[:, 0] == labels
+    theirs &= np.isfinite(engine).all(axis=1)
+    cells = ((ours, theirs), (ours, ~theirs), (~ours, theirs), (~ours, ~theirs))
+    return Paired(*(int((a & b).sum()) for a, b in cells))

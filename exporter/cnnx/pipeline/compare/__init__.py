@@ -1,0 +1,1 @@
+"""`compare`: bundles, runs, surveys and reports against a base."""

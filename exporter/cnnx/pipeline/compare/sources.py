@@ -1,0 +1,123 @@
+"""Reads a side of a comparison: a bundle, a run in its runs/, a survey's folder or a report in JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cnnx.bundle import Bundle, is_bundle
+from cnnx.bundle.manifest import recipe_of
+from cnnx.errors import BundleError, RecordError
+from cnnx.pipeline.compare.evidence import Evidence, Side, evidence_of
+from cnnx.pipeline.compare.rows import report_evidence, row_evidence
+from cnnx.pipeline.judge.costs import size_estimates
+from cnnx.pipeline.records.verified import checked, records_of
+from cnnx.pipeline.survey.journal import read_rows
+from cnnx.record import RecordKind, Subject, read_record
+from cnnx.schema import read_json
+
+_KINDS = "a bundle, a record in a bundle's runs/, a survey's folder, or a report that --report wrote as .json"
+_COMPARED: tuple[RecordKind, ...] = ("validation", "judgement", "benchmark", "energy")
+
+
+def read_side(path: Path) -> Side:
+    """Read one side of a comparison.
+
+    Raises:
+        RecordError: the path does not exist, is none of the four, is damaged, or holds nothing to compare.
+        BundleError: a bundle is damaged.
+    """
+    if is_bundle(path):
+        return _of_bundle(path)
+    if (path / "rows").is_dir():
+        return _of_survey(path)
+    if not path.exists():
+        raise RecordError("the path does not exist", where=path, hint=f"give {_KINDS}")
+    if path.is_dir():
+        raise RecordError("the folder is neither a bundle nor a survey", where=path, hint=f"give {_KINDS}")
+    return _of_file(path)
+
+
+def _of_bundle(path: Path) -> Side:
+    evidence, notes = _held(path)
+    return Side(str(path), "bundle", (evidence,), notes)
+
+
+def _held(path: Path) -> tuple[Evidence, tuple[str, ...]]:
+    """What a bundle holds: its verified records and the sizes of its files."""
+    bundle = Bundle.open(path)
+    records = records_of(bundle)
+    manifest = bundle.manifest
+    network, precision = manifest.recipe["name"], manifest.precision
+    found = next(iter(evidence_of(records.verified)), Evidence(network, precision))
+    notes = tuple(f"{one.file} was left out: {one.reason}" for one in records.unverified)
+    return _with_files(found, bundle), notes
+
+
+def _with_files(evidence: Evidence, bundle: Bundle, subject: Subject | None = None) -> Evidence:
+    ran = subject or next(iter(reversed(evidence.subjects)), None)
+    sizes = size_estimates(bundle, ran.digest if ran else "")
+    return dataclasses.replace(evidence, sizes=sizes, table=recipe_of(bundle.manifest).gates)
+
+
+def _of_survey(path: Path) -> Side:
+    rows, bundles = read_rows(path), path / "bundles"
+    found: dict[tuple[str, str], Evidence] = {}
+    notes: list[str] = []
+    alone: list[Mapping[str, Any]] = []
+    for row in rows:
+        name = f"{row['model']}-{row['precision']}"
+        if row["status"] != "done":
+            notes.append(f"{name}, batch {row['batch']} was left out: {row['reason'] or 'it was stopped'}")
+        elif not is_bundle(bundles / name):
+            alone.append(row)
+        elif (row["model"], row["precision"]) not in found:
+            found[row["model"], row["precision"]], more = _held(bundles / name)
+            notes += more
+    evidence = (*found.values(), *row_evidence(alone))
+    if not evidence:
+        raise RecordError(
+            "the survey holds no figures", where=path, hint="resume it: cnnx survey --out with this folder"
+        )
+    return Side(str(path), "survey", evidence, tuple(notes))
+
+
+def _of_file(path: Path) -> Side:
+    try:
+        data = read_json(path.read_bytes(), where=path, error=RecordError, hint=f"give {_KINDS}")
+    except OSError as error:
+        what = f"the file cannot be read: {error.strerror}"
+        raise RecordError(what, where=path, hint="check the path and its permissions") from None
+    if isinstance(data, list):
+        evidence, notes = report_evidence(data, where=path)
+        return Side(str(path), "report", evidence, notes)
+    if not isinstance(data, dict) or "kind" not in data:
+        raise RecordError("the file is neither a record nor a report", where=path, hint=f"give {_KINDS}")
+    try:
+        record = checked(read_record(path), where=path)
+    except BundleError as error:
+        raise RecordError(error.what, where=error.where, hint=error.hint) from None
+    if record.kind not in _COMPARED:
+        raise RecordError(
+            f"a record of the kind {record.kind!r} holds nothing to compare",
+            where=path,
+            hint=f"give a record of one of the kinds {', '.join(_COMPARED)}",
+        )
+    found = evidence_of([record])
+    if not found:
+        what = "the record is about the original, which has no engine to compare"
+        raise RecordError(what, where=path, hint="give a record of the bundle's graph or engine")
+    home = path.resolve().parent.parent
+    if path.resolve().parent.name == "runs" and is_bundle(home):
+        bundle = Bundle.open(home)
+        if any(one.date == record.date for one in records_of(bundle).verified):
+            return Side(str(path), "run", (_with_files(found[0], bundle, record.subject),))
+        return Side(str(path), "run", found, ("the run is not about the bundle's current contents",))
+    return Side(str(path), "run", found)
+
+
+def names(sides: Sequence[Evidence]) -> str:
+    """The networks and precisions of a side, for messages."""
+    return ", ".join(f"{one.network} {one.precision}" for one in sides)
