@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cnnx.agreement import compare, judge, top_k, validation_from_dict
+from cnnx.agreement import compare, judge, recorded_estimates, top_k, validation_from_dict
 from cnnx.errors import BundleError
 from cnnx.gates import DEFAULTS
 from cnnx.record import Subject
@@ -29,7 +29,7 @@ def rate(validation, name):
 
 def test_an_engine_equal_to_its_original_passes_with_every_rate_one():
     same = judged(logits(), logits())
-    assert [gate.value for gate in same.gates] == [1.0, 1.0, 1.0]
+    assert [gate.value for gate in same.gates] == [1.0, 1.0, 1.0, 1.0, 0.0]
     assert same.verdict is Verdict.PASSED and same.flips == () and same.logit_sqnr_db is None
 
 
@@ -59,7 +59,7 @@ def test_reordering_classes_alike_changes_no_rate_without_ties(values, shift):
     original = values.argsort(axis=1).argsort(axis=1).astype(np.float32)
     engine = np.roll(original, 1, axis=0)
     rolled = judged(np.roll(original, shift, axis=1), np.roll(engine, shift, axis=1))
-    assert [g.value for g in rolled.gates] == [g.value for g in judged(original, engine).gates]
+    assert [g.value for g in rolled.gates] == pytest.approx([g.value for g in judged(original, engine).gates])
 
 
 def test_logits_that_are_not_finite_agree_in_nothing():
@@ -68,7 +68,10 @@ def test_logits_that_are_not_finite_agree_in_nothing():
     engine[np.arange(300), engine[:300].argmin(axis=1)] = np.nan
     validation = judged(logits(), engine, labels=logits().argmax(axis=1).astype(np.int64))
     assert validation.nonfinite == len(validation.flips) == 300 and validation.logit_sqnr_db is None
-    assert [gate.value for gate in validation.gates] == [0.5] * 4
+    by_name = {gate.name: gate for gate in validation.gates}
+    assert by_name.pop("clear agreement").value == pytest.approx(0.5, abs=0.05)
+    assert by_name.pop("divergence").reason == "some logits are not finite"
+    assert [gate.value for gate in by_name.values()] == [0.5] * 4
     assert validation.verdict is Verdict.FAILED
     found = compare(logits(), engine)
     assert (found.top1_agreement, found.top1_in_top5, found.top5_agreement) == (0.5, 0.5, 0.5)
@@ -103,6 +106,35 @@ def test_accuracy_counts_images_that_both_one_or_neither_get_right():
     assert (validation.accuracy.original, validation.accuracy.engine) == (0.7, 0.6)
     assert validation.accuracy.mcnemar == 1.0  # 2 * (1 + 3) / 2**3
     assert validation.gates[-1].value == pytest.approx(6 / 7)
+
+
+def near_ties():
+    """400 clear images, and 400 about which the original is nearly tied, 40 of which flip."""
+    original = np.zeros((800, 10), np.float32)
+    original[:, 3], original[400:, 4] = 4, 3.99
+    engine = original.copy()
+    engine[400:440, 4] = 4.01
+    return original, engine
+
+
+def test_near_ties_that_flip_do_not_fail_an_engine_but_clear_images_do():
+    original, engine = near_ties()
+    validation = judged(original, engine)
+    assert (rate(validation, "top-1 agreement"), rate(validation, "clear agreement")) == (0.95, 1.0)
+    assert validation.verdict is Verdict.PASSED and len(validation.flips) == 40
+    engine[:40, 4] = 5
+    gates = {gate.name: gate for gate in judged(original, engine).gates}
+    assert gates["clear agreement"].value == 0.9 and gates["clear agreement"].verdict is Verdict.FAILED
+    assert gates["divergence"].verdict is Verdict.FAILED
+
+
+def test_the_margin_of_a_clear_image_can_be_stated_also_when_judged_again():
+    original, engine = near_ties()
+    validation = judged(original, engine, images="ab" * 32)
+    found = recorded_estimates(validation_from_dict(validation.as_dict()), margin=0.0)
+    assert found["clear_agreement"].value == 0.95
+    assert recorded_estimates(validation)["clear_agreement"].value == 1.0
+    assert isinstance(recorded_estimates(validation, margin=0.99)["clear_agreement"], str)
 
 
 def test_an_original_that_is_never_right_decides_nothing_about_accuracy():

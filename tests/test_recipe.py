@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnx.errors import RecipeError
+from cnnx.gates import GateTable
 from cnnx.recipe import (
     names_meant,
     parse_recipe,
@@ -101,7 +102,7 @@ def test_timms_networks_resize_to_the_floor_of_size_over_crop_pct(name, size, cr
 
 def test_the_least_recipe_takes_the_defaults():
     recipe = parse_recipe(MINIMAL, where=WHERE)
-    assert recipe.gates.of("int8").top1_agreement == 0.95 and recipe.precision.default == "fp16"
+    assert recipe.gates.of("int8").clear_agreement == 0.95 and recipe.precision.default == "fp16"
     assert recipe.folder == WHERE.parent and not recipe.runs_user_code and not recipe.is_onnx
     assert parse_recipe(MINIMAL.replace("lenet5", "net.py:build"), where=WHERE).runs_user_code
     assert parse_recipe(MINIMAL.replace("lenet5", "net.onnx"), where=WHERE).is_onnx
@@ -208,11 +209,16 @@ def test_a_recipe_of_an_older_cnnx_has_its_thresholds_and_budgets_among_the_gate
         engine_mib = 0
     """
     recipe = parse_recipe(MINIMAL + old, where=WHERE)
-    assert recipe.gates.of("int8").set() == {
-        "top1_agreement": 0.9, "top1_in_top5": 0.99, "top5_agreement": 0.9, "accuracy_ratio": 0.99,
-        "graph_mib": 270,
-    }  # fmt: skip
-    assert recipe.gates.of("fp16").top1_agreement == 0.99
+    assert recipe.gates.stated("int8").set() == {"top1_agreement": 0.9, "graph_mib": 270}
+    assert recipe.gates.of("int8").top1_in_top5 == 0.99
+
+
+def test_a_manifest_of_an_older_cnnx_states_defaults_that_nobody_chose():
+    rates = {"top1_agreement": 0.99, "top1_in_top5": 0.995, "top5_agreement": 0.98, "accuracy_ratio": 0.99}
+    data = parse_recipe(MINIMAL, where=WHERE).as_dict()
+    del data["gates"]
+    data |= {"acceptance": {"fp16": {**rates, "reason": ""}}, "budgets": {"onnx_mib": 0.0}}
+    assert recipe_from_dict(data, where=WHERE).gates == GateTable()
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):

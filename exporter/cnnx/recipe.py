@@ -37,6 +37,10 @@ _Int8 = Literal["fp16", "int8"]
 # Tables of recipes before cnnx 0.2, and what is now called otherwise in them.
 _OLD = frozenset({"acceptance", "budgets"})
 _OLD_SIZES = {"onnx_mib": "graph_mib"}
+_OLD_DEFAULTS: Mapping[str, Mapping[str, float]] = {
+    "fp16": {"top1_agreement": 0.99, "top1_in_top5": 0.995, "top5_agreement": 0.98},
+    "int8": {"top1_agreement": 0.95, "top1_in_top5": 0.99, "top5_agreement": 0.9},
+}
 
 Classes = Annotated[int, Meta(ge=2, description="the number of logits; a classifier has at least 2 classes")]
 
@@ -284,8 +288,17 @@ def _with_gates(data: object, where: Path) -> object:
     acceptance, budgets = data.get("acceptance", {}), data.get("budgets", {})
     if not isinstance(acceptance, Mapping) or not isinstance(budgets, Mapping):
         return data  # refused as unknown keys
+    acceptance = {key: _without_old_defaults(key, table) for key, table in acceptance.items()}
     sizes = {_OLD_SIZES.get(key, key): limit for key, limit in budgets.items() if limit or limit is False}
     return {**{key: data[key] for key in data if key not in _OLD}, "gates": {**acceptance, **sizes}}
+
+
+def _without_old_defaults(precision: str, table: object) -> object:
+    """A table of `acceptance` without values that were defaults, as manifests state them all."""
+    if not isinstance(table, Mapping):
+        return table
+    old = {**_OLD_DEFAULTS.get(precision, {}), "accuracy_ratio": 0.99}
+    return {key: value for key, value in table.items() if key not in old or value != old[key]}
 
 
 def _explicit(data: object, where: Path, at: str) -> object:

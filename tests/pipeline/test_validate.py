@@ -176,6 +176,9 @@ def test_a_validation_of_the_same_images_agrees_with_export(bundle):
     anew = cnnx.validate(bundle.path, validation_data="digits", listener=notes.append)
     assert anew.self_test is None and anew.validation.images == 800 and anew.verdict is Verdict.PASSED
     assert anew.record.kind == "judgement" and not [event for event in notes if event.note]
+    floor, right = anew.validation.floor, anew.validation.right
+    assert floor.flips == 0 and floor.divergence_nats < 1e-9 and floor.runtime.startswith("ort ")
+    assert right.n == 800 and right.both == 796
     few = cnnx.validate(
         bundle.path, validation_data="digits", validation_images=40, listener=notes.append
     ).validation

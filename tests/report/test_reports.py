@@ -87,10 +87,11 @@ def test_junit_counts_failures_and_gives_reasons(tmp_path):
     write_records(RECORDS, tmp_path / "r.xml")
     suites = ElementTree.parse(tmp_path / "r.xml").getroot().findall("testsuite")
     assert [(s.get("tests"), s.get("failures"), s.get("skipped")) for s in suites] == [
-        ("3", "0", "0"),
-        ("3", "3", "0"),
-        ("3", "0", "1"),
-        ("3", "0", "3"),
+        ("5", "0", "0"),
+        ("5", "4", "0"),
+        ("5", "0", "2"),
+        ("5", "0", "5"),
+        ("1", "0", "0"),
     ]
     assert suites[0].get("name") == str(SUBJECT)
     open_gate = suites[2].find("testcase/skipped").get("message")
@@ -102,7 +103,7 @@ def test_junit_counts_failures_and_gives_reasons(tmp_path):
 def test_markdown_is_tables_whose_cells_stay_apart():
     text = markdown_from_records(RECORDS)
     assert text.count("# <b>net|1</b> int8: ") == 4 and text.count("| top-1 agreement | ") == 4
-    assert "| top-1 agreement | 0.5000 | 0.4601 .. 0.5399 | 0.95 | failed |" in text
+    assert "| top-1 agreement | 0.5000 | 0.4601 .. 0.5399 | - | shown |" in text
     [row] = [line for line in text.splitlines() if line.startswith("| 2026")]
     assert "net\\|1" in row
     assert row.endswith("| 1 | 2.000 | 1.950 .. 2.050 | 3.000 | - | 2.100 | 10.0 | 476.2 | 3 |")
@@ -124,7 +125,7 @@ def test_a_new_column_and_a_new_gate_are_in_every_format_by_themselves(monkeypat
     for shown in (screen.getvalue(), *(FORMATS[suffix]([record], ()) for suffix in (".md", ".html"))):
         assert "new column" in shown and "new of top-1 agreement" in shown and "new of new gate" in shown
     suite = ElementTree.fromstring(junit_from_records([record])).find("testsuite")
-    assert suite.get("tests") == "4"
+    assert suite.get("tests") == "6"
     assert [case.get("name") for case in suite.findall("testcase")][-1] == "new gate"
 
 

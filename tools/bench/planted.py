@@ -109,6 +109,21 @@ def image_faults(crops: NDArray[np.uint8], images: Images) -> Iterator[tuple[str
     yield "wrong mean and std: std x1.1", (images / 1.1).astype(np.float32)
 
 
+def more_image_faults(crops: NDArray[np.uint8], images: Images) -> Iterator[tuple[str, Images]]:
+    """Further faults in the preprocessing, beside `image_faults`."""
+    if crops.shape[-1] == 3:
+        yield "swapped channels: GRB", np.ascontiguousarray(images[:, [1, 0, 2]])
+        yield "swapped channels: gray for all three", np.repeat(images.mean(1, keepdims=True), 3, axis=1)
+    yield "wrong mean: 0.25 of a standard deviation", (images + np.float32(0.25)).astype(np.float32)
+    yield "wrong mean: 1 standard deviation", (images + np.float32(1)).astype(np.float32)
+    yield "wrong std: x2", (images / 2).astype(np.float32)
+    yield "wrong std: x0.5", (images * 2).astype(np.float32)
+    yield "wrong crop: moved by two pixels", np.roll(images, (2, 2), axis=(2, 3))
+    yield "wrong crop: mirrored", np.ascontiguousarray(images[..., ::-1])
+    small = images[:, :, ::2, ::2].repeat(2, axis=2).repeat(2, axis=3)
+    yield "wrong resize: half the resolution", np.ascontiguousarray(small[:, :, : images.shape[2]])
+
+
 def logit_faults(logits: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Faults that mix up images, in batches of eight."""
     order = np.arange(len(logits)).reshape(-1, 8) if len(logits) % 8 == 0 else np.arange(len(logits))[None]

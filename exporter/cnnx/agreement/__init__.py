@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from cnnx.agreement.logits import Likeness as Likeness
 from cnnx.agreement.logits import Logits as Logits
-from cnnx.agreement.logits import agreements, mean_interval
+from cnnx.agreement.logits import agreements, margins, mean_interval
 from cnnx.agreement.logits import compare as compare
 from cnnx.agreement.logits import divergences as divergences
 from cnnx.agreement.logits import probabilities as probabilities
 from cnnx.agreement.logits import sqnr_db as sqnr_db
 from cnnx.agreement.logits import top_k as top_k
 from cnnx.errors import BundleError
-from cnnx.gates import KINDS, RATES, Estimate, Gate, Limits, gates_of
+from cnnx.gates import BINARY, CLEAR_MARGIN, KINDS, RATES, SIMILARITY, Estimate, Gate, Limits, gates_of
 from cnnx.record import Subject
 from cnnx.schema import Count, Digest, Quantity, Rate, from_plain
 from cnnx.stats import Interval, Paired, Verdict, wilson, worst
@@ -69,12 +69,14 @@ class Outcomes:
         original: (N,) classes of the original.
         engine: (N,) classes of the engine.
         labels: (N,) true classes; None without labels.
+        margins: (N,) the original's probability of its top class minus that of the second.
     """
 
     images: Digest
     original: tuple[Class, ...]
     engine: tuple[Class, ...]
     labels: tuple[Count, ...] | None = None
+    margins: tuple[Rate, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check that the lists have one length.
@@ -82,10 +84,25 @@ class Outcomes:
         Raises:
             ValueError: they do not.
         """
-        for name in ("engine", "labels"):
+        for name in ("engine", "labels", "margins"):
             found = getattr(self, name)
             if found is not None and len(found) != len(self.original):
                 raise ValueError(f"{name} has {len(found)} values, but original has {len(self.original)}")
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseFloor:
+    """How far the original's own FP32 graph, on the runtime of the engine's graph, is from the original.
+
+    Attributes:
+        runtime: runtime of both graphs.
+        flips: number of images whose top-1 class changed.
+        divergence_nats: mean divergence, in nats per image.
+    """
+
+    runtime: str
+    flips: Count
+    divergence_nats: Quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +124,7 @@ class Validation:
         divergence: None if a logit is not finite, and in records of cnnx before 0.2.
         right: labelled images by which of the two was right; None without labels, and in older records.
         outcomes: top-1 class of every image; None in older records.
+        floor: None if the original was not run on the runtime of the engine's graph.
     """
 
     subject: Subject
@@ -123,6 +141,7 @@ class Validation:
     divergence: Divergence | None = None
     right: Paired | None = None
     outcomes: Outcomes | None = None
+    floor: NoiseFloor | None = None
 
     def __post_init__(self) -> None:
         """Check that the verdict follows from the gates; in an edited record it may not.
@@ -162,6 +181,7 @@ def judge(
     ids: Sequence[str],
     image_set: str,
     images: str = "",
+    floor: NoiseFloor | None = None,
     stated: Collection[str] = (),
     cannot_judge: tuple[str, ...] = (),
     assumed_preprocessing: bool = False,
@@ -177,6 +197,7 @@ def judge(
         ids: N image names.
         image_set: description of the image source.
         images: SHA-256 of the list of images; without it no outcomes are kept.
+        floor: noise floor, to be kept and shown.
         stated: keys of gates that the user asked for: without labels, those of accuracy are reported as not
             judged, and the others are left out.
         cannot_judge: reasons why no verdict is possible, such as stand-in weights. The rates are still
@@ -185,7 +206,8 @@ def judge(
     """
     finite = np.isfinite(engine).all(axis=1)
     right = None if labels is None else _right(original, engine, labels)
-    gates = agreement_gates(limits, estimates(original, engine, right), stated)
+    found = estimates(original, engine, right, margin=limits.margin)
+    gates = agreement_gates(limits, found, stated)
     if cannot_judge:
         gates = tuple(dataclasses.replace(g, verdict=Verdict.NOT_JUDGED, decides_at=None) for g in gates)
     return Validation(
@@ -203,7 +225,19 @@ def judge(
         divergence=mean_divergence(original, engine) if finite.all() else None,
         right=right,
         outcomes=_outcomes(images, original, engine, labels) if images else None,
+        floor=floor,
     )
+
+
+def noise_floor(original: Logits, graph: Logits, *, runtime: str) -> NoiseFloor | None:
+    """The noise floor, by logits (N, classes) of the original and of its FP32 graph on another runtime.
+
+    None if a logit is not finite, as the graph is then no measure of anything.
+    """
+    if not np.isfinite(graph).all():
+        return None
+    flips = int((top_k(original, 1) != top_k(graph, 1)).sum())
+    return NoiseFloor(runtime, flips, mean_divergence(original, graph).mean)
 
 
 def _outcomes(images: str, original: Logits, engine: Logits, labels: NDArray[np.int64] | None) -> Outcomes:
@@ -213,6 +247,7 @@ def _outcomes(images: str, original: Logits, engine: Logits, labels: NDArray[np.
         tuple(top_k(original, 1)[:, 0].tolist()),
         tuple(theirs.tolist()),
         None if labels is None else tuple(labels.tolist()),
+        tuple(np.round(margins(original), 4).tolist()),
     )
 
 
@@ -236,7 +271,7 @@ def with_gates(
 
 _NO_LABELS = "the images have no labels"
 _OF_ACCURACY = ("accuracy", "accuracy_ratio")
-_OF_AGREEMENT = (*RATES, "divergence_nats", *_OF_ACCURACY)
+_OF_AGREEMENT = (*SIMILARITY, *_OF_ACCURACY)
 
 
 def agreement_gates(
@@ -247,13 +282,16 @@ def agreement_gates(
     return gates_of(limits, found, keys)
 
 
-def estimates(original: Logits, engine: Logits, right: Paired | None) -> dict[str, Estimate | str]:
+def estimates(
+    original: Logits, engine: Logits, right: Paired | None, *, margin: float = CLEAR_MARGIN
+) -> dict[str, Estimate | str]:
     """Key of each gate on agreement or accuracy -> its estimate, or why there is none.
 
     Args:
         original: (N, classes) logits of the original.
         engine: (N, classes) logits for the same images.
         right: labelled images by which of the two was right; None without labels.
+        margin: least margin of a clear image.
     """
     same_first, first_in_five, shared = agreements(original, engine)
     rates: tuple[NDArray[Any], ...] = (same_first, first_in_five, shared)
@@ -261,6 +299,7 @@ def estimates(original: Logits, engine: Logits, right: Paired | None) -> dict[st
         key: rate_estimate(float(np.mean(values)), len(values))
         for key, values in zip(RATES, rates, strict=True)
     }
+    found["clear_agreement"] = _clear(same_first, margins(original), margin)
     if np.isfinite(engine).all():
         divergence = mean_divergence(original, engine)
         found["divergence_nats"] = Estimate(divergence.mean, divergence.interval, len(original))
@@ -269,13 +308,17 @@ def estimates(original: Logits, engine: Logits, right: Paired | None) -> dict[st
     return {**found, **accuracy_estimates(right)}
 
 
-def recorded_estimates(validation: Validation) -> dict[str, Estimate | str]:
+def recorded_estimates(validation: Validation, *, margin: float = CLEAR_MARGIN) -> dict[str, Estimate | str]:
     """Estimates of a validation that was recorded, as `estimates` gave them when it was made."""
     keys = {KINDS[key].name: key for key in _OF_AGREEMENT}
     found: dict[str, Estimate | str] = dict.fromkeys(_OF_AGREEMENT, "the record does not have it")
     for gate in validation.gates:
         if (key := keys.get(gate.name)) and gate.value is not None:
-            found[key] = Estimate(gate.value, gate.interval, validation.images, wilson=key in RATES)
+            found[key] = Estimate(gate.value, gate.interval, validation.images, wilson=key in BINARY)
+    outcomes = validation.outcomes
+    if outcomes and outcomes.margins is not None and outcomes.original:
+        same = np.equal(outcomes.original, outcomes.engine)
+        found["clear_agreement"] = _clear(same, np.asarray(outcomes.margins), margin)
     if validation.divergence:
         each = validation.divergence
         found["divergence_nats"] = Estimate(each.mean, each.interval, validation.images)
@@ -288,6 +331,14 @@ def recorded_estimates(validation: Validation) -> dict[str, Estimate | str]:
     else:
         found |= {key: _NO_LABELS for key in _OF_ACCURACY if found[key] == "the record does not have it"}
     return found
+
+
+def _clear(same: NDArray[np.bool_], margin: NDArray[np.float64], least: float) -> Estimate | str:
+    """Top-1 agreement on clear images: those where the original's margin is at least `least`."""
+    clear = margin >= least
+    if not clear.any():
+        return f"the original is not clear about any image: its margin is below {least:g} on all"
+    return rate_estimate(float(same[clear].mean()), int(clear.sum()))
 
 
 def rate_estimate(rate: float, n: int) -> Estimate:

@@ -67,6 +67,13 @@ def probabilities(logits: Logits) -> NDArray[np.float64]:
     return result
 
 
+def margins(logits: Logits) -> NDArray[np.float64]:
+    """Probability of the top class minus that of the second, in 0..1 per row; 0 is a tie."""
+    ordered = np.partition(probabilities(logits), -2, axis=1)
+    result: NDArray[np.float64] = np.clip(ordered[:, -1] - ordered[:, -2], 0, 1)
+    return result
+
+
 def _log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

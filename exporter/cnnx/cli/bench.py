@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +21,7 @@ Bundles = Annotated[
 
 
 @command_of(BenchOptions, ReportOptions)
-def bench_command(ui: Ui, bundles: Bundles, options: BenchOptions, report: Path | None) -> None:
+def bench_command(ui: Ui, bundles: Bundles, options: BenchOptions, report: Sequence[str]) -> None:
     """Measure latency and memory, and energy with --power.
 
     Samples are stored in the bundle's runs/. The exit code is 6 if a GPU measurement is invalid.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,7 +26,7 @@ def compare_command(
     base: Base,
     new: New,
     options: CompareOptions,
-    report: Path | None,
+    report: Sequence[str],
     allow_inconclusive: bool,
     strict: bool,
 ) -> None:
@@ -40,10 +41,10 @@ def compare_command(
     result = cnnx.compare(base, new, options)
 
     def write() -> None:
-        if report is not None:
-            from cnnx.pipeline.compare.report import write_comparison
+        from cnnx.pipeline.compare.report import write_comparison
 
-            write_comparison(result, report)
+        for path in report:
+            write_comparison(result, path)
 
     ui.show(result, command="compare", report=write)
     raise typer.Exit(code(result.verdicts))

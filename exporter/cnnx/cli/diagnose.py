@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 @command_of(DiagnoseOptions, DrawingOptions)
 def diagnose_command(
-    ui: Ui, bundle: BundlePath, options: DiagnoseOptions, report: Path | None, plot: Path | None
+    ui: Ui, bundle: BundlePath, options: DiagnoseOptions, report: Sequence[str], plot: Path | None
 ) -> None:
     """Rank the layers of an INT8 bundle by the damage that each does alone.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -20,7 +20,7 @@ def export_command(
     ui: Ui,
     model: Model,
     options: ExportOptions,
-    report: Path | None,
+    report: Sequence[str],
     allow_inconclusive: bool,
     strict: bool,
 ) -> None:

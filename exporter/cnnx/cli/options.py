@@ -154,14 +154,14 @@ def exit_codes(*, allow_inconclusive: bool, strict: bool) -> Callable[[Iterable[
     return functools.partial(exit_code_of, allow_inconclusive=allow_inconclusive, strict=strict)
 
 
-def check_report(path: Path | None, bundles: Sequence[Path] = ()) -> None:
-    """Check, before the work starts, that a report can be written.
+def check_report(paths: Sequence[str], bundles: Sequence[Path] = ()) -> None:
+    """Check, before the work starts, that reports can be written.
 
     Args:
-        path: path of the report, if one was requested.
-        bundles: bundles that the report is about; they must be complete.
+        paths: paths of the reports that were requested.
+        bundles: bundles that the reports are about; they must be complete.
     """
-    if path is not None:
+    for path in map(Path, paths):
         from cnnx.bundle import Bundle
         from cnnx.report.files import check
 
@@ -170,9 +170,9 @@ def check_report(path: Path | None, bundles: Sequence[Path] = ()) -> None:
             Bundle.open(bundle, verify=False)
 
 
-def write_report(bundle: Path | Sequence[Path], path: Path | None) -> None:
-    """Write a report, if one was requested."""
-    if path is not None:
+def write_report(bundle: Path | Sequence[Path], paths: Sequence[str]) -> None:
+    """Write the reports that were requested."""
+    for path in paths:
         import cnnx
 
         cnnx.write_report(bundle, path)

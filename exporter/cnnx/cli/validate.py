@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ def validate_command(
     ui: Ui,
     bundle: BundlePath,
     options: ValidateOptions,
-    report: Path | None,
+    report: Sequence[str],
     allow_inconclusive: bool,
     strict: bool,
 ) -> None:
@@ -42,9 +43,9 @@ def validate_command(
     raise typer.Exit(code(result.verdicts))
 
 
-def _write(result: ValidateResult, bundle: Path, report: Path | None) -> None:
+def _write(result: ValidateResult, bundle: Path, report: Sequence[str]) -> None:
     """Write the bundle's records, or the gates of records that were judged again."""
-    if report is None or result.again is None:
+    if not report or result.again is None:
         write_report(bundle, report)
         return
     from cnnx.pipeline.plain import plain
@@ -53,4 +54,5 @@ def _write(result: ValidateResult, bundle: Path, report: Path | None) -> None:
 
     blocks = [block for block in result.blocks() if not isinstance(block, Facts)]
     data = plain(result.again)
-    write_blocks(blocks, report, data=data, rows=gate_rows(data["gates"]))
+    for path in map(Path, report):
+        write_blocks(blocks, path, data=data, rows=gate_rows(data["gates"]))

@@ -43,8 +43,11 @@ class CommonOptions(Options):
 class ReportOptions(Options):
     """Options of commands that can write a report; in Python, call `cnnx.write_report`."""
 
-    report: Path | None = option(
-        None, "Also write a report: .html, .md, .xml (JUnit), .json or .csv; overwrites it."
+    report: Sequence[str] = option(
+        (),
+        "Also write a report: .html, .md, .xml (JUnit), .json, .csv, .annotations (GitHub) or .metrics "
+        "(GitLab); overwrites it. Repeatable.",
+        metavar="FILE",
     )
 
 

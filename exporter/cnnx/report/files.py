@@ -10,6 +10,7 @@ from typing import Any
 
 from cnnx.errors import MissingExtra, UsageError
 from cnnx.record import Record, Unverified
+from cnnx.report.ci import metrics, workflow_commands
 from cnnx.report.frame import frame_from_records
 from cnnx.report.junit import junit
 from cnnx.report.markdown import markdown
@@ -93,6 +94,16 @@ def junit_from_records(records: Sequence[Record], unverified: Sequence[Unverifie
     return junit(_blocks(records, unverified))
 
 
+def annotations_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
+    """A GitHub workflow command for each gate that did not pass."""
+    return workflow_commands(_blocks(records, unverified))
+
+
+def metrics_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
+    """Values and intervals in OpenMetrics text, for GitLab."""
+    return metrics(_blocks(records, unverified))
+
+
 def _blocks(records: Sequence[Record], unverified: Sequence[Unverified]) -> list[Said]:
     return [block for section in sections_of(records, unverified) for block in section.blocks]
 
@@ -127,6 +138,8 @@ def write_blocks(blocks: Sequence[Said], path: Path, *, data: Any, rows: Sequenc
         ".html": lambda: page_from_blocks(blocks),
         ".md": lambda: markdown(blocks),
         ".xml": lambda: junit(blocks),
+        ".annotations": lambda: workflow_commands(blocks),
+        ".metrics": lambda: metrics(blocks),
         ".json": lambda: json.dumps(data, indent=1) + "\n",
         ".csv": lambda: pl.DataFrame(rows, infer_schema_length=None).write_csv(),
     }
@@ -148,4 +161,6 @@ FORMATS: dict[str, Writer] = {
     ".xml": junit_from_records,
     ".json": json_from_records,
     ".csv": csv_from_records,
+    ".annotations": annotations_from_records,
+    ".metrics": metrics_from_records,
 }

@@ -9,13 +9,10 @@ from typing import Any
 
 import polars as pl
 
-from cnnx.gates import KINDS
+from cnnx.gates import AGREEMENT, KINDS
 from cnnx.record import Record, Unverified
 
-RATES = {
-    KINDS[key].name: key
-    for key in ("top1_agreement", "top1_in_top5", "top5_agreement", "divergence_nats", "accuracy_ratio")
-}
+RATES = {KINDS[key].name: key for key in AGREEMENT}
 """Name of a gate -> its column; `_low` and `_high` columns hold the interval."""
 
 _SUBJECT = ("network", "precision", "artefact", "engine", "digest", "runtime", "device")

@@ -5,8 +5,8 @@ A column holds its heading and the function that computes its cells, so that all
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
@@ -85,12 +85,40 @@ class Remark:
 
 
 @dataclass(frozen=True, slots=True)
+class Case:
+    """What CI counts as one test.
+
+    Attributes:
+        tone: "good": passed, "bad": failed, "open": skipped.
+        message: verdict and figures in one line.
+        reasons: further lines, such as why it was not judged.
+        seconds: a latency; 0 for what takes no time.
+        figures: name -> number, such as value, low, high and threshold, in `unit`.
+        unit: unit of the figures; empty for rates and ratios.
+    """
+
+    name: str
+    classname: str
+    tone: Tone
+    message: str
+    reasons: tuple[str, ...] = ()
+    seconds: float = 0.0
+    figures: Mapping[str, float] = field(default_factory=dict)
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Suite:
-    """The JUnit suite of a table whose rows pass or fail; cases are named by the first column."""
+    """The suite of a table whose rows pass or fail.
+
+    Attributes:
+        cases: its cases; empty: one for each row with a tone, named by the first column.
+    """
 
     name: str
     classname: str
     date: str = ""
+    cases: tuple[Case, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

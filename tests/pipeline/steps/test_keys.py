@@ -78,7 +78,7 @@ def run_every_step(folder):
 
 
 def test_every_step_is_covered(filled):
-    kinds = {"crops", "export", "reference", "equalized", "statistics", "calibration", "graph"}
+    kinds = {"crops", "export", "reference", "equalized", "statistics", "calibration", "graph", "floor"}
     kinds |= {"choice", "repair", "folds", "damage"} | (set() if get("rtx").missing() else {"engine"})
     assert set(filled) == kinds and all(executed for _, executed in filled.values())
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cnnx.gates import KINDS, RATES, Estimate
+from cnnx.gates import KINDS, SIMILARITY, Estimate
 from cnnx.measure.comparing import compare as compare_turns
 from cnnx.pipeline.compare.evidence import Judged, Timed, Used, differing, rates_of
 from cnnx.stats import Interval, Paired, difference
@@ -66,7 +66,7 @@ def agreement_changes(base: Judged | None, new: Judged | None) -> list[Change]:
     if base is None or new is None:
         return [_uncompared("agreement", "", _missing(base, "validation"))]
     before, after = rates_of(base), rates_of(new)
-    found = [_independent(key, before[key], after[key]) for key in (*RATES, "divergence_nats")]
+    found = [_independent(key, before[key], after[key]) for key in SIMILARITY]
     if same_images(base, new):
         assert base.outcomes and new.outcomes
         agree = [

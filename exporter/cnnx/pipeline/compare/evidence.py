@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from cnnx.agreement import Outcomes, recorded_estimates, validation_from_dict
 from cnnx.errors import RecordError
-from cnnx.gates import RATES, Estimate, GateTable
+from cnnx.gates import SIMILARITY, Estimate, GateTable
 from cnnx.measure.samples import Latency
 from cnnx.options import Precision
 from cnnx.pipeline.judge.costs import (
@@ -226,4 +226,4 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 def rates_of(judged: Judged) -> dict[str, Estimate | str]:
     """The rates of agreement and the divergence of a validation."""
-    return {key: judged.found.get(key, "it is unknown") for key in (*RATES, "divergence_nats")}
+    return {key: judged.found.get(key, "it is unknown") for key in SIMILARITY}

@@ -9,7 +9,7 @@ from typing import Any
 
 from cnnx.agreement import rate_estimate
 from cnnx.errors import RecordError
-from cnnx.gates import RATES, Estimate
+from cnnx.gates import AGREEMENT, BINARY, Estimate
 from cnnx.options import Precision
 from cnnx.pipeline.compare.evidence import Evidence, Judged, Timed, Used
 from cnnx.pipeline.judge.costs import memory_of
@@ -89,12 +89,12 @@ def _subject(row: Mapping[str, Any], *, where: Path, at: str) -> Subject:
 def _judged(row: Mapping[str, Any], subject: Subject) -> Judged:
     images = row["images"] or 0
     found: dict[str, Estimate | str] = {}
-    for key in (*RATES, "divergence_nats", "accuracy_ratio"):
+    for key in AGREEMENT:
         value, low, high = (row[f"{key}{end}"] for end in ("", "_low", "_high"))
         known = None not in (value, low, high) and images > 0
         interval = Interval(low, high) if known else None
         found[key] = (
-            Estimate(value, interval, images, wilson=key in RATES) if known else "the report lacks it"
+            Estimate(value, interval, images, wilson=key in BINARY) if known else "the report lacks it"
         )
     accuracy = row["accuracy_engine"]
     known = accuracy is not None and 0 <= accuracy <= 1 and images > 0

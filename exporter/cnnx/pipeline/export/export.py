@@ -12,6 +12,7 @@ from typing import Any
 from cnnx.agreement import Validation, with_gates
 from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
+from cnnx.bundle.manifest import recipe_of
 from cnnx.bundle.writing import left_beside, refuse_place
 from cnnx.errors import UsageError
 from cnnx.gates import SIZES, gates_of
@@ -29,13 +30,14 @@ from cnnx.pipeline.export.publish import publish
 from cnnx.pipeline.export.result import ExportResult
 from cnnx.pipeline.judge.costs import size_estimates, size_keys
 from cnnx.pipeline.judge.demand import demand_of
-from cnnx.pipeline.judge.images import judge_session
+from cnnx.pipeline.judge.images import has_floor, judge_session
 from cnnx.pipeline.preconditions.fine_tuned import fitted
 from cnnx.pipeline.preconditions.refusals import open_checked
 from cnnx.pipeline.preconditions.request import Request
 from cnnx.pipeline.progress import Listener, Steps, silent
 from cnnx.pipeline.records.verified import latest_validation, records_of
 from cnnx.pipeline.steps.definition import resolve
+from cnnx.pipeline.steps.floor import floor_step
 from cnnx.pipeline.steps.images import few_ranges, remarks
 from cnnx.pipeline.steps.original import Original
 from cnnx.pipeline.target import OpenSubject, choose_runtime, open_subject
@@ -176,10 +178,12 @@ def _engines(job: Job, bundle: Bundle, steps: Steps) -> tuple[Engine, ...]:
 
 
 def _judge(bundle: Bundle, artefacts: ExportArtefacts, steps: Steps) -> Validation:
-    crops = artefacts.validation
+    crops, subject, recipe = artefacts.validation, open_subject(bundle, "auto"), recipe_of(bundle.manifest)
+    floor = floor_step(steps, artefacts.graph, crops, recipe).logits if has_floor(subject, recipe) else None
     return judge_session(
-        open_subject(bundle, "auto"),
+        subject,
         bundle,
+        floor=floor,
         pixels=crops.pixels,
         original=artefacts.logits,
         labels=crops.labels,

@@ -76,7 +76,7 @@ def _gates(bundle: Bundle, subject: Subject, records: Sequence[Record], demand: 
     agreement = (*AGREEMENT, "accuracy")
     if validations := [record for record in records if record.kind in ("validation", "judgement")]:
         validation = validation_from_dict(validations[-1].result)
-        estimates = recorded_estimates(validation)
+        estimates = recorded_estimates(validation, margin=demand.limits.margin)
         keys |= {key for key in agreement if isinstance(estimates[key], Estimate)}
         proves_nothing = "; ".join(validation.reasons)
         found |= dict.fromkeys(agreement, proves_nothing) if proves_nothing else estimates

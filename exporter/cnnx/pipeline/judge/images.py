@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnx.agreement import Validation, judge, rate_estimate, top_k
+from cnnx.agreement import Validation, judge, noise_floor, rate_estimate, top_k
 from cnnx.bundle import Bundle
 from cnnx.bundle.manifest import recipe_of
 from cnnx.data.crops import Crops
@@ -21,6 +21,8 @@ from cnnx.options.bundles import ValidateOptions
 from cnnx.pipeline.judge.demand import Demand, demand_of
 from cnnx.pipeline.progress import Listener, Progress, ProgressEvent, Steps
 from cnnx.pipeline.records.verified import latest_validation, records_of
+from cnnx.pipeline.steps.floor import floor_step
+from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import crops_step, image_set
 from cnnx.pipeline.steps.inference import logits_of, refuse_nonfinite
 from cnnx.pipeline.steps.original import Original, open_reference
@@ -50,10 +52,12 @@ def judge_session(
     image_set: str | None = None,
     cannot_judge: tuple[str, ...] | None = None,
     demand: Demand | None = None,
+    floor: NDArray[np.float32] | None = None,
 ) -> Validation:
     """Run crops through a subject and judge its logits against the original's.
 
-    `images` is the SHA-256 of the list of images.
+    `images` is the SHA-256 of the list of images, and `floor` the logits of the original's FP32 graph on the
+    subject's runtime, if that was run.
     `image_set` and `cannot_judge` default to those of the bundle's own validation images, `demand` to the
     gates of its recipe.
     """
@@ -65,6 +69,7 @@ def judge_session(
         session = subject.open()
         logits = logits_of(session, pixels, recipe.preprocessing, progress=progress)
         session.close()
+        runtime = subject.subject.runtime
         return judge(
             original,
             logits,
@@ -73,6 +78,7 @@ def judge_session(
             labels=labels,
             ids=ids,
             images=images,
+            floor=None if floor is None else noise_floor(original, floor, runtime=runtime),
             image_set=manifest.images["validation"].name if image_set is None else image_set,
             stated=wanted.stated,
             cannot_judge=manifest.cannot_judge if cannot_judge is None else cannot_judge,
@@ -126,11 +132,17 @@ def judge_images(
         return _accuracy_alone(
             subject, bundle, crops, original, demand=demand, steps=steps, listener=listener
         )
+    logits = _logits(original, crops, recipe, steps)
+    floor = None
+    if has_floor(subject, recipe):
+        graph = export_step(steps, original, batch=bundle.manifest.batch)
+        floor = floor_step(steps, graph, crops, recipe).logits
     return judge_session(
         subject,
         bundle,
         pixels=crops.pixels,
-        original=_logits(original, crops, recipe, steps),
+        original=logits,
+        floor=floor,
         labels=crops.labels,
         ids=crops.ids,
         images=crops.list_digest,
@@ -139,6 +151,16 @@ def judge_images(
         demand=demand,
         steps=steps,
     )
+
+
+def has_floor(subject: OpenSubject, recipe: Recipe) -> bool:
+    """Whether the original's FP32 graph on the subject's runtime is a measure of that runtime's noise.
+
+    Only for graphs, as an engine's runtime would need an engine of it. Not for FP32, which is that graph, and
+    not for a user's ONNX file, whose original is run by the same runtime.
+    """
+    of = subject.subject
+    return of.artefact == "graph" and of.precision != "fp32" and not recipe.is_onnx
 
 
 def _recipe_for(bundle: Bundle, options: ValidateOptions) -> Recipe:

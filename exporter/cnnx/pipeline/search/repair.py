@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cnnx.agreement import Likeness, rate_estimate
 from cnnx.data.crops import Crops
-from cnnx.gates import RATES, Limits, gates_of
+from cnnx.gates import RATES, Estimate, Limits, gates_of
 from cnnx.pipeline.progress import Progress
 from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.trials import Trials
@@ -94,9 +94,13 @@ def repair_step(
 
 
 def would_pass(likeness: Likeness, limits: Limits, *, images: int) -> bool:
-    """Whether these agreement rates would pass the gates on this number of validation images."""
-    rates = {key: rate_estimate(getattr(likeness, key), images) for key in RATES}
-    return all(gate.verdict is Verdict.PASSED for gate in gates_of(limits, rates, rates))
+    """Whether this similarity would pass the gates on this number of validation images.
+
+    Margins are not known here, so that the limit of clear images holds for all of them.
+    """
+    found = {key: rate_estimate(getattr(likeness, key), images) for key in RATES}
+    found |= {"clear_agreement": found["top1_agreement"], "divergence_nats": Estimate(likeness.divergence)}
+    return all(gate.verdict is Verdict.PASSED for gate in gates_of(limits, found, found))
 
 
 def put_back_reason(each: PutBack) -> str:

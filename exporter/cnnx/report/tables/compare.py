@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cnnx.gates import Gate
+from cnnx.report.cases import gate_case
 from cnnx.report.table import Cell, Column, Figures, Remark, Said, Suite, Tone, table_of
 from cnnx.report.tables.verdicts import GATES
 from cnnx.report.words import scaled
@@ -84,5 +85,7 @@ def _outcome(change: _Plain) -> Cell:
 def _gates(pair: _Plain, gates: Sequence[Gate]) -> Said:
     name = f"{pair['network']}, new against base: {pair['verdict'].upper()}"
     network = pair["network"]
-    suite = Suite(f"{network}: {pair['new']} against {pair['base']}", f"cnnx.{network}.compare")
+    classname = f"cnnx.{network}.compare"
+    cases = tuple(gate_case(gate, classname) for gate in gates)
+    suite = Suite(f"{network}: {pair['new']} against {pair['base']}", classname, cases=cases)
     return table_of(name, GATES, [gates], suite=suite)

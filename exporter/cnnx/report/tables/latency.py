@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cnnx.report.table import Column, Figures, Remark, Table, table_of
+from cnnx.report.table import Case, Column, Figures, Remark, Suite, Table, table_of
 from cnnx.report.words import Run, ends, graph_words, on_cpu, scaled, several, shared
 
 _MS = 1e-6
@@ -68,7 +68,32 @@ def latency_table(runs: Sequence[Run]) -> Table:
         Figures("samples", lambda s: str(len(s.run.result["latency"]["samples_ns"])), once=True, drop=1),
     )
     title = " on ".join(filter(None, ("Latency", device)))
-    return table_of(title, columns, groups, remarks=_remarks(runs, graphs))
+    return table_of(title, columns, groups, remarks=_remarks(runs, graphs), suite=_suite(runs))
+
+
+def _suite(runs: Sequence[Run]) -> Suite:
+    """A case for each run: skipped if the measurement is invalid; its time is the median."""
+    return Suite("latency", "cnnx.latency", cases=tuple(map(_case, runs)))
+
+
+def _case(run: Run) -> Case:
+    figures, subject, batch = run.result["figures"], run.result["subject"], run.result["latency"]["batch"]
+    findings = (run.result.get("validity") or {"findings": ()})["findings"]
+    interval, median = figures.get("p50_interval") or {}, figures["p50_ns"]
+    known = {"value": median, "low": interval.get("low"), "high": interval.get("high")}
+    words = "too few samples" if median is None else f"p50 {median * _MS:.6g} ms"
+    ends_of = f", 95 % interval {ends(interval, _MS, 6)}" if interval else ""
+    graph = graph_words(run.result)
+    return Case(
+        ", ".join(filter(None, ("latency p50", f"batch {batch}", graph))),
+        f"cnnx.{subject['network']}.{subject['precision']}",
+        "open" if findings or median is None else "good",
+        f"{'invalid' if findings else 'measured'}: {words}{ends_of}",
+        tuple(f"{finding['rule']}: {finding['reason']}" for finding in findings),
+        (median or 0) * 1e-9,
+        {name: value * _MS for name, value in known.items() if value is not None},
+        "ms",
+    )
 
 
 def _percentile(asked: float) -> Column[_Series]:

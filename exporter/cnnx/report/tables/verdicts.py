@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from cnnx.agreement import Flip, Validation
 from cnnx.gates import Gate
 from cnnx.record import Subject
-from cnnx.report.table import Cell, Column, Figures, Remark, Suite, Table, judged, table_of
+from cnnx.report.cases import gate_case
+from cnnx.report.table import Case, Cell, Column, Figures, Remark, Suite, Table, judged, table_of
 from cnnx.report.words import first_of
 from cnnx.selftest import Check, SelfTest
 from cnnx.stats import Verdict, worst
@@ -19,12 +20,16 @@ def gate_verdict(gate: Gate | None) -> Cell:
     """The verdict of a gate, with the number that would decide it, or the reason."""
     if gate is None:
         return judged(Verdict.NOT_JUDGED.value)
+    if gate.verdict is Verdict.PASSED and not gate.at_most and gate.threshold == 0:
+        return Cell("shown")  # it cannot fail
     note = f" ({gate.decides_at:,} {gate.counted} would decide)" if gate.decides_at else ""
     return judged(gate.verdict.value, note or (f" ({gate.reason})" if gate.reason else ""))
 
 
 def gate_limit(gate: Gate) -> str:
     """The limit: a minimum for rates, a maximum (with <=) for what costs something."""
+    if not gate.at_most and gate.threshold == 0:
+        return "-"
     return f"{'<= ' if gate.at_most else ''}{gate.threshold:g}{_unit(gate)}"
 
 
@@ -65,7 +70,7 @@ def verdict_table(validation: Validation, *, date: str = "", later: bool = False
         GATES,
         [(*validation.gates, *([None] if open_agreement else []))],
         remarks=_remarks(validation, date),
-        suite=_suite(name, subject, date),
+        suite=gate_suite(name, subject, validation.gates, date=date, unjudged=validation.reasons),
     )
 
 
@@ -77,7 +82,7 @@ def again_table(subject: Subject, gates: Sequence[Gate], records: Sequence[str])
         GATES,
         [gates],
         remarks=[Remark(record, "from") for record in records] + [Remark(str(subject), "about")],
-        suite=_suite(f"{subject}, judged again", subject, ""),
+        suite=gate_suite(f"{subject}, judged again", subject, gates),
     )
 
 
@@ -91,13 +96,37 @@ def _remarks(validation: Validation, date: str) -> Iterator[Remark]:
         yield Remark(reason, "not judged", "open")
     if accuracy := validation.accuracy:
         change = f"{accuracy.original:.4f} -> {accuracy.engine:.4f}"
-        yield Remark(f"top-1 accuracy {change} (McNemar p = {accuracy.mcnemar:.3g})")
+        right = validation.right
+        counts = (
+            f"; both right on {right.both}, only the original on {right.only_original}, only the engine on "
+            f"{right.only_engine}, neither on {right.neither}"
+            if right
+            else ""
+        )
+        yield Remark(f"top-1 accuracy {change} (McNemar p = {accuracy.mcnemar:.3g}){counts}")
     if validation.nonfinite:
         yield Remark(f"{validation.nonfinite} images with logits that are not finite", tone="bad")
     noise = "" if validation.logit_sqnr_db is None else f", logit SQNR {validation.logit_sqnr_db:.1f} dB"
-    flips = f", {len(validation.flips)} top-1 classes changed" if validation.flips else ""
-    yield Remark(f"{validation.images} images of {validation.image_set}{noise}{flips}")
+    yield Remark(f"{validation.images} images of {validation.image_set}{noise}{_flips(validation)}")
+    if floor := validation.floor:
+        yield Remark(
+            f"the original's own FP32 graph on {floor.runtime} changes {floor.flips} top-1 classes and "
+            f"diverges by {floor.divergence_nats:.2g} nats",
+            "noise floor",
+        )
     yield _of(validation.subject, "validated", date)
+
+
+def _flips(validation: Validation) -> str:
+    """The number of flips, and how sure the original was of the surest of them."""
+    if not validation.flips:
+        return ""
+    text = f", {len(validation.flips)} top-1 classes changed"
+    found = validation.outcomes
+    if found is None or found.margins is None:
+        return text
+    of_flips = [m for a, b, m in zip(found.original, found.engine, found.margins, strict=True) if a != b]
+    return f"{text}, by a margin of at most {max(of_flips, default=0):.2g}"
 
 
 def flip_table(flips: Sequence[Flip], labels: Sequence[str], *, whole: bool) -> Table:
@@ -163,6 +192,19 @@ def _named(subject: Subject) -> str:
 
 def _of(subject: Subject, how: str, date: str) -> Remark:
     return Remark(f"{subject}{f', {date}' if date else ''}", how)
+
+
+def gate_suite(
+    name: str, subject: Subject, gates: Sequence[Gate], *, date: str = "", unjudged: Sequence[str] = ()
+) -> Suite:
+    """The suite of gates: a case for each, and one if agreement could not be judged (`unjudged`: why)."""
+    classname = f"cnnx.{subject.network}.{subject.precision}"
+    cases = [
+        gate_case(gate, classname, unjudged if gate.verdict is Verdict.NOT_JUDGED else ()) for gate in gates
+    ]
+    if unjudged and all(gate.verdict is not Verdict.NOT_JUDGED for gate in gates):
+        cases.append(Case("agreement", classname, "open", Verdict.NOT_JUDGED.value, tuple(unjudged)))
+    return Suite(name, classname, date, tuple(cases))
 
 
 def _suite(name: str, subject: Subject, date: str) -> Suite:
