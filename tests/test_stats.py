@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats as scipy_stats
 
-from cnnx.stats import Interval, Paired, Verdict, images_to_decide, wilson, worst
+from cnnx.stats import Interval, Paired, Verdict, difference, images_to_decide, wilson, worst
 
 rates = st.floats(0, 1)
 counts = st.integers(1, 100_000)
@@ -98,3 +99,33 @@ def test_the_accuracy_margin_has_a_width_even_when_nobody_disagrees():
     assert margin.low < margin.high
     assert margin.against(0) is Verdict.PASSED
     assert Paired(600, 180, 0, 20).margin(0.99).against(0) is Verdict.FAILED
+
+
+@given(st.integers(1, 2000), st.data())
+def test_wilson_is_scipys(n, data):
+    count = data.draw(st.integers(0, n))
+    expected = scipy_stats.binomtest(count, n).proportion_ci(method="wilson")
+    found = wilson(count / n, n)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+@given(*[st.integers(0, 300)] * 2)
+def test_mcnemar_is_scipys_binomial_test_of_the_images_that_differ(b, c):
+    expected = scipy_stats.binomtest(b, b + c).pvalue if b + c else 1.0
+    assert Paired(5, b, c, 5).mcnemar() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "low", "high"),
+    [
+        # R. G. Newcombe, Statistics in Medicine 17 (1998) 873-890, Table II, method 10.
+        ((56, 70), (48, 80), 0.0524, 0.3339),
+        ((9, 10), (3, 10), 0.1705, 0.8090),
+        ((10, 10), (0, 20), 0.6791, 1.0000),
+        ((5, 56), (0, 29), -0.0381, 0.1926),
+    ],
+)
+def test_the_difference_of_two_rates_agrees_with_newcombes_table(first, second, low, high):
+    (a, m), (b, n) = first, second
+    found = difference(a / m, wilson(a / m, m), b / n, wilson(b / n, n))
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)

@@ -259,7 +259,7 @@ class Gate:
             raise ValueError(
                 f"the verdict of the gate {self.name!r} is {self.verdict.value!r}, but its interval "
                 f"(low {at.low:g}, high {at.high:g}) and its threshold "
-                f"{self.threshold:g} give {decided.value!r}"
+                f"{self.threshold:g} (at_most: {self.at_most}) give {decided.value!r}"
             )
 
 

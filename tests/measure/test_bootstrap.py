@@ -6,8 +6,16 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats as scipy_stats
 
-from cnnx.measure.bootstrap import block_bootstrap, block_length, middle, resampled_means
+from cnnx.agreement.logits import mean_interval
+from cnnx.measure.bootstrap import (
+    block_bootstrap,
+    block_length,
+    middle,
+    resampled_means,
+    resampled_quantiles,
+)
 
 
 def remembering(noise: np.ndarray, coefficient: float = 0.8) -> np.ndarray:
@@ -106,3 +114,32 @@ def test_means_of_one_value_or_equal_ones_have_no_width():
     assert set(resampled_means([4.0], block=5)) == {4.0}
     assert set(resampled_means([2.0] * 7, block=3)) == {2.0}
     np.testing.assert_array_equal(*(resampled_means([1.0, 2.0, 5.0], block=2) for _ in range(2)))
+
+
+def scipys(values: np.ndarray, statistic: object, method: str) -> tuple[float, float]:
+    found = scipy_stats.bootstrap(
+        (values,), statistic, n_resamples=4000, method=method, random_state=np.random.default_rng(0)
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def test_without_memory_it_is_scipys_percentile_bootstrap() -> None:
+    values = np.random.default_rng(5).normal(10, 1, 500)
+    found = block_bootstrap([*values])
+    assert found is not None and found.block == 1
+    width = found.mean.high - found.mean.low
+    for interval, statistic in ((found.mean, np.mean), (found.median, np.median)):
+        assert (interval.low, interval.high) == pytest.approx(
+            scipys(values, statistic, "percentile"), abs=0.1 * width
+        )
+    tail = middle(resampled_quantiles([*values], 0.9))
+    expected = scipys(values, lambda each, axis: np.quantile(each, 0.9, axis=axis), "percentile")
+    assert (tail.low, tail.high) == pytest.approx(expected, abs=0.2 * width)
+
+
+def test_the_mean_of_skewed_values_has_scipys_interval_that_corrects_skewness() -> None:
+    values = np.random.default_rng(6).exponential(1, 400)
+    found = mean_interval(values)
+    expected = scipys(values, np.mean, "BCa")
+    assert (found.low, found.high) == pytest.approx(expected, abs=0.15 * (expected[1] - expected[0]))
+    assert found.high - values.mean() > values.mean() - found.low
