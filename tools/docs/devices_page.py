@@ -162,13 +162,17 @@ def _figures(proofs: Iterable[Mapping[str, Any]]) -> str:
     return f"## Figures\n\n{table(columns, rows, left=(0, 1, 2, 3, 5, 10))}\n"
 
 
+def text_of(archives: Path) -> str:
+    """The whole page, from the archives in a folder."""
+    return wrapped(page([read_proof(file) for file in sorted(archives.glob("*.tar.gz"))]))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--archives", type=Path, default=ARCHIVES, help="folder of the archives")
     parser.add_argument("--check", action="store_true", help="fail if the page is stale")
     options = parser.parse_args()
-    proofs = [read_proof(file) for file in sorted(options.archives.glob("*.tar.gz"))]
-    text = wrapped(page(proofs))
+    text = text_of(options.archives)
     if options.check:
         return int(PAGE.read_text(encoding="utf-8") != text)
     PAGE.write_text(text, encoding="utf-8")

@@ -217,6 +217,4 @@ def test_exports_use_the_named_weights_and_energy_is_announced_once(tmp_path, mo
 
 
 def test_the_page_is_what_the_archives_give():
-    archives = sorted(devices_page.ARCHIVES.glob("*.tar.gz"))
-    text = devices_page.page([devices_page.read_proof(file) for file in archives])
-    assert devices_page.PAGE.read_text() == text
+    assert devices_page.PAGE.read_text() == devices_page.text_of(devices_page.ARCHIVES)
