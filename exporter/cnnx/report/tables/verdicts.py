@@ -98,8 +98,8 @@ def _remarks(validation: Validation, date: str) -> Iterator[Remark]:
         change = f"{accuracy.original:.4f} -> {accuracy.engine:.4f}"
         right = validation.right
         counts = (
-            f"; both right on {right.both}, only the original on {right.only_original}, only the engine on "
-            f"{right.only_engine}, neither on {right.neither}"
+            f"; right: both {right.both}, only the original {right.only_original}, "
+            f"only the engine {right.only_engine}, neither {right.neither}"
             if right
             else ""
         )
@@ -110,7 +110,7 @@ def _remarks(validation: Validation, date: str) -> Iterator[Remark]:
     yield Remark(f"{validation.images} images of {validation.image_set}{noise}{_flips(validation)}")
     if floor := validation.floor:
         yield Remark(
-            f"the original's own FP32 graph on {floor.runtime} changes {floor.flips} top-1 classes and "
+            f"the original's FP32 graph on {floor.runtime} changes {floor.flips} top-1 classes and "
             f"diverges by {floor.divergence_nats:.2g} nats",
             "noise floor",
         )
