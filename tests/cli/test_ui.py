@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
+import cnnx.cli.ui
 from cnnx.cli.ui import Ui, command
 from cnnx.errors import EnvironmentLacks, WriteFailed
 from cnnx.pipeline.progress import ProgressEvent
@@ -18,8 +19,9 @@ from cnnx.report.result import Result
 from cnnx.report.table import Remark
 
 
-def test_nothing_moves_beside_what_is_timed(capsys):
+def test_nothing_moves_beside_what_is_timed(capsys, monkeypatch):
     """A display redrawn ten times a second would slow down what is timed."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
     ui, before = Ui(as_json=False), threading.active_count()
     ui.listen(ProgressEvent("export"))
     assert threading.active_count() == before + 1
@@ -32,6 +34,23 @@ def test_nothing_moves_beside_what_is_timed(capsys):
     ui.listen(ProgressEvent("latency", seconds=1.0))
     ui.stop()
     assert "latency" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_a_long_step_writes_lines_to_a_log(timed, capsys, monkeypatch):
+    """Without a terminal: silent steps by a thread, timed ones only from their own events."""
+    monkeypatch.setattr(cnnx.cli.ui, "_LOGGED_S", 0.05)
+    ui, said = Ui(as_json=False), ""
+    deadline = time.monotonic() + 10
+    ui.listen(ProgressEvent("latency", 7, 100, timed=timed))
+    while "latency: 7 of 100" not in said and time.monotonic() < deadline:
+        time.sleep(0.1)
+        if timed:
+            ui.listen(ProgressEvent("latency", 7, 100, timed=True))
+        said += capsys.readouterr().err
+    ui.listen(ProgressEvent("latency", seconds=1.0))
+    ui.stop()
+    assert "latency: 7 of 100" in said and "1.0 s" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("debug", [False, True])

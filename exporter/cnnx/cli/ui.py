@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +28,8 @@ INTERNAL_ERROR = 70
 """EX_SOFTWARE of sysexits.h: an error in cnnx itself."""
 
 _REDRAW_S = 0.25
+# Looked at five times as often, this gives at least a line a minute.
+_LOGGED_S = 50.0
 # Errors caused by paths that the user gave. ENOENT is not among them: commands check that files exist, so a
 # missing file is an error in cnnx.
 _PATH_ERRORS = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO})
@@ -34,6 +37,46 @@ _PATH_ERRORS = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.E
 
 def _nothing() -> None:
     """Write no report."""
+
+
+class _Log:
+    """Says once a minute how far a long step is, where there is no terminal to draw on.
+
+    A thread does so, as some steps report nothing for minutes. While something is timed, it stays silent, and
+    the events of the step say it instead.
+    """
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._running: ProgressEvent | None = None
+        self._said = time.monotonic()
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def follow(self, event: ProgressEvent | None) -> None:
+        """Take the latest event of the running step; None: no step is running."""
+        self._running = event
+        if event is None:
+            self._said = time.monotonic()
+        elif event.timed:
+            self._say()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._ended.set()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_LOGGED_S / 5):
+            if self._running is not None and not self._running.timed:
+                self._say()
+
+    def _say(self) -> None:
+        event, now = self._running, time.monotonic()
+        if event is None or now - self._said < _LOGGED_S:
+            return
+        self._said = now
+        far = f"{event.done} of {event.total}" if event.total else "still running"
+        self._out.print(f"  {escape(event.step)}: {far}", soft_wrap=True)
 
 
 class Ui:
@@ -47,6 +90,7 @@ class Ui:
         self._out = Console(highlight=False, width=natural)
         self._err = Console(stderr=True, highlight=False)
         self._progress: Progress | None = None
+        self._log: _Log | None = None
         self._drawn = 0.0
 
     def listen(self, event: ProgressEvent) -> None:
@@ -56,8 +100,12 @@ class Ui:
         if event.note:
             self._err.print(escape(event.step), soft_wrap=True)
             return
-        bar = self._display(moving=not event.timed)
+        if event.seconds is None and not self._err.is_terminal:
+            self._log = self._log or _Log(self._err)
+            self._log.follow(event)
+            return
         if event.seconds is None:
+            bar = self._display(moving=not event.timed)
             if not bar.tasks or bar.tasks[-1].description != event.step:
                 bar.add_task(event.step, total=None)
             bar.update(bar.tasks[-1].id, completed=event.done, total=event.total or None)
@@ -65,15 +113,21 @@ class Ui:
                 bar.refresh()
                 self._drawn = time.monotonic()
             return
-        for task in list(bar.tasks):
-            bar.remove_task(task.id)
+        if self._progress:
+            for task in list(self._progress.tasks):
+                self._progress.remove_task(task.id)
+        if self._log:
+            self._log.follow(None)
         how = "reused" if event.reused else f"{event.seconds:.1f} s"
         self._err.print(f"  {escape(event.step):<38}{how:>8}")
 
     def stop(self) -> None:
-        """Remove the progress display."""
+        """Remove the progress display, and end the log."""
         if self._progress:
             self._progress.stop()
+        if self._log:
+            self._log.stop()
+            self._log = None
 
     def _display(self, *, moving: bool) -> Progress:
         """The progress display. A thread redraws it (`moving`), except while something is timed."""
