@@ -338,5 +338,5 @@ class TestWriting:
 def test_json_says_the_same_in_one_object(cnnx_command):
     code, out, said = cnnx_command("export", "lenat5", "--json")
     data = json.loads(out)
-    assert (code, data["exit_code"], data["schema"], said) == (3, 3, 3, "")
+    assert (code, data["exit_code"], data["schema"], said) == (3, 3, 4, "")
     assert data["error"]["kind"] == "RecipeError" and "lenet5" in data["error"]["hint"]

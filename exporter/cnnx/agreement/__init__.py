@@ -92,7 +92,7 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class NoiseFloor:
-    """How far the original's own FP32 graph, on the runtime of the engine's graph, is from the original.
+    """How far the original's FP32 graph, on the runtime of the engine's graph, is from the original.
 
     Attributes:
         runtime: runtime of both graphs.

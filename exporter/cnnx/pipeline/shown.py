@@ -88,7 +88,8 @@ def _verdict(validation: Validation, labels: Sequence[str], *, verbose: bool) ->
 def _summary(result: ExportResult, runs: Sequence[Run], *, verbose: bool) -> Facts:
     bundle, manifest = result.bundle, result.bundle.manifest
     share = "" if result.int8_share is None else f" ({result.int8_share:.1%} of the MACs)"
-    rows = {"graph": f"{bundle.model.stat().st_size / _MIB:.2f} MiB", "layers": _placement(manifest) + share}
+    size = f"{bundle.model.stat().st_size / _MIB:.2f} MiB"
+    rows = {"layers": f"{_placement(manifest)}{share}, {bundle.model.name} {size}"}
     if verbose:
         sets = {role: f"{listed.images} images of {listed.name}" for role, listed in manifest.images.items()}
         took = f"{result.seconds:.1f} s, peak memory {result.peak_bytes / _MIB:,.0f} MiB"

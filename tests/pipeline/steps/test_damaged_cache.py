@@ -16,6 +16,7 @@ KINDS = {
     "crops": "crops.npy",
     "export": "model.onnx",
     "reference": "logits.npy",
+    "floor": "logits.npy",
     "equalized": "model.onnx",
     "statistics": "statistics.npz",
     "calibration": "calibration.json",

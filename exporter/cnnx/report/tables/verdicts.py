@@ -14,6 +14,7 @@ from cnnx.selftest import Check, SelfTest
 from cnnx.stats import Verdict, worst
 
 _FLIPS_SHOWN = 5
+_NO_NOISE = 1e-6  # nats: a noise floor below it is not worth a line
 
 
 def gate_verdict(gate: Gate | None) -> Cell:
@@ -108,7 +109,7 @@ def _remarks(validation: Validation, date: str) -> Iterator[Remark]:
         yield Remark(f"{validation.nonfinite} images with logits that are not finite", tone="bad")
     noise = "" if validation.logit_sqnr_db is None else f", logit SQNR {validation.logit_sqnr_db:.1f} dB"
     yield Remark(f"{validation.images} images of {validation.image_set}{noise}{_flips(validation)}")
-    if floor := validation.floor:
+    if (floor := validation.floor) and (floor.flips or floor.divergence_nats > _NO_NOISE):
         yield Remark(
             f"the original's FP32 graph on {floor.runtime} changes {floor.flips} top-1 classes and "
             f"diverges by {floor.divergence_nats:.2g} nats",
