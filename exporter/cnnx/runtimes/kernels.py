@@ -19,6 +19,8 @@ TYPES = {"float": "fp32", "half": "fp16", "bfloat16": "bf16", "int8": "int8"}
 _MULTIPLYING = re.compile("conv|correlation|gemm|matrixmultiply|fusion", re.IGNORECASE)
 # How cnnx names the Q/DQ nodes of a tensor.
 _QUANTIZED, _DEQUANTIZED = ".quantized", ".dequantized"
+# How it names the Cast of a tensor to FP16.
+_NARROWED = ".fp16"
 FUSED = " + "
 """Separates the names of fused layers."""
 
@@ -65,7 +67,7 @@ def types_of(kernels: Sequence[Kernel]) -> dict[str, str]:
         weights are INT8, too: INT8 data with other weights is reported as "int8 data, fp16 weights".
     """
     nodes = {layer: None for kernel in kernels for layer in kernel.layers}
-    types = {node: _type_of(_kernel_of(node, kernels)) for node in nodes}
+    types = {node: _type_of(node, _kernel_of(node, kernels)) for node in nodes}
     return {node: found for node, found in types.items() if found is not None}
 
 
@@ -89,13 +91,25 @@ def _kernel_of(node: str, kernels: Iterable[Kernel]) -> Kernel:
     return min((kernel for kernel in kernels if node in kernel.layers), key=rank)
 
 
-def _type_of(kernel: Kernel) -> str | None:
+def _type_of(node: str, kernel: Kernel) -> str | None:
     if not kernel.inputs:
         return None
     data = kernel.inputs[0]
     if data == "int8" and kernel.constants and "int8" not in kernel.constants:
         return f"int8 data, {kernel.constants[0]} weights"
-    return "int8" if _quantizes_inside(kernel) else data
+    if _quantizes_inside(kernel):
+        return "int8"
+    return "fp16" if data == "fp32" and _narrows_before(node, kernel) else data
+
+
+def _narrows_before(node: str, kernel: Kernel) -> bool:
+    """Whether a kernel casts its data to FP16 itself before it reaches a node with FP16 weights.
+
+    TensorRT for RTX 1.7.1 fuses the last product of a transformer, which is of one token, with the FP32
+    LayerNormalization before it. The node of an FP32 island comes before such a cast.
+    """
+    before = kernel.layers[: kernel.layers.index(node)]
+    return "fp16" in kernel.constants and any(layer.endswith(_NARROWED) for layer in before)
 
 
 def _quantizes_inside(kernel: Kernel) -> bool:

@@ -1,0 +1,26 @@
+"""Types by the kernels of a build, as TensorRT for RTX reported them."""
+
+from __future__ import annotations
+
+import pytest
+
+from cnnx.runtimes.kernels import Kernel, types_of
+
+
+def kernel(layers, constants):
+    return Kernel("__myl_Fused_myl0_99", "kgen", ("fp32", "fp32"), constants, ("fp16",), layers)
+
+
+@pytest.mark.parametrize(
+    ("layers", "constants", "found"),
+    [
+        # The head of ViT-Tiny at one token: LayerNormalization in FP32, a Cast, and the product.
+        (("norm", "norm.fp16", "select", "head"), ("fp16", "fp32", "fp32"), "fp16"),
+        # Compiled with FP32 weights after all.
+        (("norm", "norm.fp16", "select", "head"), ("fp32", "fp32", "fp32"), "fp32"),
+        # An FP32 island whose result is cast, with an FP16 sum after it.
+        (("head", "head.fp16", "sum"), ("fp32", "fp16"), "fp32"),
+    ],
+)
+def test_a_cast_to_fp16_within_a_kernel_counts_for_what_follows_it(layers, constants, found):
+    assert types_of([kernel(layers, constants)])["head"] == found
