@@ -16,6 +16,8 @@ def kernel(layers, constants):
     [
         # The head of ViT-Tiny at one token: LayerNormalization in FP32, a Cast, and the product.
         (("norm", "norm.fp16", "select", "head"), ("fp16", "fp32", "fp32"), "fp16"),
+        # A projection of LeViT behind Softmax in FP32: TensorRT names the Cast last.
+        (("product", "head", "act", "softmax.fp16"), ("fp16", "fp16"), "fp16"),
         # Compiled with FP32 weights after all.
         (("norm", "norm.fp16", "select", "head"), ("fp32", "fp32", "fp32"), "fp32"),
         # An FP32 island whose result is cast, with an FP16 sum after it.

@@ -99,17 +99,20 @@ def _type_of(node: str, kernel: Kernel) -> str | None:
         return f"int8 data, {kernel.constants[0]} weights"
     if _quantizes_inside(kernel):
         return "int8"
-    return "fp16" if data == "fp32" and _narrows_before(node, kernel) else data
+    return "fp16" if data == "fp32" and _narrows_inside(node, kernel) else data
 
 
-def _narrows_before(node: str, kernel: Kernel) -> bool:
+def _narrows_inside(node: str, kernel: Kernel) -> bool:
     """Whether a kernel casts its data to FP16 itself before it reaches a node with FP16 weights.
 
-    TensorRT for RTX 1.7.1 fuses the last product of a transformer, which is of one token, with the FP32
-    LayerNormalization before it. The node of an FP32 island comes before such a cast.
+    TensorRT for RTX 1.7.1 fuses products of few tokens with the FP32 LayerNormalization or Softmax before
+    them. The node of an FP32 island has FP32 weights, and comes before the cast of its result.
     """
+    casts = [layer for layer in kernel.layers if layer.endswith(_NARROWED)]
+    if not casts or "fp16" not in kernel.constants:
+        return False
     before = kernel.layers[: kernel.layers.index(node)]
-    return "fp16" in kernel.constants and any(layer.endswith(_NARROWED) for layer in before)
+    return "fp32" not in kernel.constants or any(layer in before for layer in casts)
 
 
 def _quantizes_inside(kernel: Kernel) -> bool:
