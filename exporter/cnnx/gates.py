@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from cnnx.errors import GateError
+from cnnx.errors import GateError, RecipeError
 from cnnx.options import Precision
 from cnnx.schema import Count, Percent, Positive, Quantity, Rate, from_plain
 from cnnx.stats import Interval, Verdict, images_to_decide
@@ -332,6 +332,42 @@ def read_gates(file: Path) -> GateTable:
     if data.keys() == {"gates"}:
         data = data["gates"]  # copied from a recipe with its heading
     return from_plain(GateTable, data, where=file, error=GateError)
+
+
+# Tables of recipes before cnnx 0.2, what is now called otherwise in them, and their defaults.
+_OLD = frozenset({"acceptance", "budgets"})
+_OLD_SIZES = {"onnx_mib": "graph_mib"}
+_OLD_DEFAULTS: Mapping[str, Mapping[str, float]] = {
+    "fp16": {"top1_agreement": 0.99, "top1_in_top5": 0.995, "top5_agreement": 0.98, "accuracy_ratio": 0.99},
+    "int8": {"top1_agreement": 0.95, "top1_in_top5": 0.99, "top5_agreement": 0.9, "accuracy_ratio": 0.99},
+}
+
+
+def with_gate_table(data: object, *, where: object) -> object:
+    """A recipe's data with `gates` instead of `acceptance` and `budgets`, which recipes had before cnnx 0.2.
+
+    Raises:
+        RecipeError: it has both.
+    """
+    if not isinstance(data, Mapping) or not (old := sorted(data.keys() & _OLD)):
+        return data
+    if "gates" in data:
+        what = f"the recipe has both {old[0]!r} and 'gates', which replaces it"
+        raise RecipeError(what, where=where, hint=f"move the keys of {old[0]} to [gates]")
+    acceptance, budgets = data.get("acceptance", {}), data.get("budgets", {})
+    if not isinstance(acceptance, Mapping) or not isinstance(budgets, Mapping):
+        return data  # refused as unknown keys
+    acceptance = {key: _without_old_defaults(key, table) for key, table in acceptance.items()}
+    sizes = {_OLD_SIZES.get(key, key): limit for key, limit in budgets.items() if limit or limit is False}
+    return {**{key: data[key] for key in data if key not in _OLD}, "gates": {**acceptance, **sizes}}
+
+
+def _without_old_defaults(precision: str, table: object) -> object:
+    """A table of `acceptance` without values that were defaults, as manifests state them all."""
+    if not isinstance(table, Mapping):
+        return table
+    old = _OLD_DEFAULTS.get(precision, {})
+    return {key: value for key, value in table.items() if key not in old or value != old[key]}
 
 
 def _first(value: Any, other: Any) -> Any:

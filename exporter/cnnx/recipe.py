@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from cnnx.errors import RecipeError
-from cnnx.gates import AGREEMENT, DEFAULTS, GateTable, Limits
+from cnnx.gates import AGREEMENT, DEFAULTS, GateTable, Limits, with_gate_table
 from cnnx.options import Precision
 from cnnx.preprocessing import Preprocessing, contradiction
 from cnnx.preprocessing.presets import resolved
@@ -33,14 +33,6 @@ else:
     import tomli as tomllib
 
 _Int8 = Literal["fp16", "int8"]
-
-# Tables of recipes before cnnx 0.2, and what is now called otherwise in them.
-_OLD = frozenset({"acceptance", "budgets"})
-_OLD_SIZES = {"onnx_mib": "graph_mib"}
-_OLD_DEFAULTS: Mapping[str, Mapping[str, float]] = {
-    "fp16": {"top1_agreement": 0.99, "top1_in_top5": 0.995, "top5_agreement": 0.98},
-    "int8": {"top1_agreement": 0.95, "top1_in_top5": 0.99, "top5_agreement": 0.9},
-}
 
 Classes = Annotated[int, Meta(ge=2, description="the number of logits; a classifier has at least 2 classes")]
 
@@ -271,34 +263,11 @@ def recipe_from_dict(data: object, *, where: Path, at: str = "") -> Recipe:
     Raises:
         RecipeError: an unknown key, a wrong type, or contradictory values.
     """
-    data = _explicit(_with_gates(data, where), where, at)
+    data = _explicit(with_gate_table(data, where=where), where, at)
     recipe = from_plain(Recipe, data, where=where, error=RecipeError, at=at)
     recipe = dataclasses.replace(recipe, folder=where.parent)
     _check(recipe, where, f"{at}." if at else "")
     return recipe
-
-
-def _with_gates(data: object, where: Path) -> object:
-    """The data with `gates` instead of `acceptance` and `budgets`, which recipes had before cnnx 0.2."""
-    if not isinstance(data, Mapping) or not (old := sorted(data.keys() & _OLD)):
-        return data
-    if "gates" in data:
-        what = f"the recipe has both {old[0]!r} and 'gates', which replaces it"
-        raise RecipeError(what, where=where, hint=f"move the keys of {old[0]} to [gates]")
-    acceptance, budgets = data.get("acceptance", {}), data.get("budgets", {})
-    if not isinstance(acceptance, Mapping) or not isinstance(budgets, Mapping):
-        return data  # refused as unknown keys
-    acceptance = {key: _without_old_defaults(key, table) for key, table in acceptance.items()}
-    sizes = {_OLD_SIZES.get(key, key): limit for key, limit in budgets.items() if limit or limit is False}
-    return {**{key: data[key] for key in data if key not in _OLD}, "gates": {**acceptance, **sizes}}
-
-
-def _without_old_defaults(precision: str, table: object) -> object:
-    """A table of `acceptance` without values that were defaults, as manifests state them all."""
-    if not isinstance(table, Mapping):
-        return table
-    old = {**_OLD_DEFAULTS.get(precision, {}), "accuracy_ratio": 0.99}
-    return {key: value for key, value in table.items() if key not in old or value != old[key]}
 
 
 def _explicit(data: object, where: Path, at: str) -> object:

@@ -57,7 +57,7 @@ def test_the_networks_input_equals_the_librarys_to_the_last_bit(case, nested, tm
 @pytest.mark.parametrize("interpolation", METHODS)
 @pytest.mark.parametrize("name", ["gray", "landscape", "portrait"])
 def test_pixels_equal_opencvs_to_the_last_bit(name, interpolation):
-    """OpenCV's on this machine: bicubic pixels depend on the CPU's vector instructions."""
+    """OpenCV's on this machine: its bicubic pixels depend on the CPU (docs/decisions.md)."""
     cv2 = pytest.importorskip("cv2", reason="resampling as OpenCV does needs the extra opencv")
     image = ImageFile(name, GOLDEN / f"{name}.png").load()
     for height, width in ((64, 64), (224, 224), (300, 160)):

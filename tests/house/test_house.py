@@ -106,7 +106,7 @@ CHANGES = {
     "a report format": {
         "exporter/cnnx/report/files.py": (
             "FORMATS: dict[",
-            '    ".toy": lambda records, unverified: f"{len(records)} records",',
+            '    ".toy": lambda document: f"{len(document.blocks)} blocks",',
         )
     },
     "an option": {
@@ -190,7 +190,7 @@ def test_all_of_them_are_used(house, tmp_path):
     assert engine.read_bytes() == graph.read_bytes()
     assert "toy-rule" in [warning["rule"] for warning in result["bundle"]["manifest"]["warnings"]]
     assert json.loads((tmp_path / "b" / "calibration.json").read_text())["method"] == "toy-max"
-    assert (tmp_path / "r.toy").read_text().endswith(" records")
+    assert (tmp_path / "r.toy").read_text().endswith(" blocks")
     for kind, shown in (("gpu", "Toy 1"), ("cpu", "CPU: Toy 1")):
         measured = ["bench", "b", "--target", "toy", "--toy-number", "4", "--seconds", "0.05"]
         code, result = cnnx(house, tmp_path, *measured, kind=kind)

@@ -14,7 +14,7 @@ from cnnx.agreement import judge, validation_from_dict
 from cnnx.errors import UsageError, WriteFailed
 from cnnx.gates import DEFAULTS
 from cnnx.record import Record, Subject, read_record
-from cnnx.report.files import FORMATS, check, junit_from_records, markdown_from_records, write_records
+from cnnx.report.files import FORMATS, check, document_of_records, write_document
 from cnnx.report.frame import SCHEMA, frame_from_records
 from cnnx.report.table import Column, Remark, table_of
 from cnnx.report.tables import verdicts
@@ -22,6 +22,10 @@ from cnnx.report.tables.verdicts import verdict_table
 from cnnx.report.terminal import draw
 
 SUBJECT = Subject("<b>net|1</b>", "graph", "ab" * 32, "int8", "ort 1.2.3", "a CPU")
+
+
+def text_of(suffix, records):
+    return FORMATS[suffix](document_of_records(records))
 
 
 def verdict(images, *, wrong=0, **options):
@@ -84,7 +88,7 @@ def test_the_frame_has_a_row_a_record_and_null_for_what_was_not_measured():
 
 
 def test_junit_counts_failures_and_gives_reasons(tmp_path):
-    write_records(RECORDS, tmp_path / "r.xml")
+    write_document(document_of_records(RECORDS), tmp_path / "r.xml")
     suites = ElementTree.parse(tmp_path / "r.xml").getroot().findall("testsuite")
     assert [(s.get("tests"), s.get("failures"), s.get("skipped")) for s in suites] == [
         ("5", "0", "0"),
@@ -101,7 +105,7 @@ def test_junit_counts_failures_and_gives_reasons(tmp_path):
 
 
 def test_markdown_is_tables_whose_cells_stay_apart():
-    text = markdown_from_records(RECORDS)
+    text = text_of(".md", RECORDS)
     assert text.count("# <b>net|1</b> int8: ") == 4 and text.count("| top-1 agreement | ") == 4
     assert "| top-1 agreement | 0.5000 | 0.4601 .. 0.5399 | - | shown |" in text
     [row] = [line for line in text.splitlines() if line.startswith("| 2026")]
@@ -122,9 +126,9 @@ def test_a_new_column_and_a_new_gate_are_in_every_format_by_themselves(monkeypat
     record = dataclasses.replace(record, result={**record.result, "gates": [*record.result["gates"], gate]})
     screen = io.StringIO()
     draw(Console(file=screen, width=200), [verdict_table(validation_from_dict(record.result))])
-    for shown in (screen.getvalue(), *(FORMATS[suffix]([record], ()) for suffix in (".md", ".html"))):
+    for shown in (screen.getvalue(), *(text_of(suffix, [record]) for suffix in (".md", ".html"))):
         assert "new column" in shown and "new of top-1 agreement" in shown and "new of new gate" in shown
-    suite = ElementTree.fromstring(junit_from_records([record])).find("testsuite")
+    suite = ElementTree.fromstring(text_of(".xml", [record])).find("testsuite")
     assert suite.get("tests") == "6"
     assert [case.get("name") for case in suite.findall("testcase")][-1] == "new gate"
 
@@ -133,7 +137,7 @@ def test_agreement_that_could_not_be_judged_is_a_skipped_case():
     record = verdict(600)
     accuracy = {**record.result["gates"][0], "name": "accuracy / original's"}
     result = {**record.result, "gates": [accuracy], "verdict": "not judged", "reasons": ["no original here"]}
-    suites = ElementTree.fromstring(junit_from_records([dataclasses.replace(record, result=result)]))
+    suites = ElementTree.fromstring(text_of(".xml", [dataclasses.replace(record, result=result)]))
     [suite] = suites.findall("testsuite")
     assert (suite.get("tests"), suite.get("skipped")) == ("2", "1")
     assert "no original here" in suite.find("testcase[@name='agreement']/skipped").get("message")
@@ -160,12 +164,12 @@ def test_what_a_terminal_has_no_room_for_goes_column_by_column_and_markup_is_tex
 
 
 def test_markdown_of_nothing_says_so():
-    assert markdown_from_records([]) == "No validations or measurements.\n"
+    assert text_of(".md", []) == "No validations or measurements.\n"
 
 
 def test_html_is_one_page_with_its_images_and_escapes_names(tmp_path):
     pytest.importorskip("matplotlib", reason="HTML reports need the extra report")
-    write_records(RECORDS, tmp_path / "r.html")
+    write_document(document_of_records(RECORDS), tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text()
     assert "1.950 .. 2.050" in text and "cast&lt;0&gt;" in text and '<td class="number">4.50</td>' in text
     assert text.count("<svg") == 5 and "&lt;b&gt;net|1" in text and "<b>net" not in text
@@ -186,14 +190,14 @@ def test_what_cannot_be_written_is_refused_before_the_work(tmp_path):
 
 def test_json_and_csv_are_the_frame(tmp_path):
     for suffix, read in ((".json", pl.read_json), (".csv", pl.read_csv)):
-        write_records(RECORDS, tmp_path / f"r{suffix}")
+        write_document(document_of_records(RECORDS), tmp_path / f"r{suffix}")
         back = read(tmp_path / f"r{suffix}")
         assert back["network"].to_list() == frame_from_records(RECORDS)["network"].to_list()
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path):
     with pytest.raises(UsageError) as caught:
-        write_records(RECORDS, tmp_path / "r.pdf")
+        write_document(document_of_records(RECORDS), tmp_path / "r.pdf")
     assert all(suffix in caught.value.hint for suffix in FORMATS) and list(tmp_path.iterdir()) == []
 
 
@@ -203,9 +207,9 @@ import sys
 sys.modules["jinja2"] = None
 from pathlib import Path
 from cnnx.errors import MissingExtra
-from cnnx.report.files import write_records
+from cnnx.report.files import document_of_records, write_document
 try:
-    write_records([], Path("x.html"))
+    write_document(document_of_records([]), Path("x.html"))
 except MissingExtra as error:
     print(error.hint)
 """

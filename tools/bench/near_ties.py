@@ -214,9 +214,9 @@ TEXT = """# Near ties
 
 Written by `python -m tools.bench.near_ties`; do not edit. {machine}; {images} validation images.
 
-Two sound runtimes of one network already disagree on images about which the original is of two
-minds. Top-1 agreement counts such a flip like one on an image about which the original is certain.
-Two gates do not:
+Two sound runtimes of one network already disagree on near ties: images whose two top classes are
+about equally likely. Top-1 agreement counts such a flip like one on an image about which the
+original is certain. Two gates do not:
 
 - *clear agreement*: top-1 agreement on clear images, where the original's probability of its top
   class exceeds that of the second by at least {margin:g};

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,19 @@ LOW, HIGH = 0.93, 0.97
 NOISE = 0.02
 """Standard deviation of a latency over its mean, as of a quiet machine."""
 CORRELATIONS = (0.0, 0.5, 0.9)
+POWER, ALARMS = 0.95, 0.05
 Draw = Callable[[np.random.Generator], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """Share of repeats in which a planted regression was found, and in which an absent one was."""
+
+    comparison: str
+    size: str
+    condition: str
+    found: float
+    alarms: float
 
 
 def share(draw: Draw, repeats: int, *key: int) -> float:
@@ -166,33 +180,64 @@ def not_in_turns(generator: np.random.Generator, ratio: float, n: int, correlati
     return Interval(math.exp(found.low), math.exp(found.high))
 
 
-def powers(repeats: int) -> Iterator[tuple[str, str, float, float]]:
-    """A comparison, its size, the share of planted regressions found, and of false alarms."""
+def powers(repeats: int) -> Iterator[Power]:
+    """How often planted regressions are found, and how often absent ones."""
     for correlation in CORRELATIONS:
+        condition = f"correlation {correlation:g}"
         for rounds in (25, 50, 100):
-            found = [
-                share(lambda g, r=ratio: in_turns(g, r, rounds, correlation).low > 1, repeats, 8, rounds,  # noqa: B023
-                      round(10 * correlation))
-                for ratio in (1.01, 1.0)
-            ]  # fmt: skip
-            yield "latency + 1 %, in turns", f"{rounds} rounds, correlation {correlation:g}", *found
+            turns = partial(in_turns, rounds=rounds, correlation=correlation)
+            key = (8, rounds, round(10 * correlation))
+            found = [share(partial(slower, turns, ratio), repeats, *key) for ratio in (1.01, 1.0)]
+            yield Power("latency + 1 %, in turns", f"{rounds} rounds", condition, *found)
         for n in (300, 1000):
-            found = [
-                share(lambda g, r=ratio: not_in_turns(g, r, n, correlation).low > 1, repeats, 9, n,  # noqa: B023
-                      round(10 * correlation))
-                for ratio in (1.01, 1.0)
-            ]  # fmt: skip
-            yield "latency + 1 %, not in turns", f"{n} samples each, correlation {correlation:g}", *found
+            apart = partial(not_in_turns, n=n, correlation=correlation)
+            key = (9, n, round(10 * correlation))
+            found = [share(partial(slower, apart, ratio), repeats, *key) for ratio in (1.01, 1.0)]
+            yield Power("latency + 1 %, not in turns", f"{n} samples each", condition, *found)
     for disagree in (0.01, 0.02):
         for n in (10_000, 20_000, 30_000, 50_000):
-            found = []
-            for lost in (0.003, 0.0):
-                true = cells(0.76, (disagree + lost) / 2, (disagree - lost) / 2)
-                found.append(
-                    share(lambda g, t=true: counts(g, n, t).margin(1.0).high < 0, 8 * repeats, 10, n,  # noqa: B023
-                          round(1e4 * disagree))
-                )  # fmt: skip
-            yield "accuracy - 0.3 points, paired", f"{n:,} images, {disagree:.0%} differ", *found
+            key = (10, n, round(1e4 * disagree))
+            true = [cells(0.76, (disagree + lost) / 2, (disagree - lost) / 2) for lost in (0.003, 0.0)]
+            found = [share(partial(less_accurate, n, each), 8 * repeats, *key) for each in true]
+            condition = f"{disagree:.0%} differ"
+            yield Power("accuracy - 0.3 points, paired", f"{n:,} images", condition, *found)
+
+
+def slower(
+    interval: Callable[[np.random.Generator, float], Interval], ratio: float, generator: np.random.Generator
+) -> bool:
+    """Whether a latency is shown to be worse than the base's."""
+    return interval(generator, ratio).low > 1
+
+
+def less_accurate(n: int, true: tuple[float, ...], generator: np.random.Generator) -> bool:
+    """Whether an accuracy on n images is shown to be worse than the base's."""
+    return counts(generator, n, true).margin(1.0).high < 0
+
+
+def outside(covered: Iterable[tuple[str, str, float]]) -> str:
+    """The lowest coverage of each interval that leaves the bounds."""
+    worst: dict[str, tuple[float, str]] = {}
+    for what, text, each in covered:
+        if not LOW <= each <= HIGH:
+            worst[what] = min(worst.get(what, (1.0, "")), (each, text))
+    lines = [f"- {what}: {each:.1%} at worst ({text})" for what, (each, text) in worst.items()]
+    return "\n".join(lines) or "Every interval stays within these bounds."
+
+
+def sizes(found: Sequence[Power]) -> str:
+    """The smallest size with enough power for each comparison, and where false alarms are too many."""
+    enough: dict[tuple[str, str], str] = {}
+    for each in found:
+        key = each.comparison, each.condition
+        if each.found >= POWER:
+            enough.setdefault(key, each.size)
+    lines = [
+        f"- {what}, {condition}: {enough.get((what, condition), 'no size that was tried')}"
+        for what, condition in dict.fromkeys((each.comparison, each.condition) for each in found)
+    ]
+    many = [f"{e.comparison}, {e.size}, {e.condition}: {e.alarms:.1%}" for e in found if e.alarms > ALARMS]
+    return "\n".join([*lines, "", f"False alarms above {ALARMS:.0%}: {'; '.join(many) or 'none'}."])
 
 
 TEXT = """# Statistics, by simulation
@@ -213,7 +258,12 @@ Share of intervals that hold the truth. **Bold**: outside 93 to 97 %.
 
 {coverage}
 
+Outside these bounds are:
+
 {outside}
+
+Wilson's interval jumps as one image more or less moves its bound. Samples that correlate hold less
+than independent ones: prefer many. Nothing covers drift between two runs that did not take turns.
 
 ## Power and false alarms
 
@@ -222,23 +272,10 @@ Share of repeats in which the new network is shown to be worse: with the regress
 
 {power}
 
-{found}
+Smallest size with 95 % power:
+
+{sizes}
 """
-OUTSIDE = """\
-- Wilson's interval of a rate of 0.995 covers 92 to 93 % with up to 800 images, as one image more or
-  less moves its bound.
-- The mean of a very skewed divergence (lognormal with a spread of 2) is covered in 91 %.
-- Medians of short series that correlate are covered least: 85 % with 100 samples at a correlation of
-  0.5, and 72 % at 0.9. With 1,000 samples it is 91 to 96 %.
-- The 99th percentile of a correlated series is covered in 92 % (0.5) and 83 % (0.9).
-- Ratios in turns are covered in 92 to 94 %.
-- Nothing covers drift between two runs that did not take turns."""
-FOUND = """\
-A latency regression of 1 % is found with 95 % power in 50 rounds of turns (500 runs of each network)
-up to a correlation of 0.9; without turns it takes 1,000 samples of each up to 0.5, and more at 0.9.
-An accuracy regression of 0.3 points takes 20,000 images if the two disagree about 1 % of them, and
-30,000 at 2 %. False alarms exceed 5 % with 25 rounds where neighbours correlate (5.5 and 8.5 %), and
-once without turns (5.5 %, within the error of 200 repeats): compare with at least 50 rounds."""
 
 
 def main() -> None:
@@ -247,20 +284,26 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--page", type=Path, default=PAGE)
     options = parser.parse_args()
-    covered = [
-        [what, text, f"{each:.1%}" if LOW <= each <= HIGH else f"**{each:.1%}**"]
-        for what, text, each in coverages(options.repeats)
-    ]
-    found = [
-        [what, text, f"**{power:.1%}**" if power >= 0.95 else f"{power:.1%}", f"{alarms:.1%}"]
-        for what, text, power, alarms in powers(options.repeats)
-    ]
+    covered, found = list(coverages(options.repeats)), list(powers(options.repeats))
+    coverage = (
+        (what, text, f"{each:.1%}" if LOW <= each <= HIGH else f"**{each:.1%}**")
+        for what, text, each in covered
+    )
+    power = (
+        (
+            each.comparison,
+            f"{each.size}, {each.condition}",
+            f"**{each.found:.1%}**" if each.found >= POWER else f"{each.found:.1%}",
+            f"{each.alarms:.1%}",
+        )
+        for each in found
+    )
     page = TEXT.format(
         repeats=options.repeats,
-        coverage=table(["interval", "truth and size", "coverage"], covered, left=(0, 1)),
-        outside=OUTSIDE,
-        found=FOUND,
-        power=table(["comparison", "size", "found", "false alarms"], found, left=(0, 1)),
+        coverage=table(["interval", "truth and size", "coverage"], coverage, left=(0, 1)),
+        outside=outside(covered),
+        sizes=sizes(found),
+        power=table(["comparison", "size", "found", "false alarms"], power, left=(0, 1)),
     )
     write_page(options.page, page)
 

@@ -102,11 +102,15 @@ class PrintedSurvey:
     rows: tuple[StoredRow, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PrintedChange(Change):
-    """One value of the base and of what is new, as `cnnx.pipeline.compare.changes.Change` describes it."""
-
-    outcome: Outcomes = "not compared"  # type: ignore[assignment]
+_CHANGE = typing.get_type_hints(Change)
+PrintedChange: Any = dataclasses.make_dataclass(
+    "PrintedChange",
+    [*((f.name, _CHANGE[f.name]) for f in dataclasses.fields(Change)), ("outcome", Outcomes)],
+    frozen=True,
+)
+PrintedChange.__doc__ = (
+    "One value of the base and of what is new, as `cnnx.pipeline.compare.changes.Change` describes it."
+)
 
 
 @dataclass(frozen=True, slots=True)

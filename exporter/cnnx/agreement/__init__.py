@@ -376,16 +376,14 @@ def flips_of(
     original: Logits, engine: Logits, *, labels: NDArray[np.int64] | None, ids: Sequence[str]
 ) -> tuple[Flip, ...]:
     """Every image whose top-1 class changed, in image order."""
-    same_first, _, _ = agreements(original, engine)
-    ours, theirs = top_k(original), top_k(np.where(np.isfinite(engine), engine, -np.inf))
+    theirs = np.where(np.isfinite(engine), engine, -np.inf)
+    same = (top_k(original, 1) == top_k(theirs, 1))[:, 0] & np.isfinite(engine).all(axis=1)
+    flipped = np.flatnonzero(~same)
     return tuple(
-        Flip(
-            ids[i],
-            tuple(map(int, ours[i])),
-            tuple(map(int, theirs[i])),
-            None if labels is None else int(labels[i]),
+        Flip(ids[i], tuple(ours), tuple(now), None if labels is None else int(labels[i]))
+        for i, ours, now in zip(
+            flipped.tolist(), top_k(original[flipped]).tolist(), top_k(theirs[flipped]).tolist(), strict=True
         )
-        for i in map(int, np.flatnonzero(~same_first))
     )
 
 

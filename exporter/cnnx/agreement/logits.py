@@ -94,6 +94,9 @@ def agreements(
 
 def top_k(logits: Logits, k: int = 5) -> NDArray[np.intp]:
     """Indices of the k largest logits per row, best first, ties to the lower index: (N, min(k, C))."""
+    if k == 1:
+        first: NDArray[np.intp] = np.argmax(logits, axis=1, keepdims=True)
+        return first
     return np.argsort(-logits, axis=1, kind="stable")[:, :k]
 
 

@@ -49,10 +49,11 @@ def _write(result: ValidateResult, bundle: Path, report: Sequence[str]) -> None:
         write_report(bundle, report)
         return
     from cnnx.pipeline.plain import plain
-    from cnnx.report.files import gate_rows, write_blocks
+    from cnnx.report.files import document_of_tables, gate_rows, write_document
     from cnnx.report.table import Facts
 
     blocks = [block for block in result.blocks() if not isinstance(block, Facts)]
     data = plain(result.again)
+    document = document_of_tables(blocks, data=data, rows=gate_rows(data["gates"]))
     for path in map(Path, report):
-        write_blocks(blocks, path, data=data, rows=gate_rows(data["gates"]))
+        write_document(document, path)

@@ -61,9 +61,8 @@ def fold_constants(model: ModelProto) -> int:
         if node.output[0] in outputs or not _is_foldable(node, constants, types):
             kept.append(node)
             continue
-        try:
-            values = evaluate(node, constants, edit.opset(model))
-        except Exception:  # operators missing from onnx's evaluator are left to the runtime
+        values = evaluate(node, constants, edit.opset(model))
+        if values is None:
             kept.append(node)
             continue
         tensor = edit.tensor_from_array(node.output[0], values)
@@ -94,13 +93,20 @@ def _is_foldable(
     return int(math.prod(lengths)) <= max(_LARGEST, given)
 
 
-def evaluate(node: NodeProto, constants: Mapping[str, TensorProto], opset: int) -> NDArray[Any]:
-    """The output of a node whose inputs are constants, from onnx's reference evaluator."""
+def evaluate(node: NodeProto, constants: Mapping[str, TensorProto], opset: int) -> NDArray[Any] | None:
+    """The output of a node whose inputs are constants, from onnx's reference evaluator.
+
+    None if it has no such operator, or refuses the inputs: such a node is left to the runtime.
+    """
     names = [name for name in dict.fromkeys(node.input) if name]
     described = [helper.make_tensor_value_info(n, constants[n].data_type, constants[n].dims) for n in names]
     graph = helper.make_graph(
         [node], "constant", described, [helper.make_empty_tensor_value_info(node.output[0])]
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
-    (result,) = ReferenceEvaluator(model).run(None, {name: edit.array(constants[name]) for name in names})
+    values = {name: edit.array(constants[name]) for name in names}
+    try:
+        (result,) = ReferenceEvaluator(model).run(None, values)
+    except Exception:  # the evaluator runs each operator's own code, which raises nearly anything
+        return None
     return np.asarray(result)

@@ -113,6 +113,11 @@ class Latency:
         }
 
     @property
+    def main_ns(self) -> tuple[int, ...]:
+        """The main series, which is the first of `series`."""
+        return next(iter(self.series.values()))
+
+    @property
     def steady_ns(self) -> tuple[int, ...]:
         """Series for variation and comparisons: GPU compute if known, else end to end."""
         return self.parts.compute_ns if self.parts else self.samples_ns

@@ -9,11 +9,11 @@ from typing import Any
 from cnnx.bundle import Bundle
 from cnnx.pipeline.records.verified import records_of
 from cnnx.record import Record, Unverified
-from cnnx.report.files import write_records
+from cnnx.report.files import document_of_records, write_document
 
 
 def write_report(bundle: str | Path | Sequence[str | Path], path: str | Path) -> None:
-    """Write a report of verdicts, measurements and diagnoses as .html, .md, .xml (JUnit), .json or .csv.
+    """Write a report of verdicts, measurements and diagnoses in the format of the path's suffix.
 
     Only the newest verdict and diagnosis of each subject are reported, and the newest measurement for each
     batch, with and without a CUDA graph. The same holds for energy, also for each rate and sensor. Records
@@ -40,7 +40,7 @@ def write_report(bundle: str | Path | Sequence[str | Path], path: str | Path) ->
         for bundle, each in zip(paths, found, strict=True)
         for one in each.unverified
     ]
-    write_records(records, Path(path), unverified=unverified)
+    write_document(document_of_records(records, unverified), Path(path))
 
 
 def _newest(records: Iterable[Record]) -> Iterable[Record]:

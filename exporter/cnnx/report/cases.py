@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cnnx.gates import Gate
-from cnnx.report.table import Case, Said, Table
+from cnnx.report.table import TONES, Case, Said, Table
 
 _SECONDS = {"ms": 1e-3}
 
@@ -54,7 +54,7 @@ def gate_case(gate: Gate, classname: str, reasons: Iterable[str] = ()) -> Case:
     return Case(
         gate.name,
         classname,
-        {"passed": "good", "failed": "bad"}.get(gate.verdict.value, "open"),  # type: ignore[arg-type]
+        TONES[gate.verdict.value],
         f"{gate.verdict.value}: {value}{interval}, limit {limit}",
         tuple(filter(None, (gate.reason, decides, *reasons))),
         gate.value * _SECONDS[gate.unit] if is_time and gate.value is not None else 0.0,

@@ -1,12 +1,15 @@
-"""Writes reports: Markdown and HTML to read, JUnit for CI, JSON and CSV for further processing."""
+"""Writes reports: Markdown and HTML to read, JUnit and others for CI, JSON and CSV for further processing."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from cnnx.errors import MissingExtra, UsageError
 from cnnx.record import Record, Unverified
@@ -14,27 +17,65 @@ from cnnx.report.ci import metrics, workflow_commands
 from cnnx.report.frame import frame_from_records
 from cnnx.report.junit import junit
 from cnnx.report.markdown import markdown
-from cnnx.report.records import sections_of
+from cnnx.report.page import page
+from cnnx.report.records import Section, sections_of
 from cnnx.report.table import Remark, Said
 from cnnx.store.files import atomic_file, check_place
 
-Writer = Callable[[Sequence[Record], Sequence[Unverified]], str]
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a report is made of; each format takes what it needs.
+
+    Attributes:
+        sections: tables and remarks, with the records behind plots.
+        as_json: the text of the JSON file.
+        as_csv: the text of the CSV file.
+    """
+
+    sections: tuple[Section, ...]
+    as_json: Callable[[], str]
+    as_csv: Callable[[], str]
+
+    @property
+    def blocks(self) -> list[Said]:
+        """The tables and remarks of all sections."""
+        return [block for section in self.sections for block in section.blocks]
 
 
-def write_records(records: Sequence[Record], path: Path, *, unverified: Sequence[Unverified] = ()) -> None:
-    """Write a report in the format of the path's suffix.
+def document_of_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> Document:
+    """A report of verified records; unverified ones are listed with the reason, without figures."""
+    return Document(
+        tuple(sections_of(records, unverified)),
+        lambda: frame_from_records(records, unverified).write_json() + "\n",
+        lambda: frame_from_records(records, unverified).write_csv(),
+    )
+
+
+def document_of_tables(blocks: Iterable[Said], *, data: Any, rows: Sequence[Mapping[str, Any]]) -> Document:
+    """A report of tables that are not about records, such as a comparison.
 
     Args:
-        records: verified records.
-        path: path of the report.
-        unverified: records to list with the reason, without figures.
+        blocks: the tables and remarks.
+        data: plain data, for JSON.
+        rows: for CSV: one mapping a row, all with the same keys.
+    """
+    return Document(
+        (Section(tuple(blocks)),),
+        lambda: json.dumps(data, indent=1) + "\n",
+        lambda: pl.DataFrame(rows, infer_schema_length=None).write_csv(),
+    )
+
+
+def write_document(document: Document, path: Path) -> None:
+    """Write a report in the format of the path's suffix.
 
     Raises:
         UsageError: the suffix is not a known format.
         MissingExtra: jinja2 or matplotlib is not installed, for HTML.
         WriteFailed: the file cannot be written.
     """
-    text = _writer_for(path)(records, unverified)
+    text = _format_of(path)(document)
     with atomic_file(path) as draft:
         draft.write_text(text, encoding="utf-8")
 
@@ -47,15 +88,15 @@ def check(path: Path) -> None:
         MissingExtra: jinja2 or matplotlib is not installed, for HTML.
         WriteFailed: the file cannot be written.
     """
-    if _writer_for(path) is html_from_records:
+    if _format_of(path) is FORMATS[".html"]:
         for name in ("jinja2", "matplotlib"):
             if importlib.util.find_spec(name) is None:
                 raise MissingExtra(name, "report", purpose="an HTML report")
     check_place(path)
 
 
-def _writer_for(path: Path) -> Writer:
-    """The writer for the path's suffix.
+def _format_of(path: Path) -> Callable[[Document], str]:
+    """The format of the path's suffix.
 
     Raises:
         UsageError: the suffix is not a known format.
@@ -70,84 +111,6 @@ def _writer_for(path: Path) -> Writer:
     return FORMATS[path.suffix]
 
 
-def json_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
-    """The frame as JSON, row by row."""
-    return frame_from_records(records, unverified).write_json() + "\n"
-
-
-def csv_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
-    """The frame as CSV."""
-    return frame_from_records(records, unverified).write_csv()
-
-
-def markdown_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
-    """Every table with its remarks, as Markdown."""
-    blocks = _blocks(records, unverified)
-    return markdown(blocks or [Remark("No validations or measurements.")])
-
-
-def junit_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
-    """A suite for each verdict and self-test, a case for each gate or check; undecided ones are skipped.
-
-    Unverified records are skipped cases in a separate suite.
-    """
-    return junit(_blocks(records, unverified))
-
-
-def annotations_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
-    """A GitHub workflow command for each gate that did not pass."""
-    return workflow_commands(_blocks(records, unverified))
-
-
-def metrics_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
-    """Values and intervals in OpenMetrics text, for GitLab."""
-    return metrics(_blocks(records, unverified))
-
-
-def _blocks(records: Sequence[Record], unverified: Sequence[Unverified]) -> list[Said]:
-    return [block for section in sections_of(records, unverified) for block in section.blocks]
-
-
-def html_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
-    """One HTML page with its plots inside and no external links."""
-    from cnnx.report.page import page_from_records
-
-    return page_from_records(records, unverified)
-
-
-def write_blocks(blocks: Sequence[Said], path: Path, *, data: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write tables that are not about records, such as a comparison, in the format of the path's suffix.
-
-    Args:
-        blocks: for Markdown, HTML and JUnit.
-        path: path of the report.
-        data: for JSON: plain data.
-        rows: for CSV: one mapping a row, all with the same keys.
-
-    Raises:
-        UsageError: the suffix is not a known format.
-        MissingExtra: jinja2 is not installed, for HTML.
-        WriteFailed: the file cannot be written.
-    """
-    import polars as pl
-
-    from cnnx.report.page import page_from_blocks
-
-    _writer_for(path)
-    formats: dict[str, Callable[[], str]] = {
-        ".html": lambda: page_from_blocks(blocks),
-        ".md": lambda: markdown(blocks),
-        ".xml": lambda: junit(blocks),
-        ".annotations": lambda: workflow_commands(blocks),
-        ".metrics": lambda: metrics(blocks),
-        ".json": lambda: json.dumps(data, indent=1) + "\n",
-        ".csv": lambda: pl.DataFrame(rows, infer_schema_length=None).write_csv(),
-    }
-    text = formats[path.suffix]()
-    with atomic_file(path) as draft:
-        draft.write_text(text, encoding="utf-8")
-
-
 def gate_rows(gates: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row for each gate, which is plain data, for CSV."""
     keys = ("name", "unit", "value", "threshold", "at_most", "verdict", "decides_at", "reason")
@@ -155,12 +118,13 @@ def gate_rows(gates: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**{key: gate[key] for key in keys}, **(gate["interval"] or blank)} for gate in gates]
 
 
-FORMATS: dict[str, Writer] = {
-    ".html": html_from_records,
-    ".md": markdown_from_records,
-    ".xml": junit_from_records,
-    ".json": json_from_records,
-    ".csv": csv_from_records,
-    ".annotations": annotations_from_records,
-    ".metrics": metrics_from_records,
+FORMATS: dict[str, Callable[[Document], str]] = {
+    ".html": lambda document: page(document.sections),
+    ".md": lambda document: markdown(document.blocks or [Remark("No validations or measurements.")]),
+    ".xml": lambda document: junit(document.blocks),
+    ".json": lambda document: document.as_json(),
+    ".csv": lambda document: document.as_csv(),
+    ".annotations": lambda document: workflow_commands(document.blocks),
+    ".metrics": lambda document: metrics(document.blocks),
 }
+"""Suffix of a report's file -> what writes its text."""

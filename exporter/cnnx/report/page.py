@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnnx.errors import MissingExtra
-from cnnx.record import Record, Unverified
+from cnnx.record import Record
 from cnnx.report.damage import draw_damage
 from cnnx.report.power import draw_power
-from cnnx.report.records import Section, sections_of
-from cnnx.report.table import Said
+from cnnx.report.records import Section
 from cnnx.report.words import graph_words
 
 if TYPE_CHECKING:
@@ -60,25 +59,12 @@ svg { max-width: 100%; height: auto } .wide { overflow-x: auto }
 """
 
 
-def page_from_records(records: Sequence[Record], unverified: Sequence[Unverified] = ()) -> str:
+def page(sections: Iterable[Section]) -> str:
     """The HTML page: plots and tables of each section.
 
     Raises:
         MissingExtra: jinja2 or matplotlib is not installed.
     """
-    return _page(sections_of(records, unverified))
-
-
-def page_from_blocks(blocks: Sequence[Said]) -> str:
-    """The HTML page of tables and remarks, without plots.
-
-    Raises:
-        MissingExtra: jinja2 or matplotlib is not installed.
-    """
-    return _page([Section(tuple(blocks))])
-
-
-def _page(sections: Iterable[Section]) -> str:
     try:
         import jinja2
         import markupsafe
@@ -87,8 +73,8 @@ def _page(sections: Iterable[Section]) -> str:
         raise MissingExtra(str(error.name), "report", purpose="an HTML report") from None
     mpl.use("svg")
     drawn = [(section, markupsafe.Markup("\n".join(_drawings(section)))) for section in sections]
-    page = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(_PAGE)
-    return page.render(sections=drawn, zip=zip)
+    template = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(_PAGE)
+    return template.render(sections=drawn, zip=zip)
 
 
 def _drawings(section: Section) -> Iterator[str]:

@@ -15,7 +15,7 @@ Tone = Literal["good", "bad", "open"]
 
 UNKNOWN = "unknown"
 _SAYS_NOTHING = ("", "-", UNKNOWN)
-_TONES: dict[str, Tone] = {"passed": "good", "failed": "bad", "inconclusive": "open", "not judged": "open"}
+TONES: dict[str, Tone] = {"passed": "good", "failed": "bad", "inconclusive": "open", "not judged": "open"}
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ Row: TypeAlias = tuple[Cell, ...]
 
 def judged(verdict: str, note: str = "") -> Cell:
     """A cell for the value of a `Verdict`, with a note; other words get no tone."""
-    return Cell(f"{verdict}{note}", _TONES.get(verdict))
+    return Cell(f"{verdict}{note}", TONES.get(verdict))
 
 
 @dataclass(frozen=True, slots=True)

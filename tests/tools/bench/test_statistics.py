@@ -21,7 +21,7 @@ def test_a_series_has_the_median_noise_and_memory_it_is_asked_for(correlation):
 
 
 def test_a_planted_regression_is_found_and_rarely_an_absent_one():
-    """At most 5 of 200 repeats may alarm without a change, as docs/statistics.md shows; here 40 of each."""
+    """At most 5 % of the repeats may alarm without a change, as docs/statistics.md shows; 10 % of 40 here."""
 
     def slower(ratio):
         return simulated.share(lambda each: simulated.in_turns(each, ratio, 50, 0.5).low > 1, 40, 11)

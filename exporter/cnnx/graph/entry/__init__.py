@@ -120,7 +120,7 @@ def read_network(
         *(["the file takes images as (N, H, W, C); the bundle takes (N, C, H, W)"] if nhwc else []),
         *([f"the file's {widened} weights were converted to float32"] if widened else []),
         *(["the file declares a free batch, but its shapes fix it at 1"] if baked else []),
-        *([f"Q/DQ that clip at 0 instead of a ReLU: {clips}; the bundle has a Clip there"] if clips else []),
+        *([f"Q/DQ pairs that clip at 0 in place of a ReLU: {clips}; the bundle has Clips"] if clips else []),
         *chosen,
     ]
     return Network(

@@ -306,11 +306,9 @@ def _carried(model: ModelProto, constants: dict[str, TensorProto]) -> dict[str, 
     for node in reversed(chosen):
         known = {name: each for name in node.input if (each := found.get(name, constants.get(name)))}
         if all(name in known for name in node.input if name):
-            try:
-                values = evaluate(node, known, edit.opset(model))
-            except Exception:
-                continue
-            found[node.output[0]] = edit.tensor_from_array(node.output[0], values)
+            values = evaluate(node, known, edit.opset(model))
+            if values is not None:
+                found[node.output[0]] = edit.tensor_from_array(node.output[0], values)
     return found
 
 
@@ -335,7 +333,7 @@ def notes_on(taken: Taken, *, requantized: Sequence[str]) -> tuple[str, ...]:
     """Notes for the user on scales that could not be kept as they are."""
     several = [name for name, found in taken.ranges.items() if len(set(found)) > 1]
     counted = (
-        ("with a zero point", taken.asymmetric, "TensorRT takes none: ranges reach to the larger end"),
+        ("with a zero point", taken.asymmetric, "TensorRT supports none, so their ranges became symmetric"),
         ("with several scales", several, "the largest is used"),
         ("with one scale per channel", taken.by_channel, "the largest is used"),
     )

@@ -142,11 +142,8 @@ def _value(
         return None
     if node.op_type in ("QuantizeLinear", "DequantizeLinear") or node.op_type.startswith("Random"):
         return None
-    try:
-        found = evaluate(node, small, version)
-    except Exception:  # operators missing from onnx's evaluator are left to the runtime
-        return None
-    return found if found.size <= _LARGEST else None
+    found = evaluate(node, small, version)
+    return found if found is not None and found.size <= _LARGEST else None
 
 
 def _lengths(kind: TypeProto) -> list[int] | None:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cnnx.gates import KINDS, SIMILARITY, Estimate
+from cnnx.gates import KINDS, SIMILARITY, Counted, Estimate
 from cnnx.measure.comparing import compare as compare_turns
 from cnnx.pipeline.compare.evidence import Judged, Timed, Used, differing, rates_of
+from cnnx.pipeline.judge.costs import memory_estimate
 from cnnx.stats import Interval, Paired, difference
 
 Outcome = Literal["better", "worse", "no difference shown", "no interval", "not compared"]
-_MIB = 2**20
 EXACT = "exact"
 """How a value without an interval is compared that has no error, such as the size of a file."""
 
@@ -32,7 +32,8 @@ class Change:
         ratio: `change` is a ratio.
         lower_is_better: a lower value is better.
         how: the method, and the number of images, samples or rounds; or why the values are not compared.
-        count: number of images, samples or rounds behind the interval; 0 if unknown.
+        count: number behind the interval; 0 if unknown.
+        counted: what `count` counts.
         batch: batch size of a measurement; None for others.
     """
 
@@ -46,6 +47,7 @@ class Change:
     lower_is_better: bool
     how: str
     count: int = 0
+    counted: Counted = "images"
     batch: int | None = None
 
     @property
@@ -147,13 +149,13 @@ def latency_change(base: Timed, new: Timed) -> Change:
     if turns:
         change, interval = turns.ratio, turns.interval
         how, count = f"paired bootstrap over {turns.rounds} rounds of turns", turns.rounds
+        counted: Counted = "rounds"
     else:
         change, interval = _ratio(base.p50_ms, new.p50_ms)
-        count = min(base.p50_ms.count, new.p50_ms.count)
+        count, counted = min(base.p50_ms.count, new.p50_ms.count), "samples"
         how = "not in turns: intervals of both medians, which do not cover drift between the runs"
-    return Change(
-        what, "ms", base.p50_ms.value, new.p50_ms.value, change, interval, True, True, how, count, new.batch
-    )
+    values = base.p50_ms.value, new.p50_ms.value
+    return Change(what, "ms", *values, change, interval, True, True, how, count, counted, new.batch)
 
 
 def _ratio(base: Estimate, new: Estimate) -> tuple[float, Interval]:
@@ -171,29 +173,19 @@ def _ratio(base: Estimate, new: Estimate) -> tuple[float, Interval]:
 def memory_change(base: Timed, new: Timed) -> Change:
     """Ratio of the memory that both networks add; each was measured once, so there is no interval."""
     what = f"memory, batch {new.batch}"
-    values = [None if isinstance(each.memory, str) else each.memory[1] / _MIB for each in (base, new)]
-    reasons = [each.memory for each in (base, new) if isinstance(each.memory, str)]
-    if not reasons and base.memory[0] != new.memory[0]:
-        reasons = [f"kind of memory differs: {base.memory[0]} and {new.memory[0]}"]
-    if not reasons and base.subject.device != new.subject.device:
-        reasons = [differing(base.conditions, new.conditions)]
-    before, after = values
-    if reasons or not before or after is None:
-        return Change(
-            what,
-            "MiB",
-            before,
-            after,
-            None,
-            None,
-            True,
-            True,
-            reasons[0] if reasons else "it is 0",
-            0,
-            new.batch,
-        )
-    how = f"{new.memory[0]}, measured once: no interval"
-    return Change(what, "MiB", before, after, after / before, None, True, True, how, 0, new.batch)
+    before, after = (memory_estimate(each.memory) for each in (base, new))
+    if isinstance(before, str) or isinstance(after, str):
+        reason = next(each for each in (before, after) if isinstance(each, str))
+    elif base.memory[0] != new.memory[0]:
+        reason = f"kind of memory differs: {base.memory[0]} and {new.memory[0]}"
+    elif base.subject.device != new.subject.device:
+        reason = differing(base.conditions, new.conditions)
+    elif before.value == 0:
+        reason = "it is 0"
+    else:
+        values, how = (before.value, after.value), f"{new.memory[0]}, measured once: no interval"
+        return Change(what, "MiB", *values, values[1] / values[0], None, True, True, how, batch=new.batch)
+    return _uncompared(what, "MiB", reason, before, after, new.batch)
 
 
 def energy_change(base: Used, new: Used) -> Change:
@@ -210,7 +202,8 @@ def energy_change(base: Used, new: Used) -> Change:
         return _uncompared(what, "mJ", "a value has no interval above 0", before, after, new.batch)
     change, interval = _ratio(before, after)
     how = "intervals of both energies, which include the sensor's uncertainty"
-    return Change(what, "mJ", before.value, after.value, change, interval, True, True, how, 0, new.batch)
+    values = before.value, after.value
+    return Change(what, "mJ", *values, change, interval, True, True, how, batch=new.batch)
 
 
 def size_change(key: str, base: Estimate | str, new: Estimate | str) -> Change:
@@ -235,7 +228,7 @@ def _uncompared(
         each.value if isinstance(each, Estimate) and math.isfinite(each.value) else None
         for each in (base, new)
     ]
-    return Change(what, unit, values[0], values[1], None, None, False, True, reason, 0, batch)
+    return Change(what, unit, values[0], values[1], None, None, False, True, reason, batch=batch)
 
 
 def _missing(base: object, what: str) -> str:

@@ -13,7 +13,6 @@ from cnnx.gates import (
     AGREEMENT,
     RELATIVE,
     SIZES,
-    Counted,
     Estimate,
     Gate,
     GateTable,
@@ -35,11 +34,11 @@ from cnnx.pipeline.compare.changes import (
 )
 from cnnx.pipeline.compare.evidence import Evidence, Judged, Side, Timed, Used, differing
 from cnnx.pipeline.compare.sources import names, read_side
+from cnnx.pipeline.judge.costs import memory_estimate
 from cnnx.report.result import Result
 from cnnx.report.table import Block
 from cnnx.stats import Interval, Verdict, worst
 
-_MIB = 2**20
 _Measured = TypeVar("_Measured", Timed, Used)
 
 
@@ -202,8 +201,8 @@ def _pair(base: Evidence, new: Evidence, table: GateTable | None) -> Pair:
     changes += [
         size_change(key, base.sizes[key], new.sizes[key])
         for key in SIZES
-        if isinstance(base.sizes.get(key), Estimate) or isinstance(new.sizes.get(key), Estimate)
         if key in base.sizes and key in new.sizes
+        if any(isinstance(side.sizes[key], Estimate) for side in (base, new))
     ]
     stated, limits = _limits(new, table)
     found = _estimates(limits.batch or 1, (before, after), timed, used, new)
@@ -271,7 +270,7 @@ def _estimates(
     if absolute:
         one = absolute[-1]
         found |= {"latency_p50_ms": one.p50_ms, "latency_p99_ms": one.p99_ms}
-        found["memory_mib"] = one.memory if isinstance(one.memory, str) else Estimate(one.memory[1] / _MIB)
+        found["memory_mib"] = memory_estimate(one.memory)
     energies = [one for one in new.used if one.batch == batch]
     if energies:
         found["energy_mj"] = energies[-1].gross_mj
@@ -292,8 +291,7 @@ def _estimates(
 def _as_estimate(change: Change) -> Estimate | str:
     if change.change is None:
         return change.how
-    counted: Counted = "rounds" if "rounds" in change.how else "samples"
-    return Estimate(change.change, change.interval, change.count, counted)
+    return Estimate(change.change, change.interval, change.count, change.counted)
 
 
 def _loss(change: Change) -> Estimate | str:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cnnx.agreement import Outcomes, recorded_estimates, validation_from_dict
-from cnnx.errors import RecordError
 from cnnx.gates import SIMILARITY, Estimate, GateTable
 from cnnx.measure.samples import Latency
 from cnnx.options import Precision
-from cnnx.pipeline.judge.costs import (
-    energy_estimate,
-    invalid,
-    latency_estimate,
-    memory_of,
-)
-from cnnx.record import Record, Subject
-from cnnx.schema import from_plain
-from cnnx.stats import Paired
+from cnnx.pipeline.judge.costs import energy_estimate, invalid, latency_estimate, latency_of, memory_of
+from cnnx.record import Record, RecordKind, Subject
 
 Source = Literal["bundle", "run", "survey", "report"]
 
@@ -31,7 +23,7 @@ class Judged:
 
     Attributes:
         found: key of a gate -> its estimate, or why there is none.
-        accuracy: top-1 accuracy, or why it is unknown.
+        outcomes: top-1 class of every image; None if only figures are known.
         proves_nothing: why no verdict is possible, such as stand-in weights; empty if it is.
     """
 
@@ -39,7 +31,6 @@ class Judged:
     images: int
     image_set: str
     found: Mapping[str, Estimate | str]
-    right: Paired | None = None
     outcomes: Outcomes | None = None
     proves_nothing: str = ""
 
@@ -126,22 +117,27 @@ class Side:
     notes: tuple[str, ...] = ()
 
 
-def evidence_of(records: Sequence[Record]) -> tuple[Evidence, ...]:
+def gathered(found: Iterable[Judged | Timed | Used]) -> tuple[Evidence, ...]:
+    """Validations and measurements, oldest first, by network and precision."""
+    groups: dict[tuple[str, Precision], list[Judged | Timed | Used]] = defaultdict(list)
+    for each in found:
+        groups[each.subject.network, each.subject.precision].append(each)
+    return tuple(
+        Evidence(
+            network,
+            precision,
+            judged=tuple(each for each in group if isinstance(each, Judged)),
+            timed=tuple(each for each in group if isinstance(each, Timed)),
+            used=tuple(each for each in group if isinstance(each, Used)),
+        )
+        for (network, precision), group in groups.items()
+    )
+
+
+def evidence_of(records: Iterable[Record]) -> tuple[Evidence, ...]:
     """The evidence of checked records, oldest first; the original's own measurements are left out."""
-    found: dict[tuple[str, Precision], Evidence] = {}
-    for record in records:
-        subject = record.subject
-        if subject.artefact == "original":
-            continue
-        held = found.get((subject.network, subject.precision), Evidence(subject.network, subject.precision))
-        if record.kind in ("validation", "judgement"):
-            held = dataclasses.replace(held, judged=(*held.judged, judged_of(record)))
-        elif record.kind == "benchmark":
-            held = dataclasses.replace(held, timed=(*held.timed, timed_of(record)))
-        elif record.kind == "energy":
-            held = dataclasses.replace(held, used=(*held.used, used_of(record)))
-        found[subject.network, subject.precision] = held
-    return tuple(one for one in found.values() if one.subjects)
+    own = (record for record in records if record.subject.artefact != "original")
+    return gathered(_READERS[record.kind](record) for record in own if record.kind in _READERS)
 
 
 def judged_of(record: Record) -> Judged:
@@ -152,7 +148,6 @@ def judged_of(record: Record) -> Judged:
         validation.images,
         validation.image_set,
         recorded_estimates(validation),
-        validation.right,
         validation.outcomes,
         "; ".join(validation.reasons),
     )
@@ -162,20 +157,18 @@ def timed_of(record: Record) -> Timed:
     """A benchmark record."""
     result, subject = record.result, record.subject
     conditions = result.get("conditions") or {}
-    latency = from_plain(
-        Latency, result["latency"], where=record.date, error=RecordError, at="result.latency"
-    )
+    latency = latency_of(record)
     return Timed(
         subject,
         latency.batch,
         {
-            **_device(subject),
+            "device": subject.device,
             "CUDA graph": conditions.get("cuda_graph"),
             "series": result["figures"]["of"],
             **_machine(record),
         },
-        latency_estimate(result, 0.5),
-        latency_estimate(result, 0.99),
+        latency_estimate(record, 0.5),
+        latency_estimate(record, 0.99),
         memory_of(result.get("memory") or {}),
         None if invalid(result) else latency,
         conditions.get("together", ""),
@@ -190,7 +183,7 @@ def used_of(record: Record) -> Used:
         subject,
         result["batch"],
         {
-            **_device(subject),
+            "device": subject.device,
             "CUDA graph": result.get("cuda_graph"),
             "runs per second": result["rate"],
             "sensor": result["sensor"],
@@ -201,10 +194,6 @@ def used_of(record: Record) -> Used:
     )
 
 
-def _device(subject: Subject) -> dict[str, Any]:
-    return {"device": subject.device}
-
-
 def _machine(record: Record) -> dict[str, Any]:
     """What of a machine changes its speed; what was not read is absent."""
     known = {"power mode": "power_mode", "cores": "cores", "CPU governor": "cpu_governor"}
@@ -213,6 +202,14 @@ def _machine(record: Record) -> dict[str, Any]:
     limits = [state["power_limit_mw"] for state in states if state.get("power_limit_mw") is not None]
     found["power limit in mW"] = limits[-1] if limits else None
     return {name: value for name, value in found.items() if value is not None}
+
+
+_READERS: Mapping[RecordKind, Callable[[Record], Judged | Timed | Used]] = {
+    "validation": judged_of,
+    "judgement": judged_of,
+    "benchmark": timed_of,
+    "energy": used_of,
+}
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnx.pipeline.plain import plain
-from cnnx.report.files import write_blocks
+from cnnx.report.files import document_of_tables, write_document
 from cnnx.report.tables.compare import compare_blocks
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def write_comparison(result: CompareResult, path: str | Path) -> None:
-    """Write a comparison as .html, .md, .xml (JUnit: a case for each gate), .json or .csv.
+    """Write a comparison in the format of the path's suffix; JUnit has a case for each gate.
 
     Raises:
         UsageError: the suffix is not one of the formats.
@@ -22,8 +22,8 @@ def write_comparison(result: CompareResult, path: str | Path) -> None:
         WriteFailed: the file cannot be written.
     """
     data = plain(result)
-    blocks = list(compare_blocks(data, [pair.gates for pair in result.pairs]))
-    write_blocks(blocks, Path(path), data=data, rows=[*_rows(data)])
+    blocks = compare_blocks(data, [pair.gates for pair in result.pairs])
+    write_document(document_of_tables(blocks, data=data, rows=_rows(data)), Path(path))
 
 
 def _rows(data: Any) -> list[dict[str, Any]]:

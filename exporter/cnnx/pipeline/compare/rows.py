@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cnnx.agreement import rate_estimate
 from cnnx.errors import RecordError
 from cnnx.gates import AGREEMENT, BINARY, Estimate
-from cnnx.options import Precision
-from cnnx.pipeline.compare.evidence import Evidence, Judged, Timed, Used
+from cnnx.pipeline.compare.evidence import Evidence, Judged, Timed, Used, gathered
 from cnnx.pipeline.judge.costs import memory_of
 from cnnx.record import Subject
 from cnnx.report.frame import row_type
@@ -25,21 +24,14 @@ _HINT = "write the report again with this cnnx: --report FILE.json"
 
 def row_evidence(rows: Iterable[Mapping[str, Any]]) -> tuple[Evidence, ...]:
     """Evidence of finished survey rows whose bundles are not in the survey's folder."""
-    found: dict[tuple[str, Precision], Evidence] = {}
-    for row in rows:
-        key = row["model"], row["precision"]
-        subject = Subject(**row["subject"])
-        held = found.get(key, Evidence(*key))
-        timed = Timed(
-            subject,
-            row["batch"],
-            {"device": subject.device, "CUDA graph": row.get("cuda_graph"), "series": row.get("of")},
-            _median(row, row.get("p50_interval"), valid=row["valid"], samples=0),
-            _NO_SAMPLES,
-            memory_of(row["memory"]),
-        )
-        found[key] = dataclasses.replace(held, timed=(*held.timed, timed))
-    return tuple(found.values())
+    return gathered(_surveyed(row) for row in rows)
+
+
+def _surveyed(row: Mapping[str, Any]) -> Timed:
+    subject = Subject(**row["subject"])
+    conditions = {"device": subject.device, "CUDA graph": row.get("cuda_graph"), "series": row.get("of")}
+    median = _median(row, row.get("p50_interval"), valid=row["valid"], samples=0)
+    return Timed(subject, row["batch"], conditions, median, _NO_SAMPLES, memory_of(row["memory"]))
 
 
 def report_evidence(data: Sequence[Any], *, where: Path) -> tuple[tuple[Evidence, ...], tuple[str, ...]]:
@@ -48,30 +40,18 @@ def report_evidence(data: Sequence[Any], *, where: Path) -> tuple[tuple[Evidence
     Raises:
         RecordError: a row has an unknown key or a value of another type, or no row has figures.
     """
-    found: dict[tuple[str, Precision], Evidence] = {}
+    found: list[Judged | Timed | Used] = []
     notes: list[str] = []
     for index, plain in enumerate(data):
         row = _row(plain, where=where, at=f"[{index}]")
         if row["unverified"] is not None:
             notes.append(f"{row['file']} was left out: {row['unverified']}")
-            continue
-        if row["artefact"] == "original" or row["kind"] in (None, "selftest"):
-            continue
-        subject = _subject(row, where=where, at=f"[{index}]")
-        key = subject.network, subject.precision
-        held = found.get(key, Evidence(*key))
-        if row["kind"] in ("validation", "judgement"):
-            held = dataclasses.replace(held, judged=(*held.judged, _judged(row, subject)))
-        elif row["kind"] == "benchmark":
-            held = dataclasses.replace(held, timed=(*held.timed, _timed(row, subject)))
-        elif row["kind"] == "energy":
-            held = dataclasses.replace(held, used=(*held.used, _used(row, subject)))
-        found[key] = held
-    found = {key: held for key, held in found.items() if held.subjects}
+        elif row["artefact"] != "original" and row["kind"] in _READERS:
+            found.append(_READERS[row["kind"]](row, _subject(row, where=where, at=f"[{index}]")))
     if not found:
         what = "the report has no verdict, latency or energy"
         raise RecordError(what, where=where, hint="write it after cnnx export, validate or bench")
-    return tuple(found.values()), tuple(notes)
+    return gathered(found), tuple(notes)
 
 
 def _row(plain: Any, *, where: Path, at: str) -> dict[str, Any]:
@@ -133,7 +113,7 @@ def _used(row: Mapping[str, Any], subject: Subject) -> Used:
     return Used(subject, row["batch"] or 1, conditions, gross)
 
 
-_READERS: Mapping[str, Any] = {
+_READERS: Mapping[str, Callable[[Mapping[str, Any], Subject], Judged | Timed | Used]] = {
     "validation": _judged,
     "judgement": _judged,
     "benchmark": _timed,

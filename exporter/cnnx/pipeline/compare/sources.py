@@ -78,9 +78,8 @@ def _of_survey(path: Path) -> Side:
             notes += more
     evidence = (*found.values(), *row_evidence(alone))
     if not evidence:
-        raise RecordError(
-            "the survey holds no figures", where=path, hint="resume it: cnnx survey --out with this folder"
-        )
+        hint = f"resume it with the options it was started with: cnnx survey --out {path}"
+        raise RecordError("the survey holds no figures", where=path, hint=hint)
     return Side(str(path), "survey", evidence, tuple(notes))
 
 
@@ -101,7 +100,7 @@ def _of_file(path: Path) -> Side:
         raise RecordError(error.what, where=error.where, hint=error.hint) from None
     if record.kind not in _COMPARED:
         raise RecordError(
-            f"a record of the kind {record.kind!r} holds nothing to compare",
+            f"a {record.kind} record holds nothing to compare",
             where=path,
             hint=f"give a record of one of the kinds {', '.join(_COMPARED)}",
         )

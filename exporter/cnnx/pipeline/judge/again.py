@@ -55,7 +55,7 @@ def judge_again(bundle: Bundle, run: Path, demand: Demand) -> Again:
         found, notes = _in_folder(bundle, run)
     else:
         file = run if run.exists() else bundle.path / "runs" / run.name
-        found, notes = [(file, _read(bundle, file))], []
+        found, notes = [(file, _named(bundle, file))], []
     if not found:
         raise RecordError("the folder holds no record to judge", where=run, hint=_HINT)
     records = [record for _, record in found]
@@ -86,42 +86,48 @@ def _gates(bundle: Bundle, subject: Subject, records: Sequence[Record], demand: 
 
 
 def _in_folder(bundle: Bundle, folder: Path) -> tuple[list[tuple[Path, Record]], list[str]]:
-    """The records in a folder that can be judged, oldest first, and notes on the others."""
+    """The records in a folder that can be judged, oldest first, and notes on those that are left out."""
     found, notes = [], []
     for file in sorted(folder.glob("*.json")):
-        record = _read_or_refusal(bundle, file)
-        if isinstance(record, Record):
+        try:
+            record = _read(file)
+            if not _is_judged(record):
+                continue
+            _refuse_doubt(bundle, record, file)
+        except RecordError as error:
+            notes.append(f"{file.name} was left out: {error.what}")
+        else:
             found.append((file, record))
-        elif not record.what.startswith(_OTHER_KIND):
-            notes.append(f"{file.name} was left out: {record.what}")
     return sorted(found, key=lambda each: each[1].date), notes
 
 
-_OTHER_KIND = "nothing to judge is in a record of the kind"
-
-
-def _read_or_refusal(bundle: Bundle, file: Path) -> Record | RecordError:
-    try:
-        return _read(bundle, file)
-    except RecordError as error:
-        return error
-
-
-def _read(bundle: Bundle, file: Path) -> Record:
-    """A record that is about the bundle's current contents.
+def _named(bundle: Bundle, file: Path) -> Record:
+    """The record in a file.
 
     Raises:
-        RecordError: it is damaged, of another kind, or about something else.
+        RecordError: it is damaged, of another kind, or not about the bundle's current contents.
     """
+    record = _read(file)
+    if not _is_judged(record):
+        what = f"a {record.kind} record about the {record.subject.artefact} holds nothing to judge"
+        raise RecordError(what, where=file, hint=_HINT)
+    _refuse_doubt(bundle, record, file)
+    return record
+
+
+def _read(file: Path) -> Record:
     try:
-        record = checked(read_record(file), where=file)
+        return checked(read_record(file), where=file)
     except BundleError as error:
         raise RecordError(error.what, where=error.where, hint=_HINT) from None
-    if record.kind not in _JUDGED or record.subject.artefact == "original":
-        kind = f"{_OTHER_KIND} {record.kind!r} about the {record.subject.artefact}"
-        raise RecordError(kind, where=file, hint=_HINT)
+
+
+def _is_judged(record: Record) -> bool:
+    return record.kind in _JUDGED and record.subject.artefact != "original"
+
+
+def _refuse_doubt(bundle: Bundle, record: Record, file: Path) -> None:
     now = datetime.datetime.now(datetime.timezone.utc)
     if doubt := doubt_of(record, bundle, engines=intact_engines(bundle), now=now):
         what = f"the record is not about the bundle: {doubt}"
         raise RecordError(what, where=file, hint="give a record of this bundle")
-    return record

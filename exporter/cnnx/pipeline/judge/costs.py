@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cnnx.bundle import Bundle
+from cnnx.errors import RecordError
 from cnnx.gates import COSTS, SIZES, Estimate, Gate, gates_of
 from cnnx.measure.bootstrap import middle, resampled_quantiles
-from cnnx.measure.samples import percentile_of, samples_needed
+from cnnx.measure.samples import Latency, percentile_of, samples_needed
 from cnnx.pipeline.judge.demand import Demand
 from cnnx.pipeline.records.verified import records_of
 from cnnx.record import Record, Subject
-from cnnx.schema import Count
+from cnnx.schema import Count, from_plain
 from cnnx.stats import Interval
 
 _MIB, _MS = 2**20, 1e-6
@@ -65,8 +66,9 @@ def measured_estimates(records: Sequence[Record], subject: Subject, batch: int) 
     fitting = [each for each in runs if each.result["latency"]["batch"] == batch]
     reason = _missing("latency and memory", batch, [each.result["latency"]["batch"] for each in runs])
     for key, share in _LATENCY.items():
-        found[key] = latency_estimate(fitting[-1].result, share) if fitting else reason
-    found["memory_mib"] = memory_estimate(fitting[-1].result) if fitting else reason
+        found[key] = latency_estimate(fitting[-1], share) if fitting else reason
+    held = memory_of(fitting[-1].result.get("memory") or {}) if fitting else reason
+    found["memory_mib"] = memory_estimate(held)
     passes = [each for each in records if each.kind == "energy" and same_subject(each.subject, subject)]
     used = [each for each in passes if each.result["batch"] == batch]
     without = _missing("energy", batch, [each.result["batch"] for each in passes])
@@ -86,20 +88,21 @@ def same_subject(one: Subject, other: Subject) -> bool:
     return (one.digest, one.artefact, one.device) == (other.digest, other.artefact, other.device)
 
 
-def main_series(result: Mapping[str, Any]) -> Sequence[int]:
-    """The samples of a benchmark's main series, in nanoseconds, in chronological order."""
-    latency = result["latency"]
-    if (parts := latency.get("parts")) is None:
-        samples: Sequence[int] = latency["samples_ns"]
-        return samples
-    return [sum(run) for run in zip(parts["h2d_ns"], parts["compute_ns"], parts["d2h_ns"], strict=True)]
+def latency_of(record: Record) -> Latency:
+    """The samples of a benchmark record.
+
+    Raises:
+        RecordError: they are not what a benchmark has.
+    """
+    plain = record.result["latency"]
+    return from_plain(Latency, plain, where=record.date, error=RecordError, at="result.latency")
 
 
-def latency_estimate(result: Mapping[str, Any], share: float) -> Estimate | str:
+def latency_estimate(record: Record, share: float) -> Estimate | str:
     """A percentile of the main series of a benchmark, in milliseconds, with its interval; or why none."""
-    if reason := invalid(result):
+    if reason := invalid(record.result):
         return reason
-    samples = main_series(result)
+    samples = latency_of(record).main_ns
     enough = max(10, samples_needed(share))
     if len(samples) < enough:
         return f"{len(samples)} samples are too few for this percentile: {enough} are needed"
@@ -116,9 +119,8 @@ def invalid(result: Mapping[str, Any]) -> str:
     return "" if validity["valid"] else f"the measurement is invalid ({rules})"
 
 
-def memory_estimate(result: Mapping[str, Any]) -> Estimate | str:
-    """Memory that a network adds, in MiB: of the GPU's process, shared, or of the host."""
-    found = memory_of(result.get("memory") or {})
+def memory_estimate(found: tuple[str, int] | str) -> Estimate | str:
+    """What `memory_of` found, in MiB."""
     return found if isinstance(found, str) else Estimate(found[1] / _MIB)
 
 

@@ -24,8 +24,8 @@ from cnnx.pipeline.records.verified import latest_validation, records_of
 from cnnx.pipeline.steps.floor import floor_step
 from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import crops_step, image_set
-from cnnx.pipeline.steps.inference import logits_of, refuse_nonfinite
-from cnnx.pipeline.steps.original import Original, open_reference
+from cnnx.pipeline.steps.inference import logits_of
+from cnnx.pipeline.steps.original import Original, open_reference, original_logits
 from cnnx.pipeline.target import OpenSubject
 from cnnx.recipe import Recipe, recipe_from_dict
 from cnnx.resources import shared_folder
@@ -132,7 +132,10 @@ def judge_images(
         return _accuracy_alone(
             subject, bundle, crops, original, demand=demand, steps=steps, listener=listener
         )
-    logits = _logits(original, crops, recipe, steps)
+    logits = steps.run(
+        "original's logits",
+        lambda progress: original_logits(original, crops.pixels, recipe, progress=progress),
+    )
     floor = None
     if has_floor(subject, recipe):
         graph = export_step(steps, original, batch=bundle.manifest.batch)
@@ -246,18 +249,6 @@ def _reference(bundle: Bundle, recipe: Recipe, options: ValidateOptions) -> Orig
             raise
         return error
     return reference
-
-
-def _logits(original: Original, crops: Crops, recipe: Recipe, steps: Steps) -> NDArray[np.float32]:
-    def work(progress: Progress) -> NDArray[np.float32]:
-        session = original.session()
-        logits = logits_of(session, crops.pixels, recipe.preprocessing, progress=progress)
-        session.close()
-        original.release()
-        refuse_nonfinite(logits, recipe)
-        return logits
-
-    return steps.run("original's logits", work)
 
 
 def _accuracy_alone(

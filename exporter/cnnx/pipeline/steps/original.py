@@ -15,8 +15,9 @@ from cnnx.errors import RecipeError, UsageError
 from cnnx.graph.scales import FileScales
 from cnnx.machine.environment import installed_version
 from cnnx.options import Batch
+from cnnx.pipeline.progress import Progress
 from cnnx.pipeline.steps.definition import build_torch, check_model
-from cnnx.pipeline.steps.inference import RUNNER, open_here
+from cnnx.pipeline.steps.inference import RUNNER, logits_of, open_here, refuse_nonfinite
 from cnnx.pipeline.steps.network import canonical_graph
 from cnnx.recipe import Recipe
 from cnnx.store.digests import digest_of_file
@@ -67,6 +68,22 @@ class Original(Protocol):
     def release(self) -> None:
         """Free its memory; it is built again when needed."""
         ...
+
+
+def original_logits(
+    original: Original, pixels: NDArray[np.uint8], recipe: Recipe, *, progress: Progress
+) -> NDArray[np.float32]:
+    """Run an original on crops (N, H, W, C), and free its memory: (N, classes).
+
+    Raises:
+        InputRefused: a logit is not finite.
+    """
+    session = original.session()
+    logits = logits_of(session, pixels, recipe.preprocessing, progress=progress)
+    session.close()
+    original.release()
+    refuse_nonfinite(logits, recipe)
+    return logits
 
 
 def open_original(

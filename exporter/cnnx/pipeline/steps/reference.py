@@ -9,15 +9,8 @@ import numpy as np
 
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.artefacts import LOGITS, Fp32Graph, ReferenceLogits
-from cnnx.pipeline.steps.inference import (
-    PARITY_IMAGES,
-    RUNNER,
-    check_parity,
-    logits_of,
-    ran_by,
-    refuse_nonfinite,
-)
-from cnnx.pipeline.steps.original import OnnxOriginal, Original
+from cnnx.pipeline.steps.inference import PARITY_IMAGES, RUNNER, check_parity, ran_by
+from cnnx.pipeline.steps.original import OnnxOriginal, Original, original_logits
 from cnnx.recipe import Recipe
 from cnnx.store.own_code import own_code
 
@@ -43,11 +36,7 @@ def reference_step(
     }
 
     def fill(folder: Path, progress: Progress) -> None:
-        session = original.session()
-        logits = logits_of(session, crops.pixels, recipe.preprocessing, progress=progress)
-        session.close()
-        original.release()
-        refuse_nonfinite(logits, recipe)
+        logits = original_logits(original, crops.pixels, recipe, progress=progress)
         check_parity(graph.model, crops.pixels[:PARITY_IMAGES], logits, recipe)
         np.save(folder / LOGITS, logits)
 
@@ -69,10 +58,6 @@ def judge_step(steps: Steps, reference: OnnxOriginal, crops: Crops, recipe: Reci
     }
 
     def fill(folder: Path, progress: Progress) -> None:
-        session = reference.session()
-        logits = logits_of(session, crops.pixels, recipe.preprocessing, progress=progress)
-        session.close()
-        refuse_nonfinite(logits, recipe)
-        np.save(folder / LOGITS, logits)
+        np.save(folder / LOGITS, original_logits(reference, crops.pixels, recipe, progress=progress))
 
     return ReferenceLogits(steps.make("reference's logits", "reference", inputs, fill))

@@ -8,7 +8,7 @@ from typing import Any
 from cnnx.gates import Gate
 from cnnx.report.cases import gate_case
 from cnnx.report.table import Cell, Column, Figures, Remark, Said, Suite, Tone, table_of
-from cnnx.report.tables.verdicts import GATES
+from cnnx.report.tables.verdicts import GATES, gate_reasons
 from cnnx.report.words import scaled
 
 _Plain = Mapping[str, Any]
@@ -88,4 +88,4 @@ def _gates(pair: _Plain, gates: Sequence[Gate]) -> Said:
     classname = f"cnnx.{network}.compare"
     cases = tuple(gate_case(gate, classname) for gate in gates)
     suite = Suite(f"{network}: {pair['new']} against {pair['base']}", classname, cases=cases)
-    return table_of(name, GATES, [gates], suite=suite)
+    return table_of(name, GATES, [gates], remarks=gate_reasons(gates), suite=suite)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from cnnx.agreement import Flip, Validation
 from cnnx.gates import Gate
@@ -18,13 +18,23 @@ _NO_NOISE = 1e-6  # nats: a noise floor below it is not worth a line
 
 
 def gate_verdict(gate: Gate | None) -> Cell:
-    """The verdict of a gate, with the number that would decide it, or the reason."""
+    """The verdict of a gate, with the number that would decide it."""
     if gate is None:
         return judged(Verdict.NOT_JUDGED.value)
     if gate.verdict is Verdict.PASSED and not gate.at_most and gate.threshold == 0:
         return Cell("shown")  # it cannot fail
     note = f" ({gate.decides_at:,} {gate.counted} would decide)" if gate.decides_at else ""
-    return judged(gate.verdict.value, note or (f" ({gate.reason})" if gate.reason else ""))
+    return judged(gate.verdict.value, note)
+
+
+def gate_reasons(gates: Iterable[Gate]) -> Iterator[Remark]:
+    """Why gates were not judged, or failed without a value; gates with one reason share a remark."""
+    found: dict[str, list[str]] = {}
+    for gate in gates:
+        if gate.reason:
+            found.setdefault(gate.reason, []).append(gate.name)
+    for reason, names in found.items():
+        yield Remark(reason, ", ".join(names), "open")
 
 
 def gate_limit(gate: Gate) -> str:
@@ -70,7 +80,7 @@ def verdict_table(validation: Validation, *, date: str = "", later: bool = False
         f"{named}{', validated again' if later else ''}: {verdict}",
         GATES,
         [(*validation.gates, *([None] if open_agreement else []))],
-        remarks=_remarks(validation, date),
+        remarks=[*gate_reasons(validation.gates), *_remarks(validation, date)],
         suite=gate_suite(name, subject, validation.gates, date=date, unjudged=validation.reasons),
     )
 
@@ -82,7 +92,11 @@ def again_table(subject: Subject, gates: Sequence[Gate], records: Sequence[str])
         f"{_named(subject)}, judged again: {verdict}",
         GATES,
         [gates],
-        remarks=[Remark(record, "from") for record in records] + [Remark(str(subject), "about")],
+        remarks=[
+            *gate_reasons(gates),
+            *(Remark(record, "from") for record in records),
+            Remark(str(subject), "about"),
+        ],
         suite=gate_suite(f"{subject}, judged again", subject, gates),
     )
 
