@@ -170,7 +170,7 @@ def test_a_pair_in_place_of_a_relu_becomes_a_clip(tmp_path):
     model = s.classify(pair(s, x, 0.02, np.uint8(0)), 16 * 11 * 11)
     network = read(model, tmp_path)
     assert ops(network.model) == ["Conv", "Clip", "MaxPool", "Flatten", "Gemm"]
-    assert any("instead of a ReLU: 1; the bundle has a Clip" in note for note in network.notes)
+    assert any("Q/DQ pairs that clip at 0 in place of a ReLU: 1;" in note for note in network.notes)
     assert apart(model, network.model, images()) < 0.05
 
 
