@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cnnx.pipeline.networks import list_networks as list_networks
     from cnnx.pipeline.networks import show as show
     from cnnx.pipeline.progress import ProgressEvent as ProgressEvent
-    from cnnx.pipeline.report import write_report as write_report
+    from cnnx.pipeline.report.report import write_report as write_report
     from cnnx.pipeline.survey.proof import prove as prove
     from cnnx.pipeline.survey.survey import survey as survey
     from cnnx.pipeline.target import load as load
@@ -72,7 +72,7 @@ _MODULES = {
     "show": "cnnx.pipeline.networks",
     "survey": "cnnx.pipeline.survey.survey",
     "validate": "cnnx.pipeline.validate",
-    "write_report": "cnnx.pipeline.report",
+    "write_report": "cnnx.pipeline.report.report",
 }
 
 __all__ = sorted(_MODULES)

@@ -11,7 +11,7 @@ import yaml
 
 from tools import ROOT
 
-pytest.importorskip("matplotlib", reason="the GitLab template writes an HTML report")
+pytest.importorskip("altair", reason="the GitLab template writes an HTML report")
 CI = ROOT / "docs" / "ci"
 LOOSE = "top1_agreement = 0.1\ntop1_in_top5 = 0.1\ntop5_agreement = 0.1\naccuracy_ratio = 0\n"
 IMPOSSIBLE = "graph_mib = 0.0001\n"

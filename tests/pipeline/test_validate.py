@@ -157,7 +157,7 @@ def test_both_verdicts_are_in_every_report(bundle, tmp_path):
         cnnx.write_report(bundle.path, tmp_path / name)
         text = (tmp_path / name).read_text()
         assert told in text and "top1_agreement" in text.replace("top-1 agreement", "top1_agreement")
-    rows = json.loads((tmp_path / "r.json").read_text())
+    rows = json.loads((tmp_path / "r.json").read_text())["rows"]
     assert {row["kind"] for row in rows} >= {"validation", "selftest"}
 
 

@@ -36,6 +36,7 @@ from cnnx.pipeline.survey.journal import StoredRow
 from cnnx.pipeline.survey.proof import Proof
 from cnnx.pipeline.validate import ValidateResult
 from cnnx.record import LayerRow, Record, Subject
+from cnnx.report.document import Card
 from cnnx.schema import Count, Positive
 from cnnx.stats import Interval, Verdict
 
@@ -92,6 +93,14 @@ class PrintedArchitecture:
     title: str
     layers: tuple[LayerRow, ...]
     totals: Totals
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedReport:
+    """Where a report was written, and its cards."""
+
+    files: tuple[str, ...]
+    cards: tuple[Card, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +170,7 @@ COMMANDS: Mapping[str, Any] = {
     "bench": BenchResult,
     "compare": PrintedComparison,
     "survey": PrintedSurvey,
+    "report": PrintedReport,
     "diagnose": DiagnoseResult,
     "inspect": Inspection,
     "cache": CacheUse,

@@ -26,6 +26,7 @@ from cnnx.preprocessing.presets import PreprocessingTable
 from cnnx.quant.calibration import CalibrationFile
 from cnnx.recipe import Recipe
 from cnnx.record import Record
+from cnnx.report.document import Report
 from cnnx.schema import fields_of
 from tools import ROOT
 from tools.docs.printed import COMMANDS, printed
@@ -52,6 +53,7 @@ _FILES = {
     "manifest": Manifest,
     "engine": Engine,
     "calibration": CalibrationFile,
+    "report": Report,
 }
 
 

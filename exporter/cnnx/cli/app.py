@@ -17,6 +17,7 @@ from cnnx.cli.doctor import doctor_command
 from cnnx.cli.export import export_command
 from cnnx.cli.init import init_command
 from cnnx.cli.options import BundlePath, Model, command_of
+from cnnx.cli.report import report_command
 from cnnx.cli.survey import survey_command
 from cnnx.cli.validate import validate_command
 from cnnx.errors import UsageError
@@ -111,6 +112,7 @@ app.command("validate")(validate_command)
 app.command("bench")(bench_command)
 app.command("compare")(compare_command)
 app.command("survey")(survey_command)
+app.command("report")(report_command)
 
 
 @app.command("inspect")

@@ -22,14 +22,16 @@ def diagnose_command(
     If the bundle's images, recipe or checkpoint have moved, pass their new paths.
     """
     import cnnx
-    from cnnx.report.damage import check_plot, write_plot
+    from cnnx.report.plot import check_plot, write_plot
 
     check_report(report, [bundle])
     if plot is not None:
         check_plot(plot)
     result = cnnx.diagnose(bundle, options, listener=ui.listen)
     if plot is not None:
-        write_plot(result.record.result, plot)
+        from cnnx.pipeline.report.charts import damage_chart
+
+        write_plot(damage_chart(result.record.result), plot)
     ui.show(
         result,
         command="diagnose",

@@ -170,9 +170,11 @@ def check_report(paths: Sequence[str], bundles: Sequence[Path] = ()) -> None:
             Bundle.open(bundle, verify=False)
 
 
-def write_report(bundle: Path | Sequence[Path], paths: Sequence[str]) -> None:
-    """Write the reports that were requested."""
-    for path in paths:
+def write_report(
+    bundle: Path | Sequence[Path], paths: Sequence[str], *, images: str | Path | None = None
+) -> None:
+    """Write the reports that were requested; `images`: the validation images, if not as the recipe says."""
+    if paths:
         import cnnx
 
-        cnnx.write_report(bundle, path)
+        cnnx.write_report(bundle, paths, images=images)

@@ -38,22 +38,17 @@ def validate_command(
     ui.show(
         result,
         command="validate",
-        report=lambda: _write(result, bundle, report),
+        report=lambda: _write(result, bundle, report, images=options.validation_data),
     )
     raise typer.Exit(code(result.verdicts))
 
 
-def _write(result: ValidateResult, bundle: Path, report: Sequence[str]) -> None:
+def _write(result: ValidateResult, bundle: Path, report: Sequence[str], *, images: str | Path | None) -> None:
     """Write the bundle's records, or the gates of records that were judged again."""
     if not report or result.again is None:
-        write_report(bundle, report)
+        write_report(bundle, report, images=images)
         return
-    from cnnx.pipeline.plain import plain
-    from cnnx.report.files import document_of_tables, gate_rows, write_document
-    from cnnx.report.table import Facts
+    from cnnx.pipeline.judge.report import write_judged_again
 
-    blocks = [block for block in result.blocks() if not isinstance(block, Facts)]
-    data = plain(result.again)
-    document = document_of_tables(blocks, data=data, rows=gate_rows(data["gates"]))
-    for path in map(Path, report):
-        write_document(document, path)
+    for path in report:
+        write_judged_again(result.again, Path(path))

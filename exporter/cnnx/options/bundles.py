@@ -9,6 +9,7 @@ from typing import Literal, cast
 from cnnx.errors import UsageError
 from cnnx.options import REQUIRED, Options, Precision, option
 from cnnx.options.shared import (
+    FORMATS,
     AgainOptions,
     CalibrationOptions,
     GateOptions,
@@ -161,6 +162,25 @@ class SurveyPlan(MeasuringOptions):
     def weights_of(self, model: str) -> str:
         """The weights of one model."""
         return self.weights if isinstance(self.weights, str) else self.weights[model]
+
+
+class ThumbnailOptions(Options):
+    """Options of `write_report`."""
+
+    images: str | Path | None = option(
+        None,
+        "Validation images, for thumbnails of those that flipped. Default: as the recipe says.",
+        metavar="FOLDER",
+    )
+    no_images: bool = option(False, "Leave these thumbnails out, so that the report can be shared.")
+
+
+class FileOptions(Options):
+    """Options of `report` that exist only on the command line."""
+
+    out: Sequence[str] = option(
+        (), f"File to write. Default: report.html. Formats: {FORMATS}. Repeatable.", metavar="FILE"
+    )
 
 
 class SurveyOptions(AgainOptions, SurveyPlan):

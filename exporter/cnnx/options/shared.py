@@ -40,13 +40,15 @@ class CommonOptions(Options):
     debug: bool = option(False, "Also show the traceback of an error.")
 
 
+FORMATS = ".html, .md, .xml (JUnit), .json, .csv, .annotations (GitHub) or .metrics (GitLab)"
+
+
 class ReportOptions(Options):
     """Options of commands that can write a report; in Python, call `cnnx.write_report`."""
 
     report: Sequence[str] = option(
         (),
-        "Also write a report: .html, .md, .xml (JUnit), .json, .csv, .annotations (GitHub) or .metrics "
-        "(GitLab); overwrites it. Repeatable.",
+        f"Also write a report: {FORMATS}; overwrites it. Repeatable.",
         metavar="FILE",
     )
 

@@ -7,21 +7,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from cnnx.bundle.manifest import recipe_of
 from cnnx.pipeline.plain import plain
-from cnnx.preprocessing import described
+from cnnx.pipeline.report.about import provenance
 from cnnx.report.table import Block, Facts, Remark, Table
 from cnnx.report.tables.bundle import engine_table, lint_blocks, precision_table, unverified_blocks
 from cnnx.report.tables.costs import layer_table, memory_table, prediction, unmeasured_table
 from cnnx.report.tables.energy import energy_table
 from cnnx.report.tables.latency import latency_table, latency_warnings
 from cnnx.report.tables.verdicts import again_table, flip_table, self_test_table, verdict_table
-from cnnx.report.words import Run, names_of, scaled, shape
+from cnnx.report.words import Run, names_of, scaled
 from cnnx.stats import Verdict
 
 if TYPE_CHECKING:
     from cnnx.agreement import Validation
-    from cnnx.bundle.manifest import Manifest, TensorInfo
+    from cnnx.bundle.manifest import Manifest
     from cnnx.pipeline.bench.bench import BenchResult
     from cnnx.pipeline.bench.energy_use import EnergyUse
     from cnnx.pipeline.bench.measurement import Measurement, Unmeasured
@@ -133,24 +132,11 @@ def inspection_blocks(inspection: Inspection, *, verbose: bool) -> Iterator[Bloc
         "verdict": inspection.verdict,
         **({"validated again": "; ".join(inspection.judgements)} if inspection.judgements else {}),
         "self-test": "; ".join(inspection.self_tests) or "not run yet (cnnx validate)",
-        "weights": f"{manifest.weights['origin']} ({manifest.weights['digest'][:12]})",
-        **(
-            {"judged by": f"{manifest.reference['origin']} ({manifest.reference['digest'][:12]})"}
-            if manifest.reference
-            else {}
-        ),
-        "preprocessing": _preprocessing(manifest),
-        "input": _tensors(manifest.inputs),
-        "output": _tensors(manifest.outputs),
-        **{
-            role: f"{listed.images} images of {listed.name}: {listed.source}"
-            for role, listed in manifest.images.items()
-        },
+        **provenance(manifest),
         **{
             f"memory at batch {batch}": prediction(plain(predicted))
             for batch, predicted in inspection.predicted.items()
         },
-        "versions": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
         "hashes": "all verified",
     }
     yield Facts(tuple(rows.items()))
@@ -159,16 +145,6 @@ def inspection_blocks(inspection: Inspection, *, verbose: bool) -> Iterator[Bloc
         yield engine_table(inspection.engines)
     yield from lint_blocks(manifest.warnings, whole=verbose)
     yield from unverified_blocks(inspection.unverified, whole=verbose)
-
-
-def _preprocessing(manifest: Manifest) -> str:
-    recipe = recipe_of(manifest)
-    words = described(recipe.preprocessing, recipe.input.shape)
-    return f"assumed, not stated: {words}" if recipe.preprocessing.assumed else words
-
-
-def _tensors(tensors: Sequence[TensorInfo]) -> str:
-    return ", ".join(f"{t.name} {t.type} {shape(t.shape)} {t.layout}" for t in tensors)
 
 
 def validate_blocks(result: ValidateResult, *, verbose: bool) -> Iterator[Block]:

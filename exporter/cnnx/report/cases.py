@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -58,6 +59,6 @@ def gate_case(gate: Gate, classname: str, reasons: Iterable[str] = ()) -> Case:
         f"{gate.verdict.value}: {value}{interval}, limit {limit}",
         tuple(filter(None, (gate.reason, decides, *reasons))),
         gate.value * _SECONDS[gate.unit] if is_time and gate.value is not None else 0.0,
-        {name: number for name, number in figures.items() if number is not None},
+        {name: number for name, number in figures.items() if number is not None and math.isfinite(number)},
         gate.unit,
     )

@@ -1,6 +1,7 @@
 """Tables, facts and remarks, independent of their rendering.
 
-A column holds its heading and the function that computes its cells, so that all renderers agree.
+`table_of` applies columns, each a heading with the function that computes its cells, to items. The `Table` it
+builds is plain data, which every renderer reads and which a report keeps as JSON.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
-from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
+from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 Tone = Literal["good", "bad", "open"]
 """Rendered as a color, or as an outcome in JUnit."""
@@ -37,6 +38,16 @@ def judged(verdict: str, note: str = "") -> Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """The heading of a column, and how its cells are set; see `Column`."""
+
+    heading: str
+    right: bool = False
+    fixed: bool = False
+    drop: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Column(Generic[T]):
     """A heading, and the function that computes a cell from a row.
 
@@ -55,6 +66,11 @@ class Column(Generic[T]):
     once: bool = False
     known: bool = False
     drop: int = 0
+
+    @property
+    def head(self) -> Head:
+        """What a table keeps of the column."""
+        return Head(self.heading, self.right, self.fixed, self.drop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +109,7 @@ class Case:
         message: verdict and figures in one line.
         reasons: further lines, such as why it was not judged.
         seconds: a latency; 0 for what takes no time.
-        figures: name -> number, such as value, low, high and threshold, in `unit`.
+        figures: name -> finite number, such as value, low, high and threshold, in `unit`.
         unit: unit of the figures; empty for rates and ratios.
     """
 
@@ -133,7 +149,7 @@ class Table:
     """
 
     title: str
-    columns: tuple[Column[Any], ...]
+    columns: tuple[Head, ...]
     groups: tuple[tuple[Row, ...], ...]
     lined: bool = False
     remarks: tuple[Remark, ...] = ()
@@ -144,9 +160,19 @@ class Table:
         """The rows of all groups."""
         return tuple(row for group in self.groups for row in group)
 
-    def without(self, left_out: Callable[[Column[Any]], bool]) -> Table:
+    def first(self, most: int) -> Table:
+        """The table with its first rows, and a remark about the rest."""
+        if len(self.rows) <= most:
+            return self
+        more = Remark(f"and {len(self.rows) - most} more")
+        return replace(self, groups=(self.rows[:most],), remarks=(more, *self.remarks))
+
+    def without(self, left_out: Callable[[Head], bool]) -> Table:
         """The table without some columns."""
-        kept = [not left_out(column) for column in self.columns]
+        return self.shown_in([not left_out(column) for column in self.columns])
+
+    def shown_in(self, kept: Sequence[bool]) -> Table:
+        """The table with only the columns that are `kept`."""
         groups = tuple(tuple(tuple(compress(row, kept)) for row in group) for group in self.groups)
         return replace(self, columns=tuple(compress(self.columns, kept)), groups=groups)
 
@@ -178,15 +204,15 @@ def table_of(
         found = "" if column.once and index else column.cell(item)
         return found if isinstance(found, Cell) else Cell(found)
 
-    cells = tuple(
+    rows = tuple(
         tuple(tuple(cell(column, item, index) for column in columns) for index, item in enumerate(group))
         for group in groups
     )
-    table = Table(title, columns, cells, lined, tuple(dict.fromkeys(remarks)), suite)
-    known = {
-        column
-        for row in table.rows
-        for column, cell in zip(columns, row, strict=True)
-        if cell.text not in _SAYS_NOTHING
-    }
-    return table.without(lambda column: column.known and column not in known)
+    heads = tuple(column.head for column in columns)
+    table = Table(title, heads, rows, lined, tuple(dict.fromkeys(remarks)), suite)
+    says_something = [
+        any(row[place].text not in _SAYS_NOTHING for row in table.rows) for place in range(len(heads))
+    ]
+    return table.shown_in(
+        [said or not column.known for said, column in zip(says_something, columns, strict=True)]
+    )

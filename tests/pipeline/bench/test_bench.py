@@ -85,7 +85,7 @@ def test_bundles_take_turns_and_a_batch_that_does_not_fit_is_a_row(bundles, cnnx
     assert fp16["states"][-1]["throttling"] is None and len(fp16["states"]) >= 2
 
     [record] = [file for file in bundles[1].glob("runs/*-benchmark-*") if read_record(file).result == int8]
-    rows = json.loads((tmp_path / "r.json").read_text())
+    rows = json.loads((tmp_path / "r.json").read_text())["rows"]
     kept = [(row["precision"], row["batch"], row["valid"]) for row in rows if row["batch"] == 2]
     assert kept == [("fp16", 2, True), ("int8", 2, True)] and record.exists()
 
@@ -252,7 +252,7 @@ def test_energy_of_every_bundle_and_batch_is_measured_in_turn(bundles, tmp_path)
     assert shown.count("graph fp16") == shown.count("graph int8") == 4  # two rows and two remarks each
     assert shown.count("module input") == 1 and "tiny, batch 2: INT8 uses" in shown
     cnnx.write_report(bundles, tmp_path / "r.json")
-    rows = [row for row in json.loads((tmp_path / "r.json").read_text()) if row["kind"] == "energy"]
+    rows = [row for row in json.loads((tmp_path / "r.json").read_text())["rows"] if row["kind"] == "energy"]
     assert [(row["precision"], row["batch"]) for row in rows] == asked
 
 

@@ -74,10 +74,12 @@ def test_energy_is_measured_shown_kept_and_reported(bundle, tmp_path):
     cnnx.write_report(bundle, tmp_path / "r.md")
     assert "# Energy per image" in (tmp_path / "r.md").read_text()
     cnnx.write_report(bundle, tmp_path / "r.json")
-    row = next(row for row in json.loads((tmp_path / "r.json").read_text()) if row["kind"] == "energy")
+    row = next(
+        row for row in json.loads((tmp_path / "r.json").read_text())["rows"] if row["kind"] == "energy"
+    )
     assert row["gross_mj"] == use.total.gross_mj and row["net_mj_low"] == use.total.net.low
     assert (row["sensor"], row["covers"], row["p50_ns"]) == ("ina", "module input", None)
-    pytest.importorskip("matplotlib", reason="HTML reports need the extra report")
+    pytest.importorskip("altair", reason="HTML reports need the extra report")
     cnnx.write_report(bundle, tmp_path / "r.html")
     assert "measured load" in (tmp_path / "r.html").read_text()
 
@@ -145,7 +147,7 @@ def test_a_report_has_the_newest_energy_of_each_batch_and_rate(bundle, tmp_path)
         kept = dataclasses.replace(record, date=date, result={**record.result, **other})
         (bundle / "runs" / kept.file_name).write_text(json.dumps(kept.as_dict()))
     cnnx.write_report(bundle, tmp_path / "r.json")
-    rows = [row for row in json.loads((tmp_path / "r.json").read_text()) if row["kind"] == "energy"]
+    rows = [row for row in json.loads((tmp_path / "r.json").read_text())["rows"] if row["kind"] == "energy"]
     assert [(row["batch"], row["rate"], row["sensor"]) for row in rows] == [
         (1, None, "ina"), (8, None, "ina"), (1, 30, "ina"), (1, None, "rapl"),
     ]  # fmt: skip

@@ -270,7 +270,7 @@ def test_bundles_without_records_are_compared_by_size(pair):
 @pytest.mark.parametrize("suffix", [".md", ".xml", ".html", ".json", ".csv"])
 def test_every_format_has_changes_and_gates(tiny_bundle, pair, tmp_path, suffix):
     if suffix == ".html":
-        pytest.importorskip("matplotlib", reason="HTML reports need the extra report")
+        pytest.importorskip("altair", reason="HTML reports need the extra report")
     measured(tiny_bundle, pair[0], series(1))
     measured(tiny_bundle, pair[1], series(2, 1.5))
     found = compare(*pair, gates=gates(tmp_path, "latency_ratio = 1.1"))

@@ -89,7 +89,7 @@ def test_a_forged_record_is_shown_as_unverified(cnnx_command, bundle, tmp_path, 
         cnnx.write_report(bundle.path, tmp_path / f"r{suffix}")
         text = (tmp_path / f"r{suffix}").read_text()
         assert file.name in text and said in text, suffix
-    row = next(row for row in json.loads((tmp_path / "r.json").read_text()) if row["unverified"])
+    row = next(row for row in json.loads((tmp_path / "r.json").read_text())["rows"] if row["unverified"])
     assert row["verdict"] is row["top1_agreement"] is None and row["device"] == ORIN
 
 

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnx.pipeline.plain import plain
-from cnnx.report.files import document_of_tables, write_document
+from cnnx.pipeline.report.report import made_report
+from cnnx.report.document import Section
+from cnnx.report.files import write_document
+from cnnx.report.table import Remark, Table
 from cnnx.report.tables.compare import compare_blocks
 
 if TYPE_CHECKING:
@@ -22,8 +25,14 @@ def write_comparison(result: CompareResult, path: str | Path) -> None:
         WriteFailed: the file cannot be written.
     """
     data = plain(result)
-    blocks = compare_blocks(data, [pair.gates for pair in result.pairs])
-    write_document(document_of_tables(blocks, data=data, rows=_rows(data)), Path(path))
+    blocks = [*compare_blocks(data, [pair.gates for pair in result.pairs])]
+    section = Section(
+        "Comparison",
+        tuple(block for block in blocks if isinstance(block, Remark)),
+        tables=tuple(block for block in blocks if isinstance(block, Table)),
+    )
+    title = f"cnnx compare: {result.new} against {result.base}"
+    write_document(made_report("comparison", title, sections=[section], rows=_rows(data)), Path(path))
 
 
 def _rows(data: Any) -> list[dict[str, Any]]:

@@ -12,8 +12,9 @@ from cnnx.errors import RecordError
 from cnnx.gates import AGREEMENT, BINARY, Estimate
 from cnnx.pipeline.compare.evidence import Evidence, Judged, Timed, Used, gathered
 from cnnx.pipeline.judge.costs import memory_of
+from cnnx.pipeline.report.rows import row_type
 from cnnx.record import Subject
-from cnnx.report.frame import row_type
+from cnnx.report.document import report_from_plain
 from cnnx.schema import from_plain
 from cnnx.stats import Interval
 
@@ -32,6 +33,24 @@ def _surveyed(row: Mapping[str, Any]) -> Timed:
     conditions = {"device": subject.device, "CUDA graph": row.get("cuda_graph"), "series": row.get("of")}
     median = _median(row, row.get("p50_interval"), valid=row["valid"], samples=0)
     return Timed(subject, row["batch"], conditions, median, _NO_SAMPLES, memory_of(row["memory"]))
+
+
+def rows_in(data: Any, *, where: Path) -> Sequence[Any]:
+    """The rows of a report in JSON; until cnnx 0.1 the file was their list.
+
+    Raises:
+        RecordError: the report is damaged, of a later schema, or about something else than records.
+    """
+    if isinstance(data, list):
+        return data
+    report = report_from_plain(data, where=where)
+    if report.about != "records":
+        what = f"the report is about {_ABOUT[report.about]}, which has no side to compare"
+        raise RecordError(what, where=where, hint="give a report that --report wrote for a bundle")
+    return report.rows
+
+
+_ABOUT = {"comparison": "a comparison", "gates": "gates judged again", "survey": "a survey"}
 
 
 def report_evidence(data: Sequence[Any], *, where: Path) -> tuple[tuple[Evidence, ...], tuple[str, ...]]:

@@ -11,7 +11,7 @@ from cnnx.bundle import Bundle, is_bundle
 from cnnx.bundle.manifest import recipe_of
 from cnnx.errors import BundleError, RecordError
 from cnnx.pipeline.compare.evidence import Evidence, Side, evidence_of
-from cnnx.pipeline.compare.rows import report_evidence, row_evidence
+from cnnx.pipeline.compare.rows import report_evidence, row_evidence, rows_in
 from cnnx.pipeline.judge.costs import size_estimates
 from cnnx.pipeline.records.verified import checked, records_of
 from cnnx.pipeline.survey.journal import read_rows
@@ -89,8 +89,8 @@ def _of_file(path: Path) -> Side:
     except OSError as error:
         what = f"the file cannot be read: {error.strerror}"
         raise RecordError(what, where=path, hint="check the path and its permissions") from None
-    if isinstance(data, list):
-        evidence, notes = report_evidence(data, where=path)
+    if isinstance(data, list) or (isinstance(data, dict) and data.get("kind") == "report"):
+        evidence, notes = report_evidence(rows_in(data, where=path), where=path)
         return Side(str(path), "report", evidence, notes)
     if not isinstance(data, dict) or "kind" not in data:
         raise RecordError("the file is neither a record nor a report", where=path, hint=f"give {_KINDS}")

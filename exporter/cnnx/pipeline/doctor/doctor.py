@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -199,7 +198,6 @@ def _no_power(sensors: Sequence[SensorReading]) -> CnnxError | None:
 
 
 def _no_plots() -> CnnxError | None:
-    for package in ("jinja2", "matplotlib"):
-        if importlib.util.find_spec(package) is None:
-            return MissingExtra(package, "report", purpose="an HTML report")
-    return None
+    from cnnx.report.page import missing
+
+    return missing("an HTML report")

@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from cnnx.record import Unverified
 
 
-def precision_table(layers: Sequence[Layer], planned: Sequence[Mapping[str, Any]]) -> Table:
+def provenance_table(name: str, rows: Mapping[str, str]) -> Table:
+    """Where everything in a bundle comes from."""
+    columns: tuple[Column[tuple[str, str]], ...] = (
+        Column("what", lambda row: row[0], fixed=True),
+        Column("from", lambda row: row[1]),
+    )
+    return table_of(f"Provenance of {name}", columns, [list(rows.items())])
+
+
+def precision_table(
+    layers: Sequence[Layer], planned: Sequence[Mapping[str, Any]], *, name: str = ""
+) -> Table:
     """Every layer of the graph with its precision and the reason from the manifest."""
     from cnnx.graph.inspect import int8_share
 
@@ -27,7 +38,8 @@ def precision_table(layers: Sequence[Layer], planned: Sequence[Mapping[str, Any]
         Figures("MACs", lambda layer: grouped(layer.multiply_adds)),
         Column("reason", lambda layer: reasons.get(layer.name, "")),
     )
-    return table_of(f"Layers, {int8_share(layers):.1%} of the MACs in INT8", columns, [layers])
+    title = f"Layers{f' of {name}' if name else ''}, {int8_share(layers):.1%} of the MACs in INT8"
+    return table_of(title, columns, [layers])
 
 
 def engine_table(engines: Sequence[Engine]) -> Table:

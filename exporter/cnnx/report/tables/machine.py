@@ -28,6 +28,15 @@ def machine_blocks(environment: Environment, state: MachineState, found: _Plain)
     yield _abilities(found["abilities"])
 
 
+def environment_table(environment: Environment, devices: Sequence[str]) -> Table:
+    """The machine and installation of records, and the devices that were used on it."""
+    columns: tuple[Column[tuple[str, str]], ...] = (
+        Column("what", lambda row: row[0], fixed=True),
+        Column("found", lambda row: row[1]),
+    )
+    return table_of(f"Environment of {', '.join(devices)}", columns, [list(_machine(environment))])
+
+
 def _abilities(abilities: Sequence[_Plain]) -> Table:
     columns: tuple[Column[_Plain], ...] = (
         Column("task", lambda one: one["what"], fixed=True),

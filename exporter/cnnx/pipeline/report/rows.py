@@ -1,8 +1,8 @@
-"""Records -> one table, a row a record, with the figures people compare."""
+"""The rows of a report: the figures people compare, one row for each record."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, make_dataclass
 from functools import cache
 from typing import Any
@@ -42,7 +42,7 @@ def row_type() -> Any:
     return make_dataclass("ReportRow", fields, frozen=True)
 
 
-def frame_from_records(records: Iterable[Record], unverified: Iterable[Unverified] = ()) -> pl.DataFrame:
+def rows_of(records: Iterable[Record], unverified: Iterable[Unverified] = ()) -> list[dict[str, Any]]:
     """One row a verdict or measurement, in their order. What a record does not hold is null, never 0.
 
     A plot's energy is that of the board's total; where there is none it is null, and `covers` says why.
@@ -54,7 +54,11 @@ def frame_from_records(records: Iterable[Record], unverified: Iterable[Unverifie
     Runs of any device, runtime and version stand side by side; none are averaged.
     """
     rows = [_row(record) for record in records if record.kind != "diagnosis"]
-    rows += [_unverified(one) for one in unverified]
+    return rows + [_unverified(one) for one in unverified]
+
+
+def frame_of(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """The rows as a table with a type for each column."""
     return pl.DataFrame(rows, schema=SCHEMA)
 
 
