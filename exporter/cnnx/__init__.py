@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from cnnx.pipeline.progress import ProgressEvent as ProgressEvent
     from cnnx.pipeline.report.report import write_report as write_report
     from cnnx.pipeline.survey.proof import prove as prove
+    from cnnx.pipeline.survey.report import write_survey_report as write_survey_report
     from cnnx.pipeline.survey.survey import survey as survey
     from cnnx.pipeline.target import load as load
     from cnnx.pipeline.validate import validate as validate
@@ -73,6 +74,7 @@ _MODULES = {
     "survey": "cnnx.pipeline.survey.survey",
     "validate": "cnnx.pipeline.validate",
     "write_report": "cnnx.pipeline.report.report",
+    "write_survey_report": "cnnx.pipeline.survey.report",
 }
 
 __all__ = sorted(_MODULES)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import html
+import importlib
 import importlib.resources
 import itertools
 
 import pytest
 
+from cnnx.pipeline.survey.figures import figures_of
 from cnnx.report.document import Card, CardFigure, Chart, FlippedImage, Flips, Report, Section
 from cnnx.report.files import write_document
 from cnnx.report.table import Cell, Column, Figures, Remark, judged, table_of
+from tests.pipeline.survey.test_charts import ROWS as SURVEYED
 
 charts = pytest.importorskip("cnnx.report.page.charts", reason="HTML reports need the extra report")
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">'\"</script>&{{7*7}}"
+SURVEY_CHARTS = importlib.import_module("cnnx.report.page.survey_charts").SURVEY_CHARTS
 PIXEL = (
     "data:image/png;base64,"
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -69,7 +73,18 @@ def rows_of(kind):
         load = {"mark": "load", "rail": None, "watts": None, "second": 1, "until": 3}
         powers = itertools.product(names, range(4))
         return [load, *({"mark": "power", "rail": name, "second": s, "watts": 5 + s} for name, s in powers)]
+    if kind in SURVEY_CHARTS:
+        found = {chart.kind: chart.rows for chart in figures_of([*SURVEYED, *hostile_rows()])}
+        return found[kind]
     raise AssertionError(f"add rows for the chart {kind}")
+
+
+def hostile_rows():
+    """A network of a survey with a hostile name."""
+    return [
+        {**each, "model": HOSTILE, "subject": {**each["subject"], "network": HOSTILE}}
+        for each in SURVEYED[:2]
+    ]
 
 
 def hostile_report():

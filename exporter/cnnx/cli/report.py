@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cnnx.cli.options import check_report, command_of
+from cnnx.errors import UsageError
 from cnnx.options.bundles import FileOptions, ThumbnailOptions
 
 if TYPE_CHECKING:
@@ -16,15 +17,29 @@ if TYPE_CHECKING:
 
 Runs = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN...", help="Bundles, records in runs/, survey folders, or reports in JSON."),
+    typer.Argument(metavar="[RUN]...", help="Bundles, records in runs/, survey folders, or reports in JSON."),
 ]
 
 
 @command_of(ThumbnailOptions, FileOptions)
-def report_command(ui: Ui, runs: Runs, options: ThumbnailOptions, out: Sequence[str]) -> None:
-    """Write a report of what was recorded: a page to read, or a file for CI."""
+def report_command(
+    ui: Ui,
+    options: ThumbnailOptions,
+    survey: Path | None,
+    out: Sequence[str],
+    runs: Runs = [],  # noqa: B006
+) -> None:
+    """Write a report of what was recorded, or of a survey: a page to read, or a file for CI."""
     import cnnx
 
-    files = out or ("report.html",)
+    if bool(runs) == (survey is not None):
+        raise UsageError("give runs, or --survey FOLDER", hint="cnnx report BUNDLE, for example")
+    if survey is not None and options != ThumbnailOptions():
+        raise UsageError("--images and --no-images have no effect on a survey", hint="drop them")
+    files = out or ("report.html" if survey is None else "survey.html",)
     check_report(files)
-    ui.show(cnnx.write_report(runs, files, options), command="report")
+    if survey is None:
+        result = cnnx.write_report(runs, files, options)
+    else:
+        result = cnnx.write_survey_report(survey, files)
+    ui.show(result, command="report")

@@ -178,8 +178,12 @@ class ThumbnailOptions(Options):
 class FileOptions(Options):
     """Options of `report` that exist only on the command line."""
 
+    survey: Path | None = option(None, "Draw the charts of a survey instead of runs.", metavar="FOLDER")
+
     out: Sequence[str] = option(
-        (), f"File to write. Default: report.html. Formats: {FORMATS}. Repeatable.", metavar="FILE"
+        (),
+        f"File to write. Default: report.html, or survey.html. Formats: {FORMATS}. Repeatable.",
+        metavar="FILE",
     )
 
 

@@ -43,7 +43,8 @@ class ReportResult(Result):
 
     def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
         """What the command prints."""
-        return [card_table(self.report.cards), *(Remark(str(file), "written") for file in self.files)]
+        cards = [card_table(self.report.cards)] if self.report.cards else []
+        return [*cards, *(Remark(str(file), "written") for file in self.files)]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""

@@ -12,6 +12,7 @@ from cnnx.errors import InputRefused
 from cnnx.pipeline.bench.measurement import Prediction
 from cnnx.pipeline.plain import plain
 from cnnx.pipeline.records.benchmark import PlainFootprint
+from cnnx.pipeline.survey.facts import NetworkFacts
 from cnnx.record import Subject
 from cnnx.schema import Count, FileName, Positive, Quantity, from_plain, plain_of, read_json, with_hints
 from cnnx.stats import Interval
@@ -35,7 +36,7 @@ class _Head(TypedDict):
     follows_from: Mapping[str, Any]
 
 
-class StoredRow(_Head, total=False):
+class StoredRow(_Head, NetworkFacts, total=False):
     """A row of a survey as stored; figures are absent if the cell failed or was stopped."""
 
     killed: Count
@@ -63,6 +64,7 @@ class StoredRow(_Head, total=False):
     sensor: str | None
     gross_mj: float | None
     net_mj: float | None
+    power_mw: float | None
     no_energy: str
     energy_doubts: list[str]
 

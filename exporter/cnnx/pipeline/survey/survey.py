@@ -23,11 +23,15 @@ from cnnx.pipeline.bench.measurement import Measurement
 from cnnx.pipeline.build import build
 from cnnx.pipeline.progress import Listener, ProgressEvent, Steps, silent
 from cnnx.pipeline.records.verified import latest_validation, records_of
+from cnnx.pipeline.survey.facts import facts_of
 from cnnx.pipeline.survey.journal import Cell, Journal, Row, cell_of
 from cnnx.pipeline.survey.plan import Sources, planned
+from cnnx.pipeline.survey.report import report_of_rows
 from cnnx.pipeline.target import choose_runtime, open_subject
 from cnnx.pipeline.validate import ValidateResult, validate
+from cnnx.report.files import write_document
 from cnnx.report.markdown import markdown
+from cnnx.report.page import missing
 from cnnx.report.result import Result
 from cnnx.report.table import Block, Remark
 from cnnx.report.tables.survey import survey_blocks
@@ -36,6 +40,7 @@ from cnnx.store.digests import digest_of, digest_of_file
 from cnnx.store.files import atomic_file, check_place
 
 _DIED_IN_PASS = "the process died in the energy pass"
+_PAGES = ("survey.html", "survey.md", "survey.json")
 _TRY_AGAIN = "retry with --again"
 
 _Placed = tuple[Row, Path]
@@ -62,7 +67,8 @@ class SurveyResult(Result):
 
     def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
         """What the command prints."""
-        files = Remark(f"{self.folder / 'survey.md'} and survey.json", "written")
+        names = [name for name in _PAGES if (self.folder / name).is_file()]
+        files = Remark(f"{self.folder}: {', '.join(names)}", "written")
         return [*survey_blocks(self.rows), files]
 
     def as_dict(self) -> dict[str, Any]:
@@ -84,8 +90,8 @@ def survey(models: Sequence[str | Path], plan: SurveyOptions, *, listener: Liste
     A row is measured again if its bundle, weights, options, runtime or device have changed, and that is
     reported. If energy cannot be measured, the row keeps its latency and gives the reason. A row without
     energy is measured again if energy is now requested.
-    Records with raw samples are kept in the bundles in `out`. The report files survey.md and survey.json are
-    written after each network.
+    Records with raw samples are kept in the bundles in `out`. The files survey.md and survey.json are
+    written after each network, and survey.html with charts at the end, if the extra `report` is installed.
 
     Args:
         models: names of recipes, recipe files, ONNX files, or folders of bundles. Bundles need no PyTorch
@@ -131,7 +137,17 @@ def survey(models: Sequence[str | Path], plan: SurveyOptions, *, listener: Liste
         listener(ProgressEvent(text, note=True))
         _write(journal.rows(cells), out)
         raise
-    return SurveyResult(out, journal.rows(cells))
+    result = SurveyResult(out, journal.rows(cells))
+    _draw(result, listener)
+    return result
+
+
+def _draw(result: SurveyResult, listener: Listener) -> None:
+    """Write the page with charts, if something was measured and what draws it is installed."""
+    if lacks := missing("the charts of a survey"):
+        listener(ProgressEvent(f"No survey.html: {lacks.what}.", note=True))
+    elif result.exit_code == 0:
+        write_document(report_of_rows(result.rows), result.folder / "survey.html")
 
 
 def _write(rows: Sequence[Row], folder: Path) -> None:
@@ -243,7 +259,8 @@ def _network(
         made = _attempt(work, rows, journal)
         if made is not None:
             bundle, verdict = made
-            placed += [({**row, "verdict": verdict}, bundle) for row in rows]
+            facts = _attempt(partial(facts_of, bundle), rows, journal)
+            placed += [({**row, "verdict": verdict, **facts}, bundle) for row in rows if facts is not None]
     for batch in batches:
         _side_by_side([cell for cell in placed if cell[0]["batch"] == batch], journal, plan, listener)
 
@@ -383,6 +400,7 @@ def _energy(folder: Path, measured: Measurement, power: PowerPass, target: str, 
         "sensor": use.sensor,
         "gross_mj": total.gross_mj if total else None,
         "net_mj": total.net_mj if total else None,
+        "power_mw": total.power_mw if total else None,
         "no_energy": use.no_total,
         "energy_doubts": list(use.measured.doubts),
     }
@@ -395,6 +413,7 @@ def _no_energy(how: Literal["unsupported", "failed"], why: str, hint: str) -> Ro
         "sensor": None,
         "gross_mj": None,
         "net_mj": None,
+        "power_mw": None,
         "no_energy": why,
         "energy_doubts": [],
     }

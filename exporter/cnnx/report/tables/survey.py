@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cnnx.report.table import Cell, Column, Figures, Remark, Said, judged, table_of
-from cnnx.report.words import on_cpu, scaled
+from cnnx.report.table import Cell, Column, Figures, Remark, Said, Table, Tone, judged, table_of
+from cnnx.report.words import grouped, on_cpu, scaled
 
 _Plain = Mapping[str, Any]
 
@@ -21,6 +21,9 @@ def survey_blocks(rows: Sequence[_Plain]) -> list[Said]:
         Column("precision", lambda row: row["precision"], fixed=True),
         Figures("batch", lambda row: str(row["batch"])),
         Column("verdict", lambda row: judged(row["verdict"] or "-"), fixed=True),
+        Figures("top-1", _top1, known=True),
+        Figures("parameters", lambda row: _count(row, "parameters"), known=True, drop=2),
+        Figures("MACs", lambda row: _count(row, "multiply_adds"), known=True, drop=1),
         Figures("p50 ms", lambda row: _ms(row, "p50_ns")),
         Figures("p99 ms", lambda row: "-" if _failed(row) else _ms(row, "p99_ns")),
         Figures("images/s", lambda row: scaled(row.get("images_per_second"), 1, 1)),
@@ -30,7 +33,42 @@ def survey_blocks(rows: Sequence[_Plain]) -> list[Said]:
         Figures("net mJ", lambda row: scaled(row.get("net_mj"), 1, 2), known=True),
     )
     advice = dict.fromkeys(row["advice"] for row in rows if row.get("advice"))
-    return [table_of("Survey", columns, [rows], remarks=[*_remarks(rows), *map(Remark, advice)])]
+    brackets = [Remark(_BRACKETS)] if any(map(_published_alone, rows)) else []
+    remarks = [*brackets, *_remarks(rows), *map(Remark, advice)]
+    return [table_of("Survey", columns, [rows], remarks=remarks)]
+
+
+_BRACKETS = "top-1 in brackets: published for this architecture; the weights that ran may be others."
+
+
+def _published_alone(row: _Plain) -> bool:
+    return not row.get("accuracy") and bool(row.get("published_top1"))
+
+
+def finding_table(findings: Sequence[_Plain], precision: str) -> Table:
+    """The findings of Canziani et al., and which of them hold here."""
+    columns: tuple[Column[_Plain], ...] = (
+        Column("finding", lambda one: one["claim"]),
+        Column("holds if", lambda one: one["criterion"]),
+        Column("here", lambda one: Cell(one["outcome"], _TONES[one["outcome"]]), fixed=True),
+        Column("figures", lambda one: one["why"]),
+    )
+    return table_of(f"The paper's findings, tested here in {precision.upper()}", columns, [findings])
+
+
+_TONES: Mapping[str, Tone | None] = {"holds": "good", "does not hold": "open", "not tested": None}
+
+
+def _top1(row: _Plain) -> str:
+    """Measured accuracy; in brackets the published one, whose weights may be others."""
+    if measured := row.get("accuracy"):
+        return f"{measured['top1']:.2%}"
+    published = row.get("published_top1")
+    return f"({published:.2f}%)" if published else "-"
+
+
+def _count(row: _Plain, key: str) -> str:
+    return grouped(row[key]) if row.get(key) else "-"
 
 
 def _failed(row: _Plain) -> bool:
@@ -67,6 +105,8 @@ def _of(row: _Plain) -> Iterator[Remark]:
     if _failed(row):
         yield Remark(f"failed: {row['reason']}", hint=row["hint"])
         return
+    if row.get("undecided"):
+        yield Remark(f"{row['verdict']}: {row['undecided']}")
     yield from map(Remark, row["findings"])
     how, why = row.get("energy"), row.get("no_energy")
     if how in ("unsupported", "failed"):

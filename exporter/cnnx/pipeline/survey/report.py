@@ -1,0 +1,130 @@
+"""`report --survey`: the charts, findings and table of a survey."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cnnx.errors import RecordError
+from cnnx.pipeline.plain import plain
+from cnnx.pipeline.report.report import ReportResult, made_report
+from cnnx.pipeline.survey.canziani import SOURCE
+from cnnx.pipeline.survey.figures import figures_of
+from cnnx.pipeline.survey.findings import findings_of
+from cnnx.pipeline.survey.journal import Row, read_rows
+from cnnx.report.document import Report, Section
+from cnnx.report.files import write_document
+from cnnx.report.table import Remark, Table
+from cnnx.report.tables.survey import finding_table, survey_blocks
+
+_FIGURES = ("images_per_second", "p50_ns", "p90_ns", "p99_ns", "parameters", "multiply_adds")
+_ENERGY = ("gross_mj", "net_mj", "power_mw")
+_NO_DEVICE = "no device"
+
+
+def write_survey_report(folder: str | Path, path: str | Path | Sequence[str | Path]) -> ReportResult:
+    """Write the charts of Canziani, Paszke and Culurciello 2016 from a survey's rows, with its table.
+
+    Devices stay apart: each has its own charts.
+
+    Args:
+        folder: folder of a survey, finished or not.
+        path: file of the report; its suffix chooses the format. Or several.
+
+    Returns:
+        The report, and where it was written.
+
+    Raises:
+        UsageError: the suffix is not one of the formats.
+        RecordError: the folder is not that of a survey, or nothing in it is finished.
+        InputRefused: a row is damaged.
+        MissingExtra: HTML is requested, and the packages that draw it are not installed.
+        WriteFailed: a file cannot be written.
+
+    Examples:
+        >>> cnnx.write_survey_report("survey", "survey.html").report.about
+        'survey'
+    """
+    paths = [path] if isinstance(path, (str, Path)) else path
+    report = survey_report(Path(folder))
+    for each in map(Path, paths):
+        write_document(report, each)
+    return ReportResult(report, tuple(map(Path, paths)))
+
+
+def survey_report(folder: Path) -> Report:
+    """The report that `write_survey_report` writes; raises as it does while reading."""
+    if not (folder / "rows").is_dir():
+        raise RecordError(
+            "it is not the folder of a survey",
+            where=folder,
+            hint="give the folder that cnnx survey --out named",
+        )
+    rows = read_rows(folder)
+    if not any(row["status"] == "done" for row in rows):
+        hint = f"resume it with the options it was started with: cnnx survey --out {folder}"
+        raise RecordError("the survey holds no figures", where=folder, hint=hint)
+    return report_of_rows(rows)
+
+
+def report_of_rows(rows: Sequence[Row]) -> Report:
+    """A report of a survey's rows, of one device or several."""
+    devices = dict.fromkeys(map(_device, rows))
+    sections = [
+        section
+        for device in devices
+        for section in _sections(
+            [row for row in rows if _device(row) == device], device if len(devices) > 1 else ""
+        )
+    ]
+    names = dict.fromkeys(row["model"] for row in rows)
+    title = f"cnnx survey of {len(names)} networks"
+    return made_report("survey", title, sections=sections, rows=map(_flat, rows))
+
+
+def _device(row: Row) -> str:
+    subject = row.get("subject")
+    return f"{subject['runtime']}, {subject['device']}" if subject else _NO_DEVICE
+
+
+def _sections(rows: Sequence[Row], device: str) -> Iterator[Section]:
+    on = f" on {device}" if device else ""
+    charts = tuple(replace(chart, title=f"{chart.title}{on}") for chart in figures_of(rows))
+    if charts:
+        published = Remark(
+            f"Points of {SOURCE} are theirs (arXiv:1605.07678): other weights and a Jetson TX1."
+        )
+        yield Section(f"Charts{on}", (published,), charts)
+        precisions = dict.fromkeys(row["precision"] for row in rows if row["status"] == "done")
+        yield Section(f"Findings{on}", tables=tuple(_findings(rows, each) for each in precisions))
+    blocks = survey_blocks(rows)
+    yield Section(
+        f"Survey{on}",
+        tuple(block for block in blocks if isinstance(block, Remark)),
+        tables=tuple(block for block in blocks if isinstance(block, Table)),
+    )
+
+
+def _findings(rows: Sequence[Row], precision: str) -> Table:
+    found = findings_of([row for row in rows if row["precision"] == precision])
+    return finding_table(plain(list(found)), precision)
+
+
+def _flat(row: Row) -> dict[str, object]:
+    """A row of the CSV file."""
+    subject, accuracy = row.get("subject") or {}, row.get("accuracy") or {}
+    return {
+        **{key: row[key] for key in ("model", "precision", "batch", "status", "reason", "verdict")},
+        **{key: subject.get(key) for key in ("artefact", "engine", "runtime", "device")},
+        "undecided": row.get("undecided"),
+        "valid": row.get("valid"),
+        "accuracy": accuracy.get("top1"),
+        "accuracy_low": accuracy.get("low"),
+        "accuracy_high": accuracy.get("high"),
+        "accuracy_images": accuracy.get("images"),
+        "image_set": accuracy.get("image_set"),
+        "published_top1": row.get("published_top1"),
+        **{key: row.get(key) for key in (*_FIGURES, *_ENERGY)},
+        **{key: (row.get("memory") or {}).get(key) for key in ("added_bytes", "gpu_bytes", "shared_bytes")},
+    }

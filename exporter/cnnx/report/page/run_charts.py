@@ -1,0 +1,183 @@
+"""Draws the charts of records: gates, damage, latency, layers, memory and power."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import altair as alt
+
+from cnnx.report.page.marks import INK, PALETTE, Rows, base, colors, names, rowed
+
+_VERDICTS = {
+    "passed": ("#009E73", "circle"),
+    "failed": ("#D55E00", "cross"),
+    "inconclusive": ("#E69F00", "diamond"),
+    "not judged": ("#8C8C8C", "square"),
+}
+
+
+def _gates(rows: Rows) -> Any:
+    """Value and 95 % interval of each gate, colored by verdict; the bar is its threshold."""
+    drawn = base(rows)
+    y, height = rowed(rows, "gate")
+    known = [verdict for verdict in _VERDICTS if verdict in names(rows, "verdict")]
+    color = alt.Color(
+        "verdict:N", scale=alt.Scale(domain=known, range=[_VERDICTS[each][0] for each in known])
+    )
+    shape = alt.Shape(
+        "verdict:N", scale=alt.Scale(domain=known, range=[_VERDICTS[each][1] for each in known])
+    )
+    tooltip = ["gate:N", "value:Q", "low:Q", "high:Q", "threshold:Q", "verdict:N"]
+    x = alt.X("low:Q", title="rate and 95 % interval", scale=alt.Scale(zero=False, padding=12))
+    return alt.layer(
+        drawn.mark_rule(strokeWidth=4, opacity=0.5).encode(x=x, x2="high:Q", y=y, color=color),
+        drawn.mark_tick(thickness=3, size=18, color=INK)
+        .encode(x="threshold:Q", y=y)
+        .transform_filter("datum.threshold > 0"),
+        drawn.mark_point(filled=True, size=110, opacity=1).encode(
+            x="value:Q", y=y, color=color, shape=shape, tooltip=tooltip
+        ),
+    ).properties(height=height)
+
+
+def _damage(rows: Rows) -> Any:
+    """Divergence with only one layer in INT8, layer by layer in the graph's order."""
+    known = [float(row["nats"]) for row in rows if isinstance(row["nats"], (int, float))]
+    top = max(known, default=0.0) or 1.0
+    drawn = base(rows)
+    x = alt.X("layer:N", sort=names(rows, "layer"), title=None, axis=_crowded(rows))
+    y = alt.Y("nats:Q", title="nats, alone in INT8", axis=alt.Axis(format="~s"))
+    tooltip = ["layer:N", "op:N", "nats:Q", "share:Q", "flips:Q"]
+    return alt.layer(
+        drawn.transform_filter("datum.state === 'INT8'")
+        .mark_bar()
+        .encode(x=x, y=y, color=alt.Color("op:N", scale=colors(rows, "op")), tooltip=tooltip),
+        drawn.transform_filter("datum.state === 'not finite'")
+        .mark_bar(opacity=0.6)
+        .encode(
+            x=x, y=alt.datum(1.1 * top), color=alt.Color("op:N", scale=colors(rows, "op")), tooltip=tooltip
+        ),
+        drawn.transform_filter("datum.state === 'not finite'")
+        .mark_text(text="not finite", angle=270, align="right", color=INK)
+        .encode(x=x, y=alt.datum(1.1 * top)),
+        drawn.transform_filter("datum.state === 'not in INT8'")
+        .mark_point(shape="cross", color="#8C8C8C")
+        .encode(x=x, y=alt.datum(0), tooltip=["layer:N", "op:N", "state:N"]),
+    ).properties(height=260)
+
+
+def _crowded(rows: Rows) -> alt.Axis:
+    """An axis of layers: names below each bar as long as there are few."""
+    return alt.Axis(labelAngle=-90, labelOverlap=True, labelLimit=120, labels=len(rows) <= 120)
+
+
+def _layers(rows: Rows) -> Any:
+    """Time of each layer in order of execution, colored by kind."""
+    return (
+        base(rows)
+        .mark_bar()
+        .encode(
+            x=alt.X("layer:N", sort=names(rows, "layer"), title=None, axis=_crowded(rows)),
+            y=alt.Y("ms:Q", title="median, ms"),
+            color=alt.Color("kind:N", scale=colors(rows, "kind")),
+            tooltip=["layer:N", "op:N", "kind:N", "ms:Q", "share:Q"],
+        )
+        .properties(height=260)
+    )
+
+
+def _latency(rows: Rows) -> Any:
+    """Distribution of each run by color, with its median and the 1st to 99th percentile."""
+    y, height = rowed(rows, "run")
+    drawn = base(rows)
+    ends = [
+        float(row["high"]) for row in rows if row["mark"] == "bin" and isinstance(row["high"], (int, float))
+    ]
+    starts = [
+        float(row["low"]) for row in rows if row["mark"] == "bin" and isinstance(row["low"], (int, float))
+    ]
+    wide = bool(starts) and min(starts) > 0 and max(ends) > 20 * min(starts)
+    scale = alt.Scale(type="log") if wide else alt.Scale(zero=False)
+    x = alt.X("low:Q", title="ms per batch", scale=scale)
+    tooltip = ["run:N", "p1:Q", "p25:Q", "p50:Q", "p75:Q", "p99:Q"]
+    quantiles = drawn.transform_filter("datum.mark === 'quantiles'")
+    return alt.layer(
+        drawn.transform_filter("datum.mark === 'bin'")
+        .mark_bar(color=PALETTE[0], height={"band": 0.7})
+        .encode(
+            x=x,
+            x2="high:Q",
+            y=y,
+            opacity=alt.Opacity("density:Q", legend=None, scale=alt.Scale(range=[0.08, 1])),
+        ),
+        quantiles.mark_rule(color=INK, opacity=0.6).encode(x="p1:Q", x2="p99:Q", y=y),
+        quantiles.mark_tick(color=PALETTE[1], thickness=3, size=20).encode(x="p50:Q", y=y, tooltip=tooltip),
+    ).properties(height=height)
+
+
+def _times(rows: Rows) -> Any:
+    """Successive runs over time, relative to the median of their run."""
+    drawn = base(rows)
+    color = alt.Color("run:N", scale=colors(rows, "run"))
+    x = alt.X("second:Q", title="seconds since the first run")
+    # Rare hiccups would flatten everything else; the distribution shows them.
+    top = sorted(float(row["high"] or 0) for row in rows)[int(0.95 * (len(rows) - 1))]
+    scale = alt.Scale(zero=False, domainMax=1.2 * top)
+    dash = alt.StrokeDash("run:N", legend=None)
+    return alt.layer(
+        drawn.mark_area(opacity=0.15, clip=True).encode(
+            x=x, y=alt.Y("low:Q", title="x median", scale=scale), y2="high:Q", color=color
+        ),
+        drawn.mark_line(clip=True).encode(x=x, y="middle:Q", color=color, strokeDash=dash),
+        drawn.mark_point(opacity=0, size=60, clip=True).encode(
+            x=x, y="middle:Q", tooltip=["run:N", "second:Q", "ms:Q"]
+        ),
+    ).properties(height=220)
+
+
+def _memory(rows: Rows) -> Any:
+    """Memory of each run, part by part."""
+    y, height = rowed(rows, "run")
+    return (
+        base(rows)
+        .mark_bar()
+        .encode(
+            x=alt.X("mib:Q", title="MiB", stack="zero"),
+            y=y,
+            color=alt.Color("part:N", scale=colors(rows, "part"), sort=names(rows, "part")),
+            order=alt.Order("place:Q"),
+            tooltip=["run:N", "part:N", "mib:Q"],
+        )
+        .properties(height=height)
+    )
+
+
+def _power(rows: Rows) -> Any:
+    """Power over time, with the measured load shaded."""
+    drawn = base(rows)
+    return alt.layer(
+        drawn.transform_filter("datum.mark === 'load'")
+        .mark_rect(color=INK, opacity=0.12)
+        .encode(x=alt.X("second:Q", title="seconds"), x2="until:Q"),
+        drawn.transform_filter("datum.mark === 'power'")
+        .mark_line(strokeWidth=1.5)
+        .encode(
+            x="second:Q",
+            y=alt.Y("watts:Q", title="watts"),
+            color=alt.Color("rail:N", scale=colors(rows, "rail")),
+            tooltip=["rail:N", "second:Q", "watts:Q"],
+        ),
+    ).properties(height=220)
+
+
+RUN_CHARTS: Mapping[str, Callable[[Rows], Any]] = {
+    "gates": _gates,
+    "damage": _damage,
+    "layers": _layers,
+    "latency": _latency,
+    "times": _times,
+    "memory": _memory,
+    "power": _power,
+}
+"""Kind of a chart -> what draws its rows."""
