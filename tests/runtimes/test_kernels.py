@@ -26,3 +26,27 @@ def kernel(layers, constants):
 )
 def test_a_cast_to_fp16_within_a_kernel_counts_for_what_follows_it(layers, constants, found):
     assert types_of([kernel(layers, constants)])["head"] == found
+
+
+@pytest.mark.parametrize(
+    ("inputs", "weight", "found"),
+    [
+        # The second product of a ConvNeXt block, fused with its scale and the shortcut, which comes first.
+        (("fp32", "fp16"), "fp16", "fp16"),
+        # An FP32 island of a ResNet behind an FP16 shortcut.
+        (("fp16", "fp32"), "fp32", "fp32"),
+        # INT8 data behind a shortcut.
+        (("fp16", "int8"), "int8", "int8"),
+        # Compiled in FP32 after all: the weight says so.
+        (("fp32", "fp16"), "fp32", "fp32"),
+        (("fp32", "fp32"), "fp16", "fp32"),
+        # INT8 data with weights that are not.
+        (("int8", "fp16"), "fp16", "int8 data, fp16 weights"),
+    ],
+)
+def test_the_weight_tells_which_input_of_a_fused_sum_is_the_products(inputs, weight, found):
+    layers = ("head", "head_output.fp32", "sum", "scale")
+    fused = Kernel(
+        "__myl_CorrCastMulAdd_myl0_7", "runtime_fusion", inputs, (weight,), ("fp32",), layers, weight
+    )
+    assert types_of([fused])["head"] == found

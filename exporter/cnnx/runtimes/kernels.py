@@ -37,6 +37,7 @@ class Kernel:
         constants: types of weights, scales and biases.
         outputs: type of each output.
         layers: ONNX nodes that it computes, at least in part.
+        weight: type of the largest constant, which is the weight of a product; empty if it is not known.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Kernel:
     constants: tuple[str, ...]
     outputs: tuple[str, ...]
     layers: tuple[str, ...]
+    weight: str = ""
 
 
 def nodes_in(metadata: str, pattern: re.Pattern[str], names: Collection[str]) -> tuple[str, ...]:
@@ -99,6 +101,10 @@ def _type_of(node: str, kernel: Kernel) -> str | None:
         return f"int8 data, {kernel.constants[0]} weights"
     if _quantizes_inside(kernel):
         return "int8"
+    if data != kernel.weight and kernel.weight in kernel.inputs:
+        # A product and its weight have one type, as networks are strongly typed. The shortcut of a sum that
+        # is fused with the product can come first, in the type of the sum.
+        return kernel.weight
     return "fp16" if data == "fp32" and _narrows_inside(node, kernel) else data
 
 
@@ -112,7 +118,9 @@ def _narrows_inside(node: str, kernel: Kernel) -> bool:
     if not casts or "fp16" not in kernel.constants:
         return False
     before = kernel.layers[: kernel.layers.index(node)]
-    return "fp32" not in kernel.constants or any(layer in before for layer in casts)
+    return (
+        "fp32" not in kernel.constants or kernel.weight == "fp16" or any(layer in before for layer in casts)
+    )
 
 
 def _quantizes_inside(kernel: Kernel) -> bool:

@@ -125,3 +125,11 @@ def test_what_cannot_be_read_is_not_found(text):
 @given(st.text(max_size=200), st.integers(0, len(INT8)))
 def test_damaged_text_raises_nothing(junk, at):
     layer_types(INT8[:at] + junk + INT8[at:])
+
+
+def test_a_shortcut_in_fp32_that_comes_first_is_not_the_data_of_the_product():
+    """A block of ConvNeXt: product, scale and sum in one kernel, whose weight is FP16."""
+    [kernel] = parse_kernels((CAPTURED / "rtx-1.7.1-convnext.txt").read_text())
+    assert (kernel.inputs, kernel.constants) == (("fp32", "fp16"), ("fp32", "fp16", "fp16"))
+    assert kernel.weight == "fp16"
+    assert layer_types((CAPTURED / "rtx-1.7.1-convnext.txt").read_text())[kernel.layers[0]] == "fp16"

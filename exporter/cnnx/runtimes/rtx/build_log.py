@@ -11,6 +11,7 @@ a layer that cannot be read is reported as not found rather than assumed to be r
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection
 
@@ -23,6 +24,7 @@ _LINE = re.compile(
     re.MULTILINE,
 )
 _DATATYPE = re.compile(r"Datatype: (\w+)")
+_SIZED = re.compile(r"Dimensions: \[([\d,]*)\][^{}]*?Datatype: (\w+)")
 # A 1x1 convolution that became a matrix product has a suffix: "[ONNX Layer: x]__gemm_from_conv1x1".
 _LAYER = re.compile(r"\[ONNX Layer: (.+?)\](?=\w*\s*(?:\[ONNX Layer: |$))")
 
@@ -37,6 +39,7 @@ def parse_kernels(log: str, names: Collection[str] = ()) -> tuple[Kernel, ...]:
             constants=_types(found["constants"]),
             outputs=_types(found["outputs"]),
             layers=nodes_in(found["layers"], _LAYER, names),
+            weight=_largest(found["constants"]),
         )
         for found in _LINE.finditer(log)
     )
@@ -45,6 +48,15 @@ def parse_kernels(log: str, names: Collection[str] = ()) -> tuple[Kernel, ...]:
 def layer_types(log: str, names: Collection[str] = ()) -> dict[str, str]:
     """Type in which each ONNX node's data reaches its kernel, from the builder's whole log."""
     return types_of(parse_kernels(log, names))
+
+
+def _largest(section: str) -> str:
+    """Type of the tensor with the most values; empty if none has a shape."""
+    found = _SIZED.findall(section)
+    _, word = max(
+        found, key=lambda tensor: math.prod(map(int, filter(None, tensor[0].split(",")))), default=("", "")
+    )
+    return TYPES.get(word.lower(), word.lower())
 
 
 def _types(section: str) -> tuple[str, ...]:

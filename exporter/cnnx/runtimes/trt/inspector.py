@@ -67,6 +67,7 @@ def _kernel(layer: Any, names: Collection[str]) -> Kernel:
         constants=_types([layer[key] for key in ("Weights", "Bias") if key in layer])
         or _types(layer.get("Constants")),
         outputs=_types(layer.get("Outputs")),
+        weight=next(iter(_types([layer.get("Weights")])), ""),
         layers=() if kind.lower() in _BOOKKEEPING else tuple(nodes),
     )
 
