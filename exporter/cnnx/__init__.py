@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from cnnx.pipeline.bench.energy import PowerPass as PowerPass
     from cnnx.pipeline.build import build as build
     from cnnx.pipeline.cache import cache as cache
+    from cnnx.pipeline.classify.classifier import load as load
+    from cnnx.pipeline.classify.classify import classify as classify
     from cnnx.pipeline.compare.compare import compare as compare
     from cnnx.pipeline.diagnose.diagnose import diagnose as diagnose
     from cnnx.pipeline.doctor.doctor import doctor as doctor
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from cnnx.pipeline.survey.proof import prove as prove
     from cnnx.pipeline.survey.report import write_survey_report as write_survey_report
     from cnnx.pipeline.survey.survey import survey as survey
-    from cnnx.pipeline.target import load as load
     from cnnx.pipeline.validate import validate as validate
     from cnnx.recipe import Recipe as Recipe
     from cnnx.stats import Verdict as Verdict
@@ -61,6 +62,7 @@ _MODULES = {
     "build": "cnnx.pipeline.build",
     "cache": "cnnx.pipeline.cache",
     "calibrate": "cnnx.pipeline.export.calibrate",
+    "classify": "cnnx.pipeline.classify.classify",
     "compare": "cnnx.pipeline.compare.compare",
     "diagnose": "cnnx.pipeline.diagnose.diagnose",
     "doctor": "cnnx.pipeline.doctor.doctor",
@@ -68,7 +70,7 @@ _MODULES = {
     "init": "cnnx.pipeline.init",
     "inspect": "cnnx.pipeline.inspect",
     "list_networks": "cnnx.pipeline.networks",
-    "load": "cnnx.pipeline.target",
+    "load": "cnnx.pipeline.classify.classifier",
     "prove": "cnnx.pipeline.survey.proof",
     "show": "cnnx.pipeline.networks",
     "survey": "cnnx.pipeline.survey.survey",

@@ -22,6 +22,7 @@ from cnnx.pipeline.bench.energy_use import EnergyUse
 from cnnx.pipeline.bench.measurement import Advice, Measurement, Unmeasured
 from cnnx.pipeline.build import BuildResult
 from cnnx.pipeline.cache import CacheUse
+from cnnx.pipeline.classify.classify import ClassifyResult
 from cnnx.pipeline.compare.changes import Change
 from cnnx.pipeline.compare.changes import Outcome as Outcomes
 from cnnx.pipeline.diagnose.findings import DiagnoseResult, Findings
@@ -167,6 +168,7 @@ COMMANDS: Mapping[str, Any] = {
     "calibrate": CalibrateResult,
     "build": BuildResult,
     "validate": ValidateResult,
+    "classify": ClassifyResult,
     "bench": BenchResult,
     "compare": PrintedComparison,
     "survey": PrintedSurvey,

@@ -11,6 +11,7 @@ import typer
 
 from cnnx.cli.bench import bench_command
 from cnnx.cli.cache import cache_command
+from cnnx.cli.classify import classify_command
 from cnnx.cli.compare import compare_command
 from cnnx.cli.diagnose import diagnose_command
 from cnnx.cli.doctor import doctor_command
@@ -109,6 +110,7 @@ def build_command(ui: Ui, bundle: BundlePath, options: EngineOptions) -> None:
 
 
 app.command("validate")(validate_command)
+app.command("classify")(classify_command)
 app.command("bench")(bench_command)
 app.command("compare")(compare_command)
 app.command("survey")(survey_command)

@@ -106,6 +106,14 @@ class ValidateOptions(GateOptions, SourceOptions, JudgingOptions, TargetOptions)
     )
 
 
+class ClassifyOptions(TargetOptions):
+    """Options of `classify`."""
+
+    top: int = option(5, "Number of classes to show for each image.", min=1)
+    limit: int | None = option(None, "Stop after this many images or frames.", min=1)
+    engine: str | None = option(None, f"{_ENGINE}.", metavar="IDENTITY")
+
+
 class CompareOptions(GateOptions):
     """Options of `compare`."""
 

@@ -233,24 +233,3 @@ def _subject(manifest: Manifest, artefact: Any, digest: str, runtime: str, devic
         graph_digest=manifest.files["model.onnx"],
         device_kind=device.kind,
     )
-
-
-def load(bundle: str | Path, *, target: str = "auto", engine: str | None = None) -> runtimes.Session:
-    """Check every hash of a bundle, and open the engine or graph that runs here.
-
-    Args:
-        bundle: the bundle's folder.
-        target: "auto" or a runtime's name.
-        engine: identity of the engine to open; None: see `open_subject`.
-
-    Returns:
-        a session; its `run` takes float32 (N, C, H, W), preprocessed as the manifest states.
-
-    Examples:
-        >>> session = cnnx.load("lenet5-int8")
-        >>> outputs = session.run(np.zeros((1, 1, 32, 32), np.float32))
-        >>> {name: logits.shape for name, logits in outputs.items()}
-        {'logits': (1, 10)}
-        >>> session.close()
-    """
-    return open_subject(Bundle.open(Path(bundle)), target, engine=engine).open()

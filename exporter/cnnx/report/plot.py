@@ -34,8 +34,13 @@ def check_plot(path: Path) -> None:
     check_place(path)
 
 
-def write_plot(chart: Chart, path: Path) -> None:
+def write_plot(chart: Chart, path: Path, *, width: int | None = None) -> None:
     """Draw a chart on white, to an .svg or .png.
+
+    Args:
+        chart: the chart.
+        path: the file; its suffix chooses the format.
+        width: in pixels; None: by the number of rows.
 
     Raises:
         UsageError: the suffix is not a known format.
@@ -47,8 +52,8 @@ def write_plot(chart: Chart, path: Path) -> None:
 
     from cnnx.report.page.charts import VEGA_LITE, spec_of
 
-    width = min(_WIDEST, max(_NARROWEST, _PER_ROW * len(chart.rows)))
-    spec = {**spec_of(chart, ink=_INK, width=width), "background": "white"}
+    by_rows = min(_WIDEST, max(_NARROWEST, _PER_ROW * len(chart.rows)))
+    spec = {**spec_of(chart, ink=_INK, width=width or by_rows), "background": "white"}
     if path.suffix.lower() == ".svg":
         content = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE).encode()
     else:
