@@ -70,6 +70,7 @@ def test_every_cell_is_a_row_and_a_stopped_survey_resumes(tiny, tmp_path):
     assert page.count("| - | failed | - |") == 4 and page.count(last["reason"]) == 1
     assert page.count("broken fp16, batch 1; broken fp16, batch 2; broken int8, batch 1; broken int8") == 1
     assert page.count(f"Hint: {last['hint']}.") == 1
+    assert page.count("judged under assumed preprocessing: tiny fp16, batch 1; tiny fp16, batch 2;") == 1
     assert json.loads((out / "survey.json").read_text()) == list(found.rows)
 
     again, steps = run([tiny, str(broken)], out)

@@ -30,7 +30,8 @@ class NetworkFacts(TypedDict, total=False):
 
     `multiply_adds` is per image. `accuracy` is that of the exported graph or engine, null if the images have
     no labels. `published_top1` is that of the architecture's published weights, in percent, which may not be
-    the weights that were used; null if none is known. `undecided` says why the verdict is no verdict.
+    the weights that were used; null if none is known. `undecided` says why the verdict is no verdict, and
+    `assumed_preprocessing` that nobody has stated the preprocessing, so that it may be wrong.
     """
 
     parameters: Count
@@ -39,6 +40,7 @@ class NetworkFacts(TypedDict, total=False):
     published_top1: Percent | None
     published_on: str
     undecided: str
+    assumed_preprocessing: bool
 
 
 def facts_of(folder: Path) -> dict[str, Any]:
@@ -57,6 +59,7 @@ def facts_of(folder: Path) -> dict[str, Any]:
         "accuracy": _accuracy(judged[1]) if judged else None,
         "published_top1": published or None,
         "published_on": protocol or "ImageNet",
+        "assumed_preprocessing": recipe.preprocessing.assumed,
         "undecided": _undecided(judged[1]) if judged else "it was not validated",
     }
     return dict(found)

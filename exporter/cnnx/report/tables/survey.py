@@ -105,6 +105,8 @@ def _of(row: _Plain) -> Iterator[Remark]:
     if _failed(row):
         yield Remark(f"failed: {row['reason']}", hint=row["hint"])
         return
+    if row.get("assumed_preprocessing"):
+        yield Remark("judged under assumed preprocessing", hint="state it in a recipe; cnnx init writes one")
     if row.get("undecided"):
         yield Remark(f"{row['verdict']}: {row['undecided']}")
     yield from map(Remark, row["findings"])
