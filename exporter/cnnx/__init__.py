@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from cnnx.pipeline.inspect import inspect as inspect
     from cnnx.pipeline.networks import list_networks as list_networks
     from cnnx.pipeline.networks import show as show
+    from cnnx.pipeline.preflight.preflight import preflight as preflight
     from cnnx.pipeline.progress import ProgressEvent as ProgressEvent
     from cnnx.pipeline.report.report import write_report as write_report
     from cnnx.pipeline.survey.proof import prove as prove
@@ -71,6 +72,7 @@ _MODULES = {
     "inspect": "cnnx.pipeline.inspect",
     "list_networks": "cnnx.pipeline.networks",
     "load": "cnnx.pipeline.classify.classifier",
+    "preflight": "cnnx.pipeline.preflight.preflight",
     "prove": "cnnx.pipeline.survey.proof",
     "show": "cnnx.pipeline.networks",
     "survey": "cnnx.pipeline.survey.survey",

@@ -106,7 +106,9 @@ def test_machines_that_share_a_cache_never_share_an_engine(tensorrt, bundle, mon
 def test_an_engine_of_a_different_release_is_refused_naming_both(tensorrt, bundle, monkeypatch):
     cnnx.build(bundle.path, target="tensorrt")
     monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(ImitatedBindings("10.3.0")))
-    with pytest.raises(BundleError, match=r"11\.4\.0\.106, but 10\.3\.0 is installed"):
+    with pytest.raises(
+        BundleError, match=r"11\.4\.0\.106 \(runtime\), but this machine has tensorrt 10\.3\.0"
+    ):
         cnnx.validate(bundle.path)
     # An engine built here is found next to it.
     cnnx.build(bundle.path, target="tensorrt")

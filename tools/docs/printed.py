@@ -32,6 +32,7 @@ from cnnx.pipeline.export.result import ExportResult
 from cnnx.pipeline.init import InitResult
 from cnnx.pipeline.inspect import Inspection
 from cnnx.pipeline.networks import Network
+from cnnx.pipeline.preflight.preflight import PreflightResult
 from cnnx.pipeline.records import benchmark, diagnosis, energy
 from cnnx.pipeline.survey.journal import StoredRow
 from cnnx.pipeline.survey.proof import Proof
@@ -167,6 +168,7 @@ COMMANDS: Mapping[str, Any] = {
     "export": ExportResult,
     "calibrate": CalibrateResult,
     "build": BuildResult,
+    "preflight": PreflightResult,
     "validate": ValidateResult,
     "classify": ClassifyResult,
     "bench": BenchResult,

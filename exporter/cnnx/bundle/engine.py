@@ -1,4 +1,4 @@
-"""Description of an engine in a bundle, and the check of which machines can run it."""
+"""Description of an engine in a bundle."""
 
 from __future__ import annotations
 
@@ -60,55 +60,8 @@ class Engine:
     batch: Sequence[Positive] = ()
     schema: Literal[1] = SCHEMA
 
-    def check(
-        self,
-        *,
-        runtime_version: str | None,
-        compute_capability: int | None,
-        gpu: str | None = None,
-        board: str | None = None,
-        where: Path,
-    ) -> None:
-        """Refuse an engine that this machine cannot run, before it is loaded.
-
-        Args:
-            runtime_version: installed version of the runtime.
-            compute_capability: compute capability of this GPU; not compared if None.
-            gpu: name of this GPU; not compared if None.
-            board: device-tree name of this Jetson; not compared if None. GPUs with the same name differ in
-                size between boards.
-            where: path of the bundle.
-
-        Raises:
-            BundleError: the engine does not match this machine; the hint has the command to rebuild it.
-        """
-        hint = f"build the engine on this machine: cnnx build {where}"
-        if not self._runs_on(runtime_version):
-            raise BundleError(
-                f"the engine was built by {self.runtime} {self.runtime_version}, but "
-                f"{runtime_version or 'no version'} is installed",
-                where=where / "engines" / self.identity,
-                hint=hint,
-            )
-        if compute_capability is not None and not self._reaches(compute_capability):
-            raise BundleError(
-                f"the engine was built for {self.target}, but this GPU is sm{compute_capability}",
-                where=where / "engines" / self.identity,
-                hint=hint,
-            )
-        if self.reach != "gpu":
-            return
-        built_on = ((self.environment.get("gpu") or {}).get("name"), self.environment.get("board"))
-        for built, here in zip(built_on, (gpu, board), strict=True):
-            if None not in (built, here) and built != here:
-                raise BundleError(
-                    f"the engine was built on {built} and runs only on that model, but this is {here}",
-                    where=where / "engines" / self.identity,
-                    hint=hint,
-                )
-
-    def _runs_on(self, version: str | None) -> bool:
-        """Whether a runtime version can run it: the same, or a newer one if version compatible."""
+    def runs_on(self, version: str | None) -> bool:
+        """Whether a runtime version can run it: the same, or a newer one if it is version compatible."""
         if version == self.runtime_version:
             return True
         try:
@@ -116,7 +69,8 @@ class Engine:
         except InvalidVersion:
             return False
 
-    def _reaches(self, compute_capability: int) -> bool:
+    def reaches(self, compute_capability: int) -> bool:
+        """Whether GPUs of a compute capability can run it."""
         if self.reach == "ampere_plus":
             return compute_capability >= 80
         return self.target in ("", f"sm{compute_capability}")

@@ -18,6 +18,7 @@ from cnnx.cli.doctor import doctor_command
 from cnnx.cli.export import export_command
 from cnnx.cli.init import init_command
 from cnnx.cli.options import BundlePath, Model, command_of
+from cnnx.cli.preflight import preflight_command
 from cnnx.cli.report import report_command
 from cnnx.cli.survey import survey_command
 from cnnx.cli.validate import validate_command
@@ -109,6 +110,7 @@ def build_command(ui: Ui, bundle: BundlePath, options: EngineOptions) -> None:
     ui.show(cnnx.build(bundle, options, listener=ui.listen), command="build")
 
 
+app.command("preflight")(preflight_command)
 app.command("validate")(validate_command)
 app.command("classify")(classify_command)
 app.command("bench")(bench_command)

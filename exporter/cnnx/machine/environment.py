@@ -139,6 +139,16 @@ def detect(root: Path = Path("/"), *, nvml: Any = None, wheels: Wheels = find_wh
     )
 
 
+def free_memory_bytes(root: Path = Path("/"), *, nvml: Any = None) -> int | None:
+    """Memory that a network could use now: the GPU's own, or on Jetson and CPUs that of the machine."""
+    with first_gpu(nvml) as gpu:
+        memory = gpu.ask("nvmlDeviceGetMemoryInfo") if gpu else None
+    if memory is not None:
+        return int(memory.free)
+    kib = _field(root / "proc/meminfo", r"^MemAvailable:\s*(\d+) kB")
+    return int(kib) * 1024 if kib else None
+
+
 def installed_version(name: str) -> str | None:
     """Version of an installed package from its metadata, without importing it; None if missing."""
     found = map(find_wheel, _DISTRIBUTIONS.get(name, (name,)))

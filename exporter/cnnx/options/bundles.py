@@ -114,6 +114,12 @@ class ClassifyOptions(TargetOptions):
     engine: str | None = option(None, f"{_ENGINE}.", metavar="IDENTITY")
 
 
+class PreflightOptions(Options):
+    """Options of `preflight`."""
+
+    rebuild: bool = option(False, "Build engines that do not fit, from the bundle's graph; self-test them.")
+
+
 class CompareOptions(GateOptions):
     """Options of `compare`."""
 

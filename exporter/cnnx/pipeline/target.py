@@ -15,6 +15,7 @@ from cnnx.bundle.manifest import Manifest
 from cnnx.device import Device
 from cnnx.errors import BundleError, CnnxError, UsageError
 from cnnx.machine.environment import Environment, detect
+from cnnx.pipeline.preflight.checks import engine_checks
 from cnnx.record import Subject
 from cnnx.runtimes.engine.network import release_of
 
@@ -209,17 +210,9 @@ def _preference(engine: Engine) -> tuple[int, bool, int, tuple[int, ...]]:
 def _refusal(
     engine: Engine, runtime: runtimes.Runtime, here: Environment, *, where: Path
 ) -> BundleError | None:
-    try:
-        engine.check(
-            runtime_version=runtime.version(),
-            compute_capability=here.gpu.compute_capability if here.gpu else None,
-            gpu=here.gpu.name if here.gpu else None,
-            board=here.board,
-            where=where,
-        )
-    except BundleError as error:
-        return error
-    return None
+    checks = engine_checks(engine, here, version=runtime.version(), bundle=where)
+    misfit = next((check for check in checks if check.outcome == "differs"), None)
+    return None if misfit is None else misfit.error(where / "engines" / engine.identity)
 
 
 def _subject(manifest: Manifest, artefact: Any, digest: str, runtime: str, device: Device) -> Subject:

@@ -1,0 +1,1 @@
+"""Preflight: whether a bundle's engines fit this machine, before anything is loaded."""
