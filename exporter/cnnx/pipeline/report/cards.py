@@ -126,8 +126,8 @@ def _latency(own: Sequence[Record]) -> Iterator[CardFigure]:
     yield CardFigure(
         "latency p50", f"{scaled(figures['p50_ns'], _MS, 3)} ms", detail, "bad" if reason else None
     )
-    whole = f"{record.result['figures']['images_per_second']:,.0f}"
-    yield CardFigure("images per second", whole, f"batch {batch}")
+    rate = figures["images_per_second"]
+    yield CardFigure("images per second", f"{rate:,.{0 if rate >= 100 else 1}f}", f"batch {batch}")
 
 
 def _ratio(subject: Subject, own: Sequence[Record], every: Sequence[Record]) -> Iterator[CardFigure]:
@@ -135,15 +135,15 @@ def _ratio(subject: Subject, own: Sequence[Record], every: Sequence[Record]) -> 
     record = _smallest(own)
     if subject.precision != "int8" or record is None:
         return
-    for other in every:
-        if other.kind == "benchmark" and other.subject.precision == "fp16" and _alike(record, other):
-            ours, theirs = (each.result["figures"]["p50_ns"] for each in (record, other))
-            if ours and theirs:
-                turns = "taking turns" if _together(record) and _together(record) == _together(other) else ""
-                doubt = "no forecast for a GPU" if record.result["remark"] else ""
-                detail = ", ".join(filter(None, (turns, doubt)))
-                yield CardFigure("INT8 / FP16 latency", f"{ours / theirs:.2f}", detail)
-                return
+    fp16 = [each for each in every if each.kind == "benchmark" and each.subject.precision == "fp16"]
+    alike = [each for each in fp16 if _alike(record, each) and each.result["figures"]["p50_ns"]]
+    ours = record.result["figures"]["p50_ns"]
+    if not alike or not ours:
+        return
+    turns = [each for each in alike if _together(each) and _together(each) == _together(record)]
+    theirs = (turns or alike)[-1].result["figures"]["p50_ns"]
+    details = ("taking turns" if turns else "", "no forecast for a GPU" if record.result["remark"] else "")
+    yield CardFigure("INT8 / FP16 latency", f"{ours / theirs:.2f}", ", ".join(filter(None, details)))
 
 
 def _alike(one: Record, other: Record) -> bool:

@@ -163,7 +163,7 @@ def _main_ms(run: Run) -> _Times:
 
 
 def _distribution(name: str, times: _Times) -> Rows:
-    """Bins up to the 99th percentile and beyond it one, and quantiles."""
+    """Bins from the shortest run to the 99th percentile, and quantiles."""
     p1, p25, p50, p75, p99 = (round(float(each), 6) for each in np.percentile(times, (1, 25, 50, 75, 99)))
     edges = np.linspace(times.min(), max(p99, times.min() * 1.0001), min(_BINS, len(times)) + 1)
     counts, _ = np.histogram(times, edges)
