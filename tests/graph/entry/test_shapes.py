@@ -52,7 +52,7 @@ WAYS = st.builds(
     batch=st.sampled_from(["batch", 1, 3]),
     lengths=st.sampled_from(["gathered", "sliced", "written"]),
     masked=st.booleans(),
-    weights=st.sampled_from(["stored", "shared", "standardized", "normalized"]),
+    weights=st.sampled_from(["stored", "shared", "standardized", "normalized", "self-normalized"]),
 )
 
 
@@ -183,12 +183,14 @@ class Writer:
             mean = self.axes("ReduceMean", weight, [1, 2, 3], keepdims=1)
             gain = self.constant(np.ones((filters, 1, 1, 1), np.float32))
             return self.node("Mul", self.node("Sub", weight, mean), gain)
-        if kind == "normalized":  # as F.batch_norm of one image, whose channels are the filters
+        if kind.endswith("normalized"):  # as F.batch_norm of one image, whose channels are the filters
             lengths = (self.constant([n]) for n in (1, filters, math.prod(shape[1:])))
             flat = self.node("Reshape", weight, self.vector(*lengths))
             rows = [self.constant(np.ones(filters, np.float32))] * 4
-            normed = self.node("BatchNormalization", flat, *rows)
-            return self.node("Reshape", normed, self.node("Shape", weight))
+            own = kind == "self-normalized" and self.way.opset >= 15
+            trains = {"training_mode": 1, "momentum": 1.0, "outputs": 3} if own else {}
+            normed = self.node("BatchNormalization", flat, *rows, **trains)
+            return self.node("Reshape", normed[0] if own else normed, self.node("Shape", weight))
         return weight
 
     def conv(self, x, outputs, inputs, kernel):
