@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,8 @@ _LARGEST = 1 << 22
 
 # INT8 weights must stay INT8. Random values must not be folded to one draw.
 _KEPT = frozenset({"QuantizeLinear", "DequantizeLinear", "Constant"})
-_RANDOM = frozenset({"Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike"})
+RANDOM = frozenset({"Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike"})
+"""Operators whose results differ from run to run."""
 
 
 def constants_to_initializers(model: ModelProto) -> int:
@@ -51,32 +52,32 @@ def _constant(node: NodeProto) -> NDArray[Any] | None:
 def fold_constants(model: ModelProto) -> int:
     """Fold nodes that depend only on constants, such as a kernel concatenated from parts.
 
-    Values come from onnx's reference evaluator. Nodes that have subgraphs, a custom domain, several outputs,
-    or results of large or unknown size are not folded.
+    Values come from onnx's reference evaluator. Nodes that have subgraphs, a custom domain, or results of
+    large or unknown size are not folded.
     """
     constants, types = edit.initializers(model.graph), edit.value_types(model)
     outputs = {value.name for value in model.graph.output}
     kept, folded = [], []
     for node in model.graph.node:
-        if node.output[0] in outputs or not _is_foldable(node, constants, types):
-            kept.append(node)
-            continue
-        values = evaluate(node, constants, edit.opset(model))
+        values = None
+        if outputs.isdisjoint(node.output) and _is_foldable(node, constants, types):
+            values = evaluate(node, constants, edit.opset(model))
         if values is None:
             kept.append(node)
             continue
-        tensor = edit.tensor_from_array(node.output[0], values)
-        constants[tensor.name] = tensor
-        folded.append(tensor)
+        tensors = [edit.tensor_from_array(name, each) for name, each in values.items()]
+        constants.update((tensor.name, tensor) for tensor in tensors)
+        folded += tensors
+    changes = len(model.graph.node) - len(kept)
     model.graph.initializer.extend(folded)
     edit.replace_nodes(model.graph, kept)
-    return len(folded)
+    return changes
 
 
 def _is_foldable(
     node: NodeProto, constants: Mapping[str, TensorProto], types: Mapping[str, ValueType]
 ) -> bool:
-    if node.op_type in _KEPT | _RANDOM or len(node.output) != 1:
+    if node.op_type in _KEPT | RANDOM:
         return False
     read = [name for name in node.input if name]
     if (
@@ -85,28 +86,32 @@ def _is_foldable(
         or any(entry.HasField("g") for entry in node.attribute)
     ):
         return False
-    shape = types[node.output[0]].shape if node.output[0] in types else None
-    lengths = [length for length in shape or () if isinstance(length, int)]
-    if shape is None or len(lengths) != len(shape):
-        return False
+    shapes = [types[name].shape if name in types else None for name in node.output if name]
+    sizes = [math.prod(shape) for shape in shapes if _is_known(shape)]
     given = sum(int(math.prod(constants[name].dims)) for name in read)
-    return int(math.prod(lengths)) <= max(_LARGEST, given)
+    return len(sizes) == len(shapes) and sum(sizes) <= max(_LARGEST, given)
 
 
-def evaluate(node: NodeProto, constants: Mapping[str, TensorProto], opset: int) -> NDArray[Any] | None:
-    """The output of a node whose inputs are constants, from onnx's reference evaluator.
+def _is_known(shape: tuple[int | str | None, ...] | None) -> TypeGuard[tuple[int, ...]]:
+    return shape is not None and all(isinstance(length, int) for length in shape)
+
+
+def evaluate(
+    node: NodeProto, constants: Mapping[str, TensorProto], opset: int
+) -> dict[str, NDArray[Any]] | None:
+    """The outputs of a node whose inputs are constants, from onnx's reference evaluator.
 
     None if it has no such operator, or refuses the inputs: such a node is left to the runtime.
     """
     names = [name for name in dict.fromkeys(node.input) if name]
     described = [helper.make_tensor_value_info(n, constants[n].data_type, constants[n].dims) for n in names]
-    graph = helper.make_graph(
-        [node], "constant", described, [helper.make_empty_tensor_value_info(node.output[0])]
-    )
+    results = [name for name in node.output if name]
+    outputs = [helper.make_empty_tensor_value_info(name) for name in results]
+    graph = helper.make_graph([node], "constant", described, outputs)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     values = {name: edit.array(constants[name]) for name in names}
     try:
-        (result,) = ReferenceEvaluator(model).run(None, values)
+        found = ReferenceEvaluator(model).run(None, values)
     except Exception:  # the evaluator runs each operator's own code, which raises nearly anything
         return None
-    return np.asarray(result)
+    return {name: np.asarray(each) for name, each in zip(results, found, strict=True)}

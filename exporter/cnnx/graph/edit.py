@@ -221,22 +221,16 @@ def skeleton(model: ModelProto) -> ModelProto:
     return bones
 
 
-def value_types(model: ModelProto, *, batch: int | None = None) -> dict[str, ValueType]:
+def value_types(model: ModelProto) -> dict[str, ValueType]:
     """Type of every tensor that shape inference reaches: inputs, constants, activations, outputs.
 
-    Args:
-        batch: number of images to assume where the graph leaves it free; None: it stays free. Lengths that
-            depend on the batch, such as those of images cut into patches, are known only with a number.
+    Lengths that depend on a free batch, such as those of images cut into patches, are unknown;
+    `cnnx.graph.infer.types_at` knows them for a number of images.
 
     Raises:
         GraphError: ranks, types or lengths contradict each other.
     """
     bones = skeleton(model)
-    images = data_inputs(model.graph)[0].name
-    for value in bones.graph.input if batch is not None else ():
-        axes = value.type.tensor_type.shape.dim
-        if value.name == images and axes and not axes[0].HasField("dim_value"):
-            axes[0].dim_value = batch
     try:
         inferred = onnx.shape_inference.infer_shapes(bones, strict_mode=True, data_prop=True).graph
     except onnx.shape_inference.InferenceError as error:
@@ -314,6 +308,12 @@ def drop_unread_nodes(graph: GraphProto) -> int:
     if removed:
         replace_nodes(graph, reversed(kept))
     return removed
+
+
+def drop_unread_initializers(graph: GraphProto) -> int:
+    """Remove initializers that no node and no output reads. Edits in place; returns their number."""
+    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    return drop_initializers(graph, [tensor.name for tensor in graph.initializer if tensor.name not in read])
 
 
 def drop_initializers(graph: GraphProto, names: Iterable[str]) -> int:

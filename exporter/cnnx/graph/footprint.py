@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, helper
 
-from cnnx.graph.edit import ValueType, value_types, wiring
+from cnnx.graph.edit import ValueType, wiring
+from cnnx.graph.infer import types_at
 
 # Their output is a view of their input; runtimes do not copy it.
 _VIEWS = frozenset({"Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
@@ -39,7 +40,7 @@ def predict_memory(model: ModelProto, batch: int) -> GraphMemory:
         model: graph with a dynamic or fixed batch as its first dimension.
         batch: images per run, for a dynamic batch.
     """
-    types, wires = value_types(model, batch=batch), wiring(model.graph)
+    types, wires = types_at(model, batch), wiring(model.graph)
     weights = sum(_bytes(ValueType(t.data_type, tuple(t.dims))) for t in model.graph.initializer)
     constant = set(wires.initializers)
     ends = {value.name for value in (*model.graph.input, *model.graph.output)} - constant

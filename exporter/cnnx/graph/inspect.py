@@ -24,6 +24,7 @@ from cnnx.graph.edit import (
     value_types,
     wiring,
 )
+from cnnx.graph.infer import types_at
 from cnnx.record import LayerRow
 
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
@@ -58,9 +59,9 @@ def layers(model: ModelProto) -> tuple[Layer, ...]:
     """Layers of a graph in graph order: all nodes except conversions and constants.
 
     Raises:
-        GraphError: shapes contradict each other, or a length other than the batch is unknown.
+        GraphError: shapes contradict each other, or depend on the values of the images.
     """
-    wires, types = wiring(model.graph), value_types(model, batch=1)
+    wires, types = wiring(model.graph), types_at(model, 1)
     images = types[data_inputs(model.graph)[0].name].shape
     batch = images[0] if images and isinstance(images[0], int) else 1
     return tuple(
@@ -218,18 +219,16 @@ def _multiply_adds(node: NodeProto, types: Mapping[str, ValueType]) -> int:
 
 
 def _lengths(types: Mapping[str, ValueType], tensor: str, node: NodeProto) -> tuple[int, ...]:
-    """Shape of a tensor; a first length that shape inference cannot compute, as of a Range, counts as 1."""
     shape = _value_type(types, tensor, node).shape
-    if shape is not None:
-        lengths = (1 if axis == 0 and not isinstance(n, int) else n for axis, n in enumerate(shape))
-        known = tuple(n for n in lengths if isinstance(n, int))
-        if len(known) == len(shape):
-            return known
-    raise GraphError(
-        f"the shape of {tensor!r} is not fully known: {shape}",
-        where=f"node {label(node)}",
-        hint="export the model with a fixed image size; only the batch may be dynamic",
-    )
+    known = tuple(n for n in shape or () if isinstance(n, int))
+    if shape is None or len(known) < len(shape):
+        raise GraphError(
+            f"the shape of {tensor!r} is not fully known: {shape}",
+            where=f"node {label(node)}",
+            hint="export the model with a fixed image size, and without layers such as NonZero, whose shape "
+            "depends on the values of the image; only the batch may be dynamic",
+        )
+    return known
 
 
 def _value_type(types: Mapping[str, ValueType], tensor: str, node: NodeProto) -> ValueType:

@@ -320,11 +320,7 @@ def remove_dead_nodes(model: ModelProto) -> int:
 
 def remove_unused_initializers(model: ModelProto) -> int:
     """Remove constants that are not used."""
-    graph = edit.wiring(model.graph)
-    unread = [
-        name for name in graph.initializers if name not in graph.consumers and name not in graph.outputs
-    ]
-    return edit.drop_initializers(model.graph, unread)
+    return edit.drop_unread_initializers(model.graph)
 
 
 PASSES = (

@@ -1,12 +1,12 @@
 """The canonical form of a network from elsewhere, which every later pass may assume.
 
 - Opset 19 or 20 and IR version 10; local functions are inlined, and every node has a unique name.
-- No initializer is listed as an input, and no Constant node or unused optional output is left.
+- No initializer is listed as an input, and no Constant node, unused constant or optional output is left.
 - One float32 input (N, C, H, W): N is a positive number, or the dimension "batch".
 - Floating-point tensors are float32, and constants are finite.
 - There is no Q/DQ; the scales of a file that had some are kept beside the graph.
 - The logits, (N, classes) and not normalized by Softmax, are the first output; the others follow.
-- Values computed from shapes are constants, as far as they do not depend on the batch.
+- What follows from constants and shapes is a constant, as far as it does not depend on the batch.
 - Nothing is in training mode.
 """
 
@@ -20,11 +20,11 @@ from onnx import ModelProto
 
 from cnnx.graph import edit
 from cnnx.graph.constants import constants_to_initializers
-from cnnx.graph.entry.file_scales import scales_by_layer
+from cnnx.graph.entry.file_scales import scales_by_layer, weight_scales
 from cnnx.graph.entry.inputs import name_batch, to_float_nchw
 from cnnx.graph.entry.logits import logits_first
 from cnnx.graph.entry.qdq import take_scales
-from cnnx.graph.entry.shapes import declare_outputs, fix_baked_batch, fold_shapes
+from cnnx.graph.entry.shapes import declare_outputs, fix_baked_batch, fold_known
 from cnnx.graph.entry.values import finite, refuse_training, widen
 from cnnx.graph.entry.versions import convert_version, drop_listed_constants, drop_unread_outputs
 from cnnx.graph.load import input_shape, located_in, name_nodes, parse_model, refuse_bad_constants
@@ -101,19 +101,21 @@ def read_network(
         convert_version(model)
         constants_to_initializers(model)
         widened = widen(model)
-        finite(model)
         input_shape(model)
         name_nodes(model)
         edit.check(model)
+        behind = weight_scales(model, taken) if taken else {}
+        baked = fix_baked_batch(model)
+        fold_known(model)
+        finite(model)
     refuse_bad_constants(model, path)
     with located_in(path):
-        baked = fix_baked_batch(model)
-        fold_shapes(model)
         classes, chosen = logits_first(model, wanted=logits, classes=classes)
         edit.drop_unread_nodes(model.graph)
+        edit.drop_unread_initializers(model.graph)
         declare_outputs(model)
         edit.check(model)
-        scales = scales_by_layer(model, taken) if taken else None
+        scales = scales_by_layer(model, taken, behind) if taken else None
         clips = len(taken.clipped) if taken else 0
     notes = [
         *(["the file takes 8-bit pixels; the bundle takes their values 0..255 as float32"] if pixels else []),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from cnnx.graph import edit
-from cnnx.graph.constants import fold_constants
 from cnnx.graph.edit import Wiring
 from cnnx.graph.entry.qdq import Taken, WeightScale, notes_on
 from cnnx.graph.scales import FileScales
@@ -25,25 +26,34 @@ _MARGIN = np.float32(2**-12)
 _SLICE = 1 << 22
 
 
-def scales_by_layer(model: ModelProto, taken: Taken) -> FileScales:
-    """The scales of weighted layers and sums. Folds constants, and settles weights, in place.
+def weight_scales(model: ModelProto, taken: Taken) -> dict[str, WeightScale | None]:
+    """Node -> the scale of its weight, before folding hides from which constant that is computed.
+
+    Args:
+        model: a checked graph without Q/DQ, whose nodes have unique names.
+        taken: scales of its tensors.
+    """
+    graph = edit.wiring(model.graph)
+    return {
+        node.name: _weight_scale(node.input[1], graph, taken)
+        for node in model.graph.node
+        if len(node.input) > 1
+    }
+
+
+def scales_by_layer(model: ModelProto, taken: Taken, behind: Mapping[str, WeightScale | None]) -> FileScales:
+    """The scales of weighted layers and sums. Settles weights in place.
 
     A tensor without a scale of its own has that of the tensor whose values it holds, as after MaxPool. A
     weight that lies between two integers, within 2e-4 steps, is moved away from the middle by that much, so
     that it keeps its integer when a BatchNormalization is folded into it.
 
     Args:
-        model: a checked graph without Q/DQ, whose nodes have unique names.
+        model: the graph after folding.
         taken: scales of its tensors.
+        behind: scale of each node's weight.
     """
     ranges = _spread(model, taken)
-    graph = edit.wiring(model.graph)
-    behind = {
-        node.name: _weight_scale(node.input[1], graph, taken)
-        for node in model.graph.node
-        if len(node.input) > 1
-    }
-    fold_constants(model)
     constants = edit.initializers(model.graph)
     inputs: dict[str, tuple[float, ...]] = {}
     weights: dict[str, tuple[float, ...]] = {}
@@ -54,7 +64,7 @@ def scales_by_layer(model: ModelProto, taken: Taken) -> FileScales:
         if (axis := edit.weight_axis(node, constants)) is None:
             continue
         inputs[node.name] = (ranges.get(node.input[0], 0.0),)
-        if found := behind[node.name]:
+        if found := behind.get(node.name):
             tensor = constants[node.input[1]]
             steps = _steps(tensor, axis, found)
             if steps is None:

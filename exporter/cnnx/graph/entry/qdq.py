@@ -306,9 +306,8 @@ def _carried(model: ModelProto, constants: dict[str, TensorProto]) -> dict[str, 
     for node in reversed(chosen):
         known = {name: each for name in node.input if (each := found.get(name, constants.get(name)))}
         if all(name in known for name in node.input if name):
-            values = evaluate(node, known, edit.opset(model))
-            if values is not None:
-                found[node.output[0]] = edit.tensor_from_array(node.output[0], values)
+            values = evaluate(node, known, edit.opset(model)) or {}
+            found |= {name: edit.tensor_from_array(name, each) for name, each in values.items()}
     return found
 
 

@@ -1,27 +1,24 @@
-"""Folds values computed from shapes, and finds a batch of 1 that is baked into them.
+"""Folds what follows from constants and shapes, and finds a batch of 1 that is baked into shapes.
 
 Height and width are fixed, so that shapes depend on the batch alone. A value that is equal at two batches
-is therefore a constant. Shapes are inferred node by node by onnx, values come from its reference evaluator.
+is therefore a constant.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper
+from onnx import ModelProto, NodeProto, TypeProto, helper
 
 from cnnx.graph import edit
-from cnnx.graph.constants import evaluate
+from cnnx.graph.constants import fold_constants
+from cnnx.graph.infer import infer, lengths
 from cnnx.graph.load import input_shape
 
 _TRIED = (2, 3)
-_LARGEST = 1 << 16  # values; shapes, indices and masks are smaller
-_Values = dict[str, NDArray[Any]]
 
 
 def fix_baked_batch(model: ModelProto) -> bool:
@@ -31,25 +28,36 @@ def fix_baked_batch(model: ModelProto) -> bool:
     """
     if isinstance(input_shape(model)[0], int):
         return False
-    _, types = inferred(model, _TRIED[0])
-    found = [types[value.name] for value in model.graph.output if value.name in types]
-    batches = [lengths[0] for lengths in map(_lengths, found) if lengths]
-    if all(batch == _TRIED[0] for batch in batches):
+    _, types = infer(model, _TRIED[0])
+    found = [lengths(types.get(value.name)) for value in model.graph.output]
+    if all(shape[0] == _TRIED[0] for shape in found if shape):
         return False
     edit.data_inputs(model.graph)[0].type.tensor_type.shape.dim[0].dim_value = 1
     return True
 
 
-def fold_shapes(model: ModelProto) -> None:
-    """Replace values that depend on shapes, but not on the batch, by constants. Edits in place.
+def fold_known(model: ModelProto) -> None:
+    """Replace what follows from constants and shapes, but not from the batch, by constants. Edits in place.
 
     A Reshape whose target depends on the batch gets 0 or -1 in that place.
     """
-    if not any(node.op_type in ("Shape", "Size") for node in model.graph.node):
-        return
+    _fold_constants(model)
+    if any(node.op_type in ("Shape", "Size") for node in model.graph.node):
+        _fold_shapes(model)
+        _fold_constants(model)  # weights that were reshaped to a shape
+    edit.drop_unread_nodes(model.graph)
+    edit.drop_unread_initializers(model.graph)
+
+
+def _fold_constants(model: ModelProto) -> None:
+    while fold_constants(model):
+        pass  # what is folded now tells the shapes of more
+
+
+def _fold_shapes(model: ModelProto) -> None:
     own = input_shape(model)[0]
-    first = inferred(model, own if isinstance(own, int) else _TRIED[0])
-    second = first if isinstance(own, int) else inferred(model, _TRIED[1])
+    first = infer(model, _TRIED[0])
+    second = first if isinstance(own, int) else infer(model, _TRIED[1])
     names = edit.Names(model.graph)
     for node in model.graph.node:
         for index, name in enumerate(node.input):
@@ -60,10 +68,13 @@ def fold_shapes(model: ModelProto) -> None:
                 value = _target(node, first[1], second[1])
             elif not np.array_equal(first[0][name], second[0][name]):
                 value = None
-            if value is not None:
-                name = names.fresh(f"{name}.known")
-                model.graph.initializer.append(edit.tensor_from_array(name, value))
-                node.input[index] = name
+            if value is None:
+                continue
+            if node.op_type == "Reshape" and index == 1:
+                del node.attribute[:]  # allowzero, with which 0 would be a length
+            name = names.fresh(f"{name}.known")
+            model.graph.initializer.append(edit.tensor_from_array(name, value))
+            node.input[index] = name
     edit.drop_unread_nodes(model.graph)
 
 
@@ -71,86 +82,25 @@ def _target(
     node: NodeProto, first: Mapping[str, TypeProto], second: Mapping[str, TypeProto]
 ) -> NDArray[np.int64] | None:
     """The target of a Reshape for any batch; None if it is not known, or depends on it in two places."""
-    source, result, unknown = node.input[0], node.output[0], TypeProto()
-    before, after = (_lengths(first.get(name, unknown)) for name in (source, result))
-    other = _lengths(second.get(result, unknown))
-    if before is None or after is None or other is None or edit.attribute(node, "allowzero", 0):
+    before, after = (_both(name, first, second) for name in (node.input[0], node.output[0]))
+    if before is None or after is None or any(0 in pair for pair in after):
         return None
-    if 0 in after or len(after) != len(other):
-        return None
-    copied = [index < len(before) and before[index] == length for index, length in enumerate(after)]
-    differs = [a != b for a, b in zip(after, other, strict=True)]
     # 0 copies the length from the input; -1 follows from the other lengths.
     target = [
-        length if not free else 0 if same else -1
-        for length, free, same in zip(after, differs, copied, strict=True)
+        a if a == b else 0 if before[index : index + 1] == [(a, b)] else -1
+        for index, (a, b) in enumerate(after)
     ]
     return np.array(target, np.int64) if target.count(-1) < 2 else None
 
 
-def inferred(model: ModelProto, batch: int) -> tuple[_Values, Mapping[str, TypeProto]]:
-    """Values, except initializers, that follow from the shapes alone at a batch; and the types of tensors."""
-    version, ir = list(model.opset_import), model.ir_version
-    constants = edit.initializers(model.graph)
-    types: dict[str, TypeProto] = {}
-    for value in edit.data_inputs(model.graph):
-        types[value.name] = TypeProto()
-        types[value.name].CopyFrom(value.type)
-        types[value.name].tensor_type.shape.dim[0].dim_value = batch
-    for tensor in model.graph.initializer:
-        types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
-    known: _Values = {}
-    for node in model.graph.node:
-        small = {name: edit.tensor_from_array(name, known[name]) for name in node.input if name in known}
-        small |= {name: constants[name] for name in node.input if _is_small(constants.get(name))}
-        if (found := _value(node, types, small, edit.opset(model))) is not None:
-            known[node.output[0]] = found
-            types[node.output[0]] = helper.make_tensor_type_proto(
-                helper.np_dtype_to_tensor_dtype(found.dtype), list(found.shape)
-            )
-            continue
-        given = {name: types[name] for name in node.input if name in types}
-        schema = onnx.defs.get_schema(node.op_type, edit.opset(model))
-        try:
-            found_types = onnx.shape_inference.infer_node_outputs(
-                schema, node, given, small, opset_imports=version, ir_version=ir
-            )
-        except onnx.shape_inference.InferenceError:
-            continue  # what follows stays unknown
-        types.update(found_types)
-    return known, types
-
-
-def _is_small(tensor: TensorProto | None) -> bool:
-    return tensor is not None and math.prod(tensor.dims) <= _LARGEST
-
-
-def _value(
-    node: NodeProto, types: Mapping[str, TypeProto], small: Mapping[str, TensorProto], version: int
-) -> NDArray[Any] | None:
-    """The value of a node that follows from a shape or from known values; None if it does not."""
-    if node.op_type in ("Shape", "Size") and node.input[0] in types:
-        lengths = _lengths(types[node.input[0]])
-        if lengths is None:
-            return None
-        if node.op_type == "Size":
-            return np.array(math.prod(lengths), np.int64)
-        end = edit.attribute(node, "end")
-        return np.array(lengths[edit.attribute(node, "start", 0) : end], np.int64)
-    read = [name for name in node.input if name]
-    if not read or len(node.output) != 1 or any(name not in small for name in read):
+def _both(
+    name: str, first: Mapping[str, TypeProto], second: Mapping[str, TypeProto]
+) -> list[tuple[int, int]] | None:
+    """Each length of a tensor at both batches; None if one is unknown, or the rank differs."""
+    one, other = lengths(first.get(name)), lengths(second.get(name))
+    if one is None or other is None or len(one) != len(other):
         return None
-    if node.op_type in ("QuantizeLinear", "DequantizeLinear") or node.op_type.startswith("Random"):
-        return None
-    found = evaluate(node, small, version)
-    return found if found is not None and found.size <= _LARGEST else None
-
-
-def _lengths(kind: TypeProto) -> list[int] | None:
-    if not kind.tensor_type.HasField("shape"):
-        return None
-    lengths = [dim.dim_value for dim in kind.tensor_type.shape.dim if dim.HasField("dim_value")]
-    return lengths if len(lengths) == len(kind.tensor_type.shape.dim) else None
+    return list(zip(one, other, strict=True))
 
 
 def declare_outputs(model: ModelProto) -> None:

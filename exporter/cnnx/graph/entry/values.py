@@ -21,12 +21,17 @@ _TRAINED = frozenset(
 def refuse_training(model: ModelProto) -> None:
     """Raise for a network in training mode, which depends on the batch and on chance.
 
+    A weight that is standardized by its own statistics, as in NFNets, depends on neither.
+
     Raises:
         GraphError: a BatchNormalization or Dropout is in training mode.
     """
     constants = edit.initializers(model.graph)
+    changing = {value.name for value in edit.data_inputs(model.graph)}
     for node in model.graph.node:
-        if _trains(node, edit.opset(model), constants):
+        of_images = not changing.isdisjoint(node.input)
+        changing.update(node.output if of_images else ())
+        if _trains(node, edit.opset(model), constants) and (of_images or node.op_type == "Dropout"):
             raise GraphError(
                 f"{node.op_type} is in training mode: its output depends on the batch or on chance",
                 where=f"node {edit.label(node)}",

@@ -52,5 +52,7 @@ def drop_unread_outputs(model: ModelProto) -> None:
 
 
 def _is_optional(node: NodeProto, index: int, version: int) -> bool:
+    if edit.attribute(node, "training_mode", 0):
+        return False  # onnx requires the statistics of a BatchNormalization that computes them
     formal = onnx.defs.get_schema(node.op_type, version).outputs
     return index < len(formal) and formal[index].option == onnx.defs.OpSchema.FormalParameterOption.Optional

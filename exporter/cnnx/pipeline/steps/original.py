@@ -206,14 +206,14 @@ class OnnxOriginal:
 
     def export(self, path: Path, batch: Batch) -> None:
         """Write the simplified graph, with a fixed batch if a single size was requested."""
-        from cnnx.graph.entry.shapes import fold_shapes
+        from cnnx.graph.entry.shapes import fold_known
         from cnnx.graph.load import fix_batch, load_model, save_model
         from cnnx.graph.simplify import simplify
 
         model = load_model(self.graph.model)
         if batch[0] == batch[1]:
             fix_batch(model, batch[0])
-            fold_shapes(model)
+            fold_known(model)
         simplify(model)
         save_model(model, path)
 
