@@ -98,6 +98,10 @@ def test_several_threads_share_a_classifier(bundle, pictures):
         (3, "int is not an image"),
         ([None], "NoneType is not an image"),
         ("absent.png", "cannot be decoded"),
+        ({"0.png": 1}, "dict is not an image"),
+        (b"0.png", "bytes is not an image"),
+        (Image.new("La", (8, 8)), "mode La"),
+        (Image.new("RGB", (0, 8)), "size"),
     ],
 )
 def test_what_is_no_image_is_refused(bundle, given, what):
@@ -133,7 +137,7 @@ def test_folders_are_classified_in_order_and_a_damaged_file_hides_no_other(
     assert [[guess.index for guess in each.guesses] for each in good] == [
         [guess.index for guess in each] for each in top
     ]
-    assert found.images_per_second > 0 and found.network_images_per_second > found.images_per_second / 2
+    assert found.network_images_per_second >= found.images_per_second > 0
     assert len(cnnx.classify(bundle, folder, limit=2).images) == 2
     done = invoke("classify", bundle, folder / "0.png", folder / "below", "--json")
     printed = json.loads(done.stdout)["result"]
@@ -159,7 +163,7 @@ def test_a_video_is_classified_frame_by_frame(bundle, pictures, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     with pytest.raises(ImageError, match="OpenCV cannot open it"):
         cnnx.classify(bundle, tmp_path / "bad.mp4")
-    with pytest.raises(UsageError, match="a camera never ends"):
+    with pytest.raises(UsageError, match="a camera has no end"):
         cnnx.classify(bundle, "camera:0")
     with pytest.raises(UsageError, match="invalid camera"):
         cnnx.classify(bundle, "camera:front", limit=1)

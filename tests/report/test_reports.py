@@ -115,7 +115,7 @@ def test_junit_counts_failures_and_gives_reasons(tmp_path):
 
 def test_markdown_is_tables_whose_cells_stay_apart():
     text = text_of(".md", RECORDS)
-    assert text.count("# <b>net|1</b> int8: ") == 4 and text.count("| top-1 agreement | ") == 4
+    assert text.count("# &lt;b>net|1&lt;/b> int8: ") == 4 and text.count("| top-1 agreement | ") == 4
     assert "| top-1 agreement | 0.5000 | 0.4601 .. 0.5399 | - | shown |" in text
     [row] = [line for line in text.splitlines() if line.startswith("| 2026")]
     assert "net\\|1" in row

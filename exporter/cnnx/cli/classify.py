@@ -20,7 +20,7 @@ Images = Annotated[
 
 @command_of(ClassifyOptions)
 def classify_command(ui: Ui, bundle: BundlePath, images: Images, options: ClassifyOptions) -> None:
-    """Classify images with a bundle, on whatever runtime is here."""
+    """Classify images with a bundle, on whichever runtime is available here."""
     import cnnx
 
     ui.show(cnnx.classify(bundle, images, options, listener=ui.listen), command="classify")

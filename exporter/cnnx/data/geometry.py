@@ -72,7 +72,12 @@ def crop(image: Image.Image, preprocessing: Preprocessing, shape: tuple[int, int
             f"the resized image would be too large: {width} x {height} pixels, more than {MAX_PIXELS:,}",
             hint="crop its longer side, or leave the image out",
         )
-    image = image.convert(_MODES[preprocessing.color])
+    try:
+        image = image.convert(_MODES[preprocessing.color])
+    except ValueError as error:  # Pillow cannot convert every mode, such as LAB
+        raise ImageError(
+            f"has the mode {image.mode}, which Pillow cannot convert: {error}", hint="convert it to RGB"
+        ) from error
     if preprocessing.box is not None:
         image = resample(image, (width, height), preprocessing)
     channels, high, wide = shape

@@ -107,22 +107,20 @@ def _check_frames(argument: str, *, most: int | None) -> None:
     elif not argument.removeprefix(_CAMERA).isdecimal():
         raise UsageError(f"invalid camera {argument!r}", hint="give its number, such as camera:0")
     elif most is None:
-        raise UsageError("a camera never ends", where=argument, hint="say how many frames: --limit 100")
+        raise UsageError("a camera has no end", where=argument, hint="say how many frames: --limit 100")
 
 
 def _frames(argument: str) -> Iterator[Streamed]:
     """Frames of a video or camera, as RGB arrays (H, W, 3)."""
     import cv2
 
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # an error says what failed
     source: Any = int(argument.removeprefix(_CAMERA)) if argument.startswith(_CAMERA) else argument
     capture = cv2.VideoCapture(source)
     with contextlib.ExitStack() as stack:
         stack.callback(capture.release)
         if not capture.isOpened():
-            raise ImageError(
-                "OpenCV cannot open it", where=argument, hint="check that another program can play it"
-            )
+            hint = "check that it is connected and not in use, or that another program can play it"
+            raise ImageError("OpenCV cannot open it", where=argument, hint=hint)
         number = 0
         while True:
             read, frame = capture.read()
@@ -131,4 +129,4 @@ def _frames(argument: str) -> Iterator[Streamed]:
             yield Streamed(f"{argument} frame {number}", cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
             number += 1
     if number == 0:
-        raise ImageError("it has no frame", where=argument, hint="check that another program can play it")
+        raise ImageError("it has no frames", where=argument, hint="check that another program can play it")

@@ -192,11 +192,11 @@ class ThumbnailOptions(Options):
 class FileOptions(Options):
     """Options of `report` that exist only on the command line."""
 
-    survey: Path | None = option(None, "Draw the charts of a survey instead of runs.", metavar="FOLDER")
+    survey: Path | None = option(None, "Report on this survey instead of on runs.", metavar="FOLDER")
 
     out: Sequence[str] = option(
         (),
-        f"File to write. Default: report.html, or survey.html. Formats: {FORMATS}. Repeatable.",
+        f"File to write. Default: report.html, or survey.html. Overwrites it. Formats: {FORMATS}.",
         metavar="FILE",
     )
 

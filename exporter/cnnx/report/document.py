@@ -71,10 +71,10 @@ class Chart:
     """Rows of a chart, one a mark.
 
     Attributes:
-        kind: which chart of `cnnx.report.charts` draws it.
+        kind: which chart of `cnnx.report.page.charts` draws it.
         title: its title.
         text: what it shows, in a sentence, for those who do not see it.
-        rows: one mapping a mark, all with the same keys.
+        rows: one mapping a mark.
     """
 
     kind: str
@@ -194,4 +194,10 @@ def report_from_plain(data: Any, *, where: Path) -> Report:
     if isinstance(data, list) or (isinstance(data, dict) and schema != SCHEMA):
         what = f"the report has schema {schema!r}, but this cnnx reads {SCHEMA}"
         raise RecordError(what, where=where, hint=_HINT)
-    return from_plain(Report, data, where=where, error=RecordError, hint=_HINT)
+    report = from_plain(Report, data, where=where, error=RecordError, hint=_HINT)
+    for section in report.sections:
+        for table in section.tables:
+            if any(len(row) != len(table.columns) for row in table.rows):
+                what = f"a row of the table {table.title!r} does not have {len(table.columns)} cells"
+                raise RecordError(what, where=where, hint=_HINT)
+    return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from cnnx.report.table import Said, Table
@@ -15,15 +16,20 @@ def markdown(blocks: Iterable[Said], *, title: str = "# {}") -> str:
 def _parts(block: Said, title: str) -> Iterator[str]:
     """The paragraphs of a block."""
     if isinstance(block, Table):
-        yield title.format(block.title)
+        yield title.format(_text(block.title))
         sides = "|".join("---:" if column.right else "---" for column in block.columns)
         rows = [_line(cell.text for cell in row) for row in block.rows]
         yield "\n".join([_line(column.heading for column in block.columns), f"|{sides}|", *rows])
         for remark in block.remarks:
             yield from _parts(remark, title)
     else:
-        yield f"{block} Hint: {block.hint}." if block.hint else str(block)
+        yield _text(f"{block} Hint: {block.hint}." if block.hint else str(block))
 
 
 def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", "<br>") for cell in cells) + " |"
+    return "| " + " | ".join(_text(cell).replace("|", "\\|").replace("\n", "<br>") for cell in cells) + " |"
+
+
+def _text(text: str) -> str:
+    """Text in which names are no HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;") if re.search(r"<[a-zA-Z/!?]", text) else text

@@ -45,6 +45,7 @@ class Head:
     right: bool = False
     fixed: bool = False
     drop: int = 0
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Column(Generic[T]):
     @property
     def head(self) -> Head:
         """What a table keeps of the column."""
-        return Head(self.heading, self.right, self.fixed, self.drop)
+        return Head(self.heading, self.right, self.fixed, self.drop, self.once)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ _MULTIPLYING = re.compile("conv|correlation|gemm|matrixmultiply|fusion", re.IGNO
 _QUANTIZED, _DEQUANTIZED = ".quantized", ".dequantized"
 # How it names the Cast of a tensor to FP16.
 _NARROWED = ".fp16"
+_FLOATS = ("fp32", "fp16")
 FUSED = " + "
 """Separates the names of fused layers."""
 
@@ -101,7 +102,7 @@ def _type_of(node: str, kernel: Kernel) -> str | None:
         return f"int8 data, {kernel.constants[0]} weights"
     if _quantizes_inside(kernel):
         return "int8"
-    if data != kernel.weight and kernel.weight in kernel.inputs:
+    if data in _FLOATS and kernel.weight in _FLOATS and data != kernel.weight in kernel.inputs:
         # A product and its weight have one type, as networks are strongly typed. The shortcut of a sum that
         # is fused with the product can come first, in the type of the sum.
         return kernel.weight
@@ -118,9 +119,10 @@ def _narrows_inside(node: str, kernel: Kernel) -> bool:
     if not casts or "fp16" not in kernel.constants:
         return False
     before = kernel.layers[: kernel.layers.index(node)]
-    return (
-        "fp32" not in kernel.constants or kernel.weight == "fp16" or any(layer in before for layer in casts)
-    )
+    if "fp32" not in kernel.constants or any(layer in before for layer in casts):
+        return True
+    # A head that is named before the cast of the FP32 normalization in front of it.
+    return kernel.weight == "fp16" and not any(layer.startswith(f"{node}_output") for layer in casts)
 
 
 def _quantizes_inside(kernel: Kernel) -> bool:

@@ -75,10 +75,10 @@ def test_pictures_of_other_images_are_found_by_their_folder(tiny_bundle, images,
     result = {**record.result, "image_set": images.name, "images": 24, "flips": flips}
     Bundle.open(bundle).add_record(Record("judgement", record.subject, record.environment, result))
     found = section(report_of([bundle]), "Flipped images")
-    assert found.flips[0].images[0].thumbnail == "" and "--images names its folder" in found.remarks[0].text
+    assert found.flips[0].images[0].thumbnail == "" and "--images names a folder" in found.remarks[0].text
     found = section(report_of([bundle], images=images), "Flipped images")
     assert found.flips[0].images[0].thumbnail.startswith("data:image/png") and found.remarks == ()
-    found = section(report_of([bundle], images=tmp_path / "absent"), "Flipped images")
+    found = section(report_of([bundle], images=tmp_path / images.name), "Flipped images")
     assert "no folder" in found.remarks[0].text
 
 

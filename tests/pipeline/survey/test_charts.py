@@ -97,7 +97,8 @@ def test_the_papers_findings_are_tested_both_ways():
         changes = {"power_mw": float(random.uniform(1e3, 2e4)), "gross_mj": ms}
         changes["memory"] = {"added_bytes": int(random.integers(1, 1000)) << 20}
         changes["accuracy"] = {**PHOTOS, "top1": 0.9 - 0.003 * ms}
-        noise.append(row(index, ms=ms, **changes))
+        batch = (1, 8)[index % 2]
+        noise.append(row(index, batch=batch, ms=ms * batch, **changes))
     assert {each.outcome for each in outcomes(noise).values()} == {"does not hold"}
     few = outcomes([row(0, power_mw=None)])
     assert {each.outcome for each in few.values()} == {"not tested"}
@@ -148,7 +149,7 @@ def test_a_survey_knows_accuracy_size_and_why_nothing_is_decided(surveyed, tmp_p
 
 
 def test_what_is_no_survey_is_refused(surveyed, tmp_path):
-    with pytest.raises(RecordError, match="not the folder of a survey"):
+    with pytest.raises(RecordError, match="not a survey's folder"):
         cnnx.write_survey_report(tmp_path, tmp_path / "s.md")
     (tmp_path / "rows").mkdir()
     with pytest.raises(RecordError, match="holds no figures"):

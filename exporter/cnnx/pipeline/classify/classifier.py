@@ -17,7 +17,7 @@ from cnnx.bundle.manifest import recipe_of
 from cnnx.data.geometry import crop
 from cnnx.data.given import Given, as_image, each_of
 from cnnx.data.normalize import normalize
-from cnnx.errors import ImageError
+from cnnx.errors import ImageError, UsageError
 from cnnx.pipeline.target import open_subject
 from cnnx.record import Subject
 
@@ -60,7 +60,13 @@ class Predictions:
         return probabilities(self.logits)
 
     def top(self, count: int = 5) -> list[list[Guess]]:
-        """The most probable classes of each image, best first; equal logits by class index."""
+        """The most probable classes of each image, best first; equal logits by class index.
+
+        Raises:
+            UsageError: `count` is below 1.
+        """
+        if count < 1:
+            raise UsageError(f"invalid number of classes {count}", hint="give 1 or more")
         likely = self.probabilities
         return [
             [Guess(index, self.names[index], float(row[index])) for index in best]
@@ -78,7 +84,7 @@ class Classifier:
         bundle: the bundle.
         subject: engine or graph, runtime and device.
         names: name of each class; indices as text if the bundle has no names.
-        output_names: names of the outputs, the logits first.
+        output_names: names of the outputs.
         batch: images that are run at a time.
         remarks: sentences about the choice of engine and device.
     """
@@ -93,6 +99,7 @@ class Classifier:
         self._session = opened.open()
         self.batch = min(_BATCH, opened.batch[2] if opened.batch else bundle.manifest.batch[1])
         self.output_names: tuple[str, ...] = self._session.output_names
+        self._logits = bundle.manifest.outputs[0].name
         self._lock = threading.Lock()
 
     def predict(self, images: Given | Sequence[Given]) -> Predictions:
@@ -105,11 +112,10 @@ class Classifier:
 
         Raises:
             ImageError: an image cannot be read, or is of another type or shape.
+            MissingExtra: the bundle resamples as OpenCV does, and OpenCV is not installed.
         """
-        given = each_of(images)
-        if not given:
-            raise ImageError("no images were given", hint="give at least one image")
-        return self.predict_crops(np.stack([self.crop(each) for each in given]))
+        crops = [self.crop(each) for each in each_of(images)]
+        return self.predict_crops(np.stack(crops) if crops else np.empty((0, 1, 1, 1), np.uint8))
 
     def crop(self, image: Given) -> NDArray[np.uint8]:
         """The pixels of one image that the network sees, (H, W, C), before they are normalized.
@@ -120,12 +126,18 @@ class Classifier:
         return crop(as_image(image), self._recipe.preprocessing, self._recipe.input.shape)
 
     def predict_crops(self, crops: NDArray[np.uint8]) -> Predictions:
-        """Classify crops (N, H, W, C), as `crop` makes them."""
+        """Classify crops (N, H, W, C), as `crop` makes them.
+
+        Raises:
+            ImageError: there are none.
+        """
+        if len(crops) == 0:
+            raise ImageError("no images were given", hint="give at least one image")
         parts = [
             self.run(normalize(crops[start : start + self.batch], self._recipe.preprocessing))
             for start in range(0, len(crops), self.batch)
         ]
-        return Predictions(np.concatenate([part[self.output_names[0]] for part in parts]), self.names)
+        return Predictions(np.concatenate([part[self._logits] for part in parts]), self.names)
 
     def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Run images that are already preprocessed.
@@ -137,7 +149,7 @@ class Classifier:
             Outputs by name, batch axis first.
         """
         with self._lock:
-            return self._session.run(images)
+            return self._session.run(np.ascontiguousarray(images, np.float32))
 
     def close(self) -> None:
         """Free the memory. Running afterwards is an error."""

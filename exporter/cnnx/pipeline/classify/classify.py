@@ -1,4 +1,4 @@
-"""`classify`: the most probable classes of images, on whatever runtime is here."""
+"""`classify`: the most probable classes of images, on whichever runtime is available here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cnnx.data.parallel import in_order
 from cnnx.data.streams import Streamed, check_stream, stream_of
-from cnnx.errors import ImageError
+from cnnx.errors import ImageError, UsageError
 from cnnx.options import takes
 from cnnx.options.bundles import ClassifyOptions
 from cnnx.pipeline.classify.classifier import Classifier, Guess, load
@@ -90,6 +90,8 @@ def classify(
         >>> len(result.images), len(result.images[0].guesses)
         (2, 5)
     """
+    if not images or (options.limit is not None and options.limit < 1) or options.top < 1:
+        raise UsageError("nothing to classify", hint="give images, and 1 or more for limit and top")
     named = [str(each) for each in ([images] if isinstance(images, (str, Path)) else images)]
     total = check_stream(named, most=options.limit)
     steps = Steps(listener)

@@ -26,7 +26,7 @@ class Holding:
     Attributes:
         records: its verified records, oldest first.
         sizes: digest of the graph and of each engine -> bytes of its file.
-        int8_share: share of the MACs in INT8; None if that is unknown or the precision is another.
+        int8_share: share of the MACs in INT8; None if the bundle is not at hand.
     """
 
     records: tuple[Record, ...]
@@ -59,7 +59,9 @@ def _card(subject: Subject, own: Sequence[Record], every: Sequence[Record], hold
         validation_from_dict(each.result) for each in own if each.kind in ("validation", "judgement")
     ]
     verdict = validations[-1].verdict.value if validations else "not validated"
-    tone: Tone | None = TONES.get(verdict, "open")
+    if any(each.result["verdict"] == "failed" for each in _self_tests(own)):
+        verdict = "self-test failed"
+    tone: Tone | None = "bad" if verdict == "self-test failed" else TONES.get(verdict, "open")
     if subject.artefact == "original":
         verdict, tone = "original", None
     where = f"{subject.artefact} {subject.engine}" if subject.engine else subject.artefact
@@ -99,15 +101,20 @@ def _agreement(validation: Validation) -> Iterator[CardFigure]:
 
 
 def _self_test(own: Sequence[Record]) -> Iterator[CardFigure]:
-    for record in [each for each in own if each.kind == "selftest"][-1:]:
+    for record in _self_tests(own):
         verdict = record.result["verdict"]
         yield CardFigure("self-test", verdict, f"{record.result['images']} images", TONES.get(verdict))
 
 
+def _self_tests(own: Iterable[Record]) -> list[Record]:
+    """The newest self-test, if there is one."""
+    return [each for each in own if each.kind == "selftest"][-1:]
+
+
 def _smallest(own: Iterable[Record]) -> Record | None:
     """The benchmark at the smallest batch; the fastest of those that differ in CUDA graphs."""
-    found = [record for record in own if record.kind == "benchmark"]
-    return min(found, key=_batch_and_median, default=None)
+    newest = {_conditions(record): record for record in own if record.kind == "benchmark"}
+    return min(newest.values(), key=_batch_and_median, default=None)
 
 
 def _batch_and_median(record: Record) -> tuple[int, float]:
@@ -123,9 +130,8 @@ def _latency(own: Sequence[Record]) -> Iterator[CardFigure]:
     interval = ends(figures.get("p50_interval"), _MS, 3)
     reason = invalid(record.result)
     detail = f"{conditions}; {reason}" if reason else f"{conditions}, {interval}"
-    yield CardFigure(
-        "latency p50", f"{scaled(figures['p50_ns'], _MS, 3)} ms", detail, "bad" if reason else None
-    )
+    median = "-" if figures["p50_ns"] is None else f"{scaled(figures['p50_ns'], _MS, 3)} ms"
+    yield CardFigure("latency p50", median, detail, "bad" if reason else None)
     rate = figures["images_per_second"]
     yield CardFigure("images per second", f"{rate:,.{0 if rate >= 100 else 1}f}", f"batch {batch}")
 
@@ -139,6 +145,10 @@ def _ratio(subject: Subject, own: Sequence[Record], every: Sequence[Record]) -> 
     alike = [each for each in fp16 if _alike(record, each) and each.result["figures"]["p50_ns"]]
     ours = record.result["figures"]["p50_ns"]
     if not alike or not ours:
+        return
+    alike = [each for each in alike if not invalid(each.result)]
+    if invalid(record.result) or not alike:
+        yield CardFigure("INT8 / FP16 latency", "-", "a measurement is invalid", "open")
         return
     turns = [each for each in alike if _together(each) and _together(each) == _together(record)]
     theirs = (turns or alike)[-1].result["figures"]["p50_ns"]
@@ -174,8 +184,8 @@ def _energy(own: Sequence[Record]) -> Iterator[CardFigure]:
         return
     found, batch = energy_estimate(record.result), f"batch {record.result['batch']}"
     if isinstance(found, Estimate) and found.interval:
-        ends = f"{found.interval.low:.2f} .. {found.interval.high:.2f}"
-        yield CardFigure("energy per image", f"{found.value:.2f} mJ", f"{batch}, {ends}")
+        interval = f"{found.interval.low:.2f} .. {found.interval.high:.2f}"
+        yield CardFigure("energy per image", f"{found.value:.2f} mJ", f"{batch}, {interval}")
     else:
         yield CardFigure("energy per image", "-", f"{batch}; {found}", "open")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -24,7 +23,7 @@ _POWER_NS = 500_000_000
 _MIB = 2**20
 _PARTS = {
     "CUDA context": "context_bytes",
-    "GPU process": "gpu_bytes",
+    "network on the GPU": "gpu_bytes",
     "CPU and GPU": "shared_bytes",
     "libraries": "libraries_bytes",
     "network on the host": "added_bytes",
@@ -49,9 +48,9 @@ def gate_chart(name: str, gates: Iterable[Mapping[str, Any]]) -> Iterator[Chart]
         if gate["interval"] and not gate.get("unit")
     ]
     if rows:
-        worst = min(rows, key=lambda row: float(row["low"] or 0))
+        worst = min(rows, key=lambda row: float(row["value"] or 0))
         lowest = f"{worst['gate']}, {worst['value']:.4f}"
-        text = f"Rates with their 95 % intervals; bars: thresholds. The lowest rate: {lowest}."
+        text = f"Values with their 95 % intervals; bars: thresholds. The lowest value: {lowest}."
         yield Chart("gates", f"Gates of {name}", text, tuple(rows))
 
 
@@ -82,8 +81,8 @@ def damage_chart(findings: Mapping[str, Any], name: str = "") -> Chart:
     rows.sort(key=lambda row: int(row["place"] or 0))
     largest = max(findings["layers"], key=lambda layer: layer["share"], default=None)
     text = f"{len(findings['layers'])} layers in INT8"
-    if largest:
-        text += f"; {largest['layer']} alone makes {largest['share']:.1%} of the sum"
+    if largest and largest["share"]:
+        text += f"; {largest['layer']} alone accounts for {largest['share']:.1%} of the sum"
     return Chart("damage", f"Damage along the network{f', {name}' if name else ''}", f"{text}.", tuple(rows))
 
 
@@ -120,7 +119,8 @@ def latency_charts(runs: Sequence[Run]) -> Iterator[Chart]:
     yield Chart("latency", title, f"{text}.{legend}", tuple(rows))
     course: Rows = [row for name, times in named[:_MOST_LINES] for row in _course(name, times)]
     text = (
-        "Median of successive runs, with the 10th to 90th percentile: a trend means heat or another program."
+        "Successive runs as multiples of the run's median, with their 10th to 90th percentile: a trend "
+        "points to heat or to another program."
     )
     yield Chart("times", f"Latency over time{_cut(len(runs), _MOST_LINES)}", text, tuple(course))
 
@@ -131,16 +131,23 @@ def _cut(count: int, most: int) -> str:
 
 
 def _names_of(runs: Sequence[Run]) -> list[str]:
-    """A short name for each run, unique among them: if need be with the time of its record, or a number."""
+    """A short name for each run, unique among them: if need be with engine, device, time or a number."""
     names = list(map(_short, runs))
+    subjects = [run.result["subject"] for run in runs]
+    names = _told_apart(names, [each.get("engine") or "" for each in subjects])
+    names = _told_apart(names, [each["artefact"] for each in subjects])
+    names = _told_apart(names, [each["device"].removeprefix("CPU: ") for each in subjects])
     names = _told_apart(names, [run.date[11:] for run in runs])
     return _told_apart(names, [f"({number})" for number in range(1, len(runs) + 1)])
 
 
 def _told_apart(names: Sequence[str], details: Sequence[str]) -> list[str]:
-    taken = Counter(names)
+    """Names with a detail, where several runs have one name and it tells them apart."""
+    found: dict[str, set[str]] = {}
+    for name, detail in zip(names, details, strict=True):
+        found.setdefault(name, set()).add(detail)
     return [
-        f"{name} {detail}" if taken[name] > 1 and detail else name
+        f"{name} {detail}" if len(found[name]) > 1 and detail else name
         for name, detail in zip(names, details, strict=True)
     ]
 
@@ -208,17 +215,22 @@ def memory_chart(runs: Sequence[Run]) -> Iterator[Chart]:
     rows: Rows = []
     for name, run in list(zip(_names_of(runs), runs, strict=True))[:_MOST_RUNS]:
         memory = dict(run.result["memory"])
+        if memory.get("shared_bytes") is not None:  # on a Jetson, it contains all others
+            memory = {"shared_bytes": memory["shared_bytes"]}
         if memory.get("gpu_bytes") is not None and memory.get("context_bytes") is not None:
             memory["gpu_bytes"] -= memory["context_bytes"]  # the process's memory includes the context
         for place, (part, key) in enumerate(_PARTS.items()):
             if (found := memory.get(key)) is not None and found > 0:
                 rows.append({"run": name, "part": part, "place": place, "mib": round(found / _MIB, 3)})
     if rows:
-        text = "Memory of a process of its own with one run; what a platform does not tell is left out."
+        text = (
+            "Memory of a separate process that runs the network once; what the platform does not report is "
+            "left out."
+        )
         yield Chart("memory", f"Memory{_cut(len(runs), _MOST_RUNS)}", text, tuple(rows))
 
 
-def power_chart(record: Record) -> Chart:
+def power_chart(record: Record) -> Iterator[Chart]:
     """Half-second means of the total, or of each rail without a total, with the measured load."""
     plain = record.result["measured"]
     measured = from_plain(
@@ -241,7 +253,8 @@ def power_chart(record: Record) -> Chart:
         for index, power in enumerate(powers)
     ]
     text = "Power in means of half a second; shaded: the measured load; before and after it: idle."
-    return Chart("power", f"Power, {record.subject}", text, ({"rail": None, "watts": None, **load}, *rows))
+    if rows:
+        yield Chart("power", f"Power, {record.subject}", text, ({"rail": None, "watts": None, **load}, *rows))
 
 
 def _rails(measured: EnergyMeasurement) -> dict[str, tuple[float, ...]]:

@@ -21,6 +21,9 @@ MOST = 200
 """Flips of a validation that a report shows: the clearest."""
 
 
+_WHERE = "--images names a folder of that name"
+
+
 def flips_of(
     record: Record, bundle: Bundle | None, *, images: str | Path | None, thumbnails: bool
 ) -> tuple[Flips | None, tuple[Remark, ...]]:
@@ -80,11 +83,10 @@ def _items(
     try:
         opened = _images_of(validation, bundle, images)
     except CnnxError as error:
-        reason = f"{error.what}; --images names their folder"
-        return {}, (Remark(reason, "thumbnails left out"),)
+        return {}, (Remark(f"{error.what}; {_WHERE}", "thumbnails left out"),)
     if opened is None:
-        reason = f"{validation.image_set} is not the recipe's image set; --images names its folder"
-        return {}, (Remark(reason, "thumbnails left out"),)
+        text = f"the images of {validation.image_set} are not where the recipe says; {_WHERE}"
+        return {}, (Remark(text, "thumbnails left out"),)
     wanted = {flip.image for flip in flips}
     found = {item.id: item for item in opened if item.id in wanted}
     if missing := len(wanted - found.keys()):
@@ -94,13 +96,13 @@ def _items(
 
 
 def _images_of(validation: Validation, bundle: Bundle | None, images: str | Path | None) -> ImageSet | None:
-    """The image set that `images` names, or that of the recipe or of cnnx with the validation's name."""
+    """The image set with the validation's name: that of `images`, of cnnx or of the recipe."""
     if bundle is None:
         return None
-    recipe = recipe_of(bundle.manifest)
-    if images is not None:
-        return image_set(recipe, str(images), "validation", None)
-    named = validation.image_set
-    data = named if named in BUILT_IN else recipe.validation.data
-    opened = image_set(recipe, data, "validation", None)
-    return opened if opened.name == named else None
+    recipe, named = recipe_of(bundle.manifest), validation.image_set
+    given = [str(images)] if images is not None and Path(images).name == named else []
+    for data in (*given, named if named in BUILT_IN else recipe.validation.data):
+        opened = image_set(recipe, data, "validation", None)
+        if opened.name == named:
+            return opened
+    return None

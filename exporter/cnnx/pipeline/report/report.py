@@ -23,7 +23,7 @@ from cnnx.pipeline.report.sections import sections_of
 from cnnx.pipeline.report.sources import Source, read_sources, records_in
 from cnnx.record import Record
 from cnnx.report.document import About, Card, Flips, Report, Section
-from cnnx.report.files import write_document
+from cnnx.report.files import check, write_document
 from cnnx.report.result import Result
 from cnnx.report.table import Block, Remark
 from cnnx.report.tables.cards import card_table
@@ -82,8 +82,10 @@ def write_report(
         >>> cnnx.write_report("lenet5-int8", "report.html").report.cards[0].title
         'lenet5 int8'
     """
-    found = report_of(_several(runs), images=options.images, thumbnails=not options.no_images)
     files = tuple(map(Path, _several(path)))
+    for file in files:
+        check(file)
+    found = report_of(_several(runs), images=options.images, thumbnails=not options.no_images)
     for file in files:
         write_document(found, file)
     return ReportResult(found, files)
@@ -97,7 +99,8 @@ def report_of(
     runs: Sequence[str | Path], *, images: str | Path | None = None, thumbnails: bool = True
 ) -> Report:
     """The report that `write_report` writes; raises as it does while reading."""
-    read = [each for run in runs for each in read_sources(Path(run))]
+    once = {Path(run).resolve(): Path(run) for run in runs}.values()
+    read = [each for run in once for each in read_sources(run)]
     reports = [each for each in read if isinstance(each, Report)]
     sources = [
         replace(each, records=tuple(_newest(each.records))) for each in read if isinstance(each, Source)
@@ -219,7 +222,7 @@ def _conditions(record: Record) -> tuple[Any, ...]:
     if record.kind == "judgement":
         return result["image_set"], result["images"]
     if record.kind == "benchmark":
-        return result["latency"]["batch"], result.get("conditions", {}).get("cuda_graph")
+        return result["latency"]["batch"], (result.get("conditions") or {}).get("cuda_graph")
     if record.kind == "energy":
         return result["batch"], result.get("cuda_graph"), result["rate"], result["sensor"]
     return ()

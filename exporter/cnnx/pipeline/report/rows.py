@@ -99,8 +99,8 @@ def _measured(result: Mapping[str, Any]) -> dict[str, Any]:
     latency = result["latency"]
     counts = {"samples": len(latency["samples_ns"]), "batch": latency["batch"]}
     flags = {
-        "cuda_graph": result.get("conditions", {}).get("cuda_graph"),
-        "valid": result.get("validity", {}).get("valid"),
+        "cuda_graph": (result.get("conditions") or {}).get("cuda_graph"),
+        "valid": (result.get("validity") or {}).get("valid"),
     }
     interval = result["figures"].get("p50_interval") or {}
     bounds = {f"p50_ns_{side}": interval.get(side) for side in ("low", "high")}

@@ -92,7 +92,7 @@ def _damage(records: Sequence[Record]) -> Section | None:
         remarks.append(Remark(f"{record.subject}, {record.date[:19]}", "diagnosed"))
         for block in damage_blocks(record.result, whole=True):
             (tables if isinstance(block, Table) else remarks).append(block)  # type: ignore[arg-type]
-    charts = tuple(damage_chart(record.result, str(record.subject)) for record in records)
+    charts = tuple(damage_chart(each.result, str(each.subject)) for each in records if each.result["layers"])
     return Section("Damage by layer", tuple(remarks), charts, tuple(tables)) if records else None
 
 
@@ -113,5 +113,5 @@ def _energy(records: Sequence[Record]) -> Section | None:
     if not records:
         return None
     runs = [run_of(record) for record in records]
-    charts = tuple(map(power_chart, records))
+    charts = tuple(chart for record in records for chart in power_chart(record))
     return Section("Energy", charts=charts, tables=(energy_table(runs, rails=True),))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnx.bundle import Bundle, is_bundle
+from cnnx.data.images import printable
 from cnnx.errors import BundleError, RecordError
 from cnnx.pipeline.records.verified import checked, records_of
 from cnnx.record import Record, Unverified, read_record
@@ -39,24 +40,26 @@ def read_sources(path: Path) -> Iterator[Source | Report]:
         BundleError: a bundle is damaged.
     """
     if is_bundle(path):
-        yield _of_bundle(path, path)
+        yield _of_bundle(path)
     elif (path / "rows").is_dir():
         bundles = sorted(folder for folder in (path / "bundles").glob("*") if is_bundle(folder))
         if not bundles:
-            hint = f"resume it with the options it was started with: cnnx survey --out {path}"
+            hint = f"its bundles lie elsewhere; for its charts: cnnx report --survey {path}"
             raise RecordError("the survey holds no bundle", where=path, hint=hint)
-        yield from (_of_bundle(folder, folder) for folder in bundles)
-    elif path.is_file():
+        yield from (_of_bundle(folder) for folder in bundles)
+    elif path.exists() and not path.is_dir():
         yield _of_file(path)
     else:
         what = "the folder is neither a bundle nor a survey" if path.is_dir() else "the path does not exist"
         raise RecordError(what, where=path, hint=f"give {_KINDS}")
 
 
-def _of_bundle(path: Path, shown: Path) -> Source:
+def _of_bundle(path: Path) -> Source:
     bundle = Bundle.open(path)
     found = records_of(bundle)
-    unverified = tuple(Unverified(str(shown / one.file), one.reason, one.record) for one in found.unverified)
+    unverified = tuple(
+        Unverified(printable(str(path / one.file)), one.reason, one.record) for one in found.unverified
+    )
     return Source(bundle, found.verified, unverified)
 
 
@@ -83,7 +86,7 @@ def _of_file(path: Path) -> Source | Report:
         return Source(bundle, (record,))
     reasons = [one.reason for one in found.unverified if Path(one.file).name == path.name]
     reason = next(iter(reasons), "it is not about the bundle")
-    return Source(None, (), (Unverified(str(path), reason, record),))
+    return Source(None, (), (Unverified(printable(str(path)), reason, record),))
 
 
 def records_in(sources: Sequence[Source]) -> list[Record]:

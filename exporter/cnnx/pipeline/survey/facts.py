@@ -43,6 +43,10 @@ class NetworkFacts(TypedDict, total=False):
     assumed_preprocessing: bool
 
 
+_SETS = {"imagenet": "ImageNet", "cifar10": "CIFAR-10"}
+"""Class names that ship with cnnx -> the image set that published accuracies are about."""
+
+
 def facts_of(folder: Path) -> dict[str, Any]:
     """The facts of a bundle, as keys of its rows."""
     bundle = Bundle.open(folder, verify=False)
@@ -51,14 +55,13 @@ def facts_of(folder: Path) -> dict[str, Any]:
     graph = layers(load_model(bundle.model))
     figures = recipe.published[0] if recipe.published else None
     published = recipe.weights.top1 or (figures.top1 if figures else 0)
-    protocol = recipe.weights.protocol if recipe.weights.top1 else figures.protocol if figures else ""
     # BatchNorms are folded into the graph: the recipe counts as papers do.
     found: NetworkFacts = {
         "parameters": recipe.model.parameters or sum(layer.parameters for layer in graph),
         "multiply_adds": recipe.model.multiply_adds or sum(layer.multiply_adds for layer in graph),
         "accuracy": _accuracy(judged[1]) if judged else None,
         "published_top1": published or None,
-        "published_on": protocol or "ImageNet",
+        "published_on": _SETS.get(Path(recipe.model.labels).stem, "other images"),
         "assumed_preprocessing": recipe.preprocessing.assumed,
         "undecided": _undecided(judged[1]) if judged else "it was not validated",
     }

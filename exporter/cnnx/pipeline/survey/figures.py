@@ -21,9 +21,9 @@ Marks = list[dict[str, Scalar]]
 
 def figures_of(rows: Sequence[Row]) -> Iterator[Chart]:
     """The figures that the finished rows of one device give, in the order of the paper."""
-    done = [row for row in rows if row["status"] == "done"]
-    smallest = _at_smallest(done)
-    largest = _at_largest(done)
+    done = [row for row in rows if row["status"] == "done" and row.get("valid", True)]
+    smallest = at_smallest(done)
+    largest = at_largest(done)
     marks: tuple[tuple[str, str, str, Marks], ...] = (
         ("top1", "Top-1 accuracy", "Accuracy of each network.", _top1(smallest)),
         (
@@ -47,12 +47,17 @@ def figures_of(rows: Sequence[Row]) -> Iterator[Chart]:
             "Operations against time per image, at the smallest and the largest batch.",
             _ops_time(smallest, largest),
         ),
-        ("ops-power", "Operations and power", "Operations against power under load.", _ops_power(largest)),
+        (
+            "ops-power",
+            "Operations and power",
+            "Operations against power under load, at the largest batch of each network.",
+            _ops_power(largest),
+        ),
         (
             "accuracy-rate",
             "Accuracy and speed",
-            "Accuracy against images per second. The line is the Pareto front: no network is faster and more "
-            "accurate.",
+            "Accuracy against images per second at the largest batch of each network. The line is the Pareto "
+            "front: no network is faster and more accurate.",
             _accuracy_rate(largest),
         ),
         (
@@ -68,22 +73,25 @@ def figures_of(rows: Sequence[Row]) -> Iterator[Chart]:
 def accuracy_of(row: Row) -> tuple[float, float | None, float | None, str] | None:
     """Top-1 accuracy in percent, the ends of its interval, and where it is from; None if it is unknown.
 
-    A measured accuracy comes first; where the weights are stand-ins, the published one stands in.
+    A measured accuracy comes first; where the weights are stand-ins, the published one stands in. That is of
+    FP32, and says nothing about INT8.
     """
     if (measured := row.get("accuracy")) is not None:
         ends = (100 * measured["low"], 100 * measured["high"])
         return 100 * measured["top1"], *ends, f"measured, {measured['image_set']}"
-    if published := row.get("published_top1"):
-        return published, None, None, f"published, {row.get('published_on', 'ImageNet').split(',')[0]}"
+    published = row.get("published_top1")
+    if published and row["precision"] != "int8":
+        return published, None, None, f"published, {row.get('published_on', 'ImageNet')}"
     return None
 
 
-def _at_smallest(rows: Sequence[Row]) -> list[Row]:
+def at_smallest(rows: Sequence[Row]) -> list[Row]:
     """The row of the smallest batch of each network and precision."""
     return list({(row["model"], row["precision"]): row for row in _by_batch(rows)[::-1]}.values())[::-1]
 
 
-def _at_largest(rows: Sequence[Row]) -> list[Row]:
+def at_largest(rows: Sequence[Row]) -> list[Row]:
+    """The row of the largest batch of each network and precision."""
     return list({(row["model"], row["precision"]): row for row in _by_batch(rows)}.values())
 
 
@@ -153,14 +161,15 @@ def _accuracy_ops(rows: Sequence[Row]) -> Marks:
     return marks
 
 
-def _per_image(row: Row, key: str = "p50_ns") -> float | None:
-    return None if row.get(key) is None else row[key] / row["batch"] / 1e6
+def per_image_ms(row: Row) -> float | None:
+    """Median time per image; None if it is unknown."""
+    return None if row.get("p50_ns") is None else row["p50_ns"] / row["batch"] / 1e6
 
 
 def _time_batch(rows: Sequence[Row]) -> Marks:
     marks: Marks = []
     for row in _by_batch(rows):
-        if (time := _per_image(row)) is not None:
+        if (time := per_image_ms(row)) is not None:
             ends = row.get("p50_interval") or {}
             low, high = (ends.get(end) and ends[end] / row["batch"] / 1e6 for end in ("low", "high"))
             marks.append({**_named(row), "batch": row["batch"], "ms": time, "low": low, "high": high})
@@ -180,7 +189,8 @@ def memory_mib(row: Row) -> float | None:
     from cnnx.pipeline.judge.costs import memory_of
 
     found = memory_of(row.get("memory") or {})
-    return found[1] / _MIB if isinstance(found, tuple) else None
+    # What is too little to be seen has no place on a logarithmic axis.
+    return found[1] / _MIB if isinstance(found, tuple) and found[1] > 0 else None
 
 
 def _memory_batch(rows: Sequence[Row]) -> Marks:
@@ -215,7 +225,7 @@ def _ops_time(smallest: Sequence[Row], largest: Sequence[Row]) -> Marks:
     return [
         {**_named(row), "batch": row["batch"], "gops": gops, "ms": time}
         for row in ends.values()
-        if (gops := gops_of(row)) and (time := _per_image(row)) is not None
+        if (gops := gops_of(row)) and (time := per_image_ms(row)) is not None
     ]
 
 
@@ -229,7 +239,11 @@ def _ops_power(rows: Sequence[Row]) -> Marks:
 
 def _accuracy_rate(rows: Sequence[Row]) -> Marks:
     """Accuracies of one image set are compared with each other only: each has its own front."""
-    marks: Marks = [{**mark, "rate": row["images_per_second"]} for row, mark in _accuracies(rows)]
+    marks: Marks = [
+        {**mark, "batch": row["batch"], "rate": row["images_per_second"]}
+        for row, mark in _accuracies(rows)
+        if row["images_per_second"] > 0
+    ]
     for mark in marks:
         among = [each for each in marks if each["origin"] == mark["origin"]]
         mark["front"] = not any(_beats(each, mark) for each in among)
@@ -247,7 +261,9 @@ def _density(rows: Sequence[Row]) -> Marks:
     for row, mark in _accuracies(rows):
         if row.get("parameters"):
             density = float(mark["top1"] or 0) / (row["parameters"] / 1e6)
-            found[mark["network"], mark["origin"]] = {**mark, "name": mark["network"], "density": density}
+            published = str(mark["origin"]).startswith("published")
+            name = mark["network"] if published else mark["series"]
+            found[name, mark["origin"]] = {**mark, "name": name, "density": density}
     marks = [*found.values()]
     if marks:
         marks += [

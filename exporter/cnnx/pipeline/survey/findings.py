@@ -14,7 +14,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnx.pipeline.survey.figures import accuracy_of, gops_of, memory_mib, parameters_mib
+from cnnx.pipeline.survey.figures import (
+    accuracy_of,
+    at_largest,
+    at_smallest,
+    gops_of,
+    memory_mib,
+    parameters_mib,
+    per_image_ms,
+)
+from cnnx.report.words import several
 
 Row = Mapping[str, Any]
 
@@ -57,15 +66,19 @@ _Outcome = tuple[bool, str] | str
 
 
 def _power(rows: Sequence[Row]) -> _Outcome:
-    powers = np.array([row["power_mw"] for row in rows if row.get("power_mw") is not None], float)
-    if len(powers) < _FEW:
-        return "no power was measured" if not len(powers) else f"only {len(powers)} powers were measured"
+    known = [row for row in rows if row.get("power_mw")]
+    if not known:
+        return "no power was measured"
+    networks, batches = len({row["model"] for row in known}), len({row["batch"] for row in known})
+    if networks < _FEW or batches < 2:
+        return f"power was measured of {networks} networks at {batches} batch sizes; {_FEW} and 2 are needed"
+    powers = np.array([row["power_mw"] for row in known], float)
     variation = float(powers.std(ddof=1) / powers.mean())
     return variation <= _SAME_POWER, f"it varies by {variation:.1%} over {len(powers)} cells"
 
 
 def _hyperbola(rows: Sequence[Row]) -> _Outcome:
-    found = [(time, top1) for row, top1 in _accuracies(rows) if (time := _per_image(row))]
+    found = [(time, top1) for row, top1 in _accuracies(rows) if (time := per_image_ms(row))]
     if (few := _too_few(found, "accuracy and time")) is not None:
         return few
     times, accuracies = np.array(found).T
@@ -82,19 +95,24 @@ def _energy(rows: Sequence[Row]) -> _Outcome:
 
 
 def _operations(rows: Sequence[Row]) -> _Outcome:
-    found = [(gops, time) for row in _largest(rows) if (gops := gops_of(row)) and (time := _per_image(row))]
+    found = [
+        (gops, time) for row in at_largest(rows) if (gops := gops_of(row)) and (time := per_image_ms(row))
+    ]
     if (few := _too_few(found, "operations and time")) is not None:
         return few
     gops, times = np.log(np.array(found)).T
     fit = _fit(gops, times)
-    return fit.share >= _GOOD_FIT, f"R2 is {fit.share:.2f} between their logarithms, {len(found)} points"
+    holds = fit.share >= _GOOD_FIT and fit.slope > 0
+    return (
+        holds,
+        f"R2 is {fit.share:.2f} between their logarithms, slope {fit.slope:.2f}, {len(found)} points",
+    )
 
 
 def _memory(rows: Sequence[Row]) -> _Outcome:
-    smallest = {(row["model"], row["precision"]): row for row in sorted(rows, key=lambda row: -row["batch"])}
     found = [
         (size, mib)
-        for row in smallest.values()
+        for row in at_smallest(rows)
         if (size := parameters_mib(row)) and (mib := memory_mib(row)) is not None
     ]
     if (few := _too_few(found, "memory and parameters")) is not None:
@@ -123,7 +141,7 @@ _TESTS: tuple[tuple[str, str, Callable[[Sequence[Row]], _Outcome]], ...] = (
     ),
     (
         "The number of operations is a reliable estimate of the inference time.",
-        f"log(operations) explains at least {_GOOD_FIT:.0%} of the variance of log(time)",
+        f"log(time) rises with log(operations), which explains at least {_GOOD_FIT:.0%} of its variance",
         _operations,
     ),
     (
@@ -136,24 +154,18 @@ _TESTS: tuple[tuple[str, str, Callable[[Sequence[Row]], _Outcome]], ...] = (
 
 def _accuracies(rows: Sequence[Row]) -> list[tuple[Row, float]]:
     """Rows of the largest batch with their accuracy, all of the image set that most of them have."""
-    known = [(row, found) for row in _largest(rows) if (found := accuracy_of(row))]
+    known = [(row, found) for row in at_largest(rows) if (found := accuracy_of(row))]
     origins = Counter(found[3] for _, found in known)
     usual = origins.most_common(1)[0][0] if origins else ""
     return [(row, found[0]) for row, found in known if found[3] == usual]
 
 
-def _largest(rows: Sequence[Row]) -> list[Row]:
-    """The row of the largest batch of each network and precision."""
-    ordered = sorted(rows, key=lambda row: row["batch"])
-    return list({(row["model"], row["precision"]): row for row in ordered}.values())
-
-
-def _per_image(row: Row) -> float | None:
-    return None if row.get("p50_ns") is None else row["p50_ns"] / row["batch"] / 1e6
-
-
 def _too_few(found: Sequence[Any], what: str) -> str | None:
-    return None if len(found) >= _FEW else f"{what} are known of {len(found)} networks; {_FEW} are needed"
+    return (
+        None
+        if len(found) >= _FEW
+        else f"{what} are known for {several(len(found), 'network')}; {_FEW} are needed"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ class _Head(TypedDict):
     status: Literal["done", "failed", "running"]
     reason: str
     hint: str
-    verdict: Literal["passed", "failed", "inconclusive", "not judged"] | None
+    verdict: Literal["passed", "failed", "inconclusive", "not judged", "self-test failed"] | None
     follows_from: Mapping[str, Any]
 
 

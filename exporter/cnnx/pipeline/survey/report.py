@@ -17,10 +17,10 @@ from cnnx.report.document import Report, Section
 from cnnx.report.files import write_document
 from cnnx.report.table import Remark, Table
 from cnnx.report.tables.survey import finding_table, survey_blocks
+from cnnx.report.words import several
 
 _FIGURES = ("images_per_second", "p50_ns", "p90_ns", "p99_ns", "parameters", "multiply_adds")
 _ENERGY = ("gross_mj", "net_mj", "power_mw")
-_NO_DEVICE = "no device"
 
 
 def write_survey_report(folder: str | Path, path: str | Path | Sequence[str | Path]) -> ReportResult:
@@ -57,7 +57,7 @@ def survey_report(folder: Path) -> Report:
     """The report that `write_survey_report` writes; raises as it does while reading."""
     if not (folder / "rows").is_dir():
         raise RecordError(
-            "it is not the folder of a survey",
+            "this is not a survey's folder",
             where=folder,
             hint="give the folder that cnnx survey --out named",
         )
@@ -70,31 +70,33 @@ def survey_report(folder: Path) -> Report:
 
 def report_of_rows(rows: Sequence[Row]) -> Report:
     """A report of a survey's rows, of one device or several."""
-    devices = dict.fromkeys(map(_device, rows))
-    sections = [
-        section
-        for device in devices
-        for section in _sections(
-            [row for row in rows if _device(row) == device], device if len(devices) > 1 else ""
-        )
-    ]
+    devices = list(dict.fromkeys(device for row in rows if (device := _device(row))))
+    if len(devices) < 2:
+        sections = [*_sections(rows, "")]
+    else:
+        sections = [
+            section
+            for device in devices
+            for section in _sections([row for row in rows if _device(row) == device], device)
+        ]
+        if unmeasured := [row for row in rows if not _device(row)]:
+            sections += [replace(each, title="Not measured") for each in _sections(unmeasured, "")]
     names = dict.fromkeys(row["model"] for row in rows)
-    title = f"cnnx survey of {len(names)} networks"
+    title = f"cnnx survey of {several(len(names), 'network')}"
     return made_report("survey", title, sections=sections, rows=map(_flat, rows))
 
 
 def _device(row: Row) -> str:
+    """Runtime and device; empty for a row without figures."""
     subject = row.get("subject")
-    return f"{subject['runtime']}, {subject['device']}" if subject else _NO_DEVICE
+    return f"{subject['runtime']}, {subject['device']}" if subject else ""
 
 
 def _sections(rows: Sequence[Row], device: str) -> Iterator[Section]:
     on = f" on {device}" if device else ""
     charts = tuple(replace(chart, title=f"{chart.title}{on}") for chart in figures_of(rows))
     if charts:
-        published = Remark(
-            f"Points of {SOURCE} are theirs (arXiv:1605.07678): other weights and a Jetson TX1."
-        )
+        published = Remark(f"The gray points were published by {SOURCE} (arXiv:1605.07678).")
         yield Section(f"Charts{on}", (published,), charts)
         precisions = dict.fromkeys(row["precision"] for row in rows if row["status"] == "done")
         yield Section(f"Findings{on}", tables=tuple(_findings(rows, each) for each in precisions))

@@ -40,7 +40,7 @@ from cnnx.store.digests import digest_of, digest_of_file
 from cnnx.store.files import atomic_file, check_place
 
 _DIED_IN_PASS = "the process died in the energy pass"
-_PAGES = ("survey.html", "survey.md", "survey.json")
+_PAGE = "survey.html"
 _TRY_AGAIN = "retry with --again"
 
 _Placed = tuple[Row, Path]
@@ -67,8 +67,8 @@ class SurveyResult(Result):
 
     def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
         """What the command prints."""
-        names = [name for name in _PAGES if (self.folder / name).is_file()]
-        files = Remark(f"{self.folder}: {', '.join(names)}", "written")
+        drawn = f"{_PAGE}, " if (self.folder / _PAGE).is_file() else ""
+        files = Remark(f"{self.folder}: {drawn}survey.md, survey.json", "written")
         return [*survey_blocks(self.rows), files]
 
     def as_dict(self) -> dict[str, Any]:
@@ -144,10 +144,14 @@ def survey(models: Sequence[str | Path], plan: SurveyOptions, *, listener: Liste
 
 def _draw(result: SurveyResult, listener: Listener) -> None:
     """Write the page with charts, if something was measured and what draws it is installed."""
-    if lacks := missing("the charts of a survey"):
-        listener(ProgressEvent(f"No survey.html: {lacks.what}.", note=True))
-    elif result.exit_code == 0:
-        write_document(report_of_rows(result.rows), result.folder / "survey.html")
+    page = result.folder / _PAGE
+    page.unlink(missing_ok=True)  # it is of earlier rows
+    if result.exit_code != 0:
+        return
+    if lacks := missing("drawing a survey"):
+        listener(ProgressEvent(f"No {_PAGE}: {lacks.what}.", note=True))
+        return
+    write_document(report_of_rows(result.rows), page)
 
 
 def _write(rows: Sequence[Row], folder: Path) -> None:

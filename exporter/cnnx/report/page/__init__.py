@@ -10,15 +10,15 @@ import base64
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cnnx.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from cnnx.report.document import Report
+    from cnnx.report.document import Chart, Report
 
 
 _MOST_CARDS = 60
@@ -46,7 +46,8 @@ def page(report: Report) -> str:
     from cnnx.report.page.charts import spec_of
 
     charts = [chart for section in report.sections for chart in section.charts]
-    specs = json.dumps([spec_of(chart) for chart in charts], separators=(",", ":")).replace("<", "\\u003c")
+    specs = json.dumps([_drawn(chart, spec_of) for chart in charts], separators=(",", ":"))
+    specs = specs.replace("<", "\\u003c")
     scripts = [*([_vega()] if charts else []), _file("page.js")]
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         _file("page.html.j2")
@@ -64,10 +65,21 @@ def page(report: Report) -> str:
     )
 
 
+def _drawn(chart: Chart, draw: Callable[[Chart], dict[str, Any]]) -> dict[str, Any] | None:
+    """The specification of a chart; None if its rows are not those of its kind, as a newer cnnx writes."""
+    try:
+        return draw(chart)
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+
+
 def _policy(scripts: list[str]) -> str:
     """The Content-Security-Policy: these scripts, the page's styles, images in the page, and nothing else."""
     hashes = " ".join(f"'sha256-{_hash(each)}'" for each in scripts)
-    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:"
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def _hash(text: str) -> str:

@@ -5,21 +5,26 @@
   // An interpreter evaluates Vega's expressions, so that the page needs no unsafe-eval.
   const options = { ast: true, renderer: "svg", actions: false, defaultStyle: false };
   for (const place of document.querySelectorAll("[data-chart]")) {
-    window.cnnxEmbed(place, specs[Number(place.dataset.chart)], options).then(
+    const spec = specs[Number(place.dataset.chart)];
+    if (spec === null) {
+      place.textContent = "This version of cnnx cannot draw this chart.";
+      continue;
+    }
+    window.cnnxEmbed(place, spec, options).then(
       () => place.classList.add("drawn"),
       (error) => { place.textContent = `This chart cannot be drawn: ${error}`; },
     );
   }
 
   const number = (text) => {
-    const found = text.replaceAll(",", "").match(/^[<>=\s]*(-?\d+(?:\.\d+)?(?:e-?\d+)?)/i);
+    const found = text.replaceAll(",", "").match(/^[<>=\s]*(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?![-\d])/i);
     return found ? Number(found[1]) : null;
   };
-  const compare = (a, b) => {
+  const compare = (a, b, down) => {
     const [x, y] = [number(a), number(b)];
-    if (x !== null && y !== null) return x - y;
-    if (x !== null || y !== null) return x !== null ? -1 : 1; // what has no figure comes last
-    return a.localeCompare(b);
+    if ((x === null) !== (y === null)) return x === null ? 1 : -1; // what has no figure comes last
+    const order = x === null ? a.localeCompare(b) : x - y; // dates are text
+    return down ? -order : order;
   };
   for (const table of document.querySelectorAll("table.sortable")) {
     const body = table.tBodies[0];
@@ -29,10 +34,8 @@
         const down = head.getAttribute("aria-sort") === "ascending";
         heads.forEach((other) => other.setAttribute("aria-sort", "none"));
         head.setAttribute("aria-sort", down ? "descending" : "ascending");
-        const rows = [...body.rows].sort((a, b) => {
-          const order = compare(a.cells[column].innerText, b.cells[column].innerText);
-          return down ? -order : order;
-        });
+        const text = (row) => row.cells[column].innerText;
+        const rows = [...body.rows].sort((a, b) => compare(text(a), text(b), down));
         body.append(...rows);
       });
     });

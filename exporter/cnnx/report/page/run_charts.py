@@ -29,7 +29,7 @@ def _gates(rows: Rows) -> Any:
         "verdict:N", scale=alt.Scale(domain=known, range=[_VERDICTS[each][1] for each in known])
     )
     tooltip = ["gate:N", "value:Q", "low:Q", "high:Q", "threshold:Q", "verdict:N"]
-    x = alt.X("low:Q", title="rate and 95 % interval", scale=alt.Scale(zero=False, padding=12))
+    x = alt.X("low:Q", title="rate or ratio, and 95 % interval", scale=alt.Scale(zero=False, padding=12))
     return alt.layer(
         drawn.mark_rule(strokeWidth=4, opacity=0.5).encode(x=x, x2="high:Q", y=y, color=color),
         drawn.mark_tick(thickness=3, size=18, color=INK)
@@ -120,7 +120,7 @@ def _times(rows: Rows) -> Any:
     """Successive runs over time, relative to the median of their run."""
     drawn = base(rows)
     color = alt.Color("run:N", scale=colors(rows, "run"))
-    x = alt.X("second:Q", title="seconds since the first run")
+    x = alt.X("second:Q", title="seconds of running")
     # Rare hiccups would flatten everything else; the distribution shows them.
     top = sorted(float(row["high"] or 0) for row in rows)[int(0.95 * (len(rows) - 1))]
     scale = alt.Scale(zero=False, domainMax=1.2 * top)

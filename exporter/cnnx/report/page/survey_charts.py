@@ -41,6 +41,8 @@ def _scatter(rows: Rows, x: alt.X, y: alt.Y, *extra: str, size: alt.Size | None 
     }
     if size is not None:
         encoded["size"] = size
+    if any(row.get("precision") for row in rows) and column == "origin":
+        encoded["shape"] = alt.Shape("precision:N", sort=names(rows, "precision"))
     theirs = [row for row in rows if str(row.get("origin", "")).startswith(_THEIRS)]
     ours = [row for row in rows if row not in theirs]
     layers = [base(ours).mark_point(filled=True, opacity=0.75, size=70).encode(**encoded)]
@@ -60,7 +62,10 @@ def _labels(rows: Rows, x: alt.X, y: alt.Y) -> Any:
 def _origins(rows: Rows) -> alt.Scale:
     """A color for each origin of an accuracy: gray for the paper's."""
     found = sorted(names(rows, "origin"), key=lambda name: name.startswith(_THEIRS))
-    shades = [PALETTE[-1] if name.startswith(_THEIRS) else PALETTE[place] for place, name in enumerate(found)]
+    *ours, gray = PALETTE
+    shades = [
+        gray if name.startswith(_THEIRS) else ours[place % len(ours)] for place, name in enumerate(found)
+    ]
     return alt.Scale(domain=found, range=shades)
 
 

@@ -76,7 +76,7 @@ def _failed(row: _Plain) -> bool:
 
 
 def _ms(row: _Plain, key: str) -> str | Cell:
-    return Cell("failed", "bad") if _failed(row) else scaled(row[key], 1e-6, 3)
+    return Cell(row["status"], "bad") if _failed(row) else scaled(row[key], 1e-6, 3)
 
 
 def _valid(row: _Plain) -> str | Cell:
@@ -103,7 +103,8 @@ def _remarks(rows: Sequence[_Plain]) -> Iterator[Remark]:
 def _of(row: _Plain) -> Iterator[Remark]:
     """Why a cell failed or has no energy, and doubts about its figures."""
     if _failed(row):
-        yield Remark(f"failed: {row['reason']}", hint=row["hint"])
+        text = f"failed: {row['reason']}" if row["status"] == "failed" else "not finished"
+        yield Remark(text, hint=row["hint"])
         return
     if row.get("assumed_preprocessing"):
         yield Remark("judged under assumed preprocessing", hint="state it in a recipe; cnnx init writes one")
