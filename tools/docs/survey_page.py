@@ -21,13 +21,14 @@ _WIDTH = 860  # pixels
 _SHIPPED = "lenet5,resnet20,plain20,densenet22-12,small-mobilenet,small-vgg-bn,small-googlenet-bn,small-levit"
 _STAND_INS = (
     "squeezenet1.1,mobilenet-v1,mobilenet-v2,efficientnet-lite0,googlenet,resnet18,resnet34,resnet50,"
-    "alexnet,densenet121,bn-nin,inception-v3,resnext50-32x4d,resnet101,zfnet,vgg16"
+    "alexnet,densenet121,bn-nin,inception-v3,resnext50-32x4d"
 )
 _HEAD = f"""# A survey of {{count}} networks
 
 Made by `python -m tools.docs.survey_page`, from a survey on {{device}}.
 ONNX Runtime runs Q/DQ graphs unfused: on this CPU, INT8 is slower than FP32, which predicts nothing for a
-GPU. Where cnnx ships no weights, stand-ins ran: their accuracy is the published one, in brackets.
+GPU. Other programs ran on the same two cores, so that times are rough. Where cnnx ships no weights,
+stand-ins ran: their accuracy is the published one of FP32, in brackets.
 
 <!-- not run: takes an hour -->
 ```sh
