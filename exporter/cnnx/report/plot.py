@@ -11,6 +11,7 @@ from cnnx.store.files import atomic_file, check_place
 
 FORMATS = (".svg", ".png")
 _INK = "#222222"
+_FONT = "Arial, Helvetica, sans-serif"  # its widths are known where it is drawn
 _NARROWEST, _WIDEST, _PER_ROW = 500, 2000, 24  # pixels
 
 
@@ -53,7 +54,7 @@ def write_plot(chart: Chart, path: Path, *, width: int | None = None) -> None:
     from cnnx.report.page.charts import VEGA_LITE, spec_of
 
     by_rows = min(_WIDEST, max(_NARROWEST, _PER_ROW * len(chart.rows)))
-    spec = {**spec_of(chart, ink=_INK, width=width or by_rows), "background": "white"}
+    spec = {**spec_of(chart, ink=_INK, width=width or by_rows, font=_FONT), "background": "white"}
     if path.suffix.lower() == ".svg":
         content = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE).encode()
     else:

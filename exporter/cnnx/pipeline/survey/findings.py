@@ -131,7 +131,7 @@ _TESTS: tuple[tuple[str, str, Callable[[Sequence[Row]], _Outcome]], ...] = (
     ),
     (
         "Accuracy and inference time are in a hyperbolic relationship.",
-        f"accuracy = a - b / time, b > 0, explains more of the variance than a line, and over {_SOME_FIT:.0%}",
+        f"accuracy = a - b / time, b > 0, explains over {_SOME_FIT:.0%} of the variance, more than a line",
         _hyperbola,
     ),
     (

@@ -25,19 +25,22 @@ _FONT = "system-ui, sans-serif"
 _LABEL = 170  # pixels that a name may take; the rest is in the tooltip
 
 
-def spec_of(chart: Chart, *, ink: str = INK, width: int | str = "container") -> dict[str, Any]:
+def spec_of(
+    chart: Chart, *, ink: str = INK, width: int | str = "container", font: str = _FONT
+) -> dict[str, Any]:
     """The Vega-Lite specification of a chart, with its rows in it.
 
     Args:
         chart: a chart of a kind in `CHARTS`.
         ink: color of texts and lines.
         width: width in pixels, or "container".
+        font: font of all texts.
     """
     drawn = CHARTS[chart.kind](chart.rows)
     drawn = drawn.properties(
         width=width, background="transparent", autosize={"type": "fit-x", "contains": "padding"}
     )
-    drawn = drawn.configure(font=_FONT)
+    drawn = drawn.configure(font=font)
     drawn = drawn.configure_axis(
         labelColor=ink,
         titleColor=ink,

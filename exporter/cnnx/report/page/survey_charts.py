@@ -41,11 +41,13 @@ def _scatter(rows: Rows, x: alt.X, y: alt.Y, *extra: str, size: alt.Size | None 
     }
     if size is not None:
         encoded["size"] = size
+    shape = None
     if any(row.get("precision") for row in rows) and column == "origin":
-        encoded["shape"] = alt.Shape("precision:N", sort=names(rows, "precision"))
+        shape = alt.Shape("precision:N", scale=alt.Scale(domain=names(rows, "precision")))
+    filled = {**encoded, "shape": shape} if shape else encoded
     theirs = [row for row in rows if str(row.get("origin", "")).startswith(_THEIRS)]
     ours = [row for row in rows if row not in theirs]
-    layers = [base(ours).mark_point(filled=True, opacity=0.75, size=70).encode(**encoded)]
+    layers = [base(ours).mark_point(filled=True, opacity=0.75, size=70).encode(**filled)]
     if theirs:
         hollow = base(theirs).mark_point(opacity=0.8, strokeDash=[3, 2], size=70)
         layers.append(hollow.encode(**encoded))
