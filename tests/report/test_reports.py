@@ -13,11 +13,10 @@ from rich.console import Console
 from cnnx.agreement import judge, validation_from_dict
 from cnnx.errors import UsageError, WriteFailed
 from cnnx.gates import DEFAULTS
-from cnnx.pipeline.report.report import made_report
 from cnnx.pipeline.report.rows import SCHEMA, frame_of, rows_of
 from cnnx.pipeline.report.sections import sections_of
 from cnnx.record import Record, Subject, read_record
-from cnnx.report.document import report_from_json
+from cnnx.report.document import made_report, report_from_plain
 from cnnx.report.files import FORMATS, check, write_document
 from cnnx.report.table import Column, Remark, table_of
 from cnnx.report.tables import verdicts
@@ -202,7 +201,7 @@ def test_csv_is_the_rows_and_json_is_the_whole_report(tmp_path):
     write_document(found, tmp_path / "r.csv")
     assert pl.read_csv(tmp_path / "r.csv")["network"].to_list() == [SUBJECT.network] * len(RECORDS)
     write_document(found, tmp_path / "r.json")
-    again = report_from_json((tmp_path / "r.json").read_bytes(), where=tmp_path / "r.json")
+    again = report_from_plain(json.loads((tmp_path / "r.json").read_text()), where=tmp_path / "r.json")
     for suffix in FORMATS:
         if suffix != ".html":
             assert FORMATS[suffix](again) == FORMATS[suffix](found), suffix
@@ -220,7 +219,7 @@ import sys
 sys.modules["jinja2"] = None
 from pathlib import Path
 from cnnx.errors import MissingExtra
-from cnnx.pipeline.report.report import made_report
+from cnnx.report.document import made_report
 from cnnx.report.files import write_document
 try:
     write_document(made_report("records", "", sections=[], rows=[]), Path("x.html"))

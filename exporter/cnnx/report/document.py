@@ -9,7 +9,8 @@ which `cnnx report` writes any other format. `SCHEMA` is incremented when a fiel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import datetime
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -17,8 +18,9 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from cnnx.errors import RecordError
+from cnnx.machine.environment import installed_version
 from cnnx.report.table import Remark, Said, Table, Tone
-from cnnx.schema import Date, from_plain, read_json
+from cnnx.schema import Date, from_plain
 
 SCHEMA: Literal[2] = 2
 _BRIEF_ROWS = 20
@@ -179,17 +181,28 @@ class Report:
         return msgspec.json.format(msgspec.json.encode(self), indent=1).decode() + "\n"
 
 
-def report_from_json(text: bytes, *, where: Path) -> Report:
-    """Read the JSON file of a report.
-
-    Raises:
-        RecordError: it is damaged, no report, or has a schema that this cnnx does not read.
-    """
-    return report_from_plain(read_json(text, where=where, error=RecordError, hint=_HINT), where=where)
+def made_report(
+    about: About,
+    title: str,
+    *,
+    cards: Iterable[Card] = (),
+    sections: Iterable[Section],
+    rows: Iterable[Mapping[str, Any]],
+) -> Report:
+    """A report made now, by this version."""
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
+    return Report(
+        about, title, now, installed_version("cnnx") or "", tuple(cards), tuple(sections), tuple(rows)
+    )
 
 
 def report_from_plain(data: Any, *, where: Path) -> Report:
-    """Read a report from plain data; raises as `report_from_json`."""
+    """Read a report from the plain data of its JSON file.
+
+    Raises:
+        RecordError: a key is unknown or missing, a value has another type, or it has a schema that this cnnx
+            does not read.
+    """
     schema = 1 if isinstance(data, list) else data.get("schema") if isinstance(data, dict) else None
     if isinstance(data, list) or (isinstance(data, dict) and schema != SCHEMA):
         what = f"the report has schema {schema!r}, but this cnnx reads {SCHEMA}"

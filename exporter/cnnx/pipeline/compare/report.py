@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnx.pipeline.plain import plain
-from cnnx.pipeline.report.report import made_report
-from cnnx.report.document import Section
+from cnnx.report.document import Section, made_report
 from cnnx.report.files import write_document
 from cnnx.report.table import Remark, Table
 from cnnx.report.tables.compare import compare_blocks

@@ -8,8 +8,7 @@ from typing import Any
 from cnnx.pipeline.judge.again import Again
 from cnnx.pipeline.plain import plain
 from cnnx.pipeline.report.charts import gate_chart
-from cnnx.pipeline.report.report import made_report
-from cnnx.report.document import Section
+from cnnx.report.document import Section, made_report
 from cnnx.report.files import write_document
 from cnnx.report.table import Remark
 from cnnx.report.tables.verdicts import again_table

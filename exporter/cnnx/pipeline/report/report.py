@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from cnnx.bundle import MODEL
 from cnnx.errors import RecordError
 from cnnx.graph.inspect import Layer, int8_share, layers
 from cnnx.graph.load import load_model
-from cnnx.machine.environment import installed_version
 from cnnx.options import takes
 from cnnx.options.bundles import ThumbnailOptions
 from cnnx.pipeline.report.about import about_bundles, machines_of
@@ -22,7 +20,7 @@ from cnnx.pipeline.report.rows import frame_of, rows_of
 from cnnx.pipeline.report.sections import sections_of
 from cnnx.pipeline.report.sources import Source, read_sources, records_in
 from cnnx.record import Record
-from cnnx.report.document import About, Card, Flips, Report, Section
+from cnnx.report.document import Flips, Report, Section, made_report
 from cnnx.report.files import check, write_document
 from cnnx.report.result import Result
 from cnnx.report.table import Block, Remark
@@ -130,21 +128,6 @@ def report_of(
         cards=[card for each in reports for card in each.cards],
         sections=[section for each in reports for section in each.sections],
         rows=[row for each in reports for row in each.rows],
-    )
-
-
-def made_report(
-    about: About,
-    title: str,
-    *,
-    cards: Iterable[Card] = (),
-    sections: Iterable[Section],
-    rows: Iterable[Any],
-) -> Report:
-    """A report made now, by this version."""
-    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
-    return Report(
-        about, title, now, installed_version("cnnx") or "", tuple(cards), tuple(sections), tuple(rows)
     )
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from cnnx.errors import RecordError
 from cnnx.pipeline.plain import plain
-from cnnx.pipeline.report.report import ReportResult, made_report
+from cnnx.pipeline.report.report import ReportResult
 from cnnx.pipeline.survey.canziani import SOURCE
 from cnnx.pipeline.survey.figures import figures_of
 from cnnx.pipeline.survey.findings import findings_of
 from cnnx.pipeline.survey.journal import Row, read_rows
-from cnnx.report.document import Report, Section
+from cnnx.report.document import Report, Section, made_report
 from cnnx.report.files import write_document
 from cnnx.report.table import Remark, Table
 from cnnx.report.tables.survey import finding_table, survey_blocks
