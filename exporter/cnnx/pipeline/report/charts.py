@@ -89,11 +89,13 @@ def damage_chart(findings: Mapping[str, Any], name: str = "") -> Chart:
 def layer_chart(run: Run) -> Chart:
     """Time of each layer, in order of execution."""
     profile = run.result["layers"]
+    numbers = [str(number) for number in range(1, len(profile["layers"]) + 1)]
+    names = _told_apart([layer["name"] for layer in profile["layers"]], numbers)
     total = sum(layer["median_ns"] for layer in profile["layers"]) or 1.0
     rows: Rows = [
         {
             "place": place,
-            "layer": layer["name"],
+            "layer": names[place],
             "op": layer["op"],
             "kind": layer["kind"],
             "ms": layer["median_ns"] / 1e6,

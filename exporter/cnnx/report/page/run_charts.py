@@ -72,6 +72,11 @@ def _crowded(rows: Rows) -> alt.Axis:
     return alt.Axis(labelAngle=-90, labelOverlap=True, labelLimit=120, labels=len(rows) <= 120)
 
 
+_KINDS = {"compute": 0, "cast": 1, "reformat": 4, "quantize": 3}
+"""Kind of a layer's time -> its place in the palette, the same in every chart."""
+_KIND_COLORS = alt.Scale(domain=[*_KINDS], range=[PALETTE[place] for place in _KINDS.values()])
+
+
 def _layers(rows: Rows) -> Any:
     """Time of each layer in order of execution, colored by kind."""
     return (
@@ -80,7 +85,7 @@ def _layers(rows: Rows) -> Any:
         .encode(
             x=alt.X("layer:N", sort=names(rows, "layer"), title=None, axis=_crowded(rows)),
             y=alt.Y("ms:Q", title="median, ms"),
-            color=alt.Color("kind:N", scale=colors(rows, "kind")),
+            color=alt.Color("kind:N", scale=_KIND_COLORS),
             tooltip=["layer:N", "op:N", "kind:N", "ms:Q", "share:Q"],
         )
         .properties(height=260)

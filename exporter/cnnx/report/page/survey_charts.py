@@ -57,6 +57,7 @@ def _scatter(rows: Rows, x: alt.X, y: alt.Y, *extra: str, size: alt.Size | None 
 def _labels(rows: Rows, x: alt.X, y: alt.Y) -> Any:
     """The name of each network, once."""
     first = list({row["network"]: row for row in reversed(rows)}.values())
+    first += [row for row in rows if row.get("front") and row not in first]
     text = base(first).mark_text(align="left", dx=7, dy=-5, fontSize=10, color=INK, limit=120)
     return text.encode(x=x, y=y, text="network:N")
 
