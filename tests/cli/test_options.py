@@ -19,12 +19,16 @@ from cnnx.options.bundles import (
     ArchiveOptions,
     BenchOptions,
     CacheOptions,
+    ClassifyOptions,
     CompareOptions,
     DiagnoseOptions,
     DrawingOptions,
     EngineOptions,
+    FileOptions,
+    PreflightOptions,
     ProofOptions,
     SurveyOptions,
+    ThumbnailOptions,
     ValidateOptions,
 )
 from cnnx.options.networks import (
@@ -51,6 +55,9 @@ VERBS = {
     "bench": (cnnx.bench, BenchOptions, ReportOptions),
     "compare": (cnnx.compare, CompareOptions, JudgedReportOptions),
     "survey": (cnnx.survey, SurveyOptions, None),
+    "report": (cnnx.write_report, ThumbnailOptions, FileOptions),
+    "classify": (cnnx.classify, ClassifyOptions, None),
+    "preflight": (cnnx.preflight, PreflightOptions, None),
     "inspect": (cnnx.inspect, None, None),
     "diagnose": (cnnx.diagnose, DiagnoseOptions, DrawingOptions),
     "doctor": (cnnx.prove, ProofOptions, ArchiveOptions),
@@ -118,7 +125,7 @@ def test_only_what_shows_or_keeps_a_result_is_for_the_command_line_alone():
     own = {field.name for _, _, kind in VERBS.values() for field in fields_of(kind, CommonOptions)}
     assert own == {
         "as_json", "verbose", "debug", "report", "plot", "markdown", "archive", "yes", "strict",
-        "allow_inconclusive",
+        "allow_inconclusive", "out", "survey",
     }  # fmt: skip
 
 

@@ -43,8 +43,9 @@ def write_survey_report(folder: str | Path, path: str | Path | Sequence[str | Pa
         WriteFailed: a file cannot be written.
 
     Examples:
-        >>> cnnx.write_survey_report("survey", "survey.html").report.about
-        'survey'
+        >>> _ = cnnx.survey(["lenet5"], out="nets", batches=(1,), seconds=0.1, images=16)
+        >>> cnnx.write_survey_report("nets", "nets.html").report.title
+        'cnnx survey of 1 network'
     """
     paths = [path] if isinstance(path, (str, Path)) else path
     report = survey_report(Path(folder))
