@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,9 +151,22 @@ def _ratio(subject: Subject, own: Sequence[Record], every: Sequence[Record]) -> 
         yield CardFigure("INT8 / FP16 latency", "-", "a measurement is invalid", "open")
         return
     turns = [each for each in alike if _together(each) and _together(each) == _together(record)]
-    theirs = (turns or alike)[-1].result["figures"]["p50_ns"]
-    details = ("taking turns" if turns else "", "no forecast for a GPU" if record.result["remark"] else "")
+    other = (turns or alike)[-1].result["figures"]
+    theirs = other["p50_ns"]
+    details = (
+        _ratio_ends(record.result["figures"], other),
+        "taking turns" if turns else "",
+        "no forecast for a GPU" if record.result["remark"] else "",
+    )
     yield CardFigure("INT8 / FP16 latency", f"{ours / theirs:.2f}", ", ".join(filter(None, details)))
+
+
+def _ratio_ends(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """Quotients of the ends of both 95 % intervals, wider than an interval of the ratio; empty if unknown."""
+    one, other = ours.get("p50_interval"), theirs.get("p50_interval")
+    if not one or not other or other["low"] <= 0:
+        return ""
+    return f"{one['low'] / other['high']:.2f} .. {one['high'] / other['low']:.2f}"
 
 
 def _alike(one: Record, other: Record) -> bool:

@@ -18,6 +18,7 @@ from cnnx.report.words import Run
 from cnnx.schema import from_plain
 
 _BINS, _WINDOWS = 48, 200
+_WIDE = 20  # largest over smallest time, above which the axis is logarithmic
 _MOST_RUNS, _MOST_LINES = 40, 8  # runs in a chart with a row each, and with a line each
 _POWER_NS = 500_000_000
 _MIB = 2**20
@@ -111,7 +112,10 @@ def layer_chart(run: Run) -> Chart:
 def latency_charts(runs: Sequence[Run]) -> Iterator[Chart]:
     """Distribution of all runs, and their course over time, of the series that the figures are of."""
     named = list(zip(_names_of(runs), map(_main_ms, runs), strict=True))
-    rows: Rows = [row for name, times in named[:_MOST_RUNS] for row in _distribution(name, times)]
+    drawn = named[:_MOST_RUNS]
+    longest = max(float(np.percentile(times, 99)) for _, times in drawn)
+    wide = longest > _WIDE * min(times.min() for _, times in drawn)
+    rows: Rows = [row for name, times in drawn for row in _distribution(name, times, wide=bool(wide))]
     fastest, slowest = (choose(named, key=lambda each: float(np.median(each[1]))) for choose in (min, max))
     text = f"{fastest[0]} has the shortest median, {np.median(fastest[1]):.3f} ms"
     if len(named) > 1:
@@ -171,10 +175,11 @@ def _main_ms(run: Run) -> _Times:
     return whole
 
 
-def _distribution(name: str, times: _Times) -> Rows:
-    """Bins from the shortest run to the 99th percentile, and quantiles."""
+def _distribution(name: str, times: _Times, *, wide: bool) -> Rows:
+    """Bins from the shortest run to the 99th percentile, and quantiles; `wide`: for a logarithmic axis."""
     p1, p25, p50, p75, p99 = (round(float(each), 6) for each in np.percentile(times, (1, 25, 50, 75, 99)))
-    edges = np.linspace(times.min(), max(p99, times.min() * 1.0001), min(_BINS, len(times)) + 1)
+    ends = max(times.min(), 1e-6), max(p99, times.min() * 1.0001, 2e-6)
+    edges = (np.geomspace if wide else np.linspace)(*ends, min(_BINS, len(times)) + 1)
     counts, _ = np.histogram(times, edges)
     bins: Rows = [
         {
