@@ -9,16 +9,15 @@ from typing import Any
 
 from cnnx.bundle import Bundle, is_bundle
 from cnnx.bundle.manifest import recipe_of
-from cnnx.errors import BundleError, RecordError
+from cnnx.errors import RecordError
 from cnnx.pipeline.compare.evidence import Evidence, Side, evidence_of
 from cnnx.pipeline.compare.rows import report_evidence, row_evidence, rows_in
 from cnnx.pipeline.judge.costs import size_estimates
-from cnnx.pipeline.records.verified import checked, records_of
+from cnnx.pipeline.records.files import KINDS, is_report, plain_in, record_in
+from cnnx.pipeline.records.verified import records_of
 from cnnx.pipeline.survey.journal import read_rows
-from cnnx.record import RecordKind, Subject, read_record
-from cnnx.schema import read_json
+from cnnx.record import RecordKind, Subject
 
-_KINDS = "a bundle, a record in a bundle's runs/, a survey's folder, or a report that --report wrote as .json"
 _COMPARED: tuple[RecordKind, ...] = ("validation", "judgement", "benchmark", "energy")
 
 
@@ -34,9 +33,9 @@ def read_side(path: Path) -> Side:
     if (path / "rows").is_dir():
         return _of_survey(path)
     if not path.exists():
-        raise RecordError("the path does not exist", where=path, hint=f"give {_KINDS}")
+        raise RecordError("the path does not exist", where=path, hint=f"give {KINDS}")
     if path.is_dir():
-        raise RecordError("the folder is neither a bundle nor a survey", where=path, hint=f"give {_KINDS}")
+        raise RecordError("the folder is neither a bundle nor a survey", where=path, hint=f"give {KINDS}")
     return _of_file(path)
 
 
@@ -84,37 +83,25 @@ def _of_survey(path: Path) -> Side:
 
 
 def _of_file(path: Path) -> Side:
-    try:
-        data = read_json(path.read_bytes(), where=path, error=RecordError, hint=f"give {_KINDS}")
-    except OSError as error:
-        what = f"the file cannot be read: {error.strerror}"
-        raise RecordError(what, where=path, hint="check the path and its permissions") from None
-    if isinstance(data, list) or (isinstance(data, dict) and data.get("kind") == "report"):
+    data = plain_in(path)
+    if is_report(data):
         evidence, notes = report_evidence(rows_in(data, where=path), where=path)
         return Side(str(path), "report", evidence, notes)
-    if not isinstance(data, dict) or "kind" not in data:
-        raise RecordError("the file is neither a record nor a report", where=path, hint=f"give {_KINDS}")
-    try:
-        record = checked(read_record(path), where=path)
-    except BundleError as error:
-        raise RecordError(error.what, where=error.where, hint=error.hint) from None
+    found = record_in(path, data)
+    record = found.record
     if record.kind not in _COMPARED:
         raise RecordError(
             f"a {record.kind} record holds nothing to compare",
             where=path,
             hint=f"give a record of one of the kinds {', '.join(_COMPARED)}",
         )
-    found = evidence_of([record])
-    if not found:
+    evidence = evidence_of([record])
+    if not evidence:
         what = "the record is about the original, which has no engine to compare"
         raise RecordError(what, where=path, hint="give a record of the bundle's graph or engine")
-    home = path.resolve().parent.parent
-    if path.resolve().parent.name == "runs" and is_bundle(home):
-        bundle = Bundle.open(home)
-        if any(one.date == record.date for one in records_of(bundle).verified):
-            return Side(str(path), "run", (_with_files(found[0], bundle, record.subject),))
-        return Side(str(path), "run", found, ("the run is not about the bundle's current contents",))
-    return Side(str(path), "run", found)
+    if found.bundle is not None and not found.doubt:
+        return Side(str(path), "run", (_with_files(evidence[0], found.bundle, record.subject),))
+    return Side(str(path), "run", evidence, (found.doubt,) if found.doubt else ())
 
 
 def names(sides: Sequence[Evidence]) -> str:

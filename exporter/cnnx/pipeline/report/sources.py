@@ -8,13 +8,11 @@ from pathlib import Path
 
 from cnnx.bundle import Bundle, is_bundle
 from cnnx.data.images import printable
-from cnnx.errors import BundleError, RecordError
-from cnnx.pipeline.records.verified import checked, records_of
-from cnnx.record import Record, Unverified, read_record
+from cnnx.errors import RecordError
+from cnnx.pipeline.records.files import KINDS, is_report, plain_in, record_in
+from cnnx.pipeline.records.verified import records_of
+from cnnx.record import Record, Unverified
 from cnnx.report.document import Report, report_from_plain
-from cnnx.schema import read_json
-
-_KINDS = "a bundle, a record in a bundle's runs/, a survey's folder, or a report in JSON"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ def read_sources(path: Path) -> Iterator[Source | Report]:
         yield _of_file(path)
     else:
         what = "the folder is neither a bundle nor a survey" if path.is_dir() else "the path does not exist"
-        raise RecordError(what, where=path, hint=f"give {_KINDS}")
+        raise RecordError(what, where=path, hint=f"give {KINDS}")
 
 
 def _of_bundle(path: Path) -> Source:
@@ -64,29 +62,13 @@ def _of_bundle(path: Path) -> Source:
 
 
 def _of_file(path: Path) -> Source | Report:
-    try:
-        data = read_json(path.read_bytes(), where=path, error=RecordError, hint=f"give {_KINDS}")
-    except OSError as error:
-        what = f"the file cannot be read: {error.strerror}"
-        raise RecordError(what, where=path, hint="check the path and its permissions") from None
-    if isinstance(data, list) or (isinstance(data, dict) and data.get("kind") == "report"):
+    data = plain_in(path)
+    if is_report(data):
         return report_from_plain(data, where=path)
-    if not isinstance(data, dict) or "kind" not in data:
-        raise RecordError("the file is neither a record nor a report", where=path, hint=f"give {_KINDS}")
-    try:
-        record = checked(read_record(path), where=path)
-    except BundleError as error:
-        raise RecordError(error.what, where=error.where, hint=error.hint) from None
-    home = path.resolve().parent.parent
-    if path.resolve().parent.name != "runs" or not is_bundle(home):
-        return Source(None, (record,))
-    bundle = Bundle.open(home)
-    found = records_of(bundle)
-    if any(one.date == record.date for one in found.verified):
-        return Source(bundle, (record,))
-    reasons = [one.reason for one in found.unverified if Path(one.file).name == path.name]
-    reason = next(iter(reasons), "it is not about the bundle")
-    return Source(None, (), (Unverified(printable(str(path)), reason, record),))
+    found = record_in(path, data)
+    if found.doubt:
+        return Source(None, (), (Unverified(printable(str(path)), found.doubt, found.record),))
+    return Source(found.bundle, (found.record,))
 
 
 def records_in(sources: Sequence[Source]) -> list[Record]:
