@@ -25,49 +25,49 @@ def bundle(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def photos():
     random = np.random.default_rng(0)
     return [random.integers(0, 256, (40, 50, 3)).astype(np.uint8) for _ in range(9)]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, pictures):
-    found = tmp_path_factory.mktemp("pictures")
+def folder(tmp_path_factory, photos):
+    found = tmp_path_factory.mktemp("photos")
     (found / "below").mkdir()
-    for index, pixels in enumerate(pictures):
+    for index, pixels in enumerate(photos):
         Image.fromarray(pixels).save(found / ("below" if index > 6 else ".") / f"{index}.png")
     return found
 
 
-def test_images_of_every_kind_give_the_same_logits(bundle, pictures, folder):
+def test_images_of_every_kind_give_the_same_logits(bundle, photos, folder):
     torch = pytest.importorskip("torch")
     with cnnx.load(bundle) as net:
-        expected = net.predict(pictures)
+        expected = net.predict(photos)
         assert expected.logits.shape == (9, 100) and expected.logits.dtype == np.float32
-        tensors = [torch.from_numpy(each).permute(2, 0, 1) for each in pictures]
+        tensors = [torch.from_numpy(each).permute(2, 0, 1) for each in photos]
         paths = [folder / f"{index}.png" for index in range(7)]
         for given in (
-            np.stack(pictures),
-            [Image.fromarray(each) for each in pictures],
+            np.stack(photos),
+            [Image.fromarray(each) for each in photos],
             tensors,
             torch.stack(tensors),
         ):
             assert np.array_equal(net.predict(given).logits, expected.logits)
         assert np.array_equal(net.predict([str(path) for path in paths]).logits, expected.logits[:7])
-        for one in (pictures[0], tensors[0], paths[0], Image.fromarray(pictures[0])):
+        for one in (photos[0], tensors[0], paths[0], Image.fromarray(photos[0])):
             assert np.allclose(net.predict(one).logits, expected.logits[:1], atol=1e-5)
-        gray = pictures[0][..., 0]
+        gray = photos[0][..., 0]
         as_rgb = net.predict(np.repeat(gray[..., None], 3, axis=2)).logits
         for given in (gray, gray[..., None], torch.from_numpy(gray)):
             assert np.array_equal(net.predict(given).logits, as_rgb)
 
 
-def test_predictions_are_what_run_gives_for_the_preprocessing_of_the_bundle(bundle, pictures):
+def test_predictions_are_what_run_gives_for_the_preprocessing_of_the_bundle(bundle, photos):
     recipe = recipe_of(Bundle.open(bundle).manifest)
     with cnnx.load(bundle) as net:
-        crops = np.stack([net.crop(each) for each in pictures])
+        crops = np.stack([net.crop(each) for each in photos])
         [logits] = net.run(normalize(crops[:4], recipe.preprocessing)).values()
-        found = net.predict(pictures[:4])
+        found = net.predict(photos[:4])
         assert np.array_equal(found.logits, logits)
     assert np.allclose(found.probabilities.sum(axis=1), 1)
     names = Bundle.open(bundle).labels
@@ -79,11 +79,11 @@ def test_predictions_are_what_run_gives_for_the_preprocessing_of_the_bundle(bund
         )
 
 
-def test_several_threads_share_a_classifier(bundle, pictures):
+def test_several_threads_share_a_classifier(bundle, photos):
     with cnnx.load(bundle) as net:
-        alone = [net.predict(each).logits for each in pictures]
+        alone = [net.predict(each).logits for each in photos]
         with ThreadPoolExecutor(8) as pool:
-            together = list(pool.map(lambda each: net.predict(each).logits, pictures * 4))
+            together = list(pool.map(lambda each: net.predict(each).logits, photos * 4))
     assert all(np.array_equal(a, b) for a, b in zip(alone * 4, together, strict=True))
 
 
@@ -110,9 +110,7 @@ def test_what_is_no_image_is_refused(bundle, given, what):
     assert caught.value.hint
 
 
-def test_folders_are_classified_in_order_and_a_damaged_file_hides_no_other(
-    bundle, folder, pictures, tmp_path
-):
+def test_folders_are_classified_in_order_and_a_damaged_file_hides_no_other(bundle, folder, photos, tmp_path):
     (folder / "bad.jpg").write_text("no image")
     found = cnnx.classify(bundle, [folder], top=3)
     assert [each.image for each in found.images] == [
@@ -132,7 +130,7 @@ def test_folders_are_classified_in_order_and_a_damaged_file_hides_no_other(
     ]
     assert found.images[7].guesses == () and "cannot be decoded" in found.images[7].reason
     with cnnx.load(bundle) as net:
-        top = net.predict(pictures).top(3)
+        top = net.predict(photos).top(3)
     good = [each for each in found.images if not each.reason]
     assert [[guess.index for guess in each.guesses] for each in good] == [
         [guess.index for guess in each] for each in top
@@ -150,10 +148,10 @@ def test_folders_are_classified_in_order_and_a_damaged_file_hides_no_other(
     )
 
 
-def test_a_video_is_classified_frame_by_frame(bundle, pictures, tmp_path):
+def test_a_video_is_classified_frame_by_frame(bundle, photos, tmp_path):
     cv2 = pytest.importorskip("cv2", reason="videos need OpenCV")
     writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (50, 40))
-    for pixels in pictures:
+    for pixels in photos:
         writer.write(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
     writer.release()
     found = cnnx.classify(bundle, tmp_path / "v.avi", limit=6)

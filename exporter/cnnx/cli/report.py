@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cnnx.cli.ui import Ui
 
 Runs = Annotated[
-    list[Path],
+    list[Path] | None,
     typer.Argument(metavar="[RUN]...", help="Bundles, records in runs/, survey folders, or reports in JSON."),
 ]
 
@@ -27,7 +27,7 @@ def report_command(
     options: ThumbnailOptions,
     survey: Path | None,
     out: Sequence[str],
-    runs: Runs = [],  # noqa: B006
+    runs: Runs = None,
 ) -> None:
     """Write a report of what was recorded, or of a survey: a page to read, or a file for CI."""
     import cnnx
@@ -38,8 +38,8 @@ def report_command(
         raise UsageError("--images and --no-images have no effect on a survey", hint="drop them")
     files = out or ("report.html" if survey is None else "survey.html",)
     check_report(files)
-    if survey is None:
-        result = cnnx.write_report(runs, files, options)
-    else:
+    if survey is not None:
         result = cnnx.write_survey_report(survey, files)
+    else:
+        result = cnnx.write_report(runs or [], files, options)
     ui.show(result, command="report")

@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +19,7 @@ from cnnx.machine.environment import Gpu, detect
 from cnnx.machine.packages import Package
 from cnnx.pipeline.preflight import preflight as module
 from cnnx.pipeline.preflight.checks import driver_check, engine_checks
+from cnnx.stats import Verdict
 from tests.bundle.test_bundle import engine_of
 from tests.conftest import invoke
 
@@ -168,6 +170,27 @@ def test_memory_and_packages_that_are_missing_here_are_found(bundle, monkeypatch
     assert found["memory"].machine == "0 MiB free" and "smaller --batch" in found["memory"].fix
     assert found["preprocessing"].machine == "not installed" and found["preprocessing"].fix
     assert invoke("preflight", bundle).exit_code == 4
+
+
+@pytest.mark.parametrize("verdict", [Verdict.PASSED, Verdict.FAILED])
+def test_a_rebuilt_engine_counts_only_if_it_passes_the_self_test(bundle, monkeypatch, verdict):
+    """The engine is of another machine; what would build and test it here is replaced."""
+    engine = engine_in(bundle)
+    asked = []
+
+    def build(path, *, target, listener):
+        asked.append(target)
+        return SimpleNamespace(engines=[engine])
+
+    monkeypatch.setattr("cnnx.pipeline.build.build", build)
+    tested = SimpleNamespace(verdict=verdict)
+    monkeypatch.setattr("cnnx.pipeline.validate.validate", lambda *_, **__: tested)
+    result = cnnx.preflight(bundle, rebuild=True)
+    assert asked == ["tensorrt"] and result.exit_code == 4
+    passed = verdict is Verdict.PASSED
+    assert result.rebuilt == ((engine.identity,) if passed else ())
+    [check] = [each for each in result.checks if each.name == "self-test"]
+    assert check.outcome == ("fits" if passed else "differs") and bool(check.fix) != passed
 
 
 def test_a_bundle_without_engines_runs_anywhere(tiny_bundle):

@@ -28,7 +28,7 @@ def section(report, title):
     return found
 
 
-def test_cards_answer_first_and_flips_come_with_pictures(flipped, tmp_path):
+def test_cards_answer_first_and_flips_come_with_thumbnails(flipped, tmp_path):
     written = cnnx.write_report(flipped, [tmp_path / "r.json", tmp_path / "r.md"])
     [int8, original] = written.report.cards
     validation = next(each for each in Bundle.open(flipped).records() if each.kind == "validation").result
@@ -58,7 +58,7 @@ def test_cards_answer_first_and_flips_come_with_pictures(flipped, tmp_path):
     assert "Provenance" not in (tmp_path / "r.md").read_text()
 
 
-def test_pictures_can_be_left_out_also_later(flipped, tmp_path):
+def test_thumbnails_can_be_left_out_also_later(flipped, tmp_path):
     assert invoke("report", flipped, "--out", tmp_path / "r.json").exit_code == 0
     assert "data:image" in (tmp_path / "r.json").read_text()
     for run in (flipped, tmp_path / "r.json"):
@@ -66,7 +66,7 @@ def test_pictures_can_be_left_out_also_later(flipped, tmp_path):
         assert "data:image" not in (tmp_path / "bare.json").read_text()
 
 
-def test_pictures_of_other_images_are_found_by_their_folder(tiny_bundle, images, tmp_path):
+def test_thumbnails_of_other_images_are_found_by_their_folder(tiny_bundle, images, tmp_path):
     """A judgement on the user's images, with flips planted in its record."""
     bundle = shutil.copytree(tiny_bundle, tmp_path / "b")
     name = sorted(file.name for file in images.iterdir())[0]

@@ -121,7 +121,7 @@ def _header(engine: Engine, bundle: Path, fix: str) -> Check:
             "plan", wanted, f"the file cannot be read: {error.strerror}", "differs", fix, engine.identity
         )
     if found is None:
-        return Check("plan", wanted, "no header that is known", "unknown", engine=engine.identity)
+        return Check("plan", wanted, "a header that is not known", "unknown", engine=engine.identity)
     said = f"{found.runtime} {found.release}"
     fits = said == wanted
     return Check(

@@ -22,6 +22,7 @@ from cnnx.pipeline.progress import Listener, silent
 from cnnx.report.result import Result
 from cnnx.report.table import Block
 from cnnx.report.tables.preflight import preflight_blocks
+from cnnx.stats import Verdict
 
 _MIB = 2**20
 
@@ -60,7 +61,7 @@ class PreflightResult(Result):
 def preflight(
     bundle: str | Path, options: PreflightOptions, *, listener: Listener = silent
 ) -> PreflightResult:
-    """Compare a bundle with this machine; nothing is loaded, so that it takes no GPU and no TensorRT.
+    """Compare a bundle with this machine. Nothing is loaded, so it needs neither a GPU nor TensorRT.
 
     Hashes of all files, then for each engine: the release in the plan's own header, the installed runtime,
     architecture, GPU, board, DLA and Jetson Linux; for the whole bundle the driver, the memory predicted
@@ -80,26 +81,42 @@ def preflight(
         >>> cnnx.preflight("lenet5-int8").exit_code
         0
     """
-    found = _compared(Bundle.open(Path(bundle), verify=False))
-    if not options.rebuild or not (misfits := _misfits(found)):
+    opened = Bundle.open(Path(bundle), verify=False)
+    found = _compared(opened)
+    misfits = [engine for engine in opened.engines() if engine.identity not in found.ready]
+    if not options.rebuild or not misfits:
         return found
+    tests = [
+        test
+        for runtime in dict.fromkeys(engine.runtime for engine in misfits)
+        for test in _rebuilt(opened, runtime, listener)
+    ]
+    again = _compared(opened)
+    failed = {test.engine for test in tests if test.outcome == "differs"}
+    return PreflightResult(
+        again.path,
+        (*again.checks, *tests),
+        tuple(identity for identity in again.ready if identity not in failed),
+        tuple(test.engine for test in tests if test.engine not in failed),
+    )
+
+
+def _rebuilt(bundle: Bundle, runtime: str, listener: Listener) -> Iterator[Check]:
+    """Build engines of a runtime; a check for each, on its self-test."""
     from cnnx.pipeline.build import build
     from cnnx.pipeline.validate import validate
 
-    rebuilt = []
-    for runtime in dict.fromkeys(identity.partition("-")[0] for identity in misfits):
-        target = "tensorrt" if runtime == "trt" else runtime
-        for engine in build(bundle, target=target, listener=listener).engines:
-            validate(bundle, target=target, engine=engine.identity, listener=listener)
-            rebuilt.append(engine.identity)
-    again = _compared(Bundle.open(Path(bundle), verify=False))
-    return PreflightResult(again.path, again.checks, again.ready, tuple(rebuilt))
-
-
-def _misfits(found: PreflightResult) -> list[str]:
-    """Engines that do not fit."""
-    engines = dict.fromkeys(check.engine for check in found.checks if check.engine)
-    return [identity for identity in engines if identity not in found.ready]
+    for engine in build(bundle.path, target=runtime, listener=listener).engines:
+        tested = validate(bundle.path, target=runtime, engine=engine.identity, listener=listener)
+        passed = tested.verdict is Verdict.PASSED
+        yield Check(
+            "self-test",
+            "passed",
+            tested.verdict.value,
+            "fits" if passed else "differs",
+            "" if passed else f"see what differs: cnnx validate {shlex.quote(str(bundle.path))}",
+            engine.identity,
+        )
 
 
 def _compared(bundle: Bundle) -> PreflightResult:

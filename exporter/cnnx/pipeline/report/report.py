@@ -80,13 +80,23 @@ def write_report(
         >>> cnnx.write_report("lenet5-int8", "report.html").report.cards[0].title
         'lenet5 int8'
     """
+    files = checked_files(path)
+    return written(report_of(_several(runs), images=options.images, thumbnails=not options.no_images), files)
+
+
+def checked_files(path: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
+    """The files of a report, one or several, all of which can be written; raises as `write_report` does."""
     files = tuple(map(Path, _several(path)))
     for file in files:
         check(file)
-    found = report_of(_several(runs), images=options.images, thumbnails=not options.no_images)
+    return files
+
+
+def written(report: Report, files: tuple[Path, ...]) -> ReportResult:
+    """Write a report to each file."""
     for file in files:
-        write_document(found, file)
-    return ReportResult(found, files)
+        write_document(report, file)
+    return ReportResult(report, files)
 
 
 def _several(paths: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:

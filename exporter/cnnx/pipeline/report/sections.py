@@ -90,8 +90,9 @@ def _damage(records: Sequence[Record]) -> Section | None:
     tables: list[Table] = []
     for record in records:
         remarks.append(Remark(f"{record.subject}, {record.date[:19]}", "diagnosed"))
-        for block in damage_blocks(record.result, whole=True):
-            (tables if isinstance(block, Table) else remarks).append(block)  # type: ignore[arg-type]
+        blocks = [*damage_blocks(record.result, whole=True)]
+        tables += (block for block in blocks if isinstance(block, Table))
+        remarks += (block for block in blocks if isinstance(block, Remark))
     charts = tuple(damage_chart(each.result, str(each.subject)) for each in records if each.result["layers"])
     return Section("Damage by layer", tuple(remarks), charts, tuple(tables)) if records else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from cnnx.agreement import Validation
 from cnnx.bundle import Bundle
@@ -11,37 +11,8 @@ from cnnx.bundle.manifest import recipe_of
 from cnnx.graph.inspect import layers
 from cnnx.graph.load import load_model
 from cnnx.pipeline.records.verified import latest_validation, records_of
-from cnnx.schema import Count, Percent, Rate
+from cnnx.pipeline.survey.journal import MeasuredAccuracy, NetworkFacts
 from cnnx.stats import Verdict, wilson
-
-
-class MeasuredAccuracy(TypedDict):
-    """Top-1 accuracy on labelled images, with its 95 % interval."""
-
-    top1: Rate
-    low: Rate
-    high: Rate
-    images: Count
-    image_set: str
-
-
-class NetworkFacts(TypedDict, total=False):
-    """Keys of a row that are about its network.
-
-    `multiply_adds` is per image. `accuracy` is that of the exported graph or engine, null if the images have
-    no labels. `published_top1` is that of the architecture's published weights, in percent, which may not be
-    the weights that were used; null if none is known. `undecided` says why the verdict is no verdict, and
-    `assumed_preprocessing` that nobody has stated the preprocessing, so that it may be wrong.
-    """
-
-    parameters: Count
-    multiply_adds: Count
-    accuracy: MeasuredAccuracy | None
-    published_top1: Percent | None
-    published_on: str
-    undecided: str
-    assumed_preprocessing: bool
-
 
 _SETS = {"imagenet": "ImageNet", "cifar10": "CIFAR-10"}
 """Class names that ship with cnnx -> the image set that published accuracies are about."""

@@ -6,10 +6,10 @@ published. The paper's own points stand beside them in the figures that it publi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cnnx.pipeline.survey.canziani import POINTS, SOURCE
+from cnnx.pipeline.survey.canziani import POINTS, SOURCE, Point
 from cnnx.report.document import Chart, Scalar
 
 _MIB = 2**20
@@ -114,51 +114,47 @@ def _accuracies(rows: Sequence[Row]) -> Iterator[tuple[Row, dict[str, Scalar]]]:
             yield row, {**_named(row), "top1": top1, "low": low, "high": high, "origin": origin}
 
 
-def _top1(rows: Sequence[Row]) -> Marks:
-    """One bar for each network and origin: a published accuracy is the same in every precision."""
-    found: dict[tuple[Scalar, ...], dict[str, Scalar]] = {}
-    for _, mark in _accuracies(rows):
+def _with_theirs(marks: Marks, figures: Callable[[Point], dict[str, Scalar]]) -> Marks:
+    """The marks, and the paper's own points with these figures beside them; nothing without marks."""
+    theirs: Marks = [
+        {
+            "network": point.network,
+            "precision": None,
+            "series": point.network,
+            "name": point.network,
+            "top1": point.top1,
+            "low": None,
+            "high": None,
+            "origin": SOURCE,
+            **figures(point),
+        }
+        for point in POINTS
+    ]
+    return [*marks, *theirs] if marks else []
+
+
+def _once(found: Sequence[tuple[Row, dict[str, Scalar]]]) -> dict[Scalar, tuple[Row, dict[str, Scalar]]]:
+    """Name of a bar -> its row and mark: a published accuracy is the same in every precision."""
+    named: dict[Scalar, tuple[Row, dict[str, Scalar]]] = {}
+    for row, mark in found:
         published = str(mark["origin"]).startswith("published")
         name = mark["network"] if published else mark["series"]
-        found[name, mark["origin"]] = {**mark, "name": name}
-    blank: dict[str, Scalar] = {"precision": None, "low": None, "high": None, "origin": SOURCE}
-    marks = [*found.values()]
-    if marks:
-        marks += [
-            {
-                "network": each.network,
-                "series": each.network,
-                "name": each.network,
-                "top1": each.top1,
-                **blank,
-            }
-            for each in POINTS
-        ]
-    return sorted(marks, key=lambda mark: float(mark["top1"] or 0))
+        named[name] = row, {**mark, "name": name}
+    return named
+
+
+def _top1(rows: Sequence[Row]) -> Marks:
+    marks = [mark for _, mark in _once([*_accuracies(rows)]).values()]
+    return sorted(_with_theirs(marks, lambda _: {}), key=lambda mark: float(mark["top1"] or 0))
 
 
 def _accuracy_ops(rows: Sequence[Row]) -> Marks:
     marks: Marks = [
-        {**mark, "gops": 2 * row["multiply_adds"] / 1e9, "parameters_m": row["parameters"] / 1e6}
+        {**mark, "gops": gops, "parameters_m": row["parameters"] / 1e6}
         for row, mark in _accuracies(rows)
-        if row.get("multiply_adds")
+        if (gops := gops_of(row))
     ]
-    if marks:
-        marks += [
-            {
-                "network": each.network,
-                "precision": None,
-                "series": each.network,
-                "top1": each.top1,
-                "low": None,
-                "high": None,
-                "origin": SOURCE,
-                "gops": each.gops,
-                "parameters_m": each.parameters_m,
-            }
-            for each in POINTS
-        ]
-    return marks
+    return _with_theirs(marks, lambda point: {"gops": point.gops, "parameters_m": point.parameters_m})
 
 
 def per_image_ms(row: Row) -> float | None:
@@ -257,27 +253,10 @@ def _beats(one: Mapping[str, Scalar], other: Mapping[str, Scalar]) -> bool:
 
 
 def _density(rows: Sequence[Row]) -> Marks:
-    found: dict[tuple[Scalar, ...], dict[str, Scalar]] = {}
-    for row, mark in _accuracies(rows):
-        if row.get("parameters"):
-            density = float(mark["top1"] or 0) / (row["parameters"] / 1e6)
-            published = str(mark["origin"]).startswith("published")
-            name = mark["network"] if published else mark["series"]
-            found[name, mark["origin"]] = {**mark, "name": name, "density": density}
-    marks = [*found.values()]
-    if marks:
-        marks += [
-            {
-                "network": each.network,
-                "precision": None,
-                "series": each.network,
-                "name": each.network,
-                "top1": each.top1,
-                "low": None,
-                "high": None,
-                "origin": SOURCE,
-                "density": each.top1 / each.parameters_m,
-            }
-            for each in POINTS
-        ]
+    marks: Marks = [
+        {**mark, "density": float(mark["top1"] or 0) / (row["parameters"] / 1e6)}
+        for row, mark in _once([*_accuracies(rows)]).values()
+        if row.get("parameters")
+    ]
+    marks = _with_theirs(marks, lambda point: {"density": point.top1 / point.parameters_m})
     return sorted(marks, key=lambda mark: -float(mark["density"] or 0))

@@ -71,7 +71,7 @@ def _power(rows: Sequence[Row]) -> _Outcome:
         return "no power was measured"
     networks, batches = len({row["model"] for row in known}), len({row["batch"] for row in known})
     if networks < _FEW or batches < 2:
-        return f"power was measured of {networks} networks at {batches} batch sizes; {_FEW} and 2 are needed"
+        return f"power was measured for {networks} networks at {batches} batch sizes; {_FEW} and 2 are needed"
     powers = np.array([row["power_mw"] for row in known], float)
     variation = float(powers.std(ddof=1) / powers.mean())
     return variation <= _SAME_POWER, f"it varies by {variation:.1%} over {len(powers)} cells"

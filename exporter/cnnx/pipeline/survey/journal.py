@@ -12,9 +12,19 @@ from cnnx.errors import InputRefused
 from cnnx.pipeline.bench.measurement import Prediction
 from cnnx.pipeline.plain import plain
 from cnnx.pipeline.records.benchmark import PlainFootprint
-from cnnx.pipeline.survey.facts import NetworkFacts
 from cnnx.record import Subject
-from cnnx.schema import Count, FileName, Positive, Quantity, from_plain, plain_of, read_json, with_hints
+from cnnx.schema import (
+    Count,
+    FileName,
+    Percent,
+    Positive,
+    Quantity,
+    Rate,
+    from_plain,
+    plain_of,
+    read_json,
+    with_hints,
+)
 from cnnx.stats import Interval
 from cnnx.store.files import atomic_file
 
@@ -34,6 +44,34 @@ class _Head(TypedDict):
     hint: str
     verdict: Literal["passed", "failed", "inconclusive", "not judged", "self-test failed"] | None
     follows_from: Mapping[str, Any]
+
+
+class MeasuredAccuracy(TypedDict):
+    """Top-1 accuracy on labelled images, with its 95 % interval."""
+
+    top1: Rate
+    low: Rate
+    high: Rate
+    images: Count
+    image_set: str
+
+
+class NetworkFacts(TypedDict, total=False):
+    """Keys of a row that are about its network.
+
+    `multiply_adds` is per image. `accuracy` is that of the exported graph or engine, null if the images have
+    no labels. `published_top1` is that of the architecture's published weights, in percent, which may not be
+    the weights that were used; null if none is known. `undecided` says why the verdict is no verdict, and
+    `assumed_preprocessing` that nobody has stated the preprocessing, so that it may be wrong.
+    """
+
+    parameters: Count
+    multiply_adds: Count
+    accuracy: MeasuredAccuracy | None
+    published_top1: Percent | None
+    published_on: str
+    undecided: str
+    assumed_preprocessing: bool
 
 
 class StoredRow(_Head, NetworkFacts, total=False):

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cnnx.errors import RecordError
+from cnnx.errors import MissingExtra, RecordError
 from cnnx.pipeline.plain import plain
-from cnnx.pipeline.report.report import ReportResult
+from cnnx.pipeline.report.report import ReportResult, checked_files, written
 from cnnx.pipeline.survey.canziani import SOURCE
 from cnnx.pipeline.survey.figures import figures_of
 from cnnx.pipeline.survey.findings import findings_of
 from cnnx.pipeline.survey.journal import Row, read_rows
 from cnnx.report.document import Report, Section, made_report
 from cnnx.report.files import write_document
+from cnnx.report.markdown import markdown
+from cnnx.report.page import missing
 from cnnx.report.table import Remark, Table
 from cnnx.report.tables.survey import finding_table, survey_blocks
 from cnnx.report.words import several
+from cnnx.store.files import atomic_file
 
+PAGE = "survey.html"
 _FIGURES = ("images_per_second", "p50_ns", "p90_ns", "p99_ns", "parameters", "multiply_adds")
 _ENERGY = ("gross_mj", "net_mj", "power_mw")
 
@@ -47,11 +52,24 @@ def write_survey_report(folder: str | Path, path: str | Path | Sequence[str | Pa
         >>> cnnx.write_survey_report("nets", "nets.html").report.title
         'cnnx survey of 1 network'
     """
-    paths = [path] if isinstance(path, (str, Path)) else path
-    report = survey_report(Path(folder))
-    for each in map(Path, paths):
-        write_document(report, each)
-    return ReportResult(report, tuple(map(Path, paths)))
+    files = checked_files(path)
+    return written(survey_report(Path(folder)), files)
+
+
+def write_rows(rows: Sequence[Row], folder: Path) -> None:
+    """Write survey.json and survey.md into a survey's folder."""
+    pages = {"survey.json": json.dumps(rows, indent=1) + "\n", "survey.md": markdown(survey_blocks(rows))}
+    for name, text in pages.items():
+        with atomic_file(folder / name) as draft:
+            draft.write_text(text, encoding="utf-8")
+
+
+def draw_rows(rows: Sequence[Row], folder: Path) -> Path | MissingExtra:
+    """Write the page with charts into a survey's folder; return it, or the package that it needs."""
+    if lacks := missing("drawing a survey"):
+        return lacks
+    write_document(report_of_rows(rows), folder / PAGE)
+    return folder / PAGE
 
 
 def survey_report(folder: Path) -> Report:

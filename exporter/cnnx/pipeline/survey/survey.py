@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from cnnx.bundle import Bundle
-from cnnx.errors import CnnxError, EnvironmentLacks
+from cnnx.errors import CnnxError, EnvironmentLacks, MissingExtra
 from cnnx.machine.environment import detect, installed_version
 from cnnx.options import Precision, takes
 from cnnx.options.bundles import SurveyOptions, SurveyPlan
@@ -26,21 +25,17 @@ from cnnx.pipeline.records.verified import latest_validation, records_of
 from cnnx.pipeline.survey.facts import facts_of
 from cnnx.pipeline.survey.journal import Cell, Journal, Row, cell_of
 from cnnx.pipeline.survey.plan import Sources, planned
-from cnnx.pipeline.survey.report import report_of_rows
+from cnnx.pipeline.survey.report import PAGE, draw_rows, write_rows
 from cnnx.pipeline.target import choose_runtime, open_subject
 from cnnx.pipeline.validate import ValidateResult, validate
-from cnnx.report.files import write_document
-from cnnx.report.markdown import markdown
-from cnnx.report.page import missing
 from cnnx.report.result import Result
 from cnnx.report.table import Block, Remark
 from cnnx.report.tables.survey import survey_blocks
 from cnnx.stats import Verdict
 from cnnx.store.digests import digest_of, digest_of_file
-from cnnx.store.files import atomic_file, check_place
+from cnnx.store.files import check_place
 
 _DIED_IN_PASS = "the process died in the energy pass"
-_PAGE = "survey.html"
 _TRY_AGAIN = "retry with --again"
 
 _Placed = tuple[Row, Path]
@@ -55,10 +50,12 @@ class SurveyResult(Result):
         folder: folder with rows, bundles and report files.
         rows: rows with `model`, `precision`, `batch`, `status` ("done", "failed"), `reason`, `hint`,
             `verdict`, `follows_from`, and the figures if done.
+        drawn: whether the page with charts was written.
     """
 
     folder: Path
     rows: tuple[Row, ...]
+    drawn: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -67,8 +64,7 @@ class SurveyResult(Result):
 
     def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
         """What the command prints."""
-        drawn = f"{_PAGE}, " if (self.folder / _PAGE).is_file() else ""
-        files = Remark(f"{self.folder}: {drawn}survey.md, survey.json", "written")
+        files = Remark(f"{self.folder}: {f'{PAGE}, ' if self.drawn else ''}survey.md, survey.json", "written")
         return [*survey_blocks(self.rows), files]
 
     def as_dict(self) -> dict[str, Any]:
@@ -131,34 +127,17 @@ def survey(models: Sequence[str | Path], plan: SurveyOptions, *, listener: Liste
     try:
         for name, sources in networks.items():
             _network(name, sources, sizes, journal=journal, plan=chosen, listener=listener)
-            _write(journal.rows(cells), out)  # after a kill, only the last network is missing
+            write_rows(journal.rows(cells), out)  # after a kill, only the last network is missing
     except BaseException:  # also an interrupt
         text = f"Finished cells are kept in {out}; the same command with --out {out} resumes."
         listener(ProgressEvent(text, note=True))
-        _write(journal.rows(cells), out)
+        write_rows(journal.rows(cells), out)
         raise
-    result = SurveyResult(out, journal.rows(cells))
-    _draw(result, listener)
-    return result
-
-
-def _draw(result: SurveyResult, listener: Listener) -> None:
-    """Write the page with charts, if something was measured and what draws it is installed."""
-    page = result.folder / _PAGE
-    page.unlink(missing_ok=True)  # it is of earlier rows
-    if result.exit_code != 0:
-        return
-    if lacks := missing("drawing a survey"):
-        listener(ProgressEvent(f"No {_PAGE}: {lacks.what}.", note=True))
-        return
-    write_document(report_of_rows(result.rows), page)
-
-
-def _write(rows: Sequence[Row], folder: Path) -> None:
-    pages = {"survey.json": json.dumps(rows, indent=1) + "\n", "survey.md": markdown(survey_blocks(rows))}
-    for name, text in pages.items():
-        with atomic_file(folder / name) as draft:
-            draft.write_text(text, encoding="utf-8")
+    rows = journal.rows(cells)
+    drawn = draw_rows(rows, out) if exit_code_of(rows) == 0 else None
+    if isinstance(drawn, MissingExtra):
+        listener(ProgressEvent(f"No {PAGE} was written: {drawn.what}.", note=True))
+    return SurveyResult(out, rows, isinstance(drawn, Path))
 
 
 def _follows(

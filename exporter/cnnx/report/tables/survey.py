@@ -38,7 +38,7 @@ def survey_blocks(rows: Sequence[_Plain]) -> list[Said]:
     return [table_of("Survey", columns, [rows], remarks=remarks)]
 
 
-_BRACKETS = "top-1 in brackets: published for this architecture; the weights that ran may be others."
+_BRACKETS = "top-1 in brackets: published for this architecture; the weights that ran may differ."
 
 
 def _published_alone(row: _Plain) -> bool:
