@@ -1,21 +1,29 @@
 """The one format of gates, and what intervals make of limits."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from cnnx.errors import GateError
 from cnnx.gates import (
     AGREEMENT,
+    CLEAR_MARGIN,
     COSTS,
     DEFAULTS,
     KINDS,
     RELATIVE,
+    SIMILARITY,
     Estimate,
     Gate,
+    GateTable,
+    Limits,
     decided,
+    gates_of,
     needed,
     read_gates,
 )
-from cnnx.stats import Interval, Verdict, exit_code_of
+from cnnx.stats import Interval, Verdict, exit_code_of, images_to_decide
 
 FILE = """
 latency_p50_ms = 5
@@ -26,6 +34,23 @@ top1_agreement = 0.9
 latency_p50_ms = 3
 batch = 4
 """
+
+
+MANUAL = Path(__file__).parent.parent / "docs" / "ci.md"
+
+
+def test_the_defaults_are_those_of_the_manual():
+    rows = re.findall(
+        r"^\| ([a-z0-9 -]+?) +\|.*\| +(\S+)(?: nats)? +\| +(\S+)(?: nats)? +\|$", MANUAL.read_text(), re.M
+    )
+    stated = {kind: (fp16, int8) for kind, fp16, int8 in rows if "." in fp16}
+    for key in (*SIMILARITY, "accuracy_ratio"):
+        name = KINDS[key].name.replace(" / original's", " ratio")
+        limits = tuple(getattr(DEFAULTS[precision], key) for precision in ("fp16", "int8"))
+        assert limits == tuple(map(float, stated.pop(name, (0, 0)))), name
+    assert stated == {}, "what the manual states is a default"
+    assert GateTable().of("fp32") == DEFAULTS["fp16"] and Limits().margin == CLEAR_MARGIN == 0.1
+    assert Limits(clear_margin=0.0).margin == 0
 
 
 def read(tmp_path, text):
@@ -97,6 +122,25 @@ def test_an_interval_narrowed_to_the_number_that_would_decide_decides():
     assert count == 401 and interval.against(1.0, at_most=True) is Verdict.FAILED
     assert needed(Estimate(1.0, Interval(0.9, 1.1), 100), 1.0) is None
     assert needed(Estimate(1.1, Interval(0.9, 1.2)), 1.0) is None
+    # From the other side, towards a limit above.
+    assert needed(Estimate(0.98, Interval(0.95, 1.02), 100), 1.0) == 401
+    assert needed(Estimate(1.0001, Interval(0.9, 1.1), 100), 1.0) is None, "more than ten million"
+    assert needed(Estimate(1.0001, Interval(0.97, 1.1), 100), 1.0) == pytest.approx(9.06e6, rel=1e-3)
+    assert needed(Estimate(0.98, Interval(0.97, 0.99), 100, wilson=True), 0.99) == images_to_decide(
+        0.98, 0.99
+    )
+
+
+MAXIMA = {"accuracy_loss_points", "latency_ratio", "memory_ratio", "energy_ratio", "divergence_nats", *COSTS}
+
+
+@pytest.mark.parametrize("key", KINDS)
+def test_a_limit_of_what_should_be_small_is_a_maximum_and_of_anything_else_a_minimum(key):
+    below, above = (decided(key, 0.5, Estimate(value)).verdict for value in (0.4, 0.6))
+    verdicts = (Verdict.FAILED, Verdict.PASSED)
+    assert (below, above) == (verdicts[::-1] if key in MAXIMA else verdicts)
+    assert decided(key, 0.5, Estimate(0.5)).verdict is Verdict.PASSED
+    assert decided(key, 0.5, "unknown").at_most == (key in MAXIMA)
 
 
 def test_an_exact_value_is_always_decided_and_infinity_fails():
@@ -108,6 +152,19 @@ def test_an_exact_value_is_always_decided_and_infinity_fails():
         None,
         "some logits are not finite",
     )
+
+
+def test_a_gate_is_one_that_is_set_and_asked_for_and_has_its_reason_if_nothing_was_measured():
+    limits = Limits(graph_mib=1, engine_mib=0, accuracy=0.5, latency_ratio=1.1, batch=3, reason="why")
+    found = {"graph_mib": Estimate(2.0), "accuracy": "no labels", "memory_mib": Estimate(1.0)}
+    gates = {gate.name: gate for gate in gates_of(limits, found)}
+    assert list(gates) == [KINDS[key].name for key in limits.set()] and len(gates) == 4
+    assert gates["graph size"].verdict is Verdict.FAILED and gates["graph size"].unit == "MiB"
+    reasons = [gates[name].reason for name in ("accuracy", "engine size", "latency / base's")]
+    assert reasons == ["no labels", "it was not measured", "it was not measured"]
+    assert {gate.verdict for gate in gates.values() if gate.reason} == {Verdict.NOT_JUDGED}
+    [alone] = gates_of(limits, found, ["accuracy", "memory_mib"])
+    assert (alone.name, alone.threshold, alone.at_most, alone.value) == ("accuracy", 0.5, False, None)
 
 
 def test_an_edited_gate_is_refused():

@@ -211,6 +211,9 @@ def test_a_recipe_of_an_older_cnnx_has_its_thresholds_and_budgets_among_the_gate
     recipe = parse_recipe(MINIMAL + old, where=WHERE)
     assert recipe.gates.stated("int8").set() == {"top1_agreement": 0.9, "graph_mib": 270}
     assert recipe.gates.of("int8").top1_in_top5 == 0.99
+    for key, other in (("acceptance", "budgets"), ("budgets", "acceptance")):
+        assert f"unknown key '{key}'" in refused(f"{MINIMAL}{key} = 5\n[{other}]\n")
+        assert f"unknown key '{key}'" in refused(f"{MINIMAL}{key} = 5\n")
 
 
 def test_a_manifest_of_an_older_cnnx_states_defaults_that_nobody_chose():

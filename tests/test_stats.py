@@ -54,6 +54,9 @@ def test_a_rate_at_its_threshold_is_never_decided_and_without_images_nothing_is_
     assert images_to_decide(0.9, 0.9) is None
     assert images_to_decide(0.9, 0.901) is not None
     assert wilson(0.3, 0) == Interval(0.0, 1.0)
+    assert images_to_decide(0.5, 0.0) == images_to_decide(0.5, 0.05) == 1
+    assert images_to_decide(0.9, 0.9001) is None, "ten million are not enough"
+    assert images_to_decide(0.9, 0.9002) == pytest.approx(8_628_000, rel=1e-3)
 
 
 def test_the_verdict_has_three_ways_and_the_bounds_belong_to_it():
@@ -77,6 +80,14 @@ def test_mcnemar_is_symmetric_and_knows_nothing_of_agreement(both, b, c, neither
     p = Paired(both, b, c, neither).mcnemar()
     assert 0 < p <= 1
     assert p == Paired(neither, c, b, both).mcnemar()
+
+
+@pytest.mark.parametrize("field", ["both", "only_original", "only_engine", "neither"])
+def test_counts_below_zero_are_refused(field):
+    counts = dict.fromkeys(("both", "only_original", "only_engine", "neither"), 0)
+    assert Paired(**counts).n == 0
+    with pytest.raises(ValueError, match=f"{field} is -1"):
+        Paired(**counts | {field: -1})
 
 
 def test_mcnemar_is_the_exact_sign_test():

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from cnnx.options.networks import ExportOptions as ExportOptions
     from cnnx.pipeline.bench.bench import bench as bench
     from cnnx.pipeline.bench.energy import PowerPass as PowerPass
+    from cnnx.pipeline.bom.bom import bom as bom
     from cnnx.pipeline.build import build as build
     from cnnx.pipeline.cache import cache as cache
     from cnnx.pipeline.classify.classifier import load as load
     from cnnx.pipeline.classify.classify import classify as classify
     from cnnx.pipeline.compare.compare import compare as compare
     from cnnx.pipeline.diagnose.diagnose import diagnose as diagnose
+    from cnnx.pipeline.diagnose.tensors import diagnose_tensors as diagnose_tensors
     from cnnx.pipeline.doctor.doctor import doctor as doctor
     from cnnx.pipeline.export.calibrate import calibrate as calibrate
     from cnnx.pipeline.export.export import export as export
@@ -37,12 +39,16 @@ if TYPE_CHECKING:
     from cnnx.pipeline.inspect import inspect as inspect
     from cnnx.pipeline.networks import list_networks as list_networks
     from cnnx.pipeline.networks import show as show
+    from cnnx.pipeline.package import write_package as write_package
     from cnnx.pipeline.preflight.preflight import preflight as preflight
     from cnnx.pipeline.progress import ProgressEvent as ProgressEvent
     from cnnx.pipeline.report.report import write_report as write_report
+    from cnnx.pipeline.sign.sign import sign as sign
+    from cnnx.pipeline.sign.verify import verify as verify
     from cnnx.pipeline.survey.proof import prove as prove
     from cnnx.pipeline.survey.report import write_survey_report as write_survey_report
     from cnnx.pipeline.survey.survey import survey as survey
+    from cnnx.pipeline.tune.tune import tune as tune
     from cnnx.pipeline.validate import validate as validate
     from cnnx.recipe import Recipe as Recipe
     from cnnx.stats import Verdict as Verdict
@@ -60,12 +66,14 @@ _MODULES = {
     "SurveyPlan": "cnnx.options.bundles",
     "Verdict": "cnnx.stats",
     "bench": "cnnx.pipeline.bench.bench",
+    "bom": "cnnx.pipeline.bom.bom",
     "build": "cnnx.pipeline.build",
     "cache": "cnnx.pipeline.cache",
     "calibrate": "cnnx.pipeline.export.calibrate",
     "classify": "cnnx.pipeline.classify.classify",
     "compare": "cnnx.pipeline.compare.compare",
     "diagnose": "cnnx.pipeline.diagnose.diagnose",
+    "diagnose_tensors": "cnnx.pipeline.diagnose.tensors",
     "doctor": "cnnx.pipeline.doctor.doctor",
     "export": "cnnx.pipeline.export.export",
     "init": "cnnx.pipeline.init",
@@ -75,8 +83,12 @@ _MODULES = {
     "preflight": "cnnx.pipeline.preflight.preflight",
     "prove": "cnnx.pipeline.survey.proof",
     "show": "cnnx.pipeline.networks",
+    "sign": "cnnx.pipeline.sign.sign",
     "survey": "cnnx.pipeline.survey.survey",
+    "tune": "cnnx.pipeline.tune.tune",
     "validate": "cnnx.pipeline.validate",
+    "verify": "cnnx.pipeline.sign.verify",
+    "write_package": "cnnx.pipeline.package",
     "write_report": "cnnx.pipeline.report.report",
     "write_survey_report": "cnnx.pipeline.survey.report",
 }

@@ -21,6 +21,8 @@ Exit codes 0, 1 and 6 are verdicts, not errors; see `cnnx.stats.Verdict`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 def install_hint(extra: str, flags: str = "") -> str:
     """Return the command that installs an extra. cnnx is not on a package index."""
@@ -119,6 +121,24 @@ class WriteFailed(EnvironmentLacks):
 
 
 class BuildFailed(CnnxError):
-    """An engine was not built, or not in the requested precision."""
+    """An engine was not built, or not in the requested precision.
+
+    Args:
+        what: as for `CnnxError`.
+        where: as for `CnnxError`.
+        hint: as for `CnnxError`.
+        evidence: file name -> text, of what the builder reported about an engine that was refused.
+    """
 
     exit_code = 5
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: object = None,
+        hint: str | None = None,
+        evidence: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.evidence = dict(evidence or {})

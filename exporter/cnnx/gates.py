@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,14 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cnnx.errors import GateError, RecipeError
+from cnnx.limits import TEXT_BYTES
 from cnnx.options import Precision
 from cnnx.schema import Count, Percent, Positive, Quantity, Rate, from_plain
 from cnnx.stats import Interval, Verdict, images_to_decide
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from cnnx.store.reading import read_text
+from cnnx.store.toml import parse_toml
 
 Counted = Literal["images", "samples", "rounds", "seconds"]
 """What the number that would decide a gate counts."""
@@ -319,13 +316,11 @@ def read_gates(file: Path) -> GateTable:
         GateError: the file cannot be read, is not valid TOML, or has an unknown key or a wrong value.
     """
     try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
+        data = parse_toml(read_text(file, most=TEXT_BYTES))
     except (OSError, UnicodeDecodeError) as error:
         hint = "check the path and its permissions; a file of gates is a UTF-8 text file"
-        raise GateError(f"the gates cannot be read: {error}", where=file, hint=hint) from None
-    except RecursionError:
-        what = "the gates are not valid TOML: they are nested too deeply"
-        raise GateError(what, where=file, hint="write keys such as latency_p50_ms = 5") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise GateError(f"the gates cannot be read: {reason}", where=file, hint=hint) from None
     except ValueError as error:
         hint = "write keys such as latency_p50_ms = 5, one a line"
         raise GateError(f"the gates are not valid TOML: {error}", where=file, hint=hint) from None

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import difflib
 import re
-import sys
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,19 +20,22 @@ from msgspec import Meta
 
 from cnnx.errors import RecipeError
 from cnnx.gates import AGREEMENT, DEFAULTS, GateTable, Limits, with_gate_table
+from cnnx.limits import TEXT_BYTES
 from cnnx.options import Precision
 from cnnx.preprocessing import Preprocessing, contradiction
+from cnnx.preprocessing.input_format import PATTERN, InputFormat, format_contradiction, input_format
 from cnnx.preprocessing.presets import resolved
 from cnnx.resources import shared_folder
 from cnnx.schema import Count, Name, Percent, Positive, Quantity, from_plain
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from cnnx.store.reading import read_text
+from cnnx.store.toml import parse_toml
 
 _Int8 = Literal["fp16", "int8"]
 
+_Format = Annotated[
+    str,
+    Meta(pattern=PATTERN, description="a format such as float32-nchw or uint8-nhwc-bgr:1080x1920"),
+]
 Classes = Annotated[int, Meta(ge=2, description="the number of logits; a classifier has at least 2 classes")]
 
 
@@ -116,10 +118,19 @@ class PublishedAccuracy:
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """The single input of the network: its name, and the channels, height and width of an image."""
+    """The single input of the network.
+
+    Attributes:
+        shape: channels, height and width of an image.
+        name: name of the graph's input.
+        format: "float32-nchw": normalized images. "uint8-nhwc" or "uint8-nchw": pixels, normalized in the
+            graph; "-bgr" or "-rgb" gives the order of the channels, and ":1080x1920" the size of the images
+            if the graph also resizes them.
+    """
 
     shape: tuple[Positive, Positive, Positive] = (3, 224, 224)
     name: str = "input"
+    format: _Format = "float32-nchw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +155,8 @@ class PrecisionPolicy:
         reason: required if one of these four differs from its default.
         equalize: for INT8, scale channels first so that one range fits the whole tensor; the FP32 function
             does not change (`cnnx.graph.passes.equalize`).
+        center: for INT8, shift activations that are never negative so that they use all steps; the FP32
+            function does not change (`cnnx.graph.passes.center`).
         fp16_limit: layers with activations above this absolute value stay in FP32.
         overrides: exceptions by node name; the last match wins.
     """
@@ -155,6 +168,7 @@ class PrecisionPolicy:
     residual: _Int8 = "int8"
     reason: str = ""
     equalize: bool = True
+    center: bool = True
     fp16_limit: Quantity = 30000.0
     overrides: tuple[LayerOverride, ...] = ()
 
@@ -202,6 +216,11 @@ class Recipe:
     folder: Path = field(default=Path(), metadata={"key": False})
 
     @property
+    def input_format(self) -> InputFormat:
+        """Type, layout and channels of the input of the bundle's graph."""
+        return input_format(self.input.format, self.preprocessing)
+
+    @property
     def labels_file(self) -> Path | None:
         """Label file next to the recipe or shipped with cnnx; None if the recipe names none."""
         if not self.model.labels:
@@ -242,12 +261,9 @@ def parse_recipe(text: str, *, where: Path) -> Recipe:
         RecipeError: invalid TOML, an unknown key, a wrong type, or contradictory values.
     """
     try:
-        data = tomllib.loads(text)
-    except RecursionError:
-        what, hint = "the recipe is not valid TOML: it is nested too deeply", "nest fewer lists"
-        raise RecipeError(what, where=where, hint=hint) from None
-    except ValueError as error:  # TOMLDecodeError, or ValueError for a number with thousands of digits
-        hint = 'fix the syntax at that position; strings need quotes, as in name = "my-net"'
+        data = parse_toml(text)
+    except ValueError as error:
+        hint = 'fix the syntax; strings need quotes, as in name = "my-net"'
         raise RecipeError(f"the recipe is not valid TOML: {error}", where=where, hint=hint) from None
     return recipe_from_dict(data, where=where)
 
@@ -301,6 +317,8 @@ def _check(recipe: Recipe, where: Path, at: str) -> None:
         hint = "write 'regular expression' = 'replacement', such as '^module[.]' = ''"
         refuse(f"invalid pattern or replacement: {error}", "weights.rename", hint)
     if found := contradiction(recipe.preprocessing, recipe.input.shape):
+        refuse(*found)
+    if found := format_contradiction(recipe.input_format, recipe.preprocessing):
         refuse(*found)
     policy, usual = recipe.precision, PrecisionPolicy()
     for key in ("small_layers", "first_layer", "last_layer", "residual"):
@@ -366,7 +384,8 @@ def read_recipe(name_or_file: str) -> Recipe:
             raise RecipeError(f"unknown model {name_or_file!r}", hint=f"{hint}cnnx list shows all names")
         file = shared_folder("recipes") / f"{meant[0]}.toml"
     try:
-        return parse_recipe(file.read_text(encoding="utf-8"), where=file)
+        return parse_recipe(read_text(file, most=TEXT_BYTES), where=file)
     except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         hint = "check the path and its permissions; a recipe is a UTF-8 text file"
-        raise RecipeError(f"the recipe cannot be read: {error}", where=file, hint=hint) from None
+        raise RecipeError(f"the recipe cannot be read: {reason}", where=file, hint=hint) from None

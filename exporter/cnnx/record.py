@@ -22,7 +22,9 @@ from msgspec import Meta
 
 from cnnx.device import Device
 from cnnx.errors import BundleError
+from cnnx.limits import JSON_BYTES
 from cnnx.schema import Date, Digest, DigestOrEmpty, FileNameOrEmpty, from_plain, read_json, with_hints
+from cnnx.store.reading import read_bytes
 
 SCHEMA: Literal[2] = 2
 READABLE = (1, 2)
@@ -101,7 +103,18 @@ class Subject:
         )
 
 
-RecordKind: TypeAlias = Literal["validation", "judgement", "selftest", "benchmark", "diagnosis", "energy"]
+RecordKind: TypeAlias = Literal[
+    "validation",
+    "judgement",
+    "selftest",
+    "benchmark",
+    "diagnosis",
+    "tensors",
+    "energy",
+    "streams",
+    "soak",
+    "tuning",
+]
 """Export writes a validation; later validations, on images the user chooses, are judgements."""
 
 
@@ -153,7 +166,7 @@ def read_record(path: Path) -> Record:
         BundleError: the record is damaged, or has a schema that this cnnx does not know.
     """
     try:
-        text = path.read_bytes()
+        text = read_bytes(path, most=JSON_BYTES)
     except OSError as error:
         raise BundleError(f"the record cannot be read: {error.strerror}", where=path, hint=_HINT) from None
     data = read_json(text, where=path, error=BundleError, hint=_HINT)

@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Meta
 
 from cnnx.errors import CnnxError
+from cnnx.limits import JSON_LEVELS
 
 T = TypeVar("T")
 
@@ -126,11 +127,25 @@ def read_json(text: str | bytes, *, where: object, error: type[CnnxError], hint:
         error: invalid JSON, a duplicate key in an object, or too many nested levels.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        data = json.loads(text, object_pairs_hook=_unique)
     except RecursionError:
         raise error("invalid JSON: nested too deeply", where=where, hint=hint) from None
     except ValueError as fault:
         raise error(f"invalid JSON: {fault}", where=where, hint=hint) from None
+    if _is_deep(data):
+        raise error(f"invalid JSON: more than {JSON_LEVELS} nested levels", where=where, hint=hint)
+    return data
+
+
+def _is_deep(data: Any) -> bool:
+    """Whether data have more levels than `JSON_LEVELS`; code that follows them may call itself."""
+    level = [data]
+    for _ in range(JSON_LEVELS + 1):
+        level = [each for each in level if isinstance(each, (dict, list))]
+        if not level:
+            return False
+        level = [value for each in level for value in (each.values() if isinstance(each, dict) else each)]
+    return True
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str:

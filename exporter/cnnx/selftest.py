@@ -144,7 +144,6 @@ class SelfTest:
         data["verdict"] = self.verdict.value
         for check in data["checks"]:
             check["verdict"] = check["verdict"].value
-        data["worst_images"] = [list(each) for each in self.worst_images]
         return data
 
 

@@ -16,9 +16,11 @@ from cnnx.bundle.writing import left_beside, new_bundle, refuse_place, seal
 from cnnx.errors import BundleError, WriteFailed
 from cnnx.record import Record, Subject
 from cnnx.store import files
+from cnnx.store.digests import digest_of_file
 from tests.inputs.bundles import engine_of, manifest
 
-PORTABLE = ("manifest.json", "model.onnx", "calibration.json", "labels.txt", "reference.npz")
+SOURCE = ("source.onnx", "source-statistics.npz", "source-scales.json")
+PORTABLE = ("manifest.json", "model.onnx", "calibration.json", "labels.txt", "reference.npz", *SOURCE)
 ENGINE = ("engines/rtx-1-sm86/engine.json", "engines/rtx-1-sm86/model.engine")
 
 
@@ -29,14 +31,16 @@ def reference(n=5):
     return Reference(crops, original, graph, None, tuple(map(str, range(n))))
 
 
-def make(place, *, force=False, **changes):
-    """Of FP16, without ranges, where `precision` says so."""
+def make(place, *, force=False, source=(), **changes):
+    """Of FP16, without ranges, where `precision` says so; `source`: the names of its source's files."""
     with new_bundle(place, force=force) as draft:
         (draft / "model.onnx").write_bytes(bytes(range(256)) * 4)
         if changes.get("precision") != "fp16":
             (draft / "calibration.json").write_text("{}")
         (draft / "labels.txt").write_text("".join(f"class {i}\n" for i in range(10)))
         reference().save(draft / "reference.npz")
+        for name in source:
+            (draft / name).write_bytes(name.encode() * 40)
         seal(draft, dataclasses.replace(manifest(), **changes))
     return Bundle.open(place)
 
@@ -44,7 +48,7 @@ def make(place, *, force=False, **changes):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundle")
-    made = make(folder / "b")
+    made = make(folder / "b", source=SOURCE)
     (folder / "plan").write_bytes(bytes(1000))
     made.add_engine(engine_of(made, folder / "plan"), folder / "plan")
     return folder / "b"
@@ -57,10 +61,39 @@ def read_all(path):
         opened.engine_file(engine)
 
 
+@pytest.mark.parametrize(
+    ("changes", "reached"),
+    [({}, [86]), ({"target": ""}, [75, 80, 86, 120]), ({"reach": "ampere_plus"}, [80, 86, 120])],
+)
+def test_which_gpus_an_engine_runs_on(whole, changes, reached):
+    [engine] = Bundle.open(whole).engines()
+    changed = dataclasses.replace(engine, **changes)
+    assert [each for each in (75, 80, 86, 120) if changed.reaches(each)] == reached
+
+
+def test_which_releases_an_engine_runs_on(whole):
+    """Engines of 1.7.1: its own release, and later ones if it is version compatible."""
+    [engine] = Bundle.open(whole).engines()
+    compatible = dataclasses.replace(engine, version_compatible=True)
+    for version, own, later in (
+        ("1.7.1", True, True), ("1.10.0", False, True), ("1.6.9", False, False), (None, False, False),
+        ("nonsense", False, False),
+    ):  # fmt: skip
+        assert (engine.runs_on(version), compatible.runs_on(version)) == (own, later)
+
+
+def test_an_engine_in_the_folder_of_another_is_refused(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "b")
+    (tmp_path / "b" / "engines" / "rtx-1-sm86").rename(tmp_path / "b" / "engines" / "other")
+    with pytest.raises(BundleError, match="identity is 'rtx-1-sm86', but the folder is named 'other'"):
+        Bundle.open(tmp_path / "b").engines()
+
+
 def test_what_was_written_is_read_again(whole):
     opened = Bundle.open(whole)
     assert dataclasses.replace(opened.manifest, files={}) == manifest()
-    assert set(opened.manifest.files) == {"model.onnx", "calibration.json", "labels.txt", "reference.npz"}
+    assert set(opened.manifest.files) == {*PORTABLE[1:]} and opened.manifest.has_source
+    assert opened.source_sizes() == {name: 40 * len(name) for name in SOURCE}
     assert opened.labels[9] == "class 9"
     back = opened.reference()
     np.testing.assert_array_equal(back.crops, reference().crops)
@@ -155,6 +188,22 @@ def test_records_engines_and_the_users_files_outlive_a_new_export(tmp_path):
     assert ".notes, calibration.json.kept-1, photos" in said
 
 
+def test_an_export_without_a_source_removes_that_of_the_bundle_before(tmp_path):
+    make(tmp_path / "b", source=SOURCE[:2])
+    (tmp_path / "b" / SOURCE[2]).write_text("a user's, as this manifest does not list it")
+    second = make(tmp_path / "b", fingerprint="e" * 64)
+    assert not second.manifest.has_source and second.source_sizes() == {}
+    assert [(second.path / name).exists() for name in SOURCE] == [False, False, True]
+
+
+def test_a_source_without_statistics_is_refused(tmp_path):
+    with pytest.raises(BundleError, match=r"files\['source-statistics.npz'\]' is missing"):
+        make(tmp_path / "b", source=SOURCE[:1])
+    with pytest.raises(BundleError, match=r"files\['calibration.json'\]' is missing"):
+        make(tmp_path / "c", source=SOURCE[:2], precision="fp16")
+    assert make(tmp_path / "d", source=SOURCE[:1], precision="fp32").manifest.has_source
+
+
 def test_an_engine_of_another_graph_stays_and_is_not_taken_for_the_bundles(tmp_path):
     with_engine(tmp_path / "b")
     with new_bundle(tmp_path / "b") as draft:
@@ -240,6 +289,31 @@ def test_a_link_that_leads_nowhere_is_refused(tmp_path):
         assert "--out" in caught.value.hint and (tmp_path / name).is_symlink()
 
 
+def test_a_place_below_a_file_is_refused_before_work(tmp_path):
+    (tmp_path / "file").touch()
+    refuse_place(tmp_path / "new" / "b")
+    for force in (False, True):
+        with pytest.raises(WriteFailed, match="a file exists where a folder is needed"):
+            refuse_place(tmp_path / "file" / "b", force=force)
+
+
+def test_what_a_write_in_progress_has_in_a_bundle_is_no_file_beside_it(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "b")
+    with files.atomic_file(tmp_path / "b" / "notes.txt"):
+        assert left_beside(Bundle.open(tmp_path / "b")) == ()
+    assert "notes.txt" in left_beside(Bundle.open(tmp_path / "b"))[0]
+
+
+def test_a_signature_is_part_of_a_bundle_and_another_file_of_that_name_is_not(tmp_path):
+    made = make(tmp_path / "b")
+    kind = {"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}
+    for text, left in ((json.dumps(kind), False), ("my notes", True), ('{"mediaType": "text"}', True)):
+        (made.path / "model.sig").write_text(text)
+        assert ["model.sig" in message for message in left_beside(made)] == [True] * left
+        make(made.path)
+        assert (made.path / "model.sig").exists() == left, "a new export makes a signature void"
+
+
 def test_an_interrupted_replacement_is_finished_by_whoever_opens_the_bundle(tmp_path, monkeypatch):
     make(tmp_path / "b")
 
@@ -252,7 +326,7 @@ def test_an_interrupted_replacement_is_finished_by_whoever_opens_the_bundle(tmp_
             make(tmp_path / "b", fingerprint="e" * 64)
     assert json.loads((tmp_path / "b" / "manifest.json").read_text())["fingerprint"] == "f" * 64
     assert Bundle.open(tmp_path / "b").manifest.fingerprint == "e" * 64
-    assert {path.name for path in (tmp_path / "b").iterdir()} == set(PORTABLE)
+    assert {path.name for path in (tmp_path / "b").iterdir()} == set(PORTABLE) - set(SOURCE)
 
 
 def test_an_engine_written_before_reach_was_known_is_read(tmp_path):
@@ -266,9 +340,10 @@ def test_an_engine_written_before_reach_was_known_is_read(tmp_path):
     write_sealed(file, {key: value for key, value in data.items() if key not in later})
     [engine] = made.engines()
     assert (engine.reach, engine.version_compatible, engine.timing_cache) == ("compute_capability", False, "")
-    write_sealed(file, {**data, "strange": 1})
-    with pytest.raises(BundleError, match="strange"):
-        made.engines()
+    for other, said in (({"strange": 1}, "strange"), ({"environment": {"python": 3}}, "environment.python")):
+        write_sealed(file, data | other)
+        with pytest.raises(BundleError, match=said):
+            made.engines()
 
 
 def test_a_record_of_another_schema_is_refused(tmp_path):
@@ -330,9 +405,45 @@ def test_an_engine_is_replaced_by_one_of_its_identity_and_held_to_its_hash(whole
     opened.add_engine(engine_of(opened, tmp_path / "plan"), tmp_path / "plan")
     [engine] = opened.engines()
     assert opened.engine_file(engine).read_bytes() == b"another plan"
+    for reports in (["inspector.json", "build.log"], ["layers.log"], []):
+        (tmp_path / "made").mkdir()
+        for name in ("plan", *reports, "other.txt"):
+            (tmp_path / "made" / name).write_bytes(b"another plan")
+        opened.add_engine(engine_of(opened, tmp_path / "plan"), tmp_path / "made" / "plan")
+        kept = {path.name for path in (tmp_path / "b" / "engines" / engine.identity).iterdir()}
+        assert kept == {"engine.json", engine.file, *reports}
+        shutil.rmtree(tmp_path / "made")
     opened.add_engine(dataclasses.replace(engine, digest="0" * 64), tmp_path / "plan")
     with pytest.raises(BundleError, match=r"model\.engine was modified"):
         opened.engine_file(opened.engines()[0])
+
+
+def test_what_a_builder_reported_is_read_if_it_is_text_of_this_bundle(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "b")
+    folder = tmp_path / "b" / "engines" / "rtx-1-sm86"
+    (folder / "layers.log").write_text("Layers:\n", encoding="utf-8")
+    (folder / "build.log").write_bytes(b"\xff\xfe")
+    (tmp_path / "elsewhere.json").write_text("{}", encoding="utf-8")
+    (folder / "inspector.json").symlink_to(tmp_path / "elsewhere.json")
+    bundle = Bundle.open(tmp_path / "b")
+    assert bundle.evidence("rtx-1-sm86") == {"layers.log": "Layers:\n"}
+    assert bundle.evidence("none") == {}
+
+
+@pytest.mark.parametrize("lacks", [None, *ENGINE])
+@pytest.mark.parametrize("other", [None, "0" * 64])
+def test_where_a_signature_is_required_an_engine_is_used_only_as_it_was_signed(whole, lacks, other):
+    names = {"manifest.json", *ENGINE, *PORTABLE}
+    signed = {name: digest_of_file(whole / name) for name in names if name != lacks}
+    if lacks and other:
+        signed[lacks] = other
+    opened = Bundle.open(whole, signed=signed)
+    [engine] = opened.engines()
+    if lacks is None:
+        assert opened.engine_file(engine) == whole / ENGINE[1]
+    else:
+        with pytest.raises(BundleError, match=r"after (signing|it was signed)"):
+            opened.engine_file(engine)
 
 
 @pytest.mark.parametrize(
@@ -386,6 +497,16 @@ def test_a_result_is_kept_as_a_record_of_this_machine(tmp_path):
     assert read.result == {"rate": 1.0} and read.environment["python"]
 
 
+def test_a_record_is_for_people_too_with_each_list_of_numbers_on_one_line(tmp_path):
+    made = make(tmp_path / "b")
+    subject = Subject("net", "graph", made.manifest.files["model.onnx"], "int8", "ort 1", "CPU")
+    result = {"samples_ns": [1, -2, 3e-30], "names": ["[1,", "2]"], "empty": [], "pairs": [[1, 2], [3, 4]]}
+    file = made.add_record(Record("benchmark", subject, {}, result))
+    assert made.record(file).result == result
+    lines = [line.strip() for line in file.read_text().splitlines()]
+    assert '"samples_ns": [ 1, -2, 3e-30 ],' in lines and "[ 3, 4 ]" in lines and '"[1,",' in lines
+
+
 @pytest.mark.parametrize(
     ("batch", "fits"),
     [((), 1), ((1, 2, 4), 1), ((2, 2, 2), 1), ((1, 4), 0), ((1, 2, 3, 4), 0), ((4, 2, 8), 0)],
@@ -437,22 +558,33 @@ def test_what_is_damaged_in_a_manifest_is_said(whole, tmp_path, text, said):
         ("files", {"model.onnx": "0" * 64, "calibration.json": "0" * 64}, r"'files\['reference.npz'\]'"),
         ("files", {"model.onnx": "0" * 64, "reference.npz": "0" * 64}, r"'files\['calibration.json'\]'"),
         ("images", {}, r"'images.validation' is missing"),
+        ("images", {"validation": dataclasses.asdict(manifest().images["validation"])}, "images.calibration"),
         ("batch", [8, 1], r"batch is \[8, 1\], not \[smallest, largest\]"),
+        ("recipe", {**manifest().recipe, "colour": "red"}, "unknown key 'recipe.colour'"),
         ("classes", 11, r"classes is 11, but recipe.model.classes is 10"),
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_refused(whole, tmp_path, key, value, said):
     data = Bundle.open(whole).manifest.as_dict()
     assert manifest_from_dict(data, where=tmp_path).as_dict() == data
+    assert manifest_from_dict({**data, "batch": [4, 4]}, where=tmp_path).batch == (4, 4)
     with pytest.raises(BundleError, match=said):
         manifest_from_dict({**data, key: value}, where=tmp_path)
+
+
+@pytest.mark.parametrize(("key", "value"), [("type", "uint8"), ("layout", "NHWC")])
+def test_an_input_that_does_not_take_what_the_recipe_states_is_refused(whole, tmp_path, key, value):
+    data = Bundle.open(whole).manifest.as_dict()
+    data["inputs"][0][key] = value
+    with pytest.raises(BundleError, match=rf"inputs\[0\].{key} is '{value}', but the recipe states"):
+        manifest_from_dict(data, where=tmp_path)
 
 
 @pytest.mark.parametrize("shape", [[None, 1, 4], [None, 1, None, 4], [None, 1, 4, 4, 1]])
 def test_an_input_that_is_no_batch_of_images_of_one_size_is_refused(whole, tmp_path, shape):
     data = Bundle.open(whole).manifest.as_dict()
     data["inputs"][0]["shape"] = shape
-    with pytest.raises(BundleError, match=r"not \[batch, channels, height, width\]"):
+    with pytest.raises(BundleError, match=r"inputs\[0\].shape is .* the recipe states \['batch', 1, 4, 4\]"):
         manifest_from_dict(data, where=tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import shutil
 import struct
 import tempfile
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnx.bundle import Bundle
-from cnnx.bundle.reference import REFERENCE_BYTES, Reference, self_test_places
+from cnnx.bundle.reference import REFERENCE_BYTES, Reference, read_reference, self_test_places
 from cnnx.bundle.writing import new_bundle, seal
 from cnnx.errors import BundleError
 from tests.inputs.bundles import manifest
@@ -205,14 +206,141 @@ def _content():
 
 @settings(max_examples=300, deadline=None)
 @given(mutations())
-def test_what_is_wrong_in_it_is_refused_and_never_an_internal_error(whole, tmp_path_factory, mutation):
+def test_what_is_wrong_in_it_is_refused_and_never_an_internal_error(tmp_path_factory, mutation):
     kind, data = mutation
-    bundle = resealed(whole, tmp_path_factory.mktemp("mutated"), data)
+    path = tmp_path_factory.mktemp("mutated") / "reference.npz"
+    path.write_bytes(data)
     try:
-        back = bundle.reference()
+        back = read_reference(path, shape=(1, 4, 4), classes=CLASSES)
     except BundleError as error:
         assert error.exit_code == 3 and "reference.npz" in error.what and error.hint
     else:
         # Labels may be left out; pixels and digests may be any bytes; a date or version of ZIP's is not read.
         assert kind in ("drop", "value", "byte", "rename", "dtype", "shape")
         assert back.crops.shape == (N, 4, 4, 1) and np.isfinite(back.original).all()
+
+
+def changed(which, make):
+    """The self-test with other content for one member; None leaves it out."""
+    parts = [(name, make(content) if name == which else content) for name, content in members(_content())]
+    return archive([(name, content) for name, content in parts if content is not None])
+
+
+def with_field(data, place, value, size=2):
+    """The first local header with another value at an offset."""
+    return data[:place] + value.to_bytes(size, "little") + data[place + size :]
+
+
+def labels(*values):
+    return changed("labels.npy", lambda _: npy("'<i8'", "(5,)", np.array(values, "<i8").tobytes()))
+
+
+FLAWS = {
+    "no zip": (lambda: b"something else", "it is not a ZIP file, or it is truncated"),
+    "empty": (lambda: b"", "it is not a ZIP file, or it is truncated"),
+    "no directory": (lambda: _content()[: _content().index(b"PK\1\2")], "it is not a ZIP file"),
+    "end in a header": (lambda: _content()[: LOCAL.size - 1], "it ends inside a header"),
+    "end in a name": (lambda: _content()[: LOCAL.size + 8], "it ends inside a header"),
+    "end after a name": (lambda: _content()[: LOCAL.size + 9], "crops.npy is truncated"),
+    "end in a member": (lambda: _content()[:200], "crops.npy is truncated"),
+    "flags": (lambda: with_field(_content(), 6, 8), "crops.npy is compressed or streamed"),
+    "method": (lambda: with_field(_content(), 8, 8), "crops.npy is compressed or streamed"),
+    "sizes": (lambda: with_field(_content(), 18, 1, 4), "crops.npy is compressed or streamed"),
+    "checksum": (lambda: with_field(_content(), 14, 1, 4), "crops.npy has a wrong checksum"),
+    "twice": (lambda: archive(members(_content())[:1] * 2), "crops.npy is duplicated"),
+    "unknown": (lambda: archive([("x.npy", b"")]), "'x.npy' is not a known member"),
+    "no header": (lambda: archive([("crops.npy", b"\x93NUMPY\1\0\1")]), "crops.npy is not a .npy file"),
+    "other version": (
+        lambda: changed("used.npy", lambda c: c[:6] + b"\2\0" + c[8:]), "used.npy is not a .npy file"
+    ),
+    "type": (
+        lambda: changed("ids.npy", lambda c: c.replace(b"|u1", b"|i1")),
+        r"ids.npy should be a plain array of uint8 \(\|u1\)",
+    ),
+    "too few values": (lambda: changed("graph.npy", lambda c: c[:-4]), "graph.npy does not have the"),
+    "too many values": (
+        lambda: changed("graph.npy", lambda c: c + bytes(4)), "graph.npy does not have the number of values"
+    ),
+    "huge and empty": (
+        lambda: changed("used.npy", lambda _: npy("'|u1'", f"({2**62}, 0)", b"")),
+        "used.npy does not have the number of values of its shape",
+    ),
+    **{
+        f"without {name}": (lambda name=name: changed(name, lambda _: None), f"{name} is missing")
+        for name in NAMES if name != "labels.npy"
+    },
+    "fewer logits": (
+        lambda: changed("graph.npy", lambda _: npy("'<f4'", "(5, 9)", bytes(180))),
+        r"graph.npy has the shape \(5, 9\), not \(5, 10\)",
+    ),
+    "fewer images": (
+        lambda: changed("original.npy", lambda _: npy("'<f4'", "(4, 10)", bytes(160))),
+        r"original.npy has the shape \(4, 10\), not \(5, 10\)",
+    ),
+    "more axes": (
+        lambda: changed("ids.npy", lambda _: npy("'|u1'", "(5, 1, 1)", bytes(5))),
+        r"ids.npy has the shape \(5, 1, 1\), not \(5, any\)",
+    ),
+    "short digests": (
+        lambda: changed("used.npy", lambda _: npy("'|u1'", "(2, 31)", bytes(62))),
+        r"used.npy has the shape \(2, 31\), not \(any, 32\)",
+    ),
+    "no images": (
+        lambda: archive(
+            [
+                (name, npy(f"'{kind}'", f"({', '.join(map(str, shape))},)", b""))
+                for name, kind, shape in [
+                    ("crops.npy", "|u1", (0, 4, 4, 1)), ("original.npy", "<f4", (0, 10)),
+                    ("graph.npy", "<f4", (0, 10)), ("ids.npy", "|u1", (0, 9)), ("used.npy", "|u1", (0, 32)),
+                ]
+            ]
+        ),
+        "it contains no images",
+    ),
+    "not finite": (
+        lambda: changed("original.npy", lambda c: c[:-4] + np.float32(np.inf).tobytes()),
+        "original.npy has non-finite values",
+    ),
+    "below the classes": (lambda: labels(0, 1, -1, 2, 3), "labels.npy has a class outside 0..9"),
+    "beyond the classes": (lambda: labels(0, 1, 10, 2, 3), "labels.npy has a class outside 0..9"),
+    "no text": (
+        lambda: changed("ids.npy", lambda c: c[:-1] + b"\xff"), "ids.npy has a name that is not UTF-8"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flaw", FLAWS)
+def test_each_flaw_is_named(tmp_path, flaw):
+    make, said = FLAWS[flaw]
+    path = tmp_path / "reference.npz"
+    path.write_bytes(make())
+    with pytest.raises(BundleError, match=f"^reference.npz is damaged: {said}") as refusal:
+        read_reference(path, shape=(1, 4, 4), classes=CLASSES)
+    assert refusal.value.where == str(path) and "export it again" in refusal.value.hint
+
+
+def test_what_is_at_a_limit_is_read(tmp_path):
+    path = tmp_path / "reference.npz"
+    for data in (
+        labels(0, 9, 9, 0, 1),
+        changed("labels.npy", lambda _: None),
+        changed("graph.npy", lambda c: c[:-4] + np.float32(np.nan).tobytes()),
+        changed("used.npy", lambda _: npy("'|u1'", "(0, 32)", b"")),
+        _content(),
+    ):
+        path.write_bytes(data)
+        assert read_reference(path, shape=(1, 4, 4), classes=CLASSES).ids == reference().ids
+    os.truncate(path, 2 * REFERENCE_BYTES)
+    assert read_reference(path, shape=(1, 4, 4), classes=CLASSES).ids == reference().ids
+    os.truncate(path, 2 * REFERENCE_BYTES + 1)
+    with pytest.raises(BundleError, match="it has 67,108,865 bytes; the maximum is 67,108,864"):
+        read_reference(path, shape=(1, 4, 4), classes=CLASSES)
+    path.write_bytes(with_field(_content(), 4, 45) + b"logits.npy" + bytes(2000))
+    assert read_reference(path, shape=(1, 4, 4), classes=CLASSES).used == reference().used
+
+
+def test_names_and_digests_may_be_none(tmp_path):
+    bare = dataclasses.replace(reference(), ids=("",) * N, used=(), labels=None)
+    bare.save(tmp_path / "reference.npz")
+    back = read_reference(tmp_path / "reference.npz", shape=(1, 4, 4), classes=CLASSES)
+    assert (back.ids, back.used, back.labels) == (bare.ids, (), None)

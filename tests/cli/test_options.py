@@ -18,18 +18,24 @@ from cnnx.options import overrides, takes
 from cnnx.options.bundles import (
     ArchiveOptions,
     BenchOptions,
+    BomOptions,
     CacheOptions,
     ClassifyOptions,
     CompareOptions,
+    ComparingOptions,
     DiagnoseOptions,
-    DrawingOptions,
     EngineOptions,
     FileOptions,
+    InspectOptions,
+    PackageOptions,
     PreflightOptions,
     ProofOptions,
+    SignOptions,
     SurveyOptions,
     ThumbnailOptions,
+    TuneOptions,
     ValidateOptions,
+    VerifyOptions,
 )
 from cnnx.options.networks import (
     AskingOptions,
@@ -58,8 +64,13 @@ VERBS = {
     "report": (cnnx.write_report, ThumbnailOptions, FileOptions),
     "classify": (cnnx.classify, ClassifyOptions, None),
     "preflight": (cnnx.preflight, PreflightOptions, None),
-    "inspect": (cnnx.inspect, None, None),
-    "diagnose": (cnnx.diagnose, DiagnoseOptions, DrawingOptions),
+    "package": (cnnx.write_package, PackageOptions, None),
+    "inspect": (cnnx.inspect, InspectOptions, None),
+    "sign": (cnnx.sign, SignOptions, None),
+    "verify": (cnnx.verify, VerifyOptions, None),
+    "bom": (cnnx.bom, BomOptions, None),
+    "diagnose": (cnnx.diagnose, DiagnoseOptions, ComparingOptions),
+    "tune": (cnnx.tune, TuneOptions, JudgedReportOptions),
     "doctor": (cnnx.prove, ProofOptions, ArchiveOptions),
     "cache": (cnnx.cache, CacheOptions, None),
 }
@@ -125,7 +136,7 @@ def test_only_what_shows_or_keeps_a_result_is_for_the_command_line_alone():
     own = {field.name for _, _, kind in VERBS.values() for field in fields_of(kind, CommonOptions)}
     assert own == {
         "as_json", "verbose", "debug", "report", "plot", "markdown", "archive", "yes", "strict",
-        "allow_inconclusive", "out", "survey",
+        "allow_inconclusive", "out", "survey", "target", "data",
     }  # fmt: skip
 
 
@@ -137,8 +148,10 @@ def test_an_option_that_verbs_share_says_the_same_everywhere():
     differ = {name: set(texts) for name, texts in said.items() if len(texts) > 1}
     # A bundle knows its weights, several engines can be measured, sizes are of different things, and a bundle
     # is a folder. A recipe names a file of class names, and an export may also take those of ImageNet. ONNX
-    # Runtime builds no engines. An export chooses the reference, a validation finds it.
+    # Runtime builds no engines. An export chooses the reference, a validation finds it. A key signs,
+    # or verifies.
     several = {"weights", "engine", "batch", "images", "out", "force", "class_names", "target", "reference"}
+    several |= {"key"}
     assert set(differ) == several
 
 

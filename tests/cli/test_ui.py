@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -90,3 +93,51 @@ def test_paths_of_a_result_are_whole(capsys):
     Ui(as_json=True).show(Plain(Path("a.tar.gz")), command="doctor")
     archive = json.loads(capsys.readouterr().out)["result"]["archive"]
     assert archive == str(Path("a.tar.gz").absolute())
+
+
+@pytest.mark.parametrize(
+    "error, says",
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "a file cannot be written"),
+        (OSError(errno.EROFS, "Read-only file system", "/tmp/x"), "/tmp/x"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "CACHE/graph/x"), "was removed while it was in use"),
+    ],
+)
+def test_a_disk_that_fails_is_no_fault_of_cnnx(error, says, capsys, monkeypatch):
+    monkeypatch.setenv("CNNX_CACHE", "CACHE")
+    with pytest.raises(typer.Exit) as left, command(as_json=False):
+        raise error
+    said = capsys.readouterr().err
+    assert left.value.exit_code == 4 and says in said and "hint:" in said and "standard output" not in said
+
+
+VERDICT = """
+import typer
+from cnnx.cli.ui import command
+try:
+    with command(as_json=False) as ui:
+        ui.write("x")
+        raise typer.Exit(6)
+except typer.Exit as left:
+    raise SystemExit(left.exit_code)
+"""
+
+
+def test_a_verdict_that_cannot_be_written_is_none():
+    """The exit code is raised before the output is flushed, which may then fail."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", VERDICT], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 4 and "standard output" in done.stderr and "Exception" not in done.stderr
+
+
+def test_output_that_nobody_reads_is_no_verdict():
+    """Exit code 1 would say that a gate failed."""
+    script = '"$0" -m cnnx list --json | true; exit "${PIPESTATUS[0]}"'
+    done = subprocess.run(["bash", "-c", script, sys.executable], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_sizes_of_the_terminal_that_are_not_numbers_are_unknown(cnnx_process):
+    sizes = dict.fromkeys(("COLUMNS", "LINES", "TERMINAL_WIDTH"), "²")
+    done = cnnx_process("cache", "--strange", env=sizes)
+    assert done.returncode == 2 and "No such option" in done.stderr and "Traceback" not in done.stderr

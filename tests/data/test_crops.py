@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,8 @@ def break_(path: Path, how: str) -> None:
 
 REASONS = {
     "truncated": "truncated",
-    "text": "not an image format",
-    "empty": "not an image format",
+    "text": "not one of the formats",
+    "empty": "not one of the formats",
     "oversized": "8000 x 6251 pixels",
     "bomb": "50,000,000 pixels",
     "thread": "the resized image",
@@ -302,6 +303,69 @@ def test_all_that_was_tried_lies_under_the_fingerprint(twenty: Path, tmp_path: P
     before = fingerprint(images, count=5, exclude=exclude)
     image_file(twenty / crops.ids[-1], seed=1)
     assert fingerprint(images, count=5, exclude=exclude) != before
+
+
+def removed(path: Path) -> None:
+    path.unlink()
+
+
+def replaced(path: Path) -> None:
+    image_file(path.with_name("new.png"), seed=1)
+    path.with_name("new.png").replace(path)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+@dataclass(frozen=True)
+class Changing:
+    """An item that changes when it is decoded."""
+
+    item: ImageItem
+    change: Callable[[], None]
+
+    id = property(lambda self: self.item.id)
+    label = property(lambda self: self.item.label)
+
+    def digest(self) -> str:
+        return self.item.digest()
+
+    def load(self) -> Image.Image:
+        found = self.item.load()
+        self.change()
+        return found
+
+
+@pytest.mark.parametrize("change", [removed, replaced, cut])
+@pytest.mark.parametrize("index", [0, 4])
+def test_an_image_that_changes_before_or_while_it_is_read_is_refused(
+    twenty: Path, tmp_path: Path, index: int, change: Callable[[Path], None]
+) -> None:
+    """Otherwise its pixels would be stored under the fingerprint of the image that was there before."""
+    images = opened(twenty)
+    name, excluded = images[index].id, frozenset({images[index].digest()})
+    changed = f"{name} was changed while the images were read"
+    for exclude in (frozenset[str](), excluded):
+        image_file(twenty / name)
+        found = fingerprint(images, count=5, exclude=exclude).images
+        change(twenty / name)
+        with pytest.raises(ImageError, match=changed) as caught:
+            written(images, tmp_path / "out", count=5, found=found, exclude=exclude)
+        assert "run again" in str(caught.value.hint)
+    image_file(twenty / name)
+    found, within = fingerprint(images, count=5).images, list(images)
+    within[index] = Changing(within[index], partial(change, twenty / name))
+    with pytest.raises(ImageError, match=changed):
+        written(replace(images, items=within), tmp_path / "out", count=5, found=found)
+
+
+def test_an_image_that_cannot_be_read_all_the_time_is_skipped_as_ever(twenty: Path, tmp_path: Path) -> None:
+    images = opened(twenty)
+    (twenty / images[1].id).unlink()
+    crops = written(images, tmp_path / "out", count=5, found=fingerprint(images, count=5).images)
+    assert [each.id for each in crops.skipped] == [images[1].id] and len(crops) == 5
+    assert crops.skipped[0].reason.startswith("cannot be read")
 
 
 @dataclass(frozen=True)

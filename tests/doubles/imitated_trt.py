@@ -8,6 +8,7 @@ engine "runs" by ONNX's reference evaluator when its stream is synchronized.
 from __future__ import annotations
 
 import base64
+import copy
 import ctypes
 import enum
 import json
@@ -22,6 +23,7 @@ from onnx.reference import ReferenceEvaluator
 from cnnx.machine.environment import Environment
 from cnnx.runtimes.engine.network import Library, make_log
 from tests.doubles.host_cuda import HostCuda
+from tests.doubles.imitated_fusion import emit, kernels, layers_of, with_scales
 
 ORIN = "NVIDIA Jetson AGX Orin Developer Kit"
 # The words of the inspector for types: 10 has them within a format (issue #4020), 11 alone.
@@ -53,6 +55,14 @@ class Behaviour:
         cores: of the DLA.
         caches: contents of timing caches that are refused, and how: "none", "raise" or "mismatch".
         hides: nodes that the inspector does not name.
+        fuses: nodes that Myelin fuses with the node before them, as TensorRT 10 reports such kernels (issue
+            #4397): dots in names are underscores, the type is that before the fused node, and only
+            "Metadata" names both.
+        foreign: whether all is one ForeignNode, which names its first and last node and has no metadata.
+        times: node -> time of its layer, in ms.
+        scales: tensor -> factor by which the engine's scale for it is wrong, where it is quantized.
+        coarse: whether that is also so where it is dequantized.
+        internal: whether tensors between kernels have internal names.
     """
 
     gives: dict[str, str] = field(default_factory=dict)
@@ -62,6 +72,12 @@ class Behaviour:
     cores: int = 2
     caches: dict[bytes, str] = field(default_factory=dict)
     hides: tuple[str, ...] = ()
+    fuses: tuple[str, ...] = ()
+    foreign: bool = False
+    times: dict[str, float] = field(default_factory=dict)
+    scales: dict[str, float] = field(default_factory=dict)
+    coarse: bool = False
+    internal: bool = True
 
 
 class ImitatedBindings:
@@ -97,20 +113,22 @@ class ImitatedBindings:
 def module(release: str, cuda: HostCuda, behaviour: Behaviour) -> Any:
     """The bindings' module of a release."""
     trt = types.SimpleNamespace(__version__=release, configs=[], cores=[])
-    old = release.startswith("10.3")
+    old, old_types = release.startswith("10.3"), release.startswith("10.")
     levels = ("NONE", "AMPERE_PLUS") if old else ("NONE", "AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY")
     for name, members in {
         "ProfilingVerbosity": ("LAYER_NAMES_ONLY", "NONE", "DETAILED"),
-        "BuilderFlag": ("TF32", "GPU_FALLBACK", "VERSION_COMPATIBLE"),
+        # FP16 went in 11.
+        "BuilderFlag": ("TF32", "GPU_FALLBACK", "VERSION_COMPATIBLE", *(["FP16"] if old_types else [])),
         "NetworkDefinitionCreationFlag": ("EXPLICIT_BATCH", "STRONGLY_TYPED")
-        if release.startswith("10")
+        if old_types
         else ("STRONGLY_TYPED",),
         "MemoryPoolType": ("WORKSPACE",),
         "HardwareCompatibilityLevel": levels,
         "DeviceType": ("GPU", "DLA"),
         "TensorIOMode": ("NONE", "INPUT", "OUTPUT"),
         "LayerInformationFormat": ("ONELINE", "JSON"),
-        "DataType": ("FLOAT", "HALF"),
+        "DataType": ("FLOAT", "HALF", "INT8"),
+        "TensorLocation": ("DEVICE", "HOST"),
     }.items():
         setattr(trt, name, enum.IntEnum(name, members, start=0))
 
@@ -120,6 +138,10 @@ def module(release: str, cuda: HostCuda, behaviour: Behaviour) -> Any:
     class IProfiler:
         def report_layer_time(self, layer_name, ms):
             raise NotImplementedError  # pure virtual: who profiles writes it
+
+    class IDebugListener:
+        def process_debug_tensor(self, addr, location, type, shape, name, stream):  # noqa: A002
+            raise NotImplementedError  # pure virtual
 
     class IBuilderConfig:
         __slots__ = (
@@ -186,7 +208,13 @@ def module(release: str, cuda: HostCuda, behaviour: Behaviour) -> Any:
 
     class INetworkDefinition:
         def __init__(self):
-            self.model = None
+            self.model, self.strong, self.emits = None, True, False
+
+        if not old:
+
+            def mark_unfused_tensors_as_debug_tensors(self):
+                self.emits = True
+                return True
 
         @property
         def num_inputs(self):
@@ -235,8 +263,9 @@ def module(release: str, cuda: HostCuda, behaviour: Behaviour) -> Any:
             self._log = logger
 
         def create_network(self, flags):
-            assert flags == 1 << trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
-            return INetworkDefinition()
+            network = INetworkDefinition()
+            network.strong = bool(flags & 1 << trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+            return network
 
         def create_builder_config(self):
             trt.configs.append(IBuilderConfig())
@@ -245,11 +274,27 @@ def module(release: str, cuda: HostCuda, behaviour: Behaviour) -> Any:
         def create_optimization_profile(self):
             return IOptimizationProfile()
 
+        def _allows(self, network, config):
+            """Whether types and flags agree.
+
+            FP16 is not allowed in a strongly typed network (BuilderFlag.FP16 of 10.3), and a DLA of 10 needs
+            it: its layers are FP16 or INT8 ("Working with DLA", and trtexec's samples/common/sampleEngines).
+            """
+            narrow = old_types and trt.BuilderFlag.FP16 in config.flags
+            wants = config.default_device_type == trt.DeviceType.DLA and old_types
+            if network.strong and narrow:
+                self._log.log(ILogger.ERROR, "kFP16 is set and the network is strongly typed")
+            elif wants and not narrow:
+                self._log.log(ILogger.ERROR, "DLA layers need the precision FP16 or INT8")
+            else:
+                return True
+            return False
+
         def build_serialized_network(self, network, config):
             """A plan, or None where it fails."""
             for severity, message in behaviour.says:
                 self._log.log(getattr(ILogger, severity), message)
-            if behaviour.fails:
+            if behaviour.fails or not self._allows(network, config):
                 return None
             if config.cache is not None:
                 config.cache.data += b"+"
@@ -260,6 +305,7 @@ def module(release: str, cuda: HostCuda, behaviour: Behaviour) -> Any:
                 "detailed": config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED,
                 "portable": trt.BuilderFlag.VERSION_COMPATIBLE in config.flags,
                 "dla": config.default_device_type == trt.DeviceType.DLA,
+                "emits": network.emits,
             }
             return memoryview(json.dumps(plan).encode())
 
@@ -293,9 +339,21 @@ def module(release: str, cuda: HostCuda, behaviour: Behaviour) -> Any:
     class ICudaEngine:
         def __init__(self, plan):
             self.plan = plan
-            self.model = onnx.load_from_string(base64.b64decode(plan["onnx"]))
+            loaded = onnx.load_from_string(base64.b64decode(plan["onnx"]))
+            self.model = with_scales(loaded, behaviour.scales, coarse=behaviour.coarse)
+            self.kernels = kernels(self.model, internal=behaviour.internal) if plan["emits"] else []
+            self.shapes = {}
             graph = self.model.graph
             self.values = {value.name: value for value in [*graph.input, *graph.output]}
+            inferred = onnx.shape_inference.infer_shapes(self.model).graph
+            self.lengths = {
+                value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+                for value in (*inferred.input, *inferred.value_info, *inferred.output)
+            }
+            # All contexts share the engine, whose own shapes stay as they are.
+            of_any_batch = copy.deepcopy(self.model)
+            of_any_batch.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+            self.evaluator = ReferenceEvaluator(of_any_batch)
 
         @property
         def num_io_tensors(self):
@@ -331,6 +389,11 @@ def module(release: str, cuda: HostCuda, behaviour: Behaviour) -> Any:
     class IExecutionContext:
         def __init__(self, engine):
             self.engine, self.addresses, self.size, self.profiler = engine, {}, -1, None
+            self.listener, self.unfused_tensors_debug_state = None, False
+
+        def set_debug_listener(self, listener):
+            self.listener = listener
+            return True
 
         def set_input_shape(self, name, shape):
             """False for a shape outside the profile."""
@@ -351,10 +414,13 @@ def module(release: str, cuda: HostCuda, behaviour: Behaviour) -> Any:
         def execute_async_v3(self, stream_handle):
             assert stream_handle in cuda.held
             views = {name: self._view(name) for name in self.addresses}
-            cuda.enqueue(lambda: self._execute(views))
+            if self.unfused_tensors_debug_state:
+                images = views[self.engine.get_tensor_name(0)]
+                emit(trt, cuda, self.listener, self.engine, images, stream_handle, capsule=not old_types)
+            cuda.enqueue(lambda _at: self._execute(views))
             if self.profiler is not None:
                 for node in self.engine.model.graph.node:
-                    self.profiler.report_layer_time(node.name, 0.001)
+                    self.profiler.report_layer_time(named(node), behaviour.times.get(node.name, 0.001))
             return True
 
         def _view(self, name):
@@ -364,12 +430,11 @@ def module(release: str, cuda: HostCuda, behaviour: Behaviour) -> Any:
             return np.frombuffer(memory, kind).reshape(shape)
 
         def _execute(self, views):
-            model = self.engine.model
-            entry = model.graph.input[0]
-            entry.type.tensor_type.shape.dim[0].dim_param = "N"
+            graph = self.engine.model.graph
+            entry = graph.input[0].name
             with np.errstate(all="ignore"):
-                found = ReferenceEvaluator(model).run(None, {entry.name: views[entry.name]})
-            for value, result in zip(model.graph.output, found, strict=True):
+                found = self.engine.evaluator.run(None, {entry: views[entry]})
+            for value, result in zip(graph.output, found, strict=True):
                 np.copyto(views[value.name], result)
 
     class EngineInspector:
@@ -389,6 +454,11 @@ def module(release: str, cuda: HostCuda, behaviour: Behaviour) -> Any:
                 nodes = unable
             else:
                 layers = []
+            if plan["emits"]:
+                layers, nodes = layers_of(self._engine, old=release.startswith("10")), []
+            if behaviour.foreign:
+                name = f"{{ForeignNode[{nodes[0].name}...{nodes[-1].name}]}}"
+                layers, nodes = [{"Name": name, "LayerType": "Myelin", "Inputs": [], "Metadata": ""}], []
             if not plan["detailed"]:
                 return json.dumps({"Layers": [node.name for node in nodes]})
             # Without a context with shapes: "N/A due to dynamic shapes", as seen in dumps of such engines.
@@ -409,22 +479,49 @@ def module(release: str, cuda: HostCuda, behaviour: Behaviour) -> Any:
                     tensor = {"Format/Datatype": "N/A due to dynamic shapes"}
             else:
                 tensor = {"Datatype": "N/A due to dynamic shapes" if unknown else _DATATYPES[kind]}
+            if node.name in behaviour.fuses:
+                return self._fused(node, kind)
             layer = {
-                "Name": f"{node.name} + {node.name}_more",
+                "Name": named(node),
                 "LayerType": "CaskConvolution" if weighted else "PointWiseV2",
-                "Inputs": [{"Name": node.input[0], **tensor}],
-                "Outputs": [{"Name": node.output[0], **tensor}],
+                "Inputs": [{"Name": node.input[0], **self._sized(node.input[0]), **tensor}],
+                "Outputs": [{"Name": node.output[0], **self._sized(node.output[0]), **tensor}],
                 "Metadata": f"[ONNX Layer: {node.name}]",
             }
             return {**layer, "Weights": {"Type": _DATATYPES[kind]}} if weighted else layer
 
+        def _sized(self, tensor):
+            """Dimensions, with the context's number of images; none if its shape is unknown."""
+            size = self.execution_context.size if self.execution_context else 1
+            lengths = self._engine.lengths.get(tensor)
+            return {"Dimensions": [size, *lengths[1:]]} if lengths else {}
+
+        def _fused(self, node, kind):
+            """A convolution or product of Myelin with the cast before it; its constants are not reported."""
+            before = next(each for each in self._engine.model.graph.node if node.input[0] in each.output)
+            names = [each.name.replace(".", "_") for each in (before, node)]
+            old = release.startswith("10")
+            tensor = {"Format/Datatype": "Float"} if old else {"Datatype": "Float"}
+            result = {"Format/Datatype": _DATATYPES[kind]} if old else {"Datatype": _DATATYPES[kind]}
+            return {
+                "Name": f"__myl_CastConv_{names[1]}_myl0_3",
+                "LayerType": "fusion",
+                "Inputs": [{"Name": before.input[0], "Dimensions": [1], **tensor}],
+                "Outputs": [{"Name": node.output[0], "Dimensions": [1], **result}],
+                "TacticName": "__myl_CastConv_0x0123",
+                "StreamId": 0,
+                "Metadata": "\u001e".join(f"[ONNX Layer: {name}]" for name in names),
+            }
+
     def nptype(trt_type):
-        return {trt.DataType.FLOAT: np.float32, trt.DataType.HALF: np.float16}[trt_type]
+        kinds = {"FLOAT": np.float32, "HALF": np.float16, "INT8": np.int8}
+        return kinds[trt_type.name]
 
     trt.nptype = nptype
     for kind in (
         ILogger,
         IProfiler,
+        IDebugListener,
         Builder,
         IBuilderConfig,
         ITimingCache,
@@ -438,6 +535,11 @@ def module(release: str, cuda: HostCuda, behaviour: Behaviour) -> Any:
     ):
         setattr(trt, kind.__name__, kind)
     return trt
+
+
+def named(node) -> str:
+    """Name of a node's layer, which TensorRT fuses with others."""
+    return f"{node.name} + {node.name}_more"
 
 
 def typed(graph, node) -> str:

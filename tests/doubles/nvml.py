@@ -14,6 +14,10 @@ class NVMLError(Exception):
     pass
 
 
+class NVMLLibraryMismatchError(Exception):
+    """Raised by pynvml for functions that the driver lacks; not an NVMLError (`throwOnVersionMismatch`)."""
+
+
 class FakeNvml:
     """NVML as its documentation describes it.
 
@@ -30,6 +34,7 @@ class FakeNvml:
     """
 
     NVMLError = NVMLError
+    NVMLLibraryMismatchError = NVMLLibraryMismatchError
 
     def __init__(
         self,
@@ -79,7 +84,7 @@ class FakeNvml:
         values = {FIELD_INSTANT: self.power_mw, FIELD_AVERAGE: self.average_mw}
         answers = []
         for field in fields:
-            value = values[field] if self.fields and self.supported else None
+            value = values.get(field) if self.fields and self.supported else None
             code = 0 if value is not None else NOT_SUPPORTED
             answers.append(SimpleNamespace(nvmlReturn=code, value=SimpleNamespace(uiVal=value or 0)))
         return answers

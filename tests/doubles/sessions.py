@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cnnx.device import Device
 from cnnx.errors import UsageError
-from cnnx.runtimes import RunTimes
+from cnnx.runtimes import RunSeries, RunTimes
 
 
 @dataclass(slots=True)
@@ -92,6 +92,12 @@ class FakeTimedSession(FakeSession):
     ) -> None:
         super().__init__(logits, clock=clock)
         self._runs = itertools.cycle(runs)
+
+    def timed_series(self, images: NDArray[np.float32], runs: int) -> RunSeries:
+        """Move the clock by the runs' latencies, and one more at first, and tell their parts."""
+        self.timed_run(images)
+        times = tuple(self.timed_run(images) for _ in range(runs))
+        return RunSeries(times, sum(run.latency_ns for run in times))
 
     def timed_run(self, images: NDArray[np.float32]) -> RunTimes:
         """Move the clock by the run's latency and tell its parts.

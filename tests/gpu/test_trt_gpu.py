@@ -6,7 +6,9 @@ engines have.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
@@ -67,6 +69,22 @@ def made(request, tmp_path):
     (built,) = TRT.build(tmp_path / "model.onnx", asked)
     (tmp_path / built.file_name).write_bytes(built.plan)
     return tmp_path / "model.onnx", tmp_path / built.file_name, asked, built
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_siblings_run_at_the_same_time(made, cuda_graph):
+    images = np.random.default_rng(1).standard_normal((8, 16, 32, 32)).astype(np.float32)
+    with contextlib.closing(TRT.open(made[1], RunOptions(cuda_graph=cuda_graph))) as session:
+        expected = session.run(images)["features"]
+        siblings = [session.sibling() for _ in range(4)]
+        for each in siblings:
+            each.timed_run(images)  # captures the graph
+        with ThreadPoolExecutor(len(siblings)) as pool:
+            runs = [pool.submit(lambda one=one: [one.run(images) for _ in range(50)]) for one in siblings]
+            for found in (each for run in runs for each in run.result()):
+                np.testing.assert_array_equal(found["features"], expected)
+        for each in siblings:
+            each.close()
 
 
 @pytest.mark.parametrize("cuda_graph", [False, True])

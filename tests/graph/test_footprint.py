@@ -18,17 +18,19 @@ def test_a_chain_holds_two_maps_at_once_and_views_hold_none():
 
 
 def test_a_shortcut_stays_alive_and_what_is_constant_is_folded():
-    """Of input -> a -> b -> c, c = b + a: a, b and c at once, and a's other name takes nothing. The scale is
-    a constant's square."""
+    """Of input -> a -> b -> c, c = b + a: a, b and c at once, and a's other names take nothing. The scale is
+    a constant's square, which is read to the end."""
     names = ["scale"]
     nodes = [
         helper.make_node("Mul", ["scale", "scale"], ["squared"]),
         helper.make_node("Mul", ["input", "squared"], ["a"]),
         helper.make_node("Identity", ["a"], ["same"]),
+        helper.make_node("Identity", ["same"], ["again"]),
         helper.make_node("Relu", ["same"], ["b"]),
-        helper.make_node("Add", ["b", "same"], ["c"]),
+        helper.make_node("Sum", ["b", "a", "same", "again"], ["c"]),
         helper.make_node("GlobalAveragePool", ["c"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["logits"]),
+        helper.make_node("Mul", ["pooled", "squared"], ["scaled"]),
+        helper.make_node("Flatten", ["scaled"], ["logits"]),
     ]
     graph = helper.make_graph(
         nodes,
@@ -46,6 +48,7 @@ def test_what_shape_inference_does_not_know_counts_as_nothing():
     nodes = [
         helper.make_node("Expand", ["input", "shape"], ["a"]),
         helper.make_node("GlobalAveragePool", ["input"], ["pooled"]),
+        helper.make_node("NonZero", ["pooled"], ["places"]),  # (4, as many as there are)
         helper.make_node("Mul", ["a", "pooled"], ["logits"]),
     ]
     inputs = [

@@ -163,6 +163,38 @@ def test_an_image_size_that_varies_is_refused() -> None:
     assert refusal.value.where == "node Conv0"
 
 
+def test_an_input_without_a_shape_is_refused() -> None:
+    model = vgg16()
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(GraphError, match="not fully known"):
+        layers(model)
+
+
+def test_a_tensor_of_unknown_rank_is_refused() -> None:
+    model = vgg16()
+    model.graph.input.append(helper.make_tensor_value_info("size", TensorProto.INT64, ["rank"]))
+    model.graph.node[1].CopyFrom(helper.make_node("Expand", ["Conv0:0", "size"], ["Relu1:0"], name="vague"))
+    with pytest.raises(GraphError, match="'Relu1:0' is not fully known: None") as refusal:
+        layers(model)
+    assert refusal.value.where == "node vague"
+
+
+@pytest.mark.parametrize("scale", ["of each channel", "computed"])
+def test_only_a_constant_scale_of_the_whole_tensor_is_told(scale: str) -> None:
+    model = small_int8_network()
+    dequantize = next(node for node in model.graph.node if node.output[0] == "c.dq")
+    if scale == "computed":
+        place = list(model.graph.node).index(dequantize)
+        model.graph.node.insert(place, helper.make_node("Abs", ["s"], ["computed"], name="computed"))
+        dequantize.input[1] = "computed"
+    else:
+        model.graph.initializer.append(numpy_helper.from_array(np.full(8, 0.5, HALF), "scales"))
+        model.graph.initializer.append(numpy_helper.from_array(np.zeros(8, np.int8), "zeros"))
+        dequantize.input[1:] = ["scales", "zeros"]
+    scales = {row.name: row.activation_scale for row in layers(model)}
+    assert (scales["conv1"], scales["conv2"]) == (0.5, None)
+
+
 @pytest.mark.parametrize("batch", ["n", 1, 3])
 def test_patches_beside_the_batch_count_for_one_image(batch: int | str) -> None:
     """Four patches of 8 x 8 x 16 per image, as MobileViT folds them into the batch: 4 x 64 x 16 x 32 MACs."""
@@ -207,6 +239,21 @@ def test_an_activation_takes_memory_only_where_others_read_what_it_reads() -> No
     assert taken == {
         "conv": whole, "shared": whole, "product": whole, "alone": 0, "gap": 64, "flatten": 0, "fc": 40
     }  # fmt: skip
+
+
+def test_a_constant_is_no_layer_and_a_layer_of_constants_alone_is_not_int8() -> None:
+    s = Sketch()
+    value = numpy_helper.from_array(np.ones((1, 16, 1, 1), np.float32))
+    constant = s.node("Constant", [], "constant", value=value)
+    shape = s.node("ConstantOfShape", [s.constant("shape", np.array([1, 16, 1, 1]))], "zeros")
+    x = s.node(
+        "Sum", [s.node("GlobalAveragePool", [s.conv("input", "conv", 3, 16)], "gap"), constant, shape], "sum"
+    )
+    rows = {row.name: row for row in layers(s.classify(x, 16))}
+    assert list(rows) == ["zeros", "conv", "gap", "sum", "flatten", "fc"]
+    assert (rows["zeros"].data_type, rows["zeros"].parameters, rows["zeros"].weight_bytes) == ("fp32", 0, 0)
+    assert (rows["sum"].parameters, rows["sum"].multiply_adds, rows["sum"].output_shape) == (0, 0, (16, 1, 1))
+    assert (rows["fc"].activation_scale, rows["fc"].multiply_adds) == (None, 160)
 
 
 def test_integers_have_the_name_of_their_type() -> None:

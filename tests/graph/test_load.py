@@ -91,6 +91,19 @@ def test_a_short_weights_file_is_refused_before_it_is_read(split):
         load_model(split)
 
 
+@pytest.mark.parametrize(("key", "value"), [("offset", "-4"), ("length", "-4"), ("offset", "x")])
+def test_an_offset_or_length_that_is_none_is_refused(split, key, value):
+    model = onnx.load_model(str(split), load_external_data=False)
+    for tensor in model.graph.initializer:
+        kept = [entry for entry in tensor.external_data if entry.key != key]
+        del tensor.external_data[:]
+        tensor.external_data.extend([*kept, onnx.StringStringEntryProto(key=key, value=value)])
+    split.write_bytes(model.SerializeToString())
+    with pytest.raises(GraphError, match="external data") as refusal:
+        load_model(split)
+    assert refusal.value.where.startswith(f"{split}, weight ")
+
+
 @settings(max_examples=60)
 @given(cut=st.floats(0, 0.999), junk=st.binary(max_size=64))
 def test_truncated_or_foreign_bytes_are_refused(tmp_path_factory, cut, junk):
@@ -119,6 +132,35 @@ def test_a_file_without_a_graph_or_too_large_for_one_is_refused(tmp_path, size, 
         load_model(path)
     assert refusal.value.where == str(path)
     assert ("export a smaller model" in refusal.value.hint) == (size == 2**31)
+
+
+def test_nodes_without_an_operator_set_are_no_graph(tmp_path):
+    model = plain()
+    del model.opset_import[:]
+    with pytest.raises(GraphError, match="contains no ONNX graph"):
+        load_model(write(model, tmp_path))
+
+
+def test_a_model_of_the_largest_size_is_saved_and_a_larger_one_is_refused(tmp_path, monkeypatch):
+    path, size = tmp_path / "model.onnx", plain().ByteSize()
+    monkeypatch.setattr("cnnx.graph.load._LIMIT", size - 1)
+    with pytest.raises(GraphError, match="can hold only 2 GiB") as refusal:
+        save_model(plain(), path)
+    assert refusal.value.where == str(path) and not path.exists()
+    monkeypatch.setattr("cnnx.graph.load._LIMIT", size)
+    save_model(plain(), path)
+    assert load_model(path) == plain()
+
+
+def test_external_weights_of_the_largest_size_together_are_read_and_larger_ones_are_refused(
+    split, monkeypatch
+):
+    size = sum(len(tensor.raw_data) for tensor in plain().graph.initializer)
+    monkeypatch.setattr("cnnx.graph.load._LIMIT", size)
+    assert len(load_model(split).graph.initializer) == len(plain().graph.initializer)
+    monkeypatch.setattr("cnnx.graph.load._LIMIT", size - 1)
+    with pytest.raises(GraphError, match="the external weights have"):
+        load_model(split)
 
 
 def test_a_fixed_batch_is_that_of_the_input_and_the_outputs():
@@ -181,7 +223,8 @@ def test_control_flow_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "fault", ["two inputs", "rank 3", "float16", "free height", "no logits", "nan", "short"]
+    "fault",
+    ["two inputs", "rank 3", "float16", "free height", "no height", "no logits", "nan", "short"],
 )
 def test_what_is_no_classifier_is_refused(tmp_path, fault):
     model = plain()
@@ -192,6 +235,8 @@ def test_what_is_no_classifier_is_refused(tmp_path, fault):
         del shape.dim[0]
     elif fault == "float16":
         model.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    elif fault == "no height":
+        shape.dim[2].dim_value = 0
     elif fault == "free height":
         shape.dim[2].dim_param = "height"
     elif fault == "no logits":
@@ -207,17 +252,17 @@ def test_what_is_no_classifier_is_refused(tmp_path, fault):
 
 
 @pytest.mark.parametrize(
-    ("fault", "location"),
+    ("fault", "location", "said"),
     [
-        ("unsorted", "node pool1"),
-        ("unknown attribute", "node conv1"),
-        ("missing input", "node conv1"),
-        ("other classes", "node fc"),
-        ("no such output", "graph sketch"),
-        ("no output", "node relu1"),
+        ("unsorted", "node pool1", "nowhere"),
+        ("unknown attribute", "node conv1", "Unrecognized attribute: unknown"),
+        ("missing input", "node conv1", "input size 1"),
+        ("other classes", "node fc", "77"),
+        ("no such output", "graph sketch", "other"),
+        ("no output", "node relu1", "no output"),
     ],
 )
-def test_an_invalid_graph_is_refused_with_the_file_and_the_node(tmp_path, fault, location):
+def test_an_invalid_graph_is_refused_with_the_file_and_the_node(tmp_path, fault, location, said):
     model = plain()
     conv, relu, pool = model.graph.node[:3]
     if fault == "unsorted":
@@ -236,6 +281,27 @@ def test_an_invalid_graph_is_refused_with_the_file_and_the_node(tmp_path, fault,
     with pytest.raises(GraphError) as refusal:
         load_model(path)
     assert refusal.value.where == f"{path}, {location}" and refusal.value.hint
+    assert said in refusal.value.what and "\n" not in refusal.value.what
+
+
+def test_pixels_are_an_input_only_where_they_are_expected():
+    model = plain()
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    assert input_shape(model, raw=True) == input_shape(plain(), raw=True) == ("batch", 3, 12, 12)
+    with pytest.raises(GraphError, match="should be float32"):
+        input_shape(model)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_value_of_a_weight_that_is_not_finite_is_enough(tmp_path, dtype, value):
+    model = plain()
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(0, dtype), "none"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1, value, 1], dtype), "bad"))
+    path = write(model, tmp_path)
+    with pytest.raises(GraphError, match="NaN or infinity") as refusal:
+        load_model(path)
+    assert refusal.value.where == f"{path}, weight bad" and refusal.value.hint
 
 
 @pytest.mark.parametrize("version", [13, 17, 18, 20, 21, 22, 23])

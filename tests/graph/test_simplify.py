@@ -1,9 +1,10 @@
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cnnx.errors import GraphError
-from cnnx.graph.constants import fold_constants
+from cnnx.graph.constants import constants_to_initializers, fold_constants
 from cnnx.graph.simplify import Pass, run_pass, simplify
 from tests.inputs.graphs import GRAPHS, Sketch, images, ops, run
 
@@ -101,11 +102,29 @@ def test_a_kernel_put_together_from_constants_is_computed_once():
     x = s.node("Conv", ["input", scaled], "conv", kernel_shape=[3, 3], pads=[1] * 4)
     model = s.classify(s.node("GlobalAveragePool", [x], "pool"), 8)
     before = run(model, images())["logits"]
+    assert fold_constants(onnx.ModelProto.FromString(model.SerializeToString())) == 2
     assert simplify(model)["fold_constants"] == 2
     assert ops(model) == ["Conv", "GlobalAveragePool", "Flatten", "Gemm"]
     kernel = next(numpy_helper.to_array(t) for t in model.graph.initializer if t.name == "scaled")
     assert kernel.shape == (8, 3, 3, 3) and set(kernel[:, 0, 0, 0]) == {0.5, 1.0}
     np.testing.assert_allclose(run(model, images())["logits"], before, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "dtype"),
+    [
+        ("value_float", 1.5, np.float32), ("value_floats", [1.5, 2], np.float32), ("value_int", 3, np.int64),
+        ("value_ints", [3, 4], np.int64), ("value_string", "text", None),
+    ],
+)  # fmt: skip
+def test_constants_in_any_form_become_initializers_and_texts_stay(form, value, dtype):
+    model = GRAPHS["plain"]()
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["given"], name="given", **{form: value}))
+    assert constants_to_initializers(model) == (dtype is not None)
+    found = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    assert ("given" in found) == (dtype is not None) == ("Constant" not in ops(model))
+    if dtype is not None:
+        assert found["given"].dtype == dtype and found["given"].tolist() == value
 
 
 def test_weights_in_int8_and_results_without_end_stay_computed():
@@ -142,7 +161,23 @@ def test_a_result_of_unknown_rank_is_folded_only_when_its_rank_is_known():
     model.graph.node.insert(0, helper.make_node("Abs", ["axes"], ["computed"], name="computed"))
     model.graph.node.insert(1, helper.make_node("Squeeze", ["row", "computed"], ["vector"], name="vector"))
     assert fold_constants(model) == 1 and "Squeeze" in ops(model)
+    assert "computed" in {tensor.name for tensor in model.graph.initializer}
     assert fold_constants(model) == 1 and ops(model) == ops(GRAPHS["plain"]())
+
+
+def test_random_values_are_not_folded_to_one_draw():
+    model = GRAPHS["plain"]()
+    for op, inputs in (("RandomNormal", []), ("RandomNormalLike", ["fc.bias"])):
+        attributes = {"shape": [3]} if not inputs else {}
+        model.graph.node.insert(0, helper.make_node(op, inputs, [op], name=op, **attributes))
+    assert fold_constants(model) == 0
+
+
+def test_a_result_of_unknown_length_stays():
+    model = GRAPHS["plain"]()
+    model.graph.initializer.append(numpy_helper.from_array(np.eye(3, dtype=np.float32), "eye"))
+    model.graph.node.insert(0, helper.make_node("NonZero", ["eye"], ["places"], name="places"))
+    assert fold_constants(model) == 0 and ops(model)[0] == "NonZero"
 
 
 def test_nodes_with_graphs_inside_stay():
@@ -180,9 +215,12 @@ def test_no_op_at_the_output_gives_its_name_to_what_stood_before_it():
     model = GRAPHS["plain"]()
     model.graph.node[-1].output[0] = "raw"
     model.graph.node.append(helper.make_node("Identity", ["raw"], ["logits"], name="out"))
-    before = run(model, images())["logits"]
+    model.graph.node.append(helper.make_node("Softmax", ["raw"], ["likely"], name="softmax"))
+    model.graph.output.append(helper.make_tensor_value_info("likely", TensorProto.FLOAT, ["batch", 10]))
+    before = run(model, images())
     assert simplify(model)["remove_no_ops"] == 1
-    np.testing.assert_array_equal(run(model, images())["logits"], before)
+    for name, values in run(model, images()).items():
+        np.testing.assert_array_equal(values, before[name])
 
 
 def test_a_no_op_between_an_input_or_output_and_an_output_stays():
@@ -214,10 +252,11 @@ def test_a_reshape_that_flattens_serves_any_batch_afterwards(shape):
     assert run(model, images(7))["logits"].shape == (7, 10)
 
 
-def test_a_reshape_that_mixes_images_stays():
-    s = Sketch(batch=4)
-    x = s.node("Reshape", [s.conv("input", "conv", 3, 8), s.constant("shape", np.array([2, -1]))], "mix")
-    model = s.model(helper.make_tensor_value_info("mix", TensorProto.FLOAT, [2, 2304]))
+@pytest.mark.parametrize(("batch", "shape"), [(4, [2, 2304]), ("batch", [4, 1152])])
+def test_a_reshape_that_mixes_images_or_fixes_their_number_stays(batch, shape):
+    s = Sketch(batch=batch)
+    x = s.node("Reshape", [s.conv("input", "conv", 3, 8), s.constant("shape", np.array(shape))], "mix")
+    model = s.model(helper.make_tensor_value_info("mix", TensorProto.FLOAT, shape))
     simplify(model)
     assert ops(model) == ["Conv", "Reshape"] and x == "mix"
 
@@ -272,6 +311,49 @@ def test_a_node_goes_only_where_it_changes_nothing(op, options, stays):
     assert simplify(model)["remove_no_ops"] == (not stays)
     assert (op in ops(model)) == stays
     np.testing.assert_allclose(run(model, images())["logits"], before, atol=1e-5)
+
+
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_a_mean_over_the_last_axes_of_what_is_no_map_stays(keepdims):
+    """Of (N, 8, 144), the last two axes are all but the batch."""
+    s = Sketch()
+    x = s.node("Reshape", [s.conv("input", "conv", 3, 8), s.constant("shape", np.array([0, 8, 144]))], "rows")
+    x = s.node("ReduceMean", [x, s.constant("axes", np.array([-1, -2]))], "mean", keepdims=keepdims)
+    if not keepdims:
+        x = s.node("Unsqueeze", [x, s.constant("last", np.array([1]))], "column")
+    model = s.classify(x, 1)
+    before = run(model, images())["logits"]
+    simplify(model)
+    assert "ReduceMean" in ops(model)
+    np.testing.assert_allclose(run(model, images())["logits"], before, atol=1e-5)
+
+
+def test_a_reshape_between_shapes_that_only_the_image_tells_stays():
+    s = Sketch()
+    largest = s.node("ReduceMax", [s.node("Abs", ["input"], "abs")], "largest", keepdims=0)
+    x = s.node("Relu", [s.conv("input", "conv", 3, 8)], "relu")
+    for name, shape in (("there", [0, 8, 144]), ("back", [0, 8, 12, 12])):
+        below = s.constant(f"{name}.below", np.full(len(shape), -1, np.float32))
+        kept = [s.constant(f"{name}.all", np.array(shape)), s.node("Less", [below, largest], f"{name}.yes")]
+        x = s.node("Reshape", [x, s.node("Compress", kept, f"{name}.shape")], name)
+    model = s.classify(x, 8 * 144)
+    before = run(model, images())["logits"]
+    simplify(model)
+    assert ops(model).count("Reshape") == 2
+    np.testing.assert_allclose(run(model, images())["logits"], before, atol=1e-5)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_norm_with_a_computed_value_is_not_folded(place):
+    s = Sketch()
+    x = s.conv("input", "conv", 3, 8)
+    values = norm_of(s, 8)
+    values[place] = s.node("ReduceMean", [s.node("Abs", [x], "abs")], "computed", axes=[0, 2, 3], keepdims=0)
+    y = s.node("Conv", ["input", s.weight("other", 8, 3, 1, 1)], "conv2")
+    y = s.node("BatchNormalization", [y, *values], "bn")
+    model = s.classify(s.node("GlobalAveragePool", [y], "gap"), 8)
+    model.opset_import[0].version = 17
+    assert simplify(model)["fold_batch_norms"] == 0
 
 
 @pytest.mark.parametrize(

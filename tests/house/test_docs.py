@@ -7,6 +7,7 @@ that needs what is not here has a comment before it: `<!-- not run: the reason -
 from __future__ import annotations
 
 import doctest
+import importlib.util
 import inspect
 import re
 import shlex
@@ -83,6 +84,11 @@ def inputs(tmp_path_factory, cache):
     torch.save({"state_dict": lenet.lenet5(classes=26).state_dict()}, folder / "letters.pth")
     (folder / "letters.txt").write_text("\n".join("abcdefghijklmnopqrstuvwxyz") + "\n")
     cnnx.export("lenet5", precision="int8", out=folder / "lenet5-int8")
+    if importlib.util.find_spec("cryptography"):
+        from tests.inputs.keys import key_pair
+
+        _, public = key_pair(folder, "private")
+        public.rename(folder / "public.pem")
     return folder
 
 

@@ -90,7 +90,10 @@ CHANGES = {
         "exporter/cnnx/models/__init__.py": ("DEFINITIONS = {", '    "toy": "cnnx.models.toy:toy",'),
     },
     "a method": {
-        "exporter/cnnx/quant/methods.py": ("METHODS: dict[", '    "toy-max": lambda seen: 2 * maximum(seen),')
+        "exporter/cnnx/quant/methods.py": (
+            "METHODS: dict[",
+            '    "toy-max": lambda seen, levels: 2 * maximum(seen, levels),',
+        )
     },
     "a lint rule": {
         "exporter/cnnx/graph/lint/__init__.py": (

@@ -14,6 +14,7 @@ HEAVY = (
     "tensorrt",
     "tensorrt_rtx_bindings",
     "pycuda",
+    "model_signing",
 )
 
 

@@ -9,62 +9,22 @@ import cnnx
 from cnnx.bundle import Bundle
 from cnnx.bundle.sealed import write_sealed
 from cnnx.errors import BundleError, InputRefused
-from cnnx.machine.environment import detect
 from cnnx.pipeline.records.verified import checked, records_of
 from cnnx.pipeline.survey.journal import Journal
 from cnnx.pipeline.target import open_subject
 from cnnx.quant.calibration import Calibration
-from cnnx.record import Record
 from cnnx.report.markdown import markdown
 from cnnx.report.tables.survey import survey_blocks
-from tests.doubles.rehearsal import rehearsal
-from tests.inputs.bundles import engine_of
 from tests.inputs.damage import WRONG, mutations
+from tests.inputs.whole import make_whole
 
 SEALABLE = tuple(value for value in WRONG if value != "\ud800")
-LIKENESS = {
-    "divergence": 0.01, "top1_agreement": 1.0, "top1_in_top5": 1.0, "top5_agreement": 0.9,
-    "logit_sqnr_db": 30.0,
-}  # fmt: skip
-GUESS = {"index": 3, "name": "three", "probability": 0.9}
-DIAGNOSIS = {
-    "images": 8,
-    "image_set": "digits",
-    "floor": LIKENESS,
-    "whole": LIKENESS,
-    "layers": [
-        {
-            "layer": "conv", "op": "Conv", "place": 0, "multiply_adds": 100, "tensor": "input",
-            "likeness": {**LIKENESS, "divergence": None}, "flips": 1, "share": 1.0, "weights_lost": 0.0,
-        }
-    ],
-    "others": [{"layer": "fc", "op": "Gemm", "place": 1, "data_type": "fp16", "reason": "small"}],
-    "tensors": [
-        {
-            "tensor": "input", "read_by": ["conv"], "amax": 1.0, "maximum": 1.0, "saturated": 0.0,
-            "underflow": 0.0, "body": 0.5, "channels": 1, "dead_channels": 0, "middle_steps": 127.0,
-        }
-    ],
-    "flips": [{"image": "a", "label": 3, "original": [GUESS], "int8": [GUESS]}],
-    "reading": ["It is well."],
-    "notes": [],
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def whole(tiny_bundle, tmp_path_factory):
     """A bundle with an engine and a record of every kind."""
-    path = tmp_path_factory.mktemp("mutated") / "b"
-    shutil.copytree(tiny_bundle, path)
-    cnnx.validate(path, target="ort")
-    cnnx.bench(path, target="ort", seconds=0.02, power=rehearsal(), layers=True)
-    opened = Bundle.open(path)
-    diagnosis = Record("diagnosis", open_subject(opened, "ort").subject, detect().as_dict(), DIAGNOSIS)
-    opened.add_record(diagnosis)
-    plan = path.parent / "plan"
-    plan.write_bytes(bytes(64))
-    opened.add_engine(engine_of(opened, plan, batch=(1, 1, 1)), plan)
-    return path
+    return make_whole(tiny_bundle, tmp_path_factory.mktemp("mutated") / "b")
 
 
 def unsealed(file):
@@ -150,7 +110,10 @@ def traced(data):
     return data["result"].get("measured", {}).get("trace", {}).get("samples")
 
 
-@pytest.mark.parametrize("kind", ["validation", "selftest", "benchmark", "energy", "diagnosis"])
+KINDS = ("validation", "selftest", "benchmark", "energy", "diagnosis", "tensors", "streams", "soak", "tuning")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_mutation_of_a_record(whole, tmp_path, kind):
     """One by one, then in reports: a record that is taken is shown, one that is not hides no other."""
     shutil.copytree(whole, tmp_path / "b")
@@ -168,7 +131,9 @@ def test_every_mutation_of_a_record(whole, tmp_path, kind):
         assert len(cnnx.inspect(opened.path).records) >= others
 
     data = json.loads(file.read_text())
-    for samples in (data["result"].get("latency", {}).get("samples_ns"), traced(data)):
+    result = data["result"]
+    each = [stream["latency_ns"] for count in result.get("counts", ()) for stream in count["each"]]
+    for samples in (result.get("latency", {}).get("samples_ns"), traced(data), result.get("windows"), *each):
         if samples:
             del samples[2:]
     count, refused = outcomes(data, read, deeper, every=150)

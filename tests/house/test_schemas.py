@@ -16,6 +16,9 @@ def test_the_schemas_are_those_of_the_types():
     assert kept == schemas_page.pages(), "run make docs"
 
 
+SHORT = ("bench", "BUNDLE", "--target", "ort", "--seconds", "0.02", "--percentile", "50")
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -24,6 +27,7 @@ def test_the_schemas_are_those_of_the_types():
         ["inspect", "BUNDLE"],
         ["validate", "BUNDLE", "--target", "ort"],
         ["bench", "BUNDLE", "--target", "ort", "--seconds", "0.02", "--layers"],
+        [*SHORT, "--streams", "2", "--fps", "50", "--soak", "0.3"],
         ["cache"],
         ["doctor"],
     ],

@@ -37,13 +37,14 @@ def rounded(values: NDArray[Any], scale: NDArray[Any], axis: int | None) -> NDAr
     return np.clip(np.rint(values / scale), -128, 127).astype(np.int8)
 
 
-def pair(s: Sketch, x: str, scale: float, zero: Any = None) -> str:
+def pair(s: Sketch, x: str, scale: Any, zero: Any = None, *, axis: int = 1) -> str:
     """Draw Q and DQ of a tensor, by default for INT8; returns their result."""
     name = f"{x}/{len(s.nodes)}"
-    zero = np.int8(0) if zero is None else zero
-    given = [s.constant(f"{name}.scale", np.float32(scale)), s.constant(f"{name}.zero", zero)]
-    integers = s.node("QuantizeLinear", [x, *given], f"{name}.q")
-    return s.node("DequantizeLinear", [integers, *given], f"{name}.dq")
+    scale = np.asarray(scale, np.float32)
+    zero = np.zeros(scale.shape, np.int8) if zero is None else zero
+    given = [s.constant(f"{name}.scale", scale), s.constant(f"{name}.zero", zero)]
+    integers = s.node("QuantizeLinear", [x, *given], f"{name}.q", axis=axis)
+    return s.node("DequantizeLinear", [integers, *given], f"{name}.dq", axis=axis)
 
 
 def with_qdq(

@@ -39,7 +39,7 @@ os.chdir(folder)
 sys.path[:0] = ["", folder]
 os.environ["PATH"] = os.pathsep.join(["", ".", os.environ["PATH"]])
 os.environ["LD_LIBRARY_PATH"] = ":/usr/lib"
-found = measure_footprint("ort", Path(model), (1, 1, 32, 32), USUAL)
+found = measure_footprint("ort", Path(model), numpy.zeros((1, 1, 32, 32), numpy.float32), USUAL)
 assert not found.failed, found
 with SamplerProcess("ina", root=Path(tree)) as sampler:
     pass

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import cnnx.machine.environment as environment
+import cnnx.machine.nvml as nvml
 from cnnx.errors import BundleError
 from cnnx.machine.environment import Environment, Gpu, cpu_model, detect, installed_version, usable_cores
 from cnnx.machine.libcuda import bus_id_by
@@ -58,6 +59,9 @@ def test_a_jetson_orin(tmp_path):
         (THOR["etc/nv_tegra_release"], "39.2.1", "7.2.1"),
         ("# R39 (release), REVISION: 2, GCID: 1", "39.2.0", "7.2"),
         ("# R36 (release), REVISION: 3.0, GCID: 1", "36.3.0", "6.0"),
+        ("# R36 (release), REVISION: 4.7, GCID: 1", "36.4.7", "6.2.1"),
+        ("# R36 (release), REVISION: 4.2, GCID: 1", "36.4.2", "6"),
+        ("# R38 (release), REVISION: 2.2, GCID: 1", "38.2.2", "7.0"),
         ("# R41 (release), REVISION: 1.0, GCID: 1", "41.1.0", None),
         ("something else", None, None),
     ],
@@ -139,26 +143,46 @@ def test_packages_that_are_absent_have_no_version():
 def test_nvml_that_answers_half(monkeypatch, driver, gpu):
     """Seen on a Jetson Orin with JetPack 7.2.1 (HazyResearch/intelligence-per-watt #40)."""
     monkeypatch.delattr(DesktopNvml, "nvmlSystemGetCudaDriverVersion")
-    nvml = DesktopNvml(**{**ORIN_NVML, "name": b"Orin (nvgpu)"}, driver=driver)
-    monkeypatch.setitem(__import__("sys").modules, "pynvml", nvml)
+    orins = DesktopNvml(**{**ORIN_NVML, "name": b"Orin (nvgpu)"}, driver=driver)
+    monkeypatch.setitem(__import__("sys").modules, "pynvml", orins)
     assert environment.detect_gpu() == gpu
-    assert nvml.initialized == 0
+    assert orins.initialized == 0
 
 
 def test_the_gpu_described_is_the_one_that_cuda_takes(monkeypatch):
     """An engine for SM 89 was refused for ever where a T400 stood before the RTX 4090 on the bus."""
-    monkeypatch.setattr(environment, "device_0_bus_id", lambda: "0000:02:00.0")
+    monkeypatch.setattr(nvml, "device_0_bus_id", lambda: "0000:02:00.0")
     found = environment.detect_gpu(TwoGpus())
     assert (found.name, found.compute_capability, found.remark) == ("NVIDIA GeForce RTX 4090", 89, "")
 
 
 @pytest.mark.parametrize("bus_id", [None, "0000:09:00.0"])
 def test_where_cuda_does_not_say_which_that_is_remarked(monkeypatch, bus_id):
-    monkeypatch.setattr(environment, "device_0_bus_id", lambda: bus_id)
+    monkeypatch.setattr(nvml, "device_0_bus_id", lambda: bus_id)
     found = environment.detect_gpu(TwoGpus())
     assert found.name == "NVIDIA T400" and found.remark.startswith(
         "could not determine which of 2 GPUs CUDA uses"
     )
+
+
+def test_an_instance_of_a_partitioned_gpu_is_remarked():
+    """NVML's handle is that of the parent (MIG user guide)."""
+
+    class Partitioned(DesktopNvml):
+        def nvmlDeviceGetMigMode(self, handle):  # noqa: N802
+            return [1, 1]
+
+    assert environment.detect_gpu(Partitioned()).remark.startswith("MIG is enabled")
+
+
+def test_a_question_that_the_driver_lacks_raises_nothing():
+    """pynvml then raises an error that is not an NVMLError."""
+
+    class Older(DesktopNvml):
+        def nvmlDeviceGetMemoryInfo(self, handle):  # noqa: N802
+            raise self.NVMLLibraryMismatchError
+
+    assert environment.detect_gpu(Older()).memory_bytes is None
 
 
 def test_a_single_gpu_is_not_asked_for(monkeypatch):
@@ -167,7 +191,7 @@ def test_a_single_gpu_is_not_asked_for(monkeypatch):
     def never():
         raise AssertionError
 
-    monkeypatch.setattr(environment, "device_0_bus_id", never)
+    monkeypatch.setattr(nvml, "device_0_bus_id", never)
     assert environment.detect_gpu(DesktopNvml()).name == "NVIDIA RTX A2000"
 
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
 from cnnx.measure import read_state
 from tests.doubles.machines import ORIN_NVML, DesktopNvml, orin_nx_jetpack_6, thor_jetpack_7
+from tests.doubles.nvml import NVMLError, NVMLLibraryMismatchError
 
 
 def test_an_orin_whose_clocks_are_pinned(tmp_path):
@@ -36,6 +39,39 @@ def test_a_desktop_gpu_tells_clocks_temperature_and_what_throttles(tmp_path):
     assert (found.limits_c, found.power_mode, found.power_limit_mw) == ({"GPU": 95.0}, None, 70_000)
     assert found.held_ns == {"power": 5_000_000, "thermal": 0}
     assert nvml.initialized == 0
+
+
+def test_a_driver_without_the_deprecated_questions_answers_by_their_successors(tmp_path):
+    """CUDA 13 deprecates them; Ada and newer report the distance to the slowdown instead of a threshold."""
+
+    class Newer(DesktopNvml):
+        FIELDS: ClassVar = {74: 5_000_000, 75: 7}
+
+        def nvmlDeviceGetViolationStatus(self, *_):  # noqa: N802
+            raise NVMLLibraryMismatchError  # not an NVMLError, as in pynvml
+
+        def nvmlDeviceGetTemperature(self, *_):  # noqa: N802
+            raise NVMLError("Function Not Found")
+
+        def nvmlDeviceGetTemperatureThreshold(self, *_):  # noqa: N802
+            raise NVMLError("Not Supported")
+
+        def nvmlDeviceGetFieldValues(self, handle, fields):  # noqa: N802
+            found = [SimpleNamespace(ullVal=self.FIELDS.get(number), uiVal=None) for number in fields]
+            return [SimpleNamespace(nvmlReturn=0, valueType=3, value=value) for value in found]
+
+        def nvmlDeviceGetTemperatureV(self, handle, sensor):  # noqa: N802
+            return 61
+
+        def nvmlDeviceGetMarginTemperature(self, handle):  # noqa: N802
+            return 24
+
+        def nvmlSystemGetConfComputeState(self):  # noqa: N802
+            return SimpleNamespace(ccFeature=1)
+
+    found = read_state(tmp_path, nvml=Newer())
+    assert (found.temperatures_c, found.limits_c) == ({"GPU": 61.0}, {"GPU": 85.0})
+    assert found.held_ns == {"power": 5_000_000, "thermal": 7} and found.confidential
 
 
 def test_what_falls_first_when_a_load_ends_is_read_first(tmp_path):
@@ -73,4 +109,5 @@ def test_a_machine_with_nothing_gives_nothing(tmp_path):
     assert said == {
         "cpu": None, "gpu": None, "gpu_memory": None, "temperatures_c": {}, "throttling": None,
         "limits_c": {}, "power_mode": None, "power_limit_mw": None, "held_ns": None,
+        "confidential": None, "at_ns": state.at_ns,
     }  # fmt: skip

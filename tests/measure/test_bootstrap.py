@@ -36,7 +36,7 @@ def test_the_interval_covers_the_mean_of_a_series_with_memory_where_independence
     assert found.block > 5 and covered >= 48 and narrow < 45
     alone = block_bootstrap([*random.normal(size=600)])
     assert alone.block <= 4 and alone.median.low < alone.median.high
-    constant = block_bootstrap([5.0] * 20)
+    constant = block_bootstrap([5.0] * 10)
     assert constant.block == 1 and (constant.mean.low, constant.median.high) == (5.0, 5.0)
     assert block_bootstrap([1.0] * 9) is None
 

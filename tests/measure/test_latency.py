@@ -61,6 +61,12 @@ def test_warm_is_where_ten_runs_take_what_the_ten_before_took_to_two_percent(gro
     assert latency.warmup_ended == ended
 
 
+@pytest.mark.parametrize(("took", "runs"), [(50 * MS, 20), (MS, 200)])
+def test_warming_up_takes_two_windows_of_ten_runs_and_a_fifth_of_a_second(took, runs):
+    _, latency, _ = measured([took], min_samples=50, min_seconds=0)
+    assert (latency.warmup_ended, latency.warmup) == ("steady", runs + 5)  # and the first of each turn
+
+
 @pytest.mark.parametrize(("share", "ended"), [(0.2, "steady"), (0.3, "time limit")])
 def test_warming_up_may_take_a_quarter_of_the_time(share, ended):
     """Every run takes 1 % longer, until that share of 40 s has passed."""
@@ -216,5 +222,7 @@ def test_statistics_of_known_samples():
     assert (of(*range(1, 101)).p50_ns, of(*range(1, 101)).p90_ns, of(*range(1, 1001)).p99_ns) == (50, 90, 990)
     assert of(MS).coefficient_of_variation is None and of(0, 0).coefficient_of_variation is None
     assert again(Latency, latency.as_dict()) == latency
+    older = {key: value for key, value in latency.as_dict().items() if key not in ("turn", "parts")}
+    assert again(Latency, older) == latency, "turns had ten runs before records said so"
     with pytest.raises(BundleError, match="samples_ns"):
         again(Latency, {**latency.as_dict(), "samples_ns": []})

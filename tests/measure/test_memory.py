@@ -51,8 +51,10 @@ def test_a_reset_that_does_nothing_is_noticed(tmp_path):
 def test_a_mark_that_came_down_is_told_apart_from_one_that_did_not(tmp_path):
     """It stays a little above the present: 5 % and a MiB are allowed."""
     (tmp_path / "clear_refs").touch()
-    for peak_mib, known in ((101, True), (104, True), (109, False)):
-        status(tmp_path, peak_kib=peak_mib * 1024, now_kib=100 * 1024)
+    for now_mib, peak_mib, known in (
+        (100, 101, True), (100, 106, True), (100, 107, False), (1, 2, True), (1, 3, False)
+    ):  # fmt: skip
+        status(tmp_path, peak_kib=peak_mib * 1024, now_kib=now_mib * 1024)
         use = peak_memory(lambda: None, proc=tmp_path)[1]
         assert use.peak_bytes == (peak_mib * MIB if known else None)
 

@@ -22,6 +22,7 @@ from tests.doubles.sessions import FakeClock, FakeSession, FakeTimedSession
 from tests.inputs.again import again
 
 US = 1000
+MS = 10**6
 SECOND = 10**9
 POOL = np.zeros((6, 1, 2, 2), np.float32)
 GOOD = RunTimes(enqueue_ns=100 * US, h2d_ns=20 * US, compute_ns=500 * US, d2h_ns=5 * US)
@@ -29,6 +30,11 @@ GOOD = RunTimes(enqueue_ns=100 * US, h2d_ns=20 * US, compute_ns=500 * US, d2h_ns
 
 def state(mhz=1500.0, *, throttling=(), temperatures=None, **more):
     return MachineState(None, Frequency(mhz, None, 1600.0), None, temperatures or {}, throttling, **more)
+
+
+def held(power_ns, **more):
+    """A snapshot of a second of measuring; the first has counted nothing."""
+    return state(held_ns={"power": power_ns}, at_ns=SECOND * bool(power_ns), **more)
 
 
 UNKNOWN = MachineState(None, None, None, {}, ())
@@ -53,12 +59,22 @@ def rules(measured, **options):
         (latency(*[GOOD] * 20), {"states": [state(), state()]}, []),
         (latency(*[dataclasses.replace(GOOD, enqueue_ns=400 * US)] * 20), {}, []),
         (latency(*[dataclasses.replace(GOOD, enqueue_ns=401 * US)] * 20), {}, ["enqueue-bound"]),
-        (latency(*[dataclasses.replace(GOOD, h2d_ns=500 * US)] * 20), {}, ["transfer-bound"]),
-        (latency(*[dataclasses.replace(GOOD, d2h_ns=500 * US)] * 20), {}, ["transfer-bound"]),
         (
-            latency(*[GOOD, dataclasses.replace(GOOD, compute_ns=530 * US)] * 20),
+            latency(*[GOOD, dataclasses.replace(GOOD, compute_ns=600 * US)] * 12),
             {},
             ["unsteady"],
+        ),
+        # 3 % slower from the middle on.
+        (
+            latency(*[GOOD] * 20, *[dataclasses.replace(GOOD, compute_ns=515 * US)] * 20),
+            {},
+            ["drift"],
+        ),
+        # The coefficient of variation is 60 %, and the median that of the network.
+        (
+            latency(*([GOOD] * 99 + [dataclasses.replace(GOOD, compute_ns=33_000 * US)]) * 7),
+            {},
+            [],
         ),
         (latency(*[GOOD] * 20, warmup_ended="time limit"), {}, ["warm-up"]),
         (latency(*[GOOD] * 20, complete=False), {}, ["cut short"]),
@@ -86,6 +102,25 @@ def rules(measured, **options):
             {"states": [state(power_limit_mw=70_000), state(power_limit_mw=50_000)]},
             ["power mode"],
         ),
+        # Dynamic Boost of a laptop moves the limit all the time.
+        (
+            latency(*[GOOD] * 20),
+            {"states": [state(power_limit_mw=115_000), state(power_limit_mw=118_500)]},
+            [],
+        ),
+        (latency(*[GOOD] * 20), {"states": [state(confidential=True)]}, ["confidential"]),
+        (latency(*[GOOD] * 20), {"states": [held(0), held(9 * MS)]}, []),
+        (latency(*[GOOD] * 20), {"states": [held(0), held(11 * MS)]}, ["throttled"]),
+        (
+            latency(*[GOOD] * 20),
+            {"states": [held(0, throttling=("software power cap",)), held(9 * MS)]},
+            [],  # the counter covers the snapshots
+        ),
+        (
+            latency(*[GOOD] * 20),
+            {"states": [held(0, throttling=("hardware slowdown",)), held(0)]},
+            ["throttled"],
+        ),
         (latency(*[GOOD] * 20), {"states": [state(held_ns={"power": 5 * US, "thermal": 7})] * 2}, []),
         (
             latency(*[GOOD] * 20),
@@ -112,7 +147,16 @@ def test_each_rule_by_its_threshold(measured, options, expected):
             {"cuda_graph": True},
             "the network is too small",
         ),
-        ([GOOD, dataclasses.replace(GOOD, compute_ns=900 * US)] * 9, {}, "nvidia-smi --lock-gpu-clocks"),
+        (
+            [GOOD, dataclasses.replace(GOOD, compute_ns=900 * US)] * 9,
+            {},
+            "--lock-gpu-clocks=tdp,tdp",
+        ),
+        (
+            [GOOD, dataclasses.replace(GOOD, compute_ns=900 * US)] * 9,
+            {"states": [state(), UNKNOWN]},
+            "nvidia-smi --lock-gpu-clocks",
+        ),
         (
             [GOOD, dataclasses.replace(GOOD, compute_ns=900 * US)] * 9,
             {"states": [UNKNOWN, MachineState(None, Frequency(1e3, 300.0, 1e3), None, {}, ())]},
@@ -133,6 +177,19 @@ def test_on_a_cpu_nothing_is_invalid_and_the_variation_is_remarked():
     assert verdict.remarks[1].hint == "close other programs and lock the clocks"
     plain = verdict.as_dict()
     assert plain["valid"] and plain["findings"] == [] and plain["remarks"][0]["rule"] == "warm-up"
+
+
+@pytest.mark.parametrize("part", ["h2d_ns", "d2h_ns"])
+def test_long_copies_are_a_remark_as_in_trtexec(part):
+    """GPU compute does not hold the copies."""
+    verdict = judge_validity(latency(*[dataclasses.replace(GOOD, **{part: 500 * US})] * 20), on_gpu=True)
+    assert verdict.valid and [found.rule for found in verdict.remarks] == ["transfer-bound"]
+
+
+def test_the_limit_for_gpu_compute_is_not_applied_to_python_around_onnx_runtime():
+    """On CUDA, end to end times vary with the host by more than the kernels do."""
+    verdict = judge_validity(Latency((900_000, 1_100_000) * 50, 1, 20, "steady", True), on_gpu=True)
+    assert verdict.valid and [found.rule for found in verdict.remarks] == ["unsteady"]
 
 
 def test_a_clock_locked_low_is_remarked_and_valid():
@@ -156,6 +213,7 @@ def test_temperature_and_what_is_not_known_are_remarked():
     assert remarks(two) == {"temperature": "CPU reached 90 C and is throttled from 95 C"}  # 5 C are left
     orin = state(throttling=None, temperatures={"cpu-thermal": 48.5, "gpu-thermal": 46.0})
     assert remarks(orin, orin).keys() == {"temperature", "throttling"}
+    assert remarks(orin, heat(61.0)).keys() == {"temperature"}, "known at least once"
     assert "cpu-thermal reached 48 C" in remarks(orin)["temperature"]
     assert remarks() == {}
 
@@ -182,8 +240,10 @@ def test_timed_sessions_are_asked_for_parts_and_looked_at_from_warm_to_the_end()
         look=lambda: looks.append(clock.now_ns),
     )
     a = found["a"]
+    # 200 runs queued, then 200 end to end, by the session's own time of 1 ms. Nobody looks at those.
     assert len(a.samples_ns) == len(a.parts.compute_ns) == 200 and len(looks) == 2 and looks[0] > 0
-    assert looks[1] - looks[0] < SECOND
+    assert looks[1] - looks[0] < 200 * MS < clock.now_ns - looks[1]
+    assert set(a.samples_ns) == {MS} and a.throughput == pytest.approx(2 * 1e9 / (525 * US))
     assert list(a.series) == ["with transfers", "GPU compute", "end to end"]
     assert set(a.series["with transfers"]) == {525 * US} and set(a.steady_ns) == {500 * US}
     assert again(Latency, a.as_dict()) == a
@@ -233,6 +293,20 @@ def test_a_difference_within_the_noise_is_not_shown_and_a_drift_that_hits_both_d
     assert compare(measured(0.97, 1), measured(1.0, 2)).outcome == "faster"
     assert compare(measured(1.03, 1), measured(1.0, 2)).outcome == "slower"
     assert compare(Latency((1,) * 90, 1, 0, "steady", True), measured(1.0, 2)) is None
+    assert compare(Latency((0,) * 100, 1, 0, "steady", True), measured(1.0, 2)) is None
+    equal = Latency((5,) * 100, 1, 0, "steady", True)
+    assert compare(equal, equal).outcome == "no difference shown"
+
+
+def test_only_whole_turns_count_and_gpu_compute_if_both_report_it():
+    timed = latency(*[GOOD] * 109)
+    whole = Latency((1000 * US,) * 109, 1, 0, "steady", True)
+    assert compare(timed, timed).rounds == compare(whole, whole).rounds == 10
+    doubled = latency(*[dataclasses.replace(GOOD, compute_ns=1000 * US)] * 100)
+    assert compare(doubled, timed).ratio == pytest.approx(2)
+    end_to_end = timed.samples_ns[0] / (1000 * US)
+    assert compare(timed, whole).ratio == pytest.approx(end_to_end)
+    assert compare(whole, timed).ratio == pytest.approx(1 / end_to_end)
 
 
 def test_a_session_without_parts_has_none():

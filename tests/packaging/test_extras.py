@@ -16,8 +16,8 @@ JETPACK6 = {
     "python_version": "3.10",
     "python_full_version": "3.10.12",
 }
-FOR_JETSON = ("", "report")
-X86_ONLY = ("gpu", "tensorrt", "pycuda", "rtx", "opencv")
+FOR_JETSON = ("", "report", "sign")
+X86_ONLY = ("gpu", "tensorrt", "tensorrt-cu12", "pycuda", "rtx", "rtx-cu12", "opencv")
 SHIPPED_BY_JETPACK = ("torch", "tensorrt", "onnxruntime", "pycuda", "nvidia-cuda")
 
 
@@ -42,7 +42,7 @@ def required(metadata, extra):
 @pytest.mark.slow
 def test_extras_for_a_jetson_name_nothing_that_jetpack_ships(metadata):
     extras = set(metadata.get_all("Provides-Extra"))
-    assert extras == {"export", "cpu", "gpu", "tensorrt", "pycuda", "rtx", "report", "opencv", "dev"}
+    assert extras == {*X86_ONLY, "export", "cpu", "report", "sign", "dev"}
     for extra in FOR_JETSON:
         for requirement in required(metadata, extra):
             assert not requirement.name.startswith(SHIPPED_BY_JETPACK), (extra, requirement.name)

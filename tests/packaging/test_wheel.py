@@ -28,6 +28,9 @@ def test_a_wheel_carries_all_it_needs_and_nothing_else(wheel, tmp_path):
     for wanted in ("recipes/lenet5.toml", "recipes/labels/imagenet.csv", "calibration/digits/digits.npz"):
         assert f"cnnx/_shared/{wanted}" in package
     assert any(name.startswith("cnnx/_shared/recipes/weights/lenet5-") for name in package)
+    program = ROOT / "exporter" / "cnnx" / "package" / "cpp" / "program"
+    for file in program.rglob("*"):
+        assert not file.is_file() or f"cnnx/package/cpp/program/{file.relative_to(program)}" in package
     assert "cnnx/py.typed" in package and any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0] for name in names - package} == {next(iter(names - package)).split("/")[0]}
 
@@ -50,19 +53,19 @@ def test_a_wheel_carries_all_it_needs_and_nothing_else(wheel, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_source_archive_makes_the_same_wheel_and_an_index_takes_both(wheel, tmp_path):
+def test_the_source_archive_makes_the_same_wheel_to_the_byte_and_an_index_takes_both(wheel, tmp_path):
     run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, ROOT)
     source = next(tmp_path.glob("*.tar.gz"))
     shutil.unpack_archive(source, tmp_path / "unpacked", filter="data")
     checkout = next((tmp_path / "unpacked").iterdir())
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, checkout)
+    for file in [checkout, *checkout.rglob("*")]:
+        file.chmod(file.stat().st_mode & 0o700)
+        os.utime(file, (1_000_000_000, 1_000_000_000))
+    elsewhere = {**os.environ, "TZ": "Asia/Tokyo", "LC_ALL": "C"}
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, checkout]
+    run(*command, env=elsewhere, umask=0o077)
     again = next(tmp_path.glob("*.whl"))
-
-    def contents(archive):
-        with zipfile.ZipFile(archive) as opened:
-            return {entry.filename: entry.CRC for entry in opened.infolist()}
-
-    assert contents(again) == contents(wheel)
+    assert again.read_bytes() == wheel.read_bytes()
     run(sys.executable, "-m", "twine", "check", "--strict", source, wheel)
 
 

@@ -11,6 +11,7 @@ from tests.doubles import power_trees
 from tests.inputs.programs import pip, run
 from tests.inputs.tiny import tiny_graph
 from tests.inputs.traps import CHILDREN, set_traps
+from tools import ROOT
 
 BLOCKED = """
 import sys
@@ -66,7 +67,8 @@ def test_no_verb_on_a_bundle_imports_torch(bundle, tmp_path):
 def test_a_bundle_works_on_python_310_without_torch(bundle, wheel, venv310, tmp_path):
     """With FP32 scales. The newest ONNX Runtime for Python 3.10 truncates where QuantizeLinear of FP16 must
     round to nearest: the self-test of a bundle with FP16 scales finds that, and must fail."""
-    pip(venv310, f"{wheel}[cpu]")
+    pip(venv310, "--require-hashes", "--no-deps", "-r", ROOT / "tools" / "pins" / "python3.10.txt")
+    pip(venv310, "--no-deps", wheel)
     python = venv310 / "python"
     sprung = set_traps(tmp_path / "traps")
     taken = exported(tmp_path / "taken-along", scales="fp32")

@@ -143,7 +143,7 @@ def test_folders_are_classified_in_order_and_a_damaged_file_hides_no_other(bundl
     shown = invoke("classify", bundle, folder, "--top", "1")
     assert (
         shown.exit_code == 0
-        and "not an image format" in shown.stdout
+        and "not one of the formats" in shown.stdout
         and "images/s with decoding" in shown.stdout
     )
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnx.errors import RecipeError
-from cnnx.preprocessing import Preprocessing, contradiction, described
+from cnnx.preprocessing import Preprocessing, contradiction
 from cnnx.preprocessing.presets import PRESETS, assumed
+from cnnx.preprocessing.words import described
 from cnnx.recipe import parse_recipe, recipe_from_dict
 
 WHERE = Path("folder/mine.toml")

@@ -55,6 +55,14 @@ def samples() -> dict[str, Floats]:
     }
 
 
+def test_a_range_in_which_nothing_is_has_no_divergence() -> None:
+    counts = np.zeros(300)
+    counts[[150, 299]] = 3, 1
+    found = divergences(counts)
+    assert len(found) == 173 and np.isinf(found[:23]).all() and np.isfinite(found[23:]).all()
+    assert found[-1] == pytest.approx(0, abs=1e-12)
+
+
 @pytest.mark.parametrize("name", samples())
 def test_entropy_is_the_published_scheme(name: str) -> None:
     values = samples()[name]

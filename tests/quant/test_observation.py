@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cnnx.errors import BundleError, GraphError, ImageError
 from cnnx.quant.observation import Observation, Seen, observe
+from cnnx.quant.ranges import calibration_of
 
 Floats = NDArray[np.float32]
 CHANNELS = {"input": slice(0, 3), "pre": slice(3, 6), "relu": slice(3, 6)}
@@ -80,13 +85,21 @@ def test_statistics_of_different_networks_are_not_merged() -> None:
         Observation(CHANNELS, SAMPLES).merge(Observation(CHANNELS, {"relu": slice(0, 300)}))
 
 
-def test_what_was_saved_is_gone_on_with(tmp_path: Path) -> None:
-    batches = images(40)
-    seen(batches[:21]).save(tmp_path / "part")
+@pytest.mark.parametrize("sampled", [2, 1, 0])
+def test_what_was_saved_is_gone_on_with(tmp_path: Path, sampled: int) -> None:
+    batches, samples = images(40), dict([*SAMPLES.items()][:sampled])
+
+    def watch_some(batch: Floats) -> Seen:
+        return watch(batch)._replace(sample=watch(batch).sample[: 150 * sampled])
+
+    part, whole = Observation(CHANNELS, samples), Observation(CHANNELS, samples)
+    observe(watch_some, batches, whole, progress=lambda done: None)
+    observe(watch_some, batches[:21], part, progress=lambda done: None)
+    part.save(tmp_path / "part")
     continued = Observation.load(tmp_path / "part")
-    assert continued.images == 21
-    observe(watch, batches[21:], continued, progress=lambda done: None)
-    assert content(continued, tmp_path) == content(seen(batches), tmp_path)
+    assert continued.images == 21 and continued.sampled == tuple(samples)
+    observe(watch_some, batches[21:], continued, progress=lambda done: None)
+    assert content(continued, tmp_path) == content(whole, tmp_path)
 
 
 def test_values_that_are_not_finite_are_counted_by_batch() -> None:
@@ -106,6 +119,49 @@ def test_there_are_no_means_of_what_fp16_cannot_hold(value: float, known: bool) 
     batches[1][0, 0, 0, 0] = -value
     assert (seen(batches).means("input") is not None) == known
     assert Observation(CHANNELS, SAMPLES).means("input") is None
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_file_of_anything_else_is_refused_or_gives_statistics(tmp_path: Path, data: Any) -> None:
+    """Wrong shapes, types, slices and values, as a bundle from elsewhere may hold."""
+    seen(images(3)).save(tmp_path / "whole.npz")
+    with np.load(tmp_path / "whole.npz") as saved:
+        arrays = dict(saved)
+    name = data.draw(st.sampled_from(sorted(arrays)))
+    change = data.draw(st.sampled_from(["gone", "type", "shape", "negative", "huge", "layout"]))
+    if change == "gone":
+        del arrays[name]
+    elif change == "type":
+        arrays[name] = arrays[name].astype(np.complex64)
+    elif change == "shape":
+        arrays[name] = np.repeat(arrays[name].reshape(-1), 2)
+    elif change == "layout":
+        end = data.draw(st.sampled_from([-1, 2**70, None, "x", [], 1.5]))
+        text = json.dumps([{"input": [0, end]}, data.draw(st.sampled_from([{}, [], {"other": [0, 1]}]))])
+        arrays["layout"] = np.frombuffer(text.encode(), np.uint8)
+    else:
+        flat = arrays[name].reshape(-1).copy()
+        flat[0] = np.array(-1 if change == "negative" else 2**62).astype(flat.dtype)
+        arrays[name] = flat.reshape(arrays[name].shape)
+    np.savez(tmp_path / "other.npz", **arrays)
+    try:
+        found = Observation.load(tmp_path / "other.npz")
+        assert all(len(found.channel_maxima(each)) for each in found.watched) and found.maxima()
+        calibration_of(found, method="mse", images_digest="0" * 64)
+    except BundleError as refusal:
+        assert refusal.hint
+
+
+def test_a_small_file_does_not_fill_the_memory(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "large.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        stream = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            stream, {"descr": "<i8", "fortran_order": False, "shape": (2**40,)}
+        )
+        archive.writestr("sums.npy", stream.getvalue() + bytes(2**20))
+    with pytest.raises(BundleError, match="cannot be read: the array sums has another type or size"):
+        Observation.load(tmp_path / "large.npz")
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "empty", "absent", "shorter"])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cnnx.quant.repair import Outcome, Try, repair
 
-Damages = dict[str, float]  # integers where sums are compared, so that the order does not matter
+Damages = dict[str, float]  # integers where sums are compared: those of a set are added in any order
 LAYERS = st.dictionaries(
     st.sampled_from([f"layer{i}" for i in range(24)]), st.integers(0, 100), min_size=2, max_size=24
 )
@@ -41,6 +41,7 @@ def test_what_is_found_passes_and_nothing_in_it_could_stay(
         assert each.spared == attempt(int8 | {each.layer}).distance - found.after.distance
 
 
+@example(damages={"a": 0, "b": 0, "c": 1}, limit=0, most=4)  # no trial is left behind the layer found
 @given(damages=LAYERS, limit=st.integers(0, 100), most=st.integers(1, 60))
 def test_no_more_networks_are_tried_than_allowed(damages: Damages, limit: float, most: int) -> None:
     calls: list[frozenset[str]] = []
@@ -58,15 +59,24 @@ def test_no_more_networks_are_tried_than_allowed(damages: Damages, limit: float,
 
 
 def test_the_culprits_alone_are_put_back() -> None:
-    damages = {f"layer{i}": 0.01 for i in range(40)} | {"layer7": 3.0, "layer31": 1.0}
-    found = repair(list(damages), sum_of(damages, 0.5), costs=dict.fromkeys(damages, 1), most=100)
+    damages = {f"layer{i}": 1.0 for i in range(40)} | {"layer7": 300.0, "layer31": 100.0}
+    found = repair(list(damages), sum_of(damages, 50), costs=dict.fromkeys(damages, 1), most=100)
     assert [each.layer for each in found.put_back] == ["layer7", "layer31"]
 
 
-def test_one_culprit_takes_a_trial_of_each_layer_and_two_more() -> None:
-    damages = {f"layer{i}": 0.01 for i in range(40)} | {"layer7": 3.0}
-    found = repair(list(damages), sum_of(damages, 0.5), costs=dict.fromkeys(damages, 1), most=100)
-    assert [each.layer for each in found.put_back] == ["layer7"] and found.tried == 42
+def test_one_culprit_of_forty_layers_takes_seven_trials() -> None:
+    """The whole, four or five halves, and the network without it; the last half is the layer alone."""
+    damages = {f"layer{i}": 1.0 for i in range(40)} | {"layer7": 300.0}
+    found = repair(list(damages), sum_of(damages, 50), costs=dict.fromkeys(damages, 1), most=100)
+    assert [each.layer for each in found.put_back] == ["layer7"] and found.tried == 7
+
+
+def test_three_culprits_of_forty_layers_take_23_trials() -> None:
+    """A third of what a ranking takes, which tries each layer alone."""
+    damages = {f"layer{i}": 1.0 for i in range(40)} | {f"layer{i}": 300.0 for i in (3, 17, 29)}
+    found = repair(list(damages), sum_of(damages, 50), costs=dict.fromkeys(damages, 1), most=100)
+    assert {each.layer for each in found.put_back} == {"layer3", "layer17", "layer29"}
+    assert found.tried == 23
 
 
 def test_of_equals_the_costly_layer_stays_in_int8() -> None:
@@ -74,6 +84,18 @@ def test_of_equals_the_costly_layer_stays_in_int8() -> None:
     costs = {"cheap": 10, "costly": 1000}
     found = repair(list(damages), sum_of(damages, 1.0), costs=costs, most=100)
     assert [each.layer for each in found.put_back] == ["cheap"]
+
+
+def test_of_two_that_harm_together_the_costly_one_returns_to_int8() -> None:
+    """c harms by itself, but less than a or b alone; these harm each other."""
+    alone = {"a": 3.0, "b": 2.0, "c": 1.0}
+
+    def attempt(int8: frozenset[str]) -> Outcome:
+        return Outcome(sum(alone[each] for each in int8), "c" not in int8 and not {"a", "b"} <= int8)
+
+    for costly, other in (("a", "b"), ("b", "a")):
+        found = repair(list(alone), attempt, costs={costly: 1000, other: 10, "c": 1}, most=100)
+        assert [each.layer for each in found.put_back] == [other, "c"] and found.after.passes
 
 
 def test_a_wrong_network_that_seems_to_get_worse_leads_no_one_astray() -> None:
@@ -89,14 +111,14 @@ def test_a_wrong_network_that_seems_to_get_worse_leads_no_one_astray() -> None:
 
     found = repair(list(damages), attempt, costs=dict.fromkeys(damages, 1), most=60)
     assert [each.layer for each in found.put_back] == [f"layer{i:02}" for i in range(7)]
-    assert found.tried < 1 + 32 + 7 + 8
+    assert found.tried < 1 + 32 + 7 + 8 + 2
 
 
 def test_what_only_harms_together_is_found() -> None:
-    damages = {f"layer{i:02}": 0.02 - i / 10_000 for i in range(30)}
+    damages = {f"layer{i:02}": 200.0 - i for i in range(30)}
     damages |= {"a": 0.0, "b": 0.0}  # the first two by name do nothing alone
     found = repair(
-        list(damages), sum_of(damages, 1.0, together=5.0), costs=dict.fromkeys(damages, 1), most=110
+        list(damages), sum_of(damages, 10_000, together=50_000), costs=dict.fromkeys(damages, 1), most=110
     )
     assert found.after.passes and len(found.put_back) == 1 and found.put_back[0].layer in "ab"
 
@@ -111,7 +133,7 @@ def test_where_nothing_would_do_nothing_is_put_back() -> None:
 
 def test_what_was_put_back_when_trials_ended_stays_so() -> None:
     damages = dict.fromkeys("abcdef", 1.0)
-    found = repair(list(damages), sum_of(damages, 0.5), costs=dict.fromkeys(damages, 1), most=9)
+    found = repair(list(damages), sum_of(damages, 0.5), costs=dict.fromkeys(damages, 1), most=12)
     assert found.exhausted and not found.after.passes
     assert found.after.distance == 6 - len(found.put_back) < 6
     assert {each.spared for each in found.put_back} <= {1.0, None}

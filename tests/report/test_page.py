@@ -47,6 +47,31 @@ def rows_of(kind):
             }
             for place, (name, state, nats) in enumerate(states)
         ]
+    if kind == "tensors":
+        return [
+            {"place": place, "tensor": name, "computed": HOSTILE, "series": series, "db": db, "state": state}
+            for place, (name, db, state) in enumerate(
+                zip(names, (40, None, 8), ("", "", "falls"), strict=True)
+            )
+            for series in ("engine", "expected")
+        ]
+    if kind == "front":
+        states = ("chosen", "FP16", "passes", "fails the gates", "the bundle's")
+        return [
+            {
+                "number": number,
+                "ratio": 0.7 + number / 20,
+                "low": 0.65 + number / 20,
+                "high": 0.75 + number / 20,
+                "nats": None if number == 3 else 0.01 / (1 + number),
+                "agreement": 0.98,
+                "layers": 5,
+                "shortcuts": 2,
+                "state": state,
+                "front": number < 2,
+            }
+            for number, state in enumerate(states)
+        ]
     if kind == "layers":
         return [
             {"place": place, "layer": name, "op": "Conv", "kind": "compute", "ms": 0.1, "share": 0.3}
@@ -73,6 +98,34 @@ def rows_of(kind):
         load = {"mark": "load", "rail": None, "watts": None, "second": 1, "until": 3}
         powers = itertools.product(names, range(4))
         return [load, *({"mark": "power", "rail": name, "second": s, "watts": 5 + s} for name, s in powers)]
+    if kind == "spent":
+        parts = (("layers", 0, 0.6), ("Q/DQ", 4, 0.4))
+        return [
+            {"run": name, "part": part, "place": place, "share": share}
+            for name, (part, place, share) in itertools.product(names, parts)
+        ]
+    if kind == "roofline":
+        roof = {"mark": "roof", "type": "int8"}
+        dots = {"mark": "layer", "type": "int8", "share": 0.3, "attained": "40%", "bound": "memory"}
+        return [
+            *({**roof, "intensity": at, "tops": min(at, 200)} for at in (1, 200, 900)),
+            *({**dots, "layer": name, "intensity": 9.5, "tops": 4.0} for name in names),
+        ]
+    if kind == "streams":
+        found = [
+            {"streams": number, "stream": stream, "series": series, "ms": 3.0 * number}
+            for number in (1, 2, 3)
+            for stream in range(1, number + 1)
+            for series in ("p50", HOSTILE)
+        ]
+        return [*found, {"series": "next frame", "ms": 33.3}]
+    if kind == "throughput":
+        return [{"streams": number, "rate": 100.0 * number} for number in range(1, 10)]
+    if kind == "soak":
+        held = [{"mark": "throttled", "at": 2, "until": 3, "time": "minutes"}]
+        lines = itertools.product(("p50", HOSTILE), range(5))
+        line = {"mark": "line", "axis": "ms", "time": "minutes"}
+        return [*held, *({**line, "series": name, "at": at, "value": 5.0 + at} for name, at in lines)]
     if kind in SURVEY_CHARTS:
         found = {chart.kind: chart.rows for chart in figures_of([*SURVEYED, *hostile_rows()])}
         return found[kind]

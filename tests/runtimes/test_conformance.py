@@ -6,7 +6,9 @@ TensorRT is also tested with imitated bindings of two releases, which need no GP
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,9 @@ from onnx.reference import ReferenceEvaluator
 from cnnx import runtimes
 from cnnx.errors import CnnxError, ImageError, UsageError
 from cnnx.runtimes import BuildRequest, Runtime, Session
+from cnnx.runtimes.evidence import kernels_in
 from cnnx.runtimes.trt.runtime import TrtRuntime
+from cnnx.runtimes.written import layouts_of, written_by
 from tests.doubles.imitated_trt import ImitatedBindings
 
 EXPECTED = {"conv1": "fp32", "conv2": "fp32", "fc": "fp32"}
@@ -96,6 +100,27 @@ def test_running_after_closing_is_an_error(case, images):
         session.run(images)
 
 
+def test_siblings_run_at_the_same_time_and_outlive_the_first(case, images):
+    session, _ = case
+    both = [session.sibling(), session.sibling()]
+    count = len(session.run(images[:2])["logits"])
+    expected = [session.run(images[at : at + count])["logits"] for at in range(4)]
+    session.close()
+    start = threading.Barrier(len(both))
+
+    def work(sibling):
+        start.wait(10)
+        return [sibling.run(images[at : at + count])["logits"] for at in (0, 1, 2, 3) * 5]
+
+    with ThreadPoolExecutor(len(both)) as pool:
+        for found in [pool.submit(work, sibling) for sibling in both]:
+            np.testing.assert_array_equal(found.result(), expected * 5)
+    for sibling in both:
+        sibling.close()
+        with pytest.raises(UsageError, match="closed"):
+            sibling.sibling()
+
+
 def test_opening_raises_what_missing_reports(runtime, net):
     """If something is missing, `open` raises the same error."""
     reason = runtime.missing()
@@ -128,6 +153,27 @@ def test_an_unknown_name_lists_the_known_ones():
         runtimes.get("openvino")
 
 
+def test_emits_what_it_says(runtime, net, images, tmp_path):
+    """An engine that was built to emit its tensors has the outputs of any other."""
+    if not runtime.emits():
+        return
+    here = () if runtime.cannot_run() is None else (86,)
+    if here and not runtime.builds_without_gpu:
+        pytest.skip(str(runtime.cannot_run()))
+    asked = BuildRequest("fp32", EXPECTED, batch=BATCHES["N"], compute_capabilities=here, emits=True)
+    (built,) = runtime.build(net("fp32", batch="N"), asked)
+    written = written_by(kernels_in(built.evidence, EXPECTED), EXPECTED)
+    assert {node for tensor in written for node in tensor.nodes} & EXPECTED.keys()
+    if not here:
+        (tmp_path / built.file_name).write_bytes(built.plan)
+        session = runtime.open(tmp_path / built.file_name)
+        assert runtimes.is_emitting(session)
+        emission = session.emitted(images[:2], layouts_of(written))
+        assert emission.tensors and emission.outputs.keys() == {"logits"}
+        np.testing.assert_allclose(emission.outputs["logits"], session.run(images[:2])["logits"], rtol=1e-5)
+        session.close()
+
+
 def test_times_layers_in_a_separate_session(runtime, net, images, tmp_path):
     if reason := runtime.cannot_run():
         pytest.skip(str(reason))
@@ -139,3 +185,11 @@ def test_times_layers_in_a_separate_session(runtime, net, images, tmp_path):
     layers = runtime.layer_times(file, images[:2], runs=3)
     assert layers and all(layer.median_ns >= 0 and layer.name for layer in layers)
     assert "compute" in {layer.kind for layer in layers}
+
+
+def test_all_runtimes_but_onnx_runtime_build_engines():
+    assert [runtime.name for runtime in runtimes.builders()] == [
+        name for name in runtimes.NAMES if name != "ort"
+    ]
+    with pytest.raises(UsageError, match="unknown runtime 'x'"):
+        runtimes.get("x")

@@ -49,6 +49,15 @@ def test_a_model_that_does_not_return_logits_is_rejected(images):
         EagerSession(Pair()).run(images)
 
 
+def test_a_sibling_shares_the_module_and_outlives_the_first(images):
+    session = EagerSession(classifier())
+    expected, sibling = session.run(images)["logits"], session.sibling()
+    session.close()
+    np.testing.assert_array_equal(sibling.run(images)["logits"], expected)
+    with pytest.raises(UsageError, match="closed"):
+        session.sibling()
+
+
 def test_running_after_closing_is_an_error(images):
     session = EagerSession(classifier())
     session.close()

@@ -1,5 +1,8 @@
+import hashlib
+import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -25,10 +28,11 @@ def test_a_step_is_done_once_and_its_files_are_found_again(tmp_path):
 
     first = kept.make("step", {"a": 1}, fill)
     second = kept.make("step", {"a": 1}, fill)
-    other = kept.make("step", {"a": 2}, fill)
+    other = kept.make("step", {"b": 1, "a": 2}, fill)
     assert (first.reused, second.reused, other.reused) == (False, True, False)
     assert first.folder == second.folder != other.folder
     assert (second.folder / "x").read_text() == "42" and len(filled) == 2
+    assert (other.folder / "inputs.json").read_text() == '{\n "a": 2,\n "b": 1\n}\n'
 
 
 def test_a_step_that_fails_leaves_nothing_behind(tmp_path):
@@ -168,6 +172,29 @@ def test_what_a_link_in_an_entry_leads_to_stays(tmp_path):
     assert everything(tmp_path / "moved") == before
 
 
+@pytest.mark.parametrize("name", ["../victim", "deep/../../victim", "/victim"])
+def test_a_list_that_names_files_outside_its_entry_is_none(tmp_path, name):
+    kept, said = Store(tmp_path), []
+    entry = kept.make("step", {}, fill)
+    (entry.folder.parent / "victim").write_text("mine")
+    listed = json.loads((entry.folder / "entry.json").read_text())
+    listed["files"][name] = [4, hashlib.sha256(b"mine").hexdigest()]
+    (entry.folder / "entry.json").write_text(json.dumps(listed))
+    assert not kept.make("step", {}, fill, warn=said.append).reused
+    assert "(entry.json is missing or damaged)" in said[0]
+    assert (entry.folder.parent / "victim").read_text() == "mine"
+
+
+@pytest.mark.parametrize("linked", [".", "entry.json"])
+def test_an_entry_that_leads_elsewhere_is_not_used_and_what_it_leads_to_stays(tmp_path, linked):
+    entry = Store(tmp_path / "cache").make("graph", {"n": 1}, fill)
+    (entry.folder / linked).rename(tmp_path / "moved")
+    (entry.folder / linked).symlink_to(tmp_path / "moved")
+    before = everything(tmp_path / "moved")
+    assert not Store(tmp_path / "cache").make("graph", {"n": 1}, fill).reused
+    assert everything(tmp_path / "moved") == before and (tmp_path / "moved").exists()
+
+
 @pytest.mark.parametrize("put", [Path.touch, Path.mkdir, lambda place: place.symlink_to(place.parent)])
 def test_what_stands_in_the_place_of_an_entry_is_moved_aside(tmp_path, put):
     kept, said = Store(tmp_path), []
@@ -175,8 +202,12 @@ def test_what_stands_in_the_place_of_an_entry_is_moved_aside(tmp_path, put):
     place.parent.mkdir()
     put(place)
     assert kept.make("step", {}, fill, warn=said.append).folder == place and (place / "x").is_file()
-    aside = place.with_name(f"{place.name}.kept-1")
-    assert os.path.lexists(aside) and str(aside) in said[0]
+    shutil.rmtree(place)
+    put(place)
+    kept.make("step", {}, fill, warn=said.append)
+    for number in (1, 2):
+        aside = place.with_name(f"{place.name}.kept-{number}")
+        assert os.path.lexists(aside) and str(aside) in said[number - 1]
 
 
 def test_an_entry_is_hashed_once_in_a_process(tmp_path, monkeypatch):
@@ -213,6 +244,17 @@ def test_an_empty_state_whose_last_byte_is_lost_is_damaged(tmp_path):
     assert partial.load() is None
 
 
+def test_what_a_finished_step_had_left_is_removed_unless_it_is_not_its_own(tmp_path):
+    partial = Store(tmp_path).partial("step", {})
+    partial.remove()
+    partial.save(lambda file: file.write_bytes(b"half"))
+    partial.remove()
+    assert partial.load() is None and not partial.path.exists()
+    partial.path.write_bytes(b"a user's")
+    partial.remove()
+    assert partial.path.read_bytes() == b"a user's"
+
+
 def everything(folder):
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
@@ -232,6 +274,39 @@ def test_prune_removes_what_was_not_used_for_long(tmp_path):
     assert not old.folder.exists() and used.folder.is_dir()
     assert going.path.exists() and not stopped.path.exists()
     assert kept.place("step", {"n": 2}).is_dir()
+
+
+def test_what_another_process_uses_is_not_pruned(tmp_path, monkeypatch):
+    monkeypatch.setenv("CNNX_CACHE", str(tmp_path))
+    context = multiprocessing.get_context("fork")
+    made, done = context.Event(), context.Event()
+
+    def use():
+        Store().make("step", {"n": 1}, fill)
+        made.set()
+        done.wait(30)
+
+    user = context.Process(target=use)
+    user.start()
+    assert made.wait(30)
+    found = cnnx.cache(prune_days=0)
+    assert found.freed_bytes == 0 and "used within a day was kept" in found.notes[0]
+    os.utime(Store().place("step", {"n": 1}), (0, 0))
+    assert cnnx.cache(prune_days=0).freed_bytes > 0, "nobody has used it for years"
+    Store().make("step", {"n": 2}, fill)
+    done.set()
+    user.join()
+    found = cnnx.cache(prune_days=0)
+    assert found.freed_bytes > 0 and found.notes == () and not Store().place("step", {"n": 2}).exists()
+
+
+def test_an_entry_of_the_future_ages_from_now_on(tmp_path):
+    """It was used while the clock was ahead."""
+    entry = Store(tmp_path).make("step", {"n": 1}, fill)
+    ahead = time.time() + 10 * 365 * 24 * 3600
+    os.utime(entry.folder, (ahead, ahead))
+    assert Store(tmp_path).prune(older_than_seconds=60) == 0
+    assert abs(entry.folder.stat().st_mtime - time.time()) < 30
 
 
 def test_an_entry_of_before_entries_listed_their_files_is_pruned(tmp_path):
@@ -256,6 +331,7 @@ def test_a_cache_in_a_users_folder_neither_counts_nor_removes_what_is_his(tmp_pa
         f"graph/{key}/inputs.json",
         f"crops/{key}/entry.json",
         f"crops/.{key}.partial",
+        "crops/thesis.partial/thesis.tex",
         "crops/.x.draft/thesis.tex",
         "locks/keys.txt",
         "notes.txt",

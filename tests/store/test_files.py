@@ -7,8 +7,10 @@ import json
 import multiprocessing
 import os
 import platform
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,7 +20,14 @@ from hypothesis import strategies as st
 
 from cnnx.errors import WriteFailed
 from cnnx.store.drafts import is_draft, settle
-from cnnx.store.files import atomic_file, atomic_files, atomic_folder, check_folder, check_place
+from cnnx.store.files import (
+    atomic_file,
+    atomic_files,
+    atomic_folder,
+    check_folder,
+    check_place,
+    scratch_folder,
+)
 
 TOUCHING = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "fcntl.flock"}
 
@@ -130,6 +139,53 @@ def test_a_change_that_cannot_be_finished_is_finished_later(tmp_path, monkeypatc
     assert content(place) == {"a": "new", "b": "new"} and len(list(place.iterdir())) == 2
 
 
+def flushed_and_renamed(monkeypatch):
+    """Whatever is flushed to disk from now on, and each renaming with what was flushed before it."""
+    flushed, renamed = [], []
+
+    def fsync(handle, real=os.fsync):
+        real(handle)
+        flushed.append(Path(f"/proc/self/fd/{handle}").readlink())
+
+    def rename(source, target, real=os.rename):
+        real(source, target)
+        renamed.append((Path(source), Path(target), set(flushed)))
+        flushed.clear()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    monkeypatch.setattr(os, "replace", rename)
+    return flushed, renamed
+
+
+@pytest.mark.parametrize("make", [atomic_file, atomic_folder])
+def test_a_file_is_on_disk_before_its_name_is_and_its_name_in_the_end(tmp_path, monkeypatch, make):
+    """Otherwise a power cut may leave an empty file in the place of a whole one."""
+    flushed, renamed = flushed_and_renamed(monkeypatch)
+    with make(tmp_path / "place") as draft:
+        if make is atomic_folder:
+            (draft / "deep").mkdir()
+            (draft / "deep" / "x").write_text("whole")
+        written = {draft, *draft.rglob("*")}
+    [(source, target, before)] = renamed
+    assert (source, target) == (draft, tmp_path / "place") and written <= before
+    assert flushed == [tmp_path]
+
+
+def test_all_of_a_change_is_on_disk_before_it_is_decided_and_its_names_before_that_is_forgotten(
+    tmp_path, monkeypatch
+):
+    write(tmp_path, {"a": "old"}, ())
+    flushed, renamed = flushed_and_renamed(monkeypatch)
+    write(tmp_path, {"a": "new", "b": "new"}, {"a"})
+    (source, journal, before), (_, _, decided), *_ = renamed
+    draft = journal.parent
+    names = ("new", "new/a", "new/b", "owner.json", source.name)
+    assert {draft / name for name in names} <= before and draft in decided
+    assert [target for _, target, _ in renamed[1:]] == [tmp_path / "a", tmp_path / "b"]
+    assert flushed == [tmp_path]
+
+
 def _hold(folder, ready):
     with atomic_file(folder / "x") as draft:
         draft.write_text("in the making")
@@ -163,12 +219,11 @@ def draft_of(host, folder, name=".cnnx-abcdefgh.draft"):
 
 def test_a_draft_from_another_host_is_left_for_a_day(tmp_path):
     """Its lock may not be seen from here."""
-    draft = draft_of("elsewhere", tmp_path)
-    settle(tmp_path)
-    assert draft.is_dir()
-    os.utime(draft, (0, 0))
-    settle(tmp_path)
-    assert not draft.exists()
+    draft, now = draft_of("elsewhere", tmp_path), time.time()
+    for minutes, left in ((0, True), (24 * 60 - 1, True), (24 * 60 + 1, False)):
+        os.utime(draft, (now - 60 * minutes,) * 2)
+        settle(tmp_path)
+        assert draft.exists() == left
 
 
 @pytest.mark.parametrize(
@@ -297,6 +352,8 @@ def test_looking_whether_a_place_can_be_written_leaves_nothing(tmp_path):
     check_place(tmp_path / "a" / "b" / "c")
     check_folder(tmp_path / "a" / "b")
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(WriteFailed, match="a folder exists where a file is needed"):
+        check_place(tmp_path)
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "x"):
         with pytest.raises(WriteFailed, match="a file exists where a folder is needed") as caught:
@@ -344,3 +401,57 @@ def test_an_error_that_names_no_file_is_of_writing_and_one_of_another_file_is_no
     with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "a.txt"):
         raise FileNotFoundError(errno.ENOENT, "No such file", "/elsewhere/b.txt")
     assert not any(tmp_path.iterdir())
+
+
+OWNER = b'{"maker": "cnnx draft", "host": "h", "process": 1}'
+
+
+@pytest.mark.parametrize("length", range(len(OWNER)))
+def test_a_draft_whose_process_died_while_it_wrote_its_owner_is_removed(tmp_path, length):
+    draft = tmp_path / ".cnnx-abcdefgh.draft"
+    draft.mkdir()
+    (draft / "owner.json").write_bytes(OWNER[:length])
+    assert is_draft(draft)
+    settle(tmp_path)
+    assert not draft.exists()
+
+
+@pytest.mark.parametrize("owner, call", [(Path, "chmod"), (os, "fdopen")])
+def test_a_draft_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch, owner, call):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(WriteFailed, match="the disk is full"):
+        patched.setattr(owner, call, full)
+        with atomic_file(tmp_path / "x"):
+            pass
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_that_appears_in_the_meantime_is_kept(tmp_path):
+    with pytest.raises(WriteFailed, match="another process has written it"), atomic_folder(tmp_path / "x"):
+        (tmp_path / "x").mkdir()
+        (tmp_path / "x" / "theirs").touch()
+    assert content(tmp_path) == {"x/theirs": ""} and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_copy_that_finds_no_room_is_a_failure_to_write(tmp_path):
+    """Its error names the file that was read first."""
+    (tmp_path / "source").write_text("content")
+    with pytest.raises(WriteFailed, match="the disk is full"), atomic_folder(tmp_path / "out" / "x") as draft:
+        (draft / "copy").symlink_to("/dev/full")
+        shutil.copyfile(tmp_path / "source", draft / "copy")
+    assert not any((tmp_path / "out").iterdir())
+
+
+def test_temporary_files_that_find_no_room_say_where(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(WriteFailed, match="the disk is full") as caught, scratch_folder() as folder:
+        (folder / "x").symlink_to("/dev/full")
+        (folder / "x").write_text("content")
+    assert str(tmp_path) in caught.value.where and "TMPDIR" in caught.value.hint
+    assert not any(tmp_path.iterdir())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    with pytest.raises(WriteFailed) as caught, scratch_folder():
+        pass
+    assert "TMPDIR" in caught.value.hint

@@ -15,6 +15,7 @@ from torch import nn
 from cnnx import models
 from cnnx.errors import WeightsError
 from cnnx.recipe import read_recipe
+from cnnx.store.digests import digest_of_file
 from cnnx.weights import Weights, classes_in, load_into
 
 State = dict[str, torch.Tensor]
@@ -26,9 +27,8 @@ def lenet(classes: int = 10) -> nn.Module:
 
 def load(model: nn.Module, content: object, file: Path) -> tuple[str, ...]:
     torch.save(content, file)
-    return load_into(
-        model, Weights("file", "test", "", file), read_recipe("lenet5"), batches_for_statistics=()
-    )
+    weights = Weights("file", "test", digest_of_file(file), file)
+    return load_into(model, weights, read_recipe("lenet5"), batches_for_statistics=())
 
 
 def same(model: nn.Module, state: State) -> bool:

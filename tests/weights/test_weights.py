@@ -25,6 +25,7 @@ from cnnx import models
 from cnnx.errors import CnnxError, RecipeError, Unreachable, WeightsError, WriteFailed
 from cnnx.recipe import Recipe, parse_recipe, read_recipe, recipe_from_dict
 from cnnx.resources import shared_folder
+from cnnx.store.digests import digest_of_file
 from cnnx.weights import Weights, load_into, locate
 from tests.doubles.web import serving
 
@@ -188,6 +189,22 @@ def test_a_server_that_says_no_length_is_served_from_the_start(
     assert cached.read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"DOWNLOAD_BYTES": 1000}, "sends more than 1,000 bytes"),
+        ({"_PATIENCE_SECONDS": -1.0, "DOWNLOAD_BYTES_PER_SECOND": 1e15}, r"only [\d,]+ bytes came in"),
+    ],
+)
+def test_a_download_that_is_too_large_or_too_slow_is_given_up(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, limits: dict[str, float], words: str
+) -> None:
+    for name, limit in limits.items():
+        monkeypatch.setattr(f"cnnx.weights.download.{name}", limit)
+    with pytest.raises(Unreachable, match=words):
+        find(recipe)
+
+
 def test_a_part_of_a_file_that_was_since_replaced_is_thrown_away(
     recipe: Recipe, server: Server, cached: Path
 ) -> None:
@@ -326,12 +343,21 @@ def file(tmp_path: Path) -> Path:
 
 
 def load(model: nn.Module, file: Path, recipe: Recipe | None = None) -> tuple[str, ...]:
-    weights = Weights("file", "test", "", file)
+    weights = Weights("file", "test", digest_of_file(file), file)
     return load_into(model, weights, recipe or read_recipe("lenet5"), batches_for_statistics=())
 
 
 def same(model: nn.Module, state: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_checkpoint_that_changed_since_it_was_hashed_is_refused(file: Path) -> None:
+    """Otherwise the cache would hold the graph of one under the digest of the other."""
+    torch.save(lenet().state_dict(), file)
+    weights = Weights("file", "test", digest_of_file(file), file)
+    torch.save({name: tensor + 1 for name, tensor in lenet().state_dict().items()}, file)
+    with pytest.raises(WeightsError, match="was changed while it was read"):
+        load_into(lenet(), weights, read_recipe("lenet5"), batches_for_statistics=())
 
 
 WRITERS: dict[str, Callable[[dict[str, torch.Tensor], Path], None]] = {

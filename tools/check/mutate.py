@@ -37,7 +37,7 @@ else:
 
 PACKAGE = Path("exporter") / "cnnx"
 JOURNAL = Records(ROOT / "build")
-_COPIED = ("exporter", "tests", "tools", "recipes", "calibration", "pyproject.toml")
+_COPIED = ("exporter", "tests", "tools", "recipes", "calibration", "docs", "pyproject.toml")
 _LOADED_ONCE = ("hypothesis", "numpy", "onnx", "onnxruntime", "torch")
 
 
@@ -99,11 +99,12 @@ def sample(module: str, source: bytes, *, seed: int, each: int, excused: Any) ->
         ).digest()
 
     lines = source.decode().splitlines()
-    known = {(one["line"], one["becomes"]) for one in excused if one["module"] == module}
+    known = {(one["line"], one.get("becomes")) for one in excused if one["module"] == module}
     chosen: dict[int, Mutation] = {}
     for one in sorted(mutations(source), key=drawn):
         changed = one.applied(source)
-        if one.line in chosen or (line_of(source, one), line_of(changed, one)) in known:
+        line = line_of(source, one)
+        if one.line in chosen or not known.isdisjoint([(line, None), (line, line_of(changed, one))]):
             continue
         if differs(source, changed):
             chosen[one.line] = one

@@ -56,12 +56,14 @@ def differs(source: bytes, changed: bytes) -> bool:
 
 
 def _living(node: ast.AST) -> Iterator[ast.expr | ast.stmt]:
-    """Nodes to mutate: no annotations, decorators, error messages, f-strings, typing imports, or `strict`
-    of zip, which asserts what the code guarantees."""
+    """Nodes to mutate: no annotations, decorators, error messages, f-strings, typing imports, assertions,
+    `strict` of zip, which asserts what the code guarantees, or -1 in reshape, where NumPy takes any negative
+    length for it."""
     for name, value in ast.iter_fields(node):
         for child in value if isinstance(value, list) else [value]:
             text = isinstance(child, ast.JoinedStr) or (isinstance(node, ast.Raise) and name == "exc")
-            asserted = isinstance(node, ast.keyword) and node.arg == "strict"
+            strict = isinstance(node, ast.keyword) and node.arg == "strict"
+            asserted = strict or isinstance(node, ast.Assert) or (_reshapes(node) and _is_negative(child))
             typing = name in ("annotation", "returns", "decorator_list") or (
                 isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
             )
@@ -69,6 +71,14 @@ def _living(node: ast.AST) -> Iterator[ast.expr | ast.stmt]:
                 if isinstance(child, (ast.expr, ast.stmt)):
                     yield child
                 yield from _living(child)
+
+
+def _reshapes(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "reshape"
+
+
+def _is_negative(node: object) -> bool:
+    return isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)
 
 
 def _changes(node: ast.expr | ast.stmt) -> Iterator[tuple[ast.expr | ast.stmt, ast.AST]]:

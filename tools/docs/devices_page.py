@@ -9,17 +9,26 @@ archive is listed as never run. With --check, compares the page and writes nothi
 from __future__ import annotations
 
 import argparse
-import json
+import gzip
+import io
 import re
 import sys
 import tarfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
+from cnnx.errors import InputRefused
+from cnnx.limits import JSON_BYTES
+from cnnx.machine.environment import Environment
 from cnnx.measure.power.sensors.boards import BOARDS
-from cnnx.pipeline.survey.proof import SCHEMA
+from cnnx.pipeline.records.energy import Energy
+from cnnx.pipeline.survey.journal import row_of
+from cnnx.record import Record
+from cnnx.schema import Date, from_plain, plain_of, read_json
 from tools import ROOT
+from tools.docs import device_findings
 from tools.markdown import table, wrapped
 
 PAGE = ROOT / "docs" / "devices.md"
@@ -41,6 +50,18 @@ SENSORS = {
 TENSORRT = ("10.3", "10.16", "11.4")
 JETPACK = ("6.1", "6.2", "7.0", "7.1", "7.2")
 
+_HINT = "ask for a new one: cnnx doctor --proof FILE.tar.gz"
+
+
+class _Proof(TypedDict):
+    """proof.json of an archive."""
+
+    schema: Literal[1]
+    date: Date
+    diagnosis: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+
 _HEAD = """# Devices seen so far
 
 Written by tools/docs/devices_page.py from archives that owners of devices send in. To add yours:
@@ -52,10 +73,38 @@ cnnx doctor --proof proof.tar.gz
 
 The command builds, validates and measures LeNet-5, ResNet-20 and ResNet-50 in FP16 and INT8. If a
 sensor covers the device, it also measures energy, 1 to 4 minutes each. The archive holds records
-only: no engine, no image. On a device without PyTorch, pass finished bundles: [Devices](jetson.md).
+and what builders reported: no engine, no image. On a device without PyTorch, pass finished
+bundles: [Devices](jetson.md).
 
 A board counts as seen if doctor ran on it, a sensor if it measured energy, and a TensorRT release if
 it built and ran an engine.
+"""
+_DRIVERS = """
+## Drivers
+
+Packages for a CUDA release need a driver of that release or newer. `cnnx doctor` shows the CUDA
+release that the driver supports, and the command that installs the matching packages.
+
+| driver | CUDA | TensorRT | TensorRT for RTX |
+|---|---|---|---|
+| 580 and newer | 13 | `.[tensorrt]` | `.[rtx]` |
+| 525 to 575 | 12 | `.[tensorrt-cu12]` | `.[rtx-cu12]` |
+| older | 11 and older | update the driver | update the driver |
+| Jetson | JetPack's | JetPack's | none |
+
+Both releases of a package have the same module, so uninstall one before you install the other.
+`.[rtx-cu12]` was tried without a GPU: it builds as `.[rtx]` does. `.[tensorrt-cu12]` was not tried.
+"""
+_UNKNOWN = """
+## Not known until it runs
+
+- A container without the capability `utility` has CUDA, and no NVML: cnnx then reports no GPU in
+  `doctor`, no clocks and no power. Start it with `NVIDIA_DRIVER_CAPABILITIES=compute,utility`.
+- `--version-compatible`: such an engine contains the lean runtime, which packages from pip may lack.
+- Whether 1 % of throttled time, and 10 % of a power limit, are the right bounds.
+- Times of kernels from an ONNX Runtime built with CUDA profiling.
+- What the inspector of TensorRT 10 and 11 reports about constants of Myelin's kernels, and about the
+  format of tensors that `diagnose --target` reads.
 """
 
 
@@ -63,22 +112,54 @@ def read_proof(archive: Path) -> dict[str, Any]:
     """proof.json of an archive; the key "energies" holds the results of energy records made on its machine.
 
     Nothing is unpacked. Records of other machines, in bundles that were moved, are skipped.
+
+    Raises:
+        InputRefused: it is no such archive, or its content is not what cnnx writes.
     """
-    with tarfile.open(archive, "r:gz") as tar:
-        proof = _json(tar, "proof.json")
-        if proof["schema"] != SCHEMA:
-            raise SystemExit(f"{archive} has schema {proof['schema']}; expected {SCHEMA}")
-        records = [_json(tar, name) for name in tar.getnames() if re.match(r"runs/.*-energy-", name)]
-    machine = _machine(proof["diagnosis"]["environment"])
-    proof["energies"] = [r["result"] for r in records if _machine(r["environment"]) == machine]
+    try:
+        with gzip.open(archive) as unpacked:
+            content = unpacked.read(JSON_BYTES + 1)
+        if len(content) > JSON_BYTES:
+            raise ValueError(f"it unpacks to more than {JSON_BYTES:,} bytes")
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            names = [each.name for each in tar.getmembers() if each.isreg()]
+            files = {name: _content(tar, name) for name in names if name.endswith(".json")}
+    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
+        raise InputRefused(f"the archive cannot be read: {error}", where=archive, hint=_HINT) from None
+    if "proof.json" not in files:
+        raise InputRefused("the archive does not contain proof.json", where=archive, hint=_HINT)
+    proof = _plain(files, "proof.json", _Proof, archive)
+    records = [_plain(files, name, Record, archive) for name in files if re.match(r"runs/.*-energy-", name)]
+    environment = _environment(proof["diagnosis"].get("environment"), archive)
+    proof["diagnosis"]["environment"] = environment
+    machine = _machine(environment)
+    proof["rows"] = [row_of(row, where=archive) for row in proof["rows"]]
+    proof["energies"] = [
+        plain_of(from_plain(Energy, each["result"], where=archive, error=InputRefused, hint=_HINT))
+        for each in records
+        if _machine(_environment(each["environment"], archive)) == machine
+    ]
     return proof
 
 
-def _json(tar: tarfile.TarFile, name: str) -> dict[str, Any]:
-    file = tar.extractfile(name) if name in tar.getnames() else None
+def _content(tar: tarfile.TarFile, name: str) -> bytes:
+    file = tar.extractfile(name)
     if file is None:
-        raise SystemExit(f"{tar.name!s} does not contain {name}")
-    found: dict[str, Any] = json.loads(file.read())
+        raise ValueError(f"{name} has no content")
+    return file.read()
+
+
+def _plain(files: Mapping[str, bytes], name: str, kind: Any, archive: Path) -> dict[str, Any]:
+    """A JSON file of the archive, checked against a type."""
+    data = read_json(files[name], where=archive, error=InputRefused, hint=_HINT)
+    found: dict[str, Any] = plain_of(from_plain(kind, data, where=archive, error=InputRefused, hint=_HINT))
+    return found
+
+
+def _environment(data: Any, archive: Path) -> dict[str, Any]:
+    found: dict[str, Any] = plain_of(
+        from_plain(Environment, data, where=archive, error=InputRefused, hint=_HINT)
+    )
     return found
 
 
@@ -164,7 +245,8 @@ def _figures(proofs: Iterable[Mapping[str, Any]]) -> str:
 
 def text_of(archives: Path) -> str:
     """The whole page, from the archives in a folder."""
-    return wrapped(page([read_proof(file) for file in sorted(archives.glob("*.tar.gz"))]))
+    seen = page([read_proof(file) for file in sorted(archives.glob("*.tar.gz"))])
+    return wrapped(seen + _DRIVERS + device_findings.section() + _UNKNOWN)
 
 
 def main() -> int:
@@ -172,7 +254,10 @@ def main() -> int:
     parser.add_argument("--archives", type=Path, default=ARCHIVES, help="folder of the archives")
     parser.add_argument("--check", action="store_true", help="fail if the page is stale")
     options = parser.parse_args()
-    text = text_of(options.archives)
+    try:
+        text = text_of(options.archives)
+    except InputRefused as error:
+        raise SystemExit(str(error)) from None
     if options.check:
         return int(PAGE.read_text(encoding="utf-8") != text)
     PAGE.write_text(text, encoding="utf-8")

@@ -19,7 +19,11 @@ from cnnx.machine.state import MachineState
 from cnnx.measure.comparing import Outcome
 from cnnx.pipeline.bench.bench import BenchResult
 from cnnx.pipeline.bench.energy_use import EnergyUse
+from cnnx.pipeline.bench.load.soak import SoakMeasurement
+from cnnx.pipeline.bench.load.stream_counts import StreamsMeasurement
 from cnnx.pipeline.bench.measurement import Advice, Measurement, Unmeasured
+from cnnx.pipeline.bench.trtexec import Compared
+from cnnx.pipeline.bom.bom import BomResult
 from cnnx.pipeline.build import BuildResult
 from cnnx.pipeline.cache import CacheUse
 from cnnx.pipeline.classify.classify import ClassifyResult
@@ -33,9 +37,13 @@ from cnnx.pipeline.init import InitResult
 from cnnx.pipeline.inspect import Inspection
 from cnnx.pipeline.networks import Network
 from cnnx.pipeline.preflight.preflight import PreflightResult
-from cnnx.pipeline.records import benchmark, diagnosis, energy
+from cnnx.pipeline.records import benchmark, diagnosis, energy, load, tuning
+from cnnx.pipeline.sign.sign import SignResult
+from cnnx.pipeline.sign.verify import VerifyResult
 from cnnx.pipeline.survey.journal import StoredRow
 from cnnx.pipeline.survey.proof import Proof
+from cnnx.pipeline.tune.findings import Tuning
+from cnnx.pipeline.tune.result import TuneResult
 from cnnx.pipeline.validate import ValidateResult
 from cnnx.record import LayerRow, Record, Subject
 from cnnx.report.document import Card
@@ -76,6 +84,17 @@ class PrintedAdvice:
     outcome: Outcome
     recommended: Literal["fp16", "int8"] | None
     undecided: str
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedCompared:
+    """A figure beside trtexec's, as `cnnx.pipeline.bench.trtexec.Compared` describes it."""
+
+    what: str
+    ours: float
+    theirs: float
+    difference: float | None
+    agrees: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +171,15 @@ _FORMS: Mapping[Any, Any] = {
     Path: str,
     Measurement: benchmark.Benchmark,
     EnergyUse: energy.Energy,
+    StreamsMeasurement: load.Streams,
+    SoakMeasurement: load.Soak,
     Findings: diagnosis.Diagnosis,
+    Tuning: tuning.PlainTuning,
     MachineState: benchmark.PlainMachineState,
     agreement.Likeness: diagnosis.PlainLikeness,
     Unmeasured: PrintedUnmeasured,
     Advice: PrintedAdvice,
+    Compared: PrintedCompared,
 }
 # Their floats are finite, or their types state where null may occur.
 _AS_THEY_ARE = (agreement.Validation, Manifest, Record, LayerRow, Subject)
@@ -176,7 +199,11 @@ COMMANDS: Mapping[str, Any] = {
     "survey": PrintedSurvey,
     "report": PrintedReport,
     "diagnose": DiagnoseResult,
+    "tune": TuneResult,
     "inspect": Inspection,
+    "sign": SignResult,
+    "verify": VerifyResult,
+    "bom": BomResult,
     "cache": CacheUse,
     "doctor": DoctorResult,
     "doctor --proof": Proof,

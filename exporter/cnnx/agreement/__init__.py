@@ -20,6 +20,7 @@ from cnnx.agreement.logits import Logits as Logits
 from cnnx.agreement.logits import agreements, margins, mean_interval
 from cnnx.agreement.logits import compare as compare
 from cnnx.agreement.logits import divergences as divergences
+from cnnx.agreement.logits import first_classes as first_classes
 from cnnx.agreement.logits import probabilities as probabilities
 from cnnx.agreement.logits import sqnr_db as sqnr_db
 from cnnx.agreement.logits import top_k as top_k
@@ -236,18 +237,18 @@ def noise_floor(original: Logits, graph: Logits, *, runtime: str) -> NoiseFloor 
     """
     if not np.isfinite(graph).all():
         return None
-    flips = int((top_k(original, 1) != top_k(graph, 1)).sum())
+    flips = int((first_classes(original) != first_classes(graph)).sum())
     return NoiseFloor(runtime, flips, mean_divergence(original, graph).mean)
 
 
 def _outcomes(images: str, original: Logits, engine: Logits, labels: NDArray[np.int64] | None) -> Outcomes:
-    theirs = np.where(np.isfinite(engine).all(axis=1), top_k(engine, 1)[:, 0], -1)
     return Outcomes(
         images,
-        tuple(top_k(original, 1)[:, 0].tolist()),
-        tuple(theirs.tolist()),
+        tuple(first_classes(original).tolist()),
+        tuple(first_classes(engine).tolist()),
         None if labels is None else tuple(labels.tolist()),
-        tuple(np.round(margins(original), 4).tolist()),
+        # Rounded down, so that an image below a stated margin stays below it when it is judged again.
+        tuple((np.floor(margins(original) * 10_000) / 10_000).tolist()),
     )
 
 
@@ -316,7 +317,7 @@ def recorded_estimates(validation: Validation, *, margin: float = CLEAR_MARGIN) 
         if (key := keys.get(gate.name)) and gate.value is not None:
             found[key] = Estimate(gate.value, gate.interval, validation.images, wilson=key in BINARY)
     outcomes = validation.outcomes
-    if outcomes and outcomes.margins is not None and outcomes.original:
+    if outcomes and outcomes.margins:
         same = np.equal(outcomes.original, outcomes.engine)
         found["clear_agreement"] = _clear(same, np.asarray(outcomes.margins), margin)
     if validation.divergence:
@@ -377,8 +378,7 @@ def flips_of(
 ) -> tuple[Flip, ...]:
     """Every image whose top-1 class changed, in image order."""
     theirs = np.where(np.isfinite(engine), engine, -np.inf)
-    same = (top_k(original, 1) == top_k(theirs, 1))[:, 0] & np.isfinite(engine).all(axis=1)
-    flipped = np.flatnonzero(~same)
+    flipped = np.flatnonzero(first_classes(original) != first_classes(engine))
     return tuple(
         Flip(ids[i], tuple(ours), tuple(now), None if labels is None else int(labels[i]))
         for i, ours, now in zip(
@@ -389,8 +389,6 @@ def flips_of(
 
 def _right(original: Logits, engine: Logits, labels: NDArray[np.int64]) -> Paired:
     """Labelled images by which of the two was right."""
-    ours = top_k(original, 1)[:, 0] == labels
-    theirs = top_k(np.where(np.isfinite(engine), engine, -np.inf), 1)[:, 0] == labels
-    theirs &= np.isfinite(engine).all(axis=1)
+    ours, theirs = first_classes(original) == labels, first_classes(engine) == labels
     cells = ((ours, theirs), (ours, ~theirs), (~ours, theirs), (~ours, ~theirs))
     return Paired(*(int((a & b).sum()) for a, b in cells))

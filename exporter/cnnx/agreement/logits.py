@@ -94,10 +94,12 @@ def agreements(
 
 def top_k(logits: Logits, k: int = 5) -> NDArray[np.intp]:
     """Indices of the k largest logits per row, best first, ties to the lower index: (N, min(k, C))."""
-    if k == 1:
-        first: NDArray[np.intp] = np.argmax(logits, axis=1, keepdims=True)
-        return first
     return np.argsort(-logits, axis=1, kind="stable")[:, :k]
+
+
+def first_classes(logits: Logits) -> NDArray[np.intp]:
+    """Top-1 class of each row, ties to the lower index; -1 for a row with a non-finite logit."""
+    return np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
 
 
 def mean_interval(values: NDArray[np.float64], *, seed: int = 0) -> Interval:
@@ -114,18 +116,19 @@ def mean_interval(values: NDArray[np.float64], *, seed: int = 0) -> Interval:
     Returns:
         0 to the largest value if there are fewer than ten values; the value itself if all are equal.
     """
-    n, mean, error = len(values), float(values.mean()), float(values.std()) / max(1, len(values)) ** 0.5
-    if error == 0 and n >= 10:
-        return Interval(mean, mean)
+    n, mean, error = len(values), float(values.mean()), float(values.std()) / len(values) ** 0.5
     if n < 10:
         return Interval(0.0, float(values.max()))
+    if error == 0:
+        return Interval(mean, mean)
     generator = np.random.default_rng(seed)
     drawn = []
     at_once = max(1, _AT_ONCE // n)
     for first in range(0, _RESAMPLES, at_once):
         series = values[generator.integers(0, n, (min(at_once, _RESAMPLES - first), n))]
         errors = series.std(axis=1) / n**0.5
-        drawn.append((series.mean(axis=1) - mean) / np.where(errors > 0, errors, error))
+        # Of equal values, the standard deviation is 0 but for rounding, by which nothing may be divided.
+        drawn.append((series.mean(axis=1) - mean) / np.where(errors > 1e-9 * error, errors, error))
     low, high = np.quantile(np.concatenate(drawn), [0.025, 0.975])
     return Interval(max(0.0, mean - float(high) * error), mean - float(low) * error)
 

@@ -18,11 +18,14 @@ from cnnx.recipe import Classes, Recipe, recipe_from_dict
 from cnnx.schema import Count, Digest, FileName, Positive, from_plain, with_hints
 
 MODEL, CALIBRATION, REFERENCE, LABELS = "model.onnx", "calibration.json", "reference.npz", "labels.txt"
+SOURCE, SOURCE_STATISTICS, SOURCE_SCALES = "source.onnx", "source-statistics.npz", "source-scales.json"
+PORTABLE = (MODEL, CALIBRATION, REFERENCE, LABELS, SOURCE, SOURCE_STATISTICS, SOURCE_SCALES)
+"""Every portable file but the manifest. Those of the source are there after `export --with-source`."""
 PortableFile = Annotated[
     str,
     Meta(
-        pattern=r"^(model\.onnx|calibration\.json|reference\.npz|labels\.txt)(?![\s\S])",
-        description="a portable file of a bundle: model.onnx, calibration.json, reference.npz or labels.txt",
+        pattern=f"^({'|'.join(PORTABLE)})".replace(".", r"\.") + r"(?![\s\S])",
+        description=f"a portable file of a bundle: {', '.join(PORTABLE[:-1])} or {PORTABLE[-1]}",
     ),
 ]
 _Batch = Annotated[int, Meta(ge=1, le=2**20, description="a batch size from 1 to 1,048,576")]
@@ -102,6 +105,7 @@ class Manifest:
         versions: versions of cnnx and of the tools used.
         files: SHA-256 of each portable file.
         reference: origin and digest of the network to judge by; None: the bundle's own in FP32.
+        notes: what users of the bundle must know, such as how a graph that resizes differs.
     """
 
     name: FileName
@@ -121,6 +125,12 @@ class Manifest:
     files: Mapping[PortableFile, Digest] = field(default_factory=dict)
     schema: Literal[1] = SCHEMA
     reference: ReferenceUsed | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def has_source(self) -> bool:
+        """Whether the bundle holds what its graph was made from; see `cnnx.pipeline.source`."""
+        return SOURCE in self.files
 
     @property
     def cannot_judge(self) -> tuple[str, ...]:
@@ -160,7 +170,10 @@ def manifest_from_dict(data: dict[str, Any], *, where: Path) -> Manifest:
     def refuse(what: str) -> NoReturn:
         raise BundleError(what, where=where, hint=HINT)
 
-    for name in (MODEL, REFERENCE, *([CALIBRATION] if manifest.precision == "int8" else [])):
+    required = [MODEL, REFERENCE, *([CALIBRATION] if manifest.precision == "int8" else [])]
+    if manifest.has_source and manifest.precision != "fp32":
+        required += [CALIBRATION, SOURCE_STATISTICS]
+    for name in required:
         if name not in manifest.files:
             refuse(f"the key 'files[{name!r}]' is missing, so the file cannot be verified")
     for role in ("validation", *(["calibration"] if manifest.precision == "int8" else [])):
@@ -168,9 +181,12 @@ def manifest_from_dict(data: dict[str, Any], *, where: Path) -> Manifest:
             refuse(f"the key 'images.{role}' is missing")
     if manifest.batch[0] > manifest.batch[1]:
         refuse(f"batch is {list(manifest.batch)}, not [smallest, largest]")
-    shape = manifest.inputs[0].shape
-    if len(shape) != 4 or None in shape[1:]:
-        refuse(f"inputs[0].shape is {list(shape)}, not [batch, channels, height, width]")
+    found, form = manifest.inputs[0], recipe.input_format
+    for key, stated in (("type", form.type), ("layout", form.layout)):
+        if getattr(found, key) != stated:
+            refuse(f"inputs[0].{key} is {getattr(found, key)!r}, but the recipe states {stated!r}")
+    if found.shape[1:] != (image := form.shape(recipe.input.shape)):
+        refuse(f"inputs[0].shape is {list(found.shape)}, but the recipe states {['batch', *image]}")
     if manifest.classes != recipe.model.classes:
         refuse(f"classes is {manifest.classes}, but recipe.model.classes is {recipe.model.classes}")
     return manifest

@@ -76,7 +76,7 @@ class Reference:
             "crops.npy": self.crops,
             "original.npy": self.original,
             "graph.npy": self.graph,
-            "ids.npy": _rows(names, max(map(len, names), default=1)),
+            "ids.npy": _rows(names, max(1, *map(len, names))),
             "used.npy": _rows(map(bytes.fromhex, self.used), 32),
         }
         if self.labels is not None:
@@ -144,6 +144,8 @@ def _members(data: bytes, path: Path) -> Iterator[tuple[str, memoryview]]:
             raise _refusal("it ends inside a header", path)
         _, _, flags, method, _, _, crc, packed, size, length, extra = _LOCAL.unpack_from(data, at)
         named = at + _LOCAL.size
+        if named + length > len(data):
+            raise _refusal("it ends inside a header", path)
         name = data[named : named + length].decode("ascii", "backslashreplace")
         content = memoryview(data)[named + length + extra :][:size]
         at = named + length + extra + size

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any, Literal
 
 from cnnx.errors import BundleError
+from cnnx.limits import JSON_BYTES
 from cnnx.store.digests import digest_of, digest_of_file
+from cnnx.store.reading import read_bytes
 
 SCHEMA: Literal[1] = 1
 """Schema version of manifest.json and engine.json."""
@@ -23,8 +26,13 @@ def write_sealed(path: Path, data: dict[str, Any]) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def read_sealed(path: Path, *, bundle: Path) -> dict[str, Any]:
+def read_sealed(path: Path, *, bundle: Path, digest: str | None = None) -> dict[str, Any]:
     """Read a file of `write_sealed`, without the seal.
+
+    Args:
+        path: the file.
+        bundle: the bundle's folder.
+        digest: SHA-256 that a signature states for the file; the bytes that are read are compared with it.
 
     Raises:
         BundleError: the file is missing, outside the bundle or modified, or has a different schema.
@@ -33,7 +41,13 @@ def read_sealed(path: Path, *, bundle: Path) -> dict[str, Any]:
         raise _no_bundle(path, bundle)
     check_inside(path, bundle=bundle)
     try:
-        text = path.read_bytes().decode("utf-8")
+        content = read_bytes(path, most=JSON_BYTES)
+    except OSError as error:
+        raise BundleError(f"{path.name} cannot be read: {error.strerror}", where=path, hint=HINT) from None
+    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+        raise BundleError(f"{path.name} was changed after it was signed", where=path, hint=HINT)
+    try:
+        text = content.decode("utf-8")
         data: dict[str, Any] = json.loads(text)
         seal = data.pop("seal")
         canonical = json.dumps({**data, "seal": seal}, indent=1, ensure_ascii=False) + "\n"

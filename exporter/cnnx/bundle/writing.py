@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cnnx.bundle import CALIBRATION, ENGINE, LABELS, MANIFEST, MODEL, REFERENCE, Bundle
-from cnnx.bundle.engine import engine_from_dict
-from cnnx.bundle.manifest import Manifest
+from cnnx.bundle import ENGINE, MANIFEST, Bundle
+from cnnx.bundle.engine import Engine, engine_from_dict
+from cnnx.bundle.manifest import PORTABLE, Manifest
 from cnnx.bundle.sealed import read_sealed, write_sealed
+from cnnx.bundle.signature import SIGNATURE, claims_of, is_signature, sign_again
 from cnnx.errors import BundleError
 from cnnx.store.cache import locked
 from cnnx.store.digests import digest_of_file
 from cnnx.store.drafts import is_draft, settle
 from cnnx.store.files import atomic_files, check_folder
 
-_PORTABLE = frozenset({MANIFEST, MODEL, CALIBRATION, REFERENCE, LABELS})
+_PORTABLE = frozenset({MANIFEST, *PORTABLE})
 
 
 def refuse_place(folder: Path, *, force: bool = False) -> None:
@@ -71,8 +72,9 @@ def new_bundle(folder: Path, *, force: bool = False) -> Iterator[Path]:
     """A temporary folder for the portable files of a bundle; call `seal` last. They are moved to `folder`.
 
     The files listed in the manifest of an existing bundle are replaced together. Records are kept, as they
-    name their subject by hash. Engines are kept, and are used if they were built from the new graph. Files
-    that cnnx did not write are kept, and renamed if they have the name of a new file.
+    name their subject by hash. Engines are kept, and are used if they were built from the new graph. The
+    signature is removed, as it is that of the replaced files. Files that cnnx did not write are kept, and
+    renamed if they have the name of a new file.
 
     Raises:
         BundleError: see `refuse_place`.
@@ -94,8 +96,8 @@ def seal(draft: Path, manifest: Manifest) -> None:
 
 def left_beside(bundle: Bundle) -> tuple[str, ...]:
     """Messages about files in the folder of a bundle that are not part of it."""
-    others = [path.name for path in bundle.path.iterdir() if not is_draft(path)]
-    others = [name for name in others if name not in {*_PORTABLE, "engines", "runs"}]
+    own = {*_PORTABLE, "engines", "runs", *_signature_in(bundle.path)}
+    others = [path.name for path in bundle.path.iterdir() if path.name not in own and not is_draft(path)]
     folders = [path for path in bundle.path.glob("engines/*") if not (path / ENGINE).is_file()]
     others += [str(path.relative_to(bundle.path)) for path in folders]
     messages = [f"Kept files that are not part of the bundle: {', '.join(sorted(others))}."] if others else []
@@ -108,12 +110,45 @@ def left_beside(bundle: Bundle) -> tuple[str, ...]:
 
 
 def _own_files(folder: Path) -> frozenset[str]:
-    """Names of the manifest at a path and of the files it lists."""
+    """Names of the manifest at a path, of the files it lists, and of a signature."""
     try:
         manifest = Bundle.open(folder, verify=False).manifest
     except BundleError:
         return frozenset()
-    return _PORTABLE.intersection({MANIFEST, *manifest.files})
+    return _PORTABLE.intersection({MANIFEST, *manifest.files}) | _signature_in(folder)
+
+
+def _signature_in(folder: Path) -> set[str]:
+    """Name of the signature; empty if there is none, or another file has its name."""
+    return {SIGNATURE} if is_signature(folder / SIGNATURE) else set()
+
+
+def about_signature(
+    bundle: Bundle, engines: Iterable[Engine], *, was_signed: bool = False
+) -> tuple[str, ...]:
+    """Messages about what a write did to a bundle's signature.
+
+    Args:
+        bundle: the bundle, after the write.
+        engines: engines that it may not cover.
+        was_signed: whether there was a signature before.
+    """
+    file = bundle.path / SIGNATURE
+    if not is_signature(file):
+        removed = "The bundle was replaced, so its signature was removed. To sign it again: cnnx sign."
+        return (removed,) if was_signed else ()
+    try:
+        claims = claims_of(file.read_bytes(), where=file)
+    except BundleError:
+        claims = {}
+    names = ", ".join(
+        engine.identity
+        for engine in engines
+        if claims.get(f"engines/{engine.identity}/{engine.file}") != engine.digest
+    )
+    if not names:
+        return ()
+    return (f"The signature does not cover {names}. If you trust what was built, {sign_again(bundle.path)}",)
 
 
 def _set_damaged_engines_aside(folder: Path) -> None:

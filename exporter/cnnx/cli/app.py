@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cnnx.cli.bench import bench_command
+from cnnx.cli.bom import bom_command
 from cnnx.cli.cache import cache_command
 from cnnx.cli.classify import classify_command
 from cnnx.cli.compare import compare_command
@@ -18,12 +19,16 @@ from cnnx.cli.doctor import doctor_command
 from cnnx.cli.export import export_command
 from cnnx.cli.init import init_command
 from cnnx.cli.options import BundlePath, Model, command_of
+from cnnx.cli.package import package_command
 from cnnx.cli.preflight import preflight_command
 from cnnx.cli.report import report_command
+from cnnx.cli.sign import sign_command
 from cnnx.cli.survey import survey_command
+from cnnx.cli.tune import tune_command
 from cnnx.cli.validate import validate_command
+from cnnx.cli.verify import verify_command
 from cnnx.errors import UsageError
-from cnnx.options.bundles import EngineOptions
+from cnnx.options.bundles import EngineOptions, InspectOptions
 from cnnx.options.networks import CalibrateOptions, ListOptions, MarkdownOptions, ShowOptions
 
 if TYPE_CHECKING:
@@ -34,7 +39,7 @@ app = typer.Typer(
     help="Classic CNN classifiers from PyTorch to validated FP16 and INT8 engines on edge GPUs.",
     epilog="Exit codes: 0 success · 1 a gate failed · 2 usage error · 3 invalid input · "
     "4 missing requirement · 5 a build failed · 6 inconclusive · "
-    "70 internal error · 130 interrupted (Ctrl-C).",
+    "70 internal error · 130 interrupted (Ctrl-C) · 143 terminated.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -83,7 +88,7 @@ def show_command(ui: Ui, model: Model, options: ShowOptions, markdown: bool) -> 
 
     architecture = cnnx.show(model, options)
     if markdown:
-        typer.echo(as_markdown(architecture.blocks(), title="**{}**"), nl=False)
+        ui.write(as_markdown(architecture.blocks(), title="**{}**"))
     else:
         ui.show(architecture, command="show")
 
@@ -114,20 +119,25 @@ app.command("preflight")(preflight_command)
 app.command("validate")(validate_command)
 app.command("classify")(classify_command)
 app.command("bench")(bench_command)
+app.command("package")(package_command)
 app.command("compare")(compare_command)
 app.command("survey")(survey_command)
 app.command("report")(report_command)
 
 
 @app.command("inspect")
-@command_of()
-def inspect_command(ui: Ui, bundle: BundlePath) -> None:
+@command_of(InspectOptions)
+def inspect_command(ui: Ui, bundle: BundlePath, options: InspectOptions) -> None:
     """Verify a bundle's hashes; show the precision of each layer and why."""
     import cnnx
 
-    ui.show(cnnx.inspect(bundle), command="inspect")
+    ui.show(cnnx.inspect(bundle, options), command="inspect")
 
 
+app.command("sign")(sign_command)
+app.command("verify")(verify_command)
+app.command("bom")(bom_command)
 app.command("diagnose")(diagnose_command)
+app.command("tune")(tune_command)
 app.command("doctor")(doctor_command)
 app.command("cache")(cache_command)

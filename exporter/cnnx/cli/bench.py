@@ -22,9 +22,10 @@ Bundles = Annotated[
 
 @command_of(BenchOptions, ReportOptions)
 def bench_command(ui: Ui, bundles: Bundles, options: BenchOptions, report: Sequence[str]) -> None:
-    """Measure latency and memory, and energy with --power.
+    """Measure latency and memory; with options also streams, energy and a soak.
 
-    Samples are stored in the bundle's runs/. The exit code is 6 if a GPU measurement is invalid.
+    Samples are stored in the bundle's runs/. The exit code is 6 if a GPU measurement is invalid. Ctrl-C ends
+    streams and soaks early; what they measured is kept.
     """
     import cnnx
 

@@ -6,6 +6,8 @@ import dataclasses
 import enum
 import functools
 import inspect
+import sys
+import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -34,7 +36,7 @@ def command_of(
         kind: dataclass whose fields are made by `cnnx.options.option`, passed to the function as `options`.
         own: dataclass of options that exist only on the command line, passed by name.
     """
-    kinds = [each for each in (kind, own, CommonOptions) if each]
+    kinds: list[Any] = [each for each in (kind, own, CommonOptions) if each]
 
     def decorated(function: Callable[..., None]) -> Callable[..., None]:
         fields = {each: _fields(each) for each in kinds}
@@ -46,7 +48,7 @@ def command_of(
             for p in parameters
             if p.name not in named
         ]
-        shown += [made for each in kinds for f, hint in fields[each] for made in _parameters(f, hint)]
+        shown += [made for each in kinds for made in _parameters_of(each)]
 
         @functools.wraps(function)
         def call(**given: Any) -> None:
@@ -66,11 +68,27 @@ def command_of(
     return decorated
 
 
-def _fields(kind: type[Any]) -> list[tuple[dataclasses.Field[Any], Any]]:
-    """Each option and its type; options of this command alone come first."""
-    hints = get_type_hints(kind)
+@functools.cache
+def _fields(kind: Any) -> list[tuple[dataclasses.Field[Any], Any]]:
+    """Each option of a class, and its type; options of this command alone come first.
+
+    `kind` is Any here and below: to mypy, a class whose instances define `__hash__` is not hashable itself.
+    """
+    hints = {name: hint for each in reversed(kind.__mro__) for name, hint in _own_hints(each).items()}
     fields = sorted(dataclasses.fields(kind), key=lambda f: f.name not in kind.__annotations__)
     return [(f, hints[f.name]) for f in fields]
+
+
+@functools.cache
+def _own_hints(kind: Any) -> dict[str, Any]:
+    """Types of the options that a class itself declares, so that shared groups are read only once."""
+    own = types.SimpleNamespace(__annotations__=inspect.get_annotations(kind))
+    return get_type_hints(own, vars(sys.modules[kind.__module__]))
+
+
+@functools.cache
+def _parameters_of(kind: Any) -> list[inspect.Parameter]:
+    return [made for f, hint in _fields(kind) for made in _parameters(f, hint)]
 
 
 def _flag(f: dataclasses.Field[Any]) -> str:

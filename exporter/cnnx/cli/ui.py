@@ -6,23 +6,25 @@ import contextlib
 import errno
 import json
 import os
+import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from cnnx.errors import CnnxError, InputRefused
+from cnnx.cli.streams import forget_stdout
+from cnnx.errors import CnnxError, EnvironmentLacks, InputRefused, WriteFailed
 from cnnx.pipeline.plain import JSON_SCHEMA, plain
 from cnnx.pipeline.progress import ProgressEvent
 from cnnx.report.result import Result
 from cnnx.report.table import Block
-from cnnx.report.terminal import as_text, draw
+from cnnx.report.terminal import as_text, draw, escape
 
 INTERNAL_ERROR = 70
 """EX_SOFTWARE of sysexits.h: an error in cnnx itself."""
@@ -33,6 +35,26 @@ _LOGGED_S = 50.0
 # Errors caused by paths that the user gave. ENOENT is not among them: commands check that files exist, so a
 # missing file is an error in cnnx.
 _PATH_ERRORS = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO})
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+_BROKEN_PIPE = 128 + signal.SIGPIPE
+
+
+class _OutputFailed(WriteFailed):
+    """Standard output could not be written."""
+
+
+@contextlib.contextmanager
+def _writing_output() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _OutputFailed(
+            f"the output cannot be written: {error.strerror or error}",
+            where="standard output",
+            hint="free disk space, or write elsewhere",
+        ) from error
 
 
 def _nothing() -> None:
@@ -162,55 +184,84 @@ class Ui:
         if self.as_json:
             report()
             data = {"schema": JSON_SCHEMA, "command": command, "result": plain(result)}
-            sys.stdout.write(json.dumps(data, indent=1) + "\n")
+            self.write(json.dumps(data, indent=1) + "\n")
         else:
             self._print(result.blocks(verbose=self.verbose))
             report()
 
+    def write(self, text: str) -> None:
+        """Write text to standard output."""
+        with _writing_output():
+            sys.stdout.write(text)
+
     def _print(self, blocks: Iterable[Block]) -> None:
         if self._out.is_terminal:
-            draw(self._out, blocks)
+            with _writing_output():
+                draw(self._out, blocks)
         else:
             # Without the blanks that fill a terminal's lines.
-            sys.stdout.write(as_text(blocks, width=self._out.width) + "\n")
+            self.write(as_text(blocks, width=self._out.width) + "\n")
+
+    def forget_stdout(self) -> None:
+        """Drop what could not be written to standard output; errors are then text."""
+        forget_stdout()
+        self.as_json = False
 
     def refuse(self, error: CnnxError) -> None:
         """Print an error: what is wrong, where, and a hint."""
         self.stop()
-        if self.as_json:
-            self._write_error(type(error).__name__, error.what, error.where, error.hint, error.exit_code)
-        else:
+        kind = type(error).__name__
+        if not self._wrote_error(kind, error.what, error.where, error.hint, error.exit_code):
             self._err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
 
     def fault(self, error: Exception) -> None:
         """Print an error in cnnx itself."""
         self.stop()
         what, hint = f"{type(error).__name__}: {error}", "run again with --debug and report the traceback"
-        if self.as_json:
-            self._write_error("internal error", what, None, hint, INTERNAL_ERROR)
-        else:
+        if not self._wrote_error("internal error", what, None, hint, INTERNAL_ERROR):
             text = f"[bold red]internal error:[/] {escape(what)}\n  hint:  {hint}"
             self._err.print(text, soft_wrap=True)
 
-    @staticmethod
-    def _write_error(kind: str, what: str, where: str | None, hint: str | None, exit_code: int) -> None:
+    def _wrote_error(self, kind: str, what: str, where: str | None, hint: str | None, exit_code: int) -> bool:
+        """Write an error as JSON; whether that is asked for, and standard output takes it."""
+        if not self.as_json:
+            return False
         error = {"kind": kind, "what": what, "where": where, "hint": hint}
         data = {"schema": JSON_SCHEMA, "error": error, "exit_code": exit_code}
-        sys.stdout.write(json.dumps(data, indent=1) + "\n")
+        try:
+            sys.stdout.write(json.dumps(data, indent=1) + "\n")
+            sys.stdout.flush()
+        except OSError:
+            self.forget_stdout()
+            return False
+        return True
 
 
 @contextlib.contextmanager
 def command(*, as_json: bool, verbose: bool = False, debug: bool = False) -> Iterator[Ui]:
     """Run one command. Errors become a message and an exit code; `debug` adds the traceback."""
     ui = Ui(as_json=as_json, verbose=verbose)
+    left: typer.Exit | None = None
     try:
-        yield ui
+        try:
+            yield ui
+        except typer.Exit as verdict:
+            left = verdict
+        with _writing_output():
+            sys.stdout.flush()
+        if left is not None:
+            raise left
     except (typer.Exit, typer.Abort, KeyboardInterrupt):
         raise
+    except BrokenPipeError:  # nobody reads the output; exit code 1 would be a verdict
+        ui.forget_stdout()
+        raise typer.Exit(_BROKEN_PIPE) from None
     except Exception as error:
         if debug:
             traceback.print_exc()
         refusal = _refusal(error)
+        if isinstance(error, _OutputFailed):
+            ui.forget_stdout()
         if refusal is None:
             ui.fault(error)
             raise typer.Exit(INTERNAL_ERROR) from None
@@ -222,10 +273,42 @@ def command(*, as_json: bool, verbose: bool = False, debug: bool = False) -> Ite
 
 def _refusal(error: Exception) -> CnnxError | None:
     """An error that the user can fix; None for an error in cnnx itself."""
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return WriteFailed(
+            f"a file cannot be written: {error.strerror}",
+            where=error.filename,
+            hint="free disk space, or choose another folder (CNNX_CACHE: the cache; TMPDIR: temporary files)",
+        )
+    if isinstance(error, FileNotFoundError) and not _has_working_folder():
+        return EnvironmentLacks("the working folder was removed", hint="change to another folder: cd ..")
+    if isinstance(error, FileNotFoundError) and error.filename and _is_in_cache(error.filename):
+        return EnvironmentLacks(
+            "a file of the cache was removed while it was in use",
+            where=error.filename,
+            hint="run again, and leave the cache alone meanwhile",
+        )
     if isinstance(error, OSError) and error.errno in _PATH_ERRORS and error.filename:
         return InputRefused(
             f"cannot use the path: {error.strerror}",
             where=error.filename,
             hint="check the name and the permissions, or use a different path",
         )
+    if isinstance(error, MemoryError):
+        return EnvironmentLacks(
+            f"there is not enough memory{f': {error}' if str(error) else ''}",
+            hint="close other programs, or use fewer images, a smaller batch, or a smaller network",
+        )
     return error if isinstance(error, CnnxError) else None
+
+
+def _has_working_folder() -> bool:
+    try:
+        return bool(Path.cwd())
+    except FileNotFoundError:
+        return False
+
+
+def _is_in_cache(name: str) -> bool:
+    from cnnx.store.cache import cache_folder
+
+    return Path(os.path.realpath(name)).is_relative_to(os.path.realpath(cache_folder()))

@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 
 from cnnx.errors import RecipeError
+from cnnx.limits import LIST_BYTES
 from cnnx.recipe import Recipe
+from cnnx.store.reading import read_text
 
 
 def read_labels(path: Path, classes: int) -> tuple[str, ...]:
@@ -59,7 +61,7 @@ def read_wnids(path: Path, classes: int) -> tuple[str, ...] | None:
 def _rows(path: Path, classes: int) -> list[dict[str, str]]:
     """Return one row per class, each with a name."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, most=LIST_BYTES, encoding="utf-8-sig")
     except FileNotFoundError:
         raise RecipeError(
             "the labels file does not exist",
@@ -67,9 +69,12 @@ def _rows(path: Path, classes: int) -> list[dict[str, str]]:
             hint="correct --class-names, or model.labels in the recipe",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(
-            f"the labels file cannot be read: {error}", where=path, hint="save it as UTF-8"
-        ) from None
+        reason, hint = (
+            (error.strerror, "give a readable text file with one name per line")
+            if isinstance(error, OSError)
+            else (error, "save it as UTF-8")
+        )
+        raise RecipeError(f"the labels file cannot be read: {reason}", where=path, hint=hint) from None
     lines = text.rstrip().splitlines()
     rows = _csv_rows(lines, path) if path.suffix.lower() == ".csv" else [{"name": line} for line in lines]
     if len(rows) != classes:

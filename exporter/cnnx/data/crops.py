@@ -11,7 +11,7 @@ import hashlib
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -149,6 +149,19 @@ class Crops:
             yield self.pixels[start : start + size]
 
 
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What `write_crops` can read.
+
+    Attributes:
+        digest: SHA-256 of everything that it could read, in hex.
+        images: SHA-256 of each image by name, or why it cannot be read.
+    """
+
+    digest: str
+    images: Mapping[str, str]
+
+
 def write_crops(
     images: ImageSet,
     preprocessing: Preprocessing,
@@ -157,6 +170,7 @@ def write_crops(
     count: int,
     folder: Path,
     progress: Callable[[int, int], None],
+    found: Mapping[str, str] | None = None,
     exclude: frozenset[str] = frozenset(),
     max_skipped_share: float = MAX_SKIPPED_SHARE,
 ) -> Crops:
@@ -171,16 +185,17 @@ def write_crops(
         count: number of images to decode; a smaller set gives fewer.
         folder: output folder for crops.npy and crops.json, created if missing.
         progress: called with (done, wanted) after each crop.
+        found: the images of a `Fingerprint`, which must not have changed since; None: any images.
         exclude: digests of images to leave out because another set contains them.
         max_skipped_share: maximum share of unusable images among those tried. Two are always accepted
             while any usable image is left.
 
     Raises:
-        ImageError: no usable image, or too many unusable ones.
+        ImageError: no usable image, too many unusable ones, or one has changed.
         WriteFailed: the folder cannot be written.
     """
     tally = _Tally()
-    attempt = partial(_attempt, preprocessing=preprocessing, shape=shape, exclude=exclude)
+    attempt = partial(_attempt, preprocessing=preprocessing, shape=shape, exclude=exclude, found=found)
     limit = _most_skips(count, max_skipped_share)
     wanted = min(count, len(images))
     with writing(folder), warnings.catch_warnings():
@@ -190,6 +205,8 @@ def write_crops(
         with (folder / PIXELS).open("wb") as file:
             _write_header(file, (wanted, *shape[1:], shape[0]))
             for tried in in_order(attempt, images):
+                if tried.changed:
+                    raise _changed(tried.item, images)
                 file.write(tally.take(tried))
                 progress(len(tally.kept), wanted)
                 if len(tally.kept) == count or len(tally.skipped) > limit:
@@ -210,21 +227,22 @@ def fingerprint(
     count: int,
     exclude: frozenset[str] = frozenset(),
     max_skipped_share: float = MAX_SKIPPED_SHARE,
-) -> str:
-    """Return the SHA-256, in hex, of everything `write_crops` could read with these arguments.
+) -> Fingerprint:
+    """Return what `write_crops` could read with these arguments.
 
-    No image is decoded. The digest covers every image that could be tried if the maximum number of images
-    were skipped, so a change to any of them changes it. Preprocessing is not included.
+    No image is decoded. Every image is included that could be tried if the maximum number of images were
+    skipped. Preprocessing is not included.
     """
     facts = {**_facts(images), "count": count, "share": max_skipped_share, "exclude": sorted(exclude)}
-    total = hashlib.sha256(json.dumps(facts).encode())
+    total, found = hashlib.sha256(json.dumps(facts).encode()), dict[str, str]()
     left = count + _most_skips(count, max_skipped_share)
     for item, digest in in_order(_digest, images):
         total.update(_line(digest, item.id, item.label))
+        found[item.id] = digest
         left -= digest not in exclude
         if left <= 0:
             break
-    return total.hexdigest()
+    return Fingerprint(total.hexdigest(), found)
 
 
 def _facts(images: ImageSet) -> dict[str, Any]:
@@ -273,24 +291,47 @@ def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
-    """Result for one image: cropped `pixels`, a `reason` why it is unusable, or neither if excluded."""
+    """Result for one image: cropped `pixels`, a `reason` why it is unusable, or neither if excluded.
+
+    `changed`: its content is not that of the fingerprint.
+    """
 
     item: ImageItem
     digest: str = ""
     pixels: bytes = b""
     reason: str = ""
+    changed: bool = False
 
 
 def _attempt(
-    item: ImageItem, *, preprocessing: Preprocessing, shape: tuple[int, int, int], exclude: frozenset[str]
+    item: ImageItem,
+    *,
+    preprocessing: Preprocessing,
+    shape: tuple[int, int, int],
+    exclude: frozenset[str],
+    found: Mapping[str, str] | None,
 ) -> _Tried:
+    before = _digest(item)[1] if found is None else found.get(item.id)
+    pixels, reason = b"", ""
+    if before not in exclude:
+        try:
+            pixels = crop(item.load(), preprocessing, shape).tobytes()
+        except ImageError as error:
+            reason = error.what
+    # The digest is taken after the pixels: if it has not changed, the pixels are those of this digest.
     try:
         digest = item.digest()
-        if digest in exclude:
-            return _Tried(item)
-        return _Tried(item, digest, crop(item.load(), preprocessing, shape).tobytes())
     except ImageError as error:
-        return _Tried(item, reason=error.what)
+        digest, pixels, reason = error.what, b"", error.what
+    return _Tried(item, digest, pixels, reason, changed=digest != before)
+
+
+def _changed(item: ImageItem, images: ImageSet) -> ImageError:
+    return ImageError(
+        f"{printable(item.id)} was changed while the images were read",
+        where=images.name,
+        hint="run again when nothing writes to them",
+    )
 
 
 @dataclass(slots=True)

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnnx.data.images import MAX_PIXELS, ImageFile
+from cnnx.data.images import ImageFile
 from cnnx.errors import ImageError
+from cnnx.limits import MAX_PIXELS
 
 Given: TypeAlias = Any
 """A path, a Pillow image, a uint8 array (H, W, C) or (H, W), or a uint8 PyTorch tensor (C, H, W)."""

@@ -7,19 +7,24 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar, overload
+from typing import BinaryIO, Literal, Protocol, TypeVar, overload
 
 from PIL import Image, UnidentifiedImageError
 
 from cnnx.errors import ImageError
+from cnnx.limits import MAX_PIXELS
 from cnnx.store.digests import digest_of_file
+from cnnx.store.reading import open_regular
 
 _SCALE_DOWN = "scale the image down, or leave it out"
 
 Split = Literal["train", "calibration", "selection", "validation"]
 
-MAX_PIXELS = 50_000_000
-"""Larger images are refused by their header, before memory is allocated."""
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Formats that are decoded, whatever a file is named.
+
+Pillow would start Ghostscript for EPS, and unpack images in ICO and ICNS before it knows their size.
+"""
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """File suffixes of images in a folder, in lower case. A list may name files with any suffix."""
@@ -147,8 +152,10 @@ class ImageFile:
     def load(self) -> Image.Image:
         """Decode the first frame, as stored: EXIF orientation is not applied (see `cnnx.data.crops`)."""
         try:
-            with Image.open(self.path) as image:
+            with open_regular(self.path) as file, Image.open(file, formats=FORMATS) as image:
                 _refuse_oversized(image, self.path)
+                if image.format == "PNG":
+                    _check_chunks(file)
                 image.load()
                 return image
         except ImageError:
@@ -160,12 +167,21 @@ class ImageFile:
         # Pillow's decoders raise nearly anything on damaged files: OSError, SyntaxError, struct.error, ...
         except Exception as error:
             unknown = isinstance(error, UnidentifiedImageError)
-            reason = "not an image format Pillow knows" if unknown else error
+            reason = f"not one of the formats {', '.join(FORMATS)}" if unknown else error
             raise ImageError(
                 f"cannot be decoded: {reason}",
                 where=self.path,
                 hint="copy the file again from its source, convert it to PNG, or leave it out",
             ) from error
+
+
+def _check_chunks(file: BinaryIO) -> None:
+    """Raise for a PNG with a wrong checksum: Pillow ignores that of the pixels when it decodes them."""
+    place = file.tell()
+    file.seek(0)
+    with Image.open(file, formats=("PNG",)) as image:
+        image.verify()
+    file.seek(place)
 
 
 def _refuse_oversized(image: Image.Image, path: Path) -> None:

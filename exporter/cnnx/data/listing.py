@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnx.errors import ImageError
+from cnnx.limits import LIST_BYTES
+from cnnx.store.reading import read_text
 
-WNID = re.compile(r"n\d{8}")
+WNID = re.compile(r"n[0-9]{8}")
 """A WordNet ID as in ImageNet: "n" for noun and the synset's offset."""
 
-_LABELLED = re.compile(rf"(?P<name>.*[^\s,;])\s*[\s,;]\s*(?P<label>[+-]?\d{{1,9}}|{WNID.pattern})")
+_LABELLED = re.compile(rf"(?P<name>.*[^\s,;])\s*[\s,;]\s*(?P<label>[+-]?[0-9]{{1,9}}|{WNID.pattern})")
 _HEADER = re.compile(r"\w+\s*[,;\t ]\s*(label|class|index|target|wnid|synset)\w*", re.IGNORECASE | re.ASCII)
 
 
@@ -128,7 +130,7 @@ def refuse_bare_numbers(lines: Sequence[Line], file: Path) -> None:
 
 def _rows(file: Path) -> Iterator[tuple[int, str]]:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_text(file, most=LIST_BYTES, encoding="utf-8-sig")
     except OSError as error:
         raise ImageError(
             f"the list cannot be read: {error.strerror}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,14 +86,10 @@ def _is_foldable(
         or any(entry.HasField("g") for entry in node.attribute)
     ):
         return False
-    shapes = [types[name].shape if name in types else None for name in node.output if name]
-    sizes = [math.prod(shape) for shape in shapes if _is_known(shape)]
+    shapes = [types[name].lengths if name in types else None for name in node.output if name]
+    sizes = [math.prod(shape) for shape in shapes if shape is not None]
     given = sum(int(math.prod(constants[name].dims)) for name in read)
     return len(sizes) == len(shapes) and sum(sizes) <= max(_LARGEST, given)
-
-
-def _is_known(shape: tuple[int | str | None, ...] | None) -> TypeGuard[tuple[int, ...]]:
-    return shape is not None and all(isinstance(length, int) for length in shape)
 
 
 def evaluate(

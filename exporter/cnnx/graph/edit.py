@@ -54,6 +54,12 @@ class ValueType:
         return None if self.shape is None else len(self.shape)
 
     @property
+    def lengths(self) -> tuple[int, ...] | None:
+        """Shape if the length of every axis is known, else None."""
+        known = tuple(length for length in self.shape or () if isinstance(length, int))
+        return known if len(known) == self.rank else None
+
+    @property
     def is_float(self) -> bool:
         """Whether the element type is a floating-point type."""
         return self.elem_type in FLOATS
@@ -164,6 +170,8 @@ def array(tensor: TensorProto) -> NDArray[Any]:
         GraphError: it does not have the number of values of its shape.
     """
     try:
+        if any(length < 0 for length in tensor.dims):
+            raise ValueError("a length is negative")  # NumPy would choose one that fits
         values: NDArray[Any] = numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
         what = f"the weight does not match its shape {list(tensor.dims)}: {first_line(error)}"
@@ -233,7 +241,7 @@ def value_types(model: ModelProto) -> dict[str, ValueType]:
     bones = skeleton(model)
     try:
         inferred = onnx.shape_inference.infer_shapes(bones, strict_mode=True, data_prop=True).graph
-    except onnx.shape_inference.InferenceError as error:
+    except (onnx.shape_inference.InferenceError, ValueError) as error:
         what = f"the shapes in the graph contradict each other: {first_line(error)}"
         raise GraphError(what, where=_location(error, model), hint=_EXPORT_AGAIN) from None
     values = (*inferred.value_info, *inferred.input, *inferred.output)
@@ -256,6 +264,12 @@ def _length(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     return dim.dim_param or None
 
 
+def type_name(elem_type: int) -> str:
+    """Name of an element type for messages, also of one that ONNX does not have."""
+    known = elem_type in TensorProto.DataType.values()
+    return str(TensorProto.DataType.Name(elem_type)) if known else f"the unknown type {elem_type}"
+
+
 def first_line(error: Exception) -> str:
     """First non-empty line of an exception message, without the context that follows."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -270,7 +284,8 @@ def check(model: ModelProto) -> None:
     """
     try:
         onnx.checker.check_model(skeleton(model), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+    # ValueError: a type that ONNX does not have, or a name that is not UTF-8.
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
         what = f"the graph violates the ONNX specification: {first_line(error)}"
         raise GraphError(what, where=_location(error, model), hint=_EXPORT_AGAIN) from None
 

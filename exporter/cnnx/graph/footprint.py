@@ -72,7 +72,6 @@ def predict_memory(model: ModelProto, batch: int) -> GraphMemory:
 
 def _bytes(kind: ValueType) -> int:
     """Bytes of a tensor; 0 if its shape is unknown."""
-    known = [n for n in kind.shape or () if isinstance(n, int)]
-    if kind.shape is None or len(known) < len(kind.shape):
+    if kind.lengths is None:
         return 0
-    return math.prod(known) * int(helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize)
+    return math.prod(kind.lengths) * int(helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize)

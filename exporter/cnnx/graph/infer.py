@@ -113,7 +113,7 @@ def _types(
             opset_imports=list(model.opset_import),
             ir_version=model.ir_version,
         )
-    except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError):
+    except (onnx.defs.SchemaError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
         return {}  # what follows stays unknown
 
 

@@ -21,6 +21,7 @@ from cnnx.graph.edit import (
     attribute,
     data_inputs,
     label,
+    type_name,
     value_types,
     wiring,
 )
@@ -109,6 +110,18 @@ def weighted_nodes(model: ModelProto, wires: Wiring) -> list[NodeProto]:
     ]
 
 
+def depthwise_nodes(model: ModelProto) -> frozenset[str]:
+    """Names of the convolutions whose groups have one input channel each."""
+    wires, types = wiring(model.graph), value_types(model)
+    return frozenset(
+        label(node)
+        for node in weighted_nodes(model, wires)
+        if node.op_type == "Conv"
+        and attribute(node, "group", 1) > 1
+        and _lengths(types, node.input[1], node)[1] == 1
+    )
+
+
 def constant_behind(wires: Wiring, tensor: str) -> TensorProto | None:
     """The initializer behind a tensor, through Q, DQ and Cast; None for data."""
     while tensor not in wires.initializers:
@@ -144,7 +157,7 @@ def data_type(node: NodeProto, wires: Wiring, types: Mapping[str, ValueType]) ->
         return "int8"
     data = (*_data(node, wires), node.output[0])[0]
     elem_type = _value_type(types, data, node).elem_type
-    return _TYPE_NAMES.get(elem_type) or str(TensorProto.DataType.Name(elem_type)).lower()
+    return _TYPE_NAMES.get(elem_type) or type_name(elem_type).lower()
 
 
 def _data(node: NodeProto, wires: Wiring) -> list[str]:
@@ -219,16 +232,15 @@ def _multiply_adds(node: NodeProto, types: Mapping[str, ValueType]) -> int:
 
 
 def _lengths(types: Mapping[str, ValueType], tensor: str, node: NodeProto) -> tuple[int, ...]:
-    shape = _value_type(types, tensor, node).shape
-    known = tuple(n for n in shape or () if isinstance(n, int))
-    if shape is None or len(known) < len(shape):
+    kind = _value_type(types, tensor, node)
+    if kind.lengths is None:
         raise GraphError(
-            f"the shape of {tensor!r} is not fully known: {shape}",
+            f"the shape of {tensor!r} is not fully known: {kind.shape}",
             where=f"node {label(node)}",
             hint="export the model with a fixed image size, and without layers such as NonZero, whose shape "
             "depends on the values of the image; only the batch may be dynamic",
         )
-    return known
+    return kind.lengths
 
 
 def _value_type(types: Mapping[str, ValueType], tensor: str, node: NodeProto) -> ValueType:

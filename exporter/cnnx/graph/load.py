@@ -10,17 +10,20 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import onnx
 import onnx.inliner
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
 from cnnx.errors import GraphError
 from cnnx.graph import edit
+from cnnx.limits import INLINED_NODES
+from cnnx.store.reading import read_bytes
 
 OPSET = 19  # the first with FP16 scales in Q/DQ; supported by JetPack 6's parser and old ONNX Runtimes
 IR_VERSION = 10  # the newest that ONNX Runtime for Python 3.10 supports
@@ -52,7 +55,7 @@ def load_model(path: Path) -> ModelProto:
         edit.check(model)
     refuse_bad_constants(model, path)
     with located_in(path):
-        input_shape(model)
+        input_shape(model, raw=True)
         logits_name(model)
     return model
 
@@ -65,6 +68,8 @@ def parse_model(path: Path) -> ModelProto:
             control flow.
     """
     model = _parse(path)
+    _refuse_bytes(model, path)
+    _refuse_unknown_types(model, path)
     _read_external_data(model, path)
     if model.functions:
         model = _inlined(model, path)
@@ -73,12 +78,40 @@ def parse_model(path: Path) -> ModelProto:
 
 
 def _inlined(model: ModelProto, path: Path) -> ModelProto:
+    hint = f"export a model whose functions expand to at most {INLINED_NODES:,} nodes"
+    try:
+        nodes = _nodes_when_inlined(model)
+    except RecursionError:
+        what = "the local functions of the graph are nested too deeply"
+        raise GraphError(what, where=path, hint=hint) from None
+    if nodes > INLINED_NODES:
+        what = f"the graph has {nodes:.0e} nodes once its local functions are inlined"
+        raise GraphError(what, where=path, hint=hint)
     try:
         return onnx.inliner.inline_local_functions(model)
     except (RuntimeError, ValueError, *_ONNX_ERRORS) as error:
         what = f"the local functions of the graph cannot be inlined: {edit.first_line(error)}"
         hint = "export the model again without functions that call themselves"
         raise GraphError(what, where=path, hint=hint) from None
+
+
+def _nodes_when_inlined(model: ModelProto) -> float:
+    """Number of nodes after inlining; functions that call themselves count once, and are refused later."""
+    bodies = {(each.domain, each.name): each.node for each in model.functions}
+    sizes: dict[tuple[str, str], float] = {}
+
+    def size(nodes: Iterable[NodeProto]) -> float:
+        total = 0.0
+        for node in nodes:
+            key = (node.domain, node.op_type)
+            if key in bodies and key not in sizes:
+                sizes[key] = 1.0  # while its body is counted
+                sizes[key] = size(bodies[key])
+            total += sizes.get(key, 1.0)
+            total += sum(size(inner.node) for each in node.attribute for inner in (each.g, *each.graphs))
+        return total
+
+    return size(model.graph.node)
 
 
 @contextlib.contextmanager
@@ -174,8 +207,12 @@ def logits_name(model: ModelProto) -> str:
     )
 
 
-def input_shape(model: ModelProto) -> tuple[int | str | None, int, int, int]:
+def input_shape(model: ModelProto, *, raw: bool = False) -> tuple[int | str | None, int, int, int]:
     """Shape (N, C, H, W) of the model's input; N is a name or None for a dynamic batch.
+
+    Args:
+        model: the graph of a classifier.
+        raw: accept pixels, too: uint8, (N, C, H, W) or (N, H, W, C).
 
     Raises:
         GraphError: the graph does not have exactly one float32 input of rank 4 with fixed C, H and W.
@@ -186,19 +223,21 @@ def input_shape(model: ModelProto) -> tuple[int | str | None, int, int, int]:
         what = f"a classifier has one input, but this graph has {len(inputs)}: {listed}"
         raise GraphError(what, where=f"graph {model.graph.name}", hint=_UNFIT)
     kind = edit.value_type(inputs[0])
-    if kind.elem_type != edit.FLOAT or kind.shape is None or len(kind.shape) != 4:
-        word = TensorProto.DataType.Name(kind.elem_type)
+    accepted = (edit.FLOAT, TensorProto.UINT8) if raw else (edit.FLOAT,)
+    if kind.elem_type not in accepted or kind.shape is None or len(kind.shape) != 4:
+        word = edit.type_name(kind.elem_type)
         what = f"the input should be float32 of shape (N, C, H, W), not {word} {kind.shape}"
         hint = "export with an input of type float32 and a shape such as (1, 3, 224, 224)"
         raise GraphError(what, where=f"input {inputs[0].name}", hint=hint)
-    batch, channels, height, width = kind.shape
-    if not all(isinstance(length, int) and length > 0 for length in (channels, height, width)):
+    batch, *size = kind.shape
+    known = [length for length in size if isinstance(length, int) and length > 0]
+    if len(known) < len(size):
         raise GraphError(
             f"channels, height and width of the input must be fixed and positive, not {kind.shape}",
             where=f"input {inputs[0].name}",
             hint="export the model again with a fixed image size; only the batch may be dynamic",
         )
-    assert isinstance(channels, int) and isinstance(height, int) and isinstance(width, int)
+    channels, height, width = known
     return batch, channels, height, width
 
 
@@ -223,7 +262,7 @@ def _parse(path: Path) -> ModelProto:
         raise GraphError(what, where=path, hint=hint)
     model = ModelProto()
     try:
-        model.ParseFromString(path.read_bytes())
+        model.ParseFromString(read_bytes(path, most=_LIMIT))
     except DecodeError:
         raise GraphError("this is not an ONNX file, or it is truncated", where=path, hint=_DAMAGED) from None
     if not model.graph.node or not model.opset_import:
@@ -238,6 +277,31 @@ def _tensors(model: ModelProto) -> Iterator[TensorProto]:
         for entry in node.attribute:
             if entry.type == AttributeProto.TENSOR:
                 yield entry.t
+
+
+def _refuse_bytes(model: ModelProto, path: Path) -> None:
+    """Refuse a text that is not UTF-8, which protobuf gives as bytes."""
+    for text in _texts(model):
+        if isinstance(text, bytes):
+            raise GraphError(f"the text {text!r:.80} is not UTF-8", where=path, hint=_DAMAGED)
+
+
+def _texts(message: Message) -> Iterator[str | bytes]:
+    """The texts of a message and of all messages in it."""
+    for field, value in message.ListFields():
+        if field.type == FieldDescriptor.TYPE_STRING:
+            yield from [value] if isinstance(value, (str, bytes)) else value
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            for inner in [value] if isinstance(value, Message) else value:
+                yield from _texts(inner)
+
+
+def _refuse_unknown_types(model: ModelProto, path: Path) -> None:
+    """Refuse constants of an element type that ONNX does not have: onnx raises nearly anything on them."""
+    for tensor in _tensors(model):
+        if tensor.data_type not in TensorProto.DataType.values():
+            what = f"the weight has {edit.type_name(tensor.data_type)}"
+            raise GraphError(what, where=f"{path}, weight {tensor.name}", hint=_DAMAGED)
 
 
 def _read_external_data(model: ModelProto, path: Path) -> None:
@@ -324,6 +388,9 @@ def _refuse_strange_nodes(model: ModelProto, path: Path) -> None:
         if not node.output:
             where, hint = f"{path}, node {edit.label(node)}", "remove the node, or export the model again"
             raise GraphError("the node has no output", where=where, hint=hint)
+        if any(entry.ref_attr_name for entry in node.attribute):
+            what = f"an attribute of {node.op_type} refers to that of a function, and the node is in none"
+            raise GraphError(what, where=f"{path}, node {edit.label(node)}", hint=_DAMAGED)
         if any(entry.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for entry in node.attribute):
             raise GraphError(
                 f"{node.op_type} is control flow, which is not supported",
@@ -344,7 +411,8 @@ def refuse_bad_constants(model: ModelProto, path: Path) -> None:
     for tensor in model.graph.initializer:
         with located_in(path):
             values = edit.array(tensor)
-        extremes = np.array([values.min(), values.max()]) if values.size else np.zeros(2)
-        if tensor.data_type in edit.FLOATS and not np.isfinite(extremes.astype(np.float64)).all():
-            where, hint = f"{path}, weight {tensor.name}", "export from a checkpoint with finite weights"
-            raise GraphError("the weight contains NaN or infinity", where=where, hint=hint)
+        if tensor.data_type in edit.FLOATS and values.size:
+            extremes = np.array([values.min(), values.max()])
+            if not np.isfinite(extremes.astype(np.float64)).all():
+                where, hint = f"{path}, weight {tensor.name}", "export from a checkpoint with finite weights"
+                raise GraphError("the weight contains NaN or infinity", where=where, hint=hint)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from cnnx.errors import BundleError
+from cnnx.schema import Quantity, from_plain, read_json
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -26,8 +30,8 @@ class FileScales:
         notes: notes for the user on scales that could not be kept as they are.
     """
 
-    inputs: Mapping[str, tuple[float, ...]]
-    weights: Mapping[str, tuple[float, ...]]
+    inputs: Mapping[str, tuple[Quantity, ...]]
+    weights: Mapping[str, tuple[Quantity, ...]]
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
@@ -35,13 +39,15 @@ class FileScales:
         return json.dumps(asdict(self)) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> FileScales:
-        """Read what `to_json` wrote."""
-        data = json.loads(text)
-        inputs, weights = (
-            {name: tuple(found) for name, found in data[key].items()} for key in ("inputs", "weights")
-        )
-        return cls(inputs, weights, tuple(data["notes"]))
+    def from_json(cls, text: str, *, where: Path) -> FileScales:
+        """Read what `to_json` wrote to the file `where`.
+
+        Raises:
+            BundleError: the text is something else.
+        """
+        hint = "copy the file again, or export again"
+        data = read_json(text, where=where, error=BundleError, hint=hint)
+        return from_plain(cls, data, where=where, error=BundleError, hint=hint)
 
     def ranges(self, model: ModelProto) -> dict[str, float]:
         """Activation -> range, for each that the file gives a scale: the largest that a reader has."""

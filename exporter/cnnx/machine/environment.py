@@ -10,14 +10,13 @@ import dataclasses
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cnnx.device import Device
-from cnnx.machine.libcuda import device_0_bus_id
+from cnnx.machine.nvml import first_gpu
 from cnnx.machine.packages import Package, Wheels, find_cuda, find_tensorrt, find_wheel, system_packages
 from cnnx.schema import Count
 
@@ -25,7 +24,7 @@ from cnnx.schema import Count
 _DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
-    "tensorrt_rtx": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx"),
+    "tensorrt_rtx": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx"),
 }
 
 # JetPack version by Jetson Linux release (NVIDIA's JetPack archive and release notes). If the nvidia-jetpack
@@ -35,11 +34,17 @@ _JETPACK_OF_L4T: Mapping[str, str] = {
     "36.4.0": "6.1",
     "36.4.3": "6.2",
     "36.4.4": "6.2.1",
+    "36.4.7": "6.2.1",
+    "36.5.0": "6.2.2",
     "38.2.0": "7.0",
+    "38.2.1": "7.0",
+    "38.2.2": "7.0",
     "38.4.0": "7.1",
     "39.2.0": "7.2",
     "39.2.1": "7.2.1",
 }
+# Of releases that are not in the table, only the major version is known.
+_MAJOR_OF_L4T: Mapping[str, str] = {"36": "6", "38": "7", "39": "7"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +150,12 @@ def free_memory_bytes(root: Path = Path("/"), *, nvml: Any = None) -> int | None
         memory = gpu.ask("nvmlDeviceGetMemoryInfo") if gpu else None
     if memory is not None:
         return int(memory.free)
-    kib = _field(root / "proc/meminfo", r"^MemAvailable:\s*(\d+) kB")
+    return available_memory_bytes(root)
+
+
+def available_memory_bytes(root: Path = Path("/")) -> int | None:
+    """Memory of the machine that a program could use now without swapping."""
+    kib = _field(root / "proc/meminfo", r"^MemAvailable:\s*([0-9]{1,15}) kB")
     return int(kib) * 1024 if kib else None
 
 
@@ -180,7 +190,7 @@ def usable_cores(root: Path = Path("/")) -> int:
     cores = {
         _field(topology / f"cpu{cpu}/topology/thread_siblings_list", r"(\S+)") or str(cpu) for cpu in allowed
     }
-    quota = re.match(r"(\d+) (\d+)", _text(root / "sys/fs/cgroup/cpu.max"))
+    quota = re.match(r"([0-9]{1,18}) ([1-9][0-9]{0,17})", _text(root / "sys/fs/cgroup/cpu.max"))
     limit = max(1, int(quota[1]) // int(quota[2])) if quota else len(cores)
     return max(1, min(len(cores), limit))
 
@@ -211,86 +221,6 @@ def detect_gpu(nvml: Any = None) -> Gpu | None:
         )
 
 
-class NvmlGpu:
-    """A GPU listed by NVML, queried by the names of NVML functions.
-
-    Args:
-        nvml: initialized module with pynvml's functions.
-        handle: handle of the GPU; None for system queries only.
-        remark: why it may not be the GPU that CUDA uses.
-    """
-
-    def __init__(self, nvml: Any, handle: Any, remark: str = "") -> None:
-        self._nvml, self._handle = nvml, handle
-        self.remark = remark
-
-    def ask(self, function: str, *arguments: Any) -> Any:
-        """Result of an NVML function for the GPU; None if refused, or missing in this pynvml."""
-        return self.ask_system(function, self._handle, *arguments)
-
-    def ask_system(self, function: str, *arguments: Any) -> Any:
-        """Result of an NVML function without a GPU argument; None if refused or missing."""
-        question = getattr(self._nvml, function, None)
-        if question is None:
-            return None
-        try:
-            answer = question(*arguments)
-        except self._nvml.NVMLError:
-            return None
-        # Old releases of pynvml return bytes.
-        return answer.decode() if isinstance(answer, bytes) else answer
-
-
-@contextmanager
-def first_gpu(nvml: Any = None) -> Iterator[NvmlGpu | None]:
-    """CUDA's first GPU for the duration of a with block; None if NVML does not start or lists no GPU.
-
-    Args:
-        nvml: module with pynvml's functions; None for pynvml.
-    """
-    if nvml is None:
-        import pynvml
-
-        nvml = pynvml
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:
-        yield None
-        return
-    try:
-        try:
-            gpu = NvmlGpu(nvml, *cudas_handle(nvml))
-        except nvml.NVMLError:
-            gpu = None
-        yield gpu
-    finally:
-        nvml.nvmlShutdown()
-
-
-def cudas_handle(nvml: Any) -> tuple[Any, str]:
-    """NVML's handle of CUDA device 0, which may differ from NVML's first GPU.
-
-    Args:
-        nvml: initialized module with pynvml's functions.
-
-    Returns:
-        The handle, and a remark if it may be the wrong GPU.
-
-    Raises:
-        nvml.NVMLError: NVML lists no GPU.
-    """
-    system = NvmlGpu(nvml, None)
-    count = system.ask_system("nvmlDeviceGetCount") or 1
-    if count == 1:
-        return nvml.nvmlDeviceGetHandleByIndex(0), ""
-    bus_id = device_0_bus_id()
-    handle = system.ask_system("nvmlDeviceGetHandleByPciBusId", bus_id) if bus_id else None
-    if handle is not None:
-        return handle, ""
-    remark = f"could not determine which of {count} GPUs CUDA uses; this is the first in NVML's order"
-    return nvml.nvmlDeviceGetHandleByIndex(0), remark
-
-
 def _l4t(root: Path) -> str | None:
     """L4T release from a line such as "# R36 (release), REVISION: 4.3, ..."; REVISION may be only "4"."""
     found = re.search(r"R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)", _text(root / "etc/nv_tegra_release"))
@@ -303,12 +233,15 @@ def _l4t(root: Path) -> str | None:
 def _jetpack(root: Path, l4t: str | None) -> str | None:
     installed = system_packages(root, re.compile("nvidia-jetpack")).get("nvidia-jetpack", "")
     number = re.match(r"[\d.]+", installed)
-    return number[0] if number else _JETPACK_OF_L4T.get(l4t or "")
+    if number:
+        return number[0]
+    release = l4t or ""
+    return _JETPACK_OF_L4T.get(release) or _MAJOR_OF_L4T.get(release.partition(".")[0])
 
 
 def power_mode(root: Path = Path("/")) -> str | None:
     """Mode last set by nvpmodel: the number from its status file, the name from its configuration."""
-    number = _field(root / "var/lib/nvpmodel/status", r"pmode:\s*(\d+)")
+    number = _field(root / "var/lib/nvpmodel/status", r"pmode:\s*([0-9]{1,9})")
     if number is None:
         return None
     name = _field(root / "etc/nvpmodel.conf", rf"<\s*POWER_MODEL\s+ID={int(number)}\s+NAME=(\S+)\s*>")
@@ -324,7 +257,7 @@ def _board(root: Path) -> str | None:
 
 
 def _memory_bytes(root: Path) -> int | None:
-    kib = _field(root / "proc/meminfo", r"^MemTotal:\s*(\d+) kB")
+    kib = _field(root / "proc/meminfo", r"^MemTotal:\s*([0-9]{1,15}) kB")
     return int(kib) * 1024 if kib else None
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cnnx.machine.environment import NvmlGpu, first_gpu, power_mode
+from cnnx.machine.environment import power_mode
+from cnnx.machine.kernel import integer_of
+from cnnx.machine.nvml import NvmlGpu, errors_of, first_gpu
 
 # Exact devfreq names of Jetson GPUs: Orin (two releases), Xavier, TX2, Nano, and Thor (jetson_stats #885).
 # Other devfreq devices are memory and video engines.
@@ -28,8 +31,11 @@ _DEVFREQ = (
 )
 # From nvml.h: NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU, NVML_TEMPERATURE_THRESHOLD_SLOWDOWN.
 _CLOCK_SM, _CLOCK_MEMORY, _TEMPERATURE_GPU, _THRESHOLD_SLOWDOWN = 1, 2, 0, 1
-# nvml.h: NVML_PERF_POLICY_POWER, NVML_PERF_POLICY_THERMAL.
-_POLICIES = {"power": 0, "thermal": 1}
+# nvml.h: NVML_PERF_POLICY_POWER and _THERMAL; and the fields NVML_FI_DEV_PERF_POLICY_POWER and _THERMAL, that
+# stay when nvmlDeviceGetViolationStatus goes (deprecated in CUDA 13). Both count nanoseconds.
+_POLICIES = {"power": (0, 74), "thermal": (1, 75)}
+# nvml.h: NVML_CC_SYSTEM_FEATURE_ENABLED.
+_CONFIDENTIAL = 1
 # Trip points at which the kernel throttles or shuts down. "active" trip points only start a fan.
 _SLOWING = ("passive", "critical")
 # nvml.h: nvmlClocksEventReason*, formerly nvmlClocksThrottleReason*.
@@ -88,6 +94,8 @@ class MachineState:
         power_limit_mw: power limit enforced according to NVML.
         held_ns: accumulated time of clocks reduced by "power" and "thermal" limits; None if NVML does not
             count it.
+        confidential: whether confidential computing is on, as on Hopper; None if NVML does not report it.
+        at_ns: monotonic time of the snapshot; None in older records.
     """
 
     cpu: Frequency | None
@@ -99,6 +107,8 @@ class MachineState:
     power_mode: str | None = None
     power_limit_mw: int | None = None
     held_ns: Mapping[str, int] | None = None
+    confidential: bool | None = None
+    at_ns: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The state as plain data for JSON."""
@@ -111,6 +121,8 @@ class MachineState:
             "power_mode": self.power_mode,
             "power_limit_mw": self.power_limit_mw,
             "held_ns": None if self.held_ns is None else dict(self.held_ns),
+            "confidential": self.confidential,
+            "at_ns": self.at_ns,
         }
 
 
@@ -146,6 +158,8 @@ def read_state(root: Path = Path("/"), *, nvml: Any = None) -> MachineState:
         power_mode=power_mode(root),
         power_limit_mw=readings.power_limit_mw,
         held_ns=readings.held_ns,
+        confidential=readings.confidential,
+        at_ns=time.monotonic_ns(),
     )
 
 
@@ -154,7 +168,7 @@ def _keep_nvml_started() -> None:
     """Keep NVML initialized, so that no snapshot waits for it while clocks drop; NVML counts references."""
     import pynvml
 
-    with contextlib.suppress(pynvml.NVMLError):
+    with contextlib.suppress(*errors_of(pynvml)):
         pynvml.nvmlInit()
 
 
@@ -169,25 +183,52 @@ class _GpuReadings:
     celsius: int | None = None
     slowdown_c: int | None = None
     power_limit_mw: int | None = None
+    confidential: bool | None = None
 
 
 def _ask(gpu: NvmlGpu) -> _GpuReadings:
     """Query NVML in the order that `read_state` describes."""
+    clock, throttling, held = _clock(gpu, _CLOCK_SM), _throttling(gpu), _held(gpu)
+    celsius = _celsius(gpu)
+    state = gpu.ask_system("nvmlSystemGetConfComputeState")
     return _GpuReadings(
-        clock=_clock(gpu, _CLOCK_SM),
-        throttling=_throttling(gpu),
-        held_ns=_held(gpu),
+        clock=clock,
+        throttling=throttling,
+        held_ns=held,
         memory=_clock(gpu, _CLOCK_MEMORY),
-        celsius=gpu.ask("nvmlDeviceGetTemperature", _TEMPERATURE_GPU),
-        slowdown_c=gpu.ask("nvmlDeviceGetTemperatureThreshold", _THRESHOLD_SLOWDOWN),
+        celsius=celsius,
+        slowdown_c=_slowdown_c(gpu, celsius),
         power_limit_mw=gpu.ask("nvmlDeviceGetEnforcedPowerLimit"),
+        confidential=None if state is None else state.ccFeature == _CONFIDENTIAL,
     )
+
+
+def _celsius(gpu: NvmlGpu) -> int | None:
+    """Temperature of the GPU; nvmlDeviceGetTemperature is deprecated in CUDA 13."""
+    found: int | None = gpu.ask("nvmlDeviceGetTemperature", _TEMPERATURE_GPU)
+    return gpu.ask("nvmlDeviceGetTemperatureV", _TEMPERATURE_GPU) if found is None else found
+
+
+def _slowdown_c(gpu: NvmlGpu, celsius: int | None) -> int | None:
+    """Temperature from which the clock is reduced.
+
+    Ada and newer report the distance to it instead of a threshold ("T.Limit" in nvidia-smi;
+    nvmlDeviceGetMarginTemperature: "the distance to the nearest slowdown threshold").
+    """
+    threshold: int | None = gpu.ask("nvmlDeviceGetTemperatureThreshold", _THRESHOLD_SLOWDOWN)
+    if threshold or celsius is None:
+        return threshold
+    margin: int | None = gpu.ask("nvmlDeviceGetMarginTemperature")
+    return None if margin is None else celsius + margin
 
 
 def _held(gpu: NvmlGpu) -> dict[str, int] | None:
     """Throttling times from NVML, in nanoseconds since the driver was loaded (nvmlViolationTime_t)."""
-    found = {name: gpu.ask("nvmlDeviceGetViolationStatus", policy) for name, policy in _POLICIES.items()}
-    return {name: int(one.violationTime) for name, one in found.items() if one is not None} or None
+    found = {}
+    for name, (policy, field_number) in _POLICIES.items():
+        status = gpu.ask("nvmlDeviceGetViolationStatus", policy)
+        found[name] = gpu.field(field_number) if status is None else status.violationTime
+    return {name: int(value) for name, value in found.items() if value is not None} or None
 
 
 def _range(now: float | None, least: float | None, most: float | None) -> Frequency | None:
@@ -249,7 +290,6 @@ def _word(path: Path) -> str | None:
 
 
 def _number(path: Path, factor: float) -> float | None:
-    try:
-        return int(path.read_text(encoding="utf-8", errors="replace")) * factor
-    except (OSError, ValueError):
-        return None
+    word = _word(path)
+    value = None if word is None else integer_of(word)
+    return None if value is None else value * factor

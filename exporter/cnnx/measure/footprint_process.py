@@ -1,4 +1,4 @@
-"""Child process of `measure_footprint`: reads the request from its argument, writes JSON to stdout."""
+"""Child process of `measure_footprints`: reads the request from its argument, prints lines of JSON."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import json
 import sys
 
 from cnnx.errors import CnnxError
-from cnnx.measure.footprint import footprint_here
+from cnnx.measure.footprint import footprints_here
 
 
 def main(arguments: list[str]) -> int:
-    """Measure according to the request, a JSON object."""
+    """Measure according to the request, a JSON object. Each line is written before the next measurement."""
     try:
-        found = footprint_here(json.loads(arguments[0]))
+        for found in footprints_here(json.loads(arguments[0])):
+            sys.stdout.write(json.dumps(found.as_dict()) + "\n")
+            sys.stdout.flush()
     except CnnxError as error:
         sys.stderr.write(f"{error.what}: {error.where}" if error.where else error.what)
         return error.exit_code
-    sys.stdout.write(json.dumps(found.as_dict()))
     return 0

@@ -1,7 +1,8 @@
-"""End-to-end latency of one batch, from images in host memory to outputs in host memory."""
+"""Latency of one batch: of the GPU with runs queued two deep, and end to end, from and to host memory."""
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import itertools
 import statistics
@@ -11,11 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cnnx.errors import UsageError
 from cnnx.measure.samples import Breakdown, Latency, WarmUpEnd
-from cnnx.runtimes import RunTimes, Session
+from cnnx.runtimes import Images, RunSeries, RunTimes, Session, TimedSession, queues
 
 Clock = Callable[[], int]
 OnShareDone = Callable[[float], None]
@@ -30,6 +30,8 @@ _WARMUP_NS = 200_000_000
 _WARMUP_SHARE = 0.25
 # Counted runs per turn when sessions alternate. An extra first run refills caches and is not counted.
 _TURN = 10
+# Where runs are queued, end to end times take a third of the minimum time, and a quarter of the time limit.
+_END_TO_END, _QUEUED_SHARE = 3, 0.75
 
 
 def _ignore_progress(_share: float) -> None:
@@ -42,7 +44,7 @@ def _no_look() -> None:
 
 def measure_latency(
     session: Session,
-    images: NDArray[np.float32],
+    images: Images,
     *,
     batch: int,
     min_seconds: float = 3.0,
@@ -82,7 +84,7 @@ def measure_latency(
 
 def measure_side_by_side(
     sessions: Mapping[str, Session],
-    images: NDArray[np.float32] | Mapping[str, NDArray[np.float32]],
+    images: Images | Mapping[str, Images],
     *,
     batch: int,
     min_seconds: float = 3.0,
@@ -96,7 +98,8 @@ def measure_side_by_side(
 
     The order of turns reverses each round (A B, B A, ...). The arguments of `measure_latency` apply to each
     session; `max_seconds` applies to all together. Sessions that report a time breakdown
-    (`cnnx.runtimes.TimedSession`) report it for every run.
+    (`cnnx.runtimes.TimedSession`) are measured with runs queued two deep, and then end to end, for a third of
+    `min_seconds`. Both take the samples asked for.
 
     Args:
         sessions: sessions by name.
@@ -119,16 +122,29 @@ def measure_side_by_side(
     goal = _Goal(min_ns=int(min_seconds * 1e9), min_samples=min_samples)
     deadline = clock() + int(max_seconds * 1e9)
     patience = int(max_seconds * 1e9 * _WARMUP_SHARE / len(sessions))
-    with _no_garbage_collection():
-        series = {
-            name: _Series(session, batches_of(pools[name], batch), clock)
-            for name, session in sessions.items()
-        }
+    series = {
+        name: _series(session, batches_of(pools[name], batch), clock) for name, session in sessions.items()
+    }
+    queued = [one for one in series.values() if isinstance(one, _Queued)]
+    share = _QUEUED_SHARE if queued else 1.0
+    with no_garbage_collection():
         for one in series.values():
             one.warm_up(patience)
         look()
-        _take_turns(list(series.values()), goal, deadline, clock=clock, progress=progress, look=look)
+        until = deadline - int((1 - share) * max_seconds * 1e9)
+        turns = _Turns(clock, lambda done: progress(share * done), look)
+        turns.take(list(series.values()), goal, until)
+        if queued:
+            # Not looked at: the GPU waits for Python, and its clock may fall.
+            shorter = _Goal(goal.min_ns // _END_TO_END, min_samples)
+            end_to_end = [one.end_to_end for one in queued]
+            turns = _Turns(clock, lambda done: progress(share + (1 - share) * done), _no_look)
+            turns.take(end_to_end, shorter, deadline)
     return {name: one.latency(batch, goal) for name, one in series.items()}
+
+
+def _series(session: Session, batches: Sequence[Images], clock: Clock) -> _Series:
+    return _Queued(session, batches, clock) if queues(session) else _Series(session, batches, clock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,52 +158,49 @@ class _Goal:
         return min(1.0, by_time, len(samples) / self.min_samples)
 
 
-def _take_turns(
-    series: list[_Series],
-    goal: _Goal,
-    deadline: int,
-    *,
-    clock: Clock,
-    progress: OnShareDone,
-    look: Callable[[], None],
-) -> None:
-    """Run the turns. Read the final state before reporting progress: GPU clocks drop during a redraw."""
-    looked = clock()
-    while True:
-        share = min(goal.share(one.samples) for one in series)
-        if share >= 1:
-            look()
-            progress(share)
-            return
-        progress(share)
-        for one in series:
-            one.turn(deadline)
-        if clock() >= deadline:
-            look()
-            return
-        if clock() - looked >= _LOOK_NS:
-            look()
-            looked = clock()
-        series = series[::-1]
+@dataclass(frozen=True, slots=True)
+class _Turns:
+    """Takes turns until the goal is met by all."""
+
+    clock: Clock
+    progress: OnShareDone
+    look: Callable[[], None]
+
+    def take(self, series: list[_Series], goal: _Goal, deadline: int) -> None:
+        """Read the final state before reporting progress: GPU clocks drop during a redraw."""
+        looked = self.clock()
+        while True:
+            share = min(goal.share(one.samples) for one in series)
+            if share >= 1:
+                self.look()
+                self.progress(share)
+                return
+            self.progress(share)
+            for one in series:
+                one.turn(deadline)
+            if self.clock() >= deadline:
+                self.look()
+                return
+            if self.clock() - looked >= _LOOK_NS:
+                self.look()
+                looked = self.clock()
+            series = series[::-1]
 
 
 class _Series:
-    """The runs of one session."""
+    """The runs of one session, end to end."""
 
-    def __init__(self, session: Session, batches: Sequence[NDArray[np.float32]], clock: Clock) -> None:
-        self._batches, self._clock = itertools.cycle(batches), clock
-        self._run: Callable[[NDArray[np.float32]], object] = getattr(session, "timed_run", session.run)
+    def __init__(self, session: Session, batches: Sequence[Images], clock: Clock) -> None:
+        self._session, self._batches, self._clock = session, itertools.cycle(batches), clock
         self._uncounted = 0
         self._ended: WarmUpEnd = "time limit"
-        self._last_times: RunTimes | None = None
-        self._parts: list[RunTimes] = []
         self.samples: list[int] = []
 
     def warm_up(self, patience_ns: int) -> None:
         """Run until steady or until the time limit."""
         start, taken = self._clock(), list[int]()
-        while self._clock() - start < patience_ns:
-            taken.append(self._timed())
+        while (spent := self._clock() - start) < patience_ns:
+            taken += self._warming_runs(patience_ns - spent)
             if self._clock() - start >= _WARMUP_NS and _is_steady(taken):
                 self._ended = "steady"
                 break
@@ -199,8 +212,6 @@ class _Series:
         self._uncounted += 1
         for _ in range(_TURN):
             self.samples.append(self._timed())
-            if self._last_times is not None:
-                self._parts.append(self._last_times)
             if self._clock() >= deadline:
                 return
 
@@ -213,17 +224,62 @@ class _Series:
             warmup_ended=self._ended,
             complete=goal.share(self.samples) >= 1,
             turn=_TURN,
-            parts=Breakdown.of(self._parts) if self._parts else None,
         )
+
+    def _warming_runs(self, patience_ns: int) -> list[int]:
+        return [self._timed()]
 
     def _timed(self) -> int:
         images = next(self._batches)
         start = self._clock()
-        outputs = self._run(images)
+        outputs = self._session.run(images)
         end = self._clock()
-        self._last_times = outputs if isinstance(outputs, RunTimes) else None
         del outputs  # free them outside the measured time
         return end - start
+
+
+class _Queued(_Series):
+    """The runs of a session that times their parts, queued two deep; their end to end runs come after.
+
+    The samples, on which the goal is judged, are the times with transfers.
+    """
+
+    def __init__(self, session: TimedSession, batches: Sequence[Images], clock: Clock) -> None:
+        super().__init__(session, batches, clock)
+        self._queueing = session
+        self.end_to_end = _Series(session, batches, clock)
+        self._last_ns = 0
+        self._parts: list[RunTimes] = []
+        self._walls: list[int] = []
+
+    def turn(self, deadline: int) -> None:
+        """Run a turn, shorter where the deadline is near; the session adds a run that is not counted."""
+        found = self._run_series(deadline - self._clock())
+        self._parts += found.runs
+        self._walls.append(found.wall_ns)
+        self.samples += [run.latency_ns for run in found.runs]
+
+    def latency(self, batch: int, goal: _Goal) -> Latency:
+        """The measured latencies. The end-to-end pass may have been cut short."""
+        one = super().latency(batch, goal)
+        return dataclasses.replace(
+            one,
+            samples_ns=tuple(self.end_to_end.samples),
+            warmup=self._uncounted + self.end_to_end._uncounted,
+            parts=Breakdown.of(self._parts),
+            queued_ns=tuple(self._walls),
+        )
+
+    def _warming_runs(self, patience_ns: int) -> list[int]:
+        return [run.compute_ns for run in self._run_series(patience_ns).runs]
+
+    def _run_series(self, time_ns: int) -> RunSeries:
+        """As many runs as fit into the time, at least one and at most a turn."""
+        runs = max(1, min(_TURN, time_ns // self._last_ns)) if self._last_ns else 1
+        found = self._queueing.timed_series(next(self._batches), runs)
+        self._last_ns = max(1, found.wall_ns // runs)
+        self._uncounted += 1
+        return found
 
 
 def _is_steady(taken: list[int]) -> bool:
@@ -233,7 +289,7 @@ def _is_steady(taken: list[int]) -> bool:
     return abs(statistics.median(taken[-_WINDOW:]) - before) <= _STEADY * before
 
 
-def batches_of(images: NDArray[np.float32], batch: int) -> list[NDArray[np.float32]]:
+def batches_of(images: Images, batch: int) -> list[Images]:
     """Contiguous batches; views if the pool is large enough.
 
     Args:
@@ -241,14 +297,14 @@ def batches_of(images: NDArray[np.float32], batch: int) -> list[NDArray[np.float
             last batch is dropped.
         batch: images per batch.
     """
-    if len(images) < batch:
-        images = np.resize(images, (batch, *images.shape[1:]))
-    images = np.ascontiguousarray(images)
-    return [images[i : i + batch] for i in range(0, len(images) - batch + 1, batch)]
+    enough = images if len(images) >= batch else np.resize(images, (batch, *images.shape[1:]))
+    pool: Images = np.ascontiguousarray(enough)
+    return [pool[i : i + batch] for i in range(0, len(pool) - batch + 1, batch)]
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
+    """Context manager without automatic garbage collection, as in `timeit`; collects once before."""
     was_on = gc.isenabled()
     gc.collect()
     gc.disable()

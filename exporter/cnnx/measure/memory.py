@@ -90,5 +90,5 @@ def _status(proc: Path, key: str) -> int | None:
         text = (proc / "status").read_text()
     except OSError:
         return None
-    found = re.search(rf"^{key}:\s*(\d+) kB$", text, re.MULTILINE)
+    found = re.search(rf"^{key}:\s*([0-9]{{1,15}}) kB$", text, re.MULTILINE)
     return int(found[1]) * 1024 if found else None

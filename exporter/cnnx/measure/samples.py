@@ -59,13 +59,16 @@ class Latency:
 
     Attributes:
         samples_ns: end-to-end time of every counted run on the host clock, in chronological order, from
-            images in host memory to outputs in host memory. Each run starts after the previous one ends.
+            images in host memory to outputs in host memory. Each run starts after the previous one ends. With
+            `parts`, these are runs of their own, in a shorter pass after the others.
         batch: images per run.
         warmup: number of uncounted runs, including those between turns.
         warmup_ended: "steady", or "time limit" if latencies had not settled and are doubtful.
         complete: whether the minimum time and number of samples were reached before the time limit.
         turn: counted runs per turn when sessions alternate.
-        parts: time breakdown; None if the session does not report it.
+        parts: time breakdown of runs that were queued two deep; None if the session does not report it.
+        queued_ns: host time of each turn of those runs, from filled buffers; None as `parts`, and in older
+            records, whose runs were not queued.
     """
 
     samples_ns: Samples
@@ -75,6 +78,7 @@ class Latency:
     complete: bool
     turn: Count = 10
     parts: Breakdown | None = None
+    queued_ns: Samples | None = None
 
     @property
     def p50_ns(self) -> int | None:
@@ -124,7 +128,9 @@ class Latency:
 
     @property
     def throughput(self) -> float:
-        """Images per second for successive batches."""
+        """Images per second: from filled buffers, with the next run queued, if known; else end to end."""
+        if self.parts is not None and self.queued_ns is not None:
+            return self.batch * len(self.parts.compute_ns) * 1e9 / max(1, sum(self.queued_ns))
         return self.batch * 1e9 / self.mean_ns
 
     def percentile_ns(self, share: float) -> int | None:
@@ -156,6 +162,7 @@ class Latency:
             "parts": {name: list(times) for name, times in dataclasses.asdict(self.parts).items()}
             if self.parts
             else None,
+            "queued_ns": list(self.queued_ns) if self.queued_ns is not None else None,
         }
 
 

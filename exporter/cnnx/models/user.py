@@ -18,7 +18,9 @@ from typing import Any
 from torch import nn
 
 from cnnx.errors import RecipeError
+from cnnx.limits import TEXT_BYTES
 from cnnx.recipe import ModelSpec, Recipe
+from cnnx.store.reading import read_bytes
 
 
 def load_user_model(recipe: Recipe, *, trusted: bool) -> nn.Module:
@@ -79,7 +81,7 @@ def _call(definition: Callable[..., Any], name: str, spec: ModelSpec) -> Any:
 def _run(file: Path) -> types.ModuleType:
     """Run the file as a module with a private name, which shadows no other module and leaves no bytecode."""
     try:
-        source = file.read_bytes()
+        source = read_bytes(file, most=TEXT_BYTES)
     except OSError as error:
         raise RecipeError(
             f"the definition cannot be read: {error.strerror}",

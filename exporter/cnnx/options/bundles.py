@@ -17,6 +17,7 @@ from cnnx.options.shared import (
     JudgingOptions,
     MeasuringOptions,
     ReportOptions,
+    SignatureOptions,
     SourceOptions,
     TargetOptions,
     read_sizes,
@@ -84,7 +85,7 @@ class BuildOptions(Options):
             )
 
 
-class EngineOptions(BuildOptions, GpuOptions, TargetOptions):
+class EngineOptions(SignatureOptions, BuildOptions, GpuOptions, TargetOptions):
     """Options of `build`."""
 
     target: str = option("auto", "Builder: auto, tensorrt or rtx (TensorRT for RTX).")
@@ -93,7 +94,7 @@ class EngineOptions(BuildOptions, GpuOptions, TargetOptions):
     )
 
 
-class ValidateOptions(GateOptions, SourceOptions, JudgingOptions, TargetOptions):
+class ValidateOptions(SignatureOptions, GateOptions, SourceOptions, JudgingOptions, TargetOptions):
     """Options of `validate`."""
 
     reference: str | Path | None = option(None, "Reference of the bundle, if it has moved.")
@@ -106,7 +107,7 @@ class ValidateOptions(GateOptions, SourceOptions, JudgingOptions, TargetOptions)
     )
 
 
-class ClassifyOptions(TargetOptions):
+class ClassifyOptions(SignatureOptions, TargetOptions):
     """Options of `classify`."""
 
     top: int = option(5, "Number of classes to show for each image.", min=1)
@@ -114,34 +115,137 @@ class ClassifyOptions(TargetOptions):
     engine: str | None = option(None, f"{_ENGINE}.", metavar="IDENTITY")
 
 
-class PreflightOptions(Options):
+class PreflightOptions(SignatureOptions):
     """Options of `preflight`."""
 
     rebuild: bool = option(False, "Build engines that do not fit, from the bundle's graph; self-test them.")
+
+
+class InspectOptions(SignatureOptions):
+    """Options of `inspect`."""
+
+
+class SignOptions(Options):
+    """Options of `sign`. A passphrase is not an option: other users of a machine can read command lines."""
+
+    key: str | Path = option(
+        REQUIRED,
+        "Private EC key, PEM. If it is encrypted, CNNX_KEY_PASSPHRASE holds the passphrase, or it is asked "
+        "for.",
+        metavar="FILE",
+    )
+    certificate: str | Path | None = option(
+        None, "Certificate of the key, PEM, to be stored in the signature.", metavar="FILE"
+    )
+    chain: Sequence[str | Path] = option(
+        (), "Certificate between that and the root, PEM, to be stored too. Repeatable.", metavar="FILE"
+    )
+
+
+class VerifyOptions(Options):
+    """Options of `verify`."""
+
+    key: str | Path | Sequence[str | Path] = option(
+        (),
+        "Public key or root certificates, PEM. Repeatable: any one may have signed.",
+        metavar="FILE",
+    )
+
+
+class BomOptions(Options):
+    """Options of `bom`."""
+
+    out: str | Path | None = option(
+        None, "File to write. Default: <name>.cdx.json. Overwrites it.", metavar="FILE"
+    )
+    modelpack: str | Path | None = option(
+        None,
+        "Also write a Kitfile, and ModelPack's configuration and annotations, for kit or oras.",
+        metavar="FOLDER",
+    )
+
+
+class PackageOptions(SignatureOptions):
+    """Options of `package`."""
+
+    consumer: str = option(
+        REQUIRED,
+        "What will use it: cpp, triton, deepstream, isaac-ros, jetson-inference or python.",
+        flag="--for",
+        metavar="CONSUMER",
+    )
+    out: str | Path | None = option(
+        None, "New folder to write. Default: <bundle>-<consumer>.", metavar="FOLDER"
+    )
 
 
 class CompareOptions(GateOptions):
     """Options of `compare`."""
 
 
-class DiagnoseOptions(SourceOptions, CalibrationOptions):
+class DiagnoseOptions(SignatureOptions, SourceOptions, CalibrationOptions):
     """Options of `diagnose`."""
 
-    images: int = option(512, "Maximum number of images to test layers on.")
+    images: int | None = option(
+        None, "Maximum number of images. Default: 512 to test layers on, 32 with --target."
+    )
 
 
-class DrawingOptions(ReportOptions):
-    """Options of `diagnose` that exist only on the command line."""
+class TuneOptions(
+    SignatureOptions, GateOptions, BuildOptions, CalibrationOptions, JudgingOptions, TargetOptions
+):
+    """Options of `tune`."""
 
-    plot: Path | None = option(None, "Plot the damage by layer to this .svg or .png; overwrites it.")
+    out: str | Path | None = option(None, "Folder of the new bundle. Default: <bundle>-tuned.")
+    budget: float = option(30.0, "Minutes to search for, with the final comparison.", metavar="MINUTES")
+    batch: int | None = option(
+        None, "Batch size to build for and to measure. Default: the largest.", min=1, metavar="N"
+    )
+    images: int | None = option(None, "Maximum number of images to choose by. Default: 512.")
+    reference: str | Path | None = option(None, "Reference of the bundle, if it has moved.")
+    force: bool = option(False, "Write into a folder that holds other files; keeps them.")
 
 
-class BenchOptions(MeasuringOptions):
+class ComparingOptions(ReportOptions):
+    """Options of `diagnose` that exist only on the command line; some are arguments in Python."""
+
+    target: str | None = option(
+        None, "Compare the tensors of an engine (tensorrt, rtx), or of the graph (ort), with the FP32 graph."
+    )
+    data: str | None = option(
+        None,
+        "With --target: images to run: digits, deadleaves, shapes100, a folder, or a list file. "
+        "Default: the self-test's.",
+    )
+    plot: Path | None = option(None, "Plot the damage, or the tensors, to this .svg or .png; overwrites it.")
+
+
+class BenchOptions(SignatureOptions, MeasuringOptions):
     """Options of `bench`."""
 
     engine: str | Sequence[str] | None = option((), f"{_ENGINE}. Repeatable.", metavar="IDENTITY")
     batch: int | Sequence[int] = option((1,), "Batch sizes, such as 1,2,4,8.", read=read_sizes, text="1")
     layers: bool = option(False, "Also time each layer, in a separate run.")
+    streams: int | None = option(
+        None,
+        "Also run 1, 2, ... N streams at once, each with its own execution context.",
+        min=1,
+        metavar="N",
+    )
+    fps: float | None = option(
+        None,
+        "With --streams: frame rate of cameras, such as 30, to see how many fit. Default: back to back.",
+    )
+    soak: float | str | None = option(
+        None,
+        "Also run for this long, such as 10m: latency, clocks, temperature and power over time.",
+        metavar="TIME",
+    )
+    compare_trtexec: str | Path | None = option(
+        None,
+        "Output of trtexec for the same engine and batch, or its --exportTimes file: show where both agree.",
+        metavar="LOG",
+    )
 
 
 class ArchiveOptions(Options):

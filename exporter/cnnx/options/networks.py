@@ -37,7 +37,7 @@ class ListOptions(Options):
     """Options of `list`: filters that must all match."""
 
     family: str | None = option(None, "Only networks of this family, such as resnet.")
-    side: int | None = option(None, "Only networks with this input width, in pixels.", flag="--input", min=1)
+    side: int | None = option(None, "Only networks with this input width, in pixels.", min=1)
     max_parameters: float | None = option(
         None, "Maximum number of parameters, in millions.", min=0, read=lambda millions: millions * 1e6
     )
@@ -123,7 +123,17 @@ class ExportOptions(GpuOptions, TargetOptions, JudgingOptions, NetworkOptions):
         "ONNX file to judge by instead of the network itself, such as the one before its quantization.",
         recipe="model.reference",
     )
+    input: str | None = option(
+        None,
+        "Input of the graph: uint8-nhwc or uint8-nchw (pixels); -bgr, -rgb or -gray; :1080x1920 to resize. "
+        "Default: normalized floats.",
+        metavar="FORMAT",
+        recipe="input.format",
+    )
     out: str | Path | None = option(None, "Output folder. Default: <name>-<precision>.")
+    with_source: bool = option(
+        False, "Also store what the graph is made from, so that a device can diagnose it without PyTorch."
+    )
     repair: bool = option(False, "Return INT8 layers to FP16 until the agreement gates pass.")
     repair_trials: int | None = option(None, "Maximum number of trials of --repair (default 200).")
     scales: Scales = option("fp16", "Type of the scales. fp32 keeps all but INT8 layers in FP32.")

@@ -72,6 +72,17 @@ class JudgedReportOptions(VerdictOptions, ReportOptions):
     """Options of commands that judge and can write a report, beside those in Python."""
 
 
+class SignatureOptions(Options):
+    """Options of commands that load a graph or an engine of a bundle."""
+
+    require_signature: str | Path | Sequence[str | Path] = option(
+        (),
+        "Refuse a bundle that this public key, or these root certificates (PEM), did not sign. Repeatable: "
+        "any one may have signed.",
+        metavar="KEY",
+    )
+
+
 class TargetOptions(Options):
     """Options of commands that build engines or run a bundle."""
 

@@ -25,11 +25,13 @@ class CacheUse(Result):
         folder: the cache folder.
         kinds: bytes by kind of step.
         freed_bytes: bytes removed just now; None: nothing was to be removed.
+        notes: why more was kept than was asked for.
     """
 
     folder: Path
     kinds: Mapping[str, int]
     freed_bytes: int | None
+    notes: tuple[str, ...] = ()
 
     def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
         """What the command prints."""
@@ -41,6 +43,7 @@ class CacheUse(Result):
         yield table_of(str(self.folder), columns, [rows])
         if self.freed_bytes is not None:
             yield Remark(f"{mib(self.freed_bytes, 1)} MiB removed")
+        yield from (Remark(note, "note", "open") for note in self.notes)
 
 
 @takes(CacheOptions)
@@ -55,6 +58,7 @@ def cache(options: CacheOptions) -> CacheUse:
 
     Raises:
         UsageError: the number of days is negative.
+        WriteFailed: an entry cannot be removed.
 
     Examples:
         >>> cnnx.cache().freed_bytes is None
@@ -65,6 +69,8 @@ def cache(options: CacheOptions) -> CacheUse:
         raise UsageError(
             f"invalid --prune {prune_days:g}: expected 0 days or more", hint="give --prune 30, for example"
         )
-    store = Store()
-    freed = None if prune_days is None else store.prune(older_than_seconds=prune_days * _DAY_S)
-    return CacheUse(store.root, store.sizes(), freed)
+    store, notes = Store(), list[str]()
+    freed = None
+    if prune_days is not None:
+        freed = store.prune(older_than_seconds=prune_days * _DAY_S, warn=notes.append)
+    return CacheUse(store.root, store.sizes(), freed, tuple(notes))

@@ -18,8 +18,8 @@ from cnnx.options.networks import InitOptions
 from cnnx.options.shared import PreprocessingOptions
 from cnnx.pipeline.export.preprocessing import with_preprocessing
 from cnnx.pipeline.steps.definition import resolve
-from cnnx.preprocessing import described
 from cnnx.preprocessing.presets import PRESETS
+from cnnx.preprocessing.words import described
 from cnnx.recipe import Recipe, parse_recipe
 from cnnx.report.result import Result
 from cnnx.report.table import Block, Facts, Remark

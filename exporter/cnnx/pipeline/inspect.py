@@ -11,9 +11,12 @@ from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.graph.inspect import Layer, layers
 from cnnx.graph.load import load_model
+from cnnx.options import takes
+from cnnx.options.bundles import InspectOptions
 from cnnx.pipeline.bench.measurement import Prediction
 from cnnx.pipeline.bench.prediction import predict_graph
 from cnnx.pipeline.records.verified import latest_validation, records_of
+from cnnx.pipeline.sign.trust import open_bundle
 from cnnx.record import Record, Unverified
 from cnnx.report.result import Result
 from cnnx.report.table import Block
@@ -32,6 +35,7 @@ class Inspection(Result):
         verdict: the latest verdict of export for this graph, in words.
         judgements: the newest validation for each engine, device and image set, in words, oldest first.
         self_tests: the newest self-test for each engine and device, in words, oldest first.
+        source: file of the bundle's source -> its size in bytes; empty if the bundle does not hold it.
         predicted: batch -> predicted memory of the graph, for the smallest and the largest batch.
     """
 
@@ -43,6 +47,7 @@ class Inspection(Result):
     verdict: str
     judgements: tuple[str, ...]
     self_tests: tuple[str, ...]
+    source: dict[str, int]
     predicted: dict[int, Prediction]
 
     def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
@@ -52,18 +57,23 @@ class Inspection(Result):
         return inspection_blocks(self, verbose=verbose)
 
 
-def inspect(bundle: str | Path) -> Inspection:
+@takes(InspectOptions)
+def inspect(bundle: str | Path, options: InspectOptions) -> Inspection:
     """Read a bundle and check every hash. A damaged record is reported, and does not raise.
 
+    Args:
+        bundle: the bundle's folder.
+        options: options as an object; each can also be given by keyword.
+
     Raises:
-        BundleError: a file is missing or damaged.
+        BundleError: a file is missing or damaged, or not signed as required.
 
     Examples:
         >>> result = cnnx.inspect("lenet5-int8")
         >>> result.layers[0].name, result.layers[0].data_type
         ('conv1', 'int8')
     """
-    opened = Bundle.open(Path(bundle))
+    opened = open_bundle(Path(bundle), options.require_signature)
     engines = opened.engines()
     for engine in engines:
         opened.engine_file(engine)
@@ -84,6 +94,7 @@ def inspect(bundle: str | Path) -> Inspection:
         verdict=verdict,
         judgements=_judgements(records.verified),
         self_tests=_self_tests(records.verified),
+        source=opened.source_sizes(),
         predicted=predicted,
     )
 

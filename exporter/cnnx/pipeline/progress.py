@@ -62,6 +62,10 @@ class Steps:
         self.times: list[StepTime] = []
         self._listener = listener
 
+    def note(self, sentence: str) -> None:
+        """Report a sentence that the user should read."""
+        self._listener(ProgressEvent(sentence, note=True))
+
     def run(self, title: str, work: Callable[[Progress], T], *, timed: bool = False) -> T:
         """Run a step whose result is never cached, such as a measurement; see `ProgressEvent.timed`."""
         return self._run(title, lambda progress: (work(progress), False), timed=timed)
@@ -79,13 +83,10 @@ class Steps:
         """
 
         def work(progress: Progress) -> tuple[Entry, bool]:
-            entry = self.store.make(kind, inputs, lambda folder: fill(folder, progress), warn=self._warn)
+            entry = self.store.make(kind, inputs, lambda folder: fill(folder, progress), warn=self.note)
             return entry, entry.reused
 
         return self._run(title, work, timed=False)
-
-    def _warn(self, message: str) -> None:
-        self._listener(ProgressEvent(message, note=True))
 
     def _run(self, title: str, work: Callable[[Progress], tuple[T, bool]], *, timed: bool) -> T:
         started = time.perf_counter()

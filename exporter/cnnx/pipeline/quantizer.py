@@ -15,7 +15,7 @@ from cnnx.pipeline.steps.artefacts import MODEL, Fp32Graph, Ranges, Statistics, 
 from cnnx.pipeline.steps.equalized import equalize_step
 from cnnx.pipeline.steps.ranges import calibration_step
 from cnnx.pipeline.steps.statistics import statistics_step
-from cnnx.pipeline.steps.typed_graph import graph_step, type_graph
+from cnnx.pipeline.steps.typed_graph import graph_step, type_graph, write_reference
 from cnnx.quant.calibration import Calibration
 from cnnx.recipe import LayerOverride, Recipe
 
@@ -28,7 +28,7 @@ class Quantizer:
         steps: runs the steps.
         recipe: recipe, with preprocessing and precision policy.
         graph: FP32 graph; for INT8 with equalized channels, unless the recipe disables that.
-        images: calibration images.
+        images_digest: digest of the list of calibration images.
         statistics: statistics of the activations.
         precision: "int8", or "fp16", which needs only maxima and no ranges.
         scales: type of the scales.
@@ -37,7 +37,7 @@ class Quantizer:
     steps: Steps
     recipe: Recipe
     graph: Fp32Graph
-    images: Crops
+    images_digest: str
     statistics: Statistics
     precision: Precision = "int8"
     scales: Scales = "fp16"
@@ -60,11 +60,13 @@ class Quantizer:
         """
         graph = equalized_graph(steps, exported, images, recipe) if precision == "int8" else exported
         statistics = statistics_step(steps, graph, images, recipe, precision=precision)
-        return cls(steps, recipe, graph, images, statistics, precision, scales)
+        return cls(steps, recipe, graph, images.list_digest, statistics, precision, scales)
 
     def ranges(self, method: str) -> Ranges:
         """The ranges chosen by a method."""
-        return calibration_step(self.steps, self.statistics, self.images, method=method, graph=self.graph)
+        return calibration_step(
+            self.steps, self.statistics, images_digest=self.images_digest, method=method, graph=self.graph
+        )
 
     def typed(self, ranges: Ranges) -> TypedGraph:
         """The graph typed by these ranges.
@@ -84,6 +86,10 @@ class Quantizer:
         """
         type_graph(folder, self.graph, calibration, self.recipe, precision=self.precision, scales=self.scales)
         return folder / MODEL
+
+    def write_reference(self, folder: Path, calibration: Calibration) -> Path:
+        """Write the FP32 graph with the activations that the typed graph quantizes; returns the ONNX file."""
+        return write_reference(folder, self.graph, calibration, self.recipe, scales=self.scales)
 
     def with_fp16(self, reasons: Mapping[str, str]) -> Quantizer:
         """A copy that keeps some layers in FP16; `reasons`: layer -> reason."""

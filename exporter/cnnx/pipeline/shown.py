@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cnnx.pipeline.plain import plain
 from cnnx.pipeline.report.about import provenance
 from cnnx.report.table import Block, Facts, Remark, Table
 from cnnx.report.tables.bundle import engine_table, lint_blocks, precision_table, unverified_blocks
-from cnnx.report.tables.costs import layer_table, memory_table, prediction, unmeasured_table
+from cnnx.report.tables.costs import memory_table, prediction, unmeasured_table
 from cnnx.report.tables.energy import energy_table
 from cnnx.report.tables.latency import latency_table, latency_warnings
+from cnnx.report.tables.layers import layer_table
+from cnnx.report.tables.soak import soak_table
+from cnnx.report.tables.streams import each_stream_table, streams_table
+from cnnx.report.tables.trtexec import trtexec_table
 from cnnx.report.tables.verdicts import again_table, flip_table, self_test_table, verdict_table
 from cnnx.report.words import Run, names_of, scaled
 from cnnx.stats import Verdict
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     from cnnx.bundle.manifest import Manifest
     from cnnx.pipeline.bench.bench import BenchResult
     from cnnx.pipeline.bench.energy_use import EnergyUse
+    from cnnx.pipeline.bench.load.soak import SoakMeasurement
+    from cnnx.pipeline.bench.load.stream_counts import StreamsMeasurement
     from cnnx.pipeline.bench.measurement import Measurement, Unmeasured
     from cnnx.pipeline.export.result import ExportResult
     from cnnx.pipeline.inspect import Inspection
@@ -98,8 +104,14 @@ def _summary(result: ExportResult, runs: Sequence[Run], *, verbose: bool) -> Fac
         rows["latency"] = f"p50 {', '.join(map(_median, runs))}"
     if result.engines and not verbose:
         rows["engines"] = ", ".join(engine.identity for engine in result.engines)
+    if source := bundle.source_sizes():
+        rows["source"] = _sizes(source)
     rows |= {"bundle": str(bundle.path), "next": _next(result)}
     return Facts(tuple(rows.items()))
+
+
+def _sizes(files: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {size / _MIB:.2f} MiB" for name, size in files.items())
 
 
 def _median(run: Run) -> str:
@@ -137,6 +149,7 @@ def inspection_blocks(inspection: Inspection, *, verbose: bool) -> Iterator[Bloc
             f"memory at batch {batch}": prediction(plain(predicted))
             for batch, predicted in inspection.predicted.items()
         },
+        **({"source": _sizes(inspection.source)} if inspection.source else {}),
         "hashes": "all verified",
     }
     yield Facts(tuple(rows.items()))
@@ -163,12 +176,29 @@ def bench_blocks(result: BenchResult, *, verbose: bool) -> Iterator[Block]:
     runs = _runs(result.measurements, result.subjects)
     if runs:
         yield from _costs(runs)
+    if result.trtexec:
+        rows = [row.as_dict() for row in result.trtexec.rows]
+        yield trtexec_table(rows, result.trtexec.remarks)
     if result.unmeasured:
         yield _unmeasured("Not measured", result.unmeasured, result.subjects)
     yield from (layer_table(run, whole=verbose, hint=" (--verbose)") for run in runs if run.result["layers"])
     for advice in result.advice:
         yield Remark(str(advice), tone="good" if advice.recommended == "int8" else "open")
+    yield from _loads(result, verbose=verbose)
     yield from energy_blocks(result)
+
+
+def _loads(result: BenchResult, *, verbose: bool) -> Iterator[Block]:
+    """Streams and soaks of a benchmark, and those that failed; `verbose` adds each stream."""
+    if runs := _runs(result.streams, result.subjects):
+        yield streams_table(runs)
+        yield from [each_stream_table(runs)] if verbose else ()
+    if result.streams_unmeasured:
+        yield _unmeasured("Streams not measured", result.streams_unmeasured, result.subjects)
+    if runs := _runs(result.soaks, result.subjects):
+        yield soak_table(runs)
+    if result.soaks_unmeasured:
+        yield _unmeasured("Not soaked", result.soaks_unmeasured, result.subjects)
 
 
 def energy_blocks(result: BenchResult) -> Iterator[Block]:
@@ -188,7 +218,9 @@ def _costs(runs: Sequence[Run]) -> tuple[Block, ...]:
     return latency_table(runs), memory_table(runs)
 
 
-def _runs(found: Sequence[Measurement | EnergyUse], among: Sequence[Subject]) -> list[Run]:
+def _runs(
+    found: Sequence[Measurement | EnergyUse | StreamsMeasurement | SoakMeasurement], among: Sequence[Subject]
+) -> list[Run]:
     """Results as records hold them, with names that are unique among all subjects."""
     short, full = names_of(among), names_of(among, network=True)
     return [Run(short[one.subject], full[one.subject], one.as_dict()) for one in found]

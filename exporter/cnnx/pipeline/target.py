@@ -12,6 +12,7 @@ from cnnx import runtimes
 from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.bundle.manifest import Manifest
+from cnnx.bundle.sealed import HINT
 from cnnx.device import Device
 from cnnx.errors import BundleError, CnnxError, UsageError
 from cnnx.machine.environment import Environment, detect
@@ -68,6 +69,7 @@ class OpenSubject:
         options: options that it must always be opened with.
         remarks: sentences to show with its figures.
         batch: smallest, tuned and largest batch of an engine; None if unknown.
+        logits: name of the output with the logits as the manifest states it; None: not stated.
     """
 
     subject: Subject
@@ -76,6 +78,7 @@ class OpenSubject:
     options: runtimes.RunOptions = runtimes.USUAL
     remarks: tuple[str, ...] = ()
     batch: tuple[int, int, int] | None = None
+    logits: str | None = None
 
     @property
     def captures(self) -> bool:
@@ -87,8 +90,18 @@ class OpenSubject:
         return dataclasses.replace(self.options, cuda_graph=cuda_graph)
 
     def open(self, *, cuda_graph: bool = False) -> runtimes.Session:
-        """Open it; see `cnnx.runtimes.Runtime.open`."""
-        return self.runtime.open(self.file, self.wanted(cuda_graph=cuda_graph))
+        """Open it; see `cnnx.runtimes.Runtime.open`.
+
+        Raises:
+            BundleError: it does not have the output that the manifest names.
+        """
+        session = self.runtime.open(self.file, self.wanted(cuda_graph=cuda_graph))
+        if self.logits is not None and self.logits not in session.output_names:
+            session.close()
+            has = ", ".join(session.output_names)
+            what = f"the manifest names the output {self.logits!r}, but {self.file.name} has {has}"
+            raise BundleError(what, where=self.file.parent, hint=HINT)
+        return session
 
 
 def open_subject(bundle: Bundle, target: str, *, engine: str | None = None) -> OpenSubject:
@@ -121,10 +134,17 @@ def open_subject(bundle: Bundle, target: str, *, engine: str | None = None) -> O
             where=bundle.path,
             hint=f"build one: cnnx build {bundle.path} --target {target}",
         )
-    manifest, version = bundle.manifest, f"{runtime.name} {runtime.version()}"
-    subject = _subject(manifest, "graph", manifest.files["model.onnx"], version, runtime.device())
+    subject = subject_of_graph(bundle, runtime)
     remarks = _of_gpu(environment) if subject.device_kind == "gpu" else ()
-    return OpenSubject(subject, runtime, bundle.model, remarks=remarks)
+    return OpenSubject(
+        subject, runtime, bundle.model, remarks=remarks, logits=bundle.manifest.outputs[0].name
+    )
+
+
+def subject_of_graph(bundle: Bundle, runtime: runtimes.Runtime) -> Subject:
+    """Description for records of a bundle's graph, as a runtime runs it here, or an engine of it."""
+    manifest, version = bundle.manifest, f"{runtime.name} {runtime.version()}"
+    return _subject(manifest, "graph", manifest.files["model.onnx"], version, runtime.device())
 
 
 def _open_engine(bundle: Bundle, ready: Sequence[Engine], environment: Environment) -> OpenSubject:
@@ -144,6 +164,7 @@ def _open_engine(bundle: Bundle, ready: Sequence[Engine], environment: Environme
         runtimes.RunOptions(host_code=engine.version_compatible, dla_core=engine.dla_core),
         remarks,
         (engine.batch[0], engine.batch[1], engine.batch[2]) if engine.batch else None,
+        bundle.manifest.outputs[0].name,
     )
 
 

@@ -19,6 +19,7 @@ from cnnx.pipeline.judge.costs import cost_gates
 from cnnx.pipeline.judge.demand import demand_of
 from cnnx.pipeline.judge.images import judge_images
 from cnnx.pipeline.progress import Listener, Progress, ProgressEvent, Steps, StepTime, silent
+from cnnx.pipeline.sign.trust import open_bundle
 from cnnx.pipeline.steps.inference import logits_of
 from cnnx.pipeline.target import OpenSubject, open_subject
 from cnnx.record import Record
@@ -116,7 +117,7 @@ def validate(bundle: str | Path, options: ValidateOptions, *, listener: Listener
     if options.validation_data is None and idle:
         flag = f"--{idle[0].replace('_', '-')}"
         raise UsageError(f"{flag} has no effect on the self-test", hint="add --validation-data")
-    opened = Bundle.open(Path(bundle))
+    opened = open_bundle(Path(bundle), options.require_signature)
     opened.check_place("runs")
     if options.validation_images is not None and options.validation_images < 1:
         raise UsageError(
@@ -143,7 +144,7 @@ def _again(bundle: Path, options: ValidateOptions, idle: Sequence[str]) -> Valid
     if idle:
         flag = f"--{idle[0].replace('_', '-')}"
         raise UsageError(f"{flag} has no effect with --from, which runs nothing", hint=f"drop {flag}")
-    opened = Bundle.open(bundle)
+    opened = open_bundle(bundle, options.require_signature)
     found = judge_again(opened, Path(str(options.run)), demand_of(opened, options.gates))
     return ValidateResult(opened, None, None, None, (), found)
 
@@ -162,11 +163,13 @@ def run_self_test(subject: OpenSubject, bundle: Bundle, *, steps: Steps) -> Self
             hint=f"see export's verdict: cnnx inspect {bundle.path}; then export again",
         )
     manifest = bundle.manifest
-    preprocessing = recipe_of(manifest).preprocessing
+    recipe = recipe_of(manifest)
 
     def work(progress: Progress) -> SelfTest:
         session = subject.open()
-        logits = logits_of(session, reference.crops, preprocessing, progress=progress)
+        logits = logits_of(
+            session, reference.crops, recipe.preprocessing, form=recipe.input_format, progress=progress
+        )
         session.close()
         return self_test(
             reference.graph,

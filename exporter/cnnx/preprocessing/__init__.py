@@ -1,4 +1,4 @@
-"""Preprocessing from an image to a network's input: its keys, their consistency, and their description.
+"""Preprocessing from an image to a network's input: its keys and their consistency.
 
 Every key is explicit here. `cnnx.preprocessing.presets` reads the short forms, such as a preset's name.
 """
@@ -6,7 +6,6 @@ Every key is explicit here. `cnnx.preprocessing.presets` reads the short forms, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -136,45 +135,6 @@ def _wrong_size(preprocessing: Preprocessing, shape: tuple[int, int, int]) -> Co
         )
         return Contradiction(what, key, f"set resize to {max(shape[1:])} or more")
     return None
-
-
-def described(preprocessing: Preprocessing, shape: tuple[int, int, int]) -> str:
-    """The whole preprocessing in words, for an input of this shape (channels, height, width)."""
-    parts = [
-        "gray" if preprocessing.color == "gray" else preprocessing.color.upper(),
-        *_resized_in_words(preprocessing),
-        f"center crop of {shape[1]} x {shape[2]}{_padding_in_words(preprocessing)}",
-        f"(x / {preprocessing.divisor:g} - mean) / std with mean {_listed(preprocessing.mean)} and "
-        f"std {_listed(preprocessing.std)}",
-        "float32 NCHW",
-        "EXIF orientation applied" if preprocessing.exif else "EXIF orientation ignored",
-    ]
-    return "; ".join(parts)
-
-
-def _resized_in_words(preprocessing: Preprocessing) -> Sequence[str]:
-    if preprocessing.box is None:
-        return ["not resized"]
-    one = isinstance(preprocessing.resize, int)
-    size = str(preprocessing.resize) if one else "{} x {}".format(*preprocessing.box)
-    how = {
-        "shorter": f"shorter side to {size}" if one else f"resized to cover {size}",
-        "longer": f"longer side to {size}" if one else f"resized to fit into {size}",
-        "letterbox": "resized to fit into {} x {}".format(*preprocessing.box),
-        "squash": "squashed to {} x {}".format(*preprocessing.box),
-    }[preprocessing.fit]
-    pillow = preprocessing.resampling == "pillow"
-    smooth = "" if preprocessing.interpolation == "nearest" else ", antialiased" if pillow else ""
-    return [f"{how} ({preprocessing.interpolation}, {'Pillow' if pillow else 'OpenCV'}{smooth})"]
-
-
-def _padding_in_words(preprocessing: Preprocessing) -> str:
-    pads = preprocessing.fit in ("longer", "letterbox", "none")
-    return f", padded with {_listed(preprocessing.fill)}" if pads else ""
-
-
-def _listed(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:g}" for value in values)
 
 
 def _plain(size: object) -> object:

@@ -15,8 +15,10 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from cnnx.errors import CnnxError
+from cnnx.limits import TEXT_BYTES
 from cnnx.preprocessing import Color, Preprocessing
 from cnnx.schema import from_plain, nearest, read_json
+from cnnx.store.reading import read_bytes
 
 # Fractions below this would enlarge an image a hundredfold.
 _Fraction = Annotated[float, Meta(ge=0.01, le=1, description="a number in 0.01..1, such as 0.875")]
@@ -160,7 +162,7 @@ def _from_timm(file: Path, *, error: type[CnnxError]) -> Mapping[str, Any]:
     """Preprocessing by timm's data config: a model's config.json, or its `pretrained_cfg` alone."""
     hint = "give the config.json of a timm model, which has a table pretrained_cfg"
     try:
-        text = file.read_bytes()
+        text = read_bytes(file, most=TEXT_BYTES)
     except (OSError, ValueError) as fault:  # ValueError: a name that no file can have
         reason = fault.strerror if isinstance(fault, OSError) else fault
         raise error(f"the config cannot be read: {reason}", where=file, hint=hint) from None

@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from cnnx.errors import BundleError
+from cnnx.limits import JSON_BYTES
 from cnnx.schema import Count, Positive, Quantity, Rate, from_plain, read_json
+from cnnx.store.reading import read_text
 
 SCHEMA: Literal[2] = 2
 """Version of the format; increment when a field changes its meaning. 1: first; 2: means."""
@@ -33,6 +35,8 @@ class TensorRange:
         method: name in `cnnx.quant.methods.METHODS`, or `FILE`.
         saturated_share: share of the sampled non-zero values beyond amax.
         zeros_share: share of exact zeros among the sampled values; None if none was finite.
+        one_sided: x to represent at most if the tensor is centered (`cnnx.graph.passes.center`); None if it
+            can be negative.
     """
 
     amax: Quantity
@@ -40,6 +44,7 @@ class TensorRange:
     method: str
     saturated_share: Rate
     zeros_share: Rate | None
+    one_sided: Quantity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,21 @@ class Calibration:
             )
         file = from_plain(CalibrationFile, data, where=where, error=BundleError, hint=hint)
         return file.calibration()
+
+
+def calibration_in(file: Path) -> Calibration:
+    """Read a calibration.json.
+
+    Raises:
+        BundleError: it cannot be read; or see `Calibration.from_json`.
+    """
+    hint = "calibrate again with `cnnx calibrate`"
+    try:
+        text = read_text(file, most=JSON_BYTES)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"it is not UTF-8: {error}"
+        raise BundleError(f"{file.name} cannot be read: {reason}", where=file, hint=hint) from None
+    return Calibration.from_json(text, where=file)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ class Coverage:
     Attributes:
         tensor: name of the tensor.
         read_by: nodes that read the tensor in INT8.
-        amax: |x| that maps to 127.
+        amax: largest |x| that is not clipped.
         maximum: exact largest finite |x|.
         saturated: share of the non-zero values beyond `amax`.
         underflow: share of the non-zero values that round to zero.
@@ -46,16 +46,19 @@ class Coverage:
         return self.dead_channels / self.channels if self.channels else 0.0
 
 
-def coverage(seen: Observation, tensor: str, *, step: float, read_by: tuple[str, ...]) -> Coverage:
+def coverage(
+    seen: Observation, tensor: str, *, step: float, amax: float, read_by: tuple[str, ...]
+) -> Coverage:
     """Return the coverage of a sampled tensor for a given step size.
 
     Args:
         seen: statistics of the calibration images.
         tensor: one of `seen.sampled`.
         step: |x| of one step.
+        amax: largest |x| that is not clipped.
         read_by: nodes that read the tensor in INT8.
     """
-    statistics, amax = seen.statistics(tensor), step * STEPS
+    statistics = seen.statistics(tensor)
     channels = seen.channel_maxima(tensor)
     alive = channels[channels > 0]
     return Coverage(
@@ -68,5 +71,5 @@ def coverage(seen: Observation, tensor: str, *, step: float, read_by: tuple[str,
         body=min(1.0, statistics.quantile(0.999) / amax),
         channels=len(alive),
         dead_channels=int((alive <= step / 2).sum()),
-        middle_steps=min(float(STEPS), float(np.median(alive)) / step) if len(alive) else 0.0,
+        middle_steps=min(amax, float(np.median(alive))) / step if len(alive) else 0.0,
     )

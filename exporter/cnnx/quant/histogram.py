@@ -103,7 +103,7 @@ class TensorStatistics:
         if share * self.count <= self.zeros:
             return 0.0
         index = int(np.searchsorted(self.zeros + np.cumsum(self._counts), share * self.count))
-        return float(min(_edges()[min(index, BINS - 1) + 1], self.maximum))
+        return float(min(_edges()[index + 1], self.maximum))
 
     def filled(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the centre and the number of values of each non-empty bin of |x|, without zeros."""
@@ -145,6 +145,8 @@ class TensorStatistics:
             )
         made._top, made.count, made.zeros, made.nonfinite = (int(total) for total in totals)
         made._counts = counts.astype(np.int64)
+        if counts.min() < 0 or totals.min() < 0 or made._top >= _INFINITY:
+            raise BundleError("saved statistics have values that no network gives", hint="calibrate again")
         if int(counts.sum()) != made.count - made.zeros:
             raise BundleError(
                 f"saved statistics are inconsistent: {int(counts.sum())} non-zero values in bins, "

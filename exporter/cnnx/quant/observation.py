@@ -7,17 +7,16 @@ statistics of the whole. Statistics can be saved and loaded again.
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnx.errors import BundleError, GraphError, ImageError
+from cnnx.errors import GraphError, ImageError
 from cnnx.quant.histogram import TensorStatistics
+from cnnx.quant.saved import read_saved
 
 
 class Seen(NamedTuple):
@@ -35,7 +34,6 @@ Watch = Callable[[NDArray[np.float32]], Seen]
 # FP16 cannot be quantized with FP16 scales and have no mean, so up to 200,000 images do not overflow.
 _STEPS, _LARGEST = 2.0**28, 65504.0
 _AT_ONCE = 16  # batches per histogram update: updating 40,960 bins takes longer than counting 4,096 values
-_DAMAGE = (OSError, ValueError, KeyError, IndexError, TypeError, EOFError)
 
 
 class Observation:
@@ -44,13 +42,21 @@ class Observation:
     Args:
         channels: watched tensor -> slice of its channels in maxima and means; tensors may share a slice.
         samples: sampled tensor -> slice of its values in the sample. Sampled tensors are also watched.
+        one_sided: sampled tensors that are never negative.
 
     Attributes:
         images: number of images so far.
+        one_sided: sampled tensors that are never negative.
     """
 
-    def __init__(self, channels: Mapping[str, slice], samples: Mapping[str, slice]) -> None:
+    def __init__(
+        self,
+        channels: Mapping[str, slice],
+        samples: Mapping[str, slice],
+        one_sided: Collection[str] = (),
+    ) -> None:
         self.images = 0
+        self.one_sided = frozenset(one_sided)
         self._channels = dict(channels)
         self._samples = dict(samples)
         length = max((each.stop for each in channels.values()), default=0)
@@ -97,7 +103,8 @@ class Observation:
         Raises:
             GraphError: the other statistics are of different tensors.
         """
-        if (self._channels, self._samples) != (other._channels, other._samples):
+        tensors, others = ((each._channels, each._samples, each.one_sided) for each in (self, other))
+        if tensors != others:
             raise GraphError(
                 "statistics of different networks cannot be merged",
                 hint="observe all images with the same graph",
@@ -154,8 +161,11 @@ class Observation:
         """Write the statistics to a file, to be read with `load`."""
         self._count()
         layout = [
-            {name: [columns.start, columns.stop] for name, columns in slices.items()}
-            for slices in (self._channels, self._samples)
+            *(
+                {name: [columns.start, columns.stop] for name, columns in slices.items()}
+                for slices in (self._channels, self._samples)
+            ),
+            sorted(self.one_sided),
         ]
         histograms = [histogram.to_arrays() for histogram in self._histograms.values()]
         keys = histograms[0] if histograms else {}
@@ -180,28 +190,14 @@ class Observation:
         Raises:
             BundleError: the file is damaged.
         """
-        try:
-            with np.load(file) as saved:
-                arrays: dict[str, NDArray[Any]] = dict(saved)
-            layout = json.loads(arrays["layout"].tobytes())
-            made = cls(*({name: slice(*ends) for name, ends in slices.items()} for slices in layout))
-            made._highest, made._bad, made._sums = (
-                _of_shape(arrays[key], made._highest.shape) for key in ("highest", "bad", "sums")
-            )
-            made.images = int(arrays["images"])
-            for number, name in enumerate(made._samples):
-                of_one = {key: arrays[f"histogram_{key}"][number] for key in ("counts", "totals")}
-                made._histograms[name] = TensorStatistics.from_arrays(of_one)
-        except (*_DAMAGE, zipfile.BadZipFile, zlib.error) as error:
-            what = f"the saved statistics cannot be read: {error}"
-            raise BundleError(what, where=file, hint="calibrate again") from None
+        arrays, channels, samples, one_sided = read_saved(file)
+        made = cls(channels, samples, one_sided)
+        made._highest, made._bad, made._sums = (arrays[key] for key in ("highest", "bad", "sums"))
+        made.images = int(arrays["images"])
+        for number, name in enumerate(samples):
+            of_one = {key: arrays[f"histogram_{key}"][number] for key in ("counts", "totals")}
+            made._histograms[name] = TensorStatistics.from_arrays(of_one)
         return made
-
-
-def _of_shape(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    if values.shape != shape:
-        raise ValueError(f"array of shape {values.shape}, expected {shape}")
-    return values
 
 
 def observe(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from cnnx.quant.calibration import Calibration, TensorRange
 from cnnx.quant.histogram import TensorStatistics
-from cnnx.quant.methods import FILE, METHODS, check_method
+from cnnx.quant.methods import FILE, LEVELS, METHODS, ONE_SIDED_LEVELS, check_method
 from cnnx.quant.observation import Observation
 
 
@@ -35,6 +35,7 @@ def calibration_of(
                 observation.statistics(name),
                 method,
                 usable=name not in nonfinite,
+                one_sided=name in observation.one_sided and method != FILE,
                 given=None if method != FILE else (of_file or {}).get(name, 0.0),
             )
             for name in observation.sampled
@@ -54,12 +55,15 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _range(statistics: TensorStatistics, method: str, *, usable: bool, given: float | None) -> TensorRange:
-    amax = given if given is not None else METHODS[method](statistics) if usable else 0.0
+def _range(
+    statistics: TensorStatistics, method: str, *, usable: bool, one_sided: bool, given: float | None
+) -> TensorRange:
+    amax = given if given is not None else METHODS[method](statistics, LEVELS) if usable else 0.0
     return TensorRange(
         amax=amax,
         maximum=statistics.maximum,
         method=method,
         saturated_share=statistics.share_above(amax) if usable and amax else 0.0,
         zeros_share=statistics.zeros_share,
+        one_sided=METHODS[method](statistics, ONE_SIDED_LEVELS) if one_sided and amax else None,
     )

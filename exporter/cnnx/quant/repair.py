@@ -18,6 +18,11 @@ class Outcome:
     passes: bool
 
 
+_SHARE_OF_RANKING = 0.75
+"""Trials of halving before all layers are ranked, as a share of their number."""
+_FEW = 0.2
+"""Share of the whole distance that a layer found by halving has at least where few layers are to blame."""
+
 Try = Callable[[frozenset[str]], Outcome]
 """Tries the network with only these layers in INT8."""
 
@@ -65,12 +70,15 @@ class _Exhausted(Exception):
 def repair(layers: Sequence[str], attempt: Try, *, costs: Mapping[str, int], most: int) -> Repair:
     """Search for the cheapest layers to return to FP16.
 
-    Layers are ranked by their distance when alone in INT8. The shortest prefix of the ranking that makes the
-    network pass returns to FP16. Then, starting with the costliest, layers go back to INT8 until no single
-    one can. This corrects for layers that were ranked too high or that are harmful only in combination.
+    Distances nearly add up over layers, so a layer that makes most of one is found by halving: of a group of
+    layers in INT8, its half with the larger distance is taken, until one layer is left. Found layers return
+    to FP16 until the network passes. If that takes long, because many layers are to blame or few of them only
+    together, all layers are ranked by their distance when alone in INT8, and the shortest prefix of the
+    ranking that makes the network pass returns to FP16. Then, starting with the costliest, layers go back to
+    INT8 until no single one can, in case some were taken too early.
 
     Args:
-        layers: layers in INT8.
+        layers: layers in INT8, in graph order.
         attempt: tries a network; equal sets are tried only once.
         costs: extra cost of each layer in FP16, such as its MACs.
         most: maximum number of trials.
@@ -96,18 +104,57 @@ def repair(layers: Sequence[str], attempt: Try, *, costs: Mapping[str, int], mos
     exhausted = False
     try:
         if not before.passes:
-            alone = {layer: tried([layer]).distance for layer in layers}
+            _halve(back, layers, alone, tried, enough=lambda: len(known) > len(layers) * _SHARE_OF_RANKING)
+        if not tried(whole - back).passes:
+            alone |= {layer: tried([layer]).distance for layer in layers}
+            back.clear()
             _grow(back, whole, sorted(layers, key=lambda layer: -alone[layer]), tried)
-            _shrink(back, whole, sorted(back, key=lambda each: (-costs[each], alone[each], each)), tried)
+        _shrink(back, whole, sorted(back, key=lambda each: (-costs[each], alone[each], each)), tried)
     except _Exhausted:
         exhausted = True
-    after = known.get(whole - back, before)
+    after = known[whole - back]
     put_back = []
     for layer in sorted(back, key=lambda each: (-alone[each], each)):
         with_it = known.get(whole - back | {layer})
         spared = None if with_it is None else with_it.distance - after.distance
         put_back.append(PutBack(layer, alone[layer], spared))
     return Repair(tuple(put_back), before, after, len(known), exhausted)
+
+
+def _halve(
+    back: set[str],
+    layers: Sequence[str],
+    alone: dict[str, float],
+    tried: Callable[[Iterable[str]], Outcome],
+    *,
+    enough: Callable[[], bool],
+) -> None:
+    """Return layers that make most of a distance to FP16, until the network passes or this takes too long.
+
+    Groups are the same each time, so that those without a layer that was found are not tried again.
+    """
+    while not (outcome := tried(set(layers) - back)).passes:
+        group, distance = list(layers), outcome.distance
+        while len(group) > 1:
+            if enough():
+                return
+            first = group[: len(group) // 2]
+            in_int8 = [layer for layer in first if layer not in back]
+            found = tried(in_int8).distance if in_int8 else 0.0
+            # Without the first half, its distance is missing: the rest is not tried.
+            group, distance = (
+                (first, found) if 2 * found >= distance else (group[len(first) :], distance - found)
+            )
+        [layer] = group
+        if layer in back:
+            return
+        alone[layer] = tried([layer]).distance
+        if 2 * alone[layer] < distance:  # layers harm together what none of them does alone
+            return
+        tried(set(layers) - back - {layer})  # before it is returned: trials may end here
+        back.add(layer)
+        if alone[layer] < _FEW * outcome.distance:
+            return
 
 
 def _grow(

@@ -16,6 +16,8 @@ from cnnx.report.page import missing, page
 from cnnx.report.table import Remark
 from cnnx.store.files import atomic_file, check_place
 
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+
 
 def write_document(report: Report, path: Path) -> None:
     """Write a report in the format of the path's suffix.
@@ -60,7 +62,13 @@ def _format_of(path: Path) -> Callable[[Report], str]:
 
 
 def _csv(report: Report) -> str:
-    return pl.DataFrame(list(report.rows), infer_schema_length=None).write_csv()
+    """A table of all rows. Text that a spreadsheet would run as a formula starts with an apostrophe."""
+    rows = [{key: _no_formula(value) for key, value in row.items()} for row in report.rows]
+    return pl.DataFrame(rows, infer_schema_length=None).write_csv()
+
+
+def _no_formula(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
 
 
 FORMATS: dict[str, Callable[[Report], str]] = {

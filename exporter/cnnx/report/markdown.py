@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from cnnx.report.table import Said, Table
+from cnnx.report.words import visible
 
 
 def markdown(blocks: Iterable[Said], *, title: str = "# {}") -> str:
@@ -31,5 +32,7 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _text(text: str) -> str:
-    """Text in which names are no HTML."""
-    return text.replace("&", "&amp;").replace("<", "&lt;") if re.search(r"<[a-zA-Z/!?]", text) else text
+    """Text in which names are neither HTML nor links, and control characters can be seen."""
+    if re.search(r"<[a-zA-Z/!?]", text):
+        text = text.replace("&", "&amp;").replace("<", "&lt;")
+    return visible(text).replace("](", "]\\(")

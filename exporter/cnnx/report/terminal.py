@@ -6,10 +6,17 @@ import io
 from collections.abc import Iterable
 
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.table import Table as Drawn
 
 from cnnx.report.table import Block, Facts, Remark, Table, Tone
+from cnnx.report.words import visible
+
+
+def escape(text: str) -> str:
+    """Text whose markup and control characters do nothing: they are shown as escapes such as \\x1b."""
+    return escape_markup(visible(text))
+
 
 _COLORS: dict[Tone, str] = {"good": "green", "bad": "red", "open": "yellow"}
 

@@ -104,6 +104,16 @@ def several(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
+def duration(seconds: float) -> str:
+    """A duration in words: "10 min", "1 h 30 min", "45 s"."""
+    whole = round(seconds)
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    parts = (f"{hours} h" * bool(hours), f"{minutes} min" * bool(minutes), f"{rest} s" * bool(rest))
+    return " ".join(filter(None, parts))
+
+
 def first_of(items: Sequence[T], most: int, *, whole: bool) -> tuple[Sequence[T], tuple[Remark, ...]]:
     """The first `most` items, or all of them, and a remark about the rest."""
     if whole or len(items) <= most:
@@ -126,3 +136,21 @@ def graph_words(result: Mapping[str, Any]) -> str:
 def on_cpu(subject: Mapping[str, Any]) -> bool:
     """Whether a subject ran on a CPU, where clocks are not checked."""
     return Device.of(subject["device"], subject.get("device_kind", "")).kind == "cpu"
+
+
+def visible(text: str) -> str:
+    """Text in which characters that are not printable, except line breaks, are escapes such as \\x1b.
+
+    A name could otherwise move the cursor, change the terminal's title, or reverse the order of text.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each == "\n" else _escaped(each) for each in text)
+
+
+def _escaped(character: str) -> str:
+    return (
+        character.encode("ascii", "backslashreplace").decode()
+        if ord(character) > 126
+        else repr(character)[1:-1]
+    )

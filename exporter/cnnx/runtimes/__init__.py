@@ -8,10 +8,10 @@ automatically. Code that chooses a runtime checks what it can do, never its name
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from cnnx.device import Device
 from cnnx.errors import CnnxError, UsageError
 from cnnx.options.bundles import BuildOptions as BuildOptions
+from cnnx.runtimes.batches import Images as Images
 from cnnx.runtimes.layer_times import LayerTime
+from cnnx.runtimes.layout import Layout
 
 NAMES = {
     "tensorrt": "cnnx.runtimes.trt.runtime",
@@ -44,11 +46,14 @@ class RunOptions:
         host_code: let a version-compatible engine run the CPU code that it contains. This needs no additional
             trust: every plan is native code (TensorRT's guide, Security), and its hash is always checked.
         dla_core: DLA core to run on, for an engine that was built for one.
+        fuse_qdq: let ONNX Runtime fuse Q/DQ of a graph into integer kernels, which round differently. By
+            default it computes what the graph states. Engines are always fused.
     """
 
     cuda_graph: bool = False
     host_code: bool = False
     dla_core: int | None = None
+    fuse_qdq: bool = False
 
 
 USUAL = RunOptions()
@@ -65,6 +70,7 @@ class BuildRequest:
             "fp32"); compared with the built engine.
         batch: smallest, optimal and largest batch of the optimization profile.
         compute_capabilities: SM versions such as 86, for builders that cross-build; empty: this device.
+        emits: let the engine emit the tensors that fusion leaves; only if `Runtime.emits`.
         options: TensorRT build options.
     """
 
@@ -72,6 +78,7 @@ class BuildRequest:
     expected: dict[str, str]
     batch: tuple[int, int, int] = (1, 1, 1)
     compute_capabilities: tuple[int, ...] = ()
+    emits: bool = False
     options: BuildOptions = field(default_factory=BuildOptions)
 
     @property
@@ -91,6 +98,8 @@ class BuiltEngine:
         on_gpu: names of the network's layers that the DLA cannot run and the GPU does.
         timing_cache: SHA-256 of the timing cache after the build; empty: none was kept.
         remarks: notes on a successful build, one sentence each.
+        evidence: file name, of `cnnx.bundle.EVIDENCE`, -> text: what the builder reported, to be kept beside
+            the engine.
     """
 
     identity: str
@@ -106,6 +115,7 @@ class BuiltEngine:
     on_gpu: tuple[str, ...] = ()
     timing_cache: str = ""
     remarks: tuple[str, ...] = ()
+    evidence: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +126,7 @@ class RunTimes:
 
     Attributes:
         enqueue_ns: host time to queue the kernels. If it is close to `compute_ns` or larger, the GPU waited
-            for the host, and `compute_ns` includes the wait.
+            for the host, and `compute_ns` includes the wait; in a single run it always includes some.
         h2d_ns: GPU time to copy the input to the device.
         compute_ns: GPU time of the kernels.
         d2h_ns: GPU time to copy the outputs to the host.
@@ -133,22 +143,66 @@ class RunTimes:
         return self.h2d_ns + self.compute_ns + self.d2h_ns
 
 
+@dataclass(frozen=True, slots=True)
+class RunSeries:
+    """Runs of one batch, each queued while the GPU was busy with the one before.
+
+    Attributes:
+        runs: times of each run, without the first, for which nothing was queued before.
+        wall_ns: host time from the end of that first run to the end of the last, so that images per second
+            are images over this time.
+    """
+
+    runs: tuple[RunTimes, ...]
+    wall_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """What an engine emitted during one run.
+
+    Attributes:
+        outputs: its outputs, as `Session.run` returns them.
+        tensors: tensors by the engine's names, in the type that they have there.
+        unread: name -> reason, of tensors whose values could not be read.
+    """
+
+    outputs: dict[str, NDArray[np.float32]]
+    tensors: dict[str, NDArray[Any]]
+    unread: dict[str, str]
+
+
 class Session(Protocol):
-    """A network ready to run. Sessions are not thread-safe; close them when done."""
+    """A network ready to run. Sessions are not thread-safe; close them when done.
+
+    For several threads, give each a `sibling`.
+    """
 
     runtime: str
     runtime_version: str
     device: Device
     output_names: tuple[str, ...]
 
-    def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    def run(self, images: Images) -> dict[str, NDArray[np.float32]]:
         """Run one batch.
 
         Args:
-            images: (N, C, H, W), normalized, C-contiguous.
+            images: a batch as the network's input takes it, C-contiguous.
 
         Returns:
             Outputs by name, batch axis first; float outputs as float32.
+        """
+        ...
+
+    def sibling(self) -> Session:
+        """Open a further session on the same loaded network, which may run in another thread meanwhile.
+
+        The weights are in memory once. An engine's siblings each have an execution context, a CUDA stream and
+        buffers of their own. The network is freed with the last of them.
+
+        Raises:
+            EnvironmentLacks: there is not enough memory, or the runtime cannot be used by several threads.
+            UsageError: the session is closed.
         """
         ...
 
@@ -160,9 +214,36 @@ class Session(Protocol):
 class TimedSession(Session, Protocol):
     """A session that can time the parts of a run."""
 
-    def timed_run(self, images: NDArray[np.float32]) -> RunTimes:
+    def timed_run(self, images: Images) -> RunTimes:
         """Run one batch and time its parts; see `engine.EngineSession`."""
         ...
+
+    def timed_series(self, images: Images, runs: int) -> RunSeries:
+        """Run one batch repeatedly, queued two deep, and time each run; see `engine.EngineSession`."""
+        ...
+
+
+class EmittingSession(Session, Protocol):
+    """A session of an engine that was built to emit its tensors."""
+
+    def emitted(self, images: Images, layouts: Mapping[str, Layout]) -> Emission:
+        """Run one batch and keep the tensors that it emits.
+
+        Args:
+            images: one batch, as for `run`.
+            layouts: name of a tensor -> how it lies in memory; others lie row by row.
+        """
+        ...
+
+
+def queues(session: Session) -> TypeGuard[TimedSession]:
+    """Whether a session can queue runs and time their parts."""
+    return hasattr(session, "timed_series")
+
+
+def is_emitting(session: Session) -> TypeGuard[EmittingSession]:
+    """Whether a session can emit its tensors."""
+    return hasattr(session, "emitted")
 
 
 class Runtime(Protocol):
@@ -211,6 +292,10 @@ class Runtime(Protocol):
         """
         ...
 
+    def emits(self) -> bool:
+        """Whether an engine can emit the tensors that fusion leaves, without a change of fusion."""
+        ...
+
     def build(self, onnx_file: Path, request: BuildRequest) -> list[BuiltEngine]:
         """Build one engine per requested compute capability, or a single engine if none is given.
 
@@ -225,7 +310,7 @@ class Runtime(Protocol):
 
         Args:
             file: file to open; the caller has checked its hash.
-            options: how to open it; for an ONNX file only `cuda_graph` matters.
+            options: how to open it; for an ONNX file only `cuda_graph` and `fuse_qdq` matter.
 
         Raises:
             UsageError: a CUDA graph is requested for an ONNX file.
@@ -233,7 +318,7 @@ class Runtime(Protocol):
         ...
 
     def layer_times(
-        self, file: Path, images: NDArray[np.float32], *, runs: int = 50, options: RunOptions = USUAL
+        self, file: Path, images: Images, *, runs: int = 50, options: RunOptions = USUAL
     ) -> tuple[LayerTime, ...]:
         """Time a network layer by layer, in a separate session because profiling slows down runs.
 

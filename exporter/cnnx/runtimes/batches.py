@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnx.errors import ImageError, UsageError
+from cnnx.errors import GraphError, ImageError, UsageError
+from cnnx.limits import BATCH_BYTES
 
+Images = NDArray[np.float32] | NDArray[np.uint8]
+"""A batch at a network's input: normalized floats (N, C, H, W), or pixels where the graph normalizes them."""
 Outputs = dict[str, NDArray[np.float32]]
 
 
-def check_images(images: NDArray[np.float32], shape: Sequence[object]) -> None:
+def check_images(images: Images, shape: Sequence[object], dtype: np.dtype[Any]) -> None:
     """Reject images that do not fit the input.
 
     Args:
-        images: (N, C, H, W).
+        images: a batch.
         shape: shape of the input, in the same order; a size that is not a positive integer is not fixed.
+        dtype: type of the input. Floats fit any float type.
 
     Raises:
-        ImageError: wrong rank, no images, or a different C, H or W.
+        ImageError: wrong rank, no images, a different size, or pixels in place of floats, or the reverse.
     """
     fits = images.ndim == len(shape) and all(
         not isinstance(want, int) or want < 1 or have == want
@@ -32,11 +37,14 @@ def check_images(images: NDArray[np.float32], shape: Sequence[object]) -> None:
             f"images of shape {images.shape} do not fit the input ({wanted})",
             hint="preprocess them with the recipe that the network was exported with",
         )
+    if (images.dtype == np.uint8) != (dtype == np.uint8):
+        wanted, hint = (
+            ("pixels (uint8)", "give pixels") if dtype == np.uint8 else ("floats", "normalize them")
+        )
+        raise ImageError(f"the input takes {wanted}, and the images are {images.dtype}", hint=hint)
 
 
-def run_in_batches(
-    run: Callable[[NDArray[np.float32]], Outputs], images: NDArray[np.float32], *, size: int, least: int
-) -> Outputs:
+def run_in_batches(run: Callable[[Images], Outputs], images: Images, *, size: int, least: int) -> Outputs:
     """Run N images in slices of `size` and concatenate the outputs.
 
     The outputs of a single full slice are returned unchanged. With several slices, or a padded one, every
@@ -44,7 +52,7 @@ def run_in_batches(
 
     Args:
         run: runs one slice.
-        images: (N, C, H, W).
+        images: the batch.
         size: maximum number of images per slice.
         least: minimum number of images per slice, equal to `size` for a fixed batch. A smaller slice is
             padded with copies of its last image, whose outputs are dropped. Padding with real data avoids
@@ -52,9 +60,16 @@ def run_in_batches(
 
     Raises:
         UsageError: an output that must be joined or cut has no batch axis.
+        GraphError: the images of a batch would take more than `BATCH_BYTES`.
     """
     if least <= len(images) <= size:
         return run(images)
+    if least * images[:1].nbytes > BATCH_BYTES:
+        raise GraphError(
+            f"the network takes {least:,} images at a time, which need "
+            f"{least * images[:1].nbytes / 2**30:.1f} GiB",
+            hint="export it again with a smaller batch, or with a range such as --batch 1..8",
+        )
     parts = []
     for start in range(0, len(images), size):
         part = images[start : start + size]

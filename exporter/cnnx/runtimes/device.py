@@ -64,6 +64,10 @@ class Event(Protocol):
         """Nanoseconds between an earlier event and this one; the GPU must have reached both."""
         ...
 
+    def synchronize(self) -> None:
+        """Wait until the GPU has reached the event."""
+        ...
+
     def free(self) -> None:
         """Destroy the event."""
         ...
@@ -89,6 +93,8 @@ class Cuda(Protocol):
 
     captures: bool
     """Whether `capture` works; pycuda does not support CUDA graphs."""
+    threads: bool
+    """Whether any thread may use it; pycuda's context belongs to the thread that made it current."""
 
     def why_not(self) -> str | None:
         """CUDA's message on why no GPU can be used; None if one can."""
@@ -112,6 +118,16 @@ class Cuda(Protocol):
 
     def event(self) -> Event:
         """A new event with timing."""
+        ...
+
+    def read(self, address: int, nbytes: int, stream: int) -> bytes:
+        """Copy device memory to the host, after all work queued on a stream; waits for it.
+
+        Args:
+            address: address of the device memory.
+            nbytes: number of bytes.
+            stream: the cudaStream_t.
+        """
         ...
 
     def capture(self, stream: Any, work: Callable[[], None]) -> Graph:

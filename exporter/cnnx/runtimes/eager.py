@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,6 +14,7 @@ from torch import nn
 from cnnx.device import Device
 from cnnx.errors import InputRefused, UsageError
 from cnnx.machine.environment import cpu_device
+from cnnx.runtimes.batches import Images
 
 
 class EagerSession:
@@ -26,6 +31,7 @@ class EagerSession:
     def __init__(self, model: nn.Module) -> None:
         self.runtime_version: str = torch.__version__
         self._model: nn.Module | None = model.eval()
+        self._stream: torch.cuda.Stream | None = None
         self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
         if self._device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = False
@@ -34,7 +40,7 @@ class EagerSession:
         else:
             self.device = cpu_device()
 
-    def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    def run(self, images: Images) -> dict[str, NDArray[np.float32]]:
         """Run N images as one batch.
 
         Args:
@@ -47,8 +53,33 @@ class EagerSession:
             InputRefused: the model returns anything but one tensor (N, classes).
             UsageError: the session is closed.
         """
+        model = self._check_open()
+        with torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext():
+            return {"logits": self._logits(model, images)}
+
+    def sibling(self) -> EagerSession:
+        """Another session on the same module, on a CUDA stream of its own.
+
+        Raises:
+            UsageError: the session is closed.
+        """
+        self._check_open()
+        other = copy.copy(self)
+        if self._device.type == "cuda":
+            make: Any = torch.cuda.Stream  # without types
+            other._stream = make(self._device)
+        return other
+
+    def close(self) -> None:
+        """Release the module; the caller's own references stay valid."""
+        self._model = None
+
+    def _check_open(self) -> nn.Module:
         if self._model is None:
             raise UsageError("the session is closed", hint="create a new EagerSession")
+        return self._model
+
+    def _logits(self, model: nn.Module, images: Images) -> NDArray[np.float32]:
         batch = torch.from_numpy(np.require(images, np.float32, ["C", "W"])).to(self._device)
         # With a channels-last input PyTorch runs the whole network in that layout, and the module's weights
         # stay as they are, so an export does not change. On two cores, in ms per image, contiguous to
@@ -56,15 +87,12 @@ class EagerSession:
         # well gains nothing.
         batch = batch.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
-            logits = self._model(batch)
+            logits = model(batch)
         if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
             kind = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
             raise InputRefused(
                 f"a classifier returns one tensor (N, classes), this model returns {kind}",
                 hint="wrap the model in a module whose forward() returns only the logits",
             )
-        return {"logits": logits.float().cpu().numpy()}
-
-    def close(self) -> None:
-        """Release the module; the caller's own references stay valid."""
-        self._model = None
+        found: NDArray[np.float32] = logits.float().cpu().numpy()
+        return found

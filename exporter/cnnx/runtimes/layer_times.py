@@ -20,12 +20,20 @@ _OPERATORS: dict[str, LayerKind] = {
     "ReorderInput": "reformat",
     "ReorderOutput": "reformat",
 }
-# TensorRT's names: "Reformatting CopyNode for Input Tensor 0 to conv1", "input_QuantizeLinear", "Cast_7".
+# TensorRT's names: "input_QuantizeLinear", "QuantLinearNode__838", "Cast_7", and of a copy, "Reformatting
+# CopyNode for Input Tensor 0 to conv1 + relu1", where what follows is the layer that it is for.
+_COPY = "Reformatting CopyNode"
 _NAMES: tuple[tuple[LayerKind, re.Pattern[str]], ...] = (
     ("reformat", re.compile(r"reformat", re.IGNORECASE)),
-    ("quantize", re.compile(r"quantize", re.IGNORECASE)),
+    ("quantize", re.compile(r"quant(?:ize|linear)", re.IGNORECASE)),
     ("cast", re.compile(r"(?:^|[_/])cast", re.IGNORECASE)),
 )
+# A generated kernel is named by its operators: "__myl_MulMinMaxRounCast_myl0_2" (TensorRT for RTX 1.7.1, and
+# TensorRT issue #4397). Rounding is quantization; without arithmetic, a kernel casts or moves data.
+_GENERATED = re.compile(r"__myl_((?:[A-Z][a-z0-9]*)+)_")
+_MOVES = frozenset({"Move", "Repl", "Resh", "Tran"})
+_CASTS = _MOVES | {"Cast", "Conc"}
+_ROUNDS = _CASTS | {"Max", "Min", "Mul", "Roun"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,10 @@ def kind_of_operator(op: str) -> LayerKind:
 
 def kind_of_name(name: str) -> LayerKind:
     """Kind of a layer, by its TensorRT name. A fused layer computes if one of its parts does."""
+    if name.startswith(_COPY):
+        return "reformat"
+    if generated := _GENERATED.match(name):
+        return _kind_of_operators(frozenset(re.findall("[A-Z][a-z0-9]*", generated[1])))
     kinds = [_kind(part) for part in name.split(FUSED)]
     return "compute" if "compute" in kinds else kinds[0]
 
@@ -64,6 +76,14 @@ def shares(layers: Iterable[LayerTime]) -> dict[LayerKind, float]:
     if not total:
         return {}
     return {kind: sum(layer.median_ns for layer in layers if layer.kind == kind) / total for kind in kinds}
+
+
+def _kind_of_operators(operators: frozenset[str]) -> LayerKind:
+    if "Roun" in operators and operators <= _ROUNDS:
+        return "quantize"
+    if "Cast" in operators and operators <= _CASTS:
+        return "cast"
+    return "reformat" if operators <= _MOVES else "compute"
 
 
 def _kind(name: str) -> LayerKind:

@@ -19,13 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnnx.errors import WriteFailed
+from cnnx.errors import EnvironmentLacks, WriteFailed
+from cnnx.limits import JSON_BYTES
 from cnnx.store.digests import digest_of
 from cnnx.store.drafts import make_folder, settle
 from cnnx.store.entries import LIST, fault_of, listed_files, remove_listed, write_list
 from cnnx.store.files import atomic_file, atomic_folder, writing
+from cnnx.store.reading import read_bytes
 
-_STALE_SECONDS = 24 * 3600
+# What a running process has used within this time is not removed by another one.
+_IN_USE_SECONDS = 24 * 3600
+_USERS: dict[Path, int] = {}
 
 _PARTIAL = b"cnnx partial "
 _TAG = """Signature: 8a477f597d28d172789f06886806bc55
@@ -36,10 +40,28 @@ _KEPT_FILES = {"weights": r".+-[0-9a-f]{8,64}\.[a-z]+", "timing-caches": r".+\.t
 
 
 def cache_folder() -> Path:
-    """Path of the cache: `CNNX_CACHE`, or cnnx/ in XDG_CACHE_HOME or ~/.cache."""
-    if chosen := os.environ.get("CNNX_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnnx"
+    """Path of the cache: `CNNX_CACHE`, or cnnx/ in XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        EnvironmentLacks: none of them is set, and the user has no home folder.
+    """
+    chosen = os.environ.get("CNNX_CACHE")
+    return Path(chosen) if chosen else caches() / "cnnx"
+
+
+def caches() -> Path:
+    """Folder of the user's caches: XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        EnvironmentLacks: the first is not set, and the user has no home folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # as in a container that runs as a user without a name
+        raise EnvironmentLacks(
+            "the user has no home folder, so the cache has no place",
+            hint="set CNNX_CACHE to a folder that can be written",
+        ) from None
 
 
 @contextlib.contextmanager
@@ -59,6 +81,45 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _use(root: Path) -> None:
+    """Register this process, until it ends, as a user of a cache, so that no other one removes its entries.
+
+    A cache that is read-only, or on a disk without locks, is used without that.
+    """
+    root = Path(os.path.realpath(root))
+    if root in _USERS:
+        return
+    with contextlib.suppress(OSError):
+        make_folder(root / "locks")
+        handle = os.open(root / "locks" / "users", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        except OSError:
+            os.close(handle)
+        else:
+            _USERS[root] = handle
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[bool]:
+    """Whether this process is the only user of a cache; if so, others wait until the block ends."""
+    if root.is_dir():
+        _use(root)
+    handle = _USERS.get(Path(os.path.realpath(root)))
+    if handle is None:
+        yield True
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        alone = True
+    except OSError:
+        alone = False
+    try:
+        yield alone
+    finally:
+        fcntl.flock(handle, fcntl.LOCK_SH)
 
 
 def _mark(root: Path) -> None:
@@ -154,11 +215,12 @@ class Store:
             WriteFailed: the entry cannot be written.
         """
         folder = self.place(kind, inputs)
+        _mark(self.root)
+        _use(self.root)
         if _is_whole(folder):
             with contextlib.suppress(OSError):
                 os.utime(folder)
             return Entry(kind, folder.name, folder, reused=True)
-        _mark(self.root)
         with locked(folder):
             if _is_whole(folder):
                 return Entry(kind, folder.name, folder, reused=True)
@@ -170,6 +232,12 @@ class Store:
                 (draft / "inputs.json").write_text(json.dumps(inputs, indent=1, sort_keys=True) + "\n")
                 write_list(draft, kind, folder.name)
         return Entry(kind, folder.name, folder, reused=False)
+
+    def entries(self, kind: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """The folder and inputs of each intact entry of a kind, oldest first."""
+        folders = (self.root / kind).glob("*")
+        for folder in sorted(filter(_is_whole, folders), key=lambda each: each.stat().st_mtime):
+            yield folder, json.loads((folder / "inputs.json").read_text(encoding="utf-8"))
 
     def sizes(self) -> dict[str, int]:
         """Size in bytes by kind of step, of downloaded weights and of timing caches."""
@@ -185,26 +253,43 @@ class Store:
                 sizes[folder.parent.name] = sizes.get(folder.parent.name, 0) + size
         return dict(sorted(sizes.items()))
 
-    def prune(self, *, older_than_seconds: float) -> int:
+    def prune(self, *, older_than_seconds: float, warn: Callable[[str], None] = lambda _: None) -> int:
         """Remove entries not used for this time, and return the number of bytes freed.
 
         Only files known to be written by cnnx are removed: entries that list their files, and the state of
-        interrupted steps.
+        interrupted steps. What was used within a day is kept while other processes use the cache.
+
+        Args:
+            older_than_seconds: time since the last use.
+            warn: called with a message if more is kept than was asked for.
+
+        Raises:
+            WriteFailed: an entry cannot be removed.
         """
-        freed = 0
-        horizon = time.time() - older_than_seconds
+        with writing(self.root), _alone(self.root) as alone:
+            if not alone and older_than_seconds < _IN_USE_SECONDS:
+                older_than_seconds = _IN_USE_SECONDS
+                warn("Other processes use the cache, so what was used within a day was kept.")
+            freed = sum(self._removed(time.time(), older_than_seconds))
+            for kind in self.root.glob("*"):
+                settle(kind)
+        return freed
+
+    def _removed(self, now: float, older_than_seconds: float) -> Iterator[int]:
+        """Remove entries, and yield the bytes of each."""
         for folder in self.root.glob("*/*"):
             with contextlib.suppress(FileNotFoundError):  # another process may remove it at the same time
-                if folder.lstat().st_mtime >= horizon:
+                used = folder.lstat().st_mtime
+                own = (LIST,) if _is_partial(folder) else _own_files(folder)
+                if own and used > now:  # the clock was ahead: from now on it ages
+                    os.utime(folder, follow_symlinks=False)
+                if not own or used >= now - older_than_seconds:
                     continue
                 if _is_partial(folder):
-                    freed += folder.stat().st_size
+                    yield folder.stat().st_size
                     folder.unlink()
-                elif own := _own_files(folder):
-                    freed += remove_listed(folder, own)
-        for kind in self.root.glob("*"):
-            settle(kind)
-        return freed
+                else:
+                    yield remove_listed(folder, own)
 
 
 def _is_whole(folder: Path) -> bool:
@@ -235,7 +320,7 @@ def _own_files(folder: Path) -> Collection[str]:
     if listed is not None:
         return (*listed, LIST)
     try:
-        inputs = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))
+        inputs = json.loads(read_bytes(folder / "inputs.json", most=JSON_BYTES))
     except (OSError, ValueError, RecursionError):
         return ()
     if folder.is_symlink() or digest_of(inputs)[:32] != folder.name:

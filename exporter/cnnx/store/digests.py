@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cnnx.store.reading import open_regular
+
 
 def digest_of(data: Any) -> str:
     """Hexadecimal SHA-256 of the canonical JSON form of plain data."""
@@ -15,9 +17,9 @@ def digest_of(data: Any) -> str:
 
 
 def digest_of_file(path: Path) -> str:
-    """Hexadecimal SHA-256 of the content of a file."""
+    """Hexadecimal SHA-256 of the content of a regular file."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()

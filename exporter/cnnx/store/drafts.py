@@ -14,8 +14,8 @@ import json
 import os
 import platform
 import re
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,17 +108,42 @@ def sync(path: Path) -> None:
 def _new_draft(folder: Path) -> tuple[Path, int]:
     """A draft and its locked handle; tries again if `settle` in another process removed the draft."""
     while True:
-        draft = Path(tempfile.mkdtemp(prefix=".cnnx-", suffix=".draft", dir=folder))
-        with contextlib.suppress(FileNotFoundError):
-            draft.chmod(0o755)
-            owner = os.open(draft / _OWNER, os.O_RDWR | os.O_CREAT, 0o644)
-            with contextlib.suppress(OSError):  # without locks, no process considers it dead
-                fcntl.flock(owner, fcntl.LOCK_EX)
-            if os.fstat(owner).st_nlink:
-                content = {"maker": _MAKER, "host": platform.node(), "process": os.getpid()}
-                os.write(owner, json.dumps(content).encode())
-                return draft, owner
+        draft = folder / f".cnnx-{secrets.token_hex(4)}.draft"
+        if os.path.lexists(draft):
+            continue
+        try:
+            draft.mkdir(0o700)
+            owner = _own(draft)
+        except FileNotFoundError:
+            if not folder.is_dir():
+                raise
+            continue
+        except FileExistsError:
+            continue
+        except BaseException:  # such as a full disk, or a signal
+            _clear(draft)
+            raise
+        if owner is not None:
+            return draft, owner
+
+
+def _own(draft: Path) -> int | None:
+    """Write the owner file of a new draft and lock it; None if the draft was removed in the meantime."""
+    draft.chmod(0o755)
+    owner = os.open(draft / _OWNER, os.O_RDWR | os.O_CREAT, 0o644)
+    owned = False
+    try:
+        with contextlib.suppress(OSError):  # without locks, no process considers it dead
+            fcntl.flock(owner, fcntl.LOCK_EX)
+        if os.fstat(owner).st_nlink:
+            content = {"maker": _MAKER, "host": platform.node(), "process": os.getpid()}
+            with os.fdopen(owner, "wb", closefd=False) as file:
+                file.write(json.dumps(content).encode())
+            owned = True
+    finally:
+        if not owned:
             os.close(owner)
+    return owner if owned else None
 
 
 def _drafts(folder: Path) -> list[Path]:
@@ -142,9 +167,13 @@ def _owner_of(draft: Path) -> dict[str, Any] | None:
 
 
 def _is_bare(draft: Path) -> bool:
-    """Whether a draft is empty because its process died before it wrote the owner file."""
+    """Whether a draft has at most a beginning of its owner file, as its process died while writing that."""
     names = [path.name for path in draft.iterdir()]
-    return not names or (names == [_OWNER] and (draft / _OWNER).stat().st_size == 0)
+    if names != [_OWNER] or not _is_regular(draft / _OWNER):
+        return not names
+    beginning = json.dumps({"maker": _MAKER})[:-1].encode()
+    content = (draft / _OWNER).read_bytes()
+    return content.startswith(beginning) or beginning.startswith(content)
 
 
 def _settle(draft: Path) -> None:

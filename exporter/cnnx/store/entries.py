@@ -8,7 +8,9 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from cnnx.limits import JSON_BYTES
 from cnnx.store.digests import digest_of_file
+from cnnx.store.reading import read_bytes
 
 LIST = "entry.json"
 _FORMAT = "cnnx cache entry 1"
@@ -25,15 +27,15 @@ def write_list(folder: Path, kind: str, key: str) -> None:
     (folder / LIST).write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
-def listed_files(folder: Path, kind: str, key: str) -> dict[str, tuple[int, str]] | None:
-    """Size and SHA-256 of each file of an entry by path; None if it is not known to be written by cnnx."""
+def listed_files(folder: Path, kind: str, key: str) -> dict[str, str] | None:
+    """SHA-256 of each file of an entry by path; None if it is not known to be written by cnnx."""
     if folder.is_symlink() or (folder / LIST).is_symlink():
         return None
     try:
-        content = json.loads((folder / LIST).read_text(encoding="utf-8"))
+        content = json.loads(read_bytes(folder / LIST, most=JSON_BYTES))
         if (content["format"], content["kind"], content["key"]) != (_FORMAT, kind, key):
             return None
-        return {_inside(path): (int(size), str(digest)) for path, (size, digest) in content["files"].items()}
+        return {_inside(path): str(digest) for path, (_, digest) in content["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
@@ -48,11 +50,11 @@ def fault_of(folder: Path, kind: str, key: str) -> str | None:
         folders = {above.as_posix() for name in listed for above in Path(name).parents}
         for name in sorted(set(found) - {*listed, LIST} - folders):
             return f"{name} is not one of its files"
-        for name, (size, digest) in listed.items():
+        for name, digest in listed.items():
             path = found.get(name)
             if path is None or path.is_symlink() or not path.is_file():
                 return f"{name} is missing"
-            if path.stat().st_size != size or _digest(path) != digest:
+            if _digest(path) != digest:
                 return f"{name} was changed"
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
@@ -88,7 +90,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _inside(path: str) -> str:
-    if Path(path).is_absolute() or ".." in Path(path).parts:
+    if Path(path).is_absolute() or ".." in Path(path).parts or "\0" in path:
         raise ValueError(f"{path} is outside the cache entry")
     return path
 

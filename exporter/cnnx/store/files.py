@@ -16,6 +16,7 @@ _REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is exceeded",
     errno.EFBIG: "the file-size limit was reached",
+    errno.EIO: "the disk reported an error",
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
@@ -24,11 +25,15 @@ _REASONS = {
     errno.EISDIR: "a folder exists where a file is needed",
     errno.EEXIST: "a file exists where a folder is needed",
     errno.ELOOP: "a symbolic link points to itself",
+    errno.ENOTEMPTY: "another process has written it in the meantime",
 }
 
 
+_HINT = "choose another path (set CNNX_CACHE for the cache), or free disk space"
+
+
 @contextlib.contextmanager
-def writing(destination: Path) -> Iterator[None]:
+def writing(destination: Path, *, hint: str = _HINT) -> Iterator[None]:
     """Convert operating system errors about writing `destination` to `WriteFailed`.
 
     Errors about other files, such as one that was read in the meantime, are not converted.
@@ -41,8 +46,30 @@ def writing(destination: Path) -> Iterator[None]:
         raise WriteFailed(
             f"cannot write: {_REASONS[error.errno]}",
             where=destination,
-            hint="choose another path (set CNNX_CACHE for the cache), or free disk space",
+            hint=hint,
         ) from error
+
+
+@contextlib.contextmanager
+def scratch_folder(prefix: str = "cnnx-") -> Iterator[Path]:
+    """A temporary folder, which is removed at the end.
+
+    Raises:
+        WriteFailed: it cannot be created, or the files in it cannot be written.
+    """
+    with (
+        writing(temporary_root() / prefix, hint="free disk space there, or set TMPDIR to another folder"),
+        tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder,
+    ):
+        yield Path(folder)
+
+
+def temporary_root() -> Path:
+    """The folder of temporary files, which may not be writable."""
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError:  # none of the usual ones is
+        return Path(os.environ.get("TMPDIR") or "/tmp")
 
 
 @contextlib.contextmanager
@@ -113,12 +140,16 @@ def atomic_files(destination: Path, *, own: Callable[[], Collection[str]]) -> It
 
 
 def _concerns(error: OSError, destination: Path) -> bool:
-    """Whether an error is about writing a path: it names nothing, or a path next to, in or above it."""
-    if not isinstance(error.filename, (str, bytes)):
-        return True
-    named = Path(os.fsdecode(error.filename)).absolute()
+    """Whether an error is about writing a path: it names nothing, or a path next to, in or above it.
+
+    An error of a copy names its source first.
+    """
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+    named = [Path(os.fsdecode(name)).absolute() for name in names]
     targets = (destination.absolute(), Path(os.path.realpath(destination)))
-    return any(named.is_relative_to(each.parent) or each.is_relative_to(named) for each in targets)
+    return not named or any(
+        path.is_relative_to(each.parent) or each.is_relative_to(path) for path in named for each in targets
+    )
 
 
 def check_place(destination: Path) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cnnx import models
-from cnnx.errors import MissingExtra, RecipeError, WeightsError
+from cnnx.errors import EnvironmentLacks, MissingExtra, RecipeError, WeightsError
 from cnnx.recipe import Recipe, read_recipe, recipe_names
 from cnnx.resources import shared_folder
-from cnnx.store.cache import cache_folder
+from cnnx.store.cache import cache_folder, caches
 from cnnx.store.digests import digest_of, digest_of_file
 from cnnx.weights.download import fetch, require_safe
 
@@ -136,9 +136,11 @@ def _refuse_sibling(recipe: Recipe, file: Path, digest: str) -> None:
     Networks can have the same tensors but different arithmetic, such as the position of the strides in a
     ResNet. Only the hash of the file identifies the network it was trained for.
     """
+    texts = {name: (shared_folder("recipes") / f"{name}.toml").read_text("utf-8") for name in recipe_names()}
+    named = [read_recipe(name) for name, text in texts.items() if f"-{digest[:8]}" in text]
     owners = [
         other
-        for other in map(read_recipe, recipe_names())
+        for other in named
         if other.weights.file
         and other.model.definition == recipe.model.definition
         and digest.startswith(_hash_in_name(other))
@@ -217,8 +219,11 @@ def _checked(path: Path, expected: str) -> str:
 def _hub_folder() -> Path:
     """Return the folder of torch.hub's downloads, without importing torch."""
     home = os.environ.get("TORCH_HOME")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path(home).expanduser() if home else cache / "torch") / "hub" / "checkpoints"
+    try:
+        folder = Path(home).expanduser() if home else caches() / "torch"
+    except (RuntimeError, EnvironmentLacks):  # without a home folder, there are none
+        folder = cache_folder()
+    return folder / "hub" / "checkpoints"
 
 
 def classes_in(file: Path, recipe: Recipe, model: nn.Module | None) -> int:
@@ -263,7 +268,8 @@ def load_into(
         Messages for the user, such as a conversion from FP16.
 
     Raises:
-        WeightsError: the checkpoint is damaged, unsafe, or belongs to another network.
+        WeightsError: the checkpoint is damaged, unsafe, belongs to another network, or was changed since
+            `locate`.
         MissingExtra: PyTorch is not installed.
     """
     try:
@@ -276,4 +282,10 @@ def load_into(
         standin.initialise(model, _STANDIN_SEED, batches=batches_for_statistics)
         return ()
     notes = checkpoint.load(model, weights.file, recipe)
+    if digest_of_file(weights.file) != weights.digest:
+        raise WeightsError(
+            "the checkpoint was changed while it was read",
+            where=weights.file,
+            hint="run again when nothing writes to it",
+        )
     return notes if weights.kind == "pretrained" else (*notes, *fit.siblings(model.state_dict(), recipe))

@@ -7,6 +7,7 @@ import math
 import pathlib
 import pickle
 import re
+import struct
 import types
 import warnings
 import zipfile
@@ -21,11 +22,29 @@ from torch import nn
 
 from cnnx.errors import WeightsError
 from cnnx.recipe import Recipe
+from cnnx.weights.archive import check_archive
 from cnnx.weights.fit import Tensors, classes_of, compare, listed, word
 from cnnx.weights.unwrap import RESAVE, unwrapped
 
+_AGAIN = "copy or download it again"
+
 # Plain containers in which training code keeps its options; reading them runs nothing of the checkpoint's.
 _CONTAINERS = (argparse.Namespace, types.SimpleNamespace, pathlib.PosixPath)
+
+# What the readers of PyTorch and safetensors raise for damaged files, except pickle.UnpicklingError.
+_DAMAGED = (
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    safetensors.SafetensorError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 
 def load(model: nn.Module, file: Path, recipe: Recipe) -> tuple[str, ...]:
@@ -78,10 +97,12 @@ def _read(file: Path) -> Any:
         head = stream.read(9)
     is_zip = zipfile.is_zipfile(file)
     if not head:
-        raise WeightsError("the checkpoint is empty", where=file, hint="copy or download it again")
+        raise WeightsError("the checkpoint is empty", where=file, hint=_AGAIN)
     if head.startswith(b"PK") and not is_zip:
-        raise WeightsError("the checkpoint is truncated", where=file, hint="copy or download it again")
+        raise WeightsError("the checkpoint is truncated", where=file, hint=_AGAIN)
     try:
+        if is_zip:
+            check_archive(file)
         if head[8:] == b"{":
             return safetensors.torch.load_file(file)
         with warnings.catch_warnings(), torch.serialization.safe_globals(list(_CONTAINERS)):
@@ -89,7 +110,11 @@ def _read(file: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         _refuse_pickle(str(error), file)
-    except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except (MemoryError, OverflowError):
+        raise WeightsError(
+            "the checkpoint is damaged: it states a size that does not fit in memory", where=file, hint=_AGAIN
+        ) from None
+    except _DAMAGED as error:
         if "TorchScript" in str(error):
             raise WeightsError(
                 "the checkpoint is a TorchScript archive, which contains code",
@@ -98,7 +123,7 @@ def _read(file: Path) -> Any:
             ) from None
         first = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
         raise WeightsError(
-            f"the checkpoint is damaged or truncated: {first}", where=file, hint="copy or download it again"
+            f"the checkpoint is damaged or truncated: {first}", where=file, hint=_AGAIN
         ) from None
 
 

@@ -7,6 +7,7 @@ import http.client
 import json
 import re
 import ssl
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -16,12 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from cnnx.errors import RecipeError, Unreachable, WeightsError
+from cnnx.limits import DOWNLOAD_BYTES, DOWNLOAD_BYTES_PER_SECOND
 from cnnx.store.cache import locked
 from cnnx.store.digests import digest_of_file
 from cnnx.store.files import atomic_file, writing
 
 _TIMEOUT_SECONDS = 30.0
 _BLOCK_BYTES = 1 << 18
+_PATIENCE_SECONDS = 120.0
+_LENGTH_DIGITS = 18
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _NETWORK_ERRORS = (
     urllib.error.URLError,
@@ -123,12 +127,18 @@ def _open(url: str, headers: dict[str, str]) -> Any:
 def _append(
     response: Any, part: Path, done: int, total: int | None, progress: Callable[[int, int | None], None]
 ) -> None:
+    first, started = done, time.monotonic()
     with part.open("ab") as file:
         progress(done, total)
-        while block := response.read(_BLOCK_BYTES):
+        while block := response.read1(_BLOCK_BYTES):
             file.write(block)
             done += len(block)
             progress(done, total)
+            if done > DOWNLOAD_BYTES:
+                raise ConnectionError(f"the server sends more than {DOWNLOAD_BYTES:,} bytes")
+            waited = time.monotonic() - started
+            if waited > _PATIENCE_SECONDS and done - first < waited * DOWNLOAD_BYTES_PER_SECOND:
+                raise ConnectionError(f"only {done - first:,} bytes came in {waited:.0f} s")
     if total is not None and done < total:
         raise ConnectionError(f"the connection broke after {done:,} of {total:,} bytes")
 
@@ -139,7 +149,8 @@ def _described(url: str, response: Any) -> _Version:
         length = re.sub(r".*/", "", response.headers.get("Content-Range", ""))
     else:
         length = response.headers.get("Content-Length", "")
-    return _Version(url, response.headers.get("ETag", ""), int(length) if length.isdigit() else None)
+    known = length.isascii() and length.isdigit() and len(length) <= _LENGTH_DIGITS
+    return _Version(url, response.headers.get("ETag", ""), int(length) if known else None)
 
 
 def _left_behind(url: str, part: Path) -> tuple[_Version, int]:
@@ -169,10 +180,18 @@ def require_safe(url: str) -> None:
     Raises:
         RecipeError: the URL is neither https nor local.
     """
-    scheme, host = urllib.parse.urlsplit(url).scheme, urllib.parse.urlsplit(url).hostname
-    if scheme != "https" and not (scheme == "http" and host in _LOCAL_HOSTS):
+    fault = "weights are downloaded over https only"
+    try:
+        parts = urllib.parse.urlsplit(url)
+        scheme, host, _ = parts.scheme, parts.hostname, parts.port
+        (host or "").encode("idna")
+        if not re.fullmatch(r"[!-~]*", url):
+            raise ValueError("it has characters other than printable ASCII")
+    except ValueError as error:  # UnicodeError is one
+        fault, scheme, host = f"it is not a URL: {error}", "", None
+    if (scheme != "https" or not host) and not (scheme == "http" and host in _LOCAL_HOSTS):
         raise RecipeError(
-            f"invalid weights.url {url!r}: weights are downloaded over https only",
+            f"invalid weights.url {url!r}: {fault}",
             where="weights.url",
             hint="use an https:// URL, or put the file in weights/ next to the recipe",
         )
@@ -183,6 +202,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         require_safe(newurl)
+        fp.close()  # or urllib would read a body of any length into memory
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
+import re2
 import torch
 
 from cnnx import models
-from cnnx.errors import WeightsError
+from cnnx.errors import RecipeError, WeightsError
 from cnnx.recipe import Recipe, WeightsSpec, read_recipe, recipe_names
 
 Tensors = Mapping[str, torch.Tensor]
@@ -21,9 +25,10 @@ _COUNTER = "num_batches_tracked"
 def adapted(state: Tensors, wanted: Tensors, spec: WeightsSpec) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Return the tensors with the definition's names, without unused ones, and messages for the user."""
     renamed: dict[str, torch.Tensor] = {}
+    patterns = [(_compiled(pattern), replacement) for pattern, replacement in spec.rename.items()]
     for name, tensor in state.items():
-        for pattern, replacement in spec.rename.items():
-            name = re.sub(pattern, replacement, name)
+        for pattern, replacement in patterns:
+            name = pattern.sub(replacement, name)
         renamed[name] = tensor
     training = [n for n in renamed if any(fnmatchcase(n, pattern) for pattern in spec.training_only)]
     kept = {name: tensor for name, tensor in renamed.items() if name not in training}
@@ -35,6 +40,22 @@ def adapted(state: Tensors, wanted: Tensors, spec: WeightsSpec) -> tuple[dict[st
         if cut:
             notes.append(f"background classes of the checkpoint were dropped: {extra}")
     return kept, [*notes, *replaced]
+
+
+def _compiled(pattern: str) -> Any:
+    """A pattern whose matching takes time in proportion to the name's length, whatever it is (RE2).
+
+    Raises:
+        RecipeError: RE2 does not have what it uses.
+    """
+    try:
+        return re2.compile(pattern)
+    except re2.error as error:
+        raise RecipeError(
+            f"the pattern {pattern!r} is not supported: {error}",
+            where="weights.rename",
+            hint="write it without lookaround and backreferences (syntax: RE2)",
+        ) from None
 
 
 def _without_container(state: Tensors, wanted: Tensors) -> tuple[dict[str, torch.Tensor], list[str]]:
@@ -169,9 +190,14 @@ def siblings(wanted: Tensors, recipe: Recipe) -> tuple[str, ...]:
 
 def on_meta(recipe: Recipe, classes: int) -> Tensors:
     """Return the tensors of a recipe's network, without memory for their values."""
-    spec = recipe.model
+    return _on_meta(recipe.model.definition, classes, json.dumps(dict(recipe.model.arguments)))
+
+
+@functools.cache
+def _on_meta(definition: str, classes: int, arguments: str) -> Tensors:
+    """As `on_meta`; building all networks takes seconds, and refused checkpoints are compared with all."""
     with torch.device("meta"):
-        return models.build(spec.definition, classes=classes, arguments=spec.arguments).state_dict()
+        return models.build(definition, classes=classes, arguments=json.loads(arguments)).state_dict()
 
 
 def _shapes(tensors: Tensors) -> dict[str, torch.Size]:

@@ -86,16 +86,20 @@ def _chosen(fits: Sequence[_Found], file: Path) -> tuple[_Found, list[str]]:
     return first, [f"averaged weights of the checkpoint were not used: {names}; to use them, save them alone"]
 
 
-def _dictionaries(content: Any, path: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the dictionaries that hold tensors, at any depth, with the keys that lead to them."""
-    if not isinstance(content, Mapping):
+def _dictionaries(
+    content: Any, path: str = "", depth: int = _DEPTH, seen: set[int] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the dictionaries that hold tensors, with the keys that lead to them, each once."""
+    seen = set() if seen is None else seen
+    if not isinstance(content, Mapping) or id(content) in seen:
         return
+    seen.add(id(content))
     named = {key: value for key, value in content.items() if isinstance(key, str)}
     if any(isinstance(value, torch.Tensor) for value in named.values()):
         yield path, named
     elif depth:
         for key, value in named.items():
-            yield from _dictionaries(value, f"{path}.{key}" if path else key, depth - 1)
+            yield from _dictionaries(value, f"{path}.{key}" if path else key, depth - 1, seen)
 
 
 def _below(path: str, names: Mapping[str, Any], wanted: Tensors, spec: WeightsSpec) -> Iterator[_Found]:
@@ -144,4 +148,4 @@ def _refuse_others(found: _Found, file: Path) -> None:
 def _is_plain(value: object) -> bool:
     if not isinstance(value, torch.Tensor):
         return False
-    return value.layout == torch.strided and not value.is_quantized
+    return value.layout == torch.strided and not value.is_quantized and not value.is_meta

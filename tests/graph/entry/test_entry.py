@@ -285,6 +285,13 @@ def test_the_canonical_form_is_a_fixed_point(tmp_path):
     assert load_model(tmp_path / "again.onnx") == network.model
 
 
+def test_a_network_with_a_huge_tensor_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("cnnx.graph.entry.shapes.TENSOR_BYTES", 1000)
+    with pytest.raises(GraphError, match="for one image") as refusal:
+        read_network(save(Way(), tmp_path))
+    assert "net.ONNX" in str(refusal.value.where)
+
+
 def test_the_user_and_the_class_count_choose_among_outputs(tmp_path):
     path = save(Way(others=("embedding", "aux")), tmp_path)
     chosen = read_network(path)
@@ -305,6 +312,9 @@ def test_the_user_and_the_class_count_choose_among_outputs(tmp_path):
         ("training dropout", "Dropout is in training mode", "model.eval()"),
         ("class ids", "no float output", "before ArgMax or TopK"),
         ("feature map", "no float output", "feature map"),
+        ("feature map and a number", "no float output", "feature map"),
+        ("a number", "no float output", "logits of shape (N, classes)"),
+        ("unknown length", "no float output", "a fixed shape (N, classes)"),
         ("opset 6", "opset 6 is older than 7", "opset 19"),
         ("no height", "must be fixed and positive", "fixed image size"),
         ("two inputs", "one input, but this graph has 2", "one float32 input"),
@@ -322,6 +332,20 @@ def test_what_is_no_classifier_is_refused_with_a_hint_that_helps(change, what, h
         edit.rename_input(graph.node[2:3], "t0", "normed")
         graph.initializer.extend(numpy_helper.from_array(np.ones(16, np.float32), name) for name in names)
         graph.initializer.append(numpy_helper.from_array(np.array(True), "on"))
+    elif change in ("feature map and a number", "a number", "unknown length"):
+        declared = {value.name: value for value in graph.output}
+        if change == "unknown length":
+            zero = numpy_helper.from_array(np.zeros(1, np.float32), "zero")
+            graph.initializer.append(zero)
+            graph.node.append(helper.make_node("ReduceMax", ["result"], ["most"], axes=[0], keepdims=0))
+            graph.node.append(helper.make_node("Greater", ["most", "zero"], ["positive"]))
+            graph.node.append(helper.make_node("Compress", ["result", "positive"], ["number"], axis=1))
+        else:
+            graph.node.append(helper.make_node("ReduceMax", ["result"], ["number"], axes=[1]))
+        del graph.output[:]
+        graph.output.append(helper.make_tensor_value_info("number", TensorProto.FLOAT, [None, None]))
+        if change == "feature map and a number":
+            graph.output.append(declared["features"])
     elif change in ("class ids", "feature map"):
         kept = "class id" if change == "class ids" else "features"
         outputs = [value for value in graph.output if value.name == kept]
@@ -345,6 +369,113 @@ def test_what_is_no_classifier_is_refused_with_a_hint_that_helps(change, what, h
     assert refusal.value.exit_code == 3 and hint in refusal.value.hint
 
 
+@pytest.mark.parametrize(
+    ("shape", "nhwc"),
+    [((3, 8, 3), False), ((8, 8, 3), True), ((8, 8, 1), True), ((5, 8, 8), False), ((1, 8, 3), False)],
+)
+def test_only_channels_of_an_image_at_the_end_and_nothing_like_them_in_front_are_nhwc(tmp_path, shape, nhwc):
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"], "flat"),
+        helper.make_node("MatMul", ["flat", "weight"], ["logits"], "fc"),
+    ]
+    weight = np.random.default_rng(0).normal(size=(int(np.prod(shape)), 10)).astype(np.float32)
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", *shape])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 10])],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    path = tmp_path / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    network = read_network(path)
+    assert network.nhwc == nhwc
+    image = np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
+    given = image.transpose(0, 3, 1, 2) if nhwc else image
+    assert network.input_shape[1:] == given.shape[1:]
+    found = run(network.model.SerializeToString(), np.ascontiguousarray(given))[network.logits]
+    np.testing.assert_allclose(found, image.reshape(2, -1) @ weight, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("read", ["indices", "parts", "values"])
+def test_outputs_that_are_read_or_not_optional_stay(tmp_path, read):
+    """The indices of a pool that are read, the last of three parts, and TopK with its values alone."""
+    image, weight = "image", np.random.default_rng(0).normal(size=(64, CLASSES)).astype(np.float32)
+    constants = {"weight": weight, "sizes": np.array([1, 1, 1]), "k": np.array([4])}
+    if read == "indices":
+        nodes = [
+            helper.make_node("MaxPool", [image], ["pooled", "where"], "pool", kernel_shape=[1, 1]),
+            helper.make_node("Cast", ["where"], ["places"], "cast", to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["places"], ["mean"], "mean", axes=[1]),
+        ]
+    elif read == "parts":
+        nodes = [
+            helper.make_node("Split", [image, "sizes"], ["red", "green", "mean"], "split", axis=1),
+        ]
+    else:
+        nodes = [
+            helper.make_node("TopK", [image, "k"], ["largest", "where"], "top", axis=3),
+            helper.make_node("Concat", ["largest", "largest"], ["twice"], "twice", axis=3),
+            helper.make_node("ReduceMean", ["twice"], ["mean"], "mean", axes=[1]),
+        ]
+    nodes += [
+        helper.make_node("Flatten", ["mean"], ["flat"], "flat"),
+        helper.make_node("MatMul", ["flat", "weight"], ["logits"], "fc"),
+    ]
+    used = {name for node in nodes for name in node.input}
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info(image, TensorProto.FLOAT, ["n", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", CLASSES])],
+        [numpy_helper.from_array(values, name) for name, values in constants.items() if name in used],
+    )
+    path = tmp_path / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    model, given = read_network(path).model, images_for(Way())
+    assert len(model.graph.node[0].output) == len(nodes[0].output)
+    expected = run(path.read_bytes(), given)["logits"]
+    np.testing.assert_allclose(
+        run(model.SerializeToString(), given)["logits"], expected, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_attributes_that_later_became_inputs_are_constants(tmp_path):
+    """Of opset 10: bounds, pads and axes, which onnx's converter writes as Constant nodes."""
+    nodes = [
+        helper.make_node("Clip", ["image"], ["a"], "clip", min=0.0, max=1.0),
+        helper.make_node("Pad", ["a"], ["b"], "pad", pads=[0, 0, 1, 1, 0, 0, 1, 1], value=0.5),
+        helper.make_node("ReduceMean", ["b"], ["c"], "mean", axes=[2, 3], keepdims=1),
+        helper.make_node("Squeeze", ["c"], ["d"], "squeeze", axes=[2, 3]),
+        helper.make_node("MatMul", ["d", "weight"], ["logits"], "fc"),
+    ]
+    weight = np.random.default_rng(0).normal(size=(3, CLASSES)).astype(np.float32)
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", CLASSES])],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    path = tmp_path / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 10)], ir_version=4), path)
+    model = read_network(path).model
+    assert [node.op_type for node in model.graph.node] == ["Clip", "Pad", "ReduceMean", "Squeeze", "MatMul"]
+    given = images_for(Way())
+    expected = run(path.read_bytes(), given)["logits"]
+    np.testing.assert_allclose(run(model.SerializeToString(), given)["logits"], expected, rtol=1e-5)
+
+
+def test_a_weight_that_nothing_reads_is_dropped_whatever_it_holds(tmp_path):
+    model = Writer(Way()).write()
+    for name, value in (("unread", np.nan), ("negated", np.inf)):
+        model.graph.initializer.append(numpy_helper.from_array(np.full(3, value, np.float32), name))
+    model.graph.node.append(helper.make_node("Neg", ["negated"], ["nowhere"], "neg"))
+    path = tmp_path / "net.onnx"
+    onnx.save(model, path)
+    assert read_network(path).model == read_network(save(Way(), tmp_path)).model
+
+
 def test_a_batch_that_shapes_bake_in_is_fixed(tmp_path):
     model = Writer(Way(flatten="view")).write()
     shape = next(tensor for tensor in model.graph.initializer if tensor.name == "shape")
@@ -353,3 +484,42 @@ def test_a_batch_that_shapes_bake_in_is_fixed(tmp_path):
     path.write_bytes(model.SerializeToString())
     network = read_network(path)
     assert network.input_shape[0] == 1 and "its shapes fix it at 1" in network.notes[0]
+
+
+@pytest.mark.parametrize(("opset", "kept"), [(7, 20), (18, 20), (19, 19), (20, 20), (21, 20)])
+def test_opsets_that_tensorrt_reads_are_kept_and_others_become_the_newest_of_them(tmp_path, opset, kept):
+    assert edit.opset(read_network(save(Way(opset=opset), tmp_path)).model) == kept
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "chosen"),
+    [
+        ("y", "z", "z"),  # the deeper one
+        ("scores", "z", "scores"),  # named like logits
+        ("y", "class_logits", "class_logits"),
+        ("aux_logits", "z", "z"),  # named like something else
+        ("y", "embedding", "y"),
+        ("logits", "hidden_output", "logits"),
+    ],
+)
+def test_the_logits_are_named_so_or_the_deepest_output(tmp_path, first, second, chosen):
+    random = np.random.default_rng(0)
+    weights = [random.normal(size=shape).astype(np.float32) for shape in ((192, 10), (10, 10))]
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"], "flat"),
+        helper.make_node("MatMul", ["flat", "w0"], [first], "one"),
+        helper.make_node("MatMul", [first, "w1"], [second], "other"),
+    ]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 10]) for name in (first, second)]
+    for order in (outputs, outputs[::-1]):
+        graph = helper.make_graph(
+            nodes,
+            "net",
+            [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 8, 8])],
+            order,
+            [numpy_helper.from_array(values, f"w{index}") for index, values in enumerate(weights)],
+        )
+        path = tmp_path / "net.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+        network = read_network(path)
+        assert network.logits == chosen and "--logits NAME chooses" in network.notes[-1]

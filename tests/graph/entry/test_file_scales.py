@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from cnnx.errors import GraphError
-from cnnx.graph.entry import read_network
+from cnnx.graph.entry import read_network, unquantized
 from cnnx.graph.passes.qdq import insert_qdq
 from cnnx.graph.policy.placement import plan_layers
 from cnnx.graph.simplify import simplify
@@ -91,6 +91,25 @@ def test_scales_and_integers_of_training_are_kept(tmp_path, graph, opset, stored
     assert apart(trained, found, images()) < (0.02 if graph is residual else 1e-5)
 
 
+@pytest.mark.parametrize("form", ["initializers", "constant nodes", "listed inputs"])
+def test_a_file_without_its_qdq_is_the_network_that_they_were_added_to(tmp_path, form):
+    model = residual()
+    trained = with_qdq(model, maxima_of(model, images()))
+    constants = list(trained.graph.initializer)
+    if form == "constant nodes":
+        del trained.graph.initializer[:]
+        for place, tensor in enumerate(constants):
+            trained.graph.node.insert(place, helper.make_node("Constant", [], [tensor.name], value=tensor))
+    elif form == "listed inputs":
+        for tensor in constants:
+            value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            trained.graph.input.append(value)
+    onnx.save(trained, tmp_path / "model.onnx")
+    found = unquantized(tmp_path / "model.onnx")
+    assert ops(found) == ops(model) and [value.name for value in found.graph.input] == ["input"]
+    np.testing.assert_array_equal(run(found, images())["logits"], run(model, images())["logits"])
+
+
 def test_with_fp16_scales_the_integers_are_the_same(tmp_path):
     model = plain()
     trained = with_qdq(model, maxima_of(model, images()))
@@ -162,6 +181,39 @@ def test_scales_are_found_before_operators_that_move_values(tmp_path):
     assert apart(model, found, images()) < 0.05
 
 
+@pytest.mark.parametrize("axis", [1, -1])
+def test_scales_along_another_axis_of_a_stored_weight_are_kept(tmp_path, axis):
+    s = Sketch()
+    x = s.node("Flatten", [s.node("GlobalAveragePool", [s.conv("input", "conv", 3, 16)], "gap")], "flat")
+    scales = np.linspace(1, 2, 10).astype(np.float32) / 64
+    stored = [
+        s.constant("w", s.random.integers(-127, 128, (16, 10)).astype(np.int8)),
+        s.constant("ws", scales),
+        s.constant("wz", np.zeros(10, np.int8)),
+    ]
+    weight = s.node("DequantizeLinear", stored, "w.dq", axis=axis)
+    s.node("MatMul", [pair(s, x, 1 / 16), weight], "logits")
+    model = s.model(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 10]))
+    found, _ = again(read(model, tmp_path))
+    np.testing.assert_allclose(grids(found)["logits"].scales, scales, rtol=1e-6)
+    assert apart(model, found, images()) < 1e-5
+
+
+@pytest.mark.parametrize("axis", [0, -2])
+@pytest.mark.parametrize("perm", [{"perm": [1, 0]}, {}])
+def test_scales_of_channels_turn_with_their_weight(tmp_path, perm, axis):
+    """Ten scales along the first axis of what becomes the second."""
+    s = Sketch()
+    x = s.node("Flatten", [s.node("GlobalAveragePool", [s.conv("input", "conv", 3, 16)], "gap")], "flat")
+    scales = np.linspace(1, 2, 10) / 64
+    turned = s.node("Transpose", [pair(s, s.weight("w", 10, 16), scales, axis=axis)], "turned", **perm)
+    s.node("MatMul", [pair(s, x, 1 / 16), turned], "logits")
+    model = s.model(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 10]))
+    found, plan = again(read(model, tmp_path))
+    np.testing.assert_allclose(grids(found)["logits"].scales, scales, rtol=1e-6)
+    assert plan["logits"].precision == "int8" and apart(model, found, images()) < 1e-5
+
+
 def test_a_pair_in_place_of_a_relu_becomes_a_clip(tmp_path):
     """ONNX Runtime's quantizer drops a ReLU before UINT8 with zero point 0, as this clips at 0, too."""
     s = Sketch()
@@ -171,6 +223,50 @@ def test_a_pair_in_place_of_a_relu_becomes_a_clip(tmp_path):
     network = read(model, tmp_path)
     assert ops(network.model) == ["Conv", "Clip", "MaxPool", "Flatten", "Gemm"]
     assert any("Q/DQ pairs that clip at 0 in place of a ReLU: 1;" in note for note in network.notes)
+    assert apart(model, network.model, images()) < 0.05
+
+
+def between(s, how, x, y):
+    """A tensor made of two convolutions by some operators."""
+    relus = [s.node("Relu", [conv], f"{conv}.relu") for conv in (x, y)]
+    if how.startswith("clip"):
+        lowest = {"clip from 0": 0, "clip from 1": 1, "clip from -1": -1}.get(how)
+        low = "" if lowest is None else s.constant("low", np.float32(lowest))
+        return s.node("Clip", [x, low, s.constant("high", np.float32(6))], "clip")
+    pool = {"kernel_shape": [1, 1]}
+    return {
+        "relu": lambda: relus[0],
+        "sigmoid": lambda: s.node("Sigmoid", [x], "op"),
+        "abs": lambda: s.node("Abs", [x], "op"),
+        "leaky": lambda: s.node("LeakyRelu", [x], "op"),
+        "pooled": lambda: s.node("MaxPool", [x], "op", **pool),
+        "pooled relu": lambda: s.node("MaxPool", [relus[0]], "op", **pool),
+        "sum": lambda: s.node("Add", [relus[0], relus[1]], "op"),
+        "half a sum": lambda: s.node("Add", [relus[0], y], "op"),
+        "product": lambda: s.node("Mul", [relus[0], relus[1]], "op"),
+        "half a product": lambda: s.node("Mul", [relus[0], y], "op"),
+        "joined": lambda: s.node("Concat", relus, "op", axis=1),
+        "half joined": lambda: s.node("Concat", [relus[0], y], "op", axis=1),
+    }[how]()
+
+
+@pytest.mark.parametrize(
+    ("how", "clips"),
+    [
+        ("relu", False), ("sigmoid", False), ("abs", False), ("leaky", True),
+        ("clip from 0", False), ("clip from 1", False), ("clip from -1", True), ("clip below", True),
+        ("pooled", True), ("pooled relu", False), ("sum", False), ("half a sum", True), ("product", False),
+        ("half a product", True), ("joined", False), ("half joined", True),
+    ],
+)  # fmt: skip
+def test_a_clip_is_added_only_where_values_may_be_negative(tmp_path, how, clips):
+    s = Sketch(seed=3)
+    made = between(s, how, s.conv("input", "one", 3, 8), s.conv("input", "two", 3, 8))
+    width = 16 if "joined" in how else 8
+    x = s.node("GlobalAveragePool", [pair(s, made, 0.02, np.uint8(0))], "gap")
+    model = s.classify(x, width)
+    network = read(model, tmp_path)
+    assert any("clip at 0" in note for note in network.notes) == clips
     assert apart(model, network.model, images()) < 0.05
 
 
@@ -197,11 +293,14 @@ def bad(kind):
     scale = np.float32({"zero": 0, "nan": np.nan, "negative": -1}.get(kind, 0.1))
     zeros = {"int16": np.int16(0), "uint16": np.uint16(0), "ragged": np.zeros(3, np.int8)}
     given = [
-        s.constant("scale", np.full(2, scale) if kind == "ragged" else scale),
+        s.constant("scale", np.full({"ragged": 2, "matrix": (2, 2)}.get(kind, ()), scale)),
         s.constant("zero", zeros.get(kind, np.int8(0))),
     ]
-    if kind == "computed":
+    if kind in ("computed", "half computed"):
         given[0] = s.node("ReduceMax", ["input"], "largest", keepdims=0)
+    if kind == "half computed":
+        shape = s.constant("one", np.array([1]))
+        given[0] = s.node("Squeeze", [s.node("Reshape", [given[0], shape], "row")], "scalar")
     if kind == "fp8":
         s.constants[-1] = helper.make_tensor("zero", TensorProto.FLOAT8E4M3FN, [], [0])
     if kind == "int4":
@@ -226,11 +325,13 @@ def bad(kind):
         ("nan", "its scale is nan"),
         ("negative", "its scale is -1"),
         ("computed", "'largest' is not constant"),
+        ("half computed", "'scalar' is not constant"),
         ("int16", "quantizes to INT16"),
         ("uint16", "quantizes to UINT16"),
         ("int4", "quantizes to INT4"),
         ("fp8", "quantizes to FLOAT8E4M3FN"),
         ("blocks", "for each block"),
+        ("matrix", "for each block"),
         ("ragged", "2 scales and 3 zero points"),
         ("no dq", "MaxPool reads its integers"),
         ("other scale", "not that of its QuantizeLinear"),

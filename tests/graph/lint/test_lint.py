@@ -157,11 +157,11 @@ def mixed() -> ModelProto:
     return sketch.model(sketch.node("Add", "it", "x", constant))
 
 
-def pool_past_the_end(length: int | str = 5, *, ceil_mode: int = 1) -> ModelProto:
+def pool_past_the_end(length: int | str = 5, *, ceil_mode: int = 1, width: int | str = "") -> ModelProto:
     # PyTorch gives 3 values for 5 (kernel 2, stride 2, padding 1): the window at 5 would see only padding.
     return alone(
         "MaxPool",
-        ("n", 16, length, length),
+        ("n", 16, length, width or length),
         kernel_shape=[2, 2],
         strides=[2, 2],
         pads=[1] * 4,
@@ -240,6 +240,15 @@ def quantized_pool(*, given: bool = False) -> ModelProto:
     return sketch.model(sketch.qdq(pooled) if given else pooled)
 
 
+def quantized_output() -> ModelProto:
+    """A network that gives INT8, although it also dequantizes it for a layer."""
+    sketch = Sketch()
+    relu = sketch.node("Relu", "relu", sketch.qdq("x"))
+    model = sketch.model(relu)
+    model.graph.output.append(helper.make_tensor_value_info("x.q:0", TensorProto.INT8, ["n", 16, 8, 8]))
+    return model
+
+
 def concat(scales: tuple[float, float]) -> ModelProto:
     sketch = Sketch()
     tensors = [sketch.node(op, op, "x") for op in ("Relu", "Abs")]
@@ -313,6 +322,12 @@ def one_scale_as_a_vector() -> ModelProto:
     return model
 
 
+def small_scales_in_fp32() -> ModelProto:
+    """FP32 holds them without loss."""
+    sketch = Sketch(kind=TensorProto.FLOAT)
+    return sketch.model(sketch.node("Relu", "relu", sketch.qdq("x", scale=3e-5, kind=np.float32)))
+
+
 def per_channel_activation() -> ModelProto:
     sketch = residual()
     sketch.constant("x.s", np.full(16, 0.05))
@@ -340,6 +355,7 @@ FAULTS: dict[str, tuple[str, str, str, Callable[[], ModelProto]]] = {
     "half-plus-float": ("invalid", "it", "inconsistent type", mixed),
     "image-size-varies": ("dynamic-shape", "x", "'h'", lambda: alone("Relu", ("n", 16, "h", 8))),
     "pool-of-a-size-that-varies": ("dynamic-shape", "x", "'h'", lambda: pool_past_the_end("h")),
+    "pool-of-a-height-that-varies": ("dynamic-shape", "x", "'h'", lambda: pool_past_the_end("h", width=5)),
     "even-lrn": ("lrn-window", "it", "4", lambda: alone("LRN", size=4)),
     "wide-lrn": ("lrn-window", "it", "17", lambda: alone("LRN", size=17)),
     "pool-starts-in-padding": ("pool-ceil", "it", "starts at 5", pool_past_the_end),
@@ -348,7 +364,7 @@ FAULTS: dict[str, tuple[str, str, str, Callable[[], ModelProto]]] = {
     "int32-bias": ("int32-bias", "b.dq", "INT32", int32_bias),
     "zero-point": ("zero-point", "x.q", "5", lambda: changed("x.z", 5, INT8)),
     "computed-scale": ("scale-not-constant", "q", "scale:0", computed_scale),
-    "negative-scale": ("scale-value", "x.q", "-0.125", lambda: changed("x.s", -0.125)),
+    "negative-scale": ("scale-value", "x.q", "scale of the tensor is -0.125", lambda: changed("x.s", -0.125)),
     "negative-scale-from-a-node": (
         "scale-value",
         "x.q",
@@ -375,6 +391,7 @@ FAULTS: dict[str, tuple[str, str, str, Callable[[], ModelProto]]] = {
     "weight-axis-of-conv": ("weight-axis", "conv1.wdq", "axis 1", lambda: edited("conv1.wdq", axis=1)),
     "weight-axis-of-gemm": ("weight-axis", "it.wdq", "axis 0", lambda: plain_gemm(axis=0)),
     "quantized-output": ("unpaired", "q", "no node dequantizes", lone_quantize),
+    "quantized-output-of-a-pair": ("unpaired", "x.q", "no node dequantizes", quantized_output),
     "unfamiliar-operator": ("unfamiliar-operator", "it", "Mish", lambda: alone("Mish")),
     "quantized-before-relu": ("quantized-before-relu", "it", "relu", relu_after_quantize),
     "shortcut-in-half": (
@@ -431,6 +448,7 @@ GOOD: dict[str, Callable[[], ModelProto]] = {
     "widest-lrn": lambda: alone("LRN", size=15),
     "oldest-opset": lambda: versions(opset=13),
     "newest-opset": lambda: versions(opset=20),
+    "small-scales-in-fp32": small_scales_in_fp32,
     "pool-of-int8-that-gives-int8": lambda: quantized_pool(given=True),
     "pool-that-takes-every-second": lambda: alone("MaxPool", kernel_shape=[1, 1], strides=[2, 2]),
     "scales-that-are-one-but-for-rounding": lambda: two_scales(float(np.nextafter(HALF(0.05), HALF(1)))),
@@ -472,6 +490,31 @@ def test_a_fault_is_found_after_what_has_none(name: str) -> None:
         getattr(model.graph, field).extend(getattr(before.graph, field))
     findings = lint(model)
     assert ({finding.rule for finding in findings}, findings[0].node) == ({rule}, node)
+
+
+def test_what_stands_beside_a_lone_q_or_dq_is_named() -> None:
+    pairs = [[f"{name}.s", f"{name}.z"] for name in ("a", "b", "c")]
+    nodes = [
+        helper.make_node("DequantizeLinear", ["x", *pairs[0]], ["a"], "dq"),
+        helper.make_node("QuantizeLinear", ["a", *pairs[1]], ["q:0"], "q"),
+        helper.make_node("MaxPool", ["q:0"], ["pool:0"], "pool", kernel_shape=[2, 2]),
+        helper.make_node("DequantizeLinear", ["pool:0", *pairs[2]], ["y"], "last"),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array(value), name)
+        for pair in pairs
+        for name, value in zip(pair, (np.float32(0.1), np.int8(0)), strict=True)
+    ]
+    image = helper.make_tensor_value_info("x", TensorProto.INT8, ["n", 3, 8, 8])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3, 7, 7])
+    graph = helper.make_graph(nodes, "lone", [image], [result], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
+    found = {finding.node: finding.message for finding in lint(model) if finding.rule == "unpaired"}
+    assert found == {
+        "q": "MaxPool reads its INT8 output",
+        "dq": "its input comes from the graph's input",
+        "last": "its input comes from MaxPool",
+    }
 
 
 def test_every_rule_has_a_fault() -> None:

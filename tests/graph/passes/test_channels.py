@@ -52,6 +52,8 @@ def test_any_factors_leave_the_logits_alone(name: str) -> None:
     channels = channels_of(model)
     scale_channels(model, channels, random_factors(channels, 1))
     assert np.abs(logits_of(model, images) - logits).max() <= 1e-5 * np.abs(logits).max()
+    read = {constant for node in model.graph.node for constant in node.input}
+    assert all(tensor.name in read for tensor in model.graph.initializer)
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     scaled = [
         n

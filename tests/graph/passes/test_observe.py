@@ -83,6 +83,21 @@ def test_a_sample_is_every_kth_value(batch: int | str) -> None:
         assert len(values[tensor].reshape(-1)[::step]) <= SAMPLED
 
 
+def test_halves_are_observed_as_floats_and_integers_are_not() -> None:
+    sketch = Sketch()
+    half = sketch.node("Cast", [sketch.conv("input", "conv", 3, 8)], "half", to=onnx.TensorProto.FLOAT16)
+    wide = sketch.node("Cast", [sketch.node("Abs", [half], "abs")], "wide", to=onnx.TensorProto.FLOAT)
+    sketch.node("Shape", [wide], "lengths")
+    model = sketch.classify(sketch.node("GlobalAveragePool", [wide], "gap"), 8)
+    observed = observed_model(model, sampled=["half"])
+    onnx.checker.check_model(observed.model, full_check=True)
+    assert "half" in observed.channels and "lengths" not in observed.channels
+    found, values = run(observed.model, images(1)), run(with_all_outputs(model), images(1))
+    np.testing.assert_array_equal(found[MAXIMA][observed.channels["half"]], channels_of(values["half"]))
+    np.testing.assert_array_equal(found[MAXIMA][observed.channels["abs"]], channels_of(values["abs"]))
+    np.testing.assert_array_equal(found[SAMPLE][observed.samples["half"]], values["half"].reshape(-1))
+
+
 @pytest.mark.parametrize("shape", [(512, 7, 7), (1024, 14, 14), (64, 56, 56), (32, 32, 32), (96, 1, 1)])
 def test_a_sample_meets_every_column_and_channel(shape: tuple[int, int, int]) -> None:
     sketch = Sketch(batch=1)

@@ -173,10 +173,25 @@ def test_a_weight_that_two_layers_read_along_different_axes_has_the_scales_of_bo
     model = s.model(*outputs)
     graph, plan, _ = quantized(model)
     assert {layer.precision for layer in plan if layer.node in ("logits", "columns")} == {"int8"}
+    weights = {node.name: node.input[1] for node in graph.graph.node if node.op_type in ("Gemm", "MatMul")}
+    assert weights == {"logits": "w.dequantized", "columns": "w.dequantized.axis1"}
     before, after = run(model, images(16)), run(graph, images(16))
     for name in before:  # each class by itself
         noise = np.square(after[name] - before[name]).mean(axis=0) / np.square(before[name]).mean(axis=0)
         assert noise.max() < 0.03, name  # 0.3 where one of them is read with the other's scales
+
+
+def test_kept_scales_are_rounded_after_the_division_and_leave_the_integers_alone():
+    integers = np.arange(-126, 127)
+    for shift in (-0.49, 0.49):
+        weight = ((integers + shift) * 0.01).astype(np.float32)[None, :]
+        steps = [float(np.abs(weight).max() / 0.01)]
+        found, scale = quantize_weight(weight, axis=0, scales="fp16", steps=steps)
+        np.testing.assert_array_equal(found[0], integers)
+        assert scale == np.float16(scale) and 0.01 <= scale[0] < 0.01 * (1 + 2**-9)
+    tiny = (integers * 2.0**-22).astype(np.float32)[None, :]
+    found, scale = quantize_weight(tiny, axis=0, scales="fp16", steps=[126.0])
+    assert scale[0] == 2.0**-20 and np.array_equal(found[0], np.rint(integers / 4)), "too small for FP16"
 
 
 def test_dead_channels_have_a_positive_scale_and_stay_zero():

@@ -5,6 +5,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cnnx.errors import RecipeError
+from cnnx.graph.edit import small_conv
 from cnnx.graph.policy.placement import (
     plan_layers,
     quantized_uses,
@@ -131,6 +132,16 @@ def test_small_layers(inputs, outputs, kernel, group, first, int8):
     assert plan(model, x, small_layers="int8", reason="measured")["probe"].precision == "int8"
 
 
+@pytest.mark.parametrize(
+    ("kernel", "small"), [((3, 3), False), ((1, 3), True), ((3, 1), True), ((5, 3), False)]
+)
+def test_of_groups_either_side_of_the_kernel_wants_three(kernel, small):
+    conv = helper.make_node("Conv", ["x", "w"], ["y"], "conv", group=2)
+    found = small_conv(conv, (16, 8, *kernel), first=False)
+    assert (found is not None) == small
+    assert not small or f"kernel {kernel[0]}x{kernel[1]}" in found
+
+
 @pytest.mark.parametrize(("bad", "word"), [(0.0, "zero"), (math.inf, "finite"), (math.nan, "finite")])
 def test_a_bad_range_keeps_a_layer_from_int8(bad, word):
     layers = plan(GRAPHS["plain"](), maxima={"pool1": bad}, scales="fp32")
@@ -144,6 +155,27 @@ def test_a_range_below_the_least_that_an_fp16_scale_has_keeps_a_layer_from_int8(
     layer = plan(GRAPHS["plain"](), maxima={"pool1": value})["conv2"]
     assert layer.rule == rule and (rule == "weighted" or "smallest range of a scale, 0.00012" in layer.reason)
     assert plan(GRAPHS["plain"](), maxima={"pool1": value}, scales="fp32")["conv2"].rule == "weighted"
+
+
+@pytest.mark.parametrize(
+    ("tensor", "value", "rule"),
+    [
+        ("conv2.weight", 127 * 2.0**-20 * 0.99, "no-range"),
+        ("conv2.weight", 127 * 2.0**-20 * 1.01, "weighted"),
+        ("conv2.weight", 127 * 2.0**-24 * 0.99, "narrow"),
+        ("conv2.weight", 0.0, "weighted"),
+        ("conv2.bias", 127 * 2.0**-24 * 0.99, "weighted"),
+    ],
+)
+def test_weights_below_the_least_range_keep_a_layer_from_int8_and_small_biases_do_no_harm(
+    tensor, value, rule
+):
+    model = GRAPHS["plain"]()
+    stored = next(each for each in model.graph.initializer if each.name == tensor)
+    values = np.full(stored.dims, -value, np.float32)
+    stored.CopyFrom(numpy_helper.from_array(values, tensor))
+    layer = plan(model)["conv2"]
+    assert layer.rule == rule and (rule == "weighted" or f"{tensor} reaches only" in layer.reason)
 
 
 @pytest.mark.parametrize("value", [30001.0, math.inf, math.nan])
@@ -200,6 +232,9 @@ def test_an_override_to_int8_takes_weighted_layers_only():
     layers = plan(GRAPHS["branching"](), overrides=(override,))
     assert layers["depthwise"].precision == "int8"
     assert layers["concat"].precision == "fp16" and layers["lrn"].precision == "fp32"
+    for precision in ("fp16", "fp32"):
+        elsewhere = plan(GRAPHS["branching"](), precision=precision, overrides=(override,))
+        assert "int8" not in {layer.precision for layer in elsewhere.values()}
 
 
 def test_an_override_that_matches_nothing_is_refused():
@@ -235,6 +270,17 @@ def test_a_convolution_that_others_read_too_is_the_shortcut():
     assert quantized_uses(model, tuple(layers.values()))["first"] == ("second", "add")
 
 
+def test_a_branch_that_does_not_end_in_an_int8_convolution_has_no_shortcut_beside_it():
+    model = GRAPHS["residual"]()
+    override = LayerOverride("a.conv2", "fp16", "measured")
+    assert plan(model, overrides=(override,))["a.add"].rule == "follows"
+    s = Sketch()
+    stem = s.node("Relu", [s.conv("input", "stem", 3, 16)], "relu")
+    branch = s.node("Sigmoid", [s.conv(stem, "conv", 16, 16)], "gate")
+    model = s.classify(s.node("GlobalAveragePool", [s.node("Add", [branch, stem], "add")], "gap"), 16)
+    assert plan(model)["add"].rule == "follows"
+
+
 def test_a_sum_with_a_constant_or_with_itself_has_no_shortcut():
     s = Sketch(batch=1)
     whole = s.constant("whole", np.ones((1, 16, 12, 12), np.float32))
@@ -254,6 +300,17 @@ def test_a_sum_of_maps_of_different_sizes_has_no_shortcut():
     x = s.node("Add", [s.conv(stem, "conv", 16, 16), means], "add")
     model = s.classify(s.node("GlobalAveragePool", [x], "gap"), 16)
     assert plan(model)["add"].rule == "follows"
+
+
+def test_a_sum_of_rows_has_no_shortcut():
+    """A residual block of one-dimensional convolutions: TensorRT fuses those of images."""
+    s = Sketch()
+    rows = s.node(
+        "Reshape", [s.conv("input", "stem", 3, 16), s.constant("r", np.array([0, 16, 144]))], "rows"
+    )
+    conv = s.node("Conv", [rows, s.weight("conv.weight", 16, 16, 3)], "conv", pads=[1, 1])
+    model = s.classify(s.node("Add", [conv, rows], "add"), 16 * 144)
+    assert rules(plan(model))["conv"] == "weighted" and rules(plan(model))["add"] == "follows"
 
 
 def test_a_shortcut_stays_where_its_range_is_bad_or_the_recipe_says_so():

@@ -68,6 +68,8 @@ def test_a_replayed_trace_gives_its_known_energy(rate_hz, span):
     assert any(before < 61 * SECOND < after for before, after in trace.gaps_ns)
     assert trace.missed >= 3 * rate_hz - 2
     assert trace.achieved_hz == pytest.approx(rate_hz * 69 / 72, rel=0.01)
+    later = tuple(dataclasses.replace(one, stamp_ns=one.stamp_ns + 10**13) for one in samples)
+    assert dataclasses.replace(trace, samples=later).achieved_hz == trace.achieved_hz
     assert again(TraceRows, trace.as_dict()).trace() == trace
 
 
@@ -79,6 +81,21 @@ def test_a_ramp_is_integrated_exactly_between_any_borders():
         assert trace.energy_mj(["VDD_IN"], int(start * SECOND), int(end * SECOND)) == pytest.approx(
             joules * 1000
         )
+
+
+def test_between_two_samples_power_is_on_the_line_between_these_two():
+    trace = Trace(
+        info("VDD_IN"), 1.0, tuple(Sample(i * SECOND, (p,)) for i, p in enumerate((0.0, 10.0, 0.0, 0.0)))
+    )
+    for start, end, millijoules in (
+        (0.5, 1, 3.75),
+        (1.5, 2, 1.25),
+        (2.5, 3, 0),
+        (0.5, 2.5, 8.75),
+        (1.2, 1.4, 1.4),
+    ):
+        found = trace.energy_mj(["VDD_IN"], int(start * SECOND), int(end * SECOND))
+        assert found == pytest.approx(millijoules, abs=1e-6)
 
 
 def test_counters_are_subtracted_and_interpolated():
@@ -108,7 +125,8 @@ def test_a_gap_is_more_than_one_and_a_half_periods():
 def test_one_sample_has_no_rate_and_two_have():
     one, two = Sample(0, (1.0,)), Sample(SECOND, (1.0,))
     assert Trace(info("VDD_IN"), 10.0, (one,)).achieved_hz is None
-    assert Trace(info("VDD_IN"), 10.0, (one, two)).achieved_hz == 1
+    slow = Trace(info("VDD_IN"), 0.5, (one, two))
+    assert slow.achieved_hz == 1 and again(TraceRows, slow.as_dict()).trace() == slow
 
 
 def test_power_is_energy_over_time_in_whole_windows():
@@ -117,6 +135,8 @@ def test_power_is_energy_over_time_in_whole_windows():
     assert trace.power_mw(["VDD_IN"], SECOND, 5 * SECOND) == pytest.approx(30)
     windows = trace.powers_mw(["VDD_IN", "VDD_SOC"], SECOND, 6 * SECOND, window_ns=2 * SECOND)
     assert windows == pytest.approx((21, 41))  # the fifth second is no whole window
+    assert len(trace.powers_mw(["VDD_IN"], SECOND, 5 * SECOND, window_ns=2 * SECOND)) == 2
+    assert len(trace.powers_mw(["VDD_IN"], SECOND, 5 * SECOND - 1, window_ns=2 * SECOND)) == 1
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,10 @@ from cnnx.errors import BundleError, EnvironmentLacks, UsageError
 from cnnx.measure.validity import Validity
 from cnnx.pipeline.bench.measurement import advice_of, int8_with_fp16
 from cnnx.pipeline.plain import plain
+from cnnx.pipeline.report.report import report_of
 from cnnx.pipeline.shown import bench_blocks, energy_blocks
 from cnnx.record import Subject, read_record
-from cnnx.report.terminal import draw
+from cnnx.report.terminal import as_text, draw
 from cnnx.report.words import names_of
 from cnnx.runtimes.trt import runtime as trt
 from cnnx.runtimes.trt.runtime import TrtRuntime
@@ -92,11 +93,22 @@ def test_bundles_take_turns_and_a_batch_that_does_not_fit_is_a_row(bundles, cnnx
 
 def test_engines_report_parts_and_are_checked_and_compared(bundles, monkeypatch, cnnx_command):
     """The imitation's kernels take a microsecond and Python enqueues them, so the runs are enqueue-bound."""
-    monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(ImitatedBindings("11.4.0.106")))
+    imitated = ImitatedBindings("11.4.0.106", times={"conv": 0.04, "act": 0.01})
+    imitated.device.name = "NVIDIA GeForce RTX 3090"
+    monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(imitated))
     for bundle in bundles:
         cnnx.build(bundle, target="tensorrt")
     result = cnnx.bench(bundles, batch=[2], seconds=0.01, percentile=90, layers=True)
     assert result.exit_code == 6
+    explained = [one.layers.explanation for one in result.measurements]
+    for found, precision in zip(explained, ("fp16", "int8"), strict=True):
+        # Shapes are those of the largest batch, 4: 16 x 25 x 14 x 14 and 10 x 3136 MACs an image.
+        [conv, fc] = [layer for layer in found.layers if layer.macs]
+        assert (conv.macs, fc.macs, conv.type) == (2 * 78_400, 2 * 31_360, precision)
+        assert conv.data_bytes == 2 * (1024 + 3136) * {"fp16": 2, "int8": 1}[precision]
+        assert found.peaks.source.startswith("NVIDIA Ampere GA102") and found.unmatched == 0
+        assert conv.attained == pytest.approx(conv.memory_ns / 40_000) and conv.bound == "memory"
+        assert sum(found.shares.values()) == pytest.approx(1) and found.shares["transfer"] > 0
     for measured in result.measurements:
         assert measured.conditions.cuda_graph and measured.subject.artefact == "engine"
         assert list(measured.figures()) == ["with transfers", "GPU compute", "end to end"]
@@ -111,6 +123,13 @@ def test_engines_report_parts_and_are_checked_and_compared(bundles, monkeypatch,
     [advice] = advice_of(believed)
     assert advice.recommended == "fp16" and advice.comparison.outcome == "no difference shown"
     assert "use FP16" in str(advice)
+
+    assert explained[1].sentence in as_text(result.blocks(), width=400)
+    page = report_of([bundles[1]])
+    [times] = [section for section in page.sections if section.title == "Time by layer"]
+    assert [chart.kind for chart in times.charts] == ["spent", "roofline", "layers"]
+    assert explained[1].sentence in times.charts[0].text
+    assert {row["mark"] for row in times.charts[1].rows} == {"roof", "layer"}
 
     code, out, _ = cnnx_command("bench", *bundles, "--seconds", "0.01", "--no-cuda-graph")
     assert code == 6 and "CUDA graph off" in out and "GPU compute" in out and "undecided" in out
@@ -278,7 +297,7 @@ def test_energy_is_measured_under_the_conditions_of_latency(bundles, monkeypatch
     imitation = ImitatedBindings("11.4.0.106")
     monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(imitation))
     cnnx.build(bundles[0], target="tensorrt")
-    power = rehearsal(tick_ms=200)
+    power = rehearsal(tick_ms=1000)
     [use] = cnnx.bench(bundles[0], seconds=0.01, percentile=50, cuda_graph=cuda_graph, power=power).energy
     assert use.cuda_graph is cuda_graph and use.as_dict()["cuda_graph"] is cuda_graph
     launches = imitation.device.launches

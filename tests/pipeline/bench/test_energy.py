@@ -7,6 +7,7 @@ import datetime
 import io
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -18,8 +19,8 @@ from cnnx.errors import EnvironmentLacks
 from cnnx.measure.power import Unsupported
 from cnnx.measure.power.sensors.tegrastats import Beside
 from cnnx.pipeline.bench import energy as energy_module
-from cnnx.pipeline.bench.bench import pool_of
 from cnnx.pipeline.bench.energy import choose_sampler, choose_sensor, measure_use
+from cnnx.pipeline.bench.passes import pool_of
 from cnnx.pipeline.plain import plain
 from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.target import open_subject
@@ -27,8 +28,10 @@ from cnnx.record import read_record
 from cnnx.report.tables.energy import energy_table
 from cnnx.report.terminal import draw
 from cnnx.report.words import Run
+from cnnx.runtimes import RunSeries, RunTimes
 from tests.doubles.machines import orin_nx_jetpack_6
-from tests.doubles.rehearsal import info, rehearsal
+from tests.doubles.rehearsal import failing, info, rehearsal
+from tests.doubles.sessions import FakeTimedSession
 
 
 @pytest.fixture
@@ -127,6 +130,15 @@ def test_a_machine_without_sensors_fails_before_measuring(bundle, tmp_path):
         choose_sampler(cnnx.PowerPass(), CPU, root=tmp_path)
 
 
+def test_energy_survives_a_sensor_that_vanishes_before_its_cost_is_known(bundle):
+    gone = EnvironmentLacks("the power sensor ina is not supported here: no chip")
+    power, listener = failing(lambda step: step == "cost of sampling", rehearsal(), gone)
+    [use] = cnnx.bench(bundle, target="ort", seconds=0.05, power=power, listener=listener).energy
+    assert use.total.power_mw == pytest.approx(8000, rel=0.01)
+    assert use.cost is None and use.no_cost == gone.what
+    assert Bundle.open(bundle).records()[-1].result["sampling"]["no_cost"] == gone.what
+
+
 def test_a_jetsons_monitors_are_sampled_by_a_process(tmp_path):
     orin_nx_jetpack_6(tmp_path)
     chosen = choose_sampler(cnnx.PowerPass(), Device("gpu", "Orin (nvgpu)"), root=tmp_path)
@@ -183,6 +195,45 @@ def test_the_cost_of_sampling_reports_progress_and_is_skipped_for_slow_runs(bund
     said = plain(slow)
     assert said["cost"] is said["sampling"]["latency_ratio"] is None
     assert "a run takes 6.4 s" in said["sampling"]["no_cost"] and "a run takes 6.4 s" in screen(slow)
+
+
+@pytest.mark.parametrize(("rate", "queued"), [(None, True), (30.0, False)])
+def test_back_to_back_runs_are_queued_from_filled_buffers(bundle, rate, queued):
+    """One by one, a GPU would wait for the copy into page-locked memory most of the time.
+
+    At a rate, each call is one frame."""
+    power = rehearsal(rate=rate) if rate else rehearsal()
+    clock, called = power.clock, []
+
+    class Session(FakeTimedSession):
+        def timed_series(self, images, runs):
+            called.append(runs)
+            clock.now += int(5e6 * (runs + 1))
+            return RunSeries((RunTimes(1, 1, 5_000_000, 1),) * runs, 5_000_000 * runs)
+
+        def run(self, images):
+            called.append("run")
+            clock.now += 5_000_000
+            return {}
+
+    opened = Bundle.open(bundle)
+    session = Session(lambda x: x, runs=[])
+    subject = SimpleNamespace(subject=open_subject(opened, "ort").subject, open=lambda cuda_graph: session)
+    use = measure_use(
+        subject,
+        pool_of(opened, 1),
+        batch=2,
+        cuda_graph=None,
+        power=power,
+        chosen=choose_sampler(power, CPU),
+        run_ns=5e6,
+        remark="",
+        steps=Steps(lambda _: None),
+        title="energy",
+    )
+    load = use.measured.load
+    assert (100 in called) == queued
+    assert load.inferences == load.calls * (2 * 101 if queued else 2)
 
 
 def test_tegrastats_on_the_path_is_compared_and_shown(bundle, tmp_path, monkeypatch):

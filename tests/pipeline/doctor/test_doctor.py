@@ -11,7 +11,7 @@ from rich.console import Console
 import cnnx
 from cnnx.device import Device
 from cnnx.errors import EnvironmentLacks, MissingExtra
-from cnnx.machine import environment
+from cnnx.machine import nvml
 from cnnx.machine.environment import Gpu, detect
 from cnnx.measure.power import PolledSensor, Sample, SensorInfo, power_now
 from cnnx.measure.power.sensors.sensor import Rail, Total, Uncertainty
@@ -81,7 +81,7 @@ def test_a_desktop_with_wheels(tmp_path):
 
 
 def test_which_of_two_gpus_cuda_uses_is_not_guessed(tmp_path, monkeypatch):
-    monkeypatch.setattr(environment, "device_0_bus_id", lambda: None)
+    monkeypatch.setattr(nvml, "device_0_bus_id", lambda: None)
     shown = screen(looked_at(tmp_path, TwoGpus()), width=200)
     assert "NVIDIA T400" in shown and "could not determine which of 2 GPUs CUDA uses" in shown
 
@@ -152,6 +152,39 @@ def test_a_tensorrt_wheel_over_jetpacks(tmp_path):
     # Only wheels are uninstalled, and none is installed over JetPack's.
     assert wrong.hint == "pip uninstall -y tensorrt-cu12 tensorrt-cu12-bindings"
     assert "libnvinfer10 10.3.0.30" in wrong.what
+
+
+class Driver560(DesktopNvml):
+    """An RTX 4090 with a driver for CUDA 12.6."""
+
+    def nvmlSystemGetCudaDriverVersion(self):  # noqa: N802
+        return 12060
+
+
+def test_packages_for_a_newer_cuda_than_the_driver_have_one_line_that_replaces_them(tmp_path):
+    """`tensorrt` resolves to CUDA 13, which needs driver 580."""
+    have = wheels("tensorrt 11.4.0", "tensorrt-cu13 11.4.0", "tensorrt-rtx-cu13-bindings 1.7.1")
+    lines = {each.what: each.hint for each in combinations(tmp_path, have, Driver560())}
+    assert lines["the extra tensorrt for CUDA 13"].startswith(
+        "pip uninstall -y tensorrt tensorrt-cu13 && pip install '.[tensorrt-cu12]'"
+    )
+    assert "pip install '.[rtx-cu12]'" in lines["the extra rtx for CUDA 13"]
+    assert combinations(tmp_path, have, DesktopNvml()) == ()  # CUDA 13.2
+    assert combinations(tmp_path, wheels("tensorrt-cu12 11.4.0"), Driver560()) == ()
+    orin_nx_jetpack_6(tmp_path)
+    assert not [each for each in combinations(tmp_path, have, Driver560()) if "CUDA 13" in each.what]
+
+
+@pytest.mark.parametrize(
+    ("cuda", "extra"), [("13.2", "rtx"), ("12.6", "rtx-cu12"), (None, "rtx"), ("11.8", None)]
+)
+def test_the_extra_for_a_driver(tmp_path, cuda, extra):
+    here = detect(tmp_path, nvml=DesktopNvml(driver=False), wheels=wheels())
+    desktop = dataclasses.replace(here, machine="x86_64", gpu=Gpu("RTX 4090", cuda=cuda))
+    found = ability("build", MissingExtra("x", "rtx", purpose="it"), desktop).hint
+    assert found.startswith(
+        f"pip install '.[{extra}]'" if extra else "update the driver, which supports CUDA"
+    )
 
 
 def test_bindings_without_libraries(tmp_path):

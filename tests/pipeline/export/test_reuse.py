@@ -39,6 +39,15 @@ def test_a_second_identical_export_repeats_nothing(images, tmp_path):
     assert len(second.bundle.records()) == len(first.bundle.records())
 
 
+def test_an_export_that_was_stopped_after_its_verdict_is_still_measured(images, tmp_path):
+    first = export(tmp_path / "b", images)
+    *_, own = sorted((tmp_path / "b" / "runs").glob("*-benchmark-*"))
+    own.unlink()
+    second = export(tmp_path / "b", images)
+    assert second.unchanged and second.judged == first.judged and len(second.measurements) == 2
+    assert not export(tmp_path / "b", images).measurements
+
+
 def test_verdicts_are_not_taken_from_the_cache(images, tmp_path):
     first = export(tmp_path / "a", images)
     elsewhere = export(tmp_path / "b", images)

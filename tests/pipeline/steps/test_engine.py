@@ -1,12 +1,23 @@
 """When an engine is built again, and when it is reused."""
 
+import json
+import re
+import shutil
+import tarfile
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+import pytest
+
+from cnnx.bundle import Bundle
+from cnnx.errors import BuildFailed
+from cnnx.options.bundles import EngineOptions
+from cnnx.pipeline.build import build_into
 from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.steps import engine
-from cnnx.runtimes import BuildRequest
-from cnnx.store.cache import Store
+from cnnx.pipeline.survey import proof
+from cnnx.runtimes import BuildRequest, BuiltEngine
+from cnnx.store.cache import Store, cache_folder
 
 
 @dataclass
@@ -48,3 +59,45 @@ def test_an_engine_serves_the_device_it_was_built_on_or_the_gpus_it_was_built_fo
     cross = {"compute_capabilities": (86,)}
     assert not built(Builder(), **cross)
     assert built(Builder("Thor"), board="another", **cross) and built(Builder(None), **cross)
+
+
+EVIDENCE = {"inspector.json": '{"Layers": []}', "build.log": "INFO: a line\n"}
+
+
+class Reporting(Builder):
+    """Builds one engine, or refuses it, and reports its layers."""
+
+    refuses = False
+
+    def build(self, model, request):
+        if self.refuses:
+            raise BuildFailed("1 of 3 layers", hint="check them", evidence=EVIDENCE)
+        return [BuiltEngine("trt-sm87", "model.engine", b"plan", "tensorrt", "10.3", evidence=EVIDENCE)]
+
+
+def test_what_a_builder_reported_is_kept_beside_the_engine_and_travels_in_a_proof(
+    tiny_bundle, tmp_path, monkeypatch
+):
+    """Also for an engine that is refused, which is not in the bundle."""
+    monkeypatch.setenv("CNNX_CACHE", str(tmp_path / "cache"))  # pruned below, and other tests use theirs
+    bundle, runtime = Bundle.open(shutil.copytree(tiny_bundle, tmp_path / "bundle")), Reporting()
+    (made,) = build_into(bundle, runtime, EngineOptions(), Steps(store=Store(tmp_path / "one")))
+    folder = bundle.path / "engines" / made.identity
+    assert {name: (folder / name).read_text() for name in EVIDENCE} == EVIDENCE
+    runtime.refuses = True
+    with pytest.raises(BuildFailed, match="1 of 3 layers") as caught:
+        build_into(bundle, runtime, EngineOptions(), Steps(store=Store(tmp_path / "two")))
+    assert "what the builder reported is in refused-builds/" in caught.value.hint
+    assert str(tmp_path) not in caught.value.hint
+    kept = re.search("refused-builds/([0-9a-f]{32})", caught.value.hint)[1]
+    with pytest.raises(BuildFailed):  # reported again, kept once
+        build_into(bundle, runtime, EngineOptions(), Steps(store=Store(tmp_path / "two")))
+    proof._write(tmp_path / "proof.tar.gz", {}, "", [bundle.path])
+    with tarfile.open(tmp_path / "proof.tar.gz") as tar:
+        refused = f"refused/bundle/tensorrt-{kept[:8]}"
+        for name in ("engines/bundle/trt-sm87/inspector.json", f"{refused}/inspector.json"):
+            assert json.load(tar.extractfile(name)) == {"Layers": []}
+        assert f"{refused}/build.log" in tar.getnames()
+    assert (cache_folder() / "refused-builds" / kept).is_dir()
+    Store().prune(older_than_seconds=-1)
+    assert not (cache_folder() / "refused-builds" / kept).exists()

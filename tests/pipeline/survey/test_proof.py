@@ -19,7 +19,7 @@ from tools.docs import devices_page
 
 
 def test_the_archive_holds_records_and_the_page_what_was_seen(tiny_bundle, tmp_path):
-    plan = SurveyPlan(target="ort", seconds=0.01, percentile=50, power=rehearsal(tick_ms=200))
+    plan = SurveyPlan(target="ort", seconds=0.01, percentile=50, power=rehearsal(tick_ms=1000))
     made = cnnx.prove(tmp_path / "p.tar.gz", bundles=[tiny_bundle], batches=(1, 2), plan=plan)
     assert [row["status"] for row in made.rows] == ["done", "failed"]
     with tarfile.open(tmp_path / "p.tar.gz") as tar:
@@ -99,7 +99,7 @@ def test_a_sensor_that_fails_in_its_pass_is_not_listed_and_not_a_failure(tiny_bu
 
 def test_a_record_from_a_different_machine_adds_no_sensor_to_this_one(tiny_bundle, tmp_path):
     bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle", ignore=lambda *_: ["runs"])
-    plan = SurveyPlan(target="ort", seconds=0.01, percentile=50, power=rehearsal(tick_ms=200))
+    plan = SurveyPlan(target="ort", seconds=0.01, percentile=50, power=rehearsal(tick_ms=1000))
     cnnx.prove(tmp_path / "here.tar.gz", bundles=[bundle], batches=[1], plan=plan)
     assert len(devices_page.read_proof(tmp_path / "here.tar.gz")["energies"]) == 1
     [file] = bundle.glob("runs/*-energy-*")

@@ -206,9 +206,9 @@ def test_only_the_cell_in_which_the_process_was_killed_twice_fails(tiny, tmp_pat
 
 
 def test_an_energy_pass_in_which_the_process_was_killed_is_retried_once(tiny, tmp_path):
-    power = "rehearsal(tick_ms=200)"
+    power = "rehearsal(tick_ms=1000)"
     killed_in(tiny, tmp_path, "died in the energy pass", power)
-    again, _ = run([tiny], tmp_path / "out", power=rehearsal(tick_ms=200), **THREE)
+    again, _ = run([tiny], tmp_path / "out", power=rehearsal(tick_ms=1000), **THREE)
     assert {energy for _, _, energy, _ in energies(again)} == {"measured"}
 
 
@@ -369,7 +369,7 @@ def energies(found):
 def test_each_cell_has_its_own_pass_and_energy_can_be_requested_later(tiny, tmp_path):
     out = tmp_path / "out"
     run([tiny], out)
-    found, steps = run([tiny], out, power=rehearsal(tick_ms=200))
+    found, steps = run([tiny], out, power=rehearsal(tick_ms=1000))
     assert energies(found) == [(p, b, "measured", "ina") for p in ("fp16", "int8") for b in (1, 2)]
     assert steps[0].startswith("Energy is measured after latency: 4 passes of 89 to 234 s each")
     for row in found.rows:
@@ -379,7 +379,7 @@ def test_each_cell_has_its_own_pass_and_energy_can_be_requested_later(tiny, tmp_
     page = (out / "survey.md").read_text()
     assert "| gross mJ | net mJ |" in page and f"| {found.rows[0]['gross_mj']:.2f} |" in page
 
-    again, steps = run([tiny], out, power=rehearsal(tick_ms=200), again=True)
+    again, steps = run([tiny], out, power=rehearsal(tick_ms=1000), again=True)
     assert again.rows == found.rows and steps == []
 
 
@@ -387,7 +387,7 @@ def test_each_cell_has_its_own_pass_and_energy_can_be_requested_later(tiny, tmp_
 def test_a_cell_whose_energy_fails_is_a_row_with_its_reason_and_keeps_its_latency(tiny, tmp_path, error):
     out, passes = tmp_path / "out", itertools.count(1)
     power, listener = failing(
-        lambda step: step == "energy" and next(passes) == 2, rehearsal(tick_ms=200), error
+        lambda step: step == "energy" and next(passes) == 2, rehearsal(tick_ms=1000), error
     )
     found, _ = run([tiny], out, power=power, listener=listener, precisions=["fp16"])
     assert energies(found) == [("fp16", 1, "measured", "ina"), ("fp16", 2, "failed", None)]
@@ -395,9 +395,9 @@ def test_a_cell_whose_energy_fails_is_a_row_with_its_reason_and_keeps_its_latenc
     assert failed["gross_mj"] is failed["net_mj"] is None and str(error) in failed["no_energy"]
     assert f"energy failed: {failed['no_energy']}" in (out / "survey.md").read_text()
 
-    _, steps = run([tiny], out, power=rehearsal(tick_ms=200), precisions=["fp16"])
+    _, steps = run([tiny], out, power=rehearsal(tick_ms=1000), precisions=["fp16"])
     assert steps == []
-    retried, steps = run([tiny], out, power=rehearsal(tick_ms=200), precisions=["fp16"], again=True)
+    retried, steps = run([tiny], out, power=rehearsal(tick_ms=1000), precisions=["fp16"], again=True)
     assert retried.rows[0] == found.rows[0] and retried.rows[1]["energy"] == "measured"
     assert "1 pass of" in steps[0]
 
@@ -415,12 +415,12 @@ def test_a_survey_stopped_in_an_energy_pass_keeps_all_latencies(tiny, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run([tiny], tmp_path / "out", power=rehearsal(tick_ms=200), listener=stop)
+        run([tiny], tmp_path / "out", power=rehearsal(tick_ms=1000), listener=stop)
     assert [(row["status"], "energy" in row, row["p50_ns"] > 0) for row in rows()] == [
         ("done", False, True)
     ] * 2
     assert seen == ["the process died in the energy pass", None]  # as a killed process would have left it
-    found, _ = run([tiny], tmp_path / "out", power=rehearsal(tick_ms=200), batches=[1, 2])
+    found, _ = run([tiny], tmp_path / "out", power=rehearsal(tick_ms=1000), batches=[1, 2])
     assert {energy for _, _, energy, _ in energies(found)} == {"measured"}
 
 

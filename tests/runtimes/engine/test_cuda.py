@@ -43,6 +43,12 @@ class Driver:
         driver = self
 
         class Context:
+            @staticmethod
+            def synchronize():
+                for work in driver.queue:
+                    work()
+                driver.queue.clear()
+
             def push(self):
                 driver.contexts.append("primary")
 
@@ -81,8 +87,14 @@ class Driver:
 
         class Event:
             def record(self, stream=None):
+                vars(self).pop("passed", None)
                 driver.queue.append(lambda: setattr(self, "passed", driver.now_ms))
                 return self
+
+            def synchronize(self):
+                while not hasattr(self, "passed"):
+                    driver.queue.pop(0)()
+                    driver.now_ms += 1e-3
 
             def time_since(self, event):
                 """Milliseconds; works only after the GPU has reached both events."""
@@ -102,6 +114,7 @@ class Driver:
             def free(self):
                 del driver.held[int(self)]
 
+        self.Context = Context
         self.Device, self.Stream, self.Event, self.mem_alloc = Device, Stream, Event, DeviceAllocation
 
     def init(self):
@@ -130,8 +143,12 @@ class Driver:
     def memcpy_dtoh_async(self, dest, src, stream):
         self.queue.append(lambda: ctypes.memmove(dest.ctypes.data, int(src), dest.nbytes))
 
+    def memcpy_dtoh(self, dest, src):
+        """Waits for the copy, but not for work queued on other streams."""
+        ctypes.memmove(dest.ctypes.data, int(src), dest.nbytes)
+
     def enqueue(self, work):
-        self.queue.append(work)
+        self.queue.append(lambda: work(self.now_ms))
 
 
 class WithPycuda(ImitatedBindings):
@@ -179,6 +196,17 @@ def test_cuda_graphs_are_not_supported(built, tmp_path):
         runtime.open(tmp_path / "model.engine", RunOptions(cuda_graph=True))
     with pytest.raises(EnvironmentLacks, match="pycuda does not support CUDA graphs"):
         PycudaRuntime(Driver()).capture(None, lambda: None)
+
+
+def test_device_memory_is_read_after_all_that_is_queued(built):
+    """On any stream: pycuda wraps none that it did not make."""
+    driver = Driver()
+    cuda = PycudaRuntime(driver)
+    buffer, stream = cuda.buffer(3, np.float32), cuda.stream()
+    buffer.host[:] = (1, 2, 3)
+    buffer.upload(3, stream)
+    found = np.frombuffer(cuda.read(buffer.address, 12, 7), np.float32)
+    np.testing.assert_array_equal(found, (1, 2, 3))
 
 
 def test_too_little_memory_has_a_hint(built, tmp_path):
@@ -277,7 +305,8 @@ class Library:
 
         self.cudaGetDeviceCount, self.cudaDeviceGetAttribute = count, attribute
         self.cudaGetDeviceProperties = properties
-        self.cudaGetErrorString = functools.partial({2: b"out of memory", 35: b"driver too old"}.get)
+        words = {2: b"out of memory", 35: b"driver too old", 700: b"illegal address"}
+        self.cudaGetErrorString = functools.partial(lambda code: words.get(code, b"another error"))
 
 
 def test_device_and_errors_as_reported_by_the_library(monkeypatch):
@@ -289,13 +318,45 @@ def test_device_and_errors_as_reported_by_the_library(monkeypatch):
     assert (good.why_not(), good.compute_capability(), good.device_name()) == (None, 87, "Orin")
     assert loaded(devices=0).why_not() == "no CUDA-capable device is detected"
     assert loaded(fails=35).why_not() == "driver too old"
-    for code, words, hint in ((2, "out of memory", "smaller batch"), (35, "driver too old", "dmesg")):
+    for code, words, hint in (
+        (2, "out of memory", "smaller batch"),
+        (35, "driver too old", "dmesg"),
+        (700, "illegal address", "start it again"),
+    ):
         with pytest.raises(EnvironmentLacks, match=f"cudaStreamCreate failed: {words}") as caught:
             loaded(fails=code).stream()
         assert hint in caught.value.hint
     monkeypatch.setattr(cudart.ctypes, "CDLL", lambda *_, **__: object())
     with pytest.raises(EnvironmentLacks, match="not a CUDA runtime, or is too old"):
         cudart.CudaRuntime(Path("libcudart.so"))
+
+
+# cudaError_t (CUDA Runtime API, data types), by whether "the process must be terminated and relaunched".
+STICKY = {
+    "ECCUncorrectable": 214, "IllegalAddress": 700, "LaunchTimeout": 702, "HardwareStackError": 714,
+    "IllegalInstruction": 715, "MisalignedAddress": 716, "InvalidAddressSpace": 717, "InvalidPc": 718,
+    "LaunchFailure": 719, "Contained": 721,
+}  # fmt: skip
+PASSING = {
+    "InvalidValue": 1, "NvlinkUncorrectable": 220, "FileNotFound": 301, "LaunchOutOfResources": 701,
+    "LaunchIncompatibleTexturing": 703, "HostMemoryNotRegistered": 713, "CooperativeLaunchTooLarge": 720,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*STICKY, *PASSING])
+def test_only_an_error_that_ends_the_context_asks_for_a_new_process(monkeypatch, name):
+    code = {**STICKY, **PASSING}[name]
+    monkeypatch.setattr(cudart.ctypes, "CDLL", lambda *_, **__: Library(fails=code))
+    with pytest.raises(EnvironmentLacks) as caught:
+        cudart.CudaRuntime(Path("libcudart.so")).stream()
+    assert ("start it again" in caught.value.hint) == (name in STICKY)
+
+
+def test_a_library_that_does_not_load_is_named(tmp_path):
+    (tmp_path / "libcudart.so").write_text("no library")
+    with pytest.raises(EnvironmentLacks, match="the CUDA runtime does not load") as caught:
+        cudart.CudaRuntime(tmp_path / "libcudart.so")
+    assert caught.value.where == "libcudart.so" and "LD_LIBRARY_PATH" in caught.value.hint
 
 
 @pytest.mark.parametrize(("with_gpu", "chosen"), [("second", "second"), ("none", "first")])
@@ -312,6 +373,10 @@ def test_the_first_cuda_runtime_that_finds_a_gpu_is_used_or_else_the_first(monke
     monkeypatch.setattr(cudart.ctypes, "CDLL", load)
     monkeypatch.setattr(cudart, "_candidates", lambda: map(Path, ("broken", "first", "second", "third")))
     assert cudart.load_cudart()._library is loaded[chosen]
+    monkeypatch.setattr(cudart, "_candidates", lambda: [Path("broken")] * 2)
+    with pytest.raises(EnvironmentLacks, match=r"no CUDA runtime.*was found: .*wrong ELF class") as caught:
+        cudart.load_cudart()
+    assert "pycuda" in caught.value.hint
 
 
 def test_a_cuda_runtime_that_is_missing_is_searched_for(monkeypatch, tmp_path):
@@ -325,5 +390,5 @@ def test_a_cuda_runtime_that_is_missing_is_searched_for(monkeypatch, tmp_path):
             cudart.load_cudart()
         assert "LD_LIBRARY_PATH" in caught.value.hint
     (tmp_path / "lib64").mkdir()
-    (tmp_path / "lib64/libcudart.so").write_bytes(b"")
-    assert tmp_path / "lib64/libcudart.so" in list(cudart._candidates())
+    (tmp_path / "lib64/libcudart.so.12").write_bytes(b"")  # without the development package
+    assert tmp_path / "lib64/libcudart.so.12" in list(cudart._candidates())

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,13 +11,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
+from PIL import Image
 
+import cnnx
 from cnnx import runtimes
 from cnnx.device import Device
-from cnnx.errors import EnvironmentLacks, GraphError, UsageError
+from cnnx.errors import EnvironmentLacks, GraphError, MissingExtra, UsageError
 from cnnx.machine.environment import Gpu
-from cnnx.runtimes import BuildRequest
-from cnnx.runtimes.ort.runtime import OrtRuntime
+from cnnx.runtimes import BuildRequest, RunOptions
+from cnnx.runtimes.ort.profile import read_profile
+from cnnx.runtimes.ort.runtime import OrtRuntime, OrtSession
 
 onnxruntime = pytest.importorskip("onnxruntime")
 ORT = runtimes.get("ort")
@@ -58,6 +65,8 @@ def test_outputs_other_than_the_logits_are_returned_unchanged(net, images, tmp_p
     assert found["relu1_y"].shape == (5, 16, 8, 8)
     assert {value.dtype for value in found.values()} == {np.dtype(np.float32)}
     assert found["maximum"] == found["relu1_y"].max()
+    one = session.run(images[:1])
+    assert one["maximum"] == one["relu1_y"].max() and len(one["logits"]) == 1
 
 
 def test_an_output_without_batch_cannot_be_joined(net, images, tmp_path):
@@ -94,9 +103,11 @@ class Cuda:
 
     def preload_dlls(self):
         self.preloaded = True
+        sys.stdout.write("Failed to load libcudnn.so.9")  # as its own does
 
     def InferenceSession(self, file, options, *, providers):  # noqa: N802
         self.asked = providers
+        sys.stdout.write("EP Error ... Falling back to ['CPUExecutionProvider'] and retrying.")
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         used = ["CUDAExecutionProvider"] * self.loads + ["CPUExecutionProvider"]
         return SimpleNamespace(
@@ -107,7 +118,7 @@ class Cuda:
         )
 
 
-def test_a_visible_gpu_is_used_without_tf32_and_named(net, images, monkeypatch):
+def test_a_visible_gpu_is_used_without_tf32_and_named(net, images, monkeypatch, capsys):
     cuda = Cuda(loads=True)
     runtime = OrtRuntime(lambda: cuda, lambda: Gpu("A GPU"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -120,6 +131,7 @@ def test_a_visible_gpu_is_used_without_tf32_and_named(net, images, monkeypatch):
     cuda.preloaded = False
     assert runtime.open(net("fp32")).device.kind == "cpu"
     assert cuda.asked == ["CPUExecutionProvider"] and not cuda.preloaded
+    assert capsys.readouterr().out == ""  # `--json` prints one object there
 
 
 def test_an_onnx_runtime_without_cuda_does_not_use_a_gpu(monkeypatch):
@@ -128,6 +140,14 @@ def test_an_onnx_runtime_without_cuda_does_not_use_a_gpu(monkeypatch):
     assert OrtRuntime(lambda: plain, lambda: Gpu("A GPU")).device().kind == "cpu"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert OrtRuntime(pytest.fail, lambda: Gpu("A GPU")).device().kind == "cpu"
+
+
+def test_without_onnx_runtime_nothing_runs_and_the_extra_is_named(net, images, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    runtime = OrtRuntime(pytest.fail)
+    for act in (lambda: runtime.open(net()), lambda: runtime.layer_times(net(), images)):
+        with pytest.raises(MissingExtra, match="onnxruntime"):
+            act()
 
 
 def test_a_gpu_that_onnx_runtime_cannot_use_is_an_error(net, monkeypatch):
@@ -182,6 +202,66 @@ def test_a_failure_while_running_is_named(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def events(*found):
+    keys = ("cat", "name", "dur")
+    return [{**dict(zip(keys, each, strict=True)), "args": {"op_name": "Conv"}} for each in found]
+
+
+def test_on_cuda_a_layer_takes_the_time_of_its_kernels_not_of_their_launch(tmp_path):
+    """ "Performance numbers from the device will then be attached to those from the host" (its docs)."""
+    one = [("Node", "conv_kernel_time", 9), ("Kernel", "pad", 20), ("Kernel", "gemm", 300)]
+    on_cpu = [("Node", "gather_kernel_time", 7)]
+    file = tmp_path / "profile.json"
+    file.write_text(json.dumps(events(*one, *on_cpu, *one, *on_cpu)))
+    times = {layer.name: layer.median_ns for layer in read_profile(file, 2, on_gpu=True)}
+    assert times == {"conv": 320_000, "gather": 7_000}
+    file.write_text(json.dumps(events(("Kernel", "stray", 5), *one, *one[:1], *one[:2])))
+    [conv] = read_profile(file, 2, on_gpu=True)
+    assert conv.median_ns == 10_000, "of 0 and 20, as kernels are timed at all"
+    assert read_profile(file, 3)[0].median_ns == 20_000
+    file.write_text(json.dumps(events(*one[:1], *on_cpu)))
+    assert read_profile(file, 2)[0].median_ns == 9_000
+    with pytest.raises(EnvironmentLacks, match="no times of CUDA kernels"):
+        read_profile(file, 2, on_gpu=True)  # as the wheels of PyPI
+
+
+def test_what_only_engines_have_is_refused(net, images):
+    ORT.check_capabilities(())
+    with pytest.raises(UsageError, match="--sm is a GPU to build for"):
+        ORT.check_capabilities((86,))
+    graph = RunOptions(cuda_graph=True)
+    for act in (lambda: ORT.open(net(), graph), lambda: ORT.layer_times(net(), images, options=graph)):
+        with pytest.raises(UsageError, match="CUDA graphs need a TensorRT engine"):
+            act()
+
+
+def test_a_session_that_is_closed_runs_nothing(net, images, tmp_path):
+    profiled = OrtSession(net(batch="N"), onnxruntime, device=ORT.device(), profile=tmp_path / "p")
+    profiled.run(images)
+    assert profiled.end_profiling().is_file()
+    session = ORT.open(net(batch="N"))
+    session.close()
+    for closed in (profiled, session):
+        with pytest.raises(UsageError, match="the session is closed"):
+            closed.run(images)
+
+
 def test_it_builds_nothing(net):
     with pytest.raises(UsageError, match="does not build engines"):
         ORT.build(net(), BuildRequest("fp32", {}))
+
+
+@pytest.mark.parametrize("program", ["cnnx", "package"])
+def test_onnx_runtime_keeps_no_record_of_what_it_runs(tiny_bundle, tmp_path, program):
+    """From 1.29, it would write an identifier and a database of events to the home folder, and send them."""
+    image = tmp_path / "image.png"
+    Image.new("L", (32, 32)).save(image)
+    command = [sys.executable, "-m", "cnnx", "classify", tiny_bundle, image]
+    if program == "package":
+        folder = cnnx.write_package(tiny_bundle, consumer="python", out=tmp_path / "package").folder
+        command = [sys.executable, folder / "classify.py", image, "--runtime", "onnxruntime"]
+    (tmp_path / "home").mkdir()
+    # It keeps none in CI, which it knows by such variables.
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "CNNX_CACHE")}
+    subprocess.run(command, env={**kept, "HOME": str(tmp_path / "home")}, check=True, capture_output=True)
+    assert list((tmp_path / "home").rglob("*")) == []

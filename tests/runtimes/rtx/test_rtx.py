@@ -50,11 +50,11 @@ def test_a_graph_of_less_precision_than_asked_fails_naming_each_layer(net):
 
 
 @needs_rtx
-def test_a_layer_that_is_not_there_fails(net):
-    with pytest.raises(BuildFailed, match="conv9: not found instead of int8"):
-        RTX.build(
-            net("int8"), BuildRequest("int8", {"conv1": "int8", "conv9": "int8"}, compute_capabilities=(86,))
-        )
+def test_a_layer_that_is_not_there_is_remarked(net):
+    asked = BuildRequest("int8", {"conv1": "int8", "conv9": "int8"}, compute_capabilities=(86,))
+    (built,) = RTX.build(net("int8"), asked)
+    assert built.layer_types == {"conv1": "int8"} and "1 of 2 layers have no type" in built.remarks[0]
+    assert "LayerType: " in built.evidence["layers.log"] and built.evidence["build.log"]
 
 
 def zero_point(model):

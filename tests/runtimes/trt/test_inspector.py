@@ -98,6 +98,77 @@ def test_a_type_that_depends_on_the_shape_is_not_known():
     )
 
 
+def myelin(inputs, metadata, **more):
+    layer = {
+        "Name": "__myl_CastConv_layers_9_myl0_3",
+        "LayerType": "fusion",
+        "Inputs": [{"Name": "x", "Dimensions": [1, 8], "Format/Datatype": inputs}],
+        "Metadata": metadata,
+        **more,
+    }
+    return json.dumps({"Layers": [layer]})
+
+
+def constants(*kinds):
+    return [{"Dimensions": [64 // at], "Format/Datatype": kind} for at, kind in enumerate(kinds, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "nodes", "more", "found"),
+    [
+        # TensorRT #4397, with a cast or a quantization fused into the product.
+        ("Float", ("x_fp16", "layers_9"), {}, None),
+        ("Half", ("x.quantized", "layers_9"), {}, None),
+        ("Float", ("x_fp16", "layers_9"), {"Constants": constants("Half", "Half")}, "fp16"),
+        # The cast is not named; the largest constant is the weight.
+        ("Float", ("layers_9", "act"), {"Constants": constants("Half", "Float")}, None),
+        ("Float", ("layers_9", "act"), {"Constants": constants("Float", "Half")}, "fp32"),
+        ("Float", ("layers_9",), {"Constants": constants("Half")}, None),
+        ("Float", ("layers_9", "act"), {"Constants": constants("Half"), "LayerType": "CaskConv"}, "fp32"),
+        ("Half", ("layers_9", "act"), {}, "fp16"),
+        ("Int8", ("x.dequantized", "layers_9"), {}, "int8"),
+    ],
+)
+def test_a_fused_kernel_of_myelin_has_a_type_only_where_that_follows(inputs, nodes, more, found):
+    metadata = "\x1e".join(f"[ONNX Layer: {name}]" for name in nodes)
+    assert read(myelin(inputs, metadata, **more)).get("layers_9") == found
+
+
+def test_a_kernel_of_a_single_layer_has_the_type_of_its_data():
+    layer = {
+        "Name": "a",
+        "LayerType": "fusion",
+        "Inputs": [{"Type": "Float"}],
+        "Constants": constants("Half"),
+    }
+    assert read(json.dumps({"Layers": [layer]})) == {"a": "fp32"}
+
+
+@pytest.mark.parametrize(
+    ("layer", "weight", "stored"),
+    [
+        ({"Weights": {"Type": "Int8"}, "Bias": {"Type": "Float"}}, "int8", ("int8", "fp32")),
+        ({"Weights": {"Type": "Int8"}, "Constants": constants("Half")}, "int8", ("int8",)),
+        ({"Weights": {"Type": "Odd"}, "Constants": constants("Half")}, "fp16", ("fp16",)),
+        ({"Constants": [{"Type": "Half"}, {"Dimensions": [1], "Type": "Float"}]}, "fp32", ("fp16", "fp32")),
+        ({"Constants": [{"Dimensions": ["n", 9], "Type": "Half"}, *constants("Int8")]}, "int8", None),
+        (
+            {"Constants": [{"Dimensions": [3], "Type": "Half"}, {"Dimensions": [2, 2], "Type": "Int8"}]},
+            "int8",
+            None,
+        ),
+        ({"Constants": [{"Type": "Half"}]}, "", ("fp16",)),
+        ({"Constants": [{"Dimensions": [0], "Type": "Half"}]}, "", ("fp16",)),
+        ({"Constants": ["odd", 3]}, "", ()),
+        ({"Constants": "odd"}, "", ()),
+        ({}, "", ()),
+    ],
+)
+def test_the_weight_is_stated_or_the_largest_constant(layer, weight, stored):
+    [found] = parse_kernels(json.dumps({"Layers": [{"Name": "a", "LayerType": "fusion", **layer}]}))
+    assert found.weight == weight and (stored is None or found.constants == stored)
+
+
 def test_int8_data_with_other_weights_is_not_int8():
     text = FORMS["10"].replace('"Type": "Int8",\n    "Count": 2304', '"Type": "Half",\n    "Count": 2304')
     assert text != FORMS["10"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 
 import numpy as np
 import onnx
@@ -67,15 +68,62 @@ def test_engines_tuned_for_different_batches_have_different_names(net):
     assert found == ["tensorrt-10.3.0-sm87-host-opt1", "tensorrt-10.3.0-sm87-host"]
 
 
+@pytest.mark.parametrize(
+    ("here", "device"),
+    [
+        ({"board": ORIN, "l4t": "36.4.3"}, "nvidia-jetson-agx-orin-developer-kit"),
+        ({"board": "Raspberry Pi 5"}, "host"),  # with a GPU on its PCIe
+        ({"l4t": "36.4.3"}, "host"),
+    ],
+)
+def test_an_engine_is_tied_to_a_jetson_by_its_board_and_elsewhere_to_the_gpu(net, here, device):
+    bindings = ImitatedBindings(here=machine(**here))
+    assert build(bindings, net("fp16"), request("fp16")).identity == f"tensorrt-10.3.0-sm87-{device}"
+
+
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_type_not_reached_fails_and_names_each_layer(net, release):
-    bindings = ImitatedBindings(release, gives={"conv2": "fp32"}, hides=("fc",))
+    bindings = ImitatedBindings(release, gives={"conv2": "fp32"}, hides=("fc",), says=[("INFO", "a line")])
     with pytest.raises(BuildFailed) as caught:
         build(bindings, net("fp16"), request("fp16"))
     assert caught.value.exit_code == 5
-    assert "2 of 3 layers" in caught.value.what
-    assert "conv2: fp32 instead of fp16" in caught.value.what
-    assert "fc: not found instead of fp16" in caught.value.what
+    assert "1 of 3 layers" in caught.value.what
+    assert "conv2: fp32 instead of fp16" in caught.value.what and "fc" not in caught.value.what
+    evidence = caught.value.evidence
+    assert json.loads(evidence["inspector.json"])["Layers"] and "a line" in evidence["build.log"]
+    narrows = ImitatedBindings(release, gives={"conv2": "fp16", "fc": "int8"})
+    with pytest.raises(BuildFailed, match="2 of 3 layers") as caught:
+        build(narrows, net("fp32"), request("fp32"))
+    assert "include its activation in the FP32 part" in caught.value.hint
+
+
+def dotted(net, tmp_path):
+    """An FP16 net with names as of PyTorch's modules, whose input is cast by a node that cnnx names."""
+    model = onnx.load(net("fp16"))
+    names = {"conv1": "layers.0.conv", "cast_in": "input.fp16"}
+    for node in model.graph.node:
+        node.name = names.get(node.name, node.name)
+    onnx.save(model, tmp_path / "dotted.onnx")
+    return tmp_path / "dotted.onnx"
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize(
+    ("behaviour", "unseen"),
+    [
+        # A cast fused into a Myelin convolution: it reads FP32, and what it multiplies by is not reported.
+        ({"fuses": ("layers.0.conv",)}, ("layers.0.conv",)),
+        ({"foreign": True}, ("layers.0.conv", "conv2", "fc")),
+    ],
+)
+def test_what_the_inspector_does_not_tell_refuses_nothing(net, tmp_path, release, behaviour, unseen):
+    """It is a remark, and what it told is kept."""
+    asked = BuildRequest("fp16", dict.fromkeys(("layers.0.conv", "conv2", "fc"), "fp16"))
+    built = build(ImitatedBindings(release, **behaviour), dotted(net, tmp_path), asked)
+    assert set(built.layer_types) == {"layers.0.conv", "conv2", "fc"} - set(unseen)
+    (remark,) = built.remarks
+    assert remark.startswith(f"{len(unseen)} of 3 layers have no type") and ", ".join(unseen[:1]) in remark
+    assert json.loads(built.evidence["inspector.json"])["Layers"]
 
 
 def test_every_option_reaches_the_configuration(net, tmp_path):
@@ -285,6 +333,14 @@ DLA = [
     (ORIN, None, "10.3.0", False),
     (None, None, "10.3.0", False),
     (ORIN, "6.2", "nonsense", False),
+    (ORIN, "6", "10.3", True),
+    (ORIN, "6.9", "10.3.9", True),
+    (ORIN, "5.1.4", "10.3.0", False),
+    (ORIN, "7", "10.3.0", False),
+    (ORIN, "6.2", "10.2.0", False),
+    (ORIN, "6.2", "10.4.0", False),
+    (ORIN, "8.0", "12.1.0", True),
+    ("NVIDIA DGX Spark", "7.2.2", "11.4.1", False),
 ]
 
 
@@ -295,7 +351,11 @@ def test_where_there_is_a_dla(board, jetpack, release, there):
 
 def test_the_reason_for_a_missing_dla_does_not_need_the_jetpack():
     assert why_no_dla(ORIN, None, "10.8.0") == "TensorRT 10.8 to 11.4.0 do not support DLA"
+    assert why_no_dla(ORIN, "7.2.2", "11.4.0.106") == "TensorRT 10.8 to 11.4.0 do not support DLA"
     assert why_no_dla("NVIDIA Jetson AGX Thor", None, "11.4.1") == "Jetson Thor has no DLA"
+    assert "only on AGX Orin with JetPack 7.2.2" in why_no_dla(ORIN, "7.2.1", "11.4.1")
+    for board, release in ((ORIN, "10.7.0"), (ORIN, "10.3.0"), (None, "11.4.1")):
+        assert why_no_dla(board, None, release) == "cnnx does not support a DLA on this machine"
 
 
 def test_a_dla_build_lists_layers_on_the_gpu_and_layers_that_cannot_be_read(net, tmp_path):
@@ -303,7 +363,7 @@ def test_a_dla_build_lists_layers_on_the_gpu_and_layers_that_cannot_be_read(net,
     built = build(bindings, net("fp16"), request("fp16", dla_core=1))
     made, config = bindings.loaded.trt, bindings.config
     assert (config.default_device_type, config.DLA_core) == (made.DeviceType.DLA, 1)
-    assert made.BuilderFlag.GPU_FALLBACK in config.flags
+    assert {made.BuilderFlag.GPU_FALLBACK, made.BuilderFlag.FP16} <= config.flags
     assert built.identity == "tensorrt-10.3.0-sm87-nvidia-jetson-agx-orin-developer-kit-dla1"
     assert built.layer_types == {"fc": "fp16"}
     fallback, unseen = built.remarks
@@ -314,12 +374,39 @@ def test_a_dla_build_lists_layers_on_the_gpu_and_layers_that_cannot_be_read(net,
     assert made.cores == [1, 1]  # when inspected and when opened
 
 
-def test_all_layers_left_to_the_gpu_are_recorded_and_a_few_are_shown(net):
-    layers = ("conv1", "relu1", "conv2", "relu2", "pool", "gap", "flat", "fc")
-    bindings = ImitatedBindings(here=machine(**JETSON), cannot=layers)
+def test_many_layers_left_to_the_gpu_are_recorded_and_a_few_are_shown(net):
+    layers = ("conv1", "relu1", "relu2", "pool", "gap", "flat", "fc")
+    bindings = ImitatedBindings(here=machine(**JETSON), cannot=layers, gives={"fc": "fp32"})
     built = build(bindings, net("fp16"), request("fp16", dla_core=0))
     assert set(built.on_gpu) == set(layers)
-    assert "8 of" in built.remarks[0] and "and 3 more" in built.remarks[0]
+    assert "7 of" in built.remarks[0] and "and 2 more" in built.remarks[0]
+    # A network for a DLA of TensorRT 10 is weakly typed, so the GPU's layers may be wider.
+    assert (
+        built.remarks[1]
+        == "Layers on the GPU that do not have the type of the graph (1): fc: fp32 instead of fp16"
+    )
+
+
+def test_a_dla_that_runs_no_layer_with_weights_is_refused(net):
+    """All would run on the GPU, and the engine would be recorded as the DLA's."""
+    bindings = ImitatedBindings(here=machine(**JETSON), cannot=LAYERS)
+    with pytest.raises(BuildFailed, match="none of the 3 layers with weights"):
+        build(bindings, net("fp16"), request("fp16", dla_core=0))
+
+
+def test_a_dla_of_tensorrt_11_is_strongly_typed(net):
+    """The flag FP16 went; NVIDIA's page "Strongly Typed Networks for DLA" of 11.4.1."""
+    jetpack = {**JETSON, "jetpack": "7.2.2", "l4t": "39.2.2"}
+    bindings = ImitatedBindings("11.4.1", here=machine(**jetpack))
+    assert build(bindings, net("fp16"), request("fp16", dla_core=0)).dla_core == 0
+
+
+def test_int8_with_fp16_scales_that_orin_refuses_has_a_hint(net):
+    """TensorRT #4832, open."""
+    says = [("ERROR", "Could not infer output types for operation: dequantize")]
+    with pytest.raises(BuildFailed) as caught:
+        build(ImitatedBindings("10.16.0.72", says=says, fails=True), net("int8"), request("int8"))
+    assert "--scales fp32" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,9 @@ Networks whose names end with `-hostile`, `-parts` or `-branches` compute what t
 computes, with channels scaled inside ([how](trained.md)). By `python -m tools.bench.quantization`.
 {machine}; {dates}; {versions}.
 
+These graphs were made before activations were centered, which lowered cnnx's divergence on six of the seven
+natural networks ([Decisions](decisions.md)).
+
 {ways}
 
 ONNX Runtime's is set as its code and its example for TensorRT advise: symmetric, weights per output channel,

@@ -24,7 +24,7 @@ from cnnx.graph.entry.file_scales import scales_by_layer, weight_scales
 from cnnx.graph.entry.inputs import name_batch, to_float_nchw
 from cnnx.graph.entry.logits import logits_first
 from cnnx.graph.entry.qdq import take_scales
-from cnnx.graph.entry.shapes import declare_outputs, fix_baked_batch, fold_known
+from cnnx.graph.entry.shapes import declare_outputs, fix_baked_batch, fold_known, refuse_huge
 from cnnx.graph.entry.values import finite, refuse_training, widen
 from cnnx.graph.entry.versions import convert_version, drop_listed_constants, drop_unread_outputs
 from cnnx.graph.load import input_shape, located_in, name_nodes, parse_model, refuse_bad_constants
@@ -104,6 +104,7 @@ def read_network(
         input_shape(model)
         name_nodes(model)
         edit.check(model)
+        refuse_huge(model)
         behind = weight_scales(model, taken) if taken else {}
         baked = fix_baked_batch(model)
         fold_known(model)

@@ -277,9 +277,7 @@ class _Remover:
         kind = kind or (stored[1].data_type if stored[1:] else 0)
         kind = kind or edit.attribute(node, "output_dtype", 0) or TensorProto.UINT8
         if kind not in _ENDS and not (integers and kind == TensorProto.INT32):
-            known = kind in TensorProto.DataType.values()
-            name = TensorProto.DataType.Name(kind) if known else f"the unknown type {kind}"
-            raise _refusal(node, f"it quantizes to {name}", _INT8_HINT)
+            raise _refusal(node, f"it quantizes to {edit.type_name(kind)}", _INT8_HINT)
         scale = edit.array(stored[0]).astype(np.float64)
         if scale.ndim > 1 or edit.attribute(node, "block_size", 0):
             raise _refusal(node, "it has a scale for each block of values", _INT8_HINT)

@@ -6,19 +6,40 @@ is therefore a constant.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TypeProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper
 
+from cnnx.errors import GraphError
 from cnnx.graph import edit
 from cnnx.graph.constants import fold_constants
-from cnnx.graph.infer import infer, lengths
+from cnnx.graph.infer import infer, lengths, types_at
 from cnnx.graph.load import input_shape
+from cnnx.limits import TENSOR_BYTES
 
 _TRIED = (2, 3)
+
+
+def refuse_huge(model: ModelProto) -> None:
+    """Refuse a graph that makes a tensor of more than `TENSOR_BYTES` for one image.
+
+    Raises:
+        GraphError: it does.
+    """
+    for name, kind in types_at(model, 1).items():
+        if kind.elem_type == TensorProto.UNDEFINED:
+            continue  # a sequence, or an optional value
+        known = [length for length in kind.shape or () if isinstance(length, int)]
+        size = math.prod(known) * np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)).itemsize
+        if size > TENSOR_BYTES:
+            raise GraphError(
+                f"the tensor {name} has {size / 2**30:.1f} GiB for one image",
+                hint=f"export a model whose tensors have at most {TENSOR_BYTES / 2**30:g} GiB each",
+            )
 
 
 def fix_baked_batch(model: ModelProto) -> bool:

@@ -51,7 +51,7 @@ def _trains(node: NodeProto, version: int, constants: dict[str, TensorProto]) ->
 def widen(model: ModelProto) -> str:
     """Make every floating-point tensor float32, in place. Returns the other types of weights, in words."""
     others = [tensor for tensor in model.graph.initializer if tensor.data_type in _OTHER_FLOATS]
-    changed = {TensorProto.DataType.Name(tensor.data_type).lower() for tensor in others}
+    changed = {edit.type_name(tensor.data_type).lower() for tensor in others}
     for tensor in others:
         _widen_tensor(tensor)
     for node in model.graph.node:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
-from cnnx.graph.edit import attribute, data_inputs, label, opset
+from cnnx.graph.edit import attribute, data_inputs, label, opset, type_name
 from cnnx.graph.inspect import WEIGHTED
 from cnnx.graph.lint.view import DEQUANTIZE, QUANTIZE, Fault, View
 
@@ -106,18 +106,18 @@ def lrn_windows(view: View) -> Iterator[Fault]:
 def pools_past_the_end(view: View) -> Iterator[Fault]:
     """PyTorch drops a last window that starts in the padding; ONNX's ceil_mode may include it."""
     for node in view.nodes("MaxPool", "AveragePool"):
-        lengths = view.shape(node.input[0])[2:]
-        if not attribute(node, "ceil_mode", 0) or not all(isinstance(n, int) for n in lengths):
-            continue
         kernel = attribute(node, "kernel_shape")
+        lengths = [length for length in view.shape(node.input[0])[2:] if isinstance(length, int)]
+        if not attribute(node, "ceil_mode", 0) or len(lengths) < len(kernel):
+            continue
         ones = [1] * len(kernel)
         strides, dilations = attribute(node, "strides", ones), attribute(node, "dilations", ones)
         pads = attribute(node, "pads", [0, 0] * len(kernel))
         for axis, length in enumerate(lengths):
             before, after = pads[axis], pads[axis + len(kernel)]
             span = dilations[axis] * (kernel[axis] - 1) + 1
-            start = -((span - int(length or 0) - before - after) // strides[axis]) * strides[axis]
-            if start >= int(length or 0) + before:
+            start = -((span - length - before - after) // strides[axis]) * strides[axis]
+            if start >= length + before:
                 yield (
                     label(node),
                     f"with ceil_mode, the last window on axis {axis + 2} starts at {start - before}, beyond "
@@ -134,7 +134,7 @@ def quantized_types(view: View) -> Iterator[Fault]:
         if kind in (TensorProto.INT8, TensorProto.INT32, TensorProto.UNDEFINED):
             continue
         if node.op_type == QUANTIZE or stored not in view.wires.producers:
-            name = TensorProto.DataType.Name(kind)
+            name = type_name(kind)
             yield label(node), f"the quantized type is {name}, not INT8", "use an INT8 zero point of 0"
 
 

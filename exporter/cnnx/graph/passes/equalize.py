@@ -18,7 +18,10 @@ from cnnx.graph import edit
 from cnnx.graph.passes.channels import Channels, by_output, channels_of, inputs_read, scale_channels
 
 LARGEST = 8.0
-"""Target for the largest activation of connected groups, far from both ends of the FP16 range."""
+"""Target for the largest activation of connected groups, far from both ends of the FP16 range.
+
+Where channels that cannot be scaled are in the same tensor, theirs is the target.
+"""
 
 
 def equalize(model: ModelProto, maxima: Mapping[str, NDArray[np.float32]]) -> None:
@@ -37,11 +40,13 @@ def equalize(model: ModelProto, maxima: Mapping[str, NDArray[np.float32]]) -> No
     """
     channels = channels_of(model)
     groups = channels.groups
-    ranges, weights = np.zeros(channels.count), np.zeros(channels.count)
+    ranges, weights, beside = np.zeros((3, channels.count))
     for tensor, group in groups.items():
         # A tensor whose maxima are not per channel is in group 0 and does not matter.
         if len(maxima.get(tensor, ())) == len(group):
             np.maximum.at(ranges, group, maxima[tensor])
+            fixed = maxima[tensor][group == 0].max(initial=0)
+            np.maximum.at(beside, group, fixed)
     constants = edit.initializers(model.graph)
     for node in model.graph.node:
         axis = edit.weight_axis(node, constants)
@@ -54,7 +59,8 @@ def equalize(model: ModelProto, maxima: Mapping[str, NDArray[np.float32]]) -> No
             np.maximum.at(weights, read[inputs_read(outputs, per_group, len(read))], shares)
     factors = np.ones(channels.count)
     for part in _connected(channels):
-        factors[part] = _factors(ranges[part], weights[part])
+        largest = beside[part].max() or LARGEST
+        factors[part] = _factors(ranges[part], weights[part], largest=largest)
     scale_channels(model, channels, factors)
 
 
@@ -73,8 +79,10 @@ def _connected(channels: Channels) -> Iterator[NDArray[np.intp]]:
         yield 1 + np.flatnonzero(label[1:] == number)
 
 
-def _factors(ranges: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """One factor for each of the connected groups."""
+def _factors(
+    ranges: NDArray[np.float64], weights: NDArray[np.float64], *, largest: float
+) -> NDArray[np.float64]:
+    """One factor for each of the connected groups; `largest`: the target for their largest activation."""
     alive, read = ranges > 0, weights > 0
     if not alive.any():
         return np.ones(len(ranges))
@@ -86,5 +94,5 @@ def _factors(ranges: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArr
     factors = np.ones(len(ranges))
     factors[~alive & read] = weights[~alive & read] / middle
     factors[alive] = wanted[alive] / ranges[alive]
-    factors *= LARGEST / wanted[alive].max()
+    factors *= largest / wanted[alive].max()
     return factors

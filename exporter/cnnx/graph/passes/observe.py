@@ -56,7 +56,7 @@ def observed_model(model: ModelProto, *, sampled: Sequence[str] = ()) -> Observe
         GraphError: a sampled tensor is not a float activation of the graph.
     """
     types = edit.value_types(model)
-    names = [name for name in _activations(model) if name in types and types[name].is_float]
+    names = [name for name in activations(model) if name in types and types[name].is_float]
     for name in sampled:
         if name not in names:
             hint = f"choose one of its {len(names)} float activations"
@@ -67,7 +67,7 @@ def observed_model(model: ModelProto, *, sampled: Sequence[str] = ()) -> Observe
     return ObservedModel(writer.finish(), channels, samples)
 
 
-def _activations(model: ModelProto) -> list[str]:
+def activations(model: ModelProto) -> list[str]:
     """Tensors that depend on the input; results of constants alone are not activations."""
     found = {value.name: None for value in edit.data_inputs(model.graph)}
     for node in model.graph.node:
@@ -164,7 +164,7 @@ class _Writer:
     def _reduce(self, op: str, tensor: str, axes: list[int]) -> str:
         stem = f"{tensor}.{op}"
         if not axes:
-            return self._add(op, [tensor], stem, keepdims=0)
+            return self._add(op, [tensor], stem)
         if self._axes_are_inputs:
             return self._add(op, [tensor, self._integers(*axes)], stem, keepdims=0)
         return self._add(op, [tensor], stem, keepdims=0, axes=axes)

@@ -155,9 +155,8 @@ def _last_layer(node: NodeProto, context: Context) -> Decision | None:
 
 
 def _group_channels(node: NodeProto, context: Context) -> Decision | None:
-    group = edit.attribute(node, "group", 1)
-    if node.op_type != "Conv" or group == 1:
-        return None
+    if edit.attribute(node, "group", 1) == 1:
+        return None  # of weighted layers, only Conv has groups
     channels = context.graph.initializers[node.input[1]].dims[1]
     return None if channels % 4 == 0 else (context.base, str(channels))
 

@@ -1,4 +1,4 @@
-"""Current power of any sensor, by which `cnnx doctor` shows that the sensor works."""
+"""Current power of any sensor: of each rail, by which `cnnx doctor` shows that it works, or of the whole."""
 
 from __future__ import annotations
 
@@ -30,3 +30,34 @@ def power_now(sensor: Sensor, *, sleep: Sleep = time.sleep) -> tuple[float | Non
         else (after - before) * 1e9 / span_ns
         for before, after in zip(first.values, second.values, strict=True)
     )
+
+
+class TotalPower:
+    """Power of the rails that make up the whole, read again and again.
+
+    Args:
+        sensor: a sensor whose info names these rails.
+    """
+
+    def __init__(self, sensor: Sensor) -> None:
+        self.sensor = sensor
+        names = [rail.name for rail in sensor.info.rails]
+        self._places = [names.index(rail) for rail in sensor.info.total.rails]
+        self._before: tuple[int, float] | None = None
+
+    def __call__(self) -> float | None:
+        """Power in mW now, or for an energy counter, the mean since the last call.
+
+        None if a rail was not read, and for a counter at the first call or if it did not change.
+        """
+        sample = self.sensor.read()
+        values = [sample.values[place] for place in self._places]
+        known = [value for value in values if value is not None]
+        if len(known) < len(values) or not known:
+            return None
+        if self.sensor.info.quantity == "power_mw":
+            return sum(known)
+        before, self._before = self._before, (sample.stamp_ns, sum(known))
+        if before is None or sample.stamp_ns <= before[0] or sum(known) <= before[1]:
+            return None
+        return (sum(known) - before[1]) * 1e9 / (sample.stamp_ns - before[0])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from cnnx.machine.isolated import python_process
 from cnnx.measure.power.sensors.sensor import Clock, Sample, Sensor, SensorInfo, monotonic_ns
 from cnnx.measure.power.trace import Trace
 from cnnx.schema import from_plain
+from cnnx.store.files import scratch_folder, writing
 
 LEAST_HZ = 10.0
 # Coprime to the rates of cameras and displays, so that samples cover all phases of a frame within a second.
@@ -108,18 +108,19 @@ class SamplerProcess:
         return self._process.pid if self._process else None
 
     def __enter__(self) -> SamplerProcess:
-        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="cnnx-power-")))
+        self._folder = self._stack.enter_context(scratch_folder("cnnx-power-"))
         where = (self._sensor, str(self._rate_hz), str(self._root), str(self._folder / "samples"))
         command, environment = python_process("cnnx.measure.power.sampler_process", *where)
-        errors = self._stack.enter_context((self._folder / "errors").open("wb"))
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            env=environment,
-        )
         try:
+            with writing(self._folder / "errors"):
+                errors = self._stack.enter_context((self._folder / "errors").open("wb"))
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env=environment,
+            )
             self._wait_for_a_sample()
         except BaseException:
             self.__exit__(None, None, None)

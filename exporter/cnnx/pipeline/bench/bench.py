@@ -8,29 +8,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cnnx.bundle import Bundle
-from cnnx.bundle.manifest import recipe_of
-from cnnx.data.normalize import normalize
 from cnnx.device import Device
-from cnnx.errors import CnnxError, EnvironmentLacks, UsageError
+from cnnx.errors import EnvironmentLacks, UsageError
 from cnnx.measure.samples import samples_needed
+from cnnx.measure.trtexec import read_trtexec
 from cnnx.options import takes
 from cnnx.options.bundles import BenchOptions
-from cnnx.pipeline.bench.energy import (
-    Chosen,
-    PowerPass,
-    choose_sampler,
-    how_long,
-    measure_use,
-    power_pass,
-)
+from cnnx.pipeline.bench.energy import PowerPass, choose_sampler, how_long, power_pass
 from cnnx.pipeline.bench.energy_use import EnergyRatio, EnergyUse, ratios_of
-from cnnx.pipeline.bench.latency import POOL, Effort, measure_pools
+from cnnx.pipeline.bench.explaining import explained
+from cnnx.pipeline.bench.latency import Effort, measure_pools
+from cnnx.pipeline.bench.load.soak import SoakMeasurement
+from cnnx.pipeline.bench.load.stream_counts import StreamsMeasurement
 from cnnx.pipeline.bench.measurement import Advice, Measurement, Unmeasured, advice_of
+from cnnx.pipeline.bench.passes import Passed, check_loads, is_interrupted, pool_of, run_passes
+from cnnx.pipeline.bench.trtexec import TrtexecComparison, compare_trtexec
 from cnnx.pipeline.progress import Listener, ProgressEvent, Steps, StepTime, silent
+from cnnx.pipeline.sign.trust import open_bundle
 from cnnx.pipeline.target import OpenSubject, open_subject
 from cnnx.record import Subject
 from cnnx.report.result import Result
@@ -53,6 +48,11 @@ class BenchResult(Result):
         energy: energy by bundle, engine and batch; empty unless requested.
         energy_unmeasured: measurements whose energy could not be measured, with the reason.
         energy_ratios: ratios of INT8's energy to FP16's.
+        streams: numbers of concurrent streams; empty unless requested.
+        streams_unmeasured: measurements whose streams could not be measured, with the reason.
+        soaks: soaks; empty unless requested.
+        soaks_unmeasured: measurements without a soak, with the reason.
+        trtexec: the measurement compared with trtexec's; None unless requested.
     """
 
     bundles: tuple[Bundle, ...]
@@ -63,6 +63,11 @@ class BenchResult(Result):
     energy: tuple[EnergyUse, ...] = ()
     energy_unmeasured: tuple[Unmeasured, ...] = ()
     energy_ratios: tuple[EnergyRatio, ...] = ()
+    streams: tuple[StreamsMeasurement, ...] = ()
+    streams_unmeasured: tuple[Unmeasured, ...] = ()
+    soaks: tuple[SoakMeasurement, ...] = ()
+    soaks_unmeasured: tuple[Unmeasured, ...] = ()
+    trtexec: TrtexecComparison | None = None
 
     def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
         """What the command prints."""
@@ -78,17 +83,29 @@ class BenchResult(Result):
 
     @property
     def exit_code(self) -> int:
-        """6 if a measurement is invalid, as its figures decide nothing; else 0.
+        """6 if a measurement is invalid, as its figures decide nothing; 130 if Ctrl-C cut one short; else 0.
 
-        If a subject was measured at no batch, or no energy was measured at all, the code of that error.
+        If a subject was measured at no batch, or no energy was measured at all, or streams or a soak could
+        not be measured, the code of that error; 4 if a soak failed after a while.
         """
+        if any(map(is_interrupted, (*self.streams, *self.soaks))):
+            return 130
         measured = {one.subject for one in self.measurements}
         for row in self.unmeasured:
             if row.subject not in measured:
                 return row.error.exit_code
         if self.energy_unmeasured and not self.energy:
             return self.energy_unmeasured[0].error.exit_code
-        return 0 if all(measured.validity.valid for measured in self.measurements) else 6
+        if any(one.ended == "failed" for one in self.soaks):
+            return EnvironmentLacks.exit_code
+        for row in (*self.streams_unmeasured, *self.soaks_unmeasured):
+            return row.error.exit_code
+        validities = [
+            *(one.validity for one in self.measurements),
+            *(each.validity for one in self.streams for each in one.counts),
+            *(one.validity for one in self.soaks),
+        ]
+        return 0 if all(validity.valid for validity in validities) else 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +125,13 @@ class _Entry:
 def bench(
     bundle: str | Path | Sequence[str | Path], options: BenchOptions, *, listener: Listener = silent
 ) -> BenchResult:
-    """Measure latency and memory on the self-test's images, and energy if requested.
+    """Measure latency and memory on the self-test's images; if requested, streams, energy and a soak.
 
     Bundles and engines take turns, so that drift of the machine affects all of them equally, and FP16 and
-    INT8 of a network can be compared. Each measurement is kept as a record in its bundle's runs/. Energy is
-    measured after latency, in a separate pass for each subject and batch. A pass that fails is reported
-    with its reason.
+    INT8 of a network can be compared. Each measurement is kept as a record in its bundle's runs/. Streams,
+    energy and soaks are measured after latency, in a separate pass for each subject and batch. A pass that
+    fails is reported with its reason. Ctrl-C ends streams and soaks early: what they measured is kept and
+    returned.
 
     Args:
         bundle: a bundle's folder, or several.
@@ -122,6 +140,7 @@ def bench(
         listener: receives progress events.
 
     Raises:
+        InputRefused: the file to compare with has no times of trtexec.
         UsageError: an option is invalid, a named engine does not exist, or no bundle takes any of the
             batches.
         EnvironmentLacks: energy is requested and no sensor measures the device; raised before any
@@ -138,13 +157,17 @@ def bench(
     engines = [options.engine] if isinstance(options.engine, str) else options.engine
     _check(paths, batches)
     check_effort(options.seconds, options.percentile)
+    check_loads(options)
+    theirs = read_trtexec(Path(options.compare_trtexec)) if options.compare_trtexec else None
     power = power_pass(options)
     steps = Steps(listener)
-    bundles = [Bundle.open(Path(path)) for path in paths]
+    bundles = [open_bundle(Path(path), options.require_signature) for path in paths]
     for opened in bundles:
         opened.check_place("runs")
     entries = _entries(bundles, options.target, engines)
     _check_ranges(bundles, batches)
+    if theirs:
+        _check_alone(entries, batches)
     if power:
         _check_sensors(power, [entry.opened for entry in entries])
         passes = sum(not _out_of_range(entry.bundle, size) for entry in entries for size in batches)
@@ -167,16 +190,27 @@ def bench(
         unmeasured += failed
     if not measured:
         raise unmeasured[0].error
-    uses, without = _energies(entries, measured, power, steps) if power else ((), ())
+    passed = [
+        Passed(entry.bundle, entry.opened, one)
+        for entry in entries
+        for one in measured
+        if one.subject == entry.subject
+    ]
+    later = run_passes(passed, options, power, steps)
     return BenchResult(
         bundles=tuple(bundles),
         measurements=tuple(measured),
         unmeasured=tuple(unmeasured),
         advice=advice_of(measured),
         steps=tuple(steps.times),
-        energy=uses,
-        energy_unmeasured=without,
-        energy_ratios=ratios_of(uses),
+        energy=later.energy,
+        energy_unmeasured=later.energy_unmeasured,
+        energy_ratios=ratios_of(later.energy),
+        streams=later.streams,
+        streams_unmeasured=later.streams_unmeasured,
+        soaks=later.soaks,
+        soaks_unmeasured=later.soaks_unmeasured,
+        trtexec=compare_trtexec(measured[0], theirs) if theirs else None,
     )
 
 
@@ -221,6 +255,7 @@ def _measure_batch(
         steps=steps,
     )
     bundles = {entry.subject: entry.bundle for entry in fitting}
+    found = tuple(explained(measured, bundles[measured.subject]) for measured in found)
     for measured in found:
         bundles[measured.subject].keep("benchmark", measured.subject, measured.as_dict())
     return found, (*rows, *failed)
@@ -248,6 +283,15 @@ def check_effort(seconds: float, percentile: float) -> None:
         raise UsageError(
             f"invalid --percentile {percentile:g}: expected at least 50 and less than 100",
             hint="give --percentile 99, for example",
+        )
+
+
+def _check_alone(entries: Sequence[_Entry], batches: Sequence[int]) -> None:
+    """Raise unless a single engine is measured at one batch, as a log of trtexec is about one."""
+    if len(entries) > 1 or len(batches) > 1 or entries[0].subject.artefact != "engine":
+        raise UsageError(
+            "--compare-trtexec compares one engine at one batch",
+            hint="give one bundle with an engine, one --batch, and at most one --engine",
         )
 
 
@@ -282,72 +326,3 @@ def _out_of_range(bundle: Bundle, size: int) -> UsageError | None:
         where=bundle.path,
         hint=f"export it again with --batch {min(low, size)}..{max(high, size)}",
     )
-
-
-def pool_of(bundle: Bundle, size: int) -> NDArray[np.float32]:
-    """Images to measure on, normalized, (M, C, H, W)."""
-    pixels = bundle.reference().crops[: max(size, POOL)]
-    return normalize(pixels, recipe_of(bundle.manifest).preprocessing)
-
-
-def _energies(
-    entries: Sequence[_Entry],
-    measured: Sequence[Measurement],
-    power: PowerPass,
-    steps: Steps,
-) -> tuple[tuple[EnergyUse, ...], tuple[Unmeasured, ...]]:
-    """Run one energy pass after another, as concurrent passes would count each other's energy.
-
-    A pass that fails becomes a row with its reason.
-    """
-    latencies = {(one.subject, one.latency.batch): one for one in measured}
-    passes = [
-        (entry.bundle, entry.opened, one)
-        for entry in entries
-        for one in latencies.values()
-        if one.subject == entry.subject
-    ]
-    uses: list[EnergyUse] = []
-    failed: list[Unmeasured] = []
-    for number, (bundle, subject, one) in enumerate(passes, start=1):
-        batch = one.latency.batch
-        which = f" {number} of {len(passes)}: {one.subject.precision}, batch {batch}"
-        title = f"energy{which if len(passes) > 1 else ''}"
-        try:
-            chosen = choose_sampler(power, one.subject.on)
-            uses.append(energy_of(bundle, subject, one, power=power, chosen=chosen, steps=steps, title=title))
-        except CnnxError as error:
-            failed.append(Unmeasured(one.subject, batch, error))
-    return tuple(uses), tuple(failed)
-
-
-def energy_of(
-    bundle: Bundle,
-    subject: OpenSubject,
-    measured: Measurement,
-    *,
-    power: PowerPass,
-    chosen: Chosen,
-    steps: Steps,
-    title: str = "energy",
-) -> EnergyUse:
-    """Measure energy under the conditions of a latency measurement, and keep the record.
-
-    Raises:
-        EnvironmentLacks: the sensor stopped, or the network cannot run.
-    """
-    batch = measured.latency.batch
-    use = measure_use(
-        subject,
-        pool_of(bundle, batch),
-        batch=batch,
-        cuda_graph=measured.conditions.cuda_graph,
-        power=power,
-        chosen=chosen,
-        run_ns=measured.latency.mean_ns,
-        remark=measured.remark,
-        steps=steps,
-        title=title,
-    )
-    bundle.keep("energy", use.subject, use.as_dict())
-    return use

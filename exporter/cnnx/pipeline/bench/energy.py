@@ -10,9 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cnnx.device import Device
 from cnnx.errors import EnvironmentLacks, UsageError
 from cnnx.machine.isolated import find_program
@@ -39,6 +36,7 @@ from cnnx.options.shared import MeasuringOptions
 from cnnx.pipeline.bench.energy_use import EnergyUse, total_and_rails
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.target import OpenSubject
+from cnnx.runtimes import Images, queues
 
 # Kinds of sensors for a network on the CPU and on the GPU, best first, each with the reason to choose it.
 _ON_CPU = {
@@ -49,6 +47,8 @@ _ON_GPU = {
     "ina": "the board's power monitors measure the whole board",
     "nvml": "the network runs on the GPU, and NVML measures its board",
 }
+# Time for which runs are queued at a time, back to back.
+_QUEUED_S = 0.5
 _MEASURES = {"ina": "the board", "rapl": "only the CPU", "nvml": "only the GPU"}
 
 
@@ -113,13 +113,18 @@ def choose_sampler(power: PowerPass, device: Device, *, root: Path = Path("/")) 
     """
     if power.sampler is not None:
         return Chosen(power.sampler, "the sampler was given by the caller")
+    name, why = find_sensor(device, named=power.sensor, root=root)
+    return Chosen(lambda: SamplerProcess(name, root=root), why)
+
+
+def find_sensor(device: Device, *, named: str | None = None, root: Path = Path("/")) -> tuple[str, str]:
+    """Name of this machine's sensor to read, and why; raises as `choose_sensor` does."""
     found = find_sensors(root)
     for sensor in found:
         if isinstance(sensor, PolledSensor):
             sensor.close()
     infos = [one.info if isinstance(one, PolledSensor) else one for one in found]
-    name, why = choose_sensor(infos, device, named=power.sensor)
-    return Chosen(lambda: SamplerProcess(name, root=root), why)
+    return choose_sensor(infos, device, named=named)
 
 
 def choose_sensor(
@@ -196,7 +201,7 @@ def how_long(plan: Plan, passes: int) -> str:
 
 def measure_use(
     subject: OpenSubject,
-    images: NDArray[np.float32],
+    images: Images,
     *,
     batch: int,
     cuda_graph: bool | None,
@@ -222,14 +227,25 @@ def measure_use(
         title: title of the step.
 
     Raises:
-        EnvironmentLacks: the sampler did not start, or died.
+        EnvironmentLacks: the sampler did not start, or died before the energy was measured.
     """
     batches = itertools.cycle(batches_of(images, batch))
     session = subject.open(cuda_graph=bool(cuda_graph))
 
-    def load() -> int:
+    def single() -> int:
         session.run(next(batches))
         return batch
+
+    queued = _QUEUED_S * 1e9 / max(1.0, run_ns)
+
+    def back_to_back() -> int:
+        # Copying images into page-locked memory takes longer than a GPU needs for them: measured one by one,
+        # it would be at rest most of the time.
+        assert queues(session)
+        runs = len(session.timed_series(next(batches), max(1, int(queued))).runs)
+        return batch * (runs + 1)
+
+    load = back_to_back if queues(session) and power.plan.rate is None else single
 
     def energy(progress: Progress) -> EnergyMeasurement:
         return measure_energy(
@@ -243,13 +259,17 @@ def measure_use(
         )
 
     def costs(progress: Progress) -> SamplerCost:
-        return sampler_cost(load, chosen.sampler, turns=turns, clock=power.clock, progress=progress)
+        return sampler_cost(single, chosen.sampler, turns=turns, clock=power.clock, progress=progress)
 
     turns = cost_turns(run_ns / 1e9)
+    cost, no_cost = None, "" if turns else f"a run takes {run_ns / 1e9:.1f} s, too long for alternating turns"
     try:
         before = read_state()
         measured = steps.run(title, energy, timed=True)
-        cost = steps.run("cost of sampling", costs, timed=True) if turns else None
+        try:
+            cost = steps.run("cost of sampling", costs, timed=True) if turns else None
+        except EnvironmentLacks as error:  # the energy was measured all the same
+            no_cost = error.what
         after = read_state()
     finally:
         session.close()
@@ -264,7 +284,7 @@ def measure_use(
         rails=rails,
         measured=measured,
         cost=cost,
-        no_cost="" if cost else f"a run takes {run_ns / 1e9:.1f} s, too long for alternating turns",
+        no_cost=no_cost,
         state_before=before,
         state_after=after,
         remark=remark,

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cnnx import runtimes
-from cnnx.data.normalize import normalize
 from cnnx.errors import CnnxError, EnvironmentLacks
 from cnnx.machine.state import MachineState, read_state
 from cnnx.measure.footprint import Footprint, measure_footprint
@@ -28,7 +26,7 @@ from cnnx.pipeline.bench.measurement import (
 from cnnx.pipeline.bench.prediction import predict_graph
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.target import OpenSubject
-from cnnx.preprocessing import Preprocessing
+from cnnx.runtimes import Images
 
 CPU_REMARK = (
     "A Q/DQ graph runs unfused on the CPU, with every rounding simulated: its latency here predicts "
@@ -70,18 +68,14 @@ class _Opened:
 
 def measure(
     subjects: Sequence[OpenSubject],
+    pools: Sequence[Images],
     *,
-    pixels: NDArray[np.uint8],
-    preprocessing: Preprocessing,
     batch: int,
     effort: Effort,
     steps: Steps,
 ) -> tuple[Measurement, ...]:
-    """Like `measure_pools`, for subjects that take the same images; raises the first failure."""
-    pool = normalize(pixels[: max(batch, POOL)], preprocessing)
-    measured, failed = measure_pools(
-        subjects, [pool] * len(subjects), batch=batch, effort=effort, steps=steps
-    )
+    """Like `measure_pools`; raises the first failure."""
+    measured, failed = measure_pools(subjects, pools, batch=batch, effort=effort, steps=steps)
     if failed:
         raise failed[0].error
     return measured
@@ -89,7 +83,7 @@ def measure(
 
 def measure_pools(
     subjects: Sequence[OpenSubject],
-    pools: Sequence[NDArray[np.float32]],
+    pools: Sequence[Images],
     *,
     batch: int,
     effort: Effort,
@@ -99,7 +93,7 @@ def measure_pools(
 
     Args:
         subjects: what to measure.
-        pools: normalized images for each subject, (M, C, H, W).
+        pools: M images for each subject, as its graph takes them.
         batch: images per run.
         effort: how long to measure.
         steps: runs the steps.
@@ -137,7 +131,7 @@ def measure_pools(
 
 def _open_all(
     subjects: Sequence[OpenSubject],
-    pools: Sequence[NDArray[np.float32]],
+    pools: Sequence[Images],
     batch: int,
     cuda_graph: bool | None,
 ) -> tuple[dict[int, _Opened], tuple[Unmeasured, ...]]:
@@ -149,16 +143,14 @@ def _open_all(
     return opened, tuple(one for one in tried if isinstance(one, Unmeasured))
 
 
-def _try_open(
-    subject: OpenSubject, images: NDArray[np.float32], cuda_graph: bool | None
-) -> _Opened | Unmeasured:
+def _try_open(subject: OpenSubject, images: Images, cuda_graph: bool | None) -> _Opened | Unmeasured:
     try:
         return _open(subject, images, cuda_graph)
     except CnnxError as error:
         return Unmeasured(subject.subject, len(images), error)
 
 
-def _open(subject: OpenSubject, images: NDArray[np.float32], cuda_graph: bool | None) -> _Opened:
+def _open(subject: OpenSubject, images: Images, cuda_graph: bool | None) -> _Opened:
     """Open the subject and run it once, as a CUDA graph that cannot be captured fails only then."""
     if not subject.captures:
         return _Opened(subject, _run_once(subject, images, bool(cuda_graph)), None, "")
@@ -173,7 +165,7 @@ def _open(subject: OpenSubject, images: NDArray[np.float32], cuda_graph: bool | 
         return _Opened(subject, _run_once(subject, images, False), False, remark)
 
 
-def _run_once(subject: OpenSubject, images: NDArray[np.float32], cuda_graph: bool) -> runtimes.Session:
+def _run_once(subject: OpenSubject, images: Images, cuda_graph: bool) -> runtimes.Session:
     session = subject.open(cuda_graph=cuda_graph)
     try:
         getattr(session, "timed_run", session.run)(images)
@@ -186,7 +178,7 @@ def _run_once(subject: OpenSubject, images: NDArray[np.float32], cuda_graph: boo
 def _measured(
     opened: dict[int, _Opened],
     *,
-    pools: Sequence[NDArray[np.float32]],
+    pools: Sequence[Images],
     footprints: Sequence[Footprint],
     batch: int,
     effort: Effort,
@@ -230,6 +222,7 @@ def _measured(
                     on_gpu=one.subject.subject.device_kind == "gpu",
                     states=states,
                     cuda_graph=bool(one.cuda_graph),
+                    percentiles=(50.0, 90.0, 99.0, effort.percentile),
                 ),
                 states=tuple(states),
             )
@@ -237,10 +230,10 @@ def _measured(
     return tuple(found)
 
 
-def _footprint(subject: OpenSubject, images: NDArray[np.float32], cuda_graph: bool | None) -> Footprint:
+def _footprint(subject: OpenSubject, images: Images, cuda_graph: bool | None) -> Footprint:
     """Memory with a CUDA graph if latency will use one, else, or if that fails, without."""
     wanted = subject.captures and cuda_graph is not False
-    measured = partial(measure_footprint, subject.runtime.name, subject.file, images.shape)
+    measured = partial(measure_footprint, subject.runtime.name, subject.file, images)
     found = measured(subject.wanted(cuda_graph=wanted))
     return measured(subject.options) if found.failed and wanted and not cuda_graph else found
 
@@ -255,7 +248,7 @@ def _prediction(subject: OpenSubject, batch: int, footprint: Footprint) -> Predi
 
 def _with_layers(
     subjects: Sequence[OpenSubject],
-    pools: Sequence[NDArray[np.float32]],
+    pools: Sequence[Images],
     measured: Measurement,
     steps: Steps,
 ) -> Measurement:
@@ -271,7 +264,7 @@ def _with_layers(
     return dataclasses.replace(measured, layers=LayerProfile(_LAYER_RUNS, found))
 
 
-def batch_from(pool: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
+def batch_from(pool: Images, batch: int) -> Images:
     """One batch of a pool; images are repeated if the pool is too small."""
     return pool[:batch] if len(pool) >= batch else np.resize(pool, (batch, *pool.shape[1:]))
 

@@ -14,6 +14,7 @@ from cnnx.machine.state import MachineState
 from cnnx.measure.comparing import Comparison, compare
 from cnnx.measure.figures import Figures, figures_of
 from cnnx.measure.footprint import Footprint
+from cnnx.measure.roofline.explanation import Explanation
 from cnnx.measure.samples import Latency
 from cnnx.measure.validity import Validity
 from cnnx.record import Subject
@@ -63,10 +64,17 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class LayerProfile:
-    """Time by layer, from a separate session. Profiling slows runs, so times do not add up to the latency."""
+    """Time by layer, from a separate session. Profiling slows runs, so times do not add up to the latency.
+
+    Attributes:
+        runs: number of profiled runs.
+        layers: time of each layer.
+        explanation: why they take that time; None in older records.
+    """
 
     runs: int
     layers: tuple[LayerTime, ...]
+    explanation: Explanation | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data: layers, and the share of the time by kind of layer."""
@@ -74,6 +82,7 @@ class LayerProfile:
             "runs": self.runs,
             "shares": shares(self.layers),
             "layers": [dataclasses.asdict(layer) for layer in self.layers],
+            "explanation": self.explanation.as_dict() if self.explanation else None,
         }
 
 

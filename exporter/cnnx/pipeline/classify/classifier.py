@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,10 +17,12 @@ from cnnx.bundle import Bundle
 from cnnx.bundle.manifest import recipe_of
 from cnnx.data.geometry import crop
 from cnnx.data.given import Given, as_image, each_of
-from cnnx.data.normalize import normalize
+from cnnx.data.network_input import frames_of, network_input
 from cnnx.errors import ImageError, UsageError
+from cnnx.pipeline.sign.trust import Keys, keys_in, open_bundle
 from cnnx.pipeline.target import open_subject
 from cnnx.record import Subject
+from cnnx.runtimes import Images
 
 _BATCH = 32  # more images at a time take more memory, and little less time
 
@@ -96,6 +99,7 @@ class Classifier:
         self.remarks = opened.remarks
         self.names = bundle.labels or tuple(map(str, range(bundle.manifest.classes)))
         self._recipe = recipe_of(bundle.manifest)
+        self._input = self._recipe.preprocessing, self._recipe.input_format
         self._session = opened.open()
         self.batch = min(_BATCH, opened.batch[2] if opened.batch else bundle.manifest.batch[1])
         self.output_names: tuple[str, ...] = self._session.output_names
@@ -120,10 +124,21 @@ class Classifier:
     def crop(self, image: Given) -> NDArray[np.uint8]:
         """The pixels of one image that the network sees, (H, W, C), before they are normalized.
 
+        A graph that resizes sees the whole image if it has the size of its frames. Other images are resized
+        and cropped first, and `network_input` makes frames of the crops.
+
         Raises:
             ImageError: see `predict`.
         """
-        return crop(as_image(image), self._recipe.preprocessing, self._recipe.input.shape)
+        opened, shape, (preprocessing, form) = as_image(image), self._recipe.input.shape, self._input
+        if (opened.height, opened.width) == form.frame:
+            whole = dataclasses.replace(preprocessing, fit="none", resize=None)
+            return crop(opened, whole, (shape[0], *form.frame))
+        made = crop(opened, preprocessing, shape)
+        if form.frame is None:
+            return made
+        frame: NDArray[np.uint8] = frames_of(made[None], preprocessing, form.frame)[0]
+        return frame
 
     def predict_crops(self, crops: NDArray[np.uint8]) -> Predictions:
         """Classify crops (N, H, W, C), as `crop` makes them.
@@ -134,22 +149,24 @@ class Classifier:
         if len(crops) == 0:
             raise ImageError("no images were given", hint="give at least one image")
         parts = [
-            self.run(normalize(crops[start : start + self.batch], self._recipe.preprocessing))
+            self.run(network_input(crops[start : start + self.batch], *self._input))
             for start in range(0, len(crops), self.batch)
         ]
         return Predictions(np.concatenate([part[self._logits] for part in parts]), self.names)
 
-    def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Run images that are already preprocessed.
+    def run(self, images: Images) -> dict[str, NDArray[np.float32]]:
+        """Run a batch at the input of the graph, as an application without cnnx would.
 
         Args:
-            images: float32 (N, C, H, W), normalized as the manifest states.
+            images: what `inputs` of the manifest states: float32 (N, C, H, W), normalized; or uint8 pixels.
 
         Returns:
             Outputs by name, batch axis first.
         """
         with self._lock:
-            return self._session.run(np.ascontiguousarray(images, np.float32))
+            return self._session.run(
+                np.ascontiguousarray(images, None if images.dtype == np.uint8 else np.float32)
+            )
 
     def close(self) -> None:
         """Free the memory. Running afterwards is an error."""
@@ -165,21 +182,32 @@ class Classifier:
         self.close()
 
 
-def load(bundle: str | Path, *, target: str = "auto", engine: str | None = None) -> Classifier:
+def load(
+    bundle: str | Path,
+    *,
+    target: str = "auto",
+    engine: str | None = None,
+    require_signature: Keys | None = None,
+) -> Classifier:
     """Check every hash of a bundle, and open the engine or graph that runs here.
 
     Args:
         bundle: the bundle's folder.
         target: "auto" or a runtime's name.
         engine: identity of the engine to open; None: the fastest that runs here, else the graph.
+        require_signature: a file with a public key or root certificates (PEM), or several, any of which may
+            have signed. A bundle or engine that is not signed is refused before it is loaded. None: no
+            signature is required.
 
     Returns:
-        A classifier. `predict` takes images, `run` takes preprocessed float32 (N, C, H, W).
+        A classifier. `predict` takes images, `run` takes batches as the graph does.
 
     Raises:
-        BundleError: the bundle is damaged, or all its engines are for another machine.
+        BundleError: the bundle is damaged, or not signed as required, or all its engines are for another
+            machine.
         EnvironmentLacks: the runtime cannot run here.
-        UsageError: the bundle has no such engine.
+        MissingExtra: a signature is required, and model-signing is not installed.
+        UsageError: the bundle has no such engine, or a key cannot be used.
 
     Examples:
         >>> with cnnx.load("lenet5-int8") as net:
@@ -187,4 +215,7 @@ def load(bundle: str | Path, *, target: str = "auto", engine: str | None = None)
         >>> found.logits.shape, len(found.top()[0])
         ((1, 10), 5)
     """
-    return Classifier(Bundle.open(Path(bundle)), target=target, engine=engine)
+    if require_signature is not None and not keys_in(require_signature):
+        raise UsageError("require_signature has no key", hint="give a public key, or None to require none")
+    keys = () if require_signature is None else require_signature
+    return Classifier(open_bundle(Path(bundle), keys), target=target, engine=engine)

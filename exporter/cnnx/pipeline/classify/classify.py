@@ -95,7 +95,8 @@ def classify(
     named = [str(each) for each in ([images] if isinstance(images, (str, Path)) else images)]
     total = check_stream(named, most=options.limit)
     steps = Steps(listener)
-    with load(bundle, target=options.target, engine=options.engine) as net:
+    signature = None if options.require_signature == () else options.require_signature
+    with load(bundle, target=options.target, engine=options.engine, require_signature=signature) as net:
         for remark in net.remarks:
             listener(ProgressEvent(remark, note=True))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from cnnx.agreement import Outcomes
 from cnnx.gates import KINDS, SIMILARITY, Counted, Estimate
 from cnnx.measure.comparing import compare as compare_turns
 from cnnx.pipeline.compare.evidence import Judged, Timed, Used, differing, rates_of
@@ -69,32 +71,31 @@ def agreement_changes(base: Judged | None, new: Judged | None) -> list[Change]:
         return [_uncompared("agreement", "", _missing(base, "validation"))]
     before, after = rates_of(base), rates_of(new)
     found = [_independent(key, before[key], after[key]) for key in SIMILARITY]
-    if same_images(base, new):
-        assert base.outcomes and new.outcomes
-        agree = [
-            tuple(a == b for a, b in zip(each.outcomes.original, each.outcomes.engine, strict=True))
-            for each in (base, new)
-            if each.outcomes
-        ]
+    if outcomes := outcomes_of_the_same_images(base, new):
+        agree = [tuple(map(operator.eq, each.original, each.engine)) for each in outcomes]
         found[0] = _paired("top-1 agreement", *agree)
     return [*found, accuracy_change(base, new)]
 
 
 def accuracy_change(base: Judged, new: Judged) -> Change:
     """Change of the top-1 accuracy: McNemar's test where both judged the same images, else independent."""
-    one, other = base.outcomes, new.outcomes
-    if same_images(base, new) and one and other and one.labels is not None:
-        right = [
-            tuple(a == b for a, b in zip(each.engine, each.labels or (), strict=True))
-            for each in (one, other)
-        ]
+    right = [
+        tuple(map(operator.eq, each.engine, each.labels))
+        for each in outcomes_of_the_same_images(base, new)
+        if each.labels
+    ]
+    if right:
         return _paired("accuracy", *right)
     return _independent("accuracy", base.found.get("accuracy", ""), new.found.get("accuracy", ""))
 
 
-def same_images(base: Judged, new: Judged) -> bool:
-    """Whether two validations judged the same images, so that they can be paired."""
-    return bool(base.outcomes and new.outcomes and base.outcomes.images == new.outcomes.images)
+def outcomes_of_the_same_images(base: Judged, new: Judged) -> tuple[Outcomes, ...]:
+    """The outcomes of two validations that judged the same images, and so can be paired; else nothing."""
+    one, other = base.outcomes, new.outcomes
+    if one is None or other is None:
+        return ()
+    same = (one.images, one.labels, len(one.original)) == (other.images, other.labels, len(other.original))
+    return (one, other) if same else ()
 
 
 def _paired(what: str, before: Sequence[bool], after: Sequence[bool]) -> Change:

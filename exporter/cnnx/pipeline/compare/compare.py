@@ -29,7 +29,7 @@ from cnnx.pipeline.compare.changes import (
     energy_change,
     latency_change,
     memory_change,
-    same_images,
+    outcomes_of_the_same_images,
     size_change,
 )
 from cnnx.pipeline.compare.evidence import Evidence, Judged, Side, Timed, Used, differing
@@ -229,7 +229,7 @@ def _described(side: Evidence) -> str:
 
 def _validations(base: Sequence[Judged], new: Sequence[Judged]) -> tuple[Judged | None, Judged | None]:
     """The newest validations of the same images, else of equally named sets, else the newest."""
-    tests: tuple[Callable[[Judged, Judged], bool], ...] = (same_images, _named_alike)
+    tests: tuple[Callable[[Judged, Judged], object], ...] = (outcomes_of_the_same_images, _named_alike)
     for alike in tests:
         for after in reversed(new):
             for before in reversed(base):

@@ -19,6 +19,12 @@ from cnnx.pipeline.survey.journal import read_rows
 from cnnx.record import RecordKind, Subject
 
 _COMPARED: tuple[RecordKind, ...] = ("validation", "judgement", "benchmark", "energy")
+# Measurements that are not compared, and why.
+_ALONE: dict[RecordKind, str] = {
+    "streams": "numbers of streams have no interval to compare by",
+    "soak": "a soak shows the course of one run",
+    "tuning": "a search compares placements of one bundle",
+}
 
 
 def read_side(path: Path) -> Side:
@@ -51,7 +57,14 @@ def _held(path: Path) -> tuple[Evidence, tuple[str, ...]]:
     manifest = bundle.manifest
     network, precision = manifest.recipe["name"], manifest.precision
     found = next(iter(evidence_of(records.verified)), Evidence(network, precision))
-    notes = tuple(f"{one.file} was left out: {one.reason}" for one in records.unverified)
+    notes = (
+        *(f"{one.file} was left out: {one.reason}" for one in records.unverified),
+        *(
+            f"{kind} records are not compared: {why}"
+            for kind, why in _ALONE.items()
+            if any(record.kind == kind for record in records.verified)
+        ),
+    )
     return _with_files(found, bundle), notes
 
 
@@ -90,8 +103,9 @@ def _of_file(path: Path) -> Side:
     found = record_in(path, data)
     record = found.record
     if record.kind not in _COMPARED:
+        why = _ALONE.get(record.kind, "")
         raise RecordError(
-            f"a {record.kind} record holds nothing to compare",
+            f"a {record.kind} record holds nothing to compare{f': {why}' if why else ''}",
             where=path,
             hint=f"give a record of one of the kinds {', '.join(_COMPARED)}",
         )

@@ -16,7 +16,7 @@ from cnnx.pipeline.progress import Progress
 from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.trials import Trials
 from cnnx.pipeline.steps.inference import RUNNER, ran_by
-from cnnx.pipeline.steps.typed_graph import file_scales, observed_maxima
+from cnnx.pipeline.steps.typed_graph import file_scales, prepare
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.coverage import Coverage, coverage
 from cnnx.store.digests import digest_of
@@ -109,24 +109,19 @@ def damage_step(
 
 def coverages(quantizer: Quantizer, calibration: Calibration) -> tuple[Coverage, ...]:
     """How well the range of each quantized tensor fits, in the order in which tensors are first read."""
-    from cnnx.graph.load import load_model
-    from cnnx.graph.passes.qdq import scales_from_amax
-    from cnnx.graph.policy.placement import plan_layers, quantized_uses
+    from cnnx.graph.passes.qdq import LEVELS, scales_from_amax
+    from cnnx.graph.policy.placement import quantized_uses
 
-    model = load_model(quantizer.graph.model)
-    plan = plan_layers(
-        model,
-        precision="int8",
-        policy=quantizer.recipe.precision,
-        maxima=observed_maxima(calibration),
-        scales=quantizer.scales,
-        of_file=file_scales(quantizer.graph, calibration),
+    prepared = prepare(
+        quantizer.graph, calibration, quantizer.recipe, precision="int8", scales=quantizer.scales
     )
     seen = quantizer.statistics.read()
     found = []
-    for tensor, readers in quantized_uses(model, plan).items():
-        step = scales_from_amax(np.array(calibration.ranges[tensor].amax), scales=quantizer.scales)
-        found.append(coverage(seen, tensor, step=float(step), read_by=readers))
+    for tensor, readers in quantized_uses(prepared.model, prepared.plan).items():
+        step = float(scales_from_amax(np.array(prepared.ranges[tensor]), scales=quantizer.scales))
+        centered = prepared.centered.get(tensor)
+        amax = centered.largest if centered else step * LEVELS
+        found.append(coverage(seen, tensor, step=step, amax=amax, read_by=readers))
     return tuple(found)
 
 

@@ -32,12 +32,14 @@ from cnnx.pipeline.diagnose.findings import (
 )
 from cnnx.pipeline.diagnose.rebuild import BundleSources, rebuild_sources
 from cnnx.pipeline.progress import Listener, Steps, silent
+from cnnx.pipeline.sign.trust import open_bundle
 from cnnx.pipeline.steps.images import held_out
 from cnnx.pipeline.target import open_subject
 from cnnx.quant.coverage import Coverage
 
 # With fewer images than this, a number of flips means little.
 _FEW = 64
+_IMAGES = 512
 
 
 @takes(DiagnoseOptions)
@@ -67,7 +69,7 @@ def diagnose(bundle: str | Path, options: DiagnoseOptions, *, listener: Listener
         >>> round(sum(layer.share for layer in result.findings.layers), 6)
         1.0
     """
-    opened = Bundle.open(Path(bundle))
+    opened = open_bundle(Path(bundle), options.require_signature)
     precision = opened.manifest.precision
     if precision != "int8":
         raise UsageError(
@@ -76,14 +78,15 @@ def diagnose(bundle: str | Path, options: DiagnoseOptions, *, listener: Listener
             hint="give a bundle that was exported with --int8",
         )
     opened.check_place("runs")
-    if options.images < 1:
+    count = _IMAGES if options.images is None else options.images
+    if count < 1:
         raise UsageError(
-            f"invalid --images {options.images}: expected at least 1", hint="give --images 512, for example"
+            f"invalid --images {count}: expected at least 1", hint="give --images 512, for example"
         )
     steps = Steps(listener)
     sources = rebuild_sources(opened, options, steps, calibration_data=options.calibration_data)
-    crops, notes = _held_out_images(sources, steps, options.images)
-    findings = _findings(opened, sources, crops, notes, images=options.images)
+    crops, notes = _held_out_images(sources, steps, count)
+    findings = _findings(opened, sources, crops, notes, images=count)
     record = opened.keep("diagnosis", open_subject(opened, runtimes.GRAPHS).subject, findings.as_dict())
     return DiagnoseResult(opened, findings, record, tuple(steps.times))
 

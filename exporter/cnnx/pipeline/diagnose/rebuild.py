@@ -1,31 +1,34 @@
 """Rebuilds what an INT8 bundle was made from: the FP32 graph and its calibration statistics.
 
-A Q/DQ graph no longer contains its FP32 weights. The steps of the export rebuild them, reusing cached
-results. The rebuilt graph is then compared with the bundle's.
+A Q/DQ graph no longer contains its FP32 weights. They are read from the bundle, if it was exported with
+`--with-source`, or the steps of the export rebuild them, reusing cached results. The graph typed from them is
+then compared with the bundle's.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnnx.bundle import CALIBRATION, LABELS, MANIFEST, MODEL, Bundle
+from cnnx.bundle import LABELS, MANIFEST, MODEL, Bundle
 from cnnx.bundle.manifest import Manifest, recipe_of
+from cnnx.data.crops import Crops
 from cnnx.data.resampling import opencv_version
 from cnnx.errors import BundleError, RecipeError, UsageError, WeightsError
 from cnnx.machine.environment import installed_version
+from cnnx.options import Precision
 from cnnx.options.shared import SourceOptions
 from cnnx.pipeline.preconditions.refusals import open_checked
 from cnnx.pipeline.preconditions.request import Request
 from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.quantizer import Quantizer
-from cnnx.pipeline.search.repair import without_repair
-from cnnx.pipeline.steps.artefacts import LAYERS
+from cnnx.pipeline.search.repair import unsearched
+from cnnx.pipeline.source import Source, read_calibration, read_source
+from cnnx.pipeline.steps.artefacts import LAYERS, Fp32Graph
 from cnnx.pipeline.steps.definition import refuse_untrusted
 from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import ImagesByRole, images_by_role
@@ -34,6 +37,7 @@ from cnnx.quant.calibration import Calibration
 from cnnx.recipe import Recipe, recipe_from_dict, recipe_names
 from cnnx.resources import shared_folder
 from cnnx.store.digests import digest_of_file
+from cnnx.store.files import scratch_folder
 
 _AGAIN = "copy the bundle again from where it was made, or export it again"
 
@@ -70,35 +74,72 @@ def rebuild_sources(
         BundleError: the images are not the bundle's, or the rebuilt graph differs from the bundle's.
     """
     manifest = bundle.manifest
-    recipe = recipe_of_sources(bundle, sources, calibration_data=calibration_data)
+    stored = manifest.has_source and sources.model is None and sources.weights is None
+    if stored:
+        recipe = recipe_here(bundle, sources, calibration_data=calibration_data)
+    else:
+        recipe = recipe_of_sources(bundle, sources, calibration_data=calibration_data)
     # The steps before typing ran before repair changed the recipe.
-    unrepaired = without_repair(recipe)
+    unrepaired = unsearched(recipe)
     selection = manifest.images.get("selection")
     selects = selection.images if selection else 0
-    weights = weights_of(bundle, unrepaired, sources)
-    request = Request(unrepaired, weights, precision="int8", batch=manifest.batch, selects=selects)
-    original = open_checked(request, steps, trust_recipe=sources.trust_recipe)
-    check_weights(bundle, original)
-    exported = export_step(steps, original, batch=manifest.batch)
-    original.release()
+    exported = None if stored else _exported(bundle, unrepaired, sources, steps, "int8", selects=selects)
     images = images_by_role(steps, unrepaired, validates=True, calibrates=True, selects=selects)
     assert images.calibration is not None
-    calibrated = manifest.images["calibration"]
-    if images.calibration.list_digest != calibrated.digest:
+    _check_images(bundle, images.calibration, unrepaired)
+    if exported is None:
+        source = dataclasses.replace(read_source(bundle), recipe=recipe)
+    else:
+        seen = Quantizer.observe(steps, exported, images.calibration, unrepaired, scales=manifest.scales)
+        source = Source(bundle, recipe, seen.graph, seen.statistics, read_calibration(bundle))
+        source.check_tensors()
+    assert source.calibration is not None
+    steps.run("rebuild of the bundle's graph", lambda _: _check_graph(source))
+    return BundleSources(source.quantizer(steps), source.calibration, images)
+
+
+def exported_graph(bundle: Bundle, sources: SourceOptions, steps: Steps) -> Fp32Graph:
+    """The FP32 graph of a bundle that is not in INT8, exported again from its weights.
+
+    Raises:
+        UsageError: one of the sources must be given.
+        WeightsError: the weights are not the bundle's.
+    """
+    recipe = recipe_of_sources(bundle, sources)
+    return _exported(bundle, recipe, sources, steps, bundle.manifest.precision)
+
+
+def _exported(
+    bundle: Bundle,
+    recipe: Recipe,
+    sources: SourceOptions,
+    steps: Steps,
+    precision: Precision,
+    *,
+    selects: int = 0,
+) -> Fp32Graph:
+    """The FP32 graph, exported again from the bundle's weights."""
+    batch = bundle.manifest.batch
+    weights = weights_of(bundle, recipe, sources)
+    request = Request(recipe, weights, precision=precision, batch=batch, selects=selects)
+    original = open_checked(request, steps, trust_recipe=sources.trust_recipe)
+    check_weights(bundle, original)
+    exported = export_step(steps, original, batch=batch)
+    original.release()
+    return exported
+
+
+def _check_images(bundle: Bundle, calibration: Crops, recipe: Recipe) -> None:
+    """Raise if these are not the images that the bundle was calibrated on."""
+    calibrated = bundle.manifest.images["calibration"]
+    if calibration.list_digest != calibrated.digest:
         raise BundleError(
             f"these are not the {calibrated.images} images of {calibrated.name} that the bundle was "
-            f"calibrated on ({len(images.calibration)} found)",
-            where=unrepaired.calibration.data,
+            f"calibrated on ({len(calibration)} found)",
+            where=recipe.calibration.data,
             hint="give their folder with --calibration-data, and --validation-data if those images moved; "
             "or export again",
         )
-    quantizer = Quantizer.observe(steps, exported, images.calibration, unrepaired, scales=manifest.scales)
-    file = bundle.path / CALIBRATION
-    calibration = Calibration.from_json(file.read_text(encoding="utf-8"), where=file)
-    _check_ranges(bundle, calibration, quantizer)
-    rebuilt = BundleSources(dataclasses.replace(quantizer, recipe=recipe), calibration, images)
-    steps.run("rebuild of the bundle's graph", lambda _: _check_graph(bundle, rebuilt))
-    return rebuilt
 
 
 def recipe_of_sources(
@@ -117,8 +158,7 @@ def recipe_of_sources(
             where=file,
             hint="give the path of a recipe or an ONNX file",
         )
-    recipe = recipe_from_dict(bundle.manifest.recipe, where=file or shared_folder("recipes") / f"{name}.toml")
-    recipe = with_own_names(bundle, recipe)
+    recipe = recipe_here(bundle, sources, calibration_data=calibration_data)
     if file is None and (recipe.is_onnx or recipe.runs_user_code or name not in recipe_names()):
         what = f"{recipe.model.definition}" if recipe.is_onnx else f"the recipe {name}"
         raise UsageError(
@@ -129,6 +169,16 @@ def recipe_of_sources(
     refuse_untrusted(recipe, trust_recipe=sources.trust_recipe)
     if recipe.is_onnx and file is not None:
         recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, definition=file.name))
+    return recipe
+
+
+def recipe_here(
+    bundle: Bundle, sources: SourceOptions, *, calibration_data: str | Path | None = None
+) -> Recipe:
+    """The bundle's recipe, with the paths of its images and class names; it may come from another machine."""
+    name = bundle.manifest.recipe["name"]
+    where = shared_folder("recipes") / f"{name}.toml" if sources.model is None else Path(sources.model)
+    recipe = with_own_names(bundle, recipe_from_dict(bundle.manifest.recipe, where=where))
     data = {"calibration": calibration_data, "validation": sources.validation_data}
     moved = {
         role: dataclasses.replace(getattr(recipe, role), data=str(path))
@@ -198,24 +248,12 @@ def check_reference(bundle: Bundle, reference: Original) -> None:
         )
 
 
-def _check_ranges(bundle: Bundle, calibration: Calibration, quantizer: Quantizer) -> None:
-    """Raise if the calibration has no range for a tensor that the graph's policy may quantize."""
-    missing = sorted(set(quantizer.statistics.read().sampled) - set(calibration.ranges))
-    if missing:
-        raise BundleError(
-            f"{CALIBRATION} has no range for {missing[0]}",
-            where=bundle.path / CALIBRATION,
-            hint=_AGAIN,
-        )
-
-
-def _check_graph(bundle: Bundle, rebuilt: BundleSources) -> None:
+def _check_graph(source: Source) -> None:
     """Raise if the rebuilt graph or plan differs from the bundle's."""
-    manifest = bundle.manifest
-    with tempfile.TemporaryDirectory() as scratch:
-        model = rebuilt.quantizer.write_typed(Path(scratch), rebuilt.calibration)
-        same = digest_of_file(model) == manifest.files[MODEL]
-        plan = json.loads((Path(scratch) / LAYERS).read_text(encoding="utf-8"))["layers"]
+    bundle, manifest = source.bundle, source.bundle.manifest
+    with scratch_folder() as scratch:
+        same = digest_of_file(source.write_typed(scratch)) == manifest.files[MODEL]
+        plan = json.loads((scratch / LAYERS).read_text(encoding="utf-8"))["layers"]
     if same and _precisions(plan) != _precisions(manifest.layers):
         raise BundleError(
             "the manifest's list of layers does not match its graph",

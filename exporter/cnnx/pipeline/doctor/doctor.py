@@ -12,6 +12,7 @@ from typing import Any
 from cnnx import runtimes
 from cnnx.data.resampling import missing_opencv
 from cnnx.errors import CnnxError, EnvironmentLacks, MissingExtra
+from cnnx.machine.driver import install_line
 from cnnx.machine.environment import Environment, detect, installed_version
 from cnnx.machine.packages import Wheels, extra_brings_anything, find_wheel
 from cnnx.machine.state import MachineState, read_state
@@ -169,12 +170,19 @@ def ability(what: str, missing: CnnxError | None, environment: Environment) -> A
     """
     if missing is None:
         return Ability(what, able=True)
-    tensorrt = isinstance(missing, MissingExtra) and missing.extra == "tensorrt"
+    tensorrt = isinstance(missing, MissingExtra) and missing.extra.startswith("tensorrt")
     if tensorrt and environment.gpu is None and environment.l4t is None:
         where = "do this on the machine that will run the engine"
         return Ability(what, able=False, reason="TensorRT needs an NVIDIA GPU; none was found", hint=where)
-    if not isinstance(missing, MissingExtra) or extra_brings_anything(missing.extra, environment.machine):
+    if not isinstance(missing, MissingExtra):
         return Ability(what, able=False, reason=missing.what, hint=missing.hint or "")
+    if extra_brings_anything(missing.extra, environment.machine):
+        return Ability(
+            what,
+            able=False,
+            reason=missing.what,
+            hint=install_line(missing.extra.removesuffix("-cu12"), environment),
+        )
     by_jetpack = environment.l4t is not None and tensorrt
     return Ability(
         what,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cnnx import runtimes
 from cnnx.errors import EnvironmentLacks, MissingExtra
+from cnnx.machine.driver import too_new
 from cnnx.machine.environment import Environment
 from cnnx.machine.packages import TENSORRT_WHEELS, Package, Wheels
 from cnnx.runtimes.engine.network import release_of
@@ -36,6 +37,7 @@ def wrong_combinations(environment: Environment, wheels: Wheels) -> tuple[Combin
     found = [
         _two_onnxruntimes(environment, wheels),
         _wheel_over_jetpack(environment),
+        *_newer_than_driver(environment, wheels),
         *(_without_libraries(environment, suffix) for suffix in ("-cu13", "-cu12", "")),
         *map(_unequal, runtimes.NAMES),
     ]
@@ -67,6 +69,16 @@ def _wheel_over_jetpack(environment: Environment) -> Combination | None:
         "Python imports the wheel, whose libraries do not support this Jetson's GPU and driver",
         f"pip uninstall -y {' '.join(one.name for one in over)}",
     )
+
+
+def _newer_than_driver(environment: Environment, wheels: Wheels) -> list[Combination]:
+    if environment.l4t is not None or environment.gpu is None:
+        return []
+    driver = f"the driver {environment.gpu.driver} supports CUDA up to {environment.gpu.cuda}"
+    return [
+        Combination(f"the extra {extra} for CUDA 13", f"{driver}: its libraries find no GPU", line)
+        for extra, line in too_new(environment, wheels).items()
+    ]
 
 
 def _without_libraries(environment: Environment, suffix: str) -> Combination | None:

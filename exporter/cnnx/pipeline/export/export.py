@@ -13,19 +13,22 @@ from cnnx.agreement import Validation, with_gates
 from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.bundle.manifest import recipe_of
-from cnnx.bundle.writing import left_beside, refuse_place
+from cnnx.bundle.signature import SIGNATURE, is_signature
+from cnnx.bundle.writing import about_signature, left_beside, refuse_place
+from cnnx.data.network_input import network_input
+from cnnx.data.normalize import normalize
 from cnnx.errors import UsageError
 from cnnx.gates import SIZES, gates_of
 from cnnx.options import takes
 from cnnx.options.bundles import EngineOptions
 from cnnx.options.networks import ExportOptions
-from cnnx.pipeline.bench.latency import Effort, measure
+from cnnx.pipeline.bench.latency import POOL, Effort, measure
 from cnnx.pipeline.bench.measurement import Measurement
 from cnnx.pipeline.build import build_into
 from cnnx.pipeline.export.job import ExportArtefacts, Job, images_to_choose_by, make_artefacts, repaired
 from cnnx.pipeline.export.module import module_file
 from cnnx.pipeline.export.options import check_calibrator, check_options, with_method, with_options
-from cnnx.pipeline.export.preprocessing import assumption
+from cnnx.pipeline.export.preprocessing import assumption, with_explicit_format
 from cnnx.pipeline.export.publish import publish
 from cnnx.pipeline.export.result import ExportResult
 from cnnx.pipeline.judge.costs import size_estimates, size_keys
@@ -40,8 +43,10 @@ from cnnx.pipeline.steps.definition import resolve
 from cnnx.pipeline.steps.floor import floor_step
 from cnnx.pipeline.steps.images import few_ranges, remarks
 from cnnx.pipeline.steps.original import Original
+from cnnx.pipeline.steps.raw_input import raw_input_step
 from cnnx.pipeline.target import OpenSubject, choose_runtime, open_subject
 from cnnx.quant.methods import FILE
+from cnnx.runtimes import Images
 from cnnx.stats import Verdict
 
 # An export measures just long enough for a median; cnnx bench measures properly.
@@ -89,15 +94,20 @@ def export(
     found = None
     if job.repair_trials:
         job, artefacts, found = repaired(job, artefacts)
+    artefacts, differences = _with_input(job, artefacts, steps)
+    was_signed = is_signature(job.out / SIGNATURE)
     bundle, unchanged = publish(job, artefacts, steps, force=options.force)
     engines = _engines(job, bundle, steps)
-    before = latest_validation(records_of(bundle).verified) if unchanged else None
+    records = records_of(bundle).verified if unchanged else ()
+    before = latest_validation(records)
     measurements: tuple[Measurement, ...] = ()
     if before:
         judged, validation = before[0].date, _with_sizes(bundle, before[1])
     else:
         validation = _with_sizes(bundle, _judge(bundle, artefacts, steps))
         judged = bundle.keep("validation", validation.subject, validation.as_dict()).date
+    # An earlier export may have been stopped after its verdict. The latency of the original is written first.
+    if not any(each.kind == "benchmark" and each.subject.artefact != "original" for each in records):
         measurements = _measure(job, bundle, artefacts, steps)
         for measured in measurements:
             bundle.keep("benchmark", measured.subject, measured.as_dict())
@@ -110,7 +120,9 @@ def export(
         unchanged=before is not None,
         notes=(
             *_notes(job, artefacts),
+            *differences,
             *left_beside(bundle),
+            *about_signature(bundle, engines, was_signed=was_signed),
             *_no_engine(options.target, job),
             *_advice(job, validation),
         ),
@@ -126,7 +138,7 @@ def export(
 def _prepared(model: str, options: ExportOptions, steps: Steps) -> tuple[Job, Original]:
     """Check the options, and return the job and the original with its weights."""
     recipe = resolve(model, trust_recipe=options.trust_recipe, logits=options.logits)
-    recipe = with_options(recipe, options)
+    recipe = with_explicit_format(with_options(recipe, options))
     precision = options.precision or recipe.precision.default
     check_options(options, precision)
     method = options.method or recipe.calibration.method
@@ -151,6 +163,7 @@ def _prepared(model: str, options: ExportOptions, steps: Steps) -> tuple[Job, Or
         runtime=runtime,
         sm=tuple(options.sm),
         repair_trials=trials,
+        with_source=options.with_source,
         labels=None if options.labels is None else Path(options.labels),
         notes=notes,
     )
@@ -162,6 +175,7 @@ def _prepared(model: str, options: ExportOptions, steps: Steps) -> tuple[Job, Or
         selects=images_to_choose_by(precision, method, trials),
         labels=job.labels,
         out=out,
+        with_source=options.with_source,
     )
     source = open_checked(request, steps, trust_recipe=options.trust_recipe)
     job = dataclasses.replace(job, batch=source.batch(options.batch))
@@ -169,6 +183,16 @@ def _prepared(model: str, options: ExportOptions, steps: Steps) -> tuple[Job, Or
         recipe, method = with_method(recipe, options, source)
         job = dataclasses.replace(job, recipe=recipe, method=method)
     return job, source
+
+
+def _with_input(
+    job: Job, artefacts: ExportArtefacts, steps: Steps
+) -> tuple[ExportArtefacts, tuple[str, ...]]:
+    """The artefacts with a typed graph that takes the input as the recipe states, and notes on it."""
+    if not job.recipe.input_format.is_raw:
+        return artefacts, ()
+    typed = raw_input_step(steps, artefacts.typed, artefacts.validation, job.recipe, labels=job.labels)
+    return dataclasses.replace(artefacts, typed=typed), typed.input_notes
 
 
 def _engines(job: Job, bundle: Bundle, steps: Steps) -> tuple[Engine, ...]:
@@ -205,14 +229,15 @@ def _measure(job: Job, bundle: Bundle, artefacts: ExportArtefacts, steps: Steps)
     subjects = [open_subject(bundle, "auto")]
     if subjects[0].subject.artefact == "graph":
         subjects.insert(0, _original_graph(bundle, artefacts, subjects[0]))
-    return measure(
-        subjects,
-        pixels=artefacts.validation.pixels,
-        preprocessing=job.recipe.preprocessing,
-        batch=job.batch[0],
-        effort=_GLANCE,
-        steps=steps,
-    )
+    batch, preprocessing = job.batch[0], job.recipe.preprocessing
+    pixels = artefacts.validation.pixels[: max(batch, POOL)]
+    pools: list[Images] = [
+        normalize(pixels, preprocessing)
+        if each.subject.artefact == "original"
+        else network_input(pixels, preprocessing, job.recipe.input_format)
+        for each in subjects
+    ]
+    return measure(subjects, pools, batch=batch, effort=_GLANCE, steps=steps)
 
 
 def _original_graph(bundle: Bundle, artefacts: ExportArtefacts, typed: OpenSubject) -> OpenSubject:

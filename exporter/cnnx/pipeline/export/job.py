@@ -15,6 +15,7 @@ from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.method import AUTO, SELECTION_IMAGES, Candidate, choose_method
 from cnnx.pipeline.search.repair import REPAIR_IMAGES, put_back_reason, repair_step
+from cnnx.pipeline.source import source_files
 from cnnx.pipeline.steps.artefacts import Fp32Graph, Ranges, ReferenceLogits, TypedGraph
 from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import images_by_role
@@ -32,6 +33,7 @@ class Job:
 
     Attributes:
         repair_trials: maximum number of trials; 0: no repair.
+        with_source: whether the bundle also holds what its graph is made from.
         notes: notes about the recipe, for the user.
     """
 
@@ -45,6 +47,7 @@ class Job:
     sm: tuple[int, ...]
     repair_trials: int
     labels: Path | None
+    with_source: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -82,6 +85,10 @@ class ExportArtefacts:
     def described(self) -> dict[str, Any]:
         """The plan of the typed graph's layers; see `TypedGraph.described`."""
         return self.typed.described
+
+    def source_files(self) -> dict[str, Path]:
+        """The files of the bundle's source; see `cnnx.pipeline.source`."""
+        return source_files(self.graph, self.quantizer, self.ranges)
 
     @property
     def logits(self) -> NDArray[np.float32]:

@@ -10,8 +10,10 @@ from typing import Any
 
 from cnnx.errors import UsageError
 from cnnx.options.shared import PreprocessingOptions
-from cnnx.preprocessing import Preprocessing, contradiction, described
+from cnnx.preprocessing import Preprocessing, contradiction
+from cnnx.preprocessing.input_format import PATTERN, format_contradiction, input_format
 from cnnx.preprocessing.presets import resolved
+from cnnx.preprocessing.words import described
 from cnnx.recipe import Recipe
 from cnnx.schema import from_plain
 
@@ -41,6 +43,22 @@ def with_preprocessing(recipe: Recipe, options: PreprocessingOptions) -> Recipe:
     if options.mean is not None:
         _refuse_other_unit(preprocessing)
     return dataclasses.replace(recipe, preprocessing=preprocessing)
+
+
+def with_explicit_format(recipe: Recipe) -> Recipe:
+    """The recipe with every part of the format of its input stated, as a bundle needs it.
+
+    Raises:
+        UsageError: --input is not a format, or contradicts the preprocessing.
+    """
+    given = recipe.input.format
+    if not re.match(PATTERN, given):
+        hint = "give uint8-nhwc or uint8-nchw, with -bgr, -rgb or -gray, and :1080x1920 to resize"
+        raise UsageError(f"invalid --input {given!r}", hint=hint)
+    form = input_format(given, recipe.preprocessing)
+    if found := format_contradiction(form, recipe.preprocessing):
+        raise UsageError(found.what, where=f"--input {given}", hint=found.hint)
+    return dataclasses.replace(recipe, input=dataclasses.replace(recipe.input, format=str(form)))
 
 
 def assumption(recipe: Recipe) -> tuple[str, ...]:

@@ -62,7 +62,13 @@ def _reference(job: Job, artefacts: ExportArtefacts, progress: Progress) -> Refe
     return Reference(
         crops=chosen.pixels,
         original=logits[indices],
-        graph=graph_logits(artefacts.typed.model, chosen.pixels, job.recipe.preprocessing, progress=progress),
+        graph=graph_logits(
+            artefacts.typed.model,
+            chosen.pixels,
+            job.recipe.preprocessing,
+            form=job.recipe.input_format,
+            progress=progress,
+        ),
         labels=chosen.labels,
         ids=chosen.ids,
         used=tuple(
@@ -76,13 +82,15 @@ def _fill(draft: Path, job: Job, artefacts: ExportArtefacts, reference: Referenc
     if artefacts.ranges:
         shutil.copyfile(artefacts.ranges.file, draft / CALIBRATION)
     reference.save(draft / REFERENCE)
+    for name, file in artefacts.source_files().items() if job.with_source else ():
+        shutil.copyfile(file, draft / name)
     if names := class_names(job.recipe):
         (draft / LABELS).write_text("\n".join(names) + "\n", encoding="utf-8")
 
 
 def _manifest(job: Job, artefacts: ExportArtefacts) -> Manifest:
-    recipe, weights = job.recipe, artefacts.original.weights
-    described = artefacts.described
+    recipe, weights, form = job.recipe, artefacts.original.weights, job.recipe.input_format
+    described, shape = artefacts.described, form.shape(recipe.input.shape)
     batch = job.batch[0] if job.batch[0] == job.batch[1] else None
     images = {"validation": _listed(artefacts.validation)}
     if artefacts.calibration:
@@ -95,7 +103,7 @@ def _manifest(job: Job, artefacts: ExportArtefacts) -> Manifest:
         fingerprint="",
         recipe=_portable(recipe).as_dict(),
         weights={"kind": weights.kind, "origin": weights.origin, "digest": weights.digest},
-        inputs=(TensorInfo(recipe.input.name, "float32", (batch, *recipe.input.shape), "NCHW"),),
+        inputs=(TensorInfo(recipe.input.name, form.type, (batch, *shape), form.layout),),
         outputs=(TensorInfo(described["output"], "float32", (batch, recipe.model.classes), "NC"),),
         batch=job.batch,
         classes=recipe.model.classes,
@@ -103,6 +111,7 @@ def _manifest(job: Job, artefacts: ExportArtefacts) -> Manifest:
         images=images,
         layers=tuple(described["layers"]),
         warnings=tuple(described["warnings"]),
+        notes=artefacts.typed.input_notes,
         versions={
             **{name: version for name in _TOOLS if (version := installed_version(name))},
             **opencv_version(recipe.preprocessing),
@@ -116,6 +125,7 @@ def _manifest(job: Job, artefacts: ExportArtefacts) -> Manifest:
         "graph": artefacts.typed.key,
         "reference": artefacts.reference.key,
         "labels": class_names(recipe),
+        "source": job.with_source,
         "code": own_code("cnnx.agreement", "cnnx.bundle", "cnnx.pipeline.export.publish"),
     }
     return dataclasses.replace(manifest, fingerprint=digest_of(inputs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -100,16 +101,23 @@ def latency_of(record: Record) -> Latency:
 
 def latency_estimate(record: Record, share: float) -> Estimate | str:
     """A percentile of the main series of a benchmark, in milliseconds, with its interval; or why none."""
-    if reason := invalid(record.result):
+    if reason := invalid(record.result) or _doubtful(record.result, 100 * share):
         return reason
     samples = latency_of(record).main_ns
-    enough = max(10, samples_needed(share))
+    enough = samples_needed(share)
     if len(samples) < enough:
         return f"{len(samples)} samples are too few for this percentile: {enough} are needed"
     value = percentile_of(samples, share)
     assert value is not None
     interval = middle(resampled_quantiles(samples, share))
     return Estimate(value * _MS, _scaled(interval, _MS), len(samples), "samples")
+
+
+def _doubtful(result: Mapping[str, Any], percentile: float) -> str:
+    """Why a percentile of a valid benchmark decides nothing; empty if it is valid, or was not judged."""
+    judged = (result.get("validity") or {}).get("percentiles") or ()
+    reasons = [each["reason"] for each in judged if math.isclose(each["percentile"], percentile)]
+    return f"p{percentile:g} is invalid: {reasons[0]}" if any(reasons) else ""
 
 
 def invalid(result: Mapping[str, Any]) -> str:

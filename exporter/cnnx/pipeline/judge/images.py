@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnx.agreement import Validation, judge, noise_floor, rate_estimate, top_k
+from cnnx.agreement import Validation, first_classes, judge, noise_floor, rate_estimate
 from cnnx.bundle import Bundle
 from cnnx.bundle.manifest import recipe_of
 from cnnx.data.crops import Crops
@@ -67,7 +67,7 @@ def judge_session(
 
     def work(progress: Progress) -> Validation:
         session = subject.open()
-        logits = logits_of(session, pixels, recipe.preprocessing, progress=progress)
+        logits = logits_of(session, pixels, recipe.preprocessing, form=recipe.input_format, progress=progress)
         session.close()
         runtime = subject.subject.runtime
         return judge(
@@ -269,13 +269,15 @@ def _accuracy_alone(
 
     def work(progress: Progress) -> NDArray[np.float32]:
         session = subject.open()
-        logits = logits_of(session, crops.pixels, recipe.preprocessing, progress=progress)
+        logits = logits_of(
+            session, crops.pixels, recipe.preprocessing, form=recipe.input_format, progress=progress
+        )
         session.close()
         return logits
 
     logits = steps.run("validation", work)
-    finite = np.isfinite(logits).all(axis=1)
-    right = (top_k(np.where(np.isfinite(logits), logits, -np.inf), 1)[:, 0] == crops.labels) & finite
+    classes = first_classes(logits)
+    right = classes == crops.labels
     hint = f" (hint: {reason.hint})" if reason.hint else ""
     reasons = [f"agreement was not judged, as the original is not available: {reason.what}{hint}"]
     reasons += bundle.manifest.cannot_judge_on(synthetic=crops.synthetic)
@@ -305,7 +307,7 @@ def _accuracy_alone(
         accuracy=None,
         flips=(),
         logit_sqnr_db=None,
-        nonfinite=int((~finite).sum()),
+        nonfinite=int((classes < 0).sum()),
         assumed_preprocessing=recipe.preprocessing.assumed,
     )
 

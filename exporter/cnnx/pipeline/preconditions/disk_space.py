@@ -53,7 +53,8 @@ def _bytes_needed(request: Request, counts: ImageCounts, checkpoint: Path | None
     graphs = (1 + equalizes + _downloads(request, checkpoint)) * graph + typed
     image = math.prod(recipe.input.shape)
     crops = sum(dataclasses.astuple(counts)) * image
-    return graphs + crops, typed + min(counts.validation * image, REFERENCE_BYTES)
+    source = graph if request.with_source else 0
+    return graphs + crops, typed + source + min(counts.validation * image, REFERENCE_BYTES)
 
 
 def _downloads(request: Request, checkpoint: Path | None) -> bool:

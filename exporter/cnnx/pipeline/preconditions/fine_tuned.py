@@ -7,7 +7,7 @@ import dataclasses
 from cnnx.errors import WeightsError
 from cnnx.pipeline.preconditions.refusals import refuse_without_torch
 from cnnx.pipeline.steps.definition import build_torch
-from cnnx.preprocessing import described
+from cnnx.preprocessing.words import described
 from cnnx.recipe import Recipe
 from cnnx.weights import classes_in, find
 

@@ -23,6 +23,7 @@ class Request:
         folds: number of disjoint folds that calibration images are split into; 0: no folds.
         labels: label file of a flat validation folder.
         out: the bundle's folder; None: no bundle is written.
+        with_source: whether the bundle also holds the FP32 graph.
     """
 
     recipe: Recipe
@@ -34,6 +35,7 @@ class Request:
     folds: int = 0
     labels: Path | None = None
     out: Path | None = None
+    with_source: bool = False
 
     @property
     def calibrates(self) -> bool:

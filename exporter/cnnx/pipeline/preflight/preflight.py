@@ -19,6 +19,7 @@ from cnnx.options.bundles import PreflightOptions
 from cnnx.pipeline.bench.prediction import predict_graph
 from cnnx.pipeline.preflight.checks import Check, driver_check, engine_checks
 from cnnx.pipeline.progress import Listener, silent
+from cnnx.pipeline.sign.trust import open_bundle
 from cnnx.report.result import Result
 from cnnx.report.table import Block
 from cnnx.report.tables.preflight import preflight_blocks
@@ -74,16 +75,19 @@ def preflight(
         listener: receives progress events.
 
     Raises:
-        BundleError: the manifest is damaged, so that nothing can be compared.
+        BundleError: the manifest is damaged, so that nothing can be compared; or the bundle is not signed as
+            required.
         BuildFailed: an engine cannot be built.
 
     Examples:
         >>> cnnx.preflight("lenet5-int8").exit_code
         0
     """
-    opened = Bundle.open(Path(bundle), verify=False)
+    opened = open_bundle(Path(bundle), options.require_signature, verify=False)
     found = _compared(opened)
-    misfits = [engine for engine in opened.engines() if engine.identity not in found.ready]
+    unsigned = {check.engine for check in found.checks if check.name == "signature"}
+    fits = {*found.ready, *unsigned}  # another build would not be signed either
+    misfits = [engine for engine in opened.engines() if engine.identity not in fits]
     if not options.rebuild or not misfits:
         return found
     tests = [
@@ -152,6 +156,10 @@ def _files(bundle: Bundle, engines: Iterable[Engine]) -> Iterator[Check]:
 
 
 def _damaged(bundle: Bundle, engine: Engine) -> Check | None:
+    try:
+        bundle.check_signed(engine)
+    except BundleError as error:
+        return Check("signature", "signed", error.what, "differs", error.hint or "", engine.identity)
     try:
         bundle.engine_file(engine)
     except BundleError as error:

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cnnx.measure.roofline.causes import Cause
+from cnnx.measure.roofline.limits import Bound, TimeKind
+from cnnx.measure.roofline.peaks import Peaks
 from cnnx.measure.samples import Latency
-from cnnx.measure.validity import ValidityFinding
+from cnnx.measure.verdict import PercentileVerdict, ValidityFinding
 from cnnx.pipeline.bench.measurement import Conditions, Prediction
 from cnnx.record import Subject
 from cnnx.runtimes.layer_times import LayerKind, LayerTime
@@ -67,6 +70,7 @@ class PlainValidity:
     valid: bool
     findings: tuple[ValidityFinding, ...]
     remarks: tuple[ValidityFinding, ...]
+    percentiles: tuple[PercentileVerdict, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +96,52 @@ class PlainMachineState:
     power_mode: str | None = None
     power_limit_mw: Count | None = None
     held_ns: Mapping[str, Count] | None = None
+    confidential: bool | None = None
+    at_ns: Count | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlainLimit:
+    """A layer against the roofline, as `cnnx.measure.roofline.limits.LayerLimit` describes it."""
+
+    name: str
+    kind: LayerKind
+    median_ns: Quantity
+    type: str
+    macs: Count | None
+    weight_bytes: Count | None
+    data_bytes: Count | None
+    compute_ns: Quantity | None
+    memory_ns: Quantity | None
+    bound: Bound
+    limit_ns: Quantity | None
+    attained: Quantity | None
+    intensity: Quantity | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlainExplanation:
+    """Why layers take their time, as `cnnx.measure.roofline.explanation.Explanation` describes it."""
+
+    sentence: str
+    causes: tuple[Cause, ...]
+    shares: Mapping[TimeKind, Rate]
+    attained: Quantity | None
+    layers: tuple[PlainLimit, ...]
+    peaks: Peaks | None
+    unknown: str
+    launch_ns: Quantity
+    unmatched: Rate
 
 
 @dataclass(frozen=True, slots=True)
 class PlainProfile:
-    """Time by layer, and the share of the time by kind of layer."""
+    """Time by layer, the share of the time by kind of layer, and why it is so."""
 
     runs: Count
     shares: Mapping[LayerKind, Rate]
     layers: tuple[LayerTime, ...]
+    explanation: PlainExplanation | None = None
 
 
 @dataclass(frozen=True, slots=True)

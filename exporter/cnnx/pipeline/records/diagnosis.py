@@ -7,6 +7,9 @@ null if they were not finite, which JSON cannot represent.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
 
 from cnnx.pipeline.diagnose.findings import OtherLayer
 from cnnx.schema import Count, Quantity, Rate
@@ -44,7 +47,7 @@ class PlainCoverage:
 
     tensor: str
     read_by: tuple[str, ...]
-    amax: Quantity
+    amax: Annotated[float, Meta(gt=0, description="a number above 0")]
     maximum: Quantity
     saturated: Rate | None
     underflow: Rate | None

@@ -8,9 +8,11 @@ from typing import Any
 
 from cnnx.bundle import Bundle, is_bundle
 from cnnx.errors import BundleError, RecordError
+from cnnx.limits import JSON_BYTES
 from cnnx.pipeline.records.verified import checked, records_of
 from cnnx.record import Record, read_record
 from cnnx.schema import read_json
+from cnnx.store.reading import read_bytes
 
 KINDS = "a bundle, a record in a bundle's runs/, a survey's folder, or a report that --report wrote as .json"
 """What commands that read records take."""
@@ -37,10 +39,11 @@ def plain_in(path: Path) -> Any:
         RecordError: it cannot be read, or is not JSON.
     """
     try:
-        return read_json(path.read_bytes(), where=path, error=RecordError, hint=f"give {KINDS}")
+        text = read_bytes(path, most=JSON_BYTES)
     except OSError as error:
         what = f"the file cannot be read: {error.strerror}"
         raise RecordError(what, where=path, hint="check the path and its permissions") from None
+    return read_json(text, where=path, error=RecordError, hint=f"give {KINDS}")
 
 
 def is_report(data: Any) -> bool:

@@ -13,7 +13,11 @@ RESULTS: Mapping[RecordKind, str] = {
     "selftest": "cnnx.selftest:SelfTest",
     "benchmark": "cnnx.pipeline.records.benchmark:Benchmark",
     "diagnosis": "cnnx.pipeline.records.diagnosis:Diagnosis",
+    "tensors": "cnnx.pipeline.records.tensors:Tensors",
     "energy": "cnnx.pipeline.records.energy:Energy",
+    "streams": "cnnx.pipeline.records.load:Streams",
+    "soak": "cnnx.pipeline.records.load:Soak",
+    "tuning": "cnnx.pipeline.records.tuning:PlainTuning",
 }
 """Kind of record -> module and type of its result. Imported on use, as most commands need only some."""
 

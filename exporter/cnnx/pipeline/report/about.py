@@ -9,7 +9,7 @@ from cnnx.bundle.manifest import Manifest, TensorInfo, recipe_of
 from cnnx.errors import BundleError
 from cnnx.graph.inspect import Layer
 from cnnx.machine.environment import Environment
-from cnnx.preprocessing import described
+from cnnx.preprocessing.words import described
 from cnnx.record import Record
 from cnnx.report.document import Section
 from cnnx.report.table import Table
@@ -29,6 +29,7 @@ def provenance(manifest: Manifest) -> dict[str, str]:
         "preprocessing": _preprocessing(manifest),
         "input": _tensors(manifest.inputs),
         "output": _tensors(manifest.outputs),
+        **({"notes": " ".join(manifest.notes)} if manifest.notes else {}),
         **{
             role: f"{listed.images} images of {listed.name}: {listed.source}"
             for role, listed in manifest.images.items()
@@ -39,7 +40,7 @@ def provenance(manifest: Manifest) -> dict[str, str]:
 
 def _preprocessing(manifest: Manifest) -> str:
     recipe = recipe_of(manifest)
-    words = described(recipe.preprocessing, recipe.input.shape)
+    words = described(recipe.preprocessing, recipe.input.shape, recipe.input_format)
     return f"assumed, not stated: {words}" if recipe.preprocessing.assumed else words
 
 

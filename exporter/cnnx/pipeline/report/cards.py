@@ -12,7 +12,7 @@ from cnnx.pipeline.judge.costs import energy_estimate, invalid, memory_of
 from cnnx.record import Record, Subject
 from cnnx.report.document import Card, CardFigure
 from cnnx.report.table import TONES, Tone
-from cnnx.report.words import ends, graph_words, scaled
+from cnnx.report.words import duration, ends, graph_words, scaled
 
 _MIB = 2**20
 _MS = 1e-6
@@ -35,12 +35,15 @@ class Holding:
 
 
 def cards_of(holdings: Sequence[Holding]) -> Iterator[Card]:
-    """A card for each subject that has a record: what was judged first, then the originals."""
+    """A card for each subject that has a record: what was judged first, then the originals.
+
+    A comparison of tensors makes none, as the engine that it was of is not the bundle's.
+    """
     every = [record for holding in holdings for record in holding.records]
     groups: dict[tuple[str, ...], list[Record]] = {}
     held: dict[tuple[str, ...], Holding] = {}
     for holding in holdings:
-        for record in holding.records:
+        for record in (each for each in holding.records if each.kind != "tensors"):
             groups.setdefault(_key(record.subject), []).append(record)
             held.setdefault(_key(record.subject), holding)
     for key in sorted(groups, key=lambda key: groups[key][0].subject.artefact == "original"):
@@ -71,7 +74,9 @@ def _card(subject: Subject, own: Sequence[Record], every: Sequence[Record], hold
         *_latency(own),
         *_ratio(subject, own, every),
         *_memory(own),
+        *_cameras(own),
         *_energy(own),
+        *_soak(own),
         *_size(subject, holding),
     )
     return Card(
@@ -188,6 +193,31 @@ def _memory(own: Sequence[Record]) -> Iterator[CardFigure]:
     found = memory_of(record.result.get("memory") or {}) if record else ""
     if isinstance(found, tuple):
         yield CardFigure("memory", f"{found[1] / _MIB:.1f} MiB", found[0])
+
+
+def _cameras(own: Sequence[Record]) -> Iterator[CardFigure]:
+    """How many cameras fit, at the smallest batch and for each frame rate."""
+    found = [each.result for each in own if each.kind == "streams" and each.result["cameras"] is not None]
+    for fps in dict.fromkeys(result["fps"] for result in found):
+        result = min((each for each in found if each["fps"] == fps), key=lambda each: int(each["batch"]))
+        cameras, asked, batch = result["cameras"], result["asked"], result["batch"]
+        more = ", or more" if cameras == asked else ""
+        valid = all(count["validity"]["valid"] for count in result["counts"])
+        detail = ", ".join(filter(None, (f"batch {batch}", graph_words(result), "" if valid else "invalid")))
+        yield CardFigure(f"cameras at {fps:g} fps", f"{cameras}{more}", detail, None if valid else "bad")
+
+
+def _soak(own: Sequence[Record]) -> Iterator[CardFigure]:
+    """How far the median moved from the first part of the soak to the last, at the smallest batch."""
+    soaks = [record.result for record in own if record.kind == "soak"]
+    result = min(soaks, key=lambda each: int(each["batch"]), default=None)
+    if result is None:
+        return
+    drift, took = result["drift"], duration(result["seconds"])
+    cut = "" if result["ended"] == "complete" else f" of {duration(result['asked_s'])}"
+    conditions = ", ".join(filter(None, (f"batch {result['batch']}", graph_words(result), f"{took}{cut}")))
+    value = f"{drift['ends']:+.1%}" if drift else "-"
+    yield CardFigure("drift of p50 in the soak", value, conditions, "open" if cut else None)
 
 
 def _energy(own: Sequence[Record]) -> Iterator[CardFigure]:

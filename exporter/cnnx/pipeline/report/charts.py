@@ -87,6 +87,38 @@ def damage_chart(findings: Mapping[str, Any], name: str = "") -> Chart:
     return Chart("damage", f"Damage along the network{f', {name}' if name else ''}", f"{text}.", tuple(rows))
 
 
+def tensor_chart(findings: Mapping[str, Any], name: str = "") -> Chart:
+    """Signal-to-noise ratio of each tensor, and what the graph gives it, in graph order.
+
+    Args:
+        findings: result of a record of tensors.
+        name: what was compared.
+    """
+    what = "graph" if findings["how"] == "graph" else "engine"
+    numbers = [str(number) for number in range(1, len(findings["rows"]) + 1)]
+    names = _told_apart([row["tensor"] for row in findings["rows"]], numbers)
+    series = {what: "db"}
+    if any(row["db"] != row["expected_db"] for row in findings["rows"]):
+        series = {"expected": "expected_db", what: "db"}  # drawn in this order
+    rows: Rows = [
+        {
+            "place": place,
+            "tensor": names[place],
+            "computed": ", ".join(row["nodes"][-3:]),
+            "series": kind,
+            "db": row[key],
+            "state": "falls" if row["falls"] and key == "db" else "",
+        }
+        for place, row in enumerate(findings["rows"])
+        for kind, key in series.items()
+    ]
+    first = findings["first"]
+    text = f"{first['tensor']} is the first that falls." if first else "No tensor falls."
+    return Chart(
+        "tensors", f"Signal-to-noise ratio along the network{f', {name}' if name else ''}", text, tuple(rows)
+    )
+
+
 def layer_chart(run: Run) -> Chart:
     """Time of each layer, in order of execution."""
     profile = run.result["layers"]
@@ -111,7 +143,7 @@ def layer_chart(run: Run) -> Chart:
 
 def latency_charts(runs: Sequence[Run]) -> Iterator[Chart]:
     """Distribution of all runs, and their course over time, of the series that the figures are of."""
-    named = list(zip(_names_of(runs), map(_main_ms, runs), strict=True))
+    named = list(zip(short_names(runs), map(_main_ms, runs), strict=True))
     drawn = named[:_MOST_RUNS]
     longest = max(float(np.percentile(times, 99)) for _, times in drawn)
     wide = longest > _WIDE * min(times.min() for _, times in drawn)
@@ -136,7 +168,7 @@ def _cut(count: int, most: int) -> str:
     return f", the first {most} of {count} runs" if count > most else ""
 
 
-def _names_of(runs: Sequence[Run]) -> list[str]:
+def short_names(runs: Sequence[Run]) -> list[str]:
     """A short name for each run, unique among them: if need be with engine, device, time or a number."""
     names = list(map(_short, runs))
     subjects = [run.result["subject"] for run in runs]
@@ -220,7 +252,7 @@ def _course(name: str, times: _Times) -> Rows:
 def memory_chart(runs: Sequence[Run]) -> Iterator[Chart]:
     """Measured memory of each run, part by part."""
     rows: Rows = []
-    for name, run in list(zip(_names_of(runs), runs, strict=True))[:_MOST_RUNS]:
+    for name, run in list(zip(short_names(runs), runs, strict=True))[:_MOST_RUNS]:
         memory = dict(run.result["memory"])
         if memory.get("shared_bytes") is not None:  # on a Jetson, it contains all others
             memory = {"shared_bytes": memory["shared_bytes"]}

@@ -58,8 +58,9 @@ def write_report(
     """Write a report of verdicts, measurements and diagnoses in the format of the path's suffix.
 
     Only the newest verdict and diagnosis of each subject are reported, and the newest measurement for each
-    batch, with and without a CUDA graph. The same holds for energy, also for each rate and sensor. Records
-    that are damaged or not about the bundle's current contents are listed without figures.
+    batch, with and without a CUDA graph. The same holds for energy, also for each rate and sensor, for
+    streams, also for each frame rate, and for soaks. Records that are damaged or not about the bundle's
+    current contents are listed without figures.
 
     Args:
         runs: a bundle, a record in its runs/, a survey's folder, or a report in JSON; or several of them.
@@ -218,4 +219,8 @@ def _conditions(record: Record) -> tuple[Any, ...]:
         return result["latency"]["batch"], (result.get("conditions") or {}).get("cuda_graph")
     if record.kind == "energy":
         return result["batch"], result.get("cuda_graph"), result["rate"], result["sensor"]
+    if record.kind == "streams":
+        return result["batch"], result["cuda_graph"], result["fps"]
+    if record.kind == "soak":
+        return result["batch"], result["cuda_graph"]
     return ()

@@ -109,7 +109,7 @@ def observe_by_fold(
             steps,
             recipe,
             graph,
-            fold,
+            fold.list_digest,
             statistics_step(
                 steps,
                 graph,
@@ -123,7 +123,7 @@ def observe_by_fold(
     )
     seen = [part.statistics for part in parts]
     whole = statistics_step(steps, graph, images, recipe, precision="int8", parts=seen)
-    return Quantizer(steps, recipe, graph, images, whole), parts
+    return Quantizer(steps, recipe, graph, images.list_digest, whole), parts
 
 
 def folds_step(whole: Quantizer, parts: Sequence[Quantizer], selection: Crops, *, method: str) -> Folds:
@@ -154,17 +154,17 @@ def folds_step(whole: Quantizer, parts: Sequence[Quantizer], selection: Crops, *
 
     entry = whole.steps.make(f"{len(parts)} folds compared", "folds", inputs, fill)
     kept = json.loads((entry.folder / _FILE).read_text(encoding="utf-8"))
+    read = [each.read() for each in ranges]
     of_whole, *of_folds = (
-        Fold(len(each.images), Likeness(**likeness)) for each, likeness in zip(quiet, kept, strict=True)
+        Fold(each.images, Likeness(**likeness)) for each, likeness in zip(read, kept, strict=True)
     )
-    first, *others = (each.read() for each in ranges)
     divergence = of_whole.likeness.divergence
     moves = still_moves(divergence, [fold.likeness.divergence for fold in of_folds])
     return Folds(
         method=method,
         whole=of_whole,
         folds=tuple(of_folds),
-        spreads=spreads(first, others),
+        spreads=spreads(read[0], read[1:]),
         still_moves=moves,
         settled=moves <= max(_RELATIVE * divergence, _OUTRIGHT),
     )

@@ -25,6 +25,8 @@ REPAIR_IMAGES = 512
 
 _FILE = "repair.json"
 _PUT_BACK = "put back by repair"
+LEFT_OUT = "left out by tune"
+"""How the reason begins why a layer or a shortcut has no Q/DQ after `cnnx tune`."""
 
 
 def repair_step(
@@ -108,7 +110,9 @@ def put_back_reason(each: PutBack) -> str:
     return f"{_PUT_BACK}: alone in INT8 it diverges by {each.alone:.2g} nats"
 
 
-def without_repair(recipe: Recipe) -> Recipe:
-    """The recipe without the overrides that repair added, as the calibration images were observed with it."""
-    kept = tuple(each for each in recipe.precision.overrides if not each.reason.startswith(_PUT_BACK))
+def unsearched(recipe: Recipe) -> Recipe:
+    """The recipe without the overrides of repair and tune: calibration images were observed with it."""
+    kept = tuple(
+        each for each in recipe.precision.overrides if not each.reason.startswith((_PUT_BACK, LEFT_OUT))
+    )
     return dataclasses.replace(recipe, precision=dataclasses.replace(recipe.precision, overrides=kept))

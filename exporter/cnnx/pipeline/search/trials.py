@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from cnnx.pipeline.steps.artefacts import Ranges
 from cnnx.pipeline.steps.inference import graph_logits, refuse_nonfinite
 from cnnx.quant.calibration import Calibration
 from cnnx.store.cache import Partial
+from cnnx.store.files import scratch_folder
 
 
 class Trials:
@@ -62,8 +62,8 @@ class Trials:
         tried = self._quantizer.with_fp16(
             {name: "tried in FP16" for name in self._layers if name not in int8}
         )
-        with tempfile.TemporaryDirectory() as scratch:
-            model = tried.write_typed(Path(scratch), self._calibration)
+        with scratch_folder() as scratch:
+            model = tried.write_typed(scratch, self._calibration)
             return graph_logits(model, self._pixels, tried.recipe.preprocessing)
 
 

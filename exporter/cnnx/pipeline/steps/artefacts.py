@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,10 +59,15 @@ class Fp32Graph(Artefact):
         return tuple(json.loads((self.folder / NOTES).read_text(encoding="utf-8")))
 
     @property
+    def scales_file(self) -> Path:
+        """Where `scales` are kept; no file if there are none."""
+        return self.folder / SCALES
+
+    @property
     def scales(self) -> FileScales | None:
         """The scales of the file's Q/DQ; None if it had none, or equalization changed what they scale."""
-        file = self.folder / SCALES
-        return FileScales.from_json(file.read_text(encoding="utf-8")) if file.is_file() else None
+        file = self.scales_file
+        return FileScales.from_json(file.read_text(encoding="utf-8"), where=file) if file.is_file() else None
 
 
 class ReferenceLogits(Artefact):
@@ -76,14 +82,29 @@ class ReferenceLogits(Artefact):
         return logits
 
 
+def write_logits(folder: Path, logits: NDArray[np.float32]) -> None:
+    """Write logits, (N, classes), to `LOGITS` in a folder.
+
+    NumPy's own writing to a file gives its error on a full disk no errno.
+    """
+    content = io.BytesIO()
+    np.save(content, logits)
+    (folder / LOGITS).write_bytes(content.getbuffer())
+
+
 class Statistics(Artefact):
     """Statistics of an FP32 graph's activations; they serve every range method."""
 
     __slots__ = ()
 
+    @property
+    def file(self) -> Path:
+        """The file of the observation."""
+        return self.folder / STATISTICS
+
     def read(self) -> Observation:
         """The observation."""
-        return Observation.load(self.folder / STATISTICS)
+        return Observation.load(self.file)
 
 
 class Ranges(Artefact):
@@ -117,6 +138,11 @@ class TypedGraph(Artefact):
         described: dict[str, Any] = json.loads((self.folder / LAYERS).read_text(encoding="utf-8"))
         return described
 
+    @property
+    def input_notes(self) -> tuple[str, ...]:
+        """What a graph that resizes changes; only for one that takes frames."""
+        return tuple(self.described.get("input_notes", ()))
+
 
 class Engines(Artefact):
     """Engines built from a typed graph, one folder each."""
@@ -126,5 +152,10 @@ class Engines(Artefact):
     def read(self) -> list[tuple[Path, dict[str, Any]]]:
         """Each engine's file, and what its build reported."""
         folders = sorted(path for path in self.folder.iterdir() if path.is_dir())
-        built = [(path, json.loads((path / BUILT).read_text(encoding="utf-8"))) for path in folders]
-        return [(path / each["file"], each) for path, each in built]
+        return [(path / built["file"], built) for path in folders if (built := read_built(path))]
+
+
+def read_built(folder: Path) -> dict[str, Any]:
+    """What the build of the engine in a folder reported."""
+    built: dict[str, Any] = json.loads((folder / BUILT).read_text(encoding="utf-8"))
+    return built

@@ -35,25 +35,37 @@ def engine_step(
 
     def fill(folder: Path, _: Progress) -> None:
         for built in runtime.build(model, request):
-            own_folder = folder / built.identity
-            own_folder.mkdir()
-            (own_folder / built.file_name).write_bytes(built.plan)
-            description = {
-                "identity": built.identity,
-                "file": built.file_name,
-                "runtime_version": built.runtime_version,
-                "target": built.target,
-                "layer_types": built.layer_types,
-                "reach": built.reach,
-                "version_compatible": built.version_compatible,
-                "dla_core": built.dla_core,
-                "on_gpu": built.on_gpu,
-                "timing_cache": built.timing_cache,
-                "remarks": built.remarks,
-            }
-            (own_folder / BUILT).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+            write_engine(folder, built)
 
     return Engines(steps.make(f"{runtime.name} engine", "engine", inputs, fill))
+
+
+def write_engine(folder: Path, built: runtimes.BuiltEngine) -> Path:
+    """Write an engine, its description and what its builder reported into a folder of its own in `folder`.
+
+    Returns:
+        the engine's file.
+    """
+    own_folder = folder / built.identity
+    own_folder.mkdir(parents=True)
+    (own_folder / built.file_name).write_bytes(built.plan)
+    description = {
+        "identity": built.identity,
+        "file": built.file_name,
+        "runtime_version": built.runtime_version,
+        "target": built.target,
+        "layer_types": built.layer_types,
+        "reach": built.reach,
+        "version_compatible": built.version_compatible,
+        "dla_core": built.dla_core,
+        "on_gpu": built.on_gpu,
+        "timing_cache": built.timing_cache,
+        "remarks": built.remarks,
+    }
+    for name, text in built.evidence.items():
+        (own_folder / name).write_text(text, encoding="utf-8")
+    (own_folder / BUILT).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    return own_folder / built.file_name
 
 
 def _device_here(runtime: runtimes.Runtime) -> list[str | None]:

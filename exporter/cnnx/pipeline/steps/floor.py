@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps.artefacts import LOGITS, Fp32Graph, ReferenceLogits
+from cnnx.pipeline.steps.artefacts import Fp32Graph, ReferenceLogits, write_logits
 from cnnx.pipeline.steps.inference import RUNNER, graph_logits, ran_by
 from cnnx.recipe import Recipe
 from cnnx.store.own_code import own_code
@@ -33,6 +31,6 @@ def floor_step(steps: Steps, graph: Fp32Graph, crops: Crops, recipe: Recipe) -> 
 
     def fill(folder: Path, progress: Progress) -> None:
         logits = graph_logits(graph.model, crops.pixels, recipe.preprocessing, progress=progress)
-        np.save(folder / LOGITS, logits)
+        write_logits(folder, logits)
 
     return ReferenceLogits(steps.make("noise floor", "floor", inputs, fill))

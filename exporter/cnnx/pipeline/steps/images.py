@@ -52,8 +52,9 @@ def crops_step(
         apart_from: sets whose images are excluded.
     """
     exclude = frozenset(digest for crops in apart_from for digest in crops.digests)
+    found = fingerprint(images, count=count, exclude=exclude)
     inputs = {
-        "images": fingerprint(images, count=count, exclude=exclude),
+        "images": found.digest,
         "count": count,
         "preprocessing": recipe.preprocessing.as_key(),
         "shape": recipe.input.shape,
@@ -69,6 +70,7 @@ def crops_step(
             shape=recipe.input.shape,
             count=count,
             folder=folder,
+            found=found.images,
             exclude=exclude,
             progress=progress,
         )

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx import runtimes
-from cnnx.data.normalize import normalize
+from cnnx.data.network_input import network_input
 from cnnx.errors import BuildFailed, InputRefused
 from cnnx.machine.environment import installed_version
 from cnnx.pipeline.progress import Progress
 from cnnx.preprocessing import Preprocessing
+from cnnx.preprocessing.input_format import InputFormat, input_format
 from cnnx.recipe import Recipe
 
 RUNNER = runtimes.NAMES[runtimes.GRAPHS]
@@ -46,23 +47,34 @@ def ran_by() -> dict[str, str | None]:
 
 
 def logits_of(
-    session: runtimes.Session, pixels: NDArray[np.uint8], preprocessing: Preprocessing, *, progress: Progress
+    session: runtimes.Session,
+    pixels: NDArray[np.uint8],
+    preprocessing: Preprocessing,
+    *,
+    form: InputFormat | None = None,
+    progress: Progress,
 ) -> NDArray[np.float32]:
-    """A session's logits for crops (N, H, W, C): (N, classes)."""
+    """A session's logits for crops (N, H, W, C): (N, classes). Its input is normalized by default."""
     parts = []
+    form = form or input_format("float32-nchw", preprocessing)
     for start in range(0, len(pixels), _BATCH):
-        outputs = session.run(normalize(pixels[start : start + _BATCH], preprocessing))
+        outputs = session.run(network_input(pixels[start : start + _BATCH], preprocessing, form))
         parts.append(outputs[session.output_names[0]])
         progress(min(start + _BATCH, len(pixels)), len(pixels))
     return np.concatenate(parts)
 
 
 def graph_logits(
-    graph: Path, pixels: NDArray[np.uint8], preprocessing: Preprocessing, *, progress: Progress | None = None
+    graph: Path,
+    pixels: NDArray[np.uint8],
+    preprocessing: Preprocessing,
+    *,
+    form: InputFormat | None = None,
+    progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """Logits of an ONNX graph on ONNX Runtime, for crops (N, H, W, C): (N, classes)."""
+    """Logits of an ONNX graph on ONNX Runtime, for crops (N, H, W, C); see `logits_of`."""
     session = open_here(graph)
-    logits = logits_of(session, pixels, preprocessing, progress=progress or (lambda *_: None))
+    logits = logits_of(session, pixels, preprocessing, form=form, progress=progress or (lambda *_: None))
     session.close()
     return logits
 

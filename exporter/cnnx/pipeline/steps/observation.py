@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ def observed(
     folder: Path,
     progress: Progress,
     sampled: Sequence[str] = (),
+    one_sided: Collection[str] = (),
     partial: Partial | None = None,
 ) -> Observation:
     """Run images through a graph that outputs statistics of its activations.
@@ -54,6 +55,7 @@ def observed(
         pixels: images (N, H, W, C).
         recipe: the network's recipe, for its preprocessing.
         sampled: tensors to take histograms of.
+        one_sided: sampled tensors that are never negative.
         folder: folder for temporary files.
         progress: called with (images done, images in all).
         partial: file to save intermediate results to, and to resume from.
@@ -64,7 +66,7 @@ def observed(
     observed = observed_model(model, sampled=sampled)
     scratch = folder / "observed.onnx"
     save_model(observed.model, scratch)
-    seen = Observation(observed.channels, observed.samples)
+    seen = Observation(observed.channels, observed.samples, one_sided)
     if partial is not None and (kept := partial.load()) is not None:
         resumed = folder / "resumed.npz"
         resumed.write_bytes(kept)

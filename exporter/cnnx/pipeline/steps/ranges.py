@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.steps.artefacts import RANGES, Fp32Graph, Ranges, Statistics
@@ -11,24 +10,26 @@ from cnnx.quant.methods import FILE
 from cnnx.quant.ranges import calibration_of
 from cnnx.store.own_code import own_code
 
-if TYPE_CHECKING:
-    from cnnx.data.crops import Crops
-
 
 def calibration_step(
-    steps: Steps, statistics: Statistics, crops: Crops, *, method: str, graph: Fp32Graph
+    steps: Steps, statistics: Statistics, *, images_digest: str, method: str, graph: Fp32Graph
 ) -> Ranges:
     """Ranges of the tensors to be quantized and maxima of all tensors, in `calibration.json`.
 
     The graph is that of the statistics.
     """
-    inputs = {"statistics": statistics.key, "method": method, "code": own_code(__name__)}
+    inputs = {
+        "statistics": statistics.key,
+        "images": images_digest,
+        "method": method,
+        "code": own_code(__name__),
+    }
 
     def fill(folder: Path, _: Progress) -> None:
         calibration = calibration_of(
             statistics.read(),
             method=method,
-            images_digest=crops.list_digest,
+            images_digest=images_digest,
             of_file=_of_file(graph) if method == FILE else None,
         )
         (folder / RANGES).write_text(calibration.to_json(), encoding="utf-8")

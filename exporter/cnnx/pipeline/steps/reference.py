@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from cnnx.pipeline.progress import Progress, Steps
-from cnnx.pipeline.steps.artefacts import LOGITS, Fp32Graph, ReferenceLogits
+from cnnx.pipeline.steps.artefacts import Fp32Graph, ReferenceLogits, write_logits
 from cnnx.pipeline.steps.inference import PARITY_IMAGES, RUNNER, check_parity, ran_by
 from cnnx.pipeline.steps.original import OnnxOriginal, Original, original_logits
 from cnnx.recipe import Recipe
@@ -38,7 +36,7 @@ def reference_step(
     def fill(folder: Path, progress: Progress) -> None:
         logits = original_logits(original, crops.pixels, recipe, progress=progress)
         check_parity(graph.model, crops.pixels[:PARITY_IMAGES], logits, recipe)
-        np.save(folder / LOGITS, logits)
+        write_logits(folder, logits)
 
     return ReferenceLogits(steps.make("original's logits", "reference", inputs, fill))
 
@@ -58,6 +56,6 @@ def judge_step(steps: Steps, reference: OnnxOriginal, crops: Crops, recipe: Reci
     }
 
     def fill(folder: Path, progress: Progress) -> None:
-        np.save(folder / LOGITS, original_logits(reference, crops.pixels, recipe, progress=progress))
+        write_logits(folder, original_logits(reference, crops.pixels, recipe, progress=progress))
 
     return ReferenceLogits(steps.make("reference's logits", "reference", inputs, fill))

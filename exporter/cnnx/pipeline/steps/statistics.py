@@ -54,6 +54,7 @@ def statistics_step(
 
     def fill(folder: Path, progress: Progress) -> None:
         from cnnx.graph.load import load_model
+        from cnnx.graph.passes.center import never_negative
         from cnnx.graph.policy.placement import plan_layers, tensors_to_observe
 
         if parts:
@@ -73,6 +74,7 @@ def statistics_step(
             crops.pixels,
             recipe,
             sampled=tuple(tensors),
+            one_sided=never_negative(model) & tensors.keys(),
             folder=folder,
             partial=partial,
             progress=progress,

@@ -268,15 +268,24 @@ def _stored(file: Path) -> Row | None:
     text = _text_of(file)
     if text is None:
         return None
-    data = read_json(text, where=file, error=InputRefused, hint=_DAMAGED)
-    row: Row = plain_of(
-        from_plain(StoredRow, with_hints(data), where=file, error=InputRefused, hint=_DAMAGED)
-    )
+    row = row_of(read_json(text, where=file, error=InputRefused, hint=_DAMAGED), where=file)
     if file.name != _file_name(cell_of(row)):
         what = "model, precision and batch are {!r}, {!r} and {!r}".format(*cell_of(row))
         raise InputRefused(f"{what}, which do not match the file's name", where=file, hint=_DAMAGED)
+    return row
+
+
+def row_of(data: Any, *, where: Path) -> Row:
+    """A row from plain data of the file `where`.
+
+    Raises:
+        InputRefused: a key is unknown or missing, or a value has another type.
+    """
+    row: Row = plain_of(
+        from_plain(StoredRow, with_hints(data), where=where, error=InputRefused, hint=_DAMAGED)
+    )
     if row["status"] == "done" and (missing := [key for key in _FIGURES if key not in row]):
-        raise InputRefused(f"the key {missing[0]!r} is missing", where=file, hint=_DAMAGED)
+        raise InputRefused(f"the key {missing[0]!r} is missing", where=where, hint=_DAMAGED)
     return row
 
 

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnnx.bundle import Bundle, is_bundle
+from cnnx.bundle import EVIDENCE, MODEL, Bundle, is_bundle
 from cnnx.bundle.sealed import check_inside
 from cnnx.errors import BundleError, CnnxError, UsageError
 from cnnx.options import Precision, takes
 from cnnx.options.bundles import ProofOptions, SurveyPlan
 from cnnx.pipeline.bench.energy import power_pass
+from cnnx.pipeline.build import refused_builds
 from cnnx.pipeline.doctor.doctor import DoctorResult, doctor
 from cnnx.pipeline.plain import plain
 from cnnx.pipeline.progress import Listener, ProgressEvent, silent
@@ -31,7 +32,7 @@ from cnnx.report.markdown import markdown
 from cnnx.report.result import Result
 from cnnx.report.table import Block, Remark
 from cnnx.report.tables.survey import survey_blocks
-from cnnx.store.files import atomic_file, check_place
+from cnnx.store.files import atomic_file, check_place, temporary_root, writing
 
 SCHEMA = 1
 """Schema version of proof.json in the archive."""
@@ -78,8 +79,9 @@ def prove(
 ) -> Proof:
     """Run the proof and write the archive. Anything that fails becomes a row with its reason.
 
-    The archive contains the output of doctor, every row, and records with raw samples. It contains no graphs,
-    engines or images, and no paths of this machine except the bundles' names.
+    The archive contains the output of doctor, every row, records with raw samples, and what builders reported
+    about engines, including refused ones. It contains no graphs, engines or images, and no paths of this
+    machine except the bundles' names.
 
     Args:
         archive: the .tar.gz file to write.
@@ -146,7 +148,9 @@ def _work_folder(folder: str | Path | None, listener: Listener) -> Iterator[Path
     if folder is not None:
         yield Path(folder)
         return
-    temporary = Path(tempfile.mkdtemp(prefix="cnnx-proof-"))
+    hint = "free disk space there, or name another folder with --folder"
+    with writing(temporary_root() / "cnnx-proof", hint=hint):
+        temporary = Path(tempfile.mkdtemp(prefix="cnnx-proof-"))
     try:
         yield temporary
     except BaseException:  # also an interrupt
@@ -173,6 +177,19 @@ def _write(path: Path, documents: dict[str, Any], page: str, bundles: Sequence[P
                 for engine in Bundle.open(bundle, verify=False).engines():
                     text = json.dumps(dataclasses.asdict(engine), indent=1)
                     _add(tar, f"engines/{bundle.name}/{engine.identity}.json", text)
+                    folder = bundle / "engines" / engine.identity
+                    _add_texts(tar, f"engines/{bundle.name}/{engine.identity}", folder, within=bundle)
+                graph = Bundle.open(bundle, verify=False).manifest.files[MODEL]
+                for name, folder in refused_builds(graph).items():
+                    _add_texts(tar, f"refused/{bundle.name}/{name}", folder, within=folder.parent)
+
+
+def _add_texts(tar: tarfile.TarFile, name: str, folder: Path, *, within: Path) -> None:
+    """Add what a builder reported about an engine, where that was kept."""
+    for file in (folder / each for each in EVIDENCE):
+        with contextlib.suppress(CnnxError, OSError):
+            check_inside(file, bundle=within)
+            _add(tar, f"{name}/{file.name}", file.read_text(encoding="utf-8", errors="replace"))
 
 
 def _add(tar: tarfile.TarFile, name: str, text: str) -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from cnnx.bundle import Bundle
-from cnnx.errors import CnnxError, EnvironmentLacks, MissingExtra
+from cnnx.errors import CnnxError, EnvironmentLacks, MissingExtra, WriteFailed
 from cnnx.machine.environment import detect, installed_version
 from cnnx.options import Precision, takes
 from cnnx.options.bundles import SurveyOptions, SurveyPlan
-from cnnx.pipeline.bench.bench import bench, energy_of
+from cnnx.pipeline.bench.bench import bench
 from cnnx.pipeline.bench.energy import PowerPass, choose_sampler, how_long, power_pass
 from cnnx.pipeline.bench.measurement import Measurement
+from cnnx.pipeline.bench.passes import energy_of
 from cnnx.pipeline.build import build
 from cnnx.pipeline.progress import Listener, ProgressEvent, Steps, silent
 from cnnx.pipeline.records.verified import latest_validation, records_of
@@ -264,6 +265,8 @@ def _attempt(work: Callable[[], Any], cells: Iterable[Row], journal: Journal) ->
     """
     try:
         return work()
+    except WriteFailed:  # no fault of the cell: the survey stops, and the same command tries it again
+        raise
     except Exception as error:  # also bugs of cnnx or a library, as the other cells are still useful
         what, hint = _reason(error)
     for row in cells:
@@ -375,6 +378,8 @@ def _energy(folder: Path, measured: Measurement, power: PowerPass, target: str, 
         bundle = Bundle.open(folder)
         subject = open_subject(bundle, target)
         use = energy_of(bundle, subject, measured, power=power, chosen=chosen, steps=Steps(listener))
+    except WriteFailed:
+        raise
     except Exception as error:  # as in _attempt: the latency is still useful
         return _no_energy("failed", *_reason(error))
     total = use.total

@@ -10,15 +10,17 @@ from typing import Any
 import altair as alt
 
 from cnnx.report.document import Chart
+from cnnx.report.page.load_charts import LOAD_CHARTS
 from cnnx.report.page.marks import INK
 from cnnx.report.page.run_charts import RUN_CHARTS
 from cnnx.report.page.survey_charts import SURVEY_CHARTS
+from cnnx.report.page.tune_charts import TUNE_CHARTS
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 """Version of Vega-Lite that Altair writes specifications for, as vl-convert names it."""
 
 
-CHARTS = {**RUN_CHARTS, **SURVEY_CHARTS}
+CHARTS = {**RUN_CHARTS, **LOAD_CHARTS, **TUNE_CHARTS, **SURVEY_CHARTS}
 """Kind of a chart -> what draws its rows."""
 
 _FONT = "system-ui, sans-serif"

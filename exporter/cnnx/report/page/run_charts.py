@@ -1,4 +1,4 @@
-"""Draws the charts of records: gates, damage, latency, layers, memory and power."""
+"""Draws the charts of records: gates, damage, tensors, latency, layers, roofline, memory and power."""
 
 from __future__ import annotations
 
@@ -64,6 +64,22 @@ def _damage(rows: Rows) -> Any:
         drawn.transform_filter("datum.state === 'not in INT8'")
         .mark_point(shape="cross", color="#8C8C8C")
         .encode(x=x, y=alt.datum(0), tooltip=["layer:N", "op:N", "state:N"]),
+    ).properties(height=260)
+
+
+def _tensors(rows: Rows) -> Any:
+    """Signal-to-noise ratio of each tensor, and what the graph gives; tensors that fall are marked."""
+    drawn = base(rows)
+    x = alt.X("tensor:N", sort=names(rows, "tensor"), title=None, axis=_crowded(rows))
+    y = alt.Y("db:Q", title="signal to noise, dB", scale=alt.Scale(zero=False, nice=True))
+    color = alt.Color("series:N", scale=colors(rows, "series"))
+    tooltip = ["tensor:N", "computed:N", "series:N", "db:Q", "state:N"]
+    return alt.layer(
+        drawn.mark_line().encode(x=x, y=y, color=color, strokeDash=alt.StrokeDash("series:N", legend=None)),
+        drawn.mark_point(filled=True, size=45, opacity=1).encode(x=x, y=y, color=color, tooltip=tooltip),
+        drawn.transform_filter("datum.state === 'falls'")
+        .mark_point(shape="cross", size=140, strokeWidth=2, color=INK)
+        .encode(x=x, y=y, tooltip=tooltip),
     ).properties(height=260)
 
 
@@ -176,13 +192,79 @@ def _power(rows: Rows) -> Any:
     ).properties(height=220)
 
 
+_SPENT = {"layers": 0, "launches": 5, "casts": 1, "reformats": 4, "Q/DQ": 3, "copies": 6}
+"""Where time goes -> its place in the palette; conversions as in the chart of layers."""
+
+
+def _spent(rows: Rows) -> Any:
+    """Share of the time by kind, one bar a run."""
+    y, height = rowed(rows, "run")
+    known = [part for part in _SPENT if part in names(rows, "part")]
+    scale = alt.Scale(domain=known, range=[PALETTE[_SPENT[part]] for part in known])
+    return (
+        base(rows)
+        .mark_bar()
+        .encode(
+            x=alt.X(
+                "share:Q",
+                title="share of the time",
+                stack="zero",
+                axis=alt.Axis(format="%"),
+                scale=alt.Scale(domainMax=1),
+            ),
+            y=y,
+            color=alt.Color("part:N", scale=scale, sort=known, legend=alt.Legend(columns=2)),
+            order=alt.Order("place:Q"),
+            tooltip=["run:N", "part:N", alt.Tooltip("share:Q", format=".1%")],
+        )
+        .properties(height=height)
+    )
+
+
+_TYPES = {"int8": ("#009E73", "circle"), "fp16": ("#0072B2", "square"), "tf32": ("#E69F00", "diamond")}
+_OTHER_TYPE = ("#D55E00", "triangle-up")
+
+
+def _roofline(rows: Rows) -> Any:
+    """Operations per second of each layer over its operations per byte, below the roof of its type."""
+    drawn = base(rows)
+    known = names(rows, "type")
+    styles = [_TYPES.get(kind, _OTHER_TYPE) for kind in known]
+    color = alt.Color("type:N", scale=alt.Scale(domain=known, range=[style[0] for style in styles]))
+    shape = alt.Shape("type:N", scale=alt.Scale(domain=known, range=[style[1] for style in styles]))
+    ticks = alt.Axis(format="~g", tickCount=5)
+    x = alt.X("intensity:Q", title="operations per byte", scale=alt.Scale(type="log", nice=False), axis=ticks)
+    y = alt.Y("tops:Q", title="TOPS", scale=alt.Scale(type="log"), axis=ticks)
+    size = alt.Size("share:Q", legend=None, scale=alt.Scale(range=[25, 400]))
+    tooltip = [
+        "layer:N",
+        "type:N",
+        alt.Tooltip("share:Q", format=".1%"),
+        "attained:N",
+        "bound:N",
+        alt.Tooltip("intensity:Q", format=".1f"),
+        alt.Tooltip("tops:Q", format=".2f"),
+    ]
+    return alt.layer(
+        drawn.transform_filter("datum.mark === 'roof'")
+        .mark_line(strokeWidth=2)
+        .encode(x=x, y=y, color=color),
+        drawn.transform_filter("datum.mark === 'layer'")
+        .mark_point(filled=True, opacity=0.75)
+        .encode(x=x, y=y, color=color, shape=shape, size=size, tooltip=tooltip),
+    ).properties(height=320)
+
+
 RUN_CHARTS: Mapping[str, Callable[[Rows], Any]] = {
     "gates": _gates,
     "damage": _damage,
+    "tensors": _tensors,
     "layers": _layers,
     "latency": _latency,
     "times": _times,
     "memory": _memory,
     "power": _power,
+    "spent": _spent,
+    "roofline": _roofline,
 }
 """Kind of a chart -> what draws its rows."""

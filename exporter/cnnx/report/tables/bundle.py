@@ -36,7 +36,7 @@ def precision_table(
         Column("op", lambda layer: layer.op),
         Column("data", lambda layer: layer.data_type, fixed=True),
         Figures("MACs", lambda layer: grouped(layer.multiply_adds)),
-        Column("reason", lambda layer: reasons.get(layer.name, "")),
+        Column("reason", lambda layer: reasons.get(layer.name, "part of the input")),
     )
     title = f"Layers{f' of {name}' if name else ''}, {int8_share(layers):.1%} of the MACs in INT8"
     return table_of(title, columns, [layers])

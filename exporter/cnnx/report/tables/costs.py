@@ -1,4 +1,4 @@
-"""Tables of memory (predicted and measured), slowest layers, and failed measurements."""
+"""Tables of memory (predicted and measured), and of failed measurements."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cnnx.report.table import Column, Figures, Remark, Table, table_of
-from cnnx.report.words import Run, mib, scaled
+from cnnx.report.words import Run, mib
 
-_LAYERS_SHOWN = 10
 _PREDICTED = {"weights": "weights_bytes", "activations": "scratch_bytes", "I/O": "io_bytes"}
 
 
@@ -50,29 +49,6 @@ def prediction(predicted: Mapping[str, Any]) -> str:
     """Predicted memory in words."""
     parts = ", ".join(f"{name} {mib(predicted[key], 2)}" for name, key in _PREDICTED.items())
     return f"{parts} MiB, plus libraries and workspace"
-
-
-def layer_table(run: Run, *, whole: bool = False, hint: str = "") -> Table:
-    """The ten slowest layers, or all of them (`whole`); `hint` names the option that shows the rest."""
-    profile = run.result["layers"]
-    ordered = sorted(profile["layers"], key=lambda layer: -layer["median_ns"])
-    total = sum(layer["median_ns"] for layer in ordered)
-    shown = ordered if whole else ordered[:_LAYERS_SHOWN]
-    columns: tuple[Column[Mapping[str, Any]], ...] = (
-        Column("layer", lambda layer: layer["name"]),
-        Column("op", lambda layer: layer["op"]),
-        Column("kind", lambda layer: layer["kind"], fixed=True),
-        Figures("ms", lambda layer: scaled(layer["median_ns"], 1e-6, 3)),
-        Figures("%", lambda layer: scaled(layer["median_ns"], 100 / total, 1) if total else "-"),
-    )
-    shares = ", ".join(f"{kind} {share:.1%}" for kind, share in profile["shares"].items())
-    more = f"{len(ordered) - len(shown)} more{hint}; " if len(shown) < len(ordered) else ""
-    return table_of(
-        f"Slowest layers of {run.full}, batch {run.result['latency']['batch']}",
-        columns,
-        [shown],
-        remarks=[Remark(f"{more}medians of {profile['runs']} separate profiling runs: {shares}")],
-    )
 
 
 def unmeasured_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:

@@ -34,9 +34,9 @@ class _Series:
 
     @property
     def throughput(self) -> str:
-        """Images per second, shown for whole runs only."""
+        """Images per second, shown with the main series."""
         result = self.run.result
-        whole = self.of == _ALL or not result.get("series")
+        whole = self.of == next(iter(_series(result)))
         return scaled(result["figures"]["images_per_second"], 1, 1) if whole else ""
 
 
@@ -65,7 +65,7 @@ def latency_table(runs: Sequence[Run]) -> Table:
         Figures("mean ms", lambda s: scaled(s.figures["mean_ns"], _MS, 3), drop=2),
         Figures("CoV %", lambda s: scaled(s.figures["coefficient_of_variation"], 100, 1), drop=3),
         Figures("images/s", lambda s: s.throughput),
-        Figures("samples", lambda s: str(len(s.run.result["latency"]["samples_ns"])), once=True, drop=1),
+        Figures("samples", lambda s: _samples(s.run.result["latency"]), once=True, drop=1),
     )
     title = " on ".join(filter(None, ("Latency", device)))
     return table_of(title, columns, groups, remarks=_remarks(runs, graphs), suite=_suite(runs))
@@ -107,6 +107,11 @@ def _series(result: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
 
 def _device(run: Run) -> str:
     return f"{run.result['subject']['runtime']}, {run.result['subject']['device']}"
+
+
+def _samples(latency: Mapping[str, Any]) -> str:
+    parts = latency.get("parts")
+    return str(len(parts["compute_ns"] if parts else latency["samples_ns"]))
 
 
 def _graph(run: Run) -> str:
@@ -163,5 +168,8 @@ def _validity(run: Run) -> Iterator[Remark]:
         yield Remark(name, "valid", "good")
     for finding in validity["findings"]:
         yield Remark(f"{name}: {finding['reason']}; {finding['hint']}", "invalid", "bad")
+    for judged in validity.get("percentiles") or ():
+        if judged["reason"] and validity["valid"]:
+            yield Remark(f"{name}: p{judged['percentile']:g}: {judged['reason']}", "invalid", "open")
     for finding in validity["remarks"]:
         yield Remark(f"{name}: {finding['reason']}; {finding['hint']}", "remark", "open")

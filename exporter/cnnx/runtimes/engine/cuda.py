@@ -39,7 +39,7 @@ class PycudaRuntime:
             an error.
     """
 
-    captures = False
+    captures = threads = False
 
     def __init__(self, driver: Any = None) -> None:
         self._driver = _import() if driver is None else driver
@@ -74,6 +74,14 @@ class PycudaRuntime:
     def event(self) -> Event:
         """A new event with timing."""
         return Event(self)
+
+    def read(self, address: int, nbytes: int, stream: int) -> bytes:
+        """Copy device memory to the host, after all queued work: pycuda wraps no foreign stream."""
+        host = np.empty(nbytes, np.uint8)
+        with self.translated("synchronizing"):
+            self._driver.Context.synchronize()
+        self.call("memcpy_dtoh", host, address)
+        return host.tobytes()
 
     def capture(self, stream: Stream, work: Callable[[], None]) -> NoReturn:
         """Raise: pycuda does not support CUDA graphs.
@@ -185,6 +193,11 @@ class Event:
         """Nanoseconds since an earlier event; pycuda reports milliseconds."""
         with self._cuda.translated("reading an event"):
             return round(1e6 * float(self.raw.time_since(earlier.raw)))
+
+    def synchronize(self) -> None:
+        """Wait until the GPU has reached the event."""
+        with self._cuda.translated("waiting for an event"):
+            self.raw.synchronize()
 
     def free(self) -> None:
         """Drop the last reference, with which pycuda destroys the event."""

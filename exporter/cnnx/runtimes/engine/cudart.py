@@ -22,6 +22,11 @@ from cnnx.errors import EnvironmentLacks
 
 _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
 _OUT_OF_MEMORY = 2
+# Errors that end the context ("This leaves the process in an inconsistent state and any further CUDA work
+# will return the same error"; CUDA Runtime API, cudaError): uncorrectable ECC error, illegal address, launch
+# timeout, hardware stack error, illegal instruction, misaligned address, invalid address space, invalid PC,
+# launch failure, contained error.
+_STICKY = {214, 700, 702, 714, 715, 716, 717, 718, 719, 721}
 # cudaStreamCaptureModeThreadLocal: other threads may still make calls that are forbidden during a capture.
 _THREAD_LOCAL = 1
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
@@ -29,6 +34,7 @@ _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 _NAME_BYTES, _PROPERTIES_BYTES = 256, 8192
 
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
+    "cudaGetLastError": (),
     "cudaGetDeviceCount": (POINTER(c_int),),
     "cudaDeviceGetAttribute": (POINTER(c_int), c_int, c_int),
     "cudaGetDeviceProperties": (c_void_p, c_int),
@@ -50,6 +56,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cudaGraphExecDestroy": (c_void_p,),
     "cudaEventCreate": (POINTER(c_void_p),),
     "cudaEventRecord": (c_void_p, c_void_p),
+    "cudaEventSynchronize": (c_void_p,),
     "cudaEventElapsedTime": (POINTER(c_float), c_void_p, c_void_p),
     "cudaEventDestroy": (c_void_p,),
 }
@@ -70,7 +77,7 @@ class CudaRuntime:
         EnvironmentLacks: the library does not load; in any call: CUDA reports an error.
     """
 
-    captures = True
+    captures = threads = True
 
     def __init__(self, library: Path) -> None:
         try:
@@ -114,14 +121,14 @@ class CudaRuntime:
         return properties.raw[:_NAME_BYTES].split(b"\0")[0].decode()
 
     def call(self, function: str, *arguments: Any) -> None:
-        """Call a function of the library by name and check its return code."""
+        """Call a function of the library by name and check its return code.
+
+        A failure is also the thread's last error, which the next call to check it would take for its own. It
+        is cleared, as the caller gets it as an exception.
+        """
         if code := getattr(self._library, function)(*arguments):
-            raise EnvironmentLacks(
-                f"{function} failed: {self._words(code)}",
-                hint="free GPU memory (close other programs), or run a smaller batch"
-                if code == _OUT_OF_MEMORY
-                else "see the driver's log: dmesg",
-            )
+            self._library.cudaGetLastError()
+            raise EnvironmentLacks(f"{function} failed: {self._words(code)}", hint=_hint(code))
 
     def stream(self) -> Stream:
         """A new stream."""
@@ -134,6 +141,14 @@ class CudaRuntime:
     def event(self) -> Event:
         """A new event with timing."""
         return Event(self)
+
+    def read(self, address: int, nbytes: int, stream: int) -> bytes:
+        """Copy device memory to the host, after all work queued on a stream."""
+        host = ctypes.create_string_buffer(nbytes)
+        to, source = c_void_p(ctypes.addressof(host)), c_void_p(address)
+        self.call("cudaMemcpyAsync", to, source, nbytes, _DEVICE_TO_HOST, c_void_p(stream))
+        self.call("cudaStreamSynchronize", c_void_p(stream))
+        return host.raw
 
     def capture(self, stream: Stream, work: Callable[[], None]) -> Graph:
         """Capture the work that `work` queues on the stream, instead of running it.
@@ -148,6 +163,11 @@ class CudaRuntime:
         return words.decode()
 
 
+def _address(pointer: c_void_p) -> int:
+    """Address as a number; NULL is None in ctypes."""
+    return pointer.value or 0
+
+
 class Stream:
     """`device.Stream`: a cudaStream_t."""
 
@@ -158,7 +178,7 @@ class Stream:
     @property
     def handle(self) -> int:
         """The cudaStream_t, for `execute_async_v3`."""
-        return self._handle.value or 0
+        return _address(self._handle)
 
     def synchronize(self) -> None:
         """Wait until all queued work is done."""
@@ -183,9 +203,9 @@ class Buffer:
         except EnvironmentLacks:
             cuda.call("cudaFree", self._device)
             raise
-        memory = (ctypes.c_byte * nbytes).from_address(self._pinned.value or 0)
+        memory = (ctypes.c_byte * nbytes).from_address(_address(self._pinned))
         self.host: NDArray[Any] = np.ctypeslib.as_array(memory).view(dtype)[:elements]
-        self.address: int = self._device.value or 0
+        self.address = _address(self._device)
 
     def upload(self, elements: int, stream: Stream) -> None:
         """Queue a copy of the first elements to the device."""
@@ -198,8 +218,10 @@ class Buffer:
     def free(self) -> None:
         """Free both; `host` must not be used afterwards."""
         self.host = np.empty(0)
-        self._cuda.call("cudaFree", self._device)
-        self._cuda.call("cudaFreeHost", self._pinned)
+        try:
+            self._cuda.call("cudaFree", self._device)
+        finally:
+            self._cuda.call("cudaFreeHost", self._pinned)
 
     def _copy(self, to: c_void_p, source: c_void_p, elements: int, kind: int, stream: Stream) -> None:
         self._cuda.call("cudaMemcpyAsync", to, source, elements * self._item, kind, c_void_p(stream.handle))
@@ -222,6 +244,10 @@ class Event:
         self._cuda.call("cudaEventElapsedTime", byref(milliseconds), earlier._handle, self._handle)
         return round(1e6 * milliseconds.value)
 
+    def synchronize(self) -> None:
+        """Wait until the GPU has reached the event."""
+        self._cuda.call("cudaEventSynchronize", self._handle)
+
     def free(self) -> None:
         """Destroy the event."""
         self._cuda.call("cudaEventDestroy", self._handle)
@@ -237,9 +263,10 @@ class Graph:
             work()
         except BaseException:
             # A stream that is still capturing accepts no other work, so end the capture. Ending a broken
-            # capture fails.
+            # capture fails; otherwise there is a graph of what was queued before.
             with contextlib.suppress(EnvironmentLacks):
                 cuda.call("cudaStreamEndCapture", c_void_p(stream.handle), byref(captured))
+                cuda.call("cudaGraphDestroy", captured)
             raise
         cuda.call("cudaStreamEndCapture", c_void_p(stream.handle), byref(captured))
         try:
@@ -254,6 +281,14 @@ class Graph:
     def free(self) -> None:
         """Destroy the graph."""
         self._cuda.call("cudaGraphExecDestroy", self._executable)
+
+
+def _hint(code: int) -> str:
+    if code == _OUT_OF_MEMORY:
+        return "free GPU memory (close other programs), or run a smaller batch"
+    if code in _STICKY:
+        return "this error ends all CUDA work of a process: start it again, and see the driver's log (dmesg)"
+    return "see the driver's log: dmesg"
 
 
 def load_cudart() -> CudaRuntime:
@@ -300,4 +335,5 @@ def _candidates() -> Iterator[Path]:
             yield from sorted(Path(root, folder).glob("libcudart.so.*"))
     yield from map(Path, _SONAMES)
     for home in filter(None, (os.environ.get("CUDA_HOME"), "/usr/local/cuda")):
-        yield from sorted(Path(home).glob("lib64/libcudart.so"))
+        # Without the development package there is only libcudart.so.12, for example.
+        yield from sorted(Path(home).glob("lib64/libcudart.so*"), reverse=True)

@@ -21,6 +21,8 @@ from cnnx.runtimes import BuildRequest
 from cnnx.runtimes.kernels import mismatches
 
 _SHOWN = 5
+# Lines of the build log that are kept beside an engine.
+_KEPT = 300
 _NO_MEMORY = re.compile(
     r"out ?of ?memory|insufficient memory|not enough memory|MemoryAllocation", re.IGNORECASE
 )
@@ -28,6 +30,7 @@ _NO_MEMORY = re.compile(
 # tactic 3 due to insufficient memory on requested size of 448 detected ..." come in pairs (issue #1661); old
 # releases write "insuficient". "Some tactics do not have sufficient workspace memory to run" appears once.
 _SKIPPED = re.compile(r"Skipping tactic|sufficient workspace memory", re.IGNORECASE)
+_UNTYPED = "Could not infer output types for operation: dequantize"
 _REQUEST = re.compile(r"Tactic Device request: (\d+) ?MB Available: (\d+) ?MB")
 
 
@@ -54,14 +57,17 @@ def make_log(trt: Any) -> Any:
     """Create an ILogger for the bindings that prints nothing and keeps what later steps need."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
-        """Keeps the lines on layers, the last errors and the tactics skipped for lack of memory."""
+        """Keeps lines on layers, the last lines and errors, and the tactics skipped for lack of memory."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: deque[str] = deque(maxlen=_SHOWN)
+            self.lines: deque[str] = deque(maxlen=_KEPT)
             self.clear()
 
         def log(self, severity: Any, message: str) -> None:
+            if not message.startswith("Layers:"):
+                self.lines.append(f"{getattr(severity, 'name', severity)}: {message}")
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.errors.append(message)
             elif severity == trt.ILogger.WARNING:
@@ -71,6 +77,7 @@ def make_log(trt: Any) -> Any:
 
         def clear(self) -> None:
             self.errors.clear()
+            self.lines.clear()
             self.layers = ""
             self.skipped = 0
             self._largest = (0, 0)
@@ -79,6 +86,10 @@ def make_log(trt: Any) -> Any:
             return (
                 "; ".join(without_driver_noise("\n".join(self.errors)).splitlines()) or "no reason was given"
             )
+
+        def tail(self) -> str:
+            """The last lines, of every severity."""
+            return "".join(f"{line}\n" for line in self.lines)
 
         def skipped_tactics(self) -> str:
             """A sentence on the tactics that were skipped; empty if none were."""
@@ -104,6 +115,7 @@ class ParsedNetwork:
         file: path of the ONNX graph.
         library: bindings that parse it.
         product: NVIDIA's name for them, for messages.
+        strongly_typed: only the types in the graph decide precision. False only where a DLA requires it.
 
     Raises:
         BuildFailed: the parser rejects the graph.
@@ -111,14 +123,13 @@ class ParsedNetwork:
             is dynamic.
     """
 
-    def __init__(self, file: Path, library: Library, *, product: str) -> None:
+    def __init__(self, file: Path, library: Library, *, product: str, strongly_typed: bool = True) -> None:
         self._file, self._product = file, product
         self._trt, self._log = library.trt, library.log
         self._log.clear()
         self.builder = self._trt.Builder(self._log)
-        self.network = self.builder.create_network(
-            1 << int(self._trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-        )
+        strong = 1 << int(self._trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        self.network = self.builder.create_network(strong if strongly_typed else 0)
         # Keep a reference: the network may point to weights that the parser owns.
         self._parser = self._trt.OnnxParser(self.network, self._log)
         if not self._parser.parse_from_file(str(file)):
@@ -182,6 +193,9 @@ class ParsedNetwork:
             return bytes(plan)
         said = self._log.said()
         hint = "change the model and export it again; cnnx export --verbose shows the linter's remarks"
+        if _UNTYPED in said:
+            # TensorRT #4832, open: INT8 with FP16 scales on Orin with 10.16.
+            hint = "export the bundle again with --scales fp32, and build it"
         if self._log.skipped or tells_no_memory(said):
             said = "; ".join(filter(None, (said, self._log.skipped_tactics())))
             hint = (
@@ -207,21 +221,37 @@ class ParsedNetwork:
         )
 
 
-def check_precision(found: Mapping[str, str], request: BuildRequest, *, file: Path, target: str) -> None:
-    """Reject a build in which a layer does not have the type that the graph gives it.
+def check_precision(
+    found: Mapping[str, str],
+    request: BuildRequest,
+    *,
+    file: Path,
+    target: str,
+    evidence: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Reject a build in which a layer has a different type than the graph gives it.
+
+    A layer that the builder does not name, or whose type it does not report, refuses nothing: networks are
+    strongly typed, and what fused kernels report is not documented.
 
     Args:
         found: node -> type, as reported by the build.
         request: build request with the expected types.
         file: path of the graph.
         target: build target, for the message.
+        evidence: see `BuildFailed`.
+
+    Returns:
+        A remark on the layers whose type was not reported.
 
     Raises:
-        BuildFailed: a layer has the wrong type or was not found; the message names the layers.
+        BuildFailed: a layer has the wrong type; the message names the layers.
     """
     wrong = mismatches(request.expected, found)
     if not wrong:
-        return
+        unseen = [node for node in request.expected if node not in found]
+        what = f"{len(unseen)} of {len(request.expected)} layers have no type in what the build reported"
+        return [f"{what}, so it was not checked: {listed(unseen)}"] if unseen else []
     # Measured with RTX 1.7.1: Cast, Conv, Cast with nothing else in between becomes one FP16 kernel, with
     # FP16 weights. With the activation in between, the convolution stays in FP32.
     narrowed = any(line.endswith("fp16 instead of fp32") for line in wrong)
@@ -232,6 +262,7 @@ def check_precision(found: Mapping[str, str], request: BuildRequest, *, file: Pa
         hint="TensorRT narrows a single FP32 layer between casts: include its activation in the FP32 part"
         if narrowed
         else "check these layers with cnnx inspect, or keep them in fp16 with an override in the recipe",
+        evidence=evidence,
     )
 
 

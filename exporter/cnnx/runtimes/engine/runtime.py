@@ -6,13 +6,11 @@ import contextlib
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cnnx.device import Device
 from cnnx.errors import CnnxError, EnvironmentLacks
-from cnnx.runtimes import USUAL, RunOptions
+from cnnx.runtimes import USUAL, Images, RunOptions
 from cnnx.runtimes.device import Cuda
+from cnnx.runtimes.engine.emission import emits
 from cnnx.runtimes.engine.network import Library
 from cnnx.runtimes.engine.session import EngineSession
 from cnnx.runtimes.layer_times import LayerTime
@@ -47,6 +45,10 @@ class EngineRuntime(ABC):
         Raises:
             EnvironmentLacks: it does not load.
         """
+
+    def emits(self) -> bool:
+        """Whether this release can mark the tensors that fusion leaves."""
+        return self.missing() is None and emits(self.library().trt)
 
     def cannot_run(self) -> CnnxError | None:
         """`EnvironmentLacks` with CUDA's own message if the GPU or its driver is missing."""
@@ -89,7 +91,7 @@ class EngineRuntime(ABC):
         )
 
     def layer_times(
-        self, file: Path, images: NDArray[np.float32], *, runs: int = 50, options: RunOptions = USUAL
+        self, file: Path, images: Images, *, runs: int = 50, options: RunOptions = USUAL
     ) -> tuple[LayerTime, ...]:
         """Time an engine layer by layer with TensorRT's IProfiler; see `cnnx.runtimes.Runtime`."""
         with contextlib.closing(self.open(file, options)) as session:

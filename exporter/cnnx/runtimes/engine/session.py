@@ -5,25 +5,49 @@ All calls used are the same in TensorRT 10.3 to 11 and TensorRT for RTX (NVIDIA'
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import math
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.device import Device
 from cnnx.errors import BundleError, CnnxError, EnvironmentLacks, UsageError
-from cnnx.runtimes import USUAL, RunOptions, RunTimes
-from cnnx.runtimes.batches import check_images, run_in_batches
+from cnnx.runtimes import USUAL, Emission, RunOptions, RunSeries, RunTimes
+from cnnx.runtimes.batches import Images, check_images, run_in_batches
 from cnnx.runtimes.device import Buffer, Cuda, Event, Graph
+from cnnx.runtimes.engine.emission import listening, make_listener
 from cnnx.runtimes.engine.network import tells_no_memory
 from cnnx.runtimes.engine.profiler import make_profiler
+from cnnx.runtimes.engine.specialization import can_be_captured, create_context
 from cnnx.runtimes.layer_times import LayerTime
+from cnnx.runtimes.layout import Layout
 
 _WARMING_RUNS = 5
+# Runs in the queue at a time, as trtexec has them.
+_DEPTH = 2
+
+
+class _Events(NamedTuple):
+    """Events around the parts of a run."""
+
+    start: Event
+    uploaded: Event
+    computed: Event
+    done: Event
+
+
+class _Pending(NamedTuple):
+    """A run that is queued: its events, and the host time to queue its kernels."""
+
+    events: _Events
+    enqueue_ns: int
 
 
 class Log(Protocol):
@@ -39,7 +63,7 @@ class Log(Protocol):
 
 
 class EngineSession:
-    """An engine on the first GPU. Memory is allocated once; copies and kernels share one stream.
+    """An engine on the first GPU. Memory is allocated once; its copies and kernels share one stream.
 
     Satisfies `cnnx.runtimes.TimedSession`. `run` includes the copies to and from the device.
 
@@ -73,28 +97,32 @@ class EngineSession:
             )
         self.runtime, self.runtime_version = runtime, str(trt.__version__)
         self.device = Device("gpu", cuda.device_name())
-        self._trt = trt
+        self._trt, self._file = trt, file
         self._cuda, self._log, self._cuda_graph = cuda, log, options.cuda_graph
         log.clear()
         self._trt_runtime: Any = make_trt_runtime(trt, log, options)
         self._engine: Any = self._trt_runtime.deserialize_cuda_engine(file.read_bytes())
         if self._engine is None:
             raise _rejected(runtime, log.said(), file)
-        self._context: Any = self._engine.create_execution_context()
-        if self._context is None:
-            raise _out_of_memory(runtime, log.said(), file)
         self._describe(trt, file)
+        self._open_context()
+
+    def _open_context(self) -> None:
+        """Create the execution context, the stream and the buffers, which no other session may use."""
+        self._context: Any = create_context(self._trt, self._engine)
+        if self._context is None:
+            raise _out_of_memory(self.runtime, self._log.said(), self._file)
         self._graph: Graph | None = None
         self._buffers: dict[str, Buffer] = {}
-        self._events: list[Event] = []
-        self._stream = cuda.stream()
+        self._events: list[_Events] = []
+        self._stream = self._cuda.stream()
         try:
             self._allocate()
-        except EnvironmentLacks:
+        except CnnxError:
             self.close()
             raise
 
-    def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    def run(self, images: Images) -> dict[str, NDArray[np.float32]]:
         """Run N images, in slices of the engine's largest batch, padded to its smallest.
 
         Args:
@@ -107,9 +135,10 @@ class EngineSession:
         self._check(images)
         return run_in_batches(self._run, images, size=self._shape[0], least=self._least)
 
-    def timed_run(self, images: NDArray[np.float32]) -> RunTimes:
+    def timed_run(self, images: Images) -> RunTimes:
         """Run one batch and time its parts; the outputs are copied to the host but not returned.
 
+        GPU compute includes the host's time to launch, as nothing is queued before; see `timed_series`.
         The times exclude filling the page-locked memory and capturing a CUDA graph, which happen before.
 
         Args:
@@ -120,33 +149,81 @@ class EngineSession:
             UsageError: they are not one batch of this engine.
             EnvironmentLacks: CUDA or TensorRT reports an error.
         """
-        self._check(images)
-        least, most = self._least, self._shape[0]
-        if not least <= len(images) <= most:
-            raise UsageError(
-                f"{len(images)} images are not one batch of this engine",
-                hint=f"pass {most} images" if least == most else f"pass {least} to {most} images",
-            )
+        self._check_batch(images)
         self._prepare(images)
-        if not self._events:
-            self._events = [self._cuda.event() for _ in range(4)]
-        start, uploaded, computed, done = self._events
-        start.record(self._stream)
-        self._upload(images.size)
-        uploaded.record(self._stream)
+        return self._ended(self._queued(0, images.size))
+
+    def timed_series(self, images: Images, runs: int) -> RunSeries:
+        """Run one batch repeatedly and time each run, with the next run queued before one has ended.
+
+        trtexec queues two deep as well. The GPU then finds the kernels queued when it has recorded the event
+        before them, so that GPU compute holds no time of the host. The images are copied into page-locked
+        memory once. One run more than asked for comes first and is not counted: nothing is queued before it.
+
+        Args:
+            images: as for `timed_run`.
+            runs: number of runs to count.
+
+        Raises:
+            ImageError, UsageError, EnvironmentLacks: as `timed_run`.
+        """
+        self._check_batch(images)
+        self._prepare(images)
+        times: list[RunTimes] = []
+        pending: deque[_Pending] = deque()
+        start = 0
+        for number in range(runs + 1):
+            pending.append(self._queued(number % _DEPTH, images.size))
+            if len(pending) == _DEPTH:
+                times.append(self._ended(pending.popleft()))
+                start = start or time.perf_counter_ns()
+        times += [self._ended(each) for each in pending]
+        return RunSeries(tuple(times[1:]), time.perf_counter_ns() - start)
+
+    def _queued(self, slot: int, elements: int) -> _Pending:
+        """Queue a run with its events; runs in different slots may be queued at the same time."""
+        while len(self._events) <= slot:
+            self._events.append(_Events(*(self._cuda.event() for _ in range(4))))
+        events = self._events[slot]
+        events.start.record(self._stream)
+        self._upload(elements)
+        events.uploaded.record(self._stream)
         before = time.perf_counter_ns()
         self._enqueue()
         enqueue_ns = time.perf_counter_ns() - before
-        computed.record(self._stream)
+        events.computed.record(self._stream)
         self._download()
-        done.record(self._stream)
-        self._stream.synchronize()
+        events.done.record(self._stream)
+        return _Pending(events, enqueue_ns)
+
+    def _ended(self, run: _Pending) -> RunTimes:
+        """Wait for a queued run and read its times."""
+        events = run.events
+        events.done.synchronize()
         return RunTimes(
-            enqueue_ns=enqueue_ns,
-            h2d_ns=uploaded.ns_since(start),
-            compute_ns=computed.ns_since(uploaded),
-            d2h_ns=done.ns_since(computed),
+            enqueue_ns=run.enqueue_ns,
+            h2d_ns=events.uploaded.ns_since(events.start),
+            compute_ns=events.computed.ns_since(events.uploaded),
+            d2h_ns=events.done.ns_since(events.computed),
         )
+
+    def emitted(self, images: Images, layouts: Mapping[str, Layout]) -> Emission:
+        """Run one batch and keep the tensors that the engine emits; it must have been built to emit them.
+
+        Args:
+            images: as for `timed_run`.
+            layouts: name of a tensor -> how it lies in memory; others lie row by row.
+
+        Raises:
+            ImageError, UsageError, EnvironmentLacks: as `timed_run`.
+        """
+        self._check_batch(images)
+        listener = make_listener(self._trt, self._cuda, layouts)
+        with listening(self._context, listener):
+            outputs = self._run(images)
+        if listener.failure is not None:
+            raise listener.failure
+        return Emission(outputs, listener.tensors, listener.unread)
 
     @property
     def scratch_bytes(self) -> int:
@@ -158,7 +235,7 @@ class EngineSession:
         """Device memory of inputs and outputs at the largest batch, equal to the page-locked host memory."""
         return sum(int(buffer.host.nbytes) for buffer in self._buffers.values())
 
-    def layer_times(self, images: NDArray[np.float32], *, runs: int) -> tuple[LayerTime, ...]:
+    def layer_times(self, images: Images, *, runs: int) -> tuple[LayerTime, ...]:
         """Time one batch layer by layer. All later runs are profiled, too: close the session afterwards.
 
         Args:
@@ -180,16 +257,39 @@ class EngineSession:
         layers: tuple[LayerTime, ...] = profiler.layers()
         return layers
 
+    def sibling(self) -> EngineSession:
+        """Open a further execution context of the engine, with a stream and buffers of its own.
+
+        Since TensorRT 10, contexts that run at the same time may use one optimization profile
+        (PreviewFeature.PROFILE_SHARING_0806 is on by default). Captured CUDA graphs are not shared.
+
+        Raises:
+            EnvironmentLacks: there is not enough memory, or CUDA is used through pycuda.
+            UsageError: the session is closed.
+        """
+        self._check_open()
+        if not self._cuda.threads:
+            raise EnvironmentLacks(
+                "several streams were requested, and pycuda's context belongs to one thread",
+                hint="use the CUDA runtime: install libcudart, or set CUDA_HOME",
+            )
+        self._log.clear()
+        other = copy.copy(self)
+        other._open_context()
+        return other
+
     def close(self) -> None:
-        """Free the engine and its memory."""
+        """Free the engine and its memory. After an error of CUDA, what cannot be freed is left."""
         if self._context is None:
             return
-        self._drop_graph()
-        for event in self._events:
-            event.free()
-        for buffer in self._buffers.values():
-            buffer.free()
-        self._stream.free()
+        for free in (
+            self._drop_graph,
+            *(event.free for events in self._events for event in events),
+            *(buffer.free for buffer in self._buffers.values()),
+            self._stream.free,
+        ):
+            with contextlib.suppress(CnnxError):
+                free()
         # The order matters: a context must not outlive its engine, nor an engine its runtime.
         self._context = None
         self._engine = None
@@ -235,12 +335,24 @@ class EngineSession:
         self._batch = size
         self._shapes = {name: tuple(self._context.get_tensor_shape(name)) for name in self.output_names}
 
-    def _check(self, images: NDArray[np.float32]) -> None:
+    def _check_open(self) -> None:
         if self._context is None:
             raise UsageError("the session is closed", hint="open the engine again")
-        check_images(images, ("N", *self._shape[1:]))
 
-    def _prepare(self, images: NDArray[np.float32]) -> None:
+    def _check(self, images: Images) -> None:
+        self._check_open()
+        check_images(images, ("N", *self._shape[1:]), self._dtypes[self._input])
+
+    def _check_batch(self, images: Images) -> None:
+        self._check(images)
+        least, most = self._least, self._shape[0]
+        if not least <= len(images) <= most:
+            raise UsageError(
+                f"{len(images)} images are not one batch of this engine",
+                hint=f"pass {most} images" if least == most else f"pass {least} to {most} images",
+            )
+
+    def _prepare(self, images: Images) -> None:
         """Set the batch, fill the host memory, and capture a CUDA graph if one is requested and missing."""
         if len(images) != self._batch:
             self._set_batch(len(images))
@@ -253,6 +365,11 @@ class EngineSession:
             self._graph = self._captured()
 
     def _captured(self) -> Graph:
+        if not can_be_captured(self._context, self._stream.handle):
+            raise EnvironmentLacks(
+                f"{self.runtime} reports that the engine cannot be captured as a CUDA graph",
+                hint="run it without a CUDA graph",
+            )
         try:
             return self._cuda.capture(self._stream, self._execute)
         except EnvironmentLacks as refusal:
@@ -261,7 +378,7 @@ class EngineSession:
                 hint="run it without a CUDA graph",
             ) from refusal
 
-    def _run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    def _run(self, images: Images) -> dict[str, NDArray[np.float32]]:
         self._prepare(images)
         self._upload(images.size)
         self._enqueue()
@@ -290,9 +407,9 @@ class EngineSession:
             self._buffers[name].download(math.prod(shape), self._stream)
 
     def _drop_graph(self) -> None:
-        if self._graph is not None:
-            self._graph.free()
-            self._graph = None
+        graph, self._graph = self._graph, None
+        if graph is not None:
+            graph.free()
 
     def _read(self, name: str, shape: Sequence[int]) -> NDArray[np.float32]:
         """Copy of an output (the next run overwrites the buffer), with FP16 widened to FP32."""

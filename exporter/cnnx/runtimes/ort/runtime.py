@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import importlib.util
-import json
 import os
 import re
-import statistics
-import tempfile
-from collections import defaultdict
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +19,15 @@ from cnnx.device import Device
 from cnnx.errors import CnnxError, EnvironmentLacks, GraphError, MissingExtra, UsageError, install_hint
 from cnnx.machine.environment import Gpu, cpu_device, detect_gpu, installed_version, usable_cores
 from cnnx.runtimes import USUAL, BuildRequest, BuiltEngine, RunOptions
-from cnnx.runtimes.batches import check_images, run_in_batches
-from cnnx.runtimes.layer_times import LayerTime, kind_of_operator
+from cnnx.runtimes.batches import Images, check_images, run_in_batches
+from cnnx.runtimes.layer_times import LayerTime
+from cnnx.runtimes.ort.profile import read_profile
+from cnnx.store.files import scratch_folder
 
 if TYPE_CHECKING:
     import onnxruntime
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
-_KERNEL = "_kernel_time"
 _WARMING_RUNS = 5
 # Errors are raised as exceptions; logging them as well would clutter the user's terminal.
 _FATAL_ONLY = 4
@@ -88,6 +88,10 @@ class OrtRuntime:
                 hint="leave out --sm, or use --target rtx",
             )
 
+    def emits(self) -> bool:
+        """No: a graph can have any of its tensors as outputs instead."""
+        return False
+
     def build(self, onnx_file: Path, request: BuildRequest) -> list[BuiltEngine]:
         """Raise: ONNX Runtime runs the graph itself.
 
@@ -114,7 +118,7 @@ class OrtRuntime:
     def layer_times(
         self,
         file: Path,
-        images: NDArray[np.float32],
+        images: Images,
         *,
         runs: int = 50,
         options: RunOptions = USUAL,
@@ -128,13 +132,15 @@ class OrtRuntime:
             options: as for `open`.
 
         Raises:
-            UsageError, MissingExtra, EnvironmentLacks, GraphError: as `open`.
+            UsageError, MissingExtra, EnvironmentLacks, GraphError: as `open`; also if ONNX Runtime does not
+                time kernels on CUDA.
         """
-        with tempfile.TemporaryDirectory(prefix="cnnx-") as folder:
-            session = self._session(file, options, profile=Path(folder) / "p")
+        with scratch_folder() as folder:
+            session = self._session(file, options, profile=folder / "p")
             for _ in range(_WARMING_RUNS + runs):
                 session.run(images)
-            return _layer_times(session.end_profiling(), runs)
+            on_gpu = session.device.kind == "gpu"
+            return read_profile(session.end_profiling(), runs, on_gpu=on_gpu)
 
     def _session(self, file: Path, options: RunOptions, *, profile: Path | None = None) -> OrtSession:
         if options.cuda_graph:
@@ -145,7 +151,9 @@ class OrtRuntime:
             )
         if reason := self.missing():
             raise reason
-        return OrtSession(file, self._bindings(), device=self.device(), profile=profile)
+        return OrtSession(
+            file, self._bindings(), device=self.device(), profile=profile, fuse_qdq=options.fuse_qdq
+        )
 
     def device(self) -> Device:
         """Device on which `open` runs a graph.
@@ -165,10 +173,13 @@ class OrtSession:
 
     runtime = "ort"
 
-    def __init__(self, file: Path, ort: Any, *, device: Device, profile: Path | None = None) -> None:
+    def __init__(
+        self, file: Path, ort: Any, *, device: Device, profile: Path | None = None, fuse_qdq: bool = False
+    ) -> None:
         self.runtime_version: str = ort.__version__
         self.device = device
-        self._session: Any = _load(ort, file, on_gpu=device.kind == "gpu", profile=profile)
+        options = _options(ort, fuse_qdq=fuse_qdq)
+        self._session: Any = _load(ort, file, options, on_gpu=device.kind == "gpu", profile=profile)
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in _DTYPES:
             raise GraphError(
@@ -181,7 +192,7 @@ class OrtSession:
         self._dtype = _DTYPES[self._input.type]
         self.output_names: tuple[str, ...] = tuple(one.name for one in self._session.get_outputs())
 
-    def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    def run(self, images: Images) -> dict[str, NDArray[np.float32]]:
         """Run N images; a graph with a fixed batch b runs in slices of b.
 
         Args:
@@ -192,10 +203,21 @@ class OrtSession:
             GraphError: ONNX Runtime fails during the run.
         """
         shape = self._input.shape
-        check_images(images, shape)
+        check_images(images, shape, np.dtype(self._dtype))
         fixed = isinstance(shape[0], int) and shape[0] > 0
         size, least = (shape[0], shape[0]) if fixed else (len(images), 1)
         return run_in_batches(self._run, images, size=size, least=least)
+
+    def sibling(self) -> OrtSession:
+        """Another session on the same graph: several threads may call Run of one InferenceSession at once.
+
+        (onnxruntime #114.) All of them share its pool of threads.
+
+        Raises:
+            UsageError: the session is closed.
+        """
+        self._check_open()
+        return copy.copy(self)
 
     def end_profiling(self) -> Path:
         """Close the session and return the file with the events of its runs."""
@@ -207,13 +229,16 @@ class OrtSession:
         """Free the graph and its thread pool."""
         self._session = None
 
-    def _run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    def _check_open(self) -> None:
+        if self._session is None:
+            raise UsageError("the session is closed", hint="open the graph again") from None
+
+    def _run(self, images: Images) -> dict[str, NDArray[np.float32]]:
         feed = {self._input.name: images.astype(self._dtype, copy=False)}
         try:
             values = self._session.run(self.output_names, feed)
         except Exception as error:  # onnxruntime's exceptions have no common base class
-            if self._session is None:
-                raise UsageError("the session is closed", hint="open the graph again") from None
+            self._check_open()
             raise GraphError(
                 f"ONNX Runtime failed to run the graph: {_sentence(error)}",
                 hint="check that the graph accepts this image size; if it was edited, export it again",
@@ -222,6 +247,9 @@ class OrtSession:
 
 
 def _import() -> Any:
+    # From 1.29, ONNX Runtime reports models and machines to Microsoft, by an identifier and a database that
+    # it keeps in ~/.cache/Microsoft (docs/Privacy.md in its repository). It reads the variable on import.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:  # a wheel for a different numpy, or a missing library
@@ -231,34 +259,26 @@ def _import() -> Any:
     return onnxruntime
 
 
-def _layer_times(events: Path, runs: int) -> tuple[LayerTime, ...]:
-    """Median time of each node over the last runs, from the profiler's events.
-
-    An event: {"cat": "Node", "name": "conv1_kernel_time", "dur": 12, "args": {"op_name": "Conv"}}.
-    """
-    times: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for event in json.loads(events.read_text(encoding="utf-8")):
-        name = event.get("name", "")
-        if name.endswith(_KERNEL):
-            times[name[: -len(_KERNEL)], event["args"]["op_name"]].append(event["dur"])
-    return tuple(
-        LayerTime(name, op, kind_of_operator(op), 1000 * statistics.median(taken[-runs:]))
-        for (name, op), taken in times.items()
-    )
-
-
-def _load(ort: Any, file: Path, *, on_gpu: bool, profile: Path | None = None) -> onnxruntime.InferenceSession:
+def _load(
+    ort: Any,
+    file: Path,
+    options: onnxruntime.SessionOptions,
+    *,
+    on_gpu: bool,
+    profile: Path | None = None,
+) -> onnxruntime.InferenceSession:
     if not file.is_file():
         raise GraphError("no such file", where=file, hint="pass the path of an existing ONNX file")
     providers: list[Any] = [(_CUDA, _CUDA_OPTIONS), _CPU] if on_gpu else [_CPU]
-    if on_gpu and hasattr(ort, "preload_dlls"):  # the loader does not search the wheels of CUDA and cuDNN
-        ort.preload_dlls()
     try:
         # Pass the path: bytes would keep the weights in memory twice during loading.
-        options = _options(ort)
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
-        session = ort.InferenceSession(str(file), options, providers=providers)
+        # Both report failures on standard output, where --json has its object.
+        with contextlib.redirect_stdout(sys.stderr):
+            if on_gpu and hasattr(ort, "preload_dlls"):  # the loader does not search wheels
+                ort.preload_dlls()
+            session = ort.InferenceSession(str(file), options, providers=providers)
     except Exception as error:  # as in OrtSession._run
         raise GraphError(
             f"ONNX Runtime rejects the graph: {_sentence(error)}",
@@ -274,10 +294,12 @@ def _load(ort: Any, file: Path, *, on_gpu: bool, profile: Path | None = None) ->
     return session
 
 
-def _options(ort: Any) -> onnxruntime.SessionOptions:
+def _options(ort: Any, *, fuse_qdq: bool) -> onnxruntime.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = usable_cores()
     options.log_severity_level = _FATAL_ONLY
+    if fuse_qdq:
+        return options
     # Run Q/DQ exactly as in the graph, because this session validates the graph that TensorRT compiles. By
     # default ORT turns INT8 activations into UINT8, and biases of quantized convolutions into INT32 with
     # a scale of its own. On a three-convolution Q/DQ network with FP32 scales, that moves values across

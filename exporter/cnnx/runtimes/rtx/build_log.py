@@ -15,7 +15,8 @@ import math
 import re
 from collections.abc import Collection
 
-from cnnx.runtimes.kernels import TYPES, Kernel, nodes_in, types_of
+from cnnx.runtimes.kernels import TYPES, Kernel, Tensor, nodes_in, types_of
+from cnnx.runtimes.layout import Layout
 
 _LINE = re.compile(
     r"^Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*), Inputs: \[(?P<inputs>.*?)\], "
@@ -24,6 +25,9 @@ _LINE = re.compile(
     re.MULTILINE,
 )
 _DATATYPE = re.compile(r"Datatype: (\w+)")
+_TENSOR = re.compile(
+    r"Name: ([^,{}]*), Dimensions: \[([-\d,]*)\](?:, Strides: \[([-\d,]+)\])?[^{}]*?Datatype: (\w+)"
+)
 _SIZED = re.compile(r"Dimensions: \[([\d,]*)\][^{}]*?Datatype: (\w+)")
 # A 1x1 convolution that became a matrix product has a suffix: "[ONNX Layer: x]__gemm_from_conv1x1".
 _LAYER = re.compile(r"\[ONNX Layer: (.+?)\](?=\w*\s*(?:\[ONNX Layer: |$))")
@@ -40,6 +44,9 @@ def parse_kernels(log: str, names: Collection[str] = ()) -> tuple[Kernel, ...]:
             outputs=_types(found["outputs"]),
             layers=nodes_in(found["layers"], _LAYER, names),
             weight=_largest(found["constants"]),
+            reads=_tensors(found["inputs"]),
+            writes=_tensors(found["outputs"]),
+            holds=_tensors(found["constants"]),
         )
         for found in _LINE.finditer(log)
     )
@@ -57,6 +64,22 @@ def _largest(section: str) -> str:
         found, key=lambda tensor: math.prod(map(int, filter(None, tensor[0].split(",")))), default=("", "")
     )
     return TYPES.get(word.lower(), word.lower())
+
+
+def _tensors(section: str) -> tuple[Tensor, ...]:
+    return tuple(
+        Tensor(
+            name,
+            TYPES.get(word.lower(), word.lower()),
+            _numbers(lengths),
+            Layout(_numbers(strides)) if strides else None,
+        )
+        for name, lengths, strides, word in _TENSOR.findall(section)
+    )
+
+
+def _numbers(words: str) -> tuple[int, ...]:
+    return tuple(map(int, filter(None, words.split(","))))
 
 
 def _types(section: str) -> tuple[str, ...]:

@@ -28,8 +28,10 @@ from cnnx.errors import (
 from cnnx.machine.environment import installed_version
 from cnnx.runtimes import BuildOptions, BuildRequest, BuiltEngine
 from cnnx.runtimes.engine.cudart import CudaRuntime
+from cnnx.runtimes.engine.emission import let_emit
 from cnnx.runtimes.engine.network import Library, ParsedNetwork, check_precision, make_log, release_of
 from cnnx.runtimes.engine.runtime import EngineRuntime
+from cnnx.runtimes.kernels import of_nodes
 from cnnx.runtimes.rtx.build_log import layer_types
 
 _BINDINGS = "tensorrt_rtx_bindings"
@@ -107,6 +109,8 @@ class RtxRuntime(EngineRuntime):
         capabilities = request.compute_capabilities or (self._current(),)
         self.check_capabilities(capabilities)
         parsed = ParsedNetwork(onnx_file, self.library(), product=self.product)
+        if request.emits:
+            let_emit(parsed.network)
         return [_built(parsed, onnx_file, capability, request) for capability in capabilities]
 
     def _current(self) -> int:
@@ -180,8 +184,9 @@ def _built(parsed: ParsedNetwork, file: Path, capability: int, request: BuildReq
     config.num_compute_capabilities = 1
     config.set_compute_capability(known_capabilities(library.trt)[capability], 0)
     plan = parsed.serialize(config)
-    found = layer_types(library.log.layers, request.expected)
-    check_precision(found, request, file=file, target=f"SM {capability}")
+    evidence = {"layers.log": library.log.layers, "build.log": library.log.tail()}
+    found = of_nodes(layer_types(library.log.layers, request.expected), request.expected)
+    remarks = check_precision(found, request, file=file, target=f"SM {capability}", evidence=evidence)
     version = installed_version("tensorrt_rtx") or ""
     return BuiltEngine(
         identity="-".join(
@@ -192,7 +197,9 @@ def _built(parsed: ParsedNetwork, file: Path, capability: int, request: BuildReq
         runtime="rtx",
         runtime_version=version,
         target=f"sm{capability}",
-        layer_types={node: found[node] for node in request.expected},
+        layer_types=found,
+        remarks=tuple(remarks),
+        evidence=evidence,
     )
 
 

@@ -12,10 +12,11 @@ from typing import Any
 
 from cnnx.errors import BuildFailed, UsageError
 from cnnx.runtimes import BuildOptions, BuildRequest, BuiltEngine, Reach, RunOptions
+from cnnx.runtimes.engine.emission import let_emit
 from cnnx.runtimes.engine.network import Library, ParsedNetwork, check_precision, listed, release_of
 from cnnx.runtimes.engine.session import make_trt_runtime
-from cnnx.runtimes.kernels import types_of
-from cnnx.runtimes.trt.dla import check_dla, use_dla
+from cnnx.runtimes.kernels import mismatches, of_nodes, types_of
+from cnnx.runtimes.trt.dla import check_dla, refuse_unused, takes_strong_types, use_dla
 from cnnx.runtimes.trt.inspector import parse_kernels
 from cnnx.runtimes.trt.timing_cache import TimingCache, slug
 
@@ -70,9 +71,14 @@ def build_engine(file: Path, request: BuildRequest, *, library: Library, place: 
             tensorrt=place.tensorrt,
         )
     level = _compatibility_level(library.trt, options, place)
-    parsed = ParsedNetwork(file, library, product="TensorRT")
+    strongly_typed = options.dla_core is None or takes_strong_types(library.trt)
+    parsed = ParsedNetwork(file, library, product="TensorRT", strongly_typed=strongly_typed)
+    if request.emits:
+        let_emit(parsed.network)
     config = parsed.config(request.batch)
     on_gpu = _configure(library.trt, parsed, config, options=options, level=level)
+    if options.dla_core is not None:
+        refuse_unused(on_gpu, request.expected)
     remarks = _fallback(on_gpu, parsed.network.num_layers)
     timings = _timing_cache(options, place)
     if timings and (remark := timings.give_to(config)):
@@ -80,8 +86,12 @@ def build_engine(file: Path, request: BuildRequest, *, library: Library, place: 
     plan = parsed.serialize(config)
     remarks += filter(None, [library.log.skipped_tactics()])
     digest = timings.keep(config) if timings else ""
-    found = types_of(parse_kernels(_inspected(plan, parsed, request, library=library), request.expected))
-    remarks += _check_types(found, request, file=file, target=f"SM {place.compute_capability}")
+    log = library.log.tail()
+    inspected = _inspected(plan, parsed, request, library=library)
+    evidence = {"inspector.json": inspected, "build.log": log}
+    found = of_nodes(types_of(parse_kernels(inspected, request.expected)), request.expected)
+    target = f"SM {place.compute_capability}"
+    remarks += _check_types(found, request, file=file, target=target, evidence=evidence)
     return BuiltEngine(
         identity=_identity(request, place),
         file_name="model.engine",
@@ -96,6 +106,7 @@ def build_engine(file: Path, request: BuildRequest, *, library: Library, place: 
         on_gpu=on_gpu,
         timing_cache=digest,
         remarks=tuple(remarks),
+        evidence=evidence,
     )
 
 
@@ -197,14 +208,22 @@ def _inspected(plan: bytes, parsed: ParsedNetwork, request: BuildRequest, *, lib
     return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
-def _check_types(found: Mapping[str, str], request: BuildRequest, *, file: Path, target: str) -> list[str]:
-    """Reject wrong types, and return remarks on layers inside a DLA, whose types cannot be read."""
+def _check_types(
+    found: Mapping[str, str], request: BuildRequest, *, file: Path, target: str, evidence: Mapping[str, str]
+) -> list[str]:
+    """Reject wrong types, and return remarks on layers whose types cannot be read, as inside a DLA.
+
+    For a DLA, layers left to the GPU may be wrong than the graph: such networks may not be strongly typed.
+    """
     if request.options.dla_core is None:
-        check_precision(found, request, file=file, target=target)
-        return []
-    unseen = [node for node in request.expected if node not in found]
-    seen = {node: kind for node, kind in request.expected.items() if node in found}
-    check_precision(found, BuildRequest(request.precision, seen), file=file, target=target)
-    if not unseen:
-        return []
-    return [f"{len(unseen)} layers run inside the DLA, where their types cannot be read: {listed(unseen)}"]
+        return check_precision(found, request, file=file, target=target, evidence=evidence)
+    wrong = mismatches(request.expected, found)
+    remarks = (
+        [f"Layers on the GPU that do not have the type of the graph ({len(wrong)}): {listed(wrong)}"]
+        if wrong
+        else []
+    )
+    if unseen := [node for node in request.expected if node not in found]:
+        what = f"{len(unseen)} layers run inside the DLA, where their types cannot be read"
+        remarks.append(f"{what}: {listed(unseen)}")
+    return remarks

@@ -9,12 +9,13 @@ not Thor); JetPack 6.1 and 6.2 ship TensorRT 10.3; Jetson Orin Nano has no DLA (
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from cnnx.errors import UsageError
+from cnnx.errors import BuildFailed, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,15 @@ def why_no_dla(board: str | None, jetpack: str | None, tensorrt: str) -> str | N
     return "cnnx does not support a DLA on this machine"
 
 
+def takes_strong_types(trt: Any) -> bool:
+    """Whether networks for a DLA may be strongly typed: since TensorRT 11, which has nothing else.
+
+    For a DLA, trtexec of TensorRT 10.3 always sets the flag FP16, which is not allowed in a strongly typed
+    network (BuilderFlag.FP16).
+    """
+    return "FP16" not in trt.BuilderFlag.__members__
+
+
 def use_dla(trt: Any, builder: Any, network: Any, config: Any, *, core: int) -> tuple[str, ...]:
     """Configure a build for a DLA core, with the GPU as fallback for layers that it cannot run.
 
@@ -108,8 +118,23 @@ def use_dla(trt: Any, builder: Any, network: Any, config: Any, *, core: int) -> 
     config.default_device_type = trt.DeviceType.DLA
     config.DLA_core = core
     config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+    if not takes_strong_types(trt):
+        config.set_flag(trt.BuilderFlag.__members__["FP16"])
     layers = (network.get_layer(index) for index in range(network.num_layers))
     return tuple(layer.name for layer in layers if not config.can_run_on_DLA(layer))
+
+
+def refuse_unused(on_gpu: Collection[str], weighted: Collection[str]) -> None:
+    """Refuse an engine for a DLA that would run all layers with weights on the GPU.
+
+    Raises:
+        BuildFailed: the DLA runs none of them.
+    """
+    if weighted and set(weighted) <= set(on_gpu):
+        raise BuildFailed(
+            f"the DLA can run none of the {len(weighted)} layers with weights: they would all run on the GPU",
+            hint="build for the GPU: leave out --dla",
+        )
 
 
 def _within(version: str, span: tuple[str, str]) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from cnnx.errors import CnnxError, EnvironmentLacks, GraphError, MissingExtra, UsageError, install_hint
+from cnnx.machine.driver import extra_for
 from cnnx.machine.environment import Environment, detect, installed_version
 from cnnx.runtimes import BuildRequest, BuiltEngine
 from cnnx.runtimes.device import Cuda
@@ -194,7 +195,8 @@ def absent(machine: Environment) -> CnnxError:
             f"TensorRT is not installed, and cnnx has no extra for it on {machine.machine}",
             hint=f"follow NVIDIA's instructions: {_INSTALL}",
         )
-    return MissingExtra("tensorrt", "tensorrt", purpose="TensorRT")
+    extra = extra_for("tensorrt", machine.gpu.cuda if machine.gpu else None)
+    return MissingExtra("tensorrt", extra or "tensorrt", purpose="TensorRT")
 
 
 def _is_installed() -> bool:

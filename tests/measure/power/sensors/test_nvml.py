@@ -2,14 +2,20 @@ from __future__ import annotations
 
 import pytest
 
-from cnnx.machine import environment
+from cnnx.machine import nvml as machine_nvml
 from cnnx.measure.power import PolledSensor, Unsupported
 from cnnx.measure.power.sensors.nvml import NAMES, find_nvml
 from tests.doubles.nvml import FakeNvml, TwoGpus
 
 
 def sensors(nvml: FakeNvml) -> dict[str, PolledSensor | Unsupported]:
-    return dict(zip(NAMES, find_nvml(nvml=nvml, clock=lambda: 5), strict=True))
+    found = find_nvml(nvml=nvml, clock=lambda: 5)
+    assert {_name(one) for one in found} == set(NAMES)
+    return {_name(one): one for one in found}
+
+
+def _name(one: PolledSensor | Unsupported) -> str:
+    return one.info.name if isinstance(one, PolledSensor) else one.sensor
 
 
 def test_power_and_energy_are_read_in_their_units():
@@ -25,6 +31,7 @@ def test_power_and_energy_are_read_in_their_units():
     for one in found.values():
         assert isinstance(one, PolledSensor)
         assert one.info.total.rails == ("GPU board",)
+        assert str(one.info.uncertainty) == "within 5%, in steps of 1 mW"
         one.close()
     assert nvml.initialized == 0  # every nvmlInit has its nvmlShutdown
 
@@ -50,15 +57,22 @@ def test_on_an_orin_nvml_starts_and_nothing_is_supported():
         ("NVIDIA GeForce RTX 3090", 7, (8, 6), 1_000_000_000),
         ("NVIDIA GeForce RTX 4090", 8, (8, 9), 1_000_000_000),
         ("NVIDIA H100 80GB HBM3", 9, (9, 0), 1_000_000_000),
+        ("NVIDIA H200", 9, (9, 0), 1_000_000_000),
         ("unknown", 0xFFFFFFFF, (0, 0), 0),
     ],
 )
 def test_what_power_usage_means_depends_on_the_generation(name, architecture, capability, window_ns):
-    usage = sensors(FakeNvml(name=name, architecture=architecture, capability=capability))["nvml-usage"]
+    found = sensors(FakeNvml(name=name, architecture=architecture, capability=capability))
+    usage, first = found["nvml-usage"], next(iter(found))
     assert isinstance(usage, PolledSensor)
     assert usage.info.window_ns == window_ns
+    averaged = {
+        key: "each value is the mean of the last second" in one.info.notes for key, one in found.items()
+    }
+    assert averaged == {**dict.fromkeys(NAMES, False), "nvml-average": True, "nvml-usage": bool(window_ns)}
     part_time = any("quarter of the time" in note for note in usage.info.notes)
-    assert part_time == ("100" in name and "V100" not in name)  # arXiv 2312.02741: A100 and H100
+    assert part_time == (capability in ((8, 0), (9, 0)))  # arXiv 2312.02741: A100 and H100
+    assert first == ("nvml-energy" if part_time else "nvml-instant")
 
 
 def test_each_question_is_unsupported_on_its_own():
@@ -80,11 +94,11 @@ def test_without_a_driver_or_a_gpu_the_reason_is_nvmls():
 
 def test_power_is_of_the_gpu_that_cuda_takes(monkeypatch):
     """A T400 before an RTX 4090 on the bus: CUDA takes the faster one."""
-    monkeypatch.setattr(environment, "device_0_bus_id", lambda: "0000:02:00.0")
+    monkeypatch.setattr(machine_nvml, "device_0_bus_id", lambda: "0000:02:00.0")
     usage = sensors(TwoGpus())["nvml-usage"]
     assert isinstance(usage, PolledSensor)
     assert usage.info.notes[0] == "NVIDIA GeForce RTX 4090" and usage.read().values == (300_000,)
-    monkeypatch.setattr(environment, "device_0_bus_id", lambda: None)
+    monkeypatch.setattr(machine_nvml, "device_0_bus_id", lambda: None)
     usage = sensors(TwoGpus())["nvml-usage"]
     assert isinstance(usage, PolledSensor)
     assert usage.info.notes[0] == "NVIDIA T400" and "could not determine which" in usage.info.notes[1]

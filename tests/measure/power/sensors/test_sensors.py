@@ -137,7 +137,8 @@ def test_a_rail_that_fails_later_is_none_and_not_zero(tmp_path):
 def test_channels_that_are_off_are_no_rails(tmp_path):
     trees.orin_nx(tmp_path)
     write(tmp_path, {"sys/class/hwmon/hwmon3/in3_enable": 0})
-    assert "VDD_SOC" not in reading(ina(tmp_path))
+    (tmp_path / "sys/class/hwmon/hwmon3/in2_label").unlink()
+    assert reading(ina(tmp_path)).keys() == {"VDD_IN"}
 
 
 def test_rails_of_an_unknown_board_are_shown_and_never_added_up(tmp_path):
@@ -231,7 +232,16 @@ def test_rapl_adds_packages_and_neither_their_parts_nor_the_second_interface(tmp
     names = ["package-0", "package-0/core", "package-0/dram", "package-1", "package-1/core", "package-1/dram"]
     assert [rail.name for rail in sensor.info.rails] == names
     assert sensor.info.total.rails == ("package-0", "package-1")
-    assert sensor.info.quantity == "energy_mj"
+    info = sensor.info
+    assert (info.quantity, info.rate_hz, info.window_ns, info.drivers) == (
+        "energy_mj",
+        1000,
+        0,
+        ("intel-rapl",),
+    )
+    package, core, memory = [rail.covers for rail in info.rails][:3]
+    assert package == "a CPU package" and core.startswith("cores") and memory.startswith("memory, not")
+    assert info.total.covers == "CPU packages, without memory and the rest of the machine"
     assert set(reading(sensor).values()) == {5000.001}
 
 
@@ -257,6 +267,26 @@ def test_rapl_of_unknown_range_gives_no_value_where_it_started_again(tmp_path):
     for later in (7, 9_000_000):
         write(tmp_path, {"sys/class/powercap/intel-rapl:0/energy_uj": later})
         assert reading(sensor)["package-0"] is None
+
+
+@pytest.mark.parametrize(("package", "prefix"), [("package-3", "package-3"), (None, "package 3")])
+def test_rapl_parts_are_found_in_the_folder_of_their_package_whose_name_they_have(tmp_path, package, prefix):
+    """A class folder that lists no parts; and a package without a name."""
+    folder = "sys/class/powercap/intel-rapl:3"
+    names = {f"{folder}/intel-rapl:3:{number}": name for number, name in enumerate(("core", "uncore"))}
+    names |= {folder: package} if package else {}
+    for place, name in names.items():
+        write(tmp_path, {f"{place}/name": name, f"{place}/energy_uj": 5, f"{place}/max_energy_range_uj": 99})
+
+    def sleep(_seconds):
+        (tmp_path / folder / "intel-rapl:3:0/energy_uj").write_text("6")
+
+    sensor = find_rapl(tmp_path, sleep=sleep)
+    assert isinstance(sensor, PolledSensor)
+    parts = [f"{prefix}/core", f"{prefix}/uncore"]
+    assert [rail.name for rail in sensor.info.rails] == ([package] if package else []) + parts
+    assert sensor.info.total.rails == ((package,) if package else ())
+    assert package or sensor.info.total.covers == "no total: no package counter can be read"
 
 
 def test_rapl_says_why_it_is_not_there(tmp_path):

@@ -197,6 +197,22 @@ def test_without_the_program_work_is_done_all_the_same(tmp_path):
     assert during(lambda: 7, program=["true"]) == (7, Unsupported("tegrastats", "true printed nothing"))
 
 
+def test_what_a_program_prints_while_it_stops_is_read(tmp_path):
+    program = printing(tmp_path, THOR_IDLE)
+    stopping = "trap 'sleep 0.2; echo; exit' TERM; while :; do sleep 0.01; done"
+    program.write_text(program.read_text().replace("exec sleep 600", stopping))
+    _, lines = during(lambda: wait_until_printed(tmp_path), program=[str(program)])
+    assert lines == [parse_line(THOR_IDLE), parse_line("RAM 61\n")]
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r"])
+def test_only_the_last_token_of_an_unfinished_line_is_left_out(ending):
+    whole = "RAM 61 VDD_A 1mW/2mW VDD_B 3mW/4mW"
+    assert parse_line(whole + ending).rails.keys() == {"VDD_A", "VDD_B"}
+    assert parse_line(whole).rails.keys() == {"VDD_A"}
+    assert parse_line(f"VDD_A 1mW/2mW VDD_B 3mW/4mW{ending}").rails.keys() == {"VDD_B"}
+
+
 def test_a_program_that_will_not_stop_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(tegrastats, "_PATIENCE_S", 0.1)
     program = printing(tmp_path, ORIN_NANO_6, first="trap '' TERM")

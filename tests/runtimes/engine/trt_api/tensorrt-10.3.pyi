@@ -159,6 +159,9 @@ class ICudaEngine:
     weight_streaming_budget_v2: object
     weight_streaming_scratch_memory_size: object
 
+class IDebugListener:
+    def process_debug_tensor(self, addr, location, type, shape, name, stream): ...
+
 class IExecutionContext:
     active_optimization_profile: object
     all_binding_shapes_specified: object
@@ -400,5 +403,9 @@ class TensorIOMode:
     INPUT = 1
     NONE = 0
     OUTPUT = 2
+
+class TensorLocation:
+    DEVICE = 0
+    HOST = 1
 
 def nptype(trt_type): ...

@@ -68,6 +68,11 @@ class DeviceType:
     DLA = 1
     GPU = 0
 
+class DynamicShapesKernelSpecializationStrategy:
+    EAGER = 1
+    LAZY = 0
+    NONE = 2
+
 class EngineInspector:
     error_recorder: object
     execution_context: object
@@ -167,6 +172,9 @@ class ICudaEngine:
     weight_streaming_budget_v2: object
     weight_streaming_scratch_memory_size: object
     weights_loaded: object
+
+class IDebugListener:
+    def process_debug_tensor(self, addr, location, type, shape, name, stream): ...
 
 class IExecutionContext:
     active_optimization_profile: object
@@ -326,6 +334,15 @@ class IOptimizationProfile:
 class IProfiler:
     def report_layer_time(self, layer_name, ms): ...
 
+class IRuntimeConfig:
+    def create_runtime_cache(self): ...
+    cuda_graph_strategy: object
+    dynamic_shapes_kernel_specialization_strategy: object
+    def get_execution_context_allocation_strategy(self): ...
+    def get_runtime_cache(self): ...
+    def set_execution_context_allocation_strategy(self, strategy=...): ...
+    def set_runtime_cache(self, cache=...): ...
+
 class ITensor:
     allowed_formats: object
     dtype: object
@@ -422,5 +439,9 @@ class TensorIOMode:
     INPUT = 1
     NONE = 0
     OUTPUT = 2
+
+class TensorLocation:
+    DEVICE = 0
+    HOST = 1
 
 def nptype(trt_type): ...

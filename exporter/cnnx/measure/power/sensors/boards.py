@@ -129,8 +129,8 @@ def board_of(rails: Collection[str]) -> Board | None:
     """
     known = {board.name: len(set(rails) & set(board.rails)) for board in BOARDS}
     most = max(known.values())
-    fitting = [board for board in BOARDS if most and known[board.name] == most]
-    return fitting[0] if fitting and len({board.total for board in fitting}) == 1 else None
+    fitting = [board for board in BOARDS if known[board.name] == most]
+    return fitting[0] if len({board.total for board in fitting}) == 1 else None
 
 
 def total_of(rails: Collection[str]) -> Total:

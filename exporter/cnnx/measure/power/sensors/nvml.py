@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cnnx.machine.environment import cudas_handle
+from cnnx.machine.nvml import cudas_handle, errors_of
 from cnnx.measure.power.sensors.sensor import (
     Channel,
     Clock,
@@ -33,6 +33,7 @@ _SUCCESS = 0
 _ARCH_AMPERE = 7
 _ARCH_UNKNOWN = 0xFFFFFFFF
 _GA100 = (8, 0)
+_GH100 = (9, 0)
 _SECOND_NS = 1_000_000_000
 
 NAMES = ("nvml-instant", "nvml-average", "nvml-usage", "nvml-energy")
@@ -40,15 +41,16 @@ NAMES = ("nvml-instant", "nvml-average", "nvml-usage", "nvml-energy")
 _UNCERTAINTY = Uncertainty(
     0.05, 1.0, "NVML: within 5 % on Fermi and Kepler; assumed for later GPUs, for which NVIDIA states none"
 )
+# A100, A800, A30 and H100, H200, H800, GH200 share the chips GA100 and GH100.
 _PART_TIME = (
-    "A100 and H100 measure only a quarter of the time (arXiv 2312.02741): a load that repeats in step with "
-    "this is measured wrongly"
+    "this chip measures power only a quarter of the time (arXiv 2312.02741: A100 and H100): a load that "
+    "repeats in step with this is measured wrongly"
 )
 _DEVICE = "GPU board: GPU, memory and voltage regulators"
 
 
 def find_nvml(*, nvml: Any = None, clock: Clock = monotonic_ns) -> list[PolledSensor | Unsupported]:
-    """A sensor for each of `NAMES` on the GPU that CUDA uses, or the reason why it is not supported.
+    """A sensor for each of `NAMES` on the GPU that CUDA uses, best first, or why it is not supported.
 
     Args:
         nvml: module with pynvml's functions; None for pynvml. Tests pass their own object.
@@ -60,11 +62,11 @@ def find_nvml(*, nvml: Any = None, clock: Clock = monotonic_ns) -> list[PolledSe
         nvml = pynvml
     try:
         nvml.nvmlInit()
-    except nvml.NVMLError as error:
+    except errors_of(nvml) as error:
         return [Unsupported(name, f"NVML: {error}") for name in NAMES]
     try:
         return _sensors(_Gpu(nvml, *cudas_handle(nvml)), nvml, clock)
-    except nvml.NVMLError as error:
+    except errors_of(nvml) as error:
         return [Unsupported(name, f"NVML: {error}") for name in NAMES]
     finally:
         nvml.nvmlShutdown()
@@ -77,6 +79,8 @@ def _sensors(gpu: _Gpu, nvml: Any, clock: Clock) -> list[PolledSensor | Unsuppor
         ("nvml-usage", "power_mw", gpu.usage_window_ns(), gpu.function(nvml.nvmlDeviceGetPowerUsage)),
         ("nvml-energy", "energy_mj", 0, gpu.function(nvml.nvmlDeviceGetTotalEnergyConsumption)),
     ]
+    if gpu.measures_part_time:
+        channels.insert(0, channels.pop())  # the counter misses nothing
     return [gpu.sensor(*channel, clock=clock) for channel in channels]
 
 
@@ -86,6 +90,13 @@ class _Gpu:
     def __init__(self, nvml: Any, handle: Any, remark: str) -> None:
         self._nvml, self._handle, self._remark = nvml, handle, remark
         self._refusal = "no value"
+        self._errors = errors_of(nvml)
+        self._capability = tuple(self._ask(nvml.nvmlDeviceGetCudaComputeCapability) or ())
+
+    @property
+    def measures_part_time(self) -> bool:
+        """Whether power is measured only a quarter of the time."""
+        return self._capability in (_GA100, _GH100)
 
     def sensor(
         self, name: str, quantity: Quantity, window_ns: int, channel: Channel, *, clock: Clock
@@ -113,7 +124,7 @@ class _Gpu:
         def channel() -> float | None:
             try:
                 return float(question(self._handle))
-            except self._nvml.NVMLError as error:
+            except self._errors as error:
                 self._refusal = str(error)
                 return None
 
@@ -125,7 +136,7 @@ class _Gpu:
         def channel() -> float | None:
             try:
                 (value,) = self._nvml.nvmlDeviceGetFieldValues(self._handle, [number])
-            except self._nvml.NVMLError as error:
+            except self._errors as error:
                 self._refusal = str(error)
                 return None
             if value.nvmlReturn != _SUCCESS:
@@ -138,15 +149,14 @@ class _Gpu:
     def usage_window_ns(self) -> int:
         """Averaging window of nvmlDeviceGetPowerUsage: 1 s on Ampere and later, except GA100."""
         architecture = self._ask(self._nvml.nvmlDeviceGetArchitecture)
-        capability = self._ask(self._nvml.nvmlDeviceGetCudaComputeCapability)
         averages = architecture not in (None, _ARCH_UNKNOWN) and architecture >= _ARCH_AMPERE
-        return _SECOND_NS if averages and tuple(capability or ()) != _GA100 else 0
+        return _SECOND_NS if averages and self._capability != _GA100 else 0
 
     def _notes(self, window_ns: int) -> tuple[str, ...]:
         name = self._ask(self._nvml.nvmlDeviceGetName)
         name = name.decode() if isinstance(name, bytes) else name
         notes = [note for note in (name, self._remark) if note]
-        if name and any(chip in name.replace("-", " ").split() for chip in ("A100", "H100")):
+        if self.measures_part_time:
             notes.append(_PART_TIME)
         if window_ns:
             notes.append("each value is the mean of the last second")
@@ -155,5 +165,5 @@ class _Gpu:
     def _ask(self, question: Callable[[Any], Any]) -> Any:
         try:
             return question(self._handle)
-        except self._nvml.NVMLError:
+        except self._errors:
             return None

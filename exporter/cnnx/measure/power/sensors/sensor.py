@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from cnnx.machine.kernel import integer_of
+
 Clock = Callable[[], int]
 """Monotonic clock in nanoseconds."""
 Sleep = Callable[[float], object]
@@ -194,8 +196,8 @@ def read_text(path: Path) -> str:
 def integer(read: Read, path: Path) -> int | None:
     """The integer in a file; None if the file is not readable or has no integer."""
     try:
-        return int(read(path))
-    except (OSError, ValueError):
+        return integer_of(read(path))
+    except (OSError, UnicodeDecodeError):
         return None
 
 

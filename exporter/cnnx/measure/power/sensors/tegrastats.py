@@ -10,18 +10,20 @@ import itertools
 import re
 import statistics
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from cnnx.machine.isolated import environment
 from cnnx.measure.power.sensors.sensor import Span, Unsupported
+from cnnx.store.files import scratch_folder
 
 T = TypeVar("T")
 
 # Time limit for the program to stop.
 _PATIENCE_S = 5.0
+# Five seconds of its lines have a fortieth of that.
+_MOST_TEXT = 1_000_000
 
 # Printed by a sensor that is off, such as that of an idle core.
 _OFF_C = -256.0
@@ -30,9 +32,10 @@ _OFF_C = -256.0
 # "2763mW/2846mW" (5, 6), "7006mW/7006mW/7006mW" (L4T r39: current, average, maximum). AGX Xavier uses the
 # names GPU and CPU for rails and for temperatures, whose tokens contain an "@".
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_POWER = re.compile(r"(-?\d+)(mW)?/(-?\d+)(mW)?(?:/(-?\d+)(mW)?)?")
-_TEMPERATURE = re.compile(r"([A-Za-z][A-Za-z0-9_]*)@(-?\d+(?:\.\d+)?)C(?:/(-?\d+(?:\.\d+)?)C)?")
-_PERCENT = re.compile(r"(\d+)%(?:@.*)?")
+_MW, _C = r"(-?[0-9]{1,9})(mW)?", r"(-?[0-9]{1,4}(?:\.[0-9]{1,9})?)C"
+_POWER = re.compile(rf"{_MW}/{_MW}(?:/{_MW})?")
+_TEMPERATURE = re.compile(rf"([A-Za-z][A-Za-z0-9_]*)@{_C}(?:/{_C})?")
+_PERCENT = re.compile(r"([0-9]{1,3})%(?:@.*)?")
 _CLOCK = re.compile(r"\d\d-\d\d-\d{4} \d\d:\d\d:\d\d(?= )")
 _NOT_CONNECTED = "NC"
 
@@ -100,16 +103,13 @@ class Beside:
 def parse_line(text: str) -> TegrastatsLine:
     """Parse one line; a truncated or unknown line gives what can be parsed, possibly nothing.
 
-    A line without a line break may be truncated in its last token ("4660mW/46" for "4660mW/4667mW"). A line
-    that starts neither with the time nor with RAM may be truncated in its first token ("GPU" for "VDD_GPU").
-    Such tokens are skipped.
+    A line without a line break may be truncated in its last token ("4660mW/46" for "4660mW/4667mW"), which is
+    skipped. So is the first: it is the date or RAM, or may be truncated, too ("GPU" for "VDD_GPU").
     """
     clock = _CLOCK.match(text)
-    tokens = text.split()
+    _, *tokens = text.split() or [""]
     if not text.endswith(("\n", "\r")):
         tokens = tokens[:-1]
-    if not clock and not text.startswith("RAM "):
-        tokens = tokens[1:]
     return TegrastatsLine(
         clock=clock[0] if clock else None,
         rails=_rails(tokens),
@@ -130,7 +130,7 @@ def during(run: Callable[[], T], *, program: Sequence[str]) -> tuple[T, list[Teg
         The result of `run`, and the lines printed meanwhile or the reason why there are none.
     """
     # Use a file, as a full pipe would block the program until it is read.
-    with tempfile.TemporaryFile("w+", errors="replace") as printed:
+    with scratch_folder() as folder, (folder / "printed").open("w+", errors="replace") as printed:
         try:
             process = subprocess.Popen(program, stdin=subprocess.DEVNULL, stdout=printed, env=environment())
         except OSError as error:
@@ -140,7 +140,7 @@ def during(run: Callable[[], T], *, program: Sequence[str]) -> tuple[T, list[Teg
         finally:
             _stop(process)
         printed.seek(0)
-        text = printed.read()
+        text = printed.read(_MOST_TEXT)
     lines = [parse_line(line) for line in text.splitlines(keepends=True)]
     return result, lines or Unsupported("tegrastats", f"{program[0]} printed nothing")
 

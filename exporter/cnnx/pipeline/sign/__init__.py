@@ -1,0 +1,1 @@
+"""Signatures of bundles: `sign`, `verify`, and opening a bundle only if a key signed it."""

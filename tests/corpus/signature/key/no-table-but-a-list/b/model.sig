@@ -1,0 +1,137 @@
+{
+ "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+ "verificationMaterial": {
+  "publicKey": [
+   [
+    [
+     [
+      [
+       [
+        [
+         [
+          [
+           [
+            [
+             [
+              [
+               [
+                [
+                 [
+                  [
+                   [
+                    [
+                     [
+                      [
+                       [
+                        [
+                         [
+                          [
+                           [
+                            [
+                             [
+                              [
+                               [
+                                [
+                                 [
+                                  [
+                                   [
+                                    [
+                                     [
+                                      [
+                                       [
+                                        [
+                                         [
+                                          [
+                                           [
+                                            [
+                                             [
+                                              [
+                                               [
+                                                [
+                                                 [
+                                                  [
+                                                   [
+                                                    [
+                                                     [
+                                                      [
+                                                       [
+                                                        [
+                                                         [
+                                                          [
+                                                           [
+                                                            [
+                                                             [
+                                                              []
+                                                             ]
+                                                            ]
+                                                           ]
+                                                          ]
+                                                         ]
+                                                        ]
+                                                       ]
+                                                      ]
+                                                     ]
+                                                    ]
+                                                   ]
+                                                  ]
+                                                 ]
+                                                ]
+                                               ]
+                                              ]
+                                             ]
+                                            ]
+                                           ]
+                                          ]
+                                         ]
+                                        ]
+                                       ]
+                                      ]
+                                     ]
+                                    ]
+                                   ]
+                                  ]
+                                 ]
+                                ]
+                               ]
+                              ]
+                             ]
+                            ]
+                           ]
+                          ]
+                         ]
+                        ]
+                       ]
+                      ]
+                     ]
+                    ]
+                   ]
+                  ]
+                 ]
+                ]
+               ]
+              ]
+             ]
+            ]
+           ]
+          ]
+         ]
+        ]
+       ]
+      ]
+     ]
+    ]
+   ]
+  ],
+  "tlogEntries": []
+ },
+ "dsseEnvelope": {
+  "payload": "ewogICJfdHlwZSI6ICJodHRwczovL2luLXRvdG8uaW8vU3RhdGVtZW50L3YxIiwKICAic3ViamVjdCI6IFsKICAgIHsKICAgICAgIm5hbWUiOiAiYiIsCiAgICAgICJkaWdlc3QiOiB7CiAgICAgICAgInNoYTI1NiI6ICJhNzhjOTZhNWE5NzJjY2M0NjRiZDk1Y2FmNTUzMTg0NzRiOWU2ZjBkMTJjMGVhMGE5NWJkZjhjOTI4YmU5NDg1IgogICAgICB9CiAgICB9CiAgXSwKICAicHJlZGljYXRlVHlwZSI6ICJodHRwczovL21vZGVsX3NpZ25pbmcvc2lnbmF0dXJlL3YxLjAiLAogICJwcmVkaWNhdGUiOiB7CiAgICAicmVzb3VyY2VzIjogWwogICAgICB7CiAgICAgICAgImRpZ2VzdCI6ICJkZjE3YmU0YTZmNGE5NTFkY2M2MmY2ZThhZGM3MTU0ZmUzNWY2ZDkyZjJkMGUzZGUyMzk4ZjI2NzA0YTY4MTc3IiwKICAgICAgICAibmFtZSI6ICJjYWxpYnJhdGlvbi5qc29uIiwKICAgICAgICAiYWxnb3JpdGhtIjogInNoYTI1NiIKICAgICAgfSwKICAgICAgewogICAgICAgICJkaWdlc3QiOiAiNWQ2MmU3MTEzYmNmYTQ3NTBkN2RlZjMwMDdlZjQyN2FlYmM5OWFlNjZiZTZkMTIyMzA5NGQxMDFjN2MxZWQ3ZSIsCiAgICAgICAgIm5hbWUiOiAiZW5naW5lcy9ydHgtMS1zbTg2L2VuZ2luZS5qc29uIiwKICAgICAgICAiYWxnb3JpdGhtIjogInNoYTI1NiIKICAgICAgfSwKICAgICAgewogICAgICAgICJkaWdlc3QiOiAiZjVhNWZkNDJkMTZhMjAzMDI3OThlZjZlZDMwOTk3OWI0MzAwM2QyMzIwZDlmMGU4ZWE5ODMxYTkyNzU5ZmI0YiIsCiAgICAgICAgIm5hbWUiOiAiZW5naW5lcy9ydHgtMS1zbTg2L21vZGVsLmVuZ2luZSIsCiAgICAgICAgImFsZ29yaXRobSI6ICJzaGEyNTYiCiAgICAgIH0sCiAgICAgIHsKICAgICAgICAiZGlnZXN0IjogIjBjOTdmYjI0MmFiMzJhMjNiOTQyMzU3YjkxMjBjZjkxZmRjNDU2ZDE5MzczMjQxODViOTZlZTZlZDdiOTkxZjAiLAogICAgICAgICJuYW1lIjogImxhYmVscy50eHQiLAogICAgICAgICJhbGdvcml0aG0iOiAic2hhMjU2IgogICAgICB9LAogICAgICB7CiAgICAgICAgImRpZ2VzdCI6ICJlY2RiODI2ZWY1MmQ2YTMyMTU0NGVkZjZmNWE4YWEzZDVmMWJhMDJmNWIzOTc3NzY1NDI4MTYwMDA0NzY5Nzc1IiwKICAgICAgICAibmFtZSI6ICJtYW5pZmVzdC5qc29uIiwKICAgICAgICAiYWxnb3JpdGhtIjogInNoYTI1NiIKICAgICAgfSwKICAgICAgewogICAgICAgICJkaWdlc3QiOiAiYzQ3ZjczMGRkNDk3OWEyMGRjN2JiOWU3ZTUzMzAyY2I0MDZmZjMxNWIwMTYzZDllOGI2MmEzMDUyNDJmZTExOSIsCiAgICAgICAgIm5hbWUiOiAibW9kZWwub25ueCIsCiAgICAgICAgImFsZ29yaXRobSI6ICJzaGEyNTYiCiAgICAgIH0sCiAgICAgIHsKICAgICAgICAiZGlnZXN0IjogIjYyZDAyNTZkYjY1OTBmOWUxYjgwNWEyODAwOWExODJkMTkwZmUzMjVlNzMzZDgwMzUwMzA5MDc0NjhjNTAxY2UiLAogICAgICAgICJuYW1lIjogInJlZmVyZW5jZS5ucHoiLAogICAgICAgICJhbGdvcml0aG0iOiAic2hhMjU2IgogICAgICB9LAogICAgICB7CiAgICAgICAgImRpZ2VzdCI6ICI3ODRjYWEwYjJmYTg4MGY5MGJlZGIwZDYyNDE5NzQ5NWNiZmRmNmRkOWVmODg3MDg3ODVhOGYzNDFlZGZhNjdjIiwKICAgICAgICAibmFtZSI6ICJzb3VyY2Utc3RhdGlzdGljcy5ucHoiLAogICAgICAgICJhbGdvcml0aG0iOiAic2hhMjU2IgogICAgICB9LAogICAgICB7CiAgICAgICAgImRpZ2VzdCI6ICIyMjU2YzQ3ZTg2ZDU3M2YyODc4NGE4YjlmNjYzMGM4YjMxODhjMjAxYjhiNWMxZWJjNmM0YWE2Y2E0MWViNWZkIiwKICAgICAgICAibmFtZSI6ICJzb3VyY2Uub25ueCIsCiAgICAgICAgImFsZ29yaXRobSI6ICJzaGEyNTYiCiAgICAgIH0KICAgIF0sCiAgICAic2VyaWFsaXphdGlvbiI6IHsKICAgICAgImFsbG93X3N5bWxpbmtzIjogZmFsc2UsCiAgICAgICJpZ25vcmVfcGF0aHMiOiBbCiAgICAgICAgIi5naXRhdHRyaWJ1dGVzIiwKICAgICAgICAiLmdpdCIsCiAgICAgICAgInJ1bnMiLAogICAgICAgICIuZ2l0aHViIiwKICAgICAgICAibW9kZWwuc2lnIiwKICAgICAgICAiLmdpdGlnbm9yZSIKICAgICAgXSwKICAgICAgIm1ldGhvZCI6ICJmaWxlcyIsCiAgICAgICJoYXNoX3R5cGUiOiAic2hhMjU2IgogICAgfQogIH0KfQ==",
+  "payloadType": "application/vnd.in-toto+json",
+  "signatures": [
+   {
+    "sig": "MEUCIQDDi5nG4u48xI/YtBRPS22mWUwBSzYcV3Q0iNRbYLOmQQIgDPttkDIPwzy7J2xUkN5mQi1xFZpwl9h4bb14LXpqFT8=",
+    "keyid": ""
+   }
+  ]
+ }
+}

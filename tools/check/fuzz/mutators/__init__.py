@@ -1,0 +1,1 @@
+"""Ways to damage or change a file, each knowing one format."""
