@@ -23,7 +23,7 @@ ifneq ($(PINS),)
 	$(BIN)/python -m pip install --quiet -r tools/pins/torch.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 else
-	$(BIN)/python -m pip install --quiet -e '.[export,cpu,rtx,report,sign,opencv,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[export,cpu,rtx,report,sign,opencv,fleet,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps timm torchvision
 endif
 	@touch $@ .venv/demo.stamp

@@ -16,7 +16,7 @@ JETPACK6 = {
     "python_version": "3.10",
     "python_full_version": "3.10.12",
 }
-FOR_JETSON = ("", "report", "sign")
+FOR_JETSON = ("", "report", "sign", "fleet")
 X86_ONLY = ("gpu", "tensorrt", "tensorrt-cu12", "pycuda", "rtx", "rtx-cu12", "opencv")
 SHIPPED_BY_JETPACK = ("torch", "tensorrt", "onnxruntime", "pycuda", "nvidia-cuda")
 
@@ -42,7 +42,7 @@ def required(metadata, extra):
 @pytest.mark.slow
 def test_extras_for_a_jetson_name_nothing_that_jetpack_ships(metadata):
     extras = set(metadata.get_all("Provides-Extra"))
-    assert extras == {*X86_ONLY, "export", "cpu", "report", "sign", "dev"}
+    assert extras == {*X86_ONLY, "export", "cpu", "report", "sign", "fleet", "dev"}
     for extra in FOR_JETSON:
         for requirement in required(metadata, extra):
             assert not requirement.name.startswith(SHIPPED_BY_JETPACK), (extra, requirement.name)

@@ -20,7 +20,7 @@ from tools import ROOT
 from tools.markdown import table, wrapped
 
 PAGE = ROOT / "docs" / "licenses.md"
-_EXTRAS = ("", "export", "cpu", "rtx", "opencv", "report", "sign")
+_EXTRAS = ("", "export", "cpu", "rtx", "opencv", "report", "sign", "fleet")
 _NOT_HERE = (
     ("gpu", "onnxruntime-gpu", "MIT"),
     ("rtx-cu12", "onnxruntime-ep-nv-tensorrt-rtx-cu12", "Apache-2.0"),
@@ -32,6 +32,7 @@ _NOT_HERE = (
 """Extra, package and license as its page on PyPI states it, of what needs an NVIDIA GPU."""
 _SPDX = {
     "3-Clause BSD License": "BSD-3-Clause",
+    "Apache 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
     "BSD License": "BSD",
     "ISC License (ISCL)": "ISC",

@@ -17,7 +17,7 @@ from tools import ROOT
 
 _FOLDER = Path(__file__).resolve().parent
 _TORCH = str(_FOLDER / "torch.txt")
-_EXTRAS = ("export", "cpu", "rtx", "report", "sign", "opencv", "dev")
+_EXTRAS = ("export", "cpu", "rtx", "report", "sign", "opencv", "fleet", "dev")
 _WITHOUT_DEPENDENCIES = ("timm", "torchvision")
 """Networks to compare with; what else they ask for, such as CUDA's packages, is not needed for that."""
 _HEADER = "# Written by make pins. Install with: pip install --require-hashes --no-deps -r {name}\n"
