@@ -94,11 +94,16 @@ class EngineOptions(SignatureOptions, BuildOptions, GpuOptions, TargetOptions):
     )
 
 
-class ValidateOptions(SignatureOptions, GateOptions, SourceOptions, JudgingOptions, TargetOptions):
-    """Options of `validate`."""
+class JudgeOptions(SignatureOptions, GateOptions, SourceOptions, JudgingOptions, TargetOptions):
+    """Options of commands that judge a bundle on images."""
 
     reference: str | Path | None = option(None, "Reference of the bundle, if it has moved.")
     engine: str | None = option(None, f"{_ENGINE}.", metavar="IDENTITY")
+
+
+class ValidateOptions(JudgeOptions):
+    """Options of `validate`."""
+
     run: str | Path | None = option(
         None,
         "Judge this record in runs/, or the newest of a folder of records, again; run nothing.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,15 +52,25 @@ class Quantizer:
         *,
         precision: Precision = "int8",
         scales: Scales = "fp16",
+        statistics: Callable[..., Statistics] = statistics_step,
     ) -> Quantizer:
         """Equalize channels if the recipe says so, and run the calibration images through the graph.
+
+        Args:
+            steps: runs the steps.
+            exported: the FP32 graph.
+            images: calibration images.
+            recipe: the network's recipe.
+            precision: precision to plan for.
+            scales: type of the scales.
+            statistics: runs the images; see `cnnx.pipeline.runs.Runs`.
 
         Raises:
             BuildFailed: the equalized graph gives different logits.
         """
         graph = equalized_graph(steps, exported, images, recipe) if precision == "int8" else exported
-        statistics = statistics_step(steps, graph, images, recipe, precision=precision)
-        return cls(steps, recipe, graph, images.list_digest, statistics, precision, scales)
+        seen = statistics(steps, graph, images, recipe, precision=precision)
+        return cls(steps, recipe, graph, images.list_digest, seen, precision, scales)
 
     def ranges(self, method: str) -> Ranges:
         """The ranges chosen by a method."""

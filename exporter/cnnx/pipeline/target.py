@@ -6,7 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cnnx import runtimes
 from cnnx.bundle import Bundle
@@ -17,6 +20,9 @@ from cnnx.device import Device
 from cnnx.errors import BundleError, CnnxError, UsageError
 from cnnx.machine.environment import Environment, detect
 from cnnx.pipeline.preflight.checks import engine_checks
+from cnnx.pipeline.progress import Progress
+from cnnx.pipeline.steps.inference import logits_of
+from cnnx.recipe import Recipe
 from cnnx.record import Subject
 from cnnx.runtimes.engine.network import release_of
 
@@ -56,6 +62,19 @@ def choose_runtime(target: str, sm: Sequence[int]) -> runtimes.Runtime:
 def cannot_build(runtime: runtimes.Runtime) -> CnnxError | None:
     """Why a runtime cannot build engines here, or None if it can. Some build only on the target GPU."""
     return runtime.missing() if runtime.builds_without_gpu else runtime.cannot_run()
+
+
+class Judged(Protocol):
+    """What is judged: its description for records, and its logits, wherever it runs."""
+
+    @property
+    def subject(self) -> Subject:
+        """Description for records."""
+        ...
+
+    def run(self, pixels: NDArray[np.uint8], recipe: Recipe, *, progress: Progress) -> NDArray[np.float32]:
+        """Its logits for crops (N, H, W, C): (N, classes)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +121,13 @@ class OpenSubject:
             what = f"the manifest names the output {self.logits!r}, but {self.file.name} has {has}"
             raise BundleError(what, where=self.file.parent, hint=HINT)
         return session
+
+    def run(self, pixels: NDArray[np.uint8], recipe: Recipe, *, progress: Progress) -> NDArray[np.float32]:
+        """Open it and run crops (N, H, W, C): (N, classes); see `open`."""
+        session = self.open()
+        logits = logits_of(session, pixels, recipe.preprocessing, form=recipe.input_format, progress=progress)
+        session.close()
+        return logits
 
 
 def open_subject(bundle: Bundle, target: str, *, engine: str | None = None) -> OpenSubject:

@@ -20,7 +20,6 @@ from cnnx.pipeline.judge.demand import demand_of
 from cnnx.pipeline.judge.images import judge_images
 from cnnx.pipeline.progress import Listener, Progress, ProgressEvent, Steps, StepTime, silent
 from cnnx.pipeline.sign.trust import open_bundle
-from cnnx.pipeline.steps.inference import logits_of
 from cnnx.pipeline.target import OpenSubject, open_subject
 from cnnx.record import Record
 from cnnx.report.result import Result
@@ -166,14 +165,9 @@ def run_self_test(subject: OpenSubject, bundle: Bundle, *, steps: Steps) -> Self
     recipe = recipe_of(manifest)
 
     def work(progress: Progress) -> SelfTest:
-        session = subject.open()
-        logits = logits_of(
-            session, reference.crops, recipe.preprocessing, form=recipe.input_format, progress=progress
-        )
-        session.close()
         return self_test(
             reference.graph,
-            logits,
+            subject.run(reference.crops, recipe, progress=progress),
             original=reference.original,
             precision=manifest.precision,
             subject=subject.subject,

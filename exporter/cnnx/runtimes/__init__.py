@@ -48,12 +48,14 @@ class RunOptions:
         dla_core: DLA core to run on, for an engine that was built for one.
         fuse_qdq: let ONNX Runtime fuse Q/DQ of a graph into integer kernels, which round differently. By
             default it computes what the graph states. Engines are always fused.
+        threads: CPU threads of a graph; None: all physical cores that this process may use.
     """
 
     cuda_graph: bool = False
     host_code: bool = False
     dla_core: int | None = None
     fuse_qdq: bool = False
+    threads: int | None = None
 
 
 USUAL = RunOptions()

@@ -23,13 +23,19 @@ class EagerSession:
     It runs on the device of its parameters. The module is put into eval mode and is otherwise unchanged. On
     CUDA, TF32 is switched off for the whole process: a reference must be FP32, and by default PyTorch lets
     convolutions round their inputs to 10 bits of mantissa.
+
+    Args:
+        model: the module.
+        threads: CPU threads of PyTorch, in the whole process, until the session is closed; None: as they are.
     """
 
     runtime = "eager"
     output_names: tuple[str, ...] = ("logits",)
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, threads: int | None = None) -> None:
         self.runtime_version: str = torch.__version__
+        self._threads_before = torch.get_num_threads()
+        torch.set_num_threads(threads or self._threads_before)
         self._model: nn.Module | None = model.eval()
         self._stream: torch.cuda.Stream | None = None
         self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -73,6 +79,7 @@ class EagerSession:
     def close(self) -> None:
         """Release the module; the caller's own references stay valid."""
         self._model = None
+        torch.set_num_threads(self._threads_before)
 
     def _check_open(self) -> nn.Module:
         if self._model is None:

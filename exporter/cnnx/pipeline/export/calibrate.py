@@ -19,10 +19,10 @@ from cnnx.pipeline.preconditions.refusals import open_checked
 from cnnx.pipeline.preconditions.request import Request
 from cnnx.pipeline.progress import Listener, Steps, StepTime, silent
 from cnnx.pipeline.quantizer import Quantizer
+from cnnx.pipeline.runs import HERE, Runs
 from cnnx.pipeline.search.folds import Folds, fold_crops, folds_step, observe_by_fold, verdict
 from cnnx.pipeline.search.method import AUTO, SELECTION_IMAGES, Candidate, choose_method
 from cnnx.pipeline.steps.definition import resolve
-from cnnx.pipeline.steps.fp32_graph import export_step
 from cnnx.pipeline.steps.images import few_ranges, images_by_role, remarks
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.methods import FILE, METHODS
@@ -118,6 +118,13 @@ def calibrate(
         >>> [ranges.tensor for ranges in result.tensors][:2]
         ['input', 'pool1']
     """
+    return calibrate_by(HERE, model, options, listener=listener)
+
+
+def calibrate_by(
+    runs: Runs, model: str | Path, options: CalibrateOptions, *, listener: Listener
+) -> CalibrateResult:
+    """Do the work of `calibrate`; `runs` runs the images."""
     started = time.perf_counter()
     folds, method = options.folds, options.method
     if folds is not None and folds < 2:
@@ -132,19 +139,22 @@ def calibrate(
     request = Request(
         recipe, options.weights, precision=None, validates=False, selects=count, folds=folds or 0
     )
-    source = open_checked(request, steps, trust_recipe=options.trust_recipe)
+    source = open_checked(request, steps, trust_recipe=options.trust_recipe, check_torch=runs.check_torch)
     recipe, found = with_method(recipe, options, source)
     chosen = found if chosen != AUTO else chosen
     batch = source.batch((1, 1))
-    graph = export_step(steps, source, batch=batch)
+    graph = runs.graph(steps, source, batch=batch)
     images = images_by_role(steps, recipe, validates=False, calibrates=True, selects=count)
     calibration, selection = images.calibration, images.selection
     assert calibration is not None
     split = fold_crops(calibration, folds, batch=batch[0]) if folds else ()
     if split:
-        quantizer, parts = observe_by_fold(steps, graph, calibration, split, recipe)
+        quantizer, parts = observe_by_fold(
+            steps, graph, calibration, split, recipe, statistics=runs.statistics
+        )
     else:
-        quantizer, parts = Quantizer.observe(steps, graph, calibration, recipe), ()
+        quantizer = Quantizer.observe(steps, graph, calibration, recipe, statistics=runs.statistics)
+        parts = ()
     candidates: tuple[Candidate, ...] = ()
     if selection and chosen == AUTO:
         candidates = choose_method(quantizer, selection)

@@ -17,16 +17,14 @@ from cnnx.data.crops import Crops
 from cnnx.data.images import ImageSet
 from cnnx.errors import CnnxError
 from cnnx.gates import AGREEMENT, RATES, Estimate, Gate, Limits, decided, gates_of
-from cnnx.options.bundles import ValidateOptions
+from cnnx.options.bundles import JudgeOptions
 from cnnx.pipeline.judge.demand import Demand, demand_of
 from cnnx.pipeline.progress import Listener, Progress, ProgressEvent, Steps
 from cnnx.pipeline.records.verified import latest_validation, records_of
-from cnnx.pipeline.steps.floor import floor_step
-from cnnx.pipeline.steps.fp32_graph import export_step
+from cnnx.pipeline.runs import HERE, Runs
 from cnnx.pipeline.steps.images import crops_step, image_set
-from cnnx.pipeline.steps.inference import logits_of
-from cnnx.pipeline.steps.original import Original, open_reference, original_logits
-from cnnx.pipeline.target import OpenSubject
+from cnnx.pipeline.steps.original import Original, open_reference
+from cnnx.pipeline.target import Judged
 from cnnx.recipe import Recipe, recipe_from_dict
 from cnnx.resources import shared_folder
 from cnnx.stats import Interval, Verdict, images_to_decide
@@ -40,7 +38,7 @@ class _Used:
 
 
 def judge_session(
-    subject: OpenSubject,
+    subject: Judged,
     bundle: Bundle,
     *,
     pixels: NDArray[np.uint8],
@@ -66,9 +64,7 @@ def judge_session(
     wanted = demand or demand_of(bundle)
 
     def work(progress: Progress) -> Validation:
-        session = subject.open()
-        logits = logits_of(session, pixels, recipe.preprocessing, form=recipe.input_format, progress=progress)
-        session.close()
+        logits = subject.run(pixels, recipe, progress=progress)
         runtime = subject.subject.runtime
         return judge(
             original,
@@ -99,25 +95,26 @@ def images_needed(limits: Limits) -> int | None:
 
 
 def judge_images(
-    subject: OpenSubject,
+    subject: Judged,
     bundle: Bundle,
-    options: ValidateOptions,
+    options: JudgeOptions,
     *,
     demand: Demand,
     steps: Steps,
     listener: Listener,
+    runs: Runs = HERE,
 ) -> Validation:
-    """Judge a subject on the images that the options name.
+    """Judge a subject on the images that the options name; `runs` runs the original.
 
     Raises:
-        CnnxError: the images cannot be used, or the original cannot run here and they have no labels.
+        CnnxError: the images cannot be used, or the original cannot be run and they have no labels.
     """
     recipe = _recipe_for(bundle, options)
     needed = images_needed(demand.limits)
     labels = None if options.labels is None else Path(options.labels)
     images = image_set(recipe, recipe.validation.data, "validation", labels)
     if bundle.manifest.reference is None:
-        original = _original(bundle, options, labels, steps)
+        original = _original(bundle, options, labels, steps, runs)
     else:
         original = _reference(bundle, recipe, options)
         origin = bundle.manifest.reference["origin"]
@@ -132,14 +129,11 @@ def judge_images(
         return _accuracy_alone(
             subject, bundle, crops, original, demand=demand, steps=steps, listener=listener
         )
-    logits = steps.run(
-        "original's logits",
-        lambda progress: original_logits(original, crops.pixels, recipe, progress=progress),
-    )
+    logits = runs.original(steps, original, crops, recipe)
     floor = None
     if has_floor(subject, recipe):
-        graph = export_step(steps, original, batch=bundle.manifest.batch)
-        floor = floor_step(steps, graph, crops, recipe).logits
+        graph = runs.graph(steps, original, batch=bundle.manifest.batch)
+        floor = runs.floor(steps, graph, crops, recipe)
     return judge_session(
         subject,
         bundle,
@@ -156,7 +150,7 @@ def judge_images(
     )
 
 
-def has_floor(subject: OpenSubject, recipe: Recipe) -> bool:
+def has_floor(subject: Judged, recipe: Recipe) -> bool:
     """Whether the original's FP32 graph on the subject's runtime is a measure of that runtime's noise.
 
     Only for graphs, as an engine's runtime would need an engine of it. Not for FP32, which is that graph, and
@@ -166,7 +160,7 @@ def has_floor(subject: OpenSubject, recipe: Recipe) -> bool:
     return of.artefact == "graph" and of.precision != "fp32" and not recipe.is_onnx
 
 
-def _recipe_for(bundle: Bundle, options: ValidateOptions) -> Recipe:
+def _recipe_for(bundle: Bundle, options: JudgeOptions) -> Recipe:
     """The bundle's recipe, with the user's images as validation data."""
     from cnnx.pipeline.diagnose.rebuild import with_own_names
 
@@ -205,7 +199,7 @@ def _remarks(crops: Crops, needed: int | None) -> list[str]:
 
 
 def _original(
-    bundle: Bundle, options: ValidateOptions, labels: Path | None, steps: Steps
+    bundle: Bundle, options: JudgeOptions, labels: Path | None, steps: Steps, runs: Runs
 ) -> Original | CnnxError:
     """The original with the bundle's weights, or why it is not available if the user did not name it.
 
@@ -220,7 +214,9 @@ def _original(
         recipe = recipe_of_sources(bundle, options)
         weights = weights_of(bundle, recipe, options)
         request = Request(recipe, weights, precision="fp32", batch=bundle.manifest.batch, labels=labels)
-        original = open_checked(request, steps, trust_recipe=options.trust_recipe)
+        original = open_checked(
+            request, steps, trust_recipe=options.trust_recipe, check_torch=runs.check_torch
+        )
         check_weights(bundle, original)
     except CnnxError as error:
         if options.model or options.weights:
@@ -229,7 +225,7 @@ def _original(
     return original
 
 
-def _reference(bundle: Bundle, recipe: Recipe, options: ValidateOptions) -> Original | CnnxError:
+def _reference(bundle: Bundle, recipe: Recipe, options: JudgeOptions) -> Original | CnnxError:
     """The network that the bundle was judged by, or why it is not available if the user did not name it.
 
     Raises:
@@ -252,7 +248,7 @@ def _reference(bundle: Bundle, recipe: Recipe, options: ValidateOptions) -> Orig
 
 
 def _accuracy_alone(
-    subject: OpenSubject,
+    subject: Judged,
     bundle: Bundle,
     crops: Crops,
     reason: CnnxError,
@@ -267,15 +263,7 @@ def _accuracy_alone(
     recorded = before[1].accuracy if before else None
     assert crops.labels is not None
 
-    def work(progress: Progress) -> NDArray[np.float32]:
-        session = subject.open()
-        logits = logits_of(
-            session, crops.pixels, recipe.preprocessing, form=recipe.input_format, progress=progress
-        )
-        session.close()
-        return logits
-
-    logits = steps.run("validation", work)
+    logits = steps.run("validation", lambda progress: subject.run(crops.pixels, recipe, progress=progress))
     classes = first_classes(logits)
     right = classes == crops.labels
     hint = f" (hint: {reason.hint})" if reason.hint else ""

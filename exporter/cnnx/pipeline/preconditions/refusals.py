@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 
 from cnnx import models
 from cnnx.data import resampling
@@ -22,13 +23,15 @@ from cnnx.store.files import check_folder
 from cnnx.weights import find
 
 
-def open_checked(request: Request, steps: Steps, *, trust_recipe: bool) -> Original:
+def open_checked(
+    request: Request, steps: Steps, *, trust_recipe: bool, check_torch: Callable[[], None] | None = None
+) -> Original:
     """Check the request with `refuse_early`, then open the original, downloading its weights if needed.
 
     Raises:
         CnnxError: see `refuse_early` and `cnnx.weights.locate`.
     """
-    ready = refuse_early(request, trust_recipe=trust_recipe)
+    ready = refuse_early(request, trust_recipe=trust_recipe, check_torch=check_torch)
 
     def work(progress: Progress) -> Original:
         return ready or open_original(
@@ -38,8 +41,15 @@ def open_checked(request: Request, steps: Steps, *, trust_recipe: bool) -> Origi
     return steps.run("weights", work)
 
 
-def refuse_early(request: Request, *, trust_recipe: bool) -> Original | None:
+def refuse_early(
+    request: Request, *, trust_recipe: bool, check_torch: Callable[[], None] | None = None
+) -> Original | None:
     """Raise for a request that cannot succeed, in the order in which the steps would fail.
+
+    Args:
+        request: what is about to be done.
+        trust_recipe: whether the recipe's own Python code may run.
+        check_torch: raises if a PyTorch definition cannot be run; None: `refuse_without_torch`.
 
     Returns:
         the opened original if it is an ONNX file, which contains its weights; else None.
@@ -74,7 +84,7 @@ def refuse_early(request: Request, *, trust_recipe: bool) -> Original | None:
     counts = count_images(request)
     refuse_empty_folds(counts.calibration, request.folds, batch=batch[0])
     if not recipe.is_onnx:
-        refuse_without_torch()
+        (check_torch or refuse_without_torch)()
     refuse_unwritable_cache()
     refuse_full_disks(request, counts, checkpoint)
     return original

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from cnnx.errors import UsageError
 from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.quantizer import Quantizer, equalized_graph
 from cnnx.pipeline.search.trials import compare_ranges
-from cnnx.pipeline.steps.artefacts import Fp32Graph
+from cnnx.pipeline.steps.artefacts import Fp32Graph, Statistics
 from cnnx.pipeline.steps.inference import RUNNER, ran_by
 from cnnx.pipeline.steps.statistics import statistics_step
 from cnnx.quant.folds import Spread, spreads, still_moves
@@ -96,9 +96,23 @@ def refuse_empty_folds(images: int, count: int, *, batch: int) -> None:
 
 
 def observe_by_fold(
-    steps: Steps, exported: Fp32Graph, images: Crops, folds: Sequence[Crops], recipe: Recipe
+    steps: Steps,
+    exported: Fp32Graph,
+    images: Crops,
+    folds: Sequence[Crops],
+    recipe: Recipe,
+    *,
+    statistics: Callable[..., Statistics] = statistics_step,
 ) -> tuple[Quantizer, tuple[Quantizer, ...]]:
     """Return a quantizer for all images and one for each fold, with a single pass over the images.
+
+    Args:
+        steps: runs the steps.
+        exported: the FP32 graph.
+        images: all calibration images.
+        folds: the images of each fold.
+        recipe: the network's recipe.
+        statistics: runs the images; see `cnnx.pipeline.runs.Runs`.
 
     Raises:
         BuildFailed: the equalized graph gives different logits.
@@ -110,7 +124,7 @@ def observe_by_fold(
             recipe,
             graph,
             fold.list_digest,
-            statistics_step(
+            statistics(
                 steps,
                 graph,
                 fold,
@@ -122,7 +136,7 @@ def observe_by_fold(
         for number, fold in enumerate(folds, start=1)
     )
     seen = [part.statistics for part in parts]
-    whole = statistics_step(steps, graph, images, recipe, precision="int8", parts=seen)
+    whole = statistics(steps, graph, images, recipe, precision="int8", parts=seen)
     return Quantizer(steps, recipe, graph, images.list_digest, whole), parts
 
 

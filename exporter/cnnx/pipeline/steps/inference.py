@@ -25,8 +25,12 @@ PARITY_IMAGES = 4
 _BATCH = 8
 
 
-def open_here(file: Path) -> runtimes.Session:
+def open_here(file: Path, *, threads: int | None = None) -> runtimes.Session:
     """Open an ONNX graph with ONNX Runtime.
+
+    Args:
+        file: the graph.
+        threads: CPU threads; None: all physical cores.
 
     Raises:
         EnvironmentLacks: a package, driver or GPU that it needs is missing.
@@ -34,7 +38,7 @@ def open_here(file: Path) -> runtimes.Session:
     runtime = runtimes.get(runtimes.GRAPHS)
     if reason := runtime.cannot_run():
         raise reason
-    return runtime.open(file)
+    return runtime.open(file, runtimes.RunOptions(threads=threads))
 
 
 def ran_by() -> dict[str, str | None]:

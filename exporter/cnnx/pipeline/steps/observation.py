@@ -47,6 +47,7 @@ def observed(
     sampled: Sequence[str] = (),
     one_sided: Collection[str] = (),
     partial: Partial | None = None,
+    threads: int | None = None,
 ) -> Observation:
     """Run images through a graph that outputs statistics of its activations.
 
@@ -59,6 +60,7 @@ def observed(
         folder: folder for temporary files.
         progress: called with (images done, images in all).
         partial: file to save intermediate results to, and to resume from.
+        threads: CPU threads; None: all physical cores.
     """
     from cnnx.graph.load import input_shape, save_model
     from cnnx.graph.passes.observe import MAXIMA, MEANS, SAMPLE, observed_model
@@ -75,7 +77,7 @@ def observed(
     batch = input_shape(model)[0]
     size = batch if isinstance(batch, int) else 1
     del observed
-    session = open_here(scratch)
+    session = open_here(scratch, threads=threads)
     scratch.unlink()
     saved = time.monotonic()
 

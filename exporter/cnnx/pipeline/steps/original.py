@@ -61,8 +61,8 @@ class Original(Protocol):
         """Write its simplified FP32 graph."""
         ...
 
-    def session(self) -> runtimes.Session:
-        """Open a session that runs it."""
+    def session(self, *, threads: int | None = None) -> runtimes.Session:
+        """Open a session that runs it; `threads`: CPU threads, None: as many as the runtime takes."""
         ...
 
     def release(self) -> None:
@@ -217,20 +217,25 @@ class OnnxOriginal:
         simplify(model)
         save_model(model, path)
 
-    def session(self) -> runtimes.Session:
+    def session(self, *, threads: int | None = None) -> runtimes.Session:
         """Open the canonical form with ONNX Runtime."""
-        return open_here(self.graph.model)
+        return open_here(self.graph.model, threads=threads)
 
     def release(self) -> None:
         """Do nothing, as no memory is held."""
 
 
 class TorchOriginal:
-    """A PyTorch definition."""
+    """A PyTorch definition.
+
+    Attributes:
+        recipe: its recipe.
+        trusted: whether the recipe's own Python code may run.
+    """
 
     def __init__(self, recipe: Recipe, weights: Weights, *, trust_recipe: bool) -> None:
-        self._recipe = recipe
-        self._trusted = trust_recipe
+        self.recipe = recipe
+        self.trusted = trust_recipe
         self._model: nn.Module | None = None
         self.notes: tuple[str, ...] = ()
         self.weights = weights
@@ -247,15 +252,15 @@ class TorchOriginal:
 
     def key(self) -> dict[str, Any]:
         """Definition, weights and versions of the exporter's packages."""
-        spec, fit = self._recipe.model, self._recipe.weights
-        user = self._recipe.folder / spec.definition.split(":")[0]
+        spec, fit = self.recipe.model, self.recipe.weights
+        user = self.recipe.folder / spec.definition.split(":")[0]
         return {
             "definition": spec.definition,
-            "user_code": digest_of_file(user) if self._recipe.runs_user_code else None,
+            "user_code": digest_of_file(user) if self.recipe.runs_user_code else None,
             "arguments": dict(spec.arguments),
             "classes": spec.classes,
             "counts": (spec.parameters, spec.multiply_adds),
-            "input": dataclasses.asdict(self._recipe.input),
+            "input": dataclasses.asdict(self.recipe.input),
             "weights": self.weights.digest,
             "fitted": (fit.training_only, dict(fit.rename), fit.background_classes),
             "statistics": self._statistics_key() if self.weights.kind == "standin" else None,
@@ -274,17 +279,17 @@ class TorchOriginal:
         from cnnx.graph.load import save_model
         from cnnx.graph.simplify import simplify
 
-        spec = self._recipe.input
+        spec = self.recipe.input
         model = export_model(module, shape=spec.shape, batch=batch, input_name=spec.name)
         simplify(model)
         save_model(model, path)
 
-    def session(self) -> runtimes.Session:
+    def session(self, *, threads: int | None = None) -> runtimes.Session:
         """Open a session that runs the module in PyTorch."""
         module = self._built()
         from cnnx.runtimes.eager import EagerSession
 
-        return EagerSession(module)
+        return EagerSession(module, threads=threads)
 
     def release(self) -> None:
         """Drop the module."""
@@ -292,19 +297,19 @@ class TorchOriginal:
 
     def _built(self) -> nn.Module:
         if self._model is None:
-            module = build_torch(self._recipe, trusted=self._trusted)
-            check_model(module, self._recipe)
+            module = build_torch(self.recipe, trusted=self.trusted)
+            check_model(module, self.recipe)
             from cnnx.weights import load_into
 
             batches = self._statistics_batches()
-            self.notes = load_into(module, self.weights, self._recipe, batches_for_statistics=batches)
+            self.notes = load_into(module, self.weights, self.recipe, batches_for_statistics=batches)
             self._model = module
         return self._model
 
     def _statistics_key(self) -> dict[str, Any]:
         """What the images for the BatchNorm statistics of stand-in weights depend on."""
         return {
-            "preprocessing": self._recipe.preprocessing.as_key(),
+            "preprocessing": self.recipe.preprocessing.as_key(),
             "images": (_STANDIN_IMAGES, _STANDIN_BATCH),
         }
 
@@ -317,7 +322,7 @@ class TorchOriginal:
         from cnnx.data.normalize import normalize
         from cnnx.data.sets import open_images
 
-        preprocessing, shape = self._recipe.preprocessing, self._recipe.input.shape
+        preprocessing, shape = self.recipe.preprocessing, self.recipe.input.shape
         images = open_images(
             "deadleaves", size=preprocessing.side(shape), color=preprocessing.drawn_in, split="calibration"
         )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cnnx.options import Precision, Scales
 from cnnx.pipeline.progress import Progress, Steps
@@ -17,6 +17,8 @@ from cnnx.recipe import Recipe
 from cnnx.store.own_code import own_code
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from cnnx.data.crops import Crops
 
 
@@ -44,37 +46,23 @@ def statistics_step(
             they are merged, and no image is run.
         title: title of the step.
     """
-    inputs = {
-        **observed_from(graph, crops, recipe),
-        "precision": precision,
-        "policy": dataclasses.asdict(recipe.precision),
-        "code": own_code(__name__, RUNNER),
-    }
+    inputs = statistics_inputs(graph, crops, recipe, precision=precision)
     partial = steps.store.partial("statistics", inputs)
 
     def fill(folder: Path, progress: Progress) -> None:
         from cnnx.graph.load import load_model
-        from cnnx.graph.passes.center import never_negative
-        from cnnx.graph.policy.placement import plan_layers, tensors_to_observe
 
         if parts:
-            _merged(parts).save(folder / STATISTICS)
+            merged(part.read() for part in parts).save(folder / STATISTICS)
             return
         model = load_model(graph.model)
-        tensors: dict[str, None] = {}
-        # FP32 scales can quantize layers that FP16 scales cannot; one pass serves both types.
-        types: tuple[Scales, ...] = ("fp16", "fp32") if precision == "int8" else ()
-        for scales in types:
-            plan = plan_layers(
-                model, precision=precision, policy=recipe.precision, maxima=None, scales=scales
-            )
-            tensors.update(dict.fromkeys(tensors_to_observe(model, plan)))
+        sampled, one_sided = tensors_of(model, recipe, precision=precision)
         seen = observed(
             model,
             crops.pixels,
             recipe,
-            sampled=tuple(tensors),
-            one_sided=never_negative(model) & tensors.keys(),
+            sampled=sampled,
+            one_sided=one_sided,
             folder=folder,
             partial=partial,
             progress=progress,
@@ -85,8 +73,38 @@ def statistics_step(
     return Statistics(steps.make(title, "statistics", inputs, fill))
 
 
-def _merged(parts: Sequence[Statistics]) -> Observation:
-    first, *others = (part.read() for part in parts)
-    for other in others:
-        first.merge(other)
-    return first
+def statistics_inputs(
+    graph: Fp32Graph, crops: Crops, recipe: Recipe, *, precision: Precision
+) -> dict[str, Any]:
+    """Everything that `statistics_step` depends on."""
+    return {
+        **observed_from(graph, crops, recipe),
+        "precision": precision,
+        "policy": dataclasses.asdict(recipe.precision),
+        "code": own_code(__name__, RUNNER),
+    }
+
+
+def tensors_of(
+    model: ModelProto, recipe: Recipe, *, precision: Precision
+) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The tensors of an FP32 graph that get a histogram, and those among them that are never negative."""
+    from cnnx.graph.passes.center import never_negative
+    from cnnx.graph.policy.placement import plan_layers, tensors_to_observe
+
+    tensors: dict[str, None] = {}
+    # FP32 scales can quantize layers that FP16 scales cannot; one pass serves both types.
+    types: tuple[Scales, ...] = ("fp16", "fp32") if precision == "int8" else ()
+    for scales in types:
+        plan = plan_layers(model, precision=precision, policy=recipe.precision, maxima=None, scales=scales)
+        tensors.update(dict.fromkeys(tensors_to_observe(model, plan)))
+    return tuple(tensors), frozenset(never_negative(model) & tensors.keys())
+
+
+def merged(parts: Iterable[Observation]) -> Observation:
+    """The statistics of all images, from those of parts of them in any order."""
+    each = iter(parts)
+    whole = next(each)
+    for part in each:
+        whole.merge(part)
+    return whole

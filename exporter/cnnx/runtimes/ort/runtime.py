@@ -151,9 +151,7 @@ class OrtRuntime:
             )
         if reason := self.missing():
             raise reason
-        return OrtSession(
-            file, self._bindings(), device=self.device(), profile=profile, fuse_qdq=options.fuse_qdq
-        )
+        return OrtSession(file, self._bindings(), device=self.device(), profile=profile, options=options)
 
     def device(self) -> Device:
         """Device on which `open` runs a graph.
@@ -174,12 +172,18 @@ class OrtSession:
     runtime = "ort"
 
     def __init__(
-        self, file: Path, ort: Any, *, device: Device, profile: Path | None = None, fuse_qdq: bool = False
+        self,
+        file: Path,
+        ort: Any,
+        *,
+        device: Device,
+        profile: Path | None = None,
+        options: RunOptions = USUAL,
     ) -> None:
         self.runtime_version: str = ort.__version__
         self.device = device
-        options = _options(ort, fuse_qdq=fuse_qdq)
-        self._session: Any = _load(ort, file, options, on_gpu=device.kind == "gpu", profile=profile)
+        of_session = _options(ort, options)
+        self._session: Any = _load(ort, file, of_session, on_gpu=device.kind == "gpu", profile=profile)
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in _DTYPES:
             raise GraphError(
@@ -294,11 +298,11 @@ def _load(
     return session
 
 
-def _options(ort: Any, *, fuse_qdq: bool) -> onnxruntime.SessionOptions:
+def _options(ort: Any, wanted: RunOptions) -> onnxruntime.SessionOptions:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = usable_cores()
+    options.intra_op_num_threads = wanted.threads or usable_cores()
     options.log_severity_level = _FATAL_ONLY
-    if fuse_qdq:
+    if wanted.fuse_qdq:
         return options
     # Run Q/DQ exactly as in the graph, because this session validates the graph that TensorRT compiles. By
     # default ORT turns INT8 activations into UINT8, and biases of quantized convolutions into INT32 with
