@@ -18,10 +18,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
+from cnnx.cli.nodes import NodeDisplay
 from cnnx.cli.streams import forget_stdout
 from cnnx.errors import CnnxError, EnvironmentLacks, InputRefused, WriteFailed
 from cnnx.pipeline.plain import JSON_SCHEMA, plain
-from cnnx.pipeline.progress import ProgressEvent
+from cnnx.pipeline.progress import NodeEvent, ProgressEvent
 from cnnx.report.result import Result
 from cnnx.report.table import Block
 from cnnx.report.terminal import as_text, draw, escape
@@ -113,10 +114,15 @@ class Ui:
         self._err = Console(stderr=True, highlight=False)
         self._progress: Progress | None = None
         self._log: _Log | None = None
+        self._nodes: NodeDisplay | None = None
         self._drawn = 0.0
 
     def listen(self, event: ProgressEvent) -> None:
         """Show the progress of a step; finished steps leave a line."""
+        if isinstance(event, NodeEvent):
+            self._nodes = self._nodes or NodeDisplay(self._err, as_json=self.as_json)
+            self._nodes.show(event)
+            return
         if self.as_json:
             return
         if event.note:
@@ -147,6 +153,8 @@ class Ui:
         """Remove the progress display, and end the log."""
         if self._progress:
             self._progress.stop()
+        if self._nodes:
+            self._nodes.stop()
         if self._log:
             self._log.stop()
             self._log = None

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from cnnx.store.cache import Entry, Store
 
@@ -36,6 +36,29 @@ class ProgressEvent:
     seconds: float | None = None
     note: bool = False
     timed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEvent(ProgressEvent):
+    """The progress of a node of a fleet; `step`, `done` and `total` are those of the job that it does.
+
+    Attributes:
+        node: name of the node.
+        device: name of its device.
+        job: name of its job; empty if it has none.
+        state: what it does. A node that is "lost" is tried again.
+        seconds_left: estimate for the job; None if nothing like it has been done yet.
+        jobs_done: jobs of the whole fleet that have an outcome.
+        jobs: jobs of the whole fleet that are known so far.
+    """
+
+    node: str = ""
+    device: str = ""
+    job: str = ""
+    state: Literal["connecting", "idle", "working", "done", "lost"] = "idle"
+    seconds_left: float | None = None
+    jobs_done: int = 0
+    jobs: int = 0
 
 
 Listener = Callable[[ProgressEvent], None]

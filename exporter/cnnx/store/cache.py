@@ -190,6 +190,10 @@ class Store:
         """Folder for the files of the step with these inputs, which may not exist yet."""
         return self.root / kind / digest_of(inputs)[:32]
 
+    def has(self, kind: str, inputs: Mapping[str, Any]) -> bool:
+        """Whether there is an entry for these inputs, unchanged."""
+        return _is_whole(self.place(kind, inputs))
+
     def partial(self, kind: str, inputs: Mapping[str, Any]) -> Partial:
         """State for resuming the step with these inputs; the step removes it when it is done."""
         folder = self.place(kind, inputs)

@@ -15,7 +15,7 @@ from cnnx.pipeline.compare.rows import report_evidence, row_evidence, rows_in
 from cnnx.pipeline.judge.costs import size_estimates
 from cnnx.pipeline.records.files import KINDS, is_report, plain_in, record_in
 from cnnx.pipeline.records.verified import records_of
-from cnnx.pipeline.survey.journal import read_rows
+from cnnx.pipeline.survey.journal import is_survey, read_rows
 from cnnx.record import RecordKind, Subject
 
 _COMPARED: tuple[RecordKind, ...] = ("validation", "judgement", "benchmark", "energy")
@@ -36,7 +36,7 @@ def read_side(path: Path) -> Side:
     """
     if is_bundle(path):
         return _of_bundle(path)
-    if (path / "rows").is_dir():
+    if is_survey(path):
         return _of_survey(path)
     if not path.exists():
         raise RecordError("the path does not exist", where=path, hint=f"give {KINDS}")

@@ -11,6 +11,7 @@ from cnnx.data.images import printable
 from cnnx.errors import RecordError
 from cnnx.pipeline.records.files import KINDS, is_report, plain_in, record_in
 from cnnx.pipeline.records.verified import records_of
+from cnnx.pipeline.survey.journal import is_survey
 from cnnx.record import Record, Unverified
 from cnnx.report.document import Report, report_from_plain
 
@@ -39,7 +40,7 @@ def read_sources(path: Path) -> Iterator[Source | Report]:
     """
     if is_bundle(path):
         yield _of_bundle(path)
-    elif (path / "rows").is_dir():
+    elif is_survey(path):
         bundles = sorted(folder for folder in (path / "bundles").glob("*") if is_bundle(folder))
         if not bundles:
             hint = f"its bundles lie elsewhere; for its charts: cnnx report --survey {path}"

@@ -75,7 +75,10 @@ class NetworkFacts(TypedDict, total=False):
 
 
 class StoredRow(_Head, NetworkFacts, total=False):
-    """A row of a survey as stored; figures are absent if the cell failed or was stopped."""
+    """A row of a survey as stored; figures are absent if the cell failed or was stopped.
+
+    `on` is the name of the device in a fleet.
+    """
 
     killed: Count
     subject: Subject
@@ -105,6 +108,7 @@ class StoredRow(_Head, NetworkFacts, total=False):
     power_mw: float | None
     no_energy: str
     energy_doubts: list[str]
+    on: str
 
 
 _FIGURES = ("subject", "valid", "findings", "p50_ns", "p99_ns", "images_per_second", "memory")
@@ -244,13 +248,23 @@ class Journal:
                 yield file, row["killed"]
 
 
+def write_row(row: Row, folder: Path) -> None:
+    """Write the row of a cell into a survey's folder.
+
+    Raises:
+        WriteFailed: it cannot be written.
+    """
+    _put(folder / _ROWS / _file_name(cell_of(row)), _text(row))
+
+
 def read_rows(folder: Path) -> tuple[Row, ...]:
-    """All rows in a survey's folder, by file name.
+    """All rows in a survey's folder, by file name; in that of a fleet's survey, those of all devices.
 
     Raises:
         InputRefused: a row is damaged, or does not match its file's name.
     """
-    found = (_stored(file) for file in sorted((folder / _ROWS).glob("*.json")))
+    files = sorted(folder.glob(f"{_ROWS}/*.json")) or sorted(folder.glob(f"*/{_ROWS}/*.json"))
+    found = map(_stored, files)
     return tuple(row for row in found if row is not None)
 
 
@@ -273,6 +287,11 @@ def _stored(file: Path) -> Row | None:
         what = "model, precision and batch are {!r}, {!r} and {!r}".format(*cell_of(row))
         raise InputRefused(f"{what}, which do not match the file's name", where=file, hint=_DAMAGED)
     return row
+
+
+def is_survey(folder: Path) -> bool:
+    """Whether a folder is that of a survey, or of a fleet's survey."""
+    return (folder / _ROWS).is_dir() or any(folder.glob(f"*/{_ROWS}"))
 
 
 def row_of(data: Any, *, where: Path) -> Row:

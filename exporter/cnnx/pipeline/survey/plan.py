@@ -69,6 +69,15 @@ def _check_plan(plan: SurveyPlan) -> None:
         raise UsageError(
             f"invalid --images {plan.images}: expected at least 1", hint="give --images 512, for example"
         )
+
+
+def check_target(plan: SurveyPlan) -> None:
+    """Check that the target can be used here, and in the way asked for.
+
+    Raises:
+        UsageError: a CUDA graph is asked for, and the target builds no engines.
+        EnvironmentLacks: the target cannot be used here.
+    """
     runtime = choose_runtime(plan.target, ())
     if plan.cuda_graph and runtime.engine_suffix is None:
         raise UsageError(

@@ -13,7 +13,7 @@ from cnnx.pipeline.report.report import ReportResult, checked_files, written
 from cnnx.pipeline.survey.canziani import SOURCE
 from cnnx.pipeline.survey.figures import figures_of
 from cnnx.pipeline.survey.findings import findings_of
-from cnnx.pipeline.survey.journal import Row, read_rows
+from cnnx.pipeline.survey.journal import Row, is_survey, read_rows
 from cnnx.report.document import Report, Section, made_report
 from cnnx.report.files import write_document
 from cnnx.report.markdown import markdown
@@ -74,7 +74,7 @@ def draw_rows(rows: Sequence[Row], folder: Path) -> Path | MissingExtra:
 
 def survey_report(folder: Path) -> Report:
     """The report that `write_survey_report` writes; raises as it does while reading."""
-    if not (folder / "rows").is_dir():
+    if not is_survey(folder):
         raise RecordError(
             "this is not a survey's folder",
             where=folder,
@@ -106,9 +106,10 @@ def report_of_rows(rows: Sequence[Row]) -> Report:
 
 
 def _device(row: Row) -> str:
-    """Runtime and device; empty for a row without figures."""
+    """Name in a fleet, runtime and device; empty for a row without figures."""
     subject = row.get("subject")
-    return f"{subject['runtime']}, {subject['device']}" if subject else ""
+    name = f"{row['on']}: " if row.get("on") else ""
+    return f"{name}{subject['runtime']}, {subject['device']}" if subject else ""
 
 
 def _sections(rows: Sequence[Row], device: str) -> Iterator[Section]:
@@ -137,6 +138,7 @@ def _flat(row: Row) -> dict[str, object]:
     subject, accuracy = row.get("subject") or {}, row.get("accuracy") or {}
     return {
         **{key: row[key] for key in ("model", "precision", "batch", "status", "reason", "verdict")},
+        "on": row.get("on"),
         **{key: subject.get(key) for key in ("artefact", "engine", "runtime", "device")},
         "undecided": row.get("undecided"),
         "valid": row.get("valid"),

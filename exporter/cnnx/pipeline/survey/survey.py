@@ -25,7 +25,7 @@ from cnnx.pipeline.progress import Listener, ProgressEvent, Steps, silent
 from cnnx.pipeline.records.verified import latest_validation, records_of
 from cnnx.pipeline.survey.facts import facts_of
 from cnnx.pipeline.survey.journal import Cell, Journal, Row, cell_of
-from cnnx.pipeline.survey.plan import Sources, planned
+from cnnx.pipeline.survey.plan import Sources, check_target, planned
 from cnnx.pipeline.survey.report import PAGE, draw_rows, write_rows
 from cnnx.pipeline.target import choose_runtime, open_subject
 from cnnx.pipeline.validate import ValidateResult, validate
@@ -111,9 +111,20 @@ def survey(models: Sequence[str | Path], plan: SurveyOptions, *, listener: Liste
         >>> [(row["precision"], row["status"]) for row in result.rows]
         [('fp16', 'done'), ('int8', 'done')]
     """
+    rows = survey_rows(models, plan, listener=listener)
+    out = Path(plan.out)
+    drawn = draw_rows(rows, out) if exit_code_of(rows) == 0 else None
+    if isinstance(drawn, MissingExtra):
+        listener(ProgressEvent(f"No {PAGE} was written: {drawn.what}.", note=True))
+    return SurveyResult(out, rows, isinstance(drawn, Path))
+
+
+def survey_rows(models: Sequence[str | Path], plan: SurveyOptions, *, listener: Listener) -> tuple[Row, ...]:
+    """The rows of a survey, without the page with charts; see `survey`."""
     chosen = dataclasses.replace(plan, power=power_pass(plan))
     out = Path(plan.out)
     networks = planned(models, plan.precisions, plan.batches, chosen)
+    check_target(chosen)
     check_place(out / "survey.json")
     sizes = tuple(dict.fromkeys(plan.batches))
     follows = _follows(networks, sizes, chosen)
@@ -134,11 +145,7 @@ def survey(models: Sequence[str | Path], plan: SurveyOptions, *, listener: Liste
         listener(ProgressEvent(text, note=True))
         write_rows(journal.rows(cells), out)
         raise
-    rows = journal.rows(cells)
-    drawn = draw_rows(rows, out) if exit_code_of(rows) == 0 else None
-    if isinstance(drawn, MissingExtra):
-        listener(ProgressEvent(f"No {PAGE} was written: {drawn.what}.", note=True))
-    return SurveyResult(out, rows, isinstance(drawn, Path))
+    return journal.rows(cells)
 
 
 def _follows(
@@ -158,7 +165,7 @@ def _follows(
     if plan.power:
         common["power"] = {"sensor": plan.power.sensor, **dataclasses.asdict(plan.power.plan)}
     sources = {source for kinds in networks.values() for source in kinds.values()}
-    own = {source: _origin(source, batches, plan) for source in sources}
+    own = {source: origin_of(source, batches, plan) for source in sources}
     return {
         (name, precision): {**own[source], **common}
         for name, kinds in networks.items()
@@ -166,7 +173,7 @@ def _follows(
     }
 
 
-def _origin(source: str | Path, batches: Sequence[int], plan: SurveyPlan) -> dict[str, Any]:
+def origin_of(source: str | Path, batches: Sequence[int], plan: SurveyPlan) -> dict[str, Any]:
     """What a bundle depends on, with files by digest; None if unreadable, as its cells give the reason."""
     network = None
     if isinstance(source, Path):

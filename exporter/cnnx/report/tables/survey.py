@@ -1,4 +1,4 @@
-"""Table of a survey: networks, precisions and batch sizes on one device."""
+"""Table of a survey: networks, precisions and batch sizes, on one device or those of a fleet."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def survey_blocks(rows: Sequence[_Plain]) -> list[Said]:
     "-" means unknown or not measured, never 0. A failed cell shows "failed" in its first figure.
     """
     columns: tuple[Column[_Plain], ...] = (
+        Column("device", lambda row: row.get("on") or "-", known=True),
         Column("network", lambda row: row["model"]),
         Column("precision", lambda row: row["precision"], fixed=True),
         Figures("batch", lambda row: str(row["batch"])),
@@ -95,7 +96,10 @@ def _remarks(rows: Sequence[_Plain]) -> Iterator[Remark]:
     found: dict[Remark, list[str]] = {}
     for row in rows:
         for remark in _of(row):
-            found.setdefault(remark, []).append(f"{row['model']} {row['precision']}, batch {row['batch']}")
+            on = f" on {row['on']}" if row.get("on") else ""
+            found.setdefault(remark, []).append(
+                f"{row['model']} {row['precision']}, batch {row['batch']}{on}"
+            )
     for remark, cells in found.items():
         yield Remark(f"{remark.text}: {'; '.join(cells)}", hint=remark.hint)
 

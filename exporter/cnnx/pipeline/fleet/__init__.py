@@ -1,0 +1,1 @@
+"""Many networks, precisions and devices from one machine."""

@@ -1,0 +1,348 @@
+"""`fleet survey`: the cells of a survey on many devices; networks are exported once, where PyTorch is."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from cnnx import runtimes
+from cnnx.bundle import MANIFEST, Bundle, is_bundle
+from cnnx.bundle.writing import new_bundle
+from cnnx.errors import BundleError, CnnxError, InputRefused, MissingExtra, UsageError
+from cnnx.options import Precision, takes
+from cnnx.options.fleet import FleetSurveyOptions
+from cnnx.pipeline.bench.energy import power_pass
+from cnnx.pipeline.fleet.connect import open_pool
+from cnnx.pipeline.fleet.tasks.export import BUNDLE
+from cnnx.pipeline.fleet.tasks.survey import RECORDS
+from cnnx.pipeline.fleet.work.job import EXPORT, Answer, Job, Lost, NodeFacts, Pool
+from cnnx.pipeline.progress import Listener, ProgressEvent, silent
+from cnnx.pipeline.survey.journal import Row, cell_of, read_rows, row_of, write_row
+from cnnx.pipeline.survey.plan import Sources, planned
+from cnnx.pipeline.survey.report import PAGE, draw_rows, write_rows
+from cnnx.pipeline.survey.survey import exit_code_of, origin_of
+from cnnx.record import read_record
+from cnnx.report.result import Result
+from cnnx.report.table import Block, Remark
+from cnnx.report.tables.survey import survey_blocks
+from cnnx.schema import read_json
+from cnnx.store.files import atomic_file, check_place
+
+_BUNDLES, _ORIGINS = "bundles", "origins.json"
+_SENT = ("target", "seconds", "percentile", "cuda_graph", "rate", "sensor", "again")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class FleetSurveyResult(Result):
+    """All cells of a survey of several devices.
+
+    Attributes:
+        folder: folder with bundles, a survey's folder for each device, and report files.
+        rows: as those of a survey; `on` is the name of the device.
+        nodes: the nodes that did the work.
+        drawn: whether the page with charts was written.
+    """
+
+    folder: Path
+    rows: tuple[Row, ...]
+    nodes: tuple[NodeFacts, ...]
+    drawn: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """See `cnnx.pipeline.survey.survey.exit_code_of`."""
+        return exit_code_of(self.rows)
+
+    def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
+        """What the command prints."""
+        files = Remark(f"{self.folder}: {f'{PAGE}, ' if self.drawn else ''}survey.md, survey.json", "written")
+        return [*survey_blocks(self.rows), files]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        nodes = [dataclasses.asdict(node) for node in self.nodes]
+        return {"folder": str(self.folder.absolute()), "rows": list(self.rows), "nodes": nodes}
+
+
+@takes(FleetSurveyOptions, "plan")
+def fleet_survey(
+    models: Sequence[str | Path], plan: FleetSurveyOptions, *, listener: Listener = silent
+) -> FleetSurveyResult:
+    """Measure networks in several precisions and batches on every device of a fleet.
+
+    Networks that cnnx ships are exported on the nodes with PyTorch, files on this machine. A bundle is sent
+    to a node once; its engine is built there. One job at a time runs on a node: the precisions of one
+    network at one batch, side by side. A job whose node is lost is given to another one of the same kind, or
+    its cells fail with the reason. Rows are kept in `out`, in a survey's folder for each device; what is
+    finished there is not measured again, so a stopped survey resumes.
+
+    Args:
+        models: names of recipes, recipe files, ONNX files, or folders of bundles.
+        plan: options as an object; each can also be given by keyword. `out` is a new folder, or that of an
+            earlier survey of a fleet.
+        listener: receives progress events, also of each node (`NodeEvent`).
+
+    Raises:
+        UsageError: an option is invalid, or no node has a device that `on` names.
+        RecipeError: a model does not exist.
+        WeightsError: a checkpoint does not exist.
+        ImageError: images that a recipe names do not exist.
+        EnvironmentLacks: no node can be reached.
+        Unreachable: the head of the cluster cannot be reached.
+        WriteFailed: `out` or the cache cannot be written.
+    """
+    networks = planned(models, plan.precisions, plan.batches, plan)
+    power_pass(plan)
+    out = Path(plan.out)
+    check_place(out / "survey.json")
+    with open_pool(plan, listener=listener) as pool:
+        survey = _Survey(networks, plan, out, pool, listener)
+        try:
+            survey.go_on()
+        except BaseException:  # also an interrupt
+            text = f"Finished cells are kept in {out}; the same command with --out {out} resumes."
+            listener(ProgressEvent(text, note=True))
+            write_rows(survey.rows(), out)
+            raise
+    rows = survey.rows()
+    write_rows(rows, out)
+    drawn = draw_rows(rows, out) if exit_code_of(rows) == 0 else None
+    if isinstance(drawn, MissingExtra):
+        listener(ProgressEvent(f"No {PAGE} was written: {drawn.what}.", note=True))
+    return FleetSurveyResult(out, rows, survey.nodes, isinstance(drawn, Path))
+
+
+@dataclass(slots=True)
+class _Network:
+    """What is known of a network: its bundles by precision, and what is not exported yet."""
+
+    bundles: dict[str, Path] = field(default_factory=dict)
+    awaited: set[str] = field(default_factory=set)
+
+
+class _Survey:
+    """A survey of a fleet while it runs."""
+
+    def __init__(
+        self, networks: Sources, plan: FleetSurveyOptions, out: Path, pool: Pool, listener: Listener
+    ) -> None:
+        self._plan, self._out, self._pool, self._listener = plan, out, pool, listener
+        self._sources = networks
+        self._networks = {name: _Network() for name in networks}
+        self.nodes = tuple(pool.nodes())
+        self._devices = _devices(self.nodes, plan.on)
+        self._cells = {
+            (device, name, precision, batch): None
+            for device in self._devices
+            for name, sources in networks.items()
+            for precision in sources
+            for batch in plan.batches
+        }
+
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of this survey's cells on all devices."""
+        found = [row for device in self._devices for row in self._rows_of(device)]
+        return tuple(row for row in found if (row["on"], *cell_of(row)) in self._cells)
+
+    def go_on(self) -> None:
+        """Do what is left to do."""
+        exports = list(self._exports())
+        for name, network in self._networks.items():
+            if not network.awaited:
+                exports += self._measurements(name)
+        for job, outcome in self._pool.run(exports, listener=self._listener):
+            if job.task == "export":
+                self._take_export(job, outcome)
+            else:
+                self._take_rows(job, outcome)
+
+    def _exports(self) -> Iterator[Job]:
+        """Jobs for the bundles that are neither given nor made before. Files are exported here."""
+        for name, sources in self._sources.items():
+            network = self._networks[name]
+            for precision, source in sources.items():
+                folder = self._folder(name, precision, source)
+                network.bundles[precision] = folder
+                if isinstance(source, Path) or self._is_made(folder, source):
+                    continue
+                job = self._export(name, precision, source)
+                if _is_file(source):
+                    self._export_here(job, folder, source)
+                    continue
+                network.awaited.add(precision)
+                yield job
+
+    def _export(self, name: str, precision: str, model: str) -> Job:
+        weights = self._plan.weights_of(model)
+        file = {Path(weights).name: Path(weights)} if Path(weights).is_file() else {}
+        arguments = {
+            "model": model,
+            "precision": precision,
+            "batch": [min(self._plan.batches), max(self._plan.batches)],
+            "images": self._plan.images,
+            "weights": next(iter(file), weights),
+        }
+        return Job(f"{name} in {precision}", "export", arguments, EXPORT, file, group=f"{name} {precision}")
+
+    def _export_here(self, job: Job, folder: Path, model: str) -> None:
+        """Export a file, whose paths are of this machine. If that fails, its rows say why."""
+        from cnnx.pipeline.export.export import export
+
+        try:
+            export(
+                model,
+                precision=cast("Precision", job.arguments["precision"]),
+                target=runtimes.GRAPHS,
+                weights=self._plan.weights_of(model),
+                out=folder,
+                batch=tuple(job.arguments["batch"]),
+                calibration_images=self._plan.images,
+                validation_images=self._plan.images,
+                listener=self._listener,
+            )
+            self._keep_origin(folder, model)
+        except CnnxError as error:
+            [name] = [name for name, sources in self._sources.items() if model in sources.values()]
+            self._fail(name, [job.arguments["precision"]], Lost(error.what, error.hint or ""))
+            del self._networks[name].bundles[job.arguments["precision"]]
+
+    def _take_export(self, job: Job, outcome: Answer | Lost) -> None:
+        """Keep a bundle, and let the network be measured once all its bundles are there."""
+        name, precision = job.group.rsplit(" ", 1)
+        network = self._networks[name]
+        network.awaited.remove(precision)
+        if isinstance(outcome, Lost):
+            self._fail(name, [precision], outcome)
+            del network.bundles[precision]
+        else:
+            _put_bundle(outcome.folder / BUNDLE, network.bundles[precision])
+            self._keep_origin(network.bundles[precision], job.arguments["model"])
+        if not network.awaited:
+            self._pool.add(self._measurements(name))
+
+    def _measurements(self, name: str) -> Iterator[Job]:
+        """One job for each device and batch: the precisions of a network are measured side by side."""
+        bundles = self._networks[name].bundles
+        if not bundles:
+            return
+        files = {
+            f"{precision}/{path.relative_to(folder).as_posix()}": path
+            for precision, folder in bundles.items()
+            for path in _files_of(folder)
+        }
+        sent = {key: getattr(self._plan, key) for key in _SENT} | {"power": bool(self._plan.power)}
+        for device in self._devices:
+            known = [row for row in self._rows_of(device) if row["model"] == name]
+            for batch in dict.fromkeys(self._plan.batches):
+                rows = [row for row in known if row["batch"] == batch and row["precision"] in bundles]
+                arguments = {
+                    "bundles": list(bundles),
+                    "plan": {**sent, "batches": [batch]},
+                    "rows": [{key: value for key, value in row.items() if key != "on"} for row in rows],
+                }
+                yield Job(
+                    f"{name}, batch {batch}", "survey", arguments, device, files, group=name, stays=True
+                )
+
+    def _take_rows(self, job: Job, outcome: Answer | Lost) -> None:
+        """Keep the rows and records of one network on one device at one batch."""
+        device, folder = job.needs, self._out / job.needs
+        [batch] = job.arguments["plan"]["batches"]
+        if isinstance(outcome, Lost):
+            self._fail(job.group, job.arguments["bundles"], outcome, devices=[device], batches=[batch])
+        else:
+            for data in outcome.value["rows"]:
+                write_row(row_of({**data, "on": device}, where=Path(outcome.node)), folder)
+            for precision, bundle in self._networks[job.group].bundles.items():
+                for file in sorted((outcome.folder / RECORDS / precision).glob("*.json")):
+                    Bundle.open(bundle, verify=False).add_record(read_record(file))
+        write_rows(self._rows_of(device), folder)
+
+    def _fail(
+        self,
+        name: str,
+        precisions: Iterable[str],
+        lost: Lost,
+        *,
+        devices: Sequence[str] = (),
+        batches: Sequence[int] = (),
+    ) -> None:
+        """Write a row with the reason for each cell that has no figures."""
+        for device in devices or self._devices:
+            done = {cell_of(row) for row in self._rows_of(device) if row["status"] == "done"}
+            for precision in precisions:
+                for batch in batches or self._plan.batches:
+                    if (name, precision, batch) not in done:
+                        row = {"model": name, "precision": precision, "batch": batch, "status": "failed"}
+                        row |= {"reason": lost.reason, "hint": lost.hint, "verdict": None}
+                        write_row({**row, "follows_from": {}, "on": device}, self._out / device)
+
+    def _rows_of(self, device: str) -> tuple[Row, ...]:
+        return read_rows(self._out / device)
+
+    def _folder(self, name: str, precision: str, source: str | Path) -> Path:
+        return source if isinstance(source, Path) else self._out / _BUNDLES / f"{name}-{precision}"
+
+    def _origin(self, source: str) -> dict[str, Any]:
+        return {"model": source, **origin_of(source, self._plan.batches, self._plan)}
+
+    def _is_made(self, folder: Path, source: str) -> bool:
+        return is_bundle(folder) and self._origins().get(folder.name) == self._origin(source)
+
+    def _keep_origin(self, folder: Path, source: str) -> None:
+        data = {**self._origins(), folder.name: self._origin(source)}
+        with atomic_file(self._out / _BUNDLES / _ORIGINS) as draft:
+            draft.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+    def _origins(self) -> dict[str, Any]:
+        """What the bundles in `out` were made from, by folder."""
+        file = self._out / _BUNDLES / _ORIGINS
+        if not file.is_file():
+            return {}
+        data = read_json(file.read_bytes(), where=file, error=InputRefused, hint="delete this file")
+        return data if isinstance(data, dict) else {}
+
+
+def _devices(nodes: Sequence[NodeFacts], wanted: Sequence[str]) -> tuple[str, ...]:
+    """The devices to measure on.
+
+    Raises:
+        UsageError: no node has one of them, or none is a device.
+    """
+    found = tuple(sorted({each for node in nodes for each in node.offers if each != EXPORT}))
+    lacking = [device for device in wanted if device not in found]
+    if lacking or not found:
+        what = f"no node of the fleet has the device {lacking[0]!r}" if lacking else "no node is a device"
+        has = f"there are: {', '.join(found)}" if found else "cnnx fleet join --as NAME makes it one"
+        raise UsageError(what, hint=has)
+    return tuple(dict.fromkeys(wanted)) or found
+
+
+def _is_file(model: str) -> bool:
+    return Path(model).suffix.lower() in (".onnx", ".toml")
+
+
+def _files_of(bundle: Path) -> Iterator[Path]:
+    """The files of a bundle that are the same on every device, with export's record."""
+    opened = Bundle.open(bundle, verify=False)
+    yield from (bundle / name for name in (MANIFEST, *opened.manifest.files))
+    for file in opened.record_files():
+        with contextlib.suppress(BundleError):
+            if opened.record(file).kind == "validation":
+                yield file
+
+
+def _put_bundle(made: Path, folder: Path) -> None:
+    """Write a bundle that a node has made to its folder."""
+    bundle = Bundle.open(made)
+    with new_bundle(folder) as draft:
+        for name in (MANIFEST, *bundle.manifest.files):
+            shutil.copyfile(made / name, draft / name)
+    for record in bundle.records():
+        Bundle.open(folder, verify=False).add_record(record)

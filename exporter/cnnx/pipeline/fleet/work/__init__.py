@@ -1,0 +1,1 @@
+"""Jobs for other machines: what a job is, who does it, and how files reach it."""

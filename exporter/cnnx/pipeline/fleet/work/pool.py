@@ -1,0 +1,356 @@
+"""Gives jobs to the nodes of a fleet: one at a time to each, elsewhere if a node is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Protocol, TypeVar
+
+from cnnx.errors import CnnxError, EnvironmentLacks, Unreachable
+from cnnx.pipeline.fleet.work.job import EXPORT, Answer, Job, Lost, NodeFacts
+from cnnx.pipeline.fleet.work.line import Line, LineLost
+from cnnx.pipeline.fleet.work.node import Node, remove
+from cnnx.pipeline.progress import Listener, NodeEvent, ProgressEvent, silent
+from cnnx.store.files import scratch_folder
+
+T = TypeVar("T")
+Outcome = Answer | Lost
+
+_TRIES = 2
+_LOOK_S = 1.0
+_LONGEST_WAIT_S = 30.0
+_AGAIN = "run the same command again: what is done stays done"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a node is.
+
+    Attributes:
+        name: name of the node, unique within the fleet.
+        device: name of its device; empty if it only exports.
+        reach: opens a line to its worker; raises `LineLost` or `CnnxError`.
+    """
+
+    name: str
+    device: str
+    reach: Callable[[], Awaitable[Line]]
+
+
+class Source(Protocol):
+    """Knows where nodes are."""
+
+    async def places(self) -> Sequence[Place]:
+        """The places of the nodes that are up.
+
+        Raises:
+            Unreachable: nobody knows, as the cluster's head is down.
+        """
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Todo:
+    """A job that has no outcome yet: where it was lost, and since when nobody can do it."""
+
+    job: Job
+    lost: dict[str, str] = field(default_factory=dict)
+    alone_since: float | None = None
+
+
+class FleetPool:
+    """The nodes of a fleet, as a context manager: they are free for others when it ends.
+
+    Args:
+        source: knows where nodes are.
+        listener: receives what nodes do while they are sought.
+        limit_s: longest time that a job may take; then its node counts as lost.
+        patience_s: how long a job waits for a node that can do it, if there is none.
+    """
+
+    def __init__(
+        self, source: Source, *, listener: Listener = silent, limit_s: float = 3600, patience_s: float = 60
+    ) -> None:
+        self._source, self._listener = source, listener
+        self._limit_s, self._patience_s = limit_s, patience_s
+        self._loop = asyncio.new_event_loop()
+        self._stack = contextlib.ExitStack()
+        self._scratch = self._stack.enter_context(scratch_folder())
+        self._numbers = itertools.count()
+        self._todo: list[_Todo] = []
+        self._open_jobs = self._done_jobs = self._known_jobs = 0
+        self._outcomes: asyncio.Queue[tuple[Job, Outcome] | Exception] = asyncio.Queue()
+        self._news = asyncio.Event()
+        self._serving: dict[str, asyncio.Task[None]] = {}
+        self._places: dict[str, Place] = {}
+        self._nodes: dict[str, Node] = {}
+        self._faults: dict[str, str] = {}
+        self._groups: dict[str, str] = {}
+        self._seconds: dict[str, list[float]] = defaultdict(list)
+        self._watching: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> FleetPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._loop.run_until_complete(self._end())
+        finally:
+            self._loop.close()
+            self._stack.close()
+
+    def nodes(self) -> Sequence[NodeFacts]:
+        """The nodes that can be reached, once each place has been tried or patience has ended.
+
+        Raises:
+            Unreachable: the head of the cluster cannot be reached.
+            EnvironmentLacks: there is no node.
+        """
+
+        async def found() -> None:
+            ends = time.monotonic() + self._patience_s
+            while time.monotonic() < ends:
+                tried = self._nodes.keys() | self._faults.keys()
+                if (self._nodes and tried >= self._serving.keys()) or not self._outcomes.empty():
+                    return
+                await asyncio.sleep(_LOOK_S / 10)
+
+        self._run(found())
+        if not self._outcomes.empty() and isinstance(error := self._outcomes.get_nowait(), Exception):
+            raise error
+        if not self._nodes:
+            raise EnvironmentLacks(
+                "no node of the fleet can be reached"
+                + "".join(f"; {each}" for each in self._faults.values()),
+                hint="cnnx fleet status lists the nodes; cnnx fleet join adds one",
+            )
+        return tuple(node.facts for node in self._nodes.values())
+
+    def add(self, jobs: Iterable[Job]) -> None:
+        """Add jobs while `run` goes on."""
+        new = [_Todo(job) for job in jobs]
+        self._todo += new
+        self._open_jobs += len(new)
+        self._known_jobs += len(new)
+        self._news.set()
+
+    def run(self, jobs: Iterable[Job], *, listener: Listener) -> Iterator[tuple[Job, Outcome]]:
+        """Do jobs, and yield each with its outcome as soon as it has one.
+
+        Raises:
+            Unreachable: the head of the cluster cannot be reached any more.
+        """
+        self._listener = listener
+        self.add(jobs)
+        while self._open_jobs:
+            found = self._run(self._outcomes.get())
+            if isinstance(found, Exception):
+                raise found
+            self._open_jobs -= 1
+            yield found
+            if isinstance(found[1], Answer):
+                remove(found[1].folder)
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._watching is None:
+            self._watching = self._loop.create_task(self._watch())
+        return self._loop.run_until_complete(work)
+
+    async def _end(self) -> None:
+        tasks = [*self._serving.values(), *([self._watching] if self._watching else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        """Serve every node that comes, and give up jobs that nobody can do."""
+        unknown_since: float | None = None
+        while True:
+            try:
+                self._places = {place.name: place for place in await self._source.places()}
+                unknown_since = None
+            except Unreachable as error:
+                unknown_since = unknown_since or time.monotonic()
+                if time.monotonic() - unknown_since > self._patience_s:
+                    self._outcomes.put_nowait(error)
+                    return
+                await asyncio.sleep(_LOOK_S)
+                continue
+            for name, place in self._places.items():
+                if name not in self._serving:
+                    self._serving[name] = asyncio.ensure_future(self._serve(place))
+                    self._serving[name].add_done_callback(self._ended)
+            for name in self._serving.keys() - self._places.keys() - self._nodes.keys():
+                self._serving.pop(name).cancel()
+            self._give_up()
+            await asyncio.sleep(_LOOK_S)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Pass on an error of cnnx itself, for which nobody waits otherwise."""
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self._outcomes.put_nowait(error)
+
+    def _give_up(self) -> None:
+        """End the jobs that no node can do, after a while."""
+        now = time.monotonic()
+        for todo in list(self._todo):
+            if self._has_hope(todo.job.needs):
+                todo.alone_since = None
+                continue
+            todo.alone_since = todo.alone_since or now
+            if now - todo.alone_since > self._patience_s:
+                self._todo.remove(todo)
+                faults = "".join(f"; {each}" for each in (*todo.lost.values(), *self._faults.values()))
+                hint = f"see cnnx fleet status; when a node has joined, {_AGAIN}"
+                self._end_job(todo.job, Lost(f"no node of the fleet offers {todo.job.needs}{faults}", hint))
+
+    def _has_hope(self, needs: str) -> bool:
+        """Whether a node can do what a job needs, or one that may is being reached, as one that is in use."""
+        reached = (node.facts.offers for node in self._nodes.values())
+        return any(needs in offers for offers in reached) or any(
+            needs in (place.device, EXPORT) and name not in self._faults and name not in self._nodes
+            for name, place in self._places.items()
+        )
+
+    async def _serve(self, place: Place) -> None:
+        """Reach a node, give it jobs until it is lost, and try to reach it again."""
+        for failures in itertools.count(1):
+            self._tell(place, "connecting")
+            line: Line | None = None
+            try:
+                line = await place.reach()
+                node = await Node.open(line, name=place.name, device=place.device)
+                self._nodes[place.name] = node
+                self._faults.pop(place.name, None)
+                self._tell(place, "idle")
+                await self._give_jobs(place, node)
+            except (LineLost, CnnxError) as error:
+                what = error.what if isinstance(error, CnnxError) else str(error)
+                self._faults[place.name] = f"{place.name}: {what}"
+                self._tell(place, "lost", ProgressEvent(what))
+            finally:
+                self._nodes.pop(place.name, None)
+                if line is not None:
+                    await line.close()
+            await asyncio.sleep(min(_LOOK_S * failures, _LONGEST_WAIT_S))
+
+    async def _give_jobs(self, place: Place, node: Node) -> None:
+        """Give a node one job after another.
+
+        Raises:
+            LineLost: the node was lost. Its job is done elsewhere.
+        """
+        while True:
+            todo = await self._next(place, node)
+            started = time.monotonic()
+            heard = partial(self._heard, place, todo.job, started)
+            heard(ProgressEvent(todo.job.task))
+            try:
+                folder = self._new_folder()
+                outcome = await asyncio.wait_for(node.run(todo.job, folder, heard), self._limit_s)
+            except asyncio.TimeoutError:
+                self._retry(todo, place, f"took longer than {self._limit_s / 60:.0f} minutes")
+                raise LineLost("it was too slow, and is started again") from None
+            except LineLost as error:
+                self._retry(todo, place, f"was lost: {error}")
+                raise
+            except asyncio.CancelledError:
+                self._todo.insert(0, todo)
+                raise
+            self._seconds[todo.job.task].append(time.monotonic() - started)
+            self._end_job(todo.job, outcome)
+            self._tell(place, "done", ProgressEvent(todo.job.task), job=todo.job)
+
+    def _heard(self, place: Place, job: Job, started: float, event: ProgressEvent) -> None:
+        """Pass on the progress of a job."""
+        usual = self._seconds[job.task]
+        left = sum(usual) / len(usual) - (time.monotonic() - started) if usual else None
+        self._tell(place, "working", event, job=job, left=left)
+
+    async def _next(self, place: Place, node: Node) -> _Todo:
+        """The next job that a node can do."""
+        while True:
+            mine = [each for each in self._todo if each.job.needs in node.facts.offers]
+            if chosen := self._chosen(mine, place):
+                self._todo.remove(chosen)
+                self._groups.setdefault(chosen.job.group, place.name)
+                return chosen
+            self._news.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._news.wait(), _LOOK_S)
+
+    def _chosen(self, todo: Sequence[_Todo], place: Place) -> _Todo | None:
+        """A job of a group that this node has begun, else of one that nobody has, else any.
+
+        A job that was lost here goes to another node, if one can do it.
+        """
+        others = [node for name, node in self._nodes.items() if name != place.name]
+
+        def preference(each: _Todo) -> int:
+            owner = self._groups.get(each.job.group)
+            return 0 if owner == place.name else 1 if owner is None or owner not in self._nodes else 2
+
+        fit = [
+            each
+            for each in todo
+            if place.name not in each.lost or not any(each.job.needs in node.facts.offers for node in others)
+        ]
+        return min(fit, key=preference, default=None)
+
+    def _retry(self, todo: _Todo, place: Place, reason: str) -> None:
+        """Let a lost job be done again, unless it was lost twice."""
+        lost_before = len(todo.lost)
+        todo.lost[f"{place.name} {lost_before}" if place.name in todo.lost else place.name] = (
+            f"{place.name} {reason}"
+        )
+        if len(todo.lost) < _TRIES:
+            self._todo.insert(0, todo)
+            self._news.set()
+        else:
+            reasons = "; ".join(todo.lost.values())
+            hint = "the job may need more memory or time than these nodes have; see --limit, or " + _AGAIN
+            self._end_job(todo.job, Lost(f"it was tried {_TRIES} times: {reasons}", hint))
+
+    def _end_job(self, job: Job, outcome: Outcome) -> None:
+        self._done_jobs += 1
+        self._outcomes.put_nowait((job, outcome))
+
+    def _new_folder(self) -> Path:
+        folder = self._scratch / str(next(self._numbers))
+        folder.mkdir()
+        return folder
+
+    def _tell(
+        self,
+        place: Place,
+        state: Literal["connecting", "idle", "working", "done", "lost"],
+        event: ProgressEvent | None = None,
+        *,
+        job: Job | None = None,
+        left: float | None = None,
+    ) -> None:
+        self._listener(
+            NodeEvent(
+                step=event.step if event else "",
+                done=event.done if event else 0,
+                total=event.total if event else 0,
+                note=event.note if event else False,
+                node=place.name,
+                device=place.device,
+                job=job.name if job else "",
+                state=state,
+                seconds_left=None if left is None else max(left, 0.0),
+                jobs_done=self._done_jobs,
+                jobs=self._known_jobs,
+            )
+        )
