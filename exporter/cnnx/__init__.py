@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from cnnx.pipeline.doctor.doctor import doctor as doctor
     from cnnx.pipeline.export.calibrate import calibrate as calibrate
     from cnnx.pipeline.export.export import export as export
+    from cnnx.pipeline.fleet.calibrate import fleet_calibrate as fleet_calibrate
+    from cnnx.pipeline.fleet.validate import fleet_validate as fleet_validate
     from cnnx.pipeline.init import init as init
     from cnnx.pipeline.inspect import inspect as inspect
     from cnnx.pipeline.networks import list_networks as list_networks
@@ -76,6 +78,8 @@ _MODULES = {
     "diagnose_tensors": "cnnx.pipeline.diagnose.tensors",
     "doctor": "cnnx.pipeline.doctor.doctor",
     "export": "cnnx.pipeline.export.export",
+    "fleet_calibrate": "cnnx.pipeline.fleet.calibrate",
+    "fleet_validate": "cnnx.pipeline.fleet.validate",
     "init": "cnnx.pipeline.init",
     "inspect": "cnnx.pipeline.inspect",
     "list_networks": "cnnx.pipeline.networks",

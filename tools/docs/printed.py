@@ -33,6 +33,8 @@ from cnnx.pipeline.diagnose.findings import DiagnoseResult, Findings
 from cnnx.pipeline.doctor.doctor import DoctorResult
 from cnnx.pipeline.export.calibrate import CalibrateResult
 from cnnx.pipeline.export.result import ExportResult
+from cnnx.pipeline.fleet.calibrate import FleetCalibrateResult
+from cnnx.pipeline.fleet.validate import FleetValidateResult
 from cnnx.pipeline.init import InitResult
 from cnnx.pipeline.inspect import Inspection
 from cnnx.pipeline.networks import Network
@@ -207,6 +209,8 @@ COMMANDS: Mapping[str, Any] = {
     "cache": CacheUse,
     "doctor": DoctorResult,
     "doctor --proof": Proof,
+    "fleet validate": FleetValidateResult,
+    "fleet calibrate": FleetCalibrateResult,
 }
 """Command -> type of its result."""
 

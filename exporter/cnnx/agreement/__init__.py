@@ -24,6 +24,7 @@ from cnnx.agreement.logits import first_classes as first_classes
 from cnnx.agreement.logits import probabilities as probabilities
 from cnnx.agreement.logits import sqnr_db as sqnr_db
 from cnnx.agreement.logits import top_k as top_k
+from cnnx.agreement.sharding import Sharding
 from cnnx.errors import BundleError
 from cnnx.gates import BINARY, CLEAR_MARGIN, KINDS, RATES, SIMILARITY, Estimate, Gate, Limits, gates_of
 from cnnx.record import Subject
@@ -126,6 +127,7 @@ class Validation:
         right: labelled images by which of the two was right; None without labels, and in older records.
         outcomes: top-1 class of every image; None in older records.
         floor: None if the original was not run on the runtime of the engine's graph.
+        sharding: how the images were spread over the nodes of a fleet; None on one machine.
     """
 
     subject: Subject
@@ -143,6 +145,7 @@ class Validation:
     right: Paired | None = None
     outcomes: Outcomes | None = None
     floor: NoiseFloor | None = None
+    sharding: Sharding | None = None
 
     def __post_init__(self) -> None:
         """Check that the verdict follows from the gates; in an edited record it may not.
@@ -160,6 +163,8 @@ class Validation:
         data["verdict"] = self.verdict.value
         for gate in data["gates"]:
             gate["verdict"] = gate["verdict"].value
+        if self.sharding is None:
+            del data["sharding"]
         return data
 
 

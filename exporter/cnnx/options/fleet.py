@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from cnnx.errors import UsageError
 from cnnx.options import Options, option
-from cnnx.options.bundles import SurveyOptions
+from cnnx.options.bundles import JudgeOptions, SurveyOptions
+from cnnx.options.networks import CalibrateOptions
 
 
 def read_names(text: str) -> tuple[str, ...]:
@@ -37,4 +39,44 @@ class FleetSurveyOptions(NodeOptions, SurveyOptions):
 
     on: Sequence[str] = option(
         (), "Devices to measure on. Default: all.", read=read_names, metavar="DEVICE,...", text=""
+    )
+
+
+class ShardOptions(NodeOptions):
+    """Options of verbs that cut an image set into shards."""
+
+    shard_images: int = option(1024, "Images of each job, rounded up to whole batches.", min=1, metavar="N")
+    threads: int | None = option(
+        None, "CPU threads of each run, the same on every node. Default: the cores of this machine.", min=1
+    )
+
+    def __post_init__(self) -> None:
+        """Check the counts.
+
+        Raises:
+            UsageError: one is below 1.
+        """
+        for name, value in (("shard-images", self.shard_images), ("threads", self.threads)):
+            if value is not None and value < 1:
+                raise UsageError(
+                    f"invalid --{name} {value}: expected at least 1", hint=f"drop --{name} for the default"
+                )
+
+
+class FleetValidateOptions(ShardOptions, JudgeOptions):
+    """Options of `fleet validate`."""
+
+    on: str | None = option(
+        None, "Device whose nodes run the bundle. Default: that of all nodes.", metavar="DEVICE"
+    )
+
+
+class FleetCalibrateOptions(ShardOptions, CalibrateOptions):
+    """Options of `fleet calibrate`."""
+
+    on: str | None = option(
+        None, "Device whose nodes run the images. Default: the nodes with PyTorch.", metavar="DEVICE"
+    )
+    keep_unequal: bool = option(
+        False, "Let exports here reuse the statistics even if these nodes compute differently."
     )

@@ -84,7 +84,8 @@ def _search(result: ExportResult, *, verbose: bool) -> Iterator[Block]:
             yield from (remark for remark in block.remarks if remark.tone)
 
 
-def _verdict(validation: Validation, labels: Sequence[str], *, verbose: bool) -> Iterator[Block]:
+def validation_blocks(validation: Validation, labels: Sequence[str], *, verbose: bool) -> Iterator[Block]:
+    """A verdict, and the images whose class changed."""
     yield verdict_table(validation)
     if validation.flips:
         yield flip_table(validation.flips, labels, whole=verbose)
@@ -165,7 +166,7 @@ def validate_blocks(result: ValidateResult, *, verbose: bool) -> Iterator[Block]
     if result.self_test:
         yield self_test_table(result.self_test)
     if result.validation:
-        yield from _verdict(result.validation, result.bundle.labels, verbose=verbose)
+        yield from validation_blocks(result.validation, result.bundle.labels, verbose=verbose)
     if result.again:
         yield again_table(result.again.subject, result.again.gates, result.again.records)
         yield from (Remark(note, "note", "open") for note in result.again.notes)

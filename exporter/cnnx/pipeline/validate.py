@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnx.agreement import Validation, with_gates
+from cnnx.agreement import Validation
 from cnnx.bundle import REFERENCE, Bundle
 from cnnx.bundle.manifest import recipe_of
 from cnnx.errors import BundleError, UsageError
 from cnnx.options import takes
 from cnnx.options.bundles import ValidateOptions
 from cnnx.pipeline.judge.again import Again, judge_again
-from cnnx.pipeline.judge.costs import cost_gates
 from cnnx.pipeline.judge.demand import demand_of
-from cnnx.pipeline.judge.images import judge_images
+from cnnx.pipeline.judge.images import judge_images, refuse_no_images
 from cnnx.pipeline.progress import Listener, Progress, ProgressEvent, Steps, StepTime, silent
 from cnnx.pipeline.sign.trust import open_bundle
 from cnnx.pipeline.target import OpenSubject, open_subject
@@ -118,11 +117,7 @@ def validate(bundle: str | Path, options: ValidateOptions, *, listener: Listener
         raise UsageError(f"{flag} has no effect on the self-test", hint="add --validation-data")
     opened = open_bundle(Path(bundle), options.require_signature)
     opened.check_place("runs")
-    if options.validation_images is not None and options.validation_images < 1:
-        raise UsageError(
-            f"invalid --validation-images {options.validation_images}: expected at least 1",
-            hint="drop --validation-images to use as many as the gates need",
-        )
+    refuse_no_images(options)
     steps = Steps(listener)
     subject = open_subject(opened, options.target, engine=options.engine)
     for remark in subject.remarks:
@@ -133,7 +128,6 @@ def validate(bundle: str | Path, options: ValidateOptions, *, listener: Listener
         return ValidateResult(opened, tested, None, record, tuple(steps.times))
     demand = demand_of(opened, options.gates)
     judged = judge_images(subject, opened, options, demand=demand, steps=steps, listener=listener)
-    judged = with_gates(judged, cost_gates(opened, judged.subject, demand))
     record = opened.keep("judgement", judged.subject, judged.as_dict())
     return ValidateResult(opened, None, judged, record, tuple(steps.times))
 

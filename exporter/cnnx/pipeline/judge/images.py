@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnx.agreement import Validation, first_classes, judge, noise_floor, rate_estimate
+from cnnx.agreement import Validation, first_classes, judge, noise_floor, rate_estimate, with_gates
 from cnnx.bundle import Bundle
 from cnnx.bundle.manifest import recipe_of
 from cnnx.data.crops import Crops
 from cnnx.data.images import ImageSet
-from cnnx.errors import CnnxError
+from cnnx.errors import CnnxError, UsageError
 from cnnx.gates import AGREEMENT, RATES, Estimate, Gate, Limits, decided, gates_of
 from cnnx.options.bundles import JudgeOptions
+from cnnx.pipeline.judge.costs import cost_gates
 from cnnx.pipeline.judge.demand import Demand, demand_of
 from cnnx.pipeline.progress import Listener, Progress, ProgressEvent, Steps
 from cnnx.pipeline.records.verified import latest_validation, records_of
@@ -106,9 +107,26 @@ def judge_images(
 ) -> Validation:
     """Judge a subject on the images that the options name; `runs` runs the original.
 
+    Gates on costs are decided by the newest measurements of the same subject in the bundle.
+
     Raises:
         CnnxError: the images cannot be used, or the original cannot be run and they have no labels.
     """
+    judged = _judged(subject, bundle, options, demand=demand, steps=steps, listener=listener, runs=runs)
+    return with_gates(judged, cost_gates(bundle, judged.subject, demand))
+
+
+def _judged(
+    subject: Judged,
+    bundle: Bundle,
+    options: JudgeOptions,
+    *,
+    demand: Demand,
+    steps: Steps,
+    listener: Listener,
+    runs: Runs,
+) -> Validation:
+    """The verdict without gates on costs."""
     recipe = _recipe_for(bundle, options)
     needed = images_needed(demand.limits)
     labels = None if options.labels is None else Path(options.labels)
@@ -148,6 +166,19 @@ def judge_images(
         demand=demand,
         steps=steps,
     )
+
+
+def refuse_no_images(options: JudgeOptions) -> None:
+    """Raise if the number of images is below 1.
+
+    Raises:
+        UsageError: it is.
+    """
+    if options.validation_images is not None and options.validation_images < 1:
+        raise UsageError(
+            f"invalid --validation-images {options.validation_images}: expected at least 1",
+            hint="drop --validation-images to use as many as the gates need",
+        )
 
 
 def has_floor(subject: Judged, recipe: Recipe) -> bool:

@@ -22,7 +22,8 @@ RUNNER = runtimes.NAMES[runtimes.GRAPHS]
 # Largest difference allowed between PyTorch and ONNX Runtime in FP32, as max|a-b| / max|b|.
 EXPORT_TOLERANCE = 1e-4
 PARITY_IMAGES = 4
-_BATCH = 8
+LOGITS_BATCH = 8
+"""Images of each run of `logits_of`; the last may have fewer."""
 
 
 def open_here(file: Path, *, threads: int | None = None) -> runtimes.Session:
@@ -61,10 +62,10 @@ def logits_of(
     """A session's logits for crops (N, H, W, C): (N, classes). Its input is normalized by default."""
     parts = []
     form = form or input_format("float32-nchw", preprocessing)
-    for start in range(0, len(pixels), _BATCH):
-        outputs = session.run(network_input(pixels[start : start + _BATCH], preprocessing, form))
+    for start in range(0, len(pixels), LOGITS_BATCH):
+        outputs = session.run(network_input(pixels[start : start + LOGITS_BATCH], preprocessing, form))
         parts.append(outputs[session.output_names[0]])
-        progress(min(start + _BATCH, len(pixels)), len(pixels))
+        progress(min(start + LOGITS_BATCH, len(pixels)), len(pixels))
     return np.concatenate(parts)
 
 

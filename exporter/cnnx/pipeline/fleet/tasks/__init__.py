@@ -13,7 +13,16 @@ from typing import Any, cast
 
 from cnnx.errors import UsageError
 
-TASKS = ("export", "survey")
+TASKS = (
+    "export",
+    "fp32_graph",
+    "graph_logits",
+    "original_logits",
+    "statistics",
+    "subject",
+    "subject_logits",
+    "survey",
+)
 
 Task = Callable[..., Any]
 

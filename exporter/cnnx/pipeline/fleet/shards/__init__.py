@@ -1,0 +1,1 @@
+"""Image sets cut into shards that nodes run; the result is exactly that of one node."""

@@ -1,0 +1,197 @@
+"""`cnnx.fleet_validate`: the verdict of one machine, however images are spread over nodes."""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cnnx
+from cnnx.bundle import Bundle
+from cnnx.errors import BundleError, EnvironmentLacks, UsageError
+from cnnx.options.fleet import FleetValidateOptions
+from cnnx.pipeline.fleet import validate as module
+from cnnx.pipeline.fleet.validate import validate_on
+from cnnx.pipeline.fleet.work.job import EXPORT
+from cnnx.pipeline.fleet.work.pool import FleetPool
+from cnnx.pipeline.plain import plain
+from cnnx.pipeline.progress import NodeEvent
+from cnnx.pipeline.records.verified import records_of
+from cnnx.runtimes.trt import runtime as trt
+from cnnx.runtimes.trt.runtime import TrtRuntime
+from cnnx.schema import from_plain
+from cnnx.stats import Verdict
+from tests.conftest import save_tiny
+from tests.doubles.imitated_trt import ImitatedBindings
+from tests.doubles.in_process_pool import ALIKE, InProcessPool, node
+from tests.doubles.local_fleet import LocalNodes
+from tools.docs.printed import COMMANDS, printed
+
+IMAGES = 45  # not a whole number of batches
+
+
+@pytest.fixture(scope="module")
+def own(tiny_bundle, tmp_path_factory):
+    """A bundle of a user's ONNX file, options that judge it, and what `validate` gives."""
+    folder = tmp_path_factory.mktemp("own")
+    bundle = shutil.copytree(tiny_bundle, folder / "bundle")
+    options = {"validation_data": "digits", "validation_images": IMAGES, "model": save_tiny(folder)}
+    return bundle, options, cnnx.validate(bundle, target="ort", **options).validation
+
+
+def over(pool, bundle, listener=lambda _: None, **options):
+    return validate_on(pool, bundle, FleetValidateOptions(**options), listener=listener)
+
+
+def without_nodes(validation):
+    return dataclasses.replace(validation, sharding=None)
+
+
+@settings(max_examples=12)
+@given(st.integers(1, 60), st.integers(), st.integers(1, 4))
+def test_any_shards_in_any_order_give_the_verdict_of_one_machine(own, shard_images, seed, nodes):
+    bundle, options, alone = own
+    pool = InProcessPool(*ALIKE[-nodes:], seed=seed)
+    found = over(pool, bundle, shard_images=shard_images, **options).validation
+    assert without_nodes(found).as_dict() == alone.as_dict()
+    sharding = found.sharding
+    assert sharding.is_exact and sharding.batch == 8 and sharding.shard_images == -(-shard_images // 8) * 8
+    for what in ("original", "subject"):
+        assert sum(each.images.get(what, 0) for each in sharding.nodes) == IMAGES
+    assert len(pool.done) == 1 + 2 * -(-IMAGES // sharding.shard_images)
+
+
+def test_a_lost_shard_leaves_no_verdict_and_the_same_command_resumes(own, tmp_path, cache):
+    bundle, options, alone = own
+    bundle = shutil.copytree(bundle, tmp_path / "bundle")
+    before = len(Bundle.open(bundle).records())
+    losing = InProcessPool(*ALIKE, loses=lambda job: job.name in ("images 9 to 16, subject",))
+    found = over(losing, bundle, shard_images=8, **options)
+    assert found.validation is None and found.verdict is Verdict.NOT_JUDGED
+    assert found.verdict.exit_code == 6
+    [lost] = found.lost
+    assert lost.job == "images 9 to 16, subject" and "was lost" in lost.reason
+    assert lost.reason in repr(found) and "the same command resumes" in repr(found)
+    assert len(Bundle.open(bundle).records()) == before, "no record of fewer images"
+    resumed = InProcessPool(*ALIKE, seed=1)
+    again = over(resumed, bundle, shard_images=8, **options)
+    assert [job.name for job, _ in resumed.done if job.task != "subject"] == [lost.job]
+    assert without_nodes(again.validation).as_dict() == alone.as_dict()
+    assert not list(cache.glob("shards/.*.partial")), "a verdict is never made of parts of an earlier one"
+    over(resumed, bundle, shard_images=8, **options)
+    assert len(resumed.done) > 2 * IMAGES // 8
+
+
+def test_nodes_that_differ_by_one_unit_in_the_last_place_are_reported(own, tmp_path):
+    bundle, options, _ = own
+    bundle = shutil.copytree(bundle, tmp_path / "bundle")
+    nodes = (node("a", "pi"), node("b", "pi", cpu="another CPU", onnxruntime="1.30.0"), node("c", EXPORT))
+    found = over(InProcessPool(*nodes, rounds_up=["b"]), bundle, shard_images=8, **options)
+    sharding = found.validation.sharding
+    assert not sharding.is_exact and sharding.differences["original"] == 0
+    assert 0 < sharding.differences["subject"] <= np.spacing(np.float32(64))
+    assert [(each.name, each.cpu, each.versions["onnxruntime"]) for each in sharding.nodes] == [
+        ("a", "a CPU", "1.31.1"),
+        ("b", "another CPU", "1.30.0"),
+        ("c", "a CPU", "1.31.1"),
+    ]
+    from_plain(printed(COMMANDS["fleet validate"]), plain(found), where="--json", error=BundleError)
+    kept = records_of(Bundle.open(bundle)).verified[-1]
+    assert kept.kind == "judgement" and kept.result["sharding"]["differences"] == sharding.differences
+    assert "the first batch differs between nodes, at most by (original: 0, subject: " in repr(found)
+
+
+def test_the_original_in_pytorch_and_its_noise_floor_are_those_of_one_machine(tmp_path):
+    pytest.importorskip("torch", reason="the original is in PyTorch")
+    made = cnnx.export(
+        "lenet5",
+        precision="int8",
+        target="ort",
+        out=tmp_path / "b",
+        calibration_images=16,
+        validation_images=16,
+    )
+    options = {"validation_data": "digits", "validation_images": 100}
+    alone = cnnx.validate(made.bundle.path, target="ort", **options).validation
+    assert alone.floor is not None and alone.right is not None
+    pool = InProcessPool(*ALIKE)
+    found = over(pool, made.bundle.path, shard_images=32, **options).validation
+    assert without_nodes(found).as_dict() == alone.as_dict()
+    assert {name for job, name in pool.done if job.needs == EXPORT} <= {"c", "d"}
+    assert found.sharding.differences == {"original": 0, "floor": 0, "subject": 0}
+
+    # Without a node that has PyTorch, only accuracy is compared, as `validate` does without PyTorch.
+    devices = InProcessPool(*ALIKE[:2])
+    found = over(devices, made.bundle.path, shard_images=32, **options).validation
+    assert found.verdict is Verdict.NOT_JUDGED and "no node of the fleet has it" in found.reasons[0]
+    assert found.gates[0].name == "accuracy / original's" and "subject" in found.sharding.differences
+    named = {**options, "weights": "pretrained"}
+    with pytest.raises(EnvironmentLacks, match="needs PyTorch"):
+        over(devices, made.bundle.path, **named)
+
+
+def test_an_engine_is_built_once_and_all_nodes_run_that_file(own, tmp_path, monkeypatch):
+    bundle, options, _ = own
+    bundle = shutil.copytree(bundle, tmp_path / "bundle", ignore=shutil.ignore_patterns("runs"))
+    monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(ImitatedBindings("11.4.0.106")))
+    pool = InProcessPool(*ALIKE)
+    found = over(pool, bundle, shard_images=16, **options).validation
+    assert found.subject.artefact == "engine" and found.subject.runtime == "tensorrt 11.4.0.106"
+    [engine] = Bundle.open(bundle).engines()
+    assert engine.digest == found.subject.digest and records_of(Bundle.open(bundle)).verified
+    assert len({name for job, name in pool.done if job.task == "subject_logits"}) > 1
+    alone = cnnx.validate(bundle, **options).validation
+    assert without_nodes(found).as_dict() == alone.as_dict()
+    # The bundle has it now, so it is not built again; and the graph can be judged all the same.
+    again = over(InProcessPool(*ALIKE), bundle, **options).validation
+    assert without_nodes(again).as_dict() == alone.as_dict()
+    graph = over(InProcessPool(*ALIKE), bundle, target="ort", **options).validation
+    assert graph.subject.artefact == "graph"
+
+
+def test_workers_one_of_which_is_killed_give_the_verdict_of_one_machine(own, tmp_path, monkeypatch):
+    bundle, options, alone = own
+    bundle = shutil.copytree(bundle, tmp_path / "bundle")
+    nodes, killed = LocalNodes({"a": "desk", "b": "desk"}), []
+
+    @contextlib.contextmanager
+    def open_pool(given, *, listener):
+        with FleetPool(nodes, listener=listener, limit_s=60 * given.limit, patience_s=5) as pool:
+            yield pool
+
+    def kill_one(event):
+        if not killed and isinstance(event, NodeEvent) and event.job.endswith(", subject"):
+            killed.append(event.node)
+            os.killpg(nodes.lines[event.node]._process.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(module, "open_pool", open_pool)
+    found = cnnx.fleet_validate(bundle, shard_images=8, listener=kill_one, **options)
+    assert killed and without_nodes(found.validation).as_dict() == alone.as_dict()
+    assert found.validation.sharding.is_exact
+    assert records_of(Bundle.open(bundle)).verified[-1].result["verdict"] == alone.verdict.value
+
+
+def test_a_verdict_is_about_one_device(own):
+    bundle, options, alone = own
+    pool = InProcessPool(node("a", "orin-nano"), node("b", "xavier", EXPORT))
+    with pytest.raises(UsageError, match="several devices: orin-nano, xavier"):
+        over(pool, bundle, **options)
+    with pytest.raises(UsageError, match="no node of the fleet offers tx2"):
+        over(pool, bundle, on="tx2", **options)
+    found = over(pool, bundle, on="orin-nano", **options).validation
+    assert without_nodes(found).as_dict() == alone.as_dict()
+    assert [each.images for each in found.sharding.nodes] == [{"subject": IMAGES}, {"original": IMAGES}]
+
+
+def test_options_that_cannot_be_are_refused_before_a_node_is_reached(own):
+    bundle, options, _ = own
+    with pytest.raises(UsageError, match="none are given"):
+        cnnx.fleet_validate(bundle)
+    for name in ("shard_images", "threads"):
+        with pytest.raises(UsageError, match=f"invalid --{name.replace('_', '-')} 0"):
+            cnnx.fleet_validate(bundle, **options, **{name: 0})
