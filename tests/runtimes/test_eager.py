@@ -63,3 +63,12 @@ def test_running_after_closing_is_an_error(images):
     session.close()
     with pytest.raises(UsageError, match="closed"):
         session.run(images)
+
+
+def test_the_number_of_threads_is_that_of_the_session_until_it_is_closed(images):
+    before = torch.get_num_threads()
+    session = EagerSession(classifier(), threads=before + 1)
+    assert torch.get_num_threads() == before + 1
+    session.run(images)
+    session.close()
+    assert torch.get_num_threads() == before

@@ -146,7 +146,7 @@ def open_subject(bundle: Bundle, target: str, *, engine: str | None = None) -> O
             runtime than the target.
     """
     environment = detect()
-    engines = bundle.engines() if engine is None else (_named(bundle, target, engine),)
+    engines = bundle.engines() if engine is None else (named_engine(bundle, target, engine),)
     if ready := _that_run(engines, target, environment, where=bundle.path):
         return _open_engine(bundle, ready, environment)
     if engine is not None:
@@ -199,7 +199,12 @@ def _of_gpu(here: Environment) -> tuple[str, ...]:
     return (f"{here.gpu.remark}.",) if here.gpu and here.gpu.remark else ()
 
 
-def _named(bundle: Bundle, target: str, identity: str) -> Engine:
+def named_engine(bundle: Bundle, target: str, identity: str) -> Engine:
+    """The engine of a bundle by its identity.
+
+    Raises:
+        UsageError: the bundle has no engine of that identity, or it is of another runtime than the target.
+    """
     engines = {engine.identity: engine for engine in bundle.engines()}
     if identity not in engines:
         build = f"build one: cnnx build {bundle.path}"

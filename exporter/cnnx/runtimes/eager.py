@@ -34,8 +34,9 @@ class EagerSession:
 
     def __init__(self, model: nn.Module, *, threads: int | None = None) -> None:
         self.runtime_version: str = torch.__version__
-        self._threads_before = torch.get_num_threads()
-        torch.set_num_threads(threads or self._threads_before)
+        self._threads_before = None if threads is None else torch.get_num_threads()
+        if threads is not None:
+            torch.set_num_threads(threads)
         self._model: nn.Module | None = model.eval()
         self._stream: torch.cuda.Stream | None = None
         self._device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -79,7 +80,8 @@ class EagerSession:
     def close(self) -> None:
         """Release the module; the caller's own references stay valid."""
         self._model = None
-        torch.set_num_threads(self._threads_before)
+        if self._threads_before is not None:
+            torch.set_num_threads(self._threads_before)
 
     def _check_open(self) -> nn.Module:
         if self._model is None:

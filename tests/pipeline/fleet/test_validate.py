@@ -181,8 +181,13 @@ def test_a_verdict_is_about_one_device(own):
     pool = InProcessPool(node("a", "orin-nano"), node("b", "xavier", EXPORT))
     with pytest.raises(UsageError, match="several devices: orin-nano, xavier"):
         over(pool, bundle, **options)
-    with pytest.raises(UsageError, match="no node of the fleet offers tx2"):
-        over(pool, bundle, on="tx2", **options)
+    for wrong, why in (
+        ({"on": "tx2"}, "no node of the fleet offers tx2"),
+        ({"on": "xavier", "engine": "x"}, "the bundle has no engine 'x'"),
+        ({"on": "xavier", "target": "x"}, "unknown runtime 'x'"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            over(pool, bundle, **wrong, **options)
     found = over(pool, bundle, on="orin-nano", **options).validation
     assert without_nodes(found).as_dict() == alone.as_dict()
     assert [each.images for each in found.sharding.nodes] == [{"subject": IMAGES}, {"original": IMAGES}]

@@ -17,7 +17,7 @@ import cnnx
 from cnnx import runtimes
 from cnnx.device import Device
 from cnnx.errors import EnvironmentLacks, GraphError, MissingExtra, UsageError
-from cnnx.machine.environment import Gpu
+from cnnx.machine.environment import Gpu, usable_cores
 from cnnx.runtimes import BuildRequest, RunOptions
 from cnnx.runtimes.ort.profile import read_profile
 from cnnx.runtimes.ort.runtime import OrtRuntime, OrtSession
@@ -233,6 +233,14 @@ def test_what_only_engines_have_is_refused(net, images):
     for act in (lambda: ORT.open(net(), graph), lambda: ORT.layer_times(net(), images, options=graph)):
         with pytest.raises(UsageError, match="CUDA graphs need a TensorRT engine"):
             act()
+
+
+def test_a_graph_runs_with_the_number_of_threads_that_is_asked_for(net):
+    threads = [
+        ORT.open(net(), RunOptions(threads=asked))._session.get_session_options().intra_op_num_threads
+        for asked in (1, 3, None)
+    ]
+    assert threads == [1, 3, usable_cores()]
 
 
 def test_a_session_that_is_closed_runs_nothing(net, images, tmp_path):

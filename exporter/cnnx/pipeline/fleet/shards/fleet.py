@@ -129,7 +129,7 @@ class Fleet:
 
     def run(
         self, work: Work, pixels: NDArray[np.uint8], *, batch: int, progress: Progress
-    ) -> tuple[Part, ...]:
+    ) -> tuple[tuple[Shard, Part], ...]:
         """Do the same work with every shard; parts that an earlier run has are used.
 
         Args:
@@ -139,7 +139,7 @@ class Fleet:
             progress: called with (images done, images in all).
 
         Returns:
-            the parts in the order of the images.
+            the shards with their parts, in the order of the images.
 
         Raises:
             JobsLost: no node could do some of them. The other parts are kept.
@@ -167,12 +167,14 @@ class Fleet:
             progress(sum(map(len, parts)), len(pixels))
         if lost:
             raise JobsLost(lost)
-        probes = [work.compared(part, f"{PROBE}/{work.file}") for part in parts.values()]
+        probe = f"{PROBE}/{work.file}"
+        distinct = {part.file(probe): part for part in parts.values()}
+        probes = [work.compared(part, probe) for part in distinct.values()]
         found, before = largest_difference(probes), self._differences.get(work.name, 0.0)
         self._differences[work.name] = None if found is None or before is None else max(found, before)
         for shard in shards:
             self._count(work.name, parts[shard].node, len(shard))
-        return tuple(parts[shard] for shard in shards)
+        return tuple((shard, parts[shard]) for shard in shards)
 
     def sharding(self) -> Sharding | None:
         """How images were spread so far, and the nodes compared; None if no image ran."""
@@ -256,4 +258,6 @@ def facts_of(nodes: Sequence[NodeFacts]) -> list[dict[str, Any]]:
 
 
 def _digest(pixels: NDArray[np.uint8]) -> str:
-    return hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).data).hexdigest()
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()

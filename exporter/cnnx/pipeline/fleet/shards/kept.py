@@ -17,6 +17,8 @@ from cnnx.store.cache import Partial, Store
 from cnnx.store.own_code import own_code
 
 _NODE = "node.json"
+_BY_NAME = ("cnnx.runtimes", "cnnx.models")
+"""For `own_code`: what tasks load by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class KeptParts:
 
     def _place(self, inputs: Mapping[str, Any]) -> Partial:
         task = f"cnnx.pipeline.fleet.tasks.{inputs['task']}"
-        place = self._store.partial("shards", {**inputs, "code": own_code(__name__, task)})
+        place = self._store.partial("shards", {**inputs, "code": own_code(__name__, task, *_BY_NAME)})
         if place not in self._used:
             self._used.append(place)
         return place

@@ -138,11 +138,14 @@ def logits_by(fleet: Fleet, work: Work, pixels: NDArray[np.uint8], progress: Pro
         JobsLost: no node could do some of them.
         EnvironmentLacks: an answer cannot be read.
     """
-    parts = fleet.run(work, pixels, batch=LOGITS_BATCH, progress=progress)
-    logits = np.concatenate([_logits(part, f"{SHARD}/{LOGITS}") for part in parts])
-    if len(logits) != len(pixels):
-        raise unreadable(parts[0].node, f"{len(logits)} rows of logits for {len(pixels)} images")
-    return logits
+    found: list[NDArray[np.float32]] = []
+    for shard, part in fleet.run(work, pixels, batch=LOGITS_BATCH, progress=progress):
+        logits = _logits(part, f"{SHARD}/{LOGITS}")
+        expected = (len(shard), found[0].shape[1] if found else logits.shape[1])
+        if logits.shape != expected:
+            raise unreadable(part.node, f"logits of shape {logits.shape}, not {expected}, for {shard}")
+        found.append(logits)
+    return np.concatenate(found)
 
 
 def _logits(part: Part, name: str) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ from cnnx.agreement.sharding import Sharding
 from cnnx.data.crops import Crops
 from cnnx.errors import BundleError, CnnxError
 from cnnx.options import Precision
+from cnnx.pipeline.fleet.shards.cuts import Shard
 from cnnx.pipeline.fleet.shards.fleet import Fleet, Work, facts_of
 from cnnx.pipeline.fleet.shards.kept import Part, unreadable
 from cnnx.pipeline.fleet.shards.parts import PROBE, SHARD
@@ -146,15 +147,13 @@ class FleetStatistics:
             "statistics", "statistics", arguments, {MODEL: graph.model}, self._needs, _maxima, STATISTICS
         )
         parts = self._fleet.run(work, crops.pixels, batch=batch_of(graph), progress=progress)
-        whole = merged(_observation(part, f"{SHARD}/{STATISTICS}") for part in parts)
-        if whole.images != len(crops):
-            raise unreadable(parts[0].node, f"statistics of {whole.images} images, not {len(crops)}")
+        whole = merged(_of_shard(shard, part) for shard, part in parts)
         whole.save(folder / STATISTICS)
-        probes = [part.file(f"{PROBE}/{STATISTICS}") for part in parts]
+        probes = list(dict.fromkeys(part.file(f"{PROBE}/{STATISTICS}") for _, part in parts))
         (folder / _PROBE).write_bytes(probes[0])
         sharding = self._fleet.sharding()
         assert sharding is not None
-        alike = all(_same(folder / _PROBE, part) for part in parts)
+        alike = all(_same(folder / _PROBE, probe) for probe in probes[1:])
         text = json.dumps({"sharding": dataclasses.asdict(sharding), "alike": alike}, indent=1)
         (folder / _SHARDING).write_text(text + "\n", encoding="utf-8")
 
@@ -223,6 +222,13 @@ def _observation(part: Part, name: str) -> Observation:
             raise unreadable(part.node, error.what) from None
 
 
+def _of_shard(shard: Shard, part: Part) -> Observation:
+    seen = _observation(part, f"{SHARD}/{STATISTICS}")
+    if seen.images != len(shard):
+        raise unreadable(part.node, f"statistics of {seen.images} images for {shard}")
+    return seen
+
+
 def _maxima(part: Part, name: str) -> NDArray[np.float32]:
     """The largest |x| of every channel."""
     seen = _observation(part, name)
@@ -230,9 +236,9 @@ def _maxima(part: Part, name: str) -> NDArray[np.float32]:
     return maxima
 
 
-def _same(file: Path, part: Part) -> bool:
+def _same(file: Path, content: bytes) -> bool:
     with scratch_folder() as scratch:
-        (scratch / STATISTICS).write_bytes(part.file(f"{PROBE}/{STATISTICS}"))
+        (scratch / STATISTICS).write_bytes(content)
         return _same_arrays(file, scratch / STATISTICS)
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnnx import runtimes
 from cnnx.bundle import ENGINE, MANIFEST, Bundle
-from cnnx.bundle.engine import engine_from_dict
+from cnnx.bundle.engine import Engine, engine_from_dict
 from cnnx.bundle.sealed import read_sealed
+from cnnx.bundle.writing import about_signature
 from cnnx.errors import EnvironmentLacks
 from cnnx.options.fleet import FleetValidateOptions
 from cnnx.pipeline.fleet.shards.fleet import Fleet
@@ -21,6 +23,7 @@ from cnnx.pipeline.fleet.shards.runs import logits_by, logits_work
 from cnnx.pipeline.fleet.tasks.subject import ENGINES
 from cnnx.pipeline.fleet.work.job import Job
 from cnnx.pipeline.progress import Progress, Steps
+from cnnx.pipeline.target import named_engine
 from cnnx.recipe import Recipe
 from cnnx.record import Subject
 from cnnx.schema import from_plain
@@ -64,10 +67,16 @@ def fleet_subject(
     Every node gets that one engine: a verdict is about one file.
 
     Raises:
+        UsageError: there is no such runtime, or no such engine.
         JobsLost: no node could open or build it.
         BundleError: a signature is required, and does not cover the engine.
     """
-    engines = [engine.identity for engine in bundle.engines() if options.engine in (None, engine.identity)]
+    if options.target != "auto":
+        runtimes.get(options.target)
+    if options.engine is None:
+        engines = [engine.identity for engine in bundle.engines()]
+    else:
+        engines = [named_engine(bundle, options.target, options.engine).identity]
     job = Job(
         f"{bundle.manifest.recipe['name']} on {needs}",
         task="subject",
@@ -85,15 +94,20 @@ def fleet_subject(
             steps.note(remark)
         if (folder / ENGINES).is_dir():
             _keep_engine(bundle, folder / ENGINES / value["engine"])
-        for engine in bundle.engines():
-            if engine.identity == value["engine"]:
-                bundle.check_signed(engine)
+            for note in about_signature(bundle, _chosen(bundle, value["engine"])):
+                steps.note(note)
+        for engine in _chosen(bundle, value["engine"]):
+            bundle.check_signed(engine)
         subject = from_plain(Subject, value["subject"], where=needs, error=EnvironmentLacks)
         return FleetSubject(
             fleet, bundle, needs, subject, value["environment"], value["target"], value["engine"]
         )
 
     return steps.run("subject", work)
+
+
+def _chosen(bundle: Bundle, identity: str | None) -> tuple[Engine, ...]:
+    return tuple(engine for engine in bundle.engines() if engine.identity == identity)
 
 
 def _keep_engine(bundle: Bundle, folder: Path) -> None:
