@@ -1,4 +1,4 @@
-"""The program that does jobs on a node: `python -m cnnx.pipeline.fleet.work.worker`.
+"""The program that does jobs on a node: `python -m cnnx.pipeline.fleet.work.worker [--alone]`.
 
 It reads messages from standard input and answers on standard output, so it needs neither a port nor Ray, and
 runs in the Python that has the node's runtimes. When its input ends, it ends with all it has started: nobody
@@ -7,6 +7,7 @@ waits for its answer any more.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import queue
@@ -15,8 +16,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
@@ -30,7 +31,8 @@ from cnnx.pipeline.plain import plain
 from cnnx.pipeline.progress import ProgressEvent
 from cnnx.store.cache import Store
 from cnnx.store.digests import digest_of_file
-from cnnx.store.files import scratch_folder
+from cnnx.store.drafts import make_folder
+from cnnx.store.files import scratch_folder, writing
 
 _PACKAGES = ("cnnx", "numpy", "onnx", "onnxruntime", "torch", "tensorrt")
 _BETWEEN_EVENTS_S = 0.5
@@ -42,11 +44,13 @@ class Worker:
 
     Args:
         write: sends an answer.
+        alone: whether other workers of this machine wait while it does a job. A cluster sees to that itself.
     """
 
-    def __init__(self, write: Callable[[Frame], None]) -> None:
-        self._write = write
-        self._contents = Contents(Store())
+    def __init__(self, write: Callable[[Frame], None], *, alone: bool) -> None:
+        self._write, self._alone = write, alone
+        self._store = Store()
+        self._contents = Contents(self._store)
         self._receipts: dict[str, Receipt] = {}
         self._out: Path | None = None
         self._stack = ExitStack()
@@ -104,7 +108,10 @@ class Worker:
         task = task_named(header["task"])
         self._stack.close()
         out = self._stack.enter_context(scratch_folder())
-        with self._contents.laid_out(header["files"], stays=header["stays"]) as files:
+        with (
+            self._slot() if self._alone else nullcontext(),
+            self._contents.laid_out(header["files"], stays=header["stays"]) as files,
+        ):
             value = task(header["arguments"], files, out, listener=self._listen)
         self._out = out
         wrote = {
@@ -113,6 +120,25 @@ class Worker:
             if path.is_file() and not path.is_symlink()
         }
         return Frame({"value": plain(value), "files": wrote})
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        """Hold this machine, so that one job runs at a time."""
+        file = self._store.root / "locks" / "fleet-slot"
+        with writing(file):
+            make_folder(file.parent)
+            handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    self._listen(ProgressEvent("waiting for another run on this machine"))
+                    time.sleep(1)
+            yield
+        finally:
+            os.close(handle)
 
     def _get(self, frame: Frame) -> Frame:
         assert self._out is not None
@@ -146,7 +172,7 @@ def main() -> None:
         outgoing.flush()
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    worker = Worker(write)
+    worker = Worker(write, alone="--alone" in sys.argv)
     try:
         while True:
             worker.answer(frames.get())
