@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from cnnx.pipeline.doctor.doctor import doctor as doctor
     from cnnx.pipeline.export.calibrate import calibrate as calibrate
     from cnnx.pipeline.export.export import export as export
+    from cnnx.pipeline.fleet.cluster.down import fleet_down as fleet_down
+    from cnnx.pipeline.fleet.cluster.join import fleet_join as fleet_join
+    from cnnx.pipeline.fleet.cluster.status import fleet_status as fleet_status
+    from cnnx.pipeline.fleet.cluster.up import fleet_up as fleet_up
     from cnnx.pipeline.init import init as init
     from cnnx.pipeline.inspect import inspect as inspect
     from cnnx.pipeline.networks import list_networks as list_networks
@@ -76,6 +80,10 @@ _MODULES = {
     "diagnose_tensors": "cnnx.pipeline.diagnose.tensors",
     "doctor": "cnnx.pipeline.doctor.doctor",
     "export": "cnnx.pipeline.export.export",
+    "fleet_down": "cnnx.pipeline.fleet.cluster.down",
+    "fleet_join": "cnnx.pipeline.fleet.cluster.join",
+    "fleet_status": "cnnx.pipeline.fleet.cluster.status",
+    "fleet_up": "cnnx.pipeline.fleet.cluster.up",
     "init": "cnnx.pipeline.init",
     "inspect": "cnnx.pipeline.inspect",
     "list_networks": "cnnx.pipeline.networks",

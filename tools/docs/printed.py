@@ -33,6 +33,9 @@ from cnnx.pipeline.diagnose.findings import DiagnoseResult, Findings
 from cnnx.pipeline.doctor.doctor import DoctorResult
 from cnnx.pipeline.export.calibrate import CalibrateResult
 from cnnx.pipeline.export.result import ExportResult
+from cnnx.pipeline.fleet.cluster.join import JoinResult
+from cnnx.pipeline.fleet.cluster.outcomes import HostsResult
+from cnnx.pipeline.fleet.cluster.status import FleetStatus
 from cnnx.pipeline.init import InitResult
 from cnnx.pipeline.inspect import Inspection
 from cnnx.pipeline.networks import Network
@@ -207,6 +210,10 @@ COMMANDS: Mapping[str, Any] = {
     "cache": CacheUse,
     "doctor": DoctorResult,
     "doctor --proof": Proof,
+    "fleet join": JoinResult,
+    "fleet up": HostsResult,
+    "fleet status": FleetStatus,
+    "fleet down": HostsResult,
 }
 """Command -> type of its result."""
 

@@ -1,0 +1,1 @@
+"""`fleet`: many devices from one machine, joined by Ray."""
