@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     from cnnx.pipeline.export.calibrate import calibrate as calibrate
     from cnnx.pipeline.export.export import export as export
     from cnnx.pipeline.fleet.calibrate import fleet_calibrate as fleet_calibrate
+    from cnnx.pipeline.fleet.cluster.down import fleet_down as fleet_down
+    from cnnx.pipeline.fleet.cluster.join import fleet_join as fleet_join
+    from cnnx.pipeline.fleet.cluster.status import fleet_status as fleet_status
+    from cnnx.pipeline.fleet.cluster.up import fleet_up as fleet_up
+    from cnnx.pipeline.fleet.survey import fleet_survey as fleet_survey
     from cnnx.pipeline.fleet.validate import fleet_validate as fleet_validate
     from cnnx.pipeline.init import init as init
     from cnnx.pipeline.inspect import inspect as inspect
@@ -79,7 +84,12 @@ _MODULES = {
     "doctor": "cnnx.pipeline.doctor.doctor",
     "export": "cnnx.pipeline.export.export",
     "fleet_calibrate": "cnnx.pipeline.fleet.calibrate",
+    "fleet_survey": "cnnx.pipeline.fleet.survey",
     "fleet_validate": "cnnx.pipeline.fleet.validate",
+    "fleet_down": "cnnx.pipeline.fleet.cluster.down",
+    "fleet_join": "cnnx.pipeline.fleet.cluster.join",
+    "fleet_status": "cnnx.pipeline.fleet.cluster.status",
+    "fleet_up": "cnnx.pipeline.fleet.cluster.up",
     "init": "cnnx.pipeline.init",
     "inspect": "cnnx.pipeline.inspect",
     "list_networks": "cnnx.pipeline.networks",

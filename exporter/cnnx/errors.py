@@ -9,6 +9,7 @@
     │   ├── GraphError         an ONNX graph
     │   ├── GateError          a file of gates
     │   ├── RecordError        a record, or records that cannot be compared
+    │   ├── HostsError         a file of hosts
     │   └── BundleError        a bundle or one of its files
     ├── EnvironmentLacks    4  a missing requirement of the machine or installation
     │   ├── MissingExtra       a Python package that an extra of cnnx installs
@@ -89,6 +90,10 @@ class GateError(InputRefused):
 
 class RecordError(InputRefused):
     """A record or report that cannot be read, or records that cannot be compared."""
+
+
+class HostsError(InputRefused):
+    """A file of hosts that cannot be read, or whose values cannot be used."""
 
 
 class BundleError(InputRefused):

@@ -37,6 +37,7 @@ from cnnx.options.bundles import (
     ValidateOptions,
     VerifyOptions,
 )
+from cnnx.options.fleet import DownOptions, JoinOptions, StatusOptions, UpOptions
 from cnnx.options.networks import (
     AskingOptions,
     CalibrateOptions,
@@ -49,6 +50,7 @@ from cnnx.options.networks import (
 from cnnx.options.shared import CommonOptions, JudgedReportOptions, ReportOptions
 from cnnx.pipeline.export.options import with_options
 from cnnx.recipe import read_recipe
+from tools.docs.help_page import leaves
 
 VERBS = {
     "list": (cnnx.list_networks, ListOptions, None),
@@ -73,8 +75,13 @@ VERBS = {
     "tune": (cnnx.tune, TuneOptions, JudgedReportOptions),
     "doctor": (cnnx.prove, ProofOptions, ArchiveOptions),
     "cache": (cnnx.cache, CacheOptions, None),
+    "fleet join": (cnnx.fleet_join, JoinOptions, None),
+    "fleet up": (cnnx.fleet_up, UpOptions, None),
+    "fleet status": (cnnx.fleet_status, StatusOptions, None),
+    "fleet down": (cnnx.fleet_down, DownOptions, None),
 }
 """Verb -> its Python function, its options, and those that only say how the command line shows results."""
+COMMANDS = dict(leaves(get_command(app)))
 SUBJECTS = {"survey": "models"}
 """What is the first argument in Python, and an option on the command line."""
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "help.md"
@@ -105,13 +112,13 @@ def same_default(field, parameter):
 
 
 def test_every_verb_is_here():
-    assert set(VERBS) == set(get_command(app).commands)
+    assert set(VERBS) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_option_reaches_the_command_python_and_the_docs_with_one_default(verb):
     function, kind, own = VERBS[verb]
-    command = {p.name: p for p in get_command(app).commands[verb].params if p.param_type_name == "option"}
+    command = {p.name: p for p in COMMANDS[verb].params if p.param_type_name == "option"}
     python = inspect.signature(function).parameters
     page = page_rows(verb)
     command.pop(SUBJECTS.get(verb), None)

@@ -24,13 +24,22 @@ def page() -> str:
     root: Any = get_command(app)
     written = "Written by `make docs` from the commands themselves; do not edit."
     lines = ["# The command line", "", written, "", root.help, "", root.epilog, "", *table(root.params)]
-    for name, command in root.commands.items():
+    for name, command in leaves(root):
         arguments = [
             str(p.metavar or p.name.upper()) for p in command.params if p.param_type_name == "argument"
         ]
         heading = f"## `{' '.join(['cnnx', name, *arguments])}`"
         lines += [heading, "", command.help, "", *table(command.params)]
     return "\n".join(lines)
+
+
+def leaves(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Each command with its whole name; those of a group are `group command`."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from leaves(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
 
 
 def table(parameters: list[Any]) -> Iterator[str]:

@@ -34,6 +34,10 @@ from cnnx.pipeline.doctor.doctor import DoctorResult
 from cnnx.pipeline.export.calibrate import CalibrateResult
 from cnnx.pipeline.export.result import ExportResult
 from cnnx.pipeline.fleet.calibrate import FleetCalibrateResult
+from cnnx.pipeline.fleet.cluster.join import JoinResult
+from cnnx.pipeline.fleet.cluster.outcomes import HostsResult
+from cnnx.pipeline.fleet.cluster.status import FleetStatus
+from cnnx.pipeline.fleet.survey import FleetSurveyResult
 from cnnx.pipeline.fleet.validate import FleetValidateResult
 from cnnx.pipeline.init import InitResult
 from cnnx.pipeline.inspect import Inspection
@@ -209,8 +213,13 @@ COMMANDS: Mapping[str, Any] = {
     "cache": CacheUse,
     "doctor": DoctorResult,
     "doctor --proof": Proof,
+    "fleet survey": FleetSurveyResult,
     "fleet validate": FleetValidateResult,
     "fleet calibrate": FleetCalibrateResult,
+    "fleet join": JoinResult,
+    "fleet up": HostsResult,
+    "fleet status": FleetStatus,
+    "fleet down": HostsResult,
 }
 """Command -> type of its result."""
 

@@ -93,7 +93,7 @@ def _printed() -> str:
     objects = [
         {
             "title": f"cnnx {command}",
-            "properties": {**head, "command": {"const": command.split()[0]}, "result": schema},
+            "properties": {**head, "command": {"const": command.partition(" --")[0]}, "result": schema},
             "required": ["schema", "command", "result"],
         }
         for command, schema in zip(COMMANDS, schemas[:-1], strict=True)

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnnx.pipeline.fleet.cluster.ray_cluster import list_nodes
-
 from cnnx.errors import CnnxError
+from cnnx.pipeline.fleet.cluster.ray_cluster import list_nodes
 
 PORT = 18_900
 _UP_S = 120.0
@@ -40,7 +39,7 @@ class Joined:
 
 @contextlib.contextmanager
 def cluster(devices: Sequence[str], folder: Path) -> Iterator[tuple[str, Path, list[Joined]]]:
-    """Nodes with these devices; the first is the head. Yields its address, the token's file, and the nodes."""
+    """Nodes with these devices, the first as head. Yields its address, the token's file, and the nodes."""
     token = folder / "token"
     address = f"127.0.0.2:{PORT}"
     nodes: list[Joined] = []
@@ -49,9 +48,12 @@ def cluster(devices: Sequence[str], folder: Path) -> Iterator[tuple[str, Path, l
             where = ["--head", "--port", str(PORT)] if number == 0 else ["--address", address]
             where += ["--node-ip-address", f"127.0.0.{number + 2}", "--token-file", str(token)]
             where += ["--node-ports", str(PORT + 100 * (number + 1)), "--object-store-mib", "100"]
+            environment = {**os.environ, "CNNX_CACHE": str(folder / f"cache{number}")}
             command = [sys.executable, "-m", "cnnx", "fleet", "join", "--as", device, *where]
             log = (folder / f"node-{number}.log").open("wb")
-            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                command, stdout=log, stderr=log, start_new_session=True, env=environment
+            )
             nodes.append(Joined(device, process))
             _wait(address, token, number + 1)
         yield address, token, nodes

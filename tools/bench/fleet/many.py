@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 
+from cnnx.pipeline.fleet.cluster.membership import Membership
 from cnnx.pipeline.fleet.work.frames import Frame
 from cnnx.pipeline.fleet.work.job import Answer, Job
 from cnnx.pipeline.fleet.work.pool import FleetPool, Place
@@ -67,7 +68,7 @@ def run(folder: Path) -> list[str]:
     """Run the cells, and return the lines of a table."""
     folder.mkdir(parents=True)
     names = [f"slots{number}" for number in range(_NODES)]
-    with cluster(names, folder) as (address, token, _), connected(address, token):
+    with cluster(names, folder) as (address, token, _), connected(Membership(address, "127.0.0.2"), token):
         kind = ray.remote(_Devices)
         actors = [
             kind.options(num_cpus=0, resources={name: 1}, max_concurrency=_DEVICES).remote() for name in names
@@ -85,8 +86,8 @@ def run(folder: Path) -> list[str]:
         "| devices | cells | seconds | cells per second | at most | head: cores used | head: memory, MiB | "
         "GCS and raylets: memory, MiB |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|",
-        f"| {_DEVICES} | {done} | {seconds:.1f} | {done / seconds:.0f} | {_DEVICES / _CELL_S:.0f} | {load:.2f} | "
-        f"{head / 2**20:.0f} | {ray_bytes / 2**20:.0f} |",
+        f"| {_DEVICES} | {done} | {seconds:.1f} | {done / seconds:.0f} | {_DEVICES / _CELL_S:.0f} "
+        f"| {load:.2f} | {head / 2**20:.0f} | {ray_bytes / 2**20:.0f} |",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The wall time of a survey of a fleet with one node beside that of `cnnx survey`, on cells of about 10 s."""
+"""The wall time of a survey of a fleet with one node, and that of `cnnx survey`, on cells of about 10 s."""
 
 from __future__ import annotations
 

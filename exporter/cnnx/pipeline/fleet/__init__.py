@@ -1,1 +1,1 @@
-"""Many networks, precisions and devices from one machine."""
+"""`fleet`: many networks, precisions and devices from one machine."""

@@ -48,7 +48,7 @@ class FleetCalibrateResult(Result):
 
     def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
         """What the command prints."""
-        from cnnx.report.tables.fleet import lost_blocks, sharding_blocks
+        from cnnx.report.tables.shards import lost_blocks, sharding_blocks
 
         yield from lost_blocks(self.lost)
         if self.calibration:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
+from cnnx.errors import UsageError
 from cnnx.options.fleet import NodeOptions
+from cnnx.pipeline.fleet.cluster.hosts import read_hosts
+from cnnx.pipeline.fleet.cluster.membership import Membership, memberships
+from cnnx.pipeline.fleet.cluster.ray_cluster import environment_of, require_ray
+from cnnx.pipeline.fleet.cluster.token import read_token, token_file
 from cnnx.pipeline.fleet.work.pool import FleetPool, Source
+from cnnx.pipeline.fleet.work.ssh_nodes import SshNodes
 from cnnx.pipeline.progress import Listener
+
+_HEAD_GONE_S = 3600
 
 
 @contextlib.contextmanager
@@ -15,13 +25,55 @@ def open_pool(options: NodeOptions, *, listener: Listener) -> Iterator[FleetPool
     """The nodes that the options name; they are free for others at the end.
 
     Raises:
-        UsageError: the options contradict each other.
+        UsageError: the options contradict each other, or this machine is a node of several clusters.
+        HostsError: the hosts file cannot be used.
         MissingExtra: Ray is not installed.
+        InputRefused: others can read the token.
+        EnvironmentLacks: this machine is not a node of the cluster, or there is no token.
         Unreachable: the head of the cluster cannot be reached.
     """
-    source: Source
-    from cnnx.pipeline.fleet.work.ray_nodes import RayNodes
-
-    source = RayNodes()
-    with FleetPool(source, listener=listener, limit_s=60 * options.limit) as pool:
+    if options.limit <= 0:
+        raise UsageError(
+            f"invalid --limit {options.limit:g}: expected more than 0 minutes",
+            hint="drop --limit for an hour",
+        )
+    with (
+        _source(options) as source,
+        FleetPool(source, listener=listener, limit_s=60 * options.limit) as pool,
+    ):
         yield pool
+
+
+@contextlib.contextmanager
+def _source(options: NodeOptions) -> Iterator[Source]:
+    if options.no_ray is not None:
+        for name in ("address", "token_file"):
+            if getattr(options, name) is not None:
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{flag} has no effect with --no-ray", hint=f"drop {flag}")
+        yield SshNodes(read_hosts(Path(options.no_ray)))
+        return
+    require_ray()
+    membership = _membership(options.address)
+    token = token_file(options.token_file)
+    read_token(token)
+    # Ray reads the environment when it is imported. It must not end this process, which has rows to write.
+    os.environ.update(environment_of({}, token, head_gone_s=_HEAD_GONE_S))
+    from cnnx.pipeline.fleet.work.ray_nodes import connected
+
+    with connected(membership, token) as nodes:
+        yield nodes
+
+
+def _membership(address: str | None) -> Membership:
+    """The node of this machine in the cluster at an address, or in the only one."""
+    found = [each for each in memberships() if address in (None, each.address)]
+    if address is not None and not found:
+        return Membership(address, None)
+    if len({each.address for each in found}) != 1:
+        what = "is a node of several clusters" if found else "is not a node of a cluster"
+        hint = "cnnx fleet join --head starts a cluster, cnnx fleet up brings devices up; or use --no-ray"
+        raise UsageError(
+            f"this machine {what}", hint=f"name one: --address {found[0].address}" if found else hint
+        )
+    return found[0]

@@ -59,7 +59,7 @@ class FleetValidateResult(Result):
     def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
         """What the command prints."""
         from cnnx.pipeline.shown import validation_blocks
-        from cnnx.report.tables.fleet import lost_blocks, sharding_blocks
+        from cnnx.report.tables.shards import lost_blocks, sharding_blocks
 
         yield from lost_blocks(self.lost)
         if self.validation and self.validation.sharding:

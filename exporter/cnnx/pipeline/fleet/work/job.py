@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from cnnx.pipeline.fleet.cluster.names import EXPORT as EXPORT
 from cnnx.pipeline.progress import Listener
-
-EXPORT = "cnnx-export"
-"""What a node offers that can export networks, which needs PyTorch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,27 +7,32 @@ another one, such as JetPack's.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cnnx.errors import Unreachable
+from cnnx.errors import EnvironmentLacks, Unreachable
+from cnnx.pipeline.fleet.cluster.membership import Membership
+from cnnx.pipeline.fleet.cluster.names import DEVICE_LABEL, split_address
+from cnnx.pipeline.fleet.cluster.ray_cluster import WORKER_PYTHON, list_nodes
 from cnnx.pipeline.fleet.work.frames import Frame
 from cnnx.pipeline.fleet.work.job import EXPORT
 from cnnx.pipeline.fleet.work.line import LineLost, ProcessLine
 from cnnx.pipeline.fleet.work.pool import Place
 
-PYTHON = "CNNX_FLEET_PYTHON"
-"""Environment variable of a node with the Python that does its jobs."""
 _WORKER = "cnnx.pipeline.fleet.work.worker"
 # Ray sets these for processes that asked for no CPU and no GPU. The worker may use all of the device.
 _OF_RAY = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
-_NOT_DEVICES = ("CPU", "GPU", "memory", "object_store_memory", EXPORT)
+_ANSWERS_S = 20.0
 
 
 class _Relay:
@@ -41,7 +46,7 @@ class _Relay:
     ) -> AsyncIterator[tuple[dict[str, Any], bytes]]:
         try:
             if self._line is None:
-                python = os.environ.get(PYTHON) or sys.executable
+                python = os.environ.get(WORKER_PYTHON) or sys.executable
                 environment = {key: value for key, value in os.environ.items() if key not in _OF_RAY}
                 self._line = await ProcessLine.open([python, "-m", _WORKER], environment=environment)
             async for frame in self._line.ask(Frame(header, payload)):
@@ -81,22 +86,60 @@ class RayNodes:
         """See `Source.places`.
 
         Raises:
-            Unreachable: the head of the cluster cannot be reached.
+            Unreachable: the head of the cluster does not answer.
         """
         try:
-            alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        except (RayError, ConnectionError, RuntimeError) as error:
+            listed = asyncio.get_running_loop().run_in_executor(None, ray.nodes)
+            nodes = await asyncio.wait_for(listed, _ANSWERS_S)
+        except (RayError, ConnectionError, RuntimeError, asyncio.TimeoutError) as error:
+            reason = _first_line(error)
             raise Unreachable(
-                f"the head of the cluster cannot be reached: {_first_line(error)}",
-                hint="start it again, cnnx fleet join --head, and run the same command again",
+                f"the head of the cluster does not answer{f': {reason}' if str(error) else ''}",
+                hint="start it again (cnnx fleet join --head), and run the same command again",
             ) from None
-        return [place for node in alive for place in _places(node)]
+        return [place for node in nodes if node["Alive"] for place in _places(node)]
+
+
+@contextlib.contextmanager
+def connected(membership: Membership, token: Path) -> Iterator[RayNodes]:
+    """Connect this process, whose environment Ray has read, to a cluster until the end of the block.
+
+    Raises:
+        EnvironmentLacks: this machine is not a node of it, or the head refuses the token.
+        Unreachable: the head does not answer.
+    """
+    address = membership.address
+    split_address(address)
+    list_nodes(address, token)  # in a process of its own: it says why a head refuses
+    try:
+        ray.init(
+            address=address,
+            _node_ip_address=membership.node_ip_address,
+            log_to_driver=False,
+            logging_level="error",
+        )
+    except (RayError, ConnectionError, RuntimeError, AssertionError, ValueError) as error:
+        raise EnvironmentLacks(
+            f"this machine cannot connect to the cluster: {_first_line(error)}",
+            where=address,
+            hint=f"make it a node of the cluster: cnnx fleet join --as NAME --address {address}",
+        ) from None
+    try:
+        yield RayNodes()
+    finally:
+        _disconnect()
+
+
+def _disconnect() -> None:
+    """Leave the cluster. If its head is gone, Ray would wait for it."""
+    leaving = threading.Thread(target=ray.shutdown, daemon=True)
+    leaving.start()
+    leaving.join(_ANSWERS_S)
 
 
 def _places(node: dict[str, Any]) -> list[Place]:
     """Where a node's worker can be reached; nothing for a node that neither measures nor exports."""
-    resources = [name for name in node["Resources"] if name not in _NOT_DEVICES and ":" not in name]
-    device = min(resources, default="")
+    device = node["Labels"].get(DEVICE_LABEL, "")
     taken = {name: 1 for name in (device, EXPORT) if name and name in node["Resources"]}
     if not taken:
         return []
@@ -109,7 +152,7 @@ def _places(node: dict[str, Any]) -> list[Place]:
         except RayError as error:
             raise LineLost(_first_line(error)) from None
 
-    return [Place(f"{node['NodeManagerAddress']}/{node['NodeID'][:8]}", device, reach)]
+    return [Place(f"{device or 'head'}@{node['NodeManagerAddress']}-{node['NodeID'][:6]}", device, reach)]
 
 
 def _first_line(error: BaseException) -> str:

@@ -124,7 +124,7 @@ class Worker:
     @contextmanager
     def _slot(self) -> Iterator[None]:
         """Hold this machine, so that one job runs at a time."""
-        file = self._store.root / "locks" / "fleet-slot"
+        file = self._store.root / "locks" / "slot"
         with writing(file):
             make_folder(file.parent)
             handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

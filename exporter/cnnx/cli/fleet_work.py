@@ -1,4 +1,4 @@
-"""The commands `cnnx fleet validate` and `cnnx fleet calibrate`. Heavy imports happen when they run."""
+"""The commands of `cnnx fleet` that give work to nodes. Heavy imports happen when they run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,26 @@ from typing import TYPE_CHECKING
 import typer
 
 from cnnx.cli.options import BundlePath, Model, check_report, command_of, exit_codes, write_report
-from cnnx.options.fleet import FleetCalibrateOptions, FleetValidateOptions
+from cnnx.cli.survey import Models
+from cnnx.options.fleet import FleetCalibrateOptions, FleetSurveyOptions, FleetValidateOptions
 from cnnx.options.shared import JudgedReportOptions
 
 if TYPE_CHECKING:
     from cnnx.cli.ui import Ui
 
 
+@command_of(FleetSurveyOptions)
+def survey_command(ui: Ui, models: Models, options: FleetSurveyOptions) -> None:
+    """Export networks once, and measure them in every precision and batch size on many devices."""
+    import cnnx
+
+    result = cnnx.fleet_survey(models.split(","), options, listener=ui.listen)
+    ui.show(result, command="fleet survey")
+    raise typer.Exit(result.exit_code)
+
+
 @command_of(FleetValidateOptions, JudgedReportOptions)
-def fleet_validate_command(
+def validate_command(
     ui: Ui,
     bundle: BundlePath,
     options: FleetValidateOptions,
@@ -42,7 +53,7 @@ def fleet_validate_command(
 
 
 @command_of(FleetCalibrateOptions)
-def fleet_calibrate_command(ui: Ui, model: Model, options: FleetCalibrateOptions) -> None:
+def calibrate_command(ui: Ui, model: Model, options: FleetCalibrateOptions) -> None:
     """Compare INT8 ranges from images that are sharded over nodes; later exports here reuse them."""
     import cnnx
 

@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cnnx.cli.fleet_shards import fleet_calibrate_command, fleet_validate_command
+from cnnx.cli.fleet_work import calibrate_command, validate_command
 from cnnx.pipeline.fleet import calibrate, validate
 from tests.conftest import save_tiny
 from tests.doubles.in_process_pool import ALIKE, InProcessPool
@@ -18,8 +18,8 @@ from tests.doubles.in_process_pool import ALIKE, InProcessPool
 def command(monkeypatch):
     """Runs a command on a pool, without traceback; gives (exit code, stdout, stderr)."""
     fleet = typer.Typer()
-    fleet.command("validate")(fleet_validate_command)
-    fleet.command("calibrate")(fleet_calibrate_command)
+    fleet.command("validate")(validate_command)
+    fleet.command("calibrate")(calibrate_command)
 
     def run(pool, *arguments):
         for module in (validate, calibrate):

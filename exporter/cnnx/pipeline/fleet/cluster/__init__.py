@@ -1,0 +1,1 @@
+"""Brings machines together: joins them to one Ray cluster, over SSH if asked, and lists what is there."""
