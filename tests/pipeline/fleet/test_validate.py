@@ -87,6 +87,27 @@ def test_a_lost_shard_leaves_no_verdict_and_the_same_command_resumes(own, tmp_pa
     assert len(resumed.done) > 2 * IMAGES // 8
 
 
+def test_a_run_that_was_stopped_resumes_in_its_middle(own, tmp_path):
+    bundle, options, alone = own
+    bundle = shutil.copytree(bundle, tmp_path / "bundle")
+    begun = []
+
+    def stop(job):
+        begun.append(job)
+        if len(begun) == 9:
+            raise KeyboardInterrupt
+        return False
+
+    stopped = InProcessPool(*ALIKE, loses=stop)
+    with pytest.raises(KeyboardInterrupt):
+        over(stopped, bundle, shard_images=8, **options)
+    resumed = InProcessPool(*ALIKE, seed=1)
+    found = over(resumed, bundle, shard_images=8, **options)
+    assert without_nodes(found.validation).as_dict() == alone.as_dict()
+    first, then = ({job.name for job, _ in pool.done if job.task != "subject"} for pool in (stopped, resumed))
+    assert len(first) == 7 and not first & then and len(first | then) == 12
+
+
 def test_nodes_that_differ_by_one_unit_in_the_last_place_are_reported(own, tmp_path):
     bundle, options, _ = own
     bundle = shutil.copytree(bundle, tmp_path / "bundle")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -204,12 +205,12 @@ class Fleet:
             return
         with scratch_folder() as scratch:
             probe = scratch / FILES[PROBE]
-            np.save(probe, pixels[:batch])
+            _save(probe, pixels[:batch])
             by_name: dict[str, tuple[Shard, Path]] = {}
 
             def job_of(shard: Shard) -> Job:
                 file = scratch / f"{shard.start}.npy"
-                np.save(file, pixels[shard.start : shard.stop])
+                _save(file, pixels[shard.start : shard.stop])
                 job = Job(
                     name=f"{shard}, {work.name}",
                     task=work.task,
@@ -237,7 +238,8 @@ class Fleet:
         """The facts of a node, which may have joined meanwhile."""
         if name not in self._facts:
             self._facts.update({node.name: node for node in self._pool.nodes()})
-        return self._facts[name]
+        # One that joined, answered and left is known by its name alone.
+        return self._facts.get(name, NodeFacts(name, (), "unknown", 0, {}))
 
 
 def largest_difference(values: Sequence[NDArray[np.float32]]) -> float | None:
@@ -255,6 +257,13 @@ def facts_of(nodes: Sequence[NodeFacts]) -> list[dict[str, Any]]:
     plain = [dataclasses.asdict(node) for node in nodes]
     kinds = {repr(each): each for each in ({"cpu": one["cpu"], "versions": one["versions"]} for one in plain)}
     return [kinds[key] for key in sorted(kinds)]
+
+
+def _save(file: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write an array; as in `write_logits`, not by NumPy, whose error on a full disk has no errno."""
+    content = io.BytesIO()
+    np.save(content, pixels)
+    file.write_bytes(content.getbuffer())
 
 
 def _digest(pixels: NDArray[np.uint8]) -> str:
