@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,14 +43,18 @@ def _is_free(port):
     return True
 
 
-def processes_of(folder):
-    """Processes whose command or environment names a folder: process ID -> command."""
+def processes_of(*folders):
+    """Processes whose command, environment or working folder names a folder: process ID -> command.
+
+    Ray writes its own names for processes over the first two of some.
+    """
     found = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if entry.name.isdigit() and int(entry.name) != os.getpid():
                 command = (entry / "cmdline").read_bytes()
-                if os.fsencode(folder) in command + (entry / "environ").read_bytes():
+                named = command + (entry / "environ").read_bytes() + os.fsencode((entry / "cwd").readlink())
+                if any(os.fsencode(folder) in named for folder in folders):
                     found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace")
     return found
 
@@ -63,9 +68,9 @@ def eventually(condition, *, seconds=60.0):
     return value
 
 
-def kill_all(folder):
+def kill_all(*folders):
     """Kill what a failed test left."""
-    for pid in processes_of(folder):
+    for pid in processes_of(*folders):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
@@ -78,6 +83,7 @@ class Sshd:
     port: int
     identity: Path
     config: Path
+    temporary: Path
 
     def keys(self, **more):
         """What a table of a hosts file says about it."""
@@ -114,14 +120,16 @@ def serving(folder):
     settings = {
         "ListenAddress": "127.0.0.1", "Port": port, "HostKey": folder / "host", "PidFile": "none",
         "AuthorizedKeysFile": folder / "authorized", "UsePAM": "no", "StrictModes": "no",
-        "PasswordAuthentication": "no", "SetEnv": f"CNNX_CACHE={folder}/cache", "MaxStartups": "100",
+        "PasswordAuthentication": "no", "MaxStartups": "100",
     }  # fmt: skip
     (folder / "sshd").write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
-    with (folder / "log").open("wb") as log:
+    with contextlib.ExitStack() as stack:
+        # Short, as paths of sockets are.
+        temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="s", dir="/tmp")))
+        (folder / "sshd").open("a").write(f"SetEnv CNNX_CACHE={folder}/cache TMPDIR={temporary}\n")
+        log = stack.enter_context((folder / "log").open("wb"))
         server = subprocess.Popen([SSHD, "-D", "-e", "-f", folder / "sshd"], stderr=log)
-    try:
+        stack.callback(server.wait)
+        stack.callback(server.terminate)
         eventually(lambda: server.poll() is None and not _is_free(port))
-        yield Sshd(folder, port, identity, folder / "config")
-    finally:
-        server.terminate()
-        server.wait()
+        yield Sshd(folder, port, identity, folder / "config", temporary)

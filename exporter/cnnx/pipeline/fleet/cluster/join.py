@@ -32,7 +32,7 @@ from cnnx.pipeline.fleet.cluster.names import (
 from cnnx.pipeline.fleet.cluster.ray_cluster import (
     NodeSettings,
     environment_of,
-    list_nodes,
+    is_refusal,
     node_command,
     refusal,
     require_ray,
@@ -46,8 +46,9 @@ from cnnx.store.files import temporary_root, writing
 
 JOINED = "is in the cluster"
 """What a node says once it is; `fleet up` waits for it."""
-_STARTED = b"Ray runtime started"
-_POLL_S = 0.2
+_STARTED = "Ray runtime started"
+# Once a node has joined, it wakes up seldom, so as not to disturb measurements.
+_POLL_S, _IDLE_S = 0.2, 1.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
 # A node that ran this long was sound: the next start is not delayed for the failures before it.
 _SOUND_S = 60.0
@@ -230,7 +231,7 @@ class _Node:
                 break
             if time.monotonic() - started > _SOUND_S:
                 wait = _FIRST_WAIT_S
-            self._note(f"the node ended: {reason}; starting it again in {wait:.0f} s")
+            self._note(f"the node ended: {reason.what}; starting it again in {wait:.0f} s")
             self._until.wait(wait)
             wait = min(2 * wait, _LONGEST_WAIT_S)
         return JoinResult(
@@ -241,20 +242,12 @@ class _Node:
         self._listener(ProgressEvent(sentence, note=True))
 
     def _head_is_there(self) -> bool:
-        """Wait for the head, and try the token, as `ray start` takes 20 s to refuse it; False: asked to stop.
-
-        Raises:
-            EnvironmentLacks: the head refuses the token, or runs another release of Ray.
-        """
+        """Wait for the head; False: asked to stop."""
         host, port = split_address(self._settings.address)
         wait, said = _FIRST_WAIT_S, False
         while not self._until.is_set():
             if answers(host, port):
-                try:
-                    list_nodes(self._settings.address, self._token)
-                    return True
-                except Unreachable:
-                    pass  # it may have just started
+                return True
             if not said:
                 self._note(f"waiting for the head at {self._settings.address}")
                 said = True
@@ -262,32 +255,48 @@ class _Node:
             wait = min(2 * wait, _LONGEST_WAIT_S / 2)
         return False
 
-    def _run_once(self) -> str:
-        """Run Ray until it ends or it is asked to stop; why it ended."""
+    def _run_once(self) -> EnvironmentLacks:
+        """Run Ray until it ends or it is asked to stop; why it ended.
+
+        Raises:
+            EnvironmentLacks: the head refuses the token, or runs another release of Ray.
+        """
         command, kept = python_process(supervisor.__name__)
         node = node_command(self._settings, self._folder / "r")
         log = self._folder / "ray.log"
-        with log.open("wb") as output:
+        with log.open("wb") as opened:
             process = subprocess.Popen(
                 [*command, str(os.getpid()), *node],
                 env=environment_of(kept, self._token, self._worker_python),
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=opened,
                 stderr=subprocess.STDOUT,
                 cwd=self._folder,  # Ray's workers import from the working folder
                 start_new_session=True,
             )
         self._starts += 1
+        has_joined = False
         try:
-            joined_it = False
-            while process.poll() is None and not self._until.wait(_POLL_S):
-                if not joined_it and _STARTED in log.read_bytes()[-_OUTPUT_BYTES:]:
-                    joined_it = True
+            while process.poll() is None and not self._until.wait(_IDLE_S if has_joined else _POLL_S):
+                if has_joined:
+                    continue
+                output = _end_of(log)
+                if has_joined := _STARTED in output:
                     who = self._settings.device or "the head"
                     self._note(f"{who} {JOINED} {self._settings.address}")
+                elif is_refusal(output):  # which Ray itself accepts only after 20 s
+                    break
         finally:
             _stop(process)
-        return refusal(log.read_bytes()[-_OUTPUT_BYTES:].decode(errors="replace"), "").what
+        reason = refusal(_end_of(log), self._settings.address)
+        if not has_joined and not isinstance(reason, Unreachable) and not self._until.is_set():
+            raise reason
+        return reason
+
+
+def _end_of(log: Path) -> str:
+    """The end of what Ray printed."""
+    return log.read_bytes()[-_OUTPUT_BYTES:].decode(errors="replace")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

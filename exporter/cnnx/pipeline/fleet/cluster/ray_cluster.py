@@ -195,9 +195,14 @@ def list_nodes(address: str, token: Path) -> tuple[ListedNode, ...]:
     return from_plain(tuple[ListedNode, ...], data, where=address, error=EnvironmentLacks)
 
 
+def is_refusal(output: str) -> bool:
+    """Whether Ray's output says that the head refuses the token."""
+    return any(word in output for word in _REFUSED)
+
+
 def refusal(output: str, address: str) -> EnvironmentLacks:
     """What Ray's output says about why a head was not joined, or its nodes were not listed."""
-    if any(word in output for word in _REFUSED):
+    if is_refusal(output):
         return EnvironmentLacks(
             "the head refuses the token",
             where=address,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -44,6 +45,10 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     asked: list[float] = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(time.monotonic()))
+    # It sleeps until a signal comes: a process that wakes up now and then would disturb measurements.
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     passed_on = False
     while (code := _ended(child.pid)) is None:
@@ -52,7 +57,9 @@ def main(arguments: Sequence[str]) -> int:
             passed_on = True
         if asked and time.monotonic() - asked[0] > _GRACE_S:
             child.kill()
-        time.sleep(0.1)
+        select.select([readable], [], [], 0.1 if asked else None)
+        with contextlib.suppress(BlockingIOError):
+            os.read(readable, 4096)
     _end_the_rest()
     return code
 
