@@ -13,13 +13,11 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from cnnx.pipeline.fleet.cluster.membership import Membership
+from cnnx.pipeline.fleet.connect import cluster_nodes
 from cnnx.pipeline.fleet.work.frames import Frame
 from cnnx.pipeline.fleet.work.job import Answer, Job
 from cnnx.pipeline.fleet.work.pool import FleetPool, Place
-from cnnx.pipeline.fleet.work.ray_nodes import connected
 from cnnx.pipeline.progress import silent
 from tools.bench.fleet.cluster import cluster
 
@@ -68,7 +66,12 @@ def run(folder: Path) -> list[str]:
     """Run the cells, and return the lines of a table."""
     folder.mkdir(parents=True)
     names = [f"slots{number}" for number in range(_NODES)]
-    with cluster(names, folder) as (address, token, _), connected(Membership(address, "127.0.0.2"), token):
+    with (
+        cluster(names, folder) as (address, token, _),
+        cluster_nodes(Membership(address, "127.0.0.2"), token),
+    ):
+        import ray  # now that its environment is set
+
         kind = ray.remote(_Devices)
         actors = [
             kind.options(num_cpus=0, resources={name: 1}, max_concurrency=_DEVICES).remote() for name in names

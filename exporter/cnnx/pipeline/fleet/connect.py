@@ -57,6 +57,18 @@ def _source(options: NodeOptions) -> Iterator[Source]:
     membership = _membership(options.address)
     token = token_file(options.token_file)
     read_token(token)
+    with cluster_nodes(membership, token) as nodes:
+        yield nodes
+
+
+@contextlib.contextmanager
+def cluster_nodes(membership: Membership, token: Path) -> Iterator[Source]:
+    """The nodes of a Ray cluster, to which this process is connected until the end of the block.
+
+    Raises:
+        EnvironmentLacks: this machine is not a node of the cluster, or the head refuses the token.
+        Unreachable: the head does not answer.
+    """
     # Ray reads the environment when it is imported. It must not end this process, which has rows to write.
     os.environ.update(environment_of({}, token, head_gone_s=_HEAD_GONE_S))
     from cnnx.pipeline.fleet.work.ray_nodes import connected

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from cnnx.pipeline.fleet.cluster.hosts import read_hosts
 from tests.inputs.fleet import free_block, kill_all, processes_of
 
 pytest.importorskip("ray", reason="a fleet needs Ray")
@@ -73,7 +74,9 @@ def outcomes(text):
     return {host["name"]: host for host in json.loads(text)["result"]["hosts"]}
 
 
-def test_hosts_come_up_one_by_one_are_listed_and_go_down(fleet, sshd, links, cnnx_command, cnnx_process):
+def test_hosts_come_up_one_by_one_are_listed_do_work_and_go_down(
+    fleet, sshd, links, tiny_bundle, cnnx_command, cnnx_process
+):
     wrong = free_block(1)
     hosts = hosts_file(fleet, sshd, port=wrong)
     up = ["fleet", "up", hosts, "--find-links", links, "--wait", "150"]
@@ -102,6 +105,23 @@ def test_hosts_come_up_one_by_one_are_listed_and_go_down(fleet, sshd, links, cnn
     status = json.loads(out)["result"]
     assert code == 0 and status["absent"] == []
     assert {node["device"] for node in status["nodes"] if node["alive"]} == {None, "orin-nano"}
+
+    # The device measures in its own Python, in the cluster and over SSH alone.
+    bundle = shutil.copytree(tiny_bundle, fleet / "bundle")
+    measured = "runs/*-benchmark-*.json"
+    before = len(list(bundle.glob(measured)))
+    survey = ["fleet", "survey", "--models", bundle, "--batches", "1", "--seconds", "0.05", "--json"]
+    address = read_hosts(hosts).cluster
+    ways = {"ray": ["--address", address, "--token-file", fleet / "token"], "ssh": ["--no-ray", hosts]}
+    for way, options in ways.items():
+        done = cnnx_process(*survey, "--out", fleet / way, *options)
+        assert done.returncode == 0, done.stdout + done.stderr
+        result = json.loads(done.stdout)["result"]
+        assert [(row["on"], row["status"]) for row in result["rows"]] == [("orin-nano", "done")]
+        events = [json.loads(line)["event"] for line in done.stderr.splitlines() if line.startswith("{")]
+        assert events[-1]["state"] == "done" and events[-1]["jobs_done"] == events[-1]["jobs"] == 1
+        assert list(fleet.glob(f"{way}/orin-nano/rows/*.json"))
+    assert len(list(bundle.glob(measured))) == before + len(ways)
 
     code, out, _ = cnnx_command("fleet", "down", hosts, "--json")
     assert code == 0 and {host["outcome"] for host in outcomes(out).values()} == {"stopped"}

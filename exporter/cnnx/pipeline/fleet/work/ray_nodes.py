@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._raylet import AuthenticationTokenLoader
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -111,6 +112,7 @@ def connected(membership: Membership, token: Path) -> Iterator[RayNodes]:
     address = membership.address
     split_address(address)
     list_nodes(address, token)  # in a process of its own: it says why a head refuses
+    AuthenticationTokenLoader.instance().reset_cache()  # which has the token of an earlier cluster
     try:
         ray.init(
             address=address,
