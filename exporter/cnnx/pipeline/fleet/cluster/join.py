@@ -127,7 +127,7 @@ def fleet_join(
         create_token(token)
     read_token(token)
     settings = _settings(options, worker)
-    with _alone(options.device or "head"), _ray_folder() as folder:
+    with _alone(options.device), _ray_folder() as folder:
         node = _Node(settings, folder, token, worker_python, listener, until or threading.Event())
         return node.run()
 
@@ -187,12 +187,15 @@ def _settings(options: JoinOptions, worker: Worker) -> NodeSettings:
 
 
 @contextlib.contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """Hold the name of a device on this machine.
+def _alone(name: str | None) -> Iterator[None]:
+    """Hold the name of a device on this machine; a head without one disturbs nobody.
 
     Raises:
         EnvironmentLacks: another process holds it: two nodes would measure at once on one device.
     """
+    if name is None:
+        yield
+        return
     file = cache_folder() / "locks" / f"fleet-{name}"
     with writing(file):
         make_folder(file.parent)
