@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -24,13 +25,32 @@ def needs(program, package):
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"needs {program}, of Debian's {package}")
 
 
-def free_block(count=100, *, taken=set()):  # noqa: B006 - blocks of one test run differ
-    """The first of `count` free ports, below those that the kernel gives to clients."""
-    for first in range(12000 + os.getpid() % 97 * 100, 32000, 100):
-        if first not in taken and all(map(_is_free, range(first, first + count))):
-            taken.add(first)
+_CLAIMS = []
+
+
+def free_block(count=100):
+    """The first of `count` free ports, below those that the kernel gives to clients.
+
+    Tests of other processes take other ones: a lock claims each hundred until this process ends.
+    """
+    start = os.getpid() % 180
+    for place in range(180):
+        first = 12000 + (start + place) % 180 * 100
+        hundreds = range(first, first + count, 100)
+        if all(map(_is_free, range(first, first + count))) and all(map(_claimed, hundreds)):
             return first
     raise AssertionError("no free ports")
+
+
+def _claimed(first):
+    handle = os.open(Path("/tmp") / f"cnnx-test-ports-{first}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return False
+    _CLAIMS.append(handle)
+    return True
 
 
 def _is_free(port):
@@ -108,9 +128,8 @@ def serving(folder):
     needs("sshd", "openssh-server")
     folder.mkdir()
     if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(
-            mode=0o755, exist_ok=True
-        )  # which sshd wants of root, and Debian makes at boot
+        # Which sshd wants of root, and Debian makes at boot.
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     _, host_key = key_pair(folder / "host")
     identity, public = key_pair(folder / "identity")
     (folder / "authorized").write_text(public)

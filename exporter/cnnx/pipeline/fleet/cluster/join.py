@@ -126,7 +126,8 @@ def fleet_join(
     read_token(token)
     settings = _settings(options, worker)
     membership = Membership(settings.address, settings.node_ip_address)
-    with holding(options.device or "head", membership), _ray_folder() as folder:
+    # A head without a device disturbs nobody: it holds a name of its own.
+    with holding(options.device or f"head-{settings.address}", membership), _ray_folder() as folder:
         node = _Node(settings, folder, token, worker_python, listener, until or threading.Event())
         return node.run()
 
