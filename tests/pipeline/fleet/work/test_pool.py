@@ -32,6 +32,7 @@ class Pretended:
     running: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
     head_is_down: bool = False
+    disk_is_full: frozenset[str] = frozenset()
 
     async def places(self) -> Sequence[Place]:
         if self.head_is_down:
@@ -76,6 +77,8 @@ class _Line:
                 raise LineLost("it was ended by SIGKILL")
         finally:
             nodes.running.remove(self._name)
+        if self._name in nodes.disk_is_full:
+            return {"error": {"what": "the disk is full", "where": None, "hint": "free it", "of_node": True}}
         return {"value": number, "files": {}}
 
     async def close(self) -> None:
@@ -122,6 +125,14 @@ def test_a_lost_job_goes_to_another_node_and_says_where_it_was_lost() -> None:
     outcome = done_by(nodes, [job(0)])["job 0"]
     assert isinstance(outcome, Lost)
     assert outcome.reason.count("a was lost: it was ended by SIGKILL") == 2
+
+
+def test_what_one_node_lacks_another_may_have() -> None:
+    nodes = Pretended({"a": ["cpu"], "b": ["cpu"]}, disk_is_full=frozenset({"a"}))
+    found = done_by(nodes, [job(0), job(1), job(2)])
+    assert all(isinstance(each, Answer) and each.node == "b" for each in found.values())
+    nodes = Pretended({"a": ["cpu"]}, disk_is_full=frozenset({"a"}))
+    assert done_by(nodes, [job(0)]) == {"job 0": Lost("the disk is full, on a", "free it", of_node=True)}
 
 
 def test_jobs_go_where_their_device_is_and_export_where_pytorch_is() -> None:

@@ -59,10 +59,12 @@ class Lost:
     Attributes:
         reason: what went wrong, and where.
         hint: what to do about it.
+        of_node: whether the node lacks something, as disk space, so that another one may do it.
     """
 
     reason: str
     hint: str
+    of_node: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ class Node:
             return None
         where = f" ({error['where']})" if error["where"] else ""
         hint = error["hint"] or "this is a bug in cnnx or a library: please report it"
-        return Lost(f"{error['what']}{where}, on {self.facts.name}", hint)
+        return Lost(f"{error['what']}{where}, on {self.facts.name}", hint, bool(error["of_node"]))
 
 
 def remove(folder: Path) -> None:

@@ -268,6 +268,9 @@ class FleetPool:
                 self._todo.insert(0, todo)
                 raise
             self._seconds[todo.job.task].append(time.monotonic() - started)
+            if isinstance(outcome, Lost) and outcome.of_node and self._others_offer(todo.job.needs, place):
+                self._retry(todo, place, f"cannot do it: {outcome.reason}")
+                continue
             self._end_job(todo.job, outcome)
             self._tell(place, "done", ProgressEvent(todo.job.task), job=todo.job)
 
@@ -294,7 +297,6 @@ class FleetPool:
 
         A job that was lost here goes to another node, if one can do it.
         """
-        others = [node for name, node in self._nodes.items() if name != place.name]
 
         def preference(each: _Todo) -> int:
             owner = self._groups.get(each.job.group)
@@ -303,9 +305,14 @@ class FleetPool:
         fit = [
             each
             for each in todo
-            if place.name not in each.lost or not any(each.job.needs in node.facts.offers for node in others)
+            if place.name not in each.lost or not self._others_offer(each.job.needs, place)
         ]
         return min(fit, key=preference, default=None)
+
+    def _others_offer(self, needs: str, place: Place) -> bool:
+        """Whether another node can do what a job needs."""
+        others = (node for name, node in self._nodes.items() if name != place.name)
+        return any(needs in node.facts.offers for node in others)
 
     def _retry(self, todo: _Todo, place: Place, reason: str) -> None:
         """Let a lost job be done again, unless it was lost twice."""

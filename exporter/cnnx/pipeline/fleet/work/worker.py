@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
-from cnnx.errors import CnnxError
+from cnnx.errors import CnnxError, EnvironmentLacks
 from cnnx.machine.environment import cpu_model, installed_version, usable_cores
 from cnnx.pipeline.fleet.tasks import inside, task_named
 from cnnx.pipeline.fleet.work.contents import Contents, Receipt
@@ -35,6 +35,7 @@ from cnnx.store.drafts import make_folder
 from cnnx.store.files import scratch_folder, writing
 
 _PACKAGES = ("cnnx", "numpy", "onnx", "onnxruntime", "torch", "tensorrt")
+_EXPORT_NEEDS = ("torch", "onnxscript", "onnxruntime")
 _BETWEEN_EVENTS_S = 0.5
 _GRACE_S = 5.0
 
@@ -68,12 +69,12 @@ class Worker:
         try:
             answer = handlers[str(frame.header.get("do"))](frame)
         except CnnxError as error:
-            kind, what, where = type(error).__name__, error.what, error.where
-            answer = Frame({"error": {"kind": kind, "what": what, "where": where, "hint": error.hint}})
+            told = {"what": error.what, "where": error.where, "hint": error.hint}
+            answer = Frame({"error": {**told, "of_node": isinstance(error, EnvironmentLacks)}})
         except Exception as error:  # a fault of cnnx or a library must not end the worker
             traceback.print_exc()  # to standard error, whose end is shown if the worker dies
             what = f"{type(error).__name__}: {error}"
-            answer = Frame({"error": {"kind": "internal error", "what": what, "where": None, "hint": None}})
+            answer = Frame({"error": {"what": what, "where": None, "hint": None, "of_node": False}})
         self._write(Frame({**answer.header, "last": True}, answer.payload))
 
     def close(self) -> None:
@@ -85,7 +86,7 @@ class Worker:
     def _facts(self, _: Frame) -> Frame:
         found = {each: version for each in _PACKAGES if (version := installed_version(each))}
         versions = {"python": platform.python_version(), **found}
-        exports = find_spec("torch") is not None and find_spec("onnxscript") is not None
+        exports = all(find_spec(each) is not None for each in _EXPORT_NEEDS)
         facts = {"cpu": cpu_model() or platform.machine(), "threads": usable_cores(), "versions": versions}
         return Frame({"facts": facts, "exports": exports})
 
