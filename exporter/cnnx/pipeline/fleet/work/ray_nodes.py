@@ -12,7 +12,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +90,7 @@ class RayNodes:
             Unreachable: the head of the cluster does not answer.
         """
         try:
-            listed = asyncio.get_running_loop().run_in_executor(None, ray.nodes)
-            nodes = await asyncio.wait_for(listed, _ANSWERS_S)
+            nodes = await asyncio.wait_for(_listed(), _ANSWERS_S)
         except (RayError, ConnectionError, RuntimeError, asyncio.TimeoutError) as error:
             reason = _first_line(error)
             raise Unreachable(
@@ -99,6 +98,28 @@ class RayNodes:
                 hint="start it again (cnnx fleet join --head), and run the same command again",
             ) from None
         return [place for node in nodes if node["Alive"] for place in _places(node)]
+
+
+def _listed() -> asyncio.Future[list[dict[str, Any]]]:
+    """What Ray lists. A thread waits for it that nobody waits for: without the head, Ray may never answer."""
+    loop = asyncio.get_running_loop()
+    listed: asyncio.Future[list[dict[str, Any]]] = loop.create_future()
+
+    def tell(set_to: Callable[[Any], None], value: Any) -> None:
+        if not listed.done():
+            set_to(value)
+
+    def ask() -> None:
+        with contextlib.suppress(RuntimeError):  # nobody listens any more
+            try:
+                nodes = ray.nodes()  # type: ignore[no-untyped-call]
+            except Exception as error:
+                loop.call_soon_threadsafe(tell, listed.set_exception, error)
+            else:
+                loop.call_soon_threadsafe(tell, listed.set_result, nodes)
+
+    threading.Thread(target=ask, daemon=True).start()
+    return listed
 
 
 @contextlib.contextmanager
