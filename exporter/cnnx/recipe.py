@@ -174,12 +174,26 @@ class PrecisionPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class RangeOverride:
+    """Range method for what layers read whose ONNX node name matches a shell pattern, with a reason."""
+
+    match: str
+    method: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class CalibrationSpec:
-    """Calibration images, and the method that chooses ranges."""
+    """Calibration images, and the method that chooses ranges.
+
+    Attributes:
+        overrides: exceptions for the inputs of some layers; the last match wins.
+    """
 
     data: str = "deadleaves"
     images: Positive = 512
     method: str = "mse"
+    overrides: tuple[RangeOverride, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

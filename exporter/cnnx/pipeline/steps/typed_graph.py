@@ -132,6 +132,7 @@ def type_graph(
     from cnnx.graph.load import logits_name, save_model
     from cnnx.graph.passes.fp16 import type_fp16
     from cnnx.graph.passes.qdq import insert_qdq
+    from cnnx.graph.policy.rules import cause
 
     prepared = prepare(graph, observed, recipe, precision=precision, scales=scales)
     model, plan = prepared.model, prepared.plan
@@ -148,7 +149,7 @@ def type_graph(
     described = {
         "output": logits_name(model),
         "int8_share": int8_share(rows),
-        "left_out": left_out(rows, {layer.node: layer.reason for layer in plan})[0],
+        "left_out": left_out(rows, {layer.node: cause(layer.rule, layer.reason) for layer in plan}),
         "costs": {row.name: row.multiply_adds for row in rows if row.data_type == "int8"},
         "layers": [dataclasses.asdict(layer) for layer in plan],
         "warnings": [dataclasses.asdict(finding) for finding in findings],
