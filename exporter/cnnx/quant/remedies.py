@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from cnnx.quant.repair import Outcome
 
-Kind = Literal["method", "range", "center", "equalize", "images", "shortcuts", "fp16"]
+Kind = Literal["method", "range", "center", "equalize", "images", "rounding", "shortcuts", "fp16"]
 """What is changed: the range method of all tensors, or of what some layers read; centering; equalization; the
-number of calibration images; shortcuts without Q/DQ; layers in FP16."""
+number of calibration images; the rounding of weights that read the image; shortcuts and layers in FP16."""
 
 _WORTH = 0.9
 """A change that costs nothing is combined with others if the distance falls at least to this share."""

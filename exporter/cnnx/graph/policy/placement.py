@@ -95,6 +95,20 @@ def tensors_to_observe(model: ModelProto, plan: Sequence[LayerPlan]) -> tuple[st
     return tuple(dict.fromkeys((*tensors_to_calibrate(model, plan), *sides)))
 
 
+def reading_images(model: ModelProto, plan: Sequence[LayerPlan]) -> tuple[str, ...]:
+    """INT8 convolutions without groups that read an image itself."""
+    images = {value.name for value in edit.data_inputs(model.graph)}
+    int8 = {layer.node for layer in plan if layer.precision == "int8"}
+    return tuple(
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Conv"
+        and node.name in int8
+        and node.input[0] in images
+        and edit.attribute(node, "group", 1) == 1
+    )
+
+
 def quantized_uses(model: ModelProto, plan: Sequence[LayerPlan]) -> dict[str, tuple[str, ...]]:
     """Activation -> names of the nodes that read it through Q/DQ.
 

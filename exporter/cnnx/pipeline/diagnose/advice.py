@@ -62,8 +62,11 @@ def _recipe_lines(recipe: Recipe, changed: Recipe, remedies: Remedies, reason: s
     Layers that a search put back are in them, too: the advice builds on what it left.
     """
     kinds = {each.kind for each in remedies}
-    if "center" in kinds:
-        yield from ("[precision]", f"center = {str(changed.precision.center).lower()}", "")
+    if kinds & {"center", "rounding"}:
+        yield "[precision]"
+        yield from [f"center = {str(changed.precision.center).lower()}"] if "center" in kinds else ()
+        yield from ['first_rounding = "smooth"'] if "rounding" in kinds else ()
+        yield ""
     if kinds & {"fp16", "shortcuts"}:
         searched = len(unsearched(recipe).precision.overrides)
         for each in changed.precision.overrides[searched:]:

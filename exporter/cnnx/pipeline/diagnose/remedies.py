@@ -124,6 +124,8 @@ def _plain(advice: Advice, likenesses: Mapping[Remedies, Likeness]) -> dict[str,
 
 def _free(network: Changeable, layers: Sequence[LayerDamage]) -> Iterator[Remedy]:
     """Changes that keep every layer in INT8."""
+    from cnnx.graph.policy.placement import reading_images
+
     quantizer, calibration = network.quantizer, network.calibration
     policy, of_file = quantizer.recipe.precision, calibration.method == FILE
     methods = {
@@ -146,6 +148,9 @@ def _free(network: Changeable, layers: Sequence[LayerDamage]) -> Iterator[Remedy
         yield Remedy("equalize", on=not policy.equalize)
     if network.more is not None:
         yield Remedy("images", images=len(network.more))
+    rounded = reading_images(prepared.model, prepared.plan)
+    if rounded and policy.first_rounding == "nearest" and not of_file:
+        yield Remedy("rounding", rounded)
     if sums := tuple(layer.node for layer in prepared.plan if layer.rule == "residual"):
         yield Remedy("shortcuts", sums)
 

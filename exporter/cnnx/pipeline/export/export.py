@@ -26,7 +26,14 @@ from cnnx.options.networks import ExportOptions
 from cnnx.pipeline.bench.latency import POOL, Effort, measure
 from cnnx.pipeline.bench.measurement import Measurement
 from cnnx.pipeline.build import build_into
-from cnnx.pipeline.export.job import ExportArtefacts, Job, images_to_choose_by, make_artefacts, repaired
+from cnnx.pipeline.export.job import (
+    ExportArtefacts,
+    Job,
+    images_to_choose_by,
+    make_artefacts,
+    remedied,
+    repaired,
+)
 from cnnx.pipeline.export.module import module_file
 from cnnx.pipeline.export.options import check_calibrator, check_options, with_method, with_options
 from cnnx.pipeline.export.preprocessing import assumption, with_explicit_format
@@ -93,6 +100,7 @@ def export(
         raise UsageError("only a torch.nn.Module takes an example", hint="drop `example`")
     job, source = _prepared(str(model), options, steps)
     artefacts = make_artefacts(job, source, steps)
+    job, artefacts = remedied(job, artefacts, steps)
     found = None
     if job.repair_trials:
         job, artefacts, found = repaired(job, artefacts)
@@ -257,6 +265,8 @@ def _notes(job: Job, artefacts: ExportArtefacts) -> tuple[str, ...]:
     if artefacts.original.weights.kind == "standin":
         notes.append("Stand-in weights: agreement proves nothing; latency and memory are still valid.")
     notes += assumption(job.recipe)
+    if artefacts.kept:
+        notes.append(artefacts.kept.note)
     if job.precision == "int8":
         notes += _rest(artefacts.described)
         if artefacts.calibration and job.method != FILE:

@@ -85,6 +85,8 @@ def with_changes(recipe: Recipe, remedies: Remedies, *, reason: str = "tried") -
         policy, calibration = recipe.precision, recipe.calibration
         if each.kind == "center":
             policy = dataclasses.replace(policy, center=each.on)
+        elif each.kind == "rounding":
+            policy = dataclasses.replace(policy, first_rounding="smooth")
         elif each.kind == "equalize":
             policy = dataclasses.replace(policy, equalize=each.on)
         elif each.kind == "range":
@@ -177,6 +179,8 @@ def _words(remedy: Remedy) -> str:
         return f"range of {remedy.layers[0]}'s input by {remedy.method}"
     if remedy.kind == "images":
         return f"{remedy.images} calibration images"
+    if remedy.kind == "rounding":
+        return f"weights of {remedy.layers[0]} rounded for smooth images"
     if remedy.kind == "shortcuts":
         return f"shortcuts of {several(len(remedy.layers), 'sum')} in FP16"
     name = {"center": "centering", "equalize": "equalization"}[remedy.kind]
