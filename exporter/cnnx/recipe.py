@@ -157,6 +157,10 @@ class PrecisionPolicy:
             does not change (`cnnx.graph.passes.equalize`).
         center: for INT8, shift activations that are never negative so that they use all steps; the FP32
             function does not change (`cnnx.graph.passes.center`).
+        first_rounding: how INT8 weights that read the image are rounded: each to the nearest integer, or
+            together, for smooth images (`cnnx.graph.passes.rounding`).
+        remedies: for INT8, try cheap changes on held-out images if the network is far from its original
+            (`cnnx.pipeline.search.remedies`).
         fp16_limit: layers with activations above this absolute value stay in FP32.
         overrides: exceptions by node name; the last match wins.
     """
@@ -169,17 +173,33 @@ class PrecisionPolicy:
     reason: str = ""
     equalize: bool = True
     center: bool = True
+    first_rounding: Literal["nearest", "smooth"] = "nearest"
+    remedies: bool = True
     fp16_limit: Quantity = 30000.0
     overrides: tuple[LayerOverride, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
+class RangeOverride:
+    """Range method for what layers read whose ONNX node name matches a shell pattern, with a reason."""
+
+    match: str
+    method: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class CalibrationSpec:
-    """Calibration images, and the method that chooses ranges."""
+    """Calibration images, and the method that chooses ranges.
+
+    Attributes:
+        overrides: exceptions for the inputs of some layers; the last match wins.
+    """
 
     data: str = "deadleaves"
     images: Positive = 512
     method: str = "mse"
+    overrides: tuple[RangeOverride, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -11,7 +12,10 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from cnnx.errors import GraphError
 from cnnx.graph.inspect import Layer, expected_types, int8_share, layers, left_out
-from tests.inputs.graphs import Sketch
+from cnnx.graph.policy.placement import plan_layers
+from cnnx.graph.policy.rules import cause
+from cnnx.recipe import LayerOverride, PrecisionPolicy
+from tests.inputs.graphs import GRAPHS, Sketch
 
 HALF = np.float16
 
@@ -222,10 +226,31 @@ def test_a_tensor_that_shape_inference_does_not_know_is_named() -> None:
     assert refusal.value.where == "node MaxPool0"
 
 
-def test_the_reason_that_keeps_most_out_of_int8_is_told_with_its_macs() -> None:
+def test_what_keeps_macs_out_of_int8_is_added_up_by_cause() -> None:
     rows = layers(small_int8_network("w2.half"))
-    assert left_out(rows, {"conv2": "few channels", "pool": "no weights"}) == ("few channels", 4 * 8 * 16)
-    assert left_out([], {}) == ("", 0)
+    causes = {"conv2": "few channels", "pool": "no weights"}
+    assert left_out(rows, causes) == (("few channels", 4 * 8 * 16),)
+    assert left_out([], {}) == ()
+
+
+def test_layers_that_a_search_or_a_recipe_left_out_count_together() -> None:
+    """Repair gives each layer a reason with a figure of its own: three small sums hid behind one larger."""
+    model = GRAPHS["residual"]()
+    rows = layers(model)
+    convs = ["b.conv2", "b.conv1", "a.conv1"]
+    overrides = (
+        LayerOverride(convs[0], "fp16", "kept by hand"),
+        *(LayerOverride(name, "fp16", f"put back by repair: alone {name}") for name in convs[1:]),
+    )
+    policy = PrecisionPolicy(overrides=overrides)
+    plan = plan_layers(model, precision="int8", policy=policy, maxima=None)
+    macs = {row.name: row.multiply_adds for row in rows}
+    causes = {layer.node: cause(layer.rule, layer.reason) for layer in plan}
+    out = [row for row in rows if causes[row.name] != "quantized layers"]
+    assert sorted(left_out([dataclasses.replace(row, data_type="fp16") for row in out], causes))[:2] == [
+        ("kept by hand", macs["b.conv2"]),
+        ("put back by repair", macs["b.conv1"] + macs["a.conv1"]),
+    ]
 
 
 def test_an_activation_takes_memory_only_where_others_read_what_it_reads() -> None:

@@ -29,6 +29,7 @@ import cnnx
 from cnnx.data.normalize import normalize
 from cnnx.errors import CnnxError
 from cnnx.graph.inspect import int8_share, left_out
+from cnnx.graph.policy.rules import cause
 from cnnx.machine.environment import cpu_model
 from cnnx.recipe import read_recipe, recipe_from_dict
 from cnnx.runtimes import get
@@ -60,7 +61,7 @@ def run_cell(name: str, precision: Any, *, jobs: int) -> Record:
         )
         inspection = cnnx.inspect(result.bundle.path)
         layers, manifest = inspection.layers, result.bundle.manifest
-        reasons = {layer["node"]: layer["reason"] for layer in manifest.layers}
+        causes = {layer["node"]: cause(layer["rule"], layer["reason"]) for layer in manifest.layers}
         measured = {m.subject.artefact: m.latency.p50_ns for m in result.measurements}
         return {
             "name": name,
@@ -69,7 +70,7 @@ def run_cell(name: str, precision: Any, *, jobs: int) -> Record:
             "error": logit_error(result.bundle),
             "sqnr_db": result.validation.logit_sqnr_db,
             "int8_share": int8_share(layers),
-            "left_out": left_out(layers, reasons),
+            "left_out": next(iter(left_out(layers, causes)), ("", 0)),
             "engines": {engine.identity: Counter(engine.layer_types.values()) for engine in result.engines},
             "original_ns": measured.get("original"),
             "graph_ns": measured.get("graph"),
@@ -219,7 +220,7 @@ def page(found: dict[str, dict[str, Record]]) -> str:
 def exceptions(found: dict[str, dict[str, Record]]) -> Iterator[str]:
     yield f"## Less than {ENOUGH:.0%} in INT8"
     yield ""
-    yield "The reason that keeps most MACs out of INT8, from the manifest:"
+    yield "What keeps most MACs out of INT8:"
     yield ""
     for name, by_precision in found.items():
         record = by_precision.get("int8", {})

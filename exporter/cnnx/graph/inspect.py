@@ -77,18 +77,18 @@ def int8_share(rows: Iterable[Layer]) -> float:
     return sum(row.multiply_adds for row in rows if row.data_type == "int8") / total if total else 0.0
 
 
-def left_out(rows: Iterable[Layer], reasons: Mapping[str, str]) -> tuple[str, int]:
-    """The reason that keeps the most MACs out of INT8, and their number; ("", 0) if all are INT8.
+def left_out(rows: Iterable[Layer], causes: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+    """What keeps MACs out of INT8, and how many each, most first; empty if all are INT8.
 
     Args:
         rows: layers of the finished graph.
-        reasons: node -> reason for its precision.
+        causes: node -> cause of its precision, equal for layers that are out for the same cause.
     """
     costs: Counter[str] = Counter()
     for row in rows:
-        if row.data_type != "int8":
-            costs[reasons.get(row.name, "")] += row.multiply_adds
-    return max(costs.items(), key=lambda entry: entry[1], default=("", 0))
+        if row.data_type != "int8" and row.multiply_adds:
+            costs[causes.get(row.name, "")] += row.multiply_adds
+    return tuple(costs.most_common())
 
 
 def expected_types(model: ModelProto) -> dict[str, str]:

@@ -73,9 +73,18 @@ class Quantizer:
         return cls(steps, recipe, graph, images.list_digest, seen, precision, scales)
 
     def ranges(self, method: str) -> Ranges:
-        """The ranges chosen by a method."""
+        """The ranges chosen by a method, with the recipe's exceptions.
+
+        Raises:
+            RecipeError: an exception matches no layer.
+        """
         return calibration_step(
-            self.steps, self.statistics, images_digest=self.images_digest, method=method, graph=self.graph
+            self.steps,
+            self.statistics,
+            images_digest=self.images_digest,
+            method=method,
+            graph=self.graph,
+            overrides=self.recipe.calibration.overrides if self.precision == "int8" else (),
         )
 
     def typed(self, ranges: Ranges) -> TypedGraph:
@@ -103,10 +112,7 @@ class Quantizer:
 
     def with_fp16(self, reasons: Mapping[str, str]) -> Quantizer:
         """A copy that keeps some layers in FP16; `reasons`: layer -> reason."""
-        overrides = [LayerOverride(glob.escape(name), "fp16", reason) for name, reason in reasons.items()]
-        policy = self.recipe.precision
-        policy = dataclasses.replace(policy, overrides=(*policy.overrides, *overrides))
-        return dataclasses.replace(self, recipe=dataclasses.replace(self.recipe, precision=policy))
+        return dataclasses.replace(self, recipe=in_fp16(self.recipe, reasons))
 
     def quiet(self) -> Quantizer:
         """A copy whose steps report nothing, for use within a step."""
@@ -116,3 +122,11 @@ class Quantizer:
 def equalized_graph(steps: Steps, exported: Fp32Graph, images: Crops, recipe: Recipe) -> Fp32Graph:
     """The graph that INT8 starts from, with equalized channels unless the recipe disables that."""
     return equalize_step(steps, exported, images, recipe) if recipe.precision.equalize else exported
+
+
+def in_fp16(recipe: Recipe, reasons: Mapping[str, str]) -> Recipe:
+    """The recipe with some layers in FP16; `reasons`: layer -> reason."""
+    overrides = [LayerOverride(glob.escape(name), "fp16", reason) for name, reason in reasons.items()]
+    policy = recipe.precision
+    policy = dataclasses.replace(policy, overrides=(*policy.overrides, *overrides))
+    return dataclasses.replace(recipe, precision=policy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from cnnx.data.crops import Crops
 from cnnx.errors import BundleError, UsageError, WeightsError
 from cnnx.pipeline import quantizer
 from cnnx.pipeline.plain import plain
+from cnnx.report.terminal import as_text
+from cnnx.resources import shared_folder
+from cnnx.store.cache import Partial
 from cnnx.store.digests import digest_of_file
 
 pytest.importorskip("torch", reason="exports need PyTorch")
@@ -49,7 +53,13 @@ def test_the_layers_that_were_scaled_do_the_damage(twin: Path, cache: Path) -> N
     assert min(min(lost[each.layer]) for each in culprits) > 0.2 and np.max(sound) < 0.1
     reading = " ".join(found.reading)
     assert f"{culprits[0].layer} has too little resolution" in reading
-    assert "Drop --no-equalize" in reading
+    # Equalization is the remedy, and costs nothing.
+    assert found.advice is not None and found.advice.reaches and not found.advice.recipe
+    advised, before = found.remedies[found.advice.place], found.remedies[0]
+    assert advised.cost == 0 and advised.what == "equalization on" in reading
+    assert advised.likeness.divergence < 0.01 * before.likeness.divergence
+    assert before.likeness == found.whole and found.advice.command in shown(result)
+    assert "--no-equalize" not in found.advice.command and "--calibration-images 64" in found.advice.command
     # Every layer with MACs has its index, in INT8 or not.
     assert sorted(each.place for each in (*found.layers, *found.others)) == list(range(20))
     # The classes after a flip are those that the bundle gives for these images.
@@ -74,11 +84,53 @@ def test_the_layers_that_were_scaled_do_the_damage(twin: Path, cache: Path) -> N
     assert json.dumps(plain(result.findings)) == json.dumps(result.record.result)
 
 
+def shown(result: Any) -> str:
+    return as_text(result.blocks(verbose=True), width=200)
+
+
+@pytest.mark.slow
+def test_the_advice_gives_the_network_that_was_tried(tmp_path: Path) -> None:
+    """Constants were shifted between the inputs of sums: shortcuts without Q/DQ undo most of the damage."""
+    name, few = "small-levit-branches", {"calibration_images": 512, "validation_images": 64}
+    result = cnnx.diagnose(export(name, tmp_path / "b", **few), images=128)
+    found = result.findings
+    assert found.advice is not None and found.advice.recipe
+    advised, before = found.remedies[found.advice.place], found.remedies[0]
+    assert advised.likeness.divergence < 0.6 * before.likeness.divergence
+    assert all(line in shown(result) for line in found.advice.recipe)
+    recipe = (shared_folder("recipes") / f"{name}.toml").read_text()
+    # Tables of an array may follow any other table.
+    (tmp_path / "RECIPE.toml").write_text(f"{recipe}\n" + "\n".join(found.advice.recipe))
+    command = shlex.split(found.advice.command)
+    assert command[:4] == ["cnnx", "export", "RECIPE.toml", "--int8"]
+    again = export(str(tmp_path / "RECIPE.toml"), tmp_path / "again", **few)
+    tried = cnnx.diagnose(again, model=tmp_path / "RECIPE.toml", images=128).findings
+    assert tried.whole == advised.likeness
+    share = sum(each.multiply_adds for each in tried.layers) - sum(
+        each.multiply_adds for each in found.layers
+    )
+    assert share == -advised.cost
+
+
+def test_remedies_that_were_tried_are_not_tried_again(
+    twin: Path, monkeypatch: Any, stop_at: Any, cache: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        cnnx.diagnose(twin, images=11, listener=stop_at("remedies", 5, []))
+    (journal,) = (cache / "remedies").glob(".*.partial")
+    known = len(json.loads(Partial(journal).load() or ""))
+    assert known == 5
+    monkeypatch.setattr(quantizer, "type_graph", count := Counting(quantizer.type_graph))
+    found = cnnx.diagnose(twin, images=11).findings
+    assert count.calls == len(found.remedies) - known and not journal.exists()
+
+
 def test_a_sound_network_is_left_alone(tmp_path: Path) -> None:
     bundle = export("resnet20", tmp_path / "b")
     found = cnnx.diagnose(bundle, images=64).findings
     assert sum(each.share for each in found.layers) == pytest.approx(1)
-    assert "would pass the gates" in found.reading[-1]
+    assert any("would pass the gates" in each for each in found.reading)
+    assert found.advice is None or found.remedies[found.advice.place].better
     assert not any("too little" in each for each in found.reading)
 
 
@@ -89,7 +141,7 @@ def test_a_stopped_diagnosis_resumes(twin: Path, monkeypatch: Any, stop_at: Any,
     monkeypatch.setattr(quantizer, "type_graph", count := Counting(quantizer.type_graph))
     found = cnnx.diagnose(twin, images=9).findings
     # None in INT8 and seven layers were known; all in INT8 is written for its logits.
-    assert count.calls == len(found.layers) - 7 + 1 and not journal.exists()
+    assert count.calls - len(found.remedies) == len(found.layers) - 7 + 1 and not journal.exists()
 
 
 def test_an_fp16_bundle_has_nothing_quantized(twin: Path, tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import onnx
 import pytest
 
 import cnnx
-from cnnx.errors import UsageError
+from cnnx.errors import RecipeError, UsageError
 from cnnx.pipeline.export.calibrate import CalibrateResult
 from cnnx.pipeline.progress import Listener
 from cnnx.pipeline.steps import observation
 from cnnx.quant.calibration import Calibration
 from cnnx.quant.methods import METHODS
+from cnnx.resources import shared_folder
 from tests.inputs.graphs import GRAPHS
 
 pytest.importorskip("torch", reason="exports need PyTorch")
@@ -104,3 +105,40 @@ def test_impossible_folds_are_refused() -> None:
         cnnx.calibrate("lenet5", folds=1)
     with pytest.raises(UsageError, match="4 calibration images do not fill 5 folds"):
         cnnx.calibrate("lenet5", calibration_images=4, folds=5)
+
+
+def with_override(folder: Path, match: str, method: str) -> str:
+    recipe = (shared_folder("recipes") / "lenet5.toml").read_text()
+    lines = f"match = {match!r}\nmethod = {method!r}\nreason = 'a test'"
+    (folder / "lenet5.toml").write_text(f"{recipe}\n[[calibration.overrides]]\n{lines}\n")
+    return str(folder / "lenet5.toml")
+
+
+def test_what_a_layer_reads_can_have_a_range_of_its_own(tmp_path: Path) -> None:
+    few = {"precision": "int8", "calibration_images": 40, "validation_images": 16}
+    ranges = {}
+    for name in ("lenet5", with_override(tmp_path, "conv[12]", "max")):
+        bundle = cnnx.export(name, out=tmp_path / "b", force=True, **few).bundle
+        ranges[name] = Calibration.from_json((bundle.path / "calibration.json").read_text()).ranges
+    usual, own = ranges.values()
+    changed = {tensor for tensor in usual if usual[tensor] != own[tensor]}
+    assert changed == {"input", "pool1"} and {own[tensor].method for tensor in changed} == {"max"}
+    assert own["pool1"].amax == own["pool1"].maximum > usual["pool1"].amax
+
+
+@pytest.mark.parametrize(
+    ("match", "method", "message"),
+    [("conv9", "max", "'conv9' matches no layer"), ("conv1", "maxi", "unknown calibration method 'maxi'")],
+)
+def test_an_override_of_a_range_that_does_nothing_is_refused(
+    match: str, method: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=message) as refusal:
+        cnnx.export(
+            with_override(tmp_path, match, method),
+            precision="int8",
+            calibration_images=16,
+            validation_images=16,
+            out=tmp_path / "b",
+        )
+    assert refusal.value.where == "calibration.overrides"

@@ -10,7 +10,7 @@ INT32 biases. Weights are stored as INT8 and only dequantized, which makes the f
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from cnnx.errors import GraphError
 from cnnx.graph import edit
 from cnnx.graph.passes.correction import mean_output_error
+from cnnx.graph.passes.rounding import round_for_smooth_images
 from cnnx.graph.policy.context import SCALE_FLOORS
 from cnnx.graph.policy.placement import LayerPlan, quantized_uses
 from cnnx.options import Scales
@@ -109,6 +110,7 @@ def insert_qdq(
     scales: Scales,
     means: Mapping[str, Sequence[float]] | None = None,
     steps: Mapping[str, Sequence[float]] | None = None,
+    smooth: Collection[str] = (),
 ) -> ModelProto:
     """A new FP32 graph in which the INT8 layers of the plan read their inputs through Q/DQ.
 
@@ -125,6 +127,7 @@ def insert_qdq(
             compensates the mean error from rounding its weights.
         steps: layer -> largest |w| of each output channel in steps of its scale, to keep a file's scales
             (`cnnx.graph.scales`); other layers have 127.
+        smooth: convolutions whose weights are rounded for smooth images (`cnnx.graph.passes.rounding`).
 
     Raises:
         GraphError: the graph is already quantized, or a range is missing, not positive or too large.
@@ -133,7 +136,7 @@ def insert_qdq(
     uses = quantized_uses(model, plan)
     if not uses:
         return _copy(model)
-    writer = _Writer(model, scales, means or {}, steps or {})
+    writer = _Writer(model, scales, means or {}, steps or {}, smooth)
     int8 = {layer.node for layer in plan if layer.precision == "int8"}
     for value in edit.data_inputs(model.graph):
         writer.quantize_activation(value.name, uses, ranges)
@@ -174,8 +177,10 @@ class _Writer:
         scales: Scales,
         means: Mapping[str, Sequence[float]],
         steps: Mapping[str, Sequence[float]],
+        smooth: Collection[str],
     ) -> None:
         self._source = model
+        self._smooth = smooth
         self._scales = scales
         self._means = means
         self._steps = steps
@@ -254,6 +259,8 @@ class _Writer:
                 hint = "keep this layer in FP16 or FP32 (precision.overrides), or use --scales fp32"
                 what = f"the weight is too large for a scale in {self._scales}"
                 raise GraphError(what, where=f"weight {name}", hint=hint)
+            if node.name in self._smooth:
+                values = round_for_smooth_images(edit.array(self._constants[name]), values, scale)
             zeros = self._shared(f"cnnx.zero_points.{len(scale)}", np.zeros(len(scale), np.int8))
             inputs = [self._constant(f"{name}.int8", values), self._constant(f"{name}.scale", scale), zeros]
             self._dequantized[key] = self._append("DequantizeLinear", inputs, key, axis=axis)

@@ -21,7 +21,7 @@ from cnnx.graph.policy.context import Context, context_of
 from cnnx.graph.policy.rules import RULES, tensor_fault
 from cnnx.graph.scales import FileScales
 from cnnx.options import Precision, Scales
-from cnnx.recipe import LayerOverride, PrecisionPolicy
+from cnnx.recipe import PrecisionPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,8 @@ def plan_layers(
     Raises:
         RecipeError: an override matches no node.
     """
-    _refuse_idle_overrides(policy.overrides, [node.name for node in model.graph.node])
+    names = [node.name for node in model.graph.node]
+    refuse_idle([each.match for each in policy.overrides], names, where="precision.overrides")
     context = context_of(
         model, precision=precision, policy=policy, maxima=maxima, scales=scales, of_file=of_file
     )
@@ -92,6 +93,20 @@ def tensors_to_observe(model: ModelProto, plan: Sequence[LayerPlan]) -> tuple[st
     """
     sides = (side for branches in _fusable(model, plan).values() if len(branches) > 1 for side in branches)
     return tuple(dict.fromkeys((*tensors_to_calibrate(model, plan), *sides)))
+
+
+def reading_images(model: ModelProto, plan: Sequence[LayerPlan]) -> tuple[str, ...]:
+    """INT8 convolutions without groups that read an image itself."""
+    images = {value.name for value in edit.data_inputs(model.graph)}
+    int8 = {layer.node for layer in plan if layer.precision == "int8"}
+    return tuple(
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Conv"
+        and node.name in int8
+        and node.input[0] in images
+        and edit.attribute(node, "group", 1) == 1
+    )
 
 
 def quantized_uses(model: ModelProto, plan: Sequence[LayerPlan]) -> dict[str, tuple[str, ...]]:
@@ -217,13 +232,17 @@ def _depths(model: ModelProto) -> dict[str, int]:
     return depths
 
 
-def _refuse_idle_overrides(overrides: Sequence[LayerOverride], nodes: Sequence[str]) -> None:
-    """Refuse a pattern that matches no layer: a typo, or written for another network."""
-    for entry in overrides:
-        if not any(fnmatchcase(name, entry.match) for name in nodes):
-            near = difflib.get_close_matches(entry.match, nodes, n=3, cutoff=0.3)
+def refuse_idle(patterns: Sequence[str], nodes: Sequence[str], *, where: str) -> None:
+    """Refuse a pattern that matches no layer: a typo, or written for another network.
+
+    Raises:
+        RecipeError: one does; `where` is its key in the recipe.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in nodes):
+            near = difflib.get_close_matches(pattern, nodes, n=3, cutoff=0.3)
             raise RecipeError(
-                f"the precision override {entry.match!r} matches no layer",
-                where="precision.overrides",
+                f"the override {pattern!r} matches no layer",
+                where=where,
                 hint=f"use a layer name such as {', '.join(near or nodes[:3])}",
             )

@@ -54,6 +54,7 @@ class PrecisionRule:
         name: name in plans, manifests and `cnnx inspect`.
         reason: reason in a layer's plan; {detail} is filled in by `decide`.
         because: rationale of the rule, with its source.
+        briefly: the reason without details of one layer, where layers are counted by it.
         decide: returns the precision of a node and the detail, or None if the rule does not apply. None for
             the rules applied last, which depend on the precision of neighboring layers.
     """
@@ -61,6 +62,7 @@ class PrecisionRule:
     name: str
     reason: str
     because: str
+    briefly: str
     decide: Callable[[NodeProto, Context], Decision | None] | None = None
 
 
@@ -182,38 +184,57 @@ def _quantized(_node: NodeProto, _context: Context) -> Decision:
     return "int8", ""
 
 
+_OVERRIDE = " (an override)"
 _ACCURACY = "Accuracy loss by layer is measured, not assumed: docs/placement.md."
 RULES: tuple[PrecisionRule, ...] = (
-    PrecisionRule("asked", "{detail} was requested", "One type was requested for the whole network.", _asked),
     PrecisionRule(
-        "override", "{detail} (an override)", "The recipe or `--repair` sets it, with a reason.", _override
+        "asked",
+        "{detail} was requested",
+        "One type was requested for the whole network.",
+        "requested",
+        _asked,
+    ),
+    PrecisionRule(
+        "override",
+        "{detail}" + _OVERRIDE,
+        "The recipe or `--repair` sets it, with a reason.",
+        "overrides",
+        _override,
     ),
     PrecisionRule(
         "wide-op",
         "{detail} sums squares or exponentials, which may exceed FP16",
         "Their sums exceed the range or resolution of FP16.",
+        "sums of squares or exponentials, which may exceed FP16",
         _wide_op,
     ),
     PrecisionRule(
         "wide-constant",
         "{detail}",
         "A constant above 65504 is infinite in FP16.",
+        "constants above the FP16 maximum",
         _wide_constant,
     ),
     PrecisionRule(
         "wide-activation",
         "{detail}",
         "Unseen images may reach larger values, so a layer above half of the FP16 range stays in FP32.",
+        "activations that may exceed FP16",
         _wide_activation,
     ),
     PrecisionRule(
         "narrow",
         "{detail}",
         "FP16 subnormals are 2**-24 apart: a tensor below 127 of them has fewer steps than in INT8.",
+        "values too small for FP16",
         _narrow,
     ),
     PrecisionRule(
-        "asked", "{detail} was requested", "One type was requested for the whole network.", _asked_fp16
+        "asked",
+        "{detail} was requested",
+        "One type was requested for the whole network.",
+        "requested",
+        _asked_fp16,
     ),
     PrecisionRule(
         "follows",
@@ -221,18 +242,21 @@ RULES: tuple[PrecisionRule, ...] = (
         "TensorRT expects Q/DQ at the inputs of weighted layers. Max pooling commutes with Q/DQ, so TensorRT "
         "runs it in INT8 by itself. So does a concatenation, whose parts then share the following scale. "
         "Average pooling does not commute and is not quantized.",
+        "products of two activations and layers without weights",
         _follows,
     ),
     PrecisionRule(
         "scales",
         "FP32 scales keep everything that is not INT8 in FP32",
         "In a strongly typed network, a DequantizeLinear outputs the type of its scale.",
+        "FP32 scales",
         _scales,
     ),
     PrecisionRule(
         "no-scale",
         "the file gives no scale for its {detail}",
         "Whoever trained or quantized the network left this layer in floating point.",
+        "no scale in the file",
         _no_scale,
     ),
     PrecisionRule(
@@ -240,32 +264,37 @@ RULES: tuple[PrecisionRule, ...] = (
         "{detail}, so it cannot be quantized",
         "TensorRT refuses a scale of zero, no scale represents non-finite values, and an FP16 scale cannot "
         "represent a range below 127 * 2**-20.",
+        "no usable range",
         _no_range,
     ),
-    PrecisionRule("first-layer", "it reads the image: {detail}", _ACCURACY, _first_layer),
-    PrecisionRule("last-layer", "it produces the logits: {detail}", _ACCURACY, _last_layer),
+    PrecisionRule("first-layer", "it reads the image: {detail}", _ACCURACY, "the first layer", _first_layer),
+    PrecisionRule("last-layer", "it produces the logits: {detail}", _ACCURACY, "the last layer", _last_layer),
     PrecisionRule(
         "group-channels",
         "INT8 needs a multiple of 4 channels per group in TensorRT; this layer has {detail}",
         "TensorRT's documentation on grouped convolutions; depthwise convolutions have 1 and stay in FP16.",
+        "channels per group that are not a multiple of 4, such as those of depthwise layers",
         _group_channels,
     ),
     PrecisionRule(
         "small-layer-kept",
         "too small to gain from INT8, but the recipe requests it: {detail}",
         "`precision.small_layers`, for users whose measurements differ.",
+        "small layers",
         _small_layer_kept,
     ),
     PrecisionRule(
         "small-layer",
         "too small to gain from INT8: {detail}",
         "Thresholds of NVIDIA Model Optimizer (onnx/quantization): INT8 kernels take channels in eights.",
+        "layers too small to gain from INT8",
         _small_layer,
     ),
     PrecisionRule(
         "weighted",
         "its weights and its input are quantized",
         "INT8 speeds up MACs.",
+        "quantized layers",
         _quantized,
     ),
     PrecisionRule(
@@ -273,15 +302,28 @@ RULES: tuple[PrecisionRule, ...] = (
         "without it, the FP32 island of {detail} would be merged back into FP16",
         "TensorRT for RTX 1.7.1 compiles Cast, FP32 Conv, Cast to one FP16 kernel, even if strongly typed. "
         "With the activation inside, the island stays FP32.",
+        "activations of FP32 islands",
     ),
     PrecisionRule(
         "residual",
         "its shortcut is quantized so that the convolution before it stays INT8",
         "TensorRT fuses a convolution with the sum after it, and runs both in INT8 only if the other input "
         "of the sum comes from Q/DQ (its documentation on residual connections).",
+        "shortcuts",
     ),
 )
 """In the order of evaluation; the last two are applied afterwards."""
+
+
+_BRIEFLY = {rule.name: rule.briefly for rule in RULES}
+
+
+def cause(rule: str, reason: str) -> str:
+    """Why a layer has its precision, without what is about this layer alone: layers are counted by it.
+
+    A search or a recipe gives the cause of an override: up to a colon, its reason is about all of its layers.
+    """
+    return reason.partition(":")[0].removesuffix(_OVERRIDE) if rule == "override" else _BRIEFLY[rule]
 
 
 def _weighted(node: NodeProto, context: Context) -> bool:

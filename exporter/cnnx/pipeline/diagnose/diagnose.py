@@ -20,6 +20,7 @@ from cnnx.graph.inspect import layers as inspect_layers
 from cnnx.graph.load import load_model
 from cnnx.options import takes
 from cnnx.options.bundles import DiagnoseOptions
+from cnnx.pipeline.diagnose.advice import advised
 from cnnx.pipeline.diagnose.damage import Damage, coverages, damage_step, weights_lost
 from cnnx.pipeline.diagnose.explain import read_findings
 from cnnx.pipeline.diagnose.findings import (
@@ -31,6 +32,7 @@ from cnnx.pipeline.diagnose.findings import (
     OtherLayer,
 )
 from cnnx.pipeline.diagnose.rebuild import BundleSources, rebuild_sources
+from cnnx.pipeline.diagnose.remedies import tried_remedies
 from cnnx.pipeline.progress import Listener, Steps, silent
 from cnnx.pipeline.sign.trust import open_bundle
 from cnnx.pipeline.steps.images import held_out
@@ -40,6 +42,8 @@ from cnnx.quant.coverage import Coverage
 # With fewer images than this, a number of flips means little.
 _FEW = 64
 _IMAGES = 512
+# At this divergence, in nats, hardly an image changes its class, and nothing needs a remedy.
+_SOUND = 5e-4
 
 
 @takes(DiagnoseOptions)
@@ -87,6 +91,7 @@ def diagnose(bundle: str | Path, options: DiagnoseOptions, *, listener: Listener
     sources = rebuild_sources(opened, options, steps, calibration_data=options.calibration_data)
     crops, notes = _held_out_images(sources, steps, count)
     findings = _findings(opened, sources, crops, notes, images=count)
+    findings = _with_advice(findings, opened, sources, crops, options)
     record = opened.keep("diagnosis", open_subject(opened, runtimes.GRAPHS).subject, findings.as_dict())
     return DiagnoseResult(opened, findings, record, tuple(steps.times))
 
@@ -114,18 +119,41 @@ def _findings(
     tensors = coverages(sources.quantizer, sources.calibration)
     lost = weights_lost(sources.quantizer, sources.calibration, names)
     rows = [row for row in inspect_layers(load_model(bundle.model)) if row.multiply_adds]
-    findings = Findings(
+    return Findings(
         images=len(pixels),
         image_set=crops.name,
         floor=damage.floor,
         whole=damage.whole,
+        multiply_adds=sum(row.multiply_adds for row in rows),
         layers=_layers(rows, damage, tensors, lost, len(pixels)),
         others=_others(bundle, rows),
         tensors=tensors,
         flips=_flips(bundle.labels, damage, crops),
         notes=notes,
     )
-    reading = read_findings(findings, recipe=sources.quantizer.recipe, calibration=sources.calibration)
+
+
+def _with_advice(
+    findings: Findings, bundle: Bundle, sources: BundleSources, crops: Crops, options: DiagnoseOptions
+) -> Findings:
+    """The findings with the remedies that were tried, the one that is advised, and the explanation."""
+    recipe, method = sources.quantizer.recipe, sources.calibration.method
+    if findings.whole.divergence > _SOUND and findings.layers[0].share > 0:
+        trials, place, reaches = tried_remedies(sources, findings.layers, crops, findings.images)
+        advice = None
+        if place is not None:
+            advice = advised(
+                trials,
+                place,
+                reaches=reaches,
+                bundle=bundle,
+                recipe=recipe,
+                method=method,
+                options=options,
+                images=findings.images,
+            )
+        findings = dataclasses.replace(findings, remedies=trials, advice=advice)
+    reading = read_findings(findings, recipe=recipe, calibration=sources.calibration)
     return dataclasses.replace(findings, reading=reading)
 
 

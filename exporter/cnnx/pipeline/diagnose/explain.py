@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -11,9 +12,10 @@ from cnnx.quant.calibration import Calibration
 from cnnx.quant.coverage import Coverage
 from cnnx.quant.methods import FILE
 from cnnx.recipe import Recipe
+from cnnx.report.words import several
 
-# Share of the damage that counts as most of it; share of layers that counts as few, and as spread out.
-_MOST, _FEW_LAYERS, _SPREAD = 0.8, 0.25, 0.5
+# Share of the damage that counts as most of it; share of layers that counts as spread out.
+_MOST, _SPREAD = 0.8, 0.5
 # Independent damages add up. Within this factor they are reported to.
 _ADDS_UP = 1.5
 # The trained ResNet-20 stays well within each limit (its worst: 1.7, 55 steps, 2 %, 0, 0.5). The scaled
@@ -28,21 +30,24 @@ _EXPLAINED = 3
 
 
 def read_findings(findings: Findings, *, recipe: Recipe, calibration: Calibration) -> tuple[str, ...]:
-    """Sentences on the size of the damage, the layers that do it, the causes, and what to try."""
+    """Sentences on the size of the damage, the layers that do it, the causes, and what was found to help."""
     sentences = [_overall(findings)]
     ranking = [each for each in findings.layers if each.share > 0]
     if not ranking:
         return (*sentences, "No layer does any damage alone.")
     culprits = _culprits(ranking)
-    layers = len(findings.layers)
-    sentences += [_ranking(layers, culprits), _sum(findings)]
+    sentences += [_ranking(len(findings.layers), culprits), *_half(findings, ranking), _sum(findings)]
     images = max(findings.images, REPAIR_IMAGES)
     if would_pass(findings.whole, recipe.gates.of("int8"), images=images):
-        return (*sentences, "On these images its agreement rates would pass the gates.")
-    coverages = {each.tensor: each for each in findings.tensors}
-    explained = [(each, coverages[each.tensor]) for each in culprits[:_EXPLAINED]]
-    sentences += _causes(explained)
-    return (*sentences, *_advice(layers, culprits, explained, recipe=recipe, calibration=calibration))
+        sentences.append("On these images its agreement rates would pass the gates.")
+    else:
+        coverages = {each.tensor: each for each in findings.tensors}
+        sentences += _causes([(each, coverages[each.tensor]) for each in culprits[:_EXPLAINED]])
+        if calibration.images < _FEW_IMAGES and calibration.method != FILE:
+            sentences.append(
+                f"Use more calibration images: ranges were taken from {calibration.images}, 512 is usual."
+            )
+    return (*sentences, *_advice(findings))
 
 
 def _overall(findings: Findings) -> str:
@@ -78,6 +83,20 @@ def _ranking(layers: int, culprits: Sequence[LayerDamage]) -> str:
 
 def _is_spread(layers: int, culprits: Sequence[LayerDamage]) -> bool:
     return layers > 2 and len(culprits) >= _SPREAD * layers
+
+
+def _half(findings: Findings, ranking: Sequence[LayerDamage]) -> tuple[str, ...]:
+    """How many layers make half of the damage, with their MACs, where it is not one."""
+    total = sum(each.multiply_adds for each in findings.layers)
+    sums = list(itertools.accumulate(each.share for each in ranking))
+    count = next((place for place, share in enumerate(sums, start=1) if share >= 0.5), len(sums))
+    macs = sum(each.multiply_adds for each in ranking[:count])
+    if count == 1:
+        return ()
+    return (
+        f"Half of it takes {count} layers with {macs / total:.0%} of the MACs in INT8; the largest part of "
+        f"one layer is {ranking[0].share:.0%}.",
+    )
 
 
 def _sum(findings: Findings) -> str:
@@ -136,36 +155,25 @@ def _resolution_signs(layer: LayerDamage, tensor: Coverage) -> list[str]:
     return signs
 
 
-def _advice(
-    layers: int,
-    culprits: Sequence[LayerDamage],
-    explained: Sequence[tuple[LayerDamage, Coverage]],
-    *,
-    recipe: Recipe,
-    calibration: Calibration,
-) -> list[str]:
-    """What to try, cheapest first, as far as the figures suggest it."""
-    coarse = any(_resolution_signs(layer, tensor) for layer, tensor in explained)
-    cut_off = any(_range_signs(tensor) for _, tensor in explained)
-    thin = any(tensor.body < _THIN for _, tensor in explained)
-    advice, of_file = [], calibration.method == FILE
-    if of_file and (coarse or cut_off):
-        advice.append("Try --method mse, which calibrates instead of using the scales in the file.")
-    if coarse and not recipe.precision.equalize and not of_file:
-        advice.append(
-            "Drop --no-equalize: equalization lets channels of very different magnitude share a range."
-        )
-    if (cut_off and not of_file) or (thin and calibration.method == "max"):
-        advice.append(f"Try --method auto: {calibration.method} chose these ranges.")
-    if calibration.images < _FEW_IMAGES and not of_file:
-        advice.append(
-            f"Use more calibration images: ranges were taken from {calibration.images}, 512 is usual."
-        )
-    if len(culprits) <= max(1, _FEW_LAYERS * layers):
-        advice.append("--repair should cost little, as few layers have to return to FP16.")
-    elif _is_spread(layers, culprits):
-        advice.append("--repair would have to move much of the network back to FP16.")
-    return advice
+def _advice(findings: Findings) -> list[str]:
+    """What the remedy that was found changes, with its figures."""
+    if not findings.remedies:
+        return []
+    tried = f"{several(len(findings.remedies) - 1, 'change')} tried on these images"
+    advice = findings.advice
+    if advice is None:
+        return [f"None of {tried} helps beyond chance."]
+    before, after = findings.remedies[0], findings.remedies[advice.place]
+    total = findings.multiply_adds
+    cost = f"{after.cost / total:.1%} of the MACs leave INT8" if after.cost else "no layer leaves INT8"
+    figures = (
+        f"divergence {_nats(before.likeness.divergence)} -> {_nats(after.likeness.divergence)}, "
+        f"top-1 agreement {before.likeness.top1_agreement:.1%} -> {after.likeness.top1_agreement:.1%}, {cost}"
+    )
+    if advice.reaches:
+        return [f"Of {tried}, the cheapest that is enough: {advice.what}; {figures}."]
+    more = "" if after.passes else " The gates would still fail: --repair searches further."
+    return [f"Of {tried}, the one that helps most: {advice.what}; {figures}.{more}"]
 
 
 def _nats(divergence: float) -> str:

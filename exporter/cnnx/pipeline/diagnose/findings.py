@@ -12,6 +12,7 @@ from cnnx.bundle import Bundle
 from cnnx.pipeline.plain import plain
 from cnnx.pipeline.progress import StepTime
 from cnnx.quant.coverage import Coverage
+from cnnx.quant.remedies import Remedies
 from cnnx.record import Record
 from cnnx.report.result import Result
 from cnnx.report.table import Block
@@ -75,6 +76,46 @@ class FlippedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class RemedyTrial:
+    """The network with changes, tried on the same images.
+
+    Attributes:
+        what: the changes in words.
+        remedies: the changes; empty for the bundle as it is.
+        cost: MACs for one image that leave INT8.
+        likeness: how closely it matches the FP32 graph.
+        passes: whether its agreement rates would pass the gates.
+        better: whether it is closer to the FP32 graph than the bundle, beyond chance.
+    """
+
+    what: str
+    remedies: Remedies
+    cost: int
+    likeness: Likeness
+    passes: bool
+    better: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Advised:
+    """A remedy that was tried and is advised.
+
+    Attributes:
+        what: the changes in words.
+        place: its index among the trials.
+        reaches: whether the network then passes, or, if it passes as it is, comes closer by a quarter.
+        command: the export that makes the changes.
+        recipe: lines to add to the network's recipe first; empty if the command is enough.
+    """
+
+    what: str
+    place: int
+    reaches: bool
+    command: str
+    recipe: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Findings:
     """The findings of a diagnosis.
 
@@ -83,10 +124,13 @@ class Findings:
         image_set: name of their image set.
         floor: network with no layer in INT8, so the damage of FP16 alone.
         whole: the bundle's graph.
+        multiply_adds: MACs of the network for one image.
         layers: INT8 layers, the most damaging first.
         others: layers with MACs that are not in INT8, in graph order.
         tensors: quantized tensors, in the order in which they are first read.
         flips: images whose top class changed, sorted by the original's confidence, highest first.
+        remedies: changes that were tried, the bundle as it is first.
+        advice: the cheapest of them that helps; None if none does.
         reading: the explanation, in sentences.
         notes: notes for the user.
     """
@@ -95,10 +139,13 @@ class Findings:
     image_set: str
     floor: Likeness
     whole: Likeness
+    multiply_adds: int
     layers: tuple[LayerDamage, ...]
     others: tuple[OtherLayer, ...]
     tensors: tuple[Coverage, ...]
     flips: tuple[FlippedImage, ...]
+    remedies: tuple[RemedyTrial, ...] = ()
+    advice: Advised | None = None
     reading: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

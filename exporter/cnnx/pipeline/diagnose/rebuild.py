@@ -50,11 +50,13 @@ class BundleSources:
         quantizer: quantizer by the bundle's recipe, with the layers that repair put back.
         calibration: calibration of the bundle.
         images: the images of the export.
+        exported: the FP32 graph without equalization; None if the bundle holds only the equalized one.
     """
 
     quantizer: Quantizer
     calibration: Calibration
     images: ImagesByRole
+    exported: Fp32Graph | None
 
 
 def rebuild_sources(
@@ -95,7 +97,9 @@ def rebuild_sources(
         source.check_tensors()
     assert source.calibration is not None
     steps.run("rebuild of the bundle's graph", lambda _: _check_graph(source))
-    return BundleSources(source.quantizer(steps), source.calibration, images)
+    if exported is None and not recipe.precision.equalize:
+        exported = source.graph
+    return BundleSources(source.quantizer(steps), source.calibration, images, exported)
 
 
 def exported_graph(bundle: Bundle, sources: SourceOptions, steps: Steps) -> Fp32Graph:

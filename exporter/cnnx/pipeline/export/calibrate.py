@@ -133,7 +133,7 @@ def calibrate_by(
     recipe = resolve(str(model), trust_recipe=options.trust_recipe, logits=options.logits)
     recipe = with_options(recipe, options)
     chosen = method or recipe.calibration.method
-    check_calibrator(chosen)
+    check_calibrator(chosen, recipe)
     recipe, fit = fitted(recipe, options.weights, trust_recipe=options.trust_recipe)
     count = SELECTION_IMAGES if folds or method == AUTO else 0
     request = Request(

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import resource
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,14 @@ from cnnx.options.networks import ExportOptions
 from cnnx.pipeline.bench.latency import POOL, Effort, measure
 from cnnx.pipeline.bench.measurement import Measurement
 from cnnx.pipeline.build import build_into
-from cnnx.pipeline.export.job import ExportArtefacts, Job, images_to_choose_by, make_artefacts, repaired
+from cnnx.pipeline.export.job import (
+    ExportArtefacts,
+    Job,
+    images_to_choose_by,
+    make_artefacts,
+    remedied,
+    repaired,
+)
 from cnnx.pipeline.export.module import module_file
 from cnnx.pipeline.export.options import check_calibrator, check_options, with_method, with_options
 from cnnx.pipeline.export.preprocessing import assumption, with_explicit_format
@@ -39,6 +47,7 @@ from cnnx.pipeline.preconditions.refusals import open_checked
 from cnnx.pipeline.preconditions.request import Request
 from cnnx.pipeline.progress import Listener, Steps, silent
 from cnnx.pipeline.records.verified import latest_validation, records_of
+from cnnx.pipeline.search.method import AUTO
 from cnnx.pipeline.steps.definition import resolve
 from cnnx.pipeline.steps.floor import floor_step
 from cnnx.pipeline.steps.images import few_ranges, remarks
@@ -52,8 +61,8 @@ from cnnx.stats import Verdict
 # An export measures just long enough for a median; cnnx bench measures properly.
 _GLANCE = Effort(min_seconds=0.5, min_samples=30, max_seconds=10.0)
 _REPAIR_TRIALS = 200
-# If a smaller share of the MACs is in INT8, a note gives the main reason.
-_MOSTLY = 0.95
+# If a smaller share of the MACs is in INT8, a note gives the causes that keep at least the second share out.
+_MOSTLY, _NAMED = 0.95, 0.001
 
 
 @takes(ExportOptions)
@@ -91,6 +100,7 @@ def export(
         raise UsageError("only a torch.nn.Module takes an example", hint="drop `example`")
     job, source = _prepared(str(model), options, steps)
     artefacts = make_artefacts(job, source, steps)
+    job, artefacts = remedied(job, artefacts, steps)
     found = None
     if job.repair_trials:
         job, artefacts, found = repaired(job, artefacts)
@@ -146,7 +156,7 @@ def _prepared(model: str, options: ExportOptions, steps: Steps) -> tuple[Job, Or
     out = Path(options.out) if options.out else Path(f"{recipe.name}-{precision}")
     refuse_place(out, force=options.force)
     runtime = choose_runtime(options.target, options.sm)
-    check_calibrator(method)
+    check_calibrator(method, recipe)
     recipe, notes = fitted(
         recipe,
         options.weights,
@@ -255,16 +265,24 @@ def _notes(job: Job, artefacts: ExportArtefacts) -> tuple[str, ...]:
     if artefacts.original.weights.kind == "standin":
         notes.append("Stand-in weights: agreement proves nothing; latency and memory are still valid.")
     notes += assumption(job.recipe)
-    described = artefacts.described
-    if job.precision == "int8" and described["int8_share"] < _MOSTLY:
-        notes.append(
-            f"{described['int8_share']:.1%} of the MACs are in INT8; "
-            f"main reason for the rest: {described['left_out']}"
-        )
-    if job.precision == "int8" and artefacts.calibration:
-        notes += few_ranges(artefacts.calibration)
+    if artefacts.kept:
+        notes.append(artefacts.kept.note)
+    if job.precision == "int8":
+        notes += _rest(artefacts.described)
+        if artefacts.calibration and job.method != FILE:
+            notes += few_ranges(artefacts.calibration)
     notes += remarks(artefacts.calibration, artefacts.selection, artefacts.validation)
     return tuple(dict.fromkeys(notes))  # two sets of one source have the same remarks
+
+
+def _rest(described: Mapping[str, Any]) -> tuple[str, ...]:
+    """A note on what keeps MACs out of INT8, if many are: each cause with its share."""
+    if described["int8_share"] >= _MOSTLY:
+        return ()
+    total = sum(macs for _, macs in described["left_out"]) / (1 - described["int8_share"])
+    shares = [(cause, macs / total) for cause, macs in described["left_out"] if macs >= _NAMED * total]
+    rest = "; ".join(f"{share:.1%} {cause}" for cause, share in shares)
+    return (f"{described['int8_share']:.1%} of the MACs are in INT8. The rest: {rest}.",)
 
 
 def _of_file(job: Job, artefacts: ExportArtefacts) -> tuple[str, ...]:
@@ -296,8 +314,9 @@ def _advice(job: Job, validation: Validation) -> tuple[str, ...]:
             "INT8 failed its gates with the scales in the file: try --method mse, which calibrates instead, "
             "or --repair, which moves the layers that INT8 harms most back to FP16.",
         )
-    equalizes = "" if job.recipe.precision.equalize else "drop --no-equalize, or "
-    return (
-        f"INT8 failed its gates: {equalizes}try --method auto, or --repair, which moves the layers that "
-        "INT8 harms most back to FP16.",
-    )
+    options = [
+        *([] if job.recipe.precision.equalize else ["drop --no-equalize"]),
+        *([] if job.method == AUTO else ["try --method auto"]),
+        "return the layers that INT8 harms most to FP16 with --repair",
+    ]
+    return (f"INT8 failed its gates: {', or '.join(options)}.",)

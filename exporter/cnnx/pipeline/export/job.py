@@ -10,18 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx.data.crops import Crops
+from cnnx.errors import ImageError
 from cnnx.options import Batch, Precision, Scales
 from cnnx.pipeline.progress import Steps
 from cnnx.pipeline.quantizer import Quantizer
 from cnnx.pipeline.search.method import AUTO, SELECTION_IMAGES, Candidate, choose_method
+from cnnx.pipeline.search.remedies import REMEDY_IMAGES, Kept, remedies_step
 from cnnx.pipeline.search.repair import REPAIR_IMAGES, put_back_reason, repair_step
 from cnnx.pipeline.source import source_files
 from cnnx.pipeline.steps.artefacts import Fp32Graph, Ranges, ReferenceLogits, TypedGraph
 from cnnx.pipeline.steps.fp32_graph import export_step
-from cnnx.pipeline.steps.images import images_by_role
+from cnnx.pipeline.steps.images import ImagesByRole, held_out, images_by_role
 from cnnx.pipeline.steps.original import OnnxOriginal, Original, open_reference
 from cnnx.pipeline.steps.reference import judge_step, reference_step
 from cnnx.pipeline.steps.typed_graph import graph_step
+from cnnx.quant.methods import FILE
 from cnnx.quant.repair import Repair
 from cnnx.recipe import Recipe
 from cnnx.runtimes import Runtime
@@ -67,6 +70,8 @@ class ExportArtefacts:
         ranges: ranges the graph was typed by; None in FP32.
         typed: typed or Q/DQ graph.
         candidates: all methods compared, the chosen one first; empty unless the method is "auto".
+        tried: held-out images that changes were tried on; None if none were, or they are `selection`.
+        kept: the changes that export keeps; None if none do.
     """
 
     original: Original
@@ -80,6 +85,8 @@ class ExportArtefacts:
     ranges: Ranges | None
     typed: TypedGraph
     candidates: tuple[Candidate, ...]
+    tried: Crops | None = None
+    kept: Kept | None = None
 
     @property
     def described(self) -> dict[str, Any]:
@@ -135,6 +142,46 @@ def make_artefacts(job: Job, original: Original, steps: Steps) -> ExportArtefact
     method = candidates[0].method if candidates else job.method if job.precision == "int8" else "max"
     ranges = quantizer.ranges(method)
     return ExportArtefacts(*sets, quantizer, ranges, quantizer.typed(ranges), candidates)
+
+
+def remedied(job: Job, artefacts: ExportArtefacts, steps: Steps) -> tuple[Job, ExportArtefacts]:
+    """The job and the graph with the changes that pay on held-out images, if the INT8 graph needs any.
+
+    Nothing is tried with a file's own scales, with stand-in weights, or without enough images.
+    """
+    quantizer, ranges = artefacts.quantizer, artefacts.ranges
+    off = job.precision != "int8" or job.method == FILE or not job.recipe.precision.remedies
+    if off or quantizer is None or ranges is None or artefacts.original.weights.kind == "standin":
+        return job, artefacts
+    images, costs = artefacts.selection, artefacts.described["costs"]
+    if images is None:
+        used = ImagesByRole(artefacts.validation, artefacts.calibration, None)
+        try:
+            images = held_out(steps, job.recipe, used, REMEDY_IMAGES)
+        except ImageError:
+            return job, artefacts
+    if 4 * len(images) < REMEDY_IMAGES or not costs:
+        return job, artefacts
+    found = remedies_step(
+        quantizer,
+        ranges,
+        images,
+        costs=costs,
+        share=artefacts.described["int8_share"],
+        validation_images=len(artefacts.validation),
+    )
+    if not found.remedies:
+        return job, artefacts
+    recipe = found.applied(job.recipe)
+    quantizer = dataclasses.replace(quantizer, recipe=recipe)
+    artefacts = dataclasses.replace(
+        artefacts,
+        quantizer=quantizer,
+        typed=quantizer.typed(ranges),
+        tried=None if artefacts.selection else images,
+        kept=found,
+    )
+    return dataclasses.replace(job, recipe=recipe), artefacts
 
 
 def repaired(job: Job, artefacts: ExportArtefacts) -> tuple[Job, ExportArtefacts, Repair]:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from cnnx import runtimes
-from cnnx.errors import UsageError
+from cnnx.errors import RecipeError, UsageError
 from cnnx.options import Precision, overrides
 from cnnx.options.networks import SHIPPED_NAMES, ExportOptions, NetworkOptions
 from cnnx.pipeline.export.preprocessing import with_preprocessing
 from cnnx.pipeline.search.method import AUTO
 from cnnx.pipeline.steps.original import Original
-from cnnx.quant.methods import FILE, check_method
+from cnnx.quant.methods import FILE, METHODS, check_method
 from cnnx.recipe import CalibrationSpec, Recipe
 
 
@@ -43,12 +43,19 @@ def with_method(recipe: Recipe, options: NetworkOptions, original: Original) -> 
 
     Raises:
         UsageError: the scales in the file were requested, and there are none; or equalization with them.
+        RecipeError: the recipe has overrides of ranges, which the scales in the file leave no room for.
     """
     method, scales = options.method or recipe.calibration.method, original.scales
     if scales is not None and options.method is None and method == CalibrationSpec().method:
         method = FILE
     if method != FILE:
         return recipe, method
+    if recipe.calibration.overrides:
+        raise RecipeError(
+            "the scales in the file leave no ranges to choose",
+            where="calibration.overrides",
+            hint="calibrate with --method mse, or drop the overrides",
+        )
     if scales is None:
         raise UsageError(
             "--method file needs a network with Q/DQ, and this one has none",
@@ -78,15 +85,23 @@ def _file_of_names(given: str) -> str:
     return f"labels/{given}.csv" if given in SHIPPED_NAMES else str(Path(given).absolute())
 
 
-def check_calibrator(method: str) -> None:
-    """Raise if the range method is unknown, or ONNX Runtime, which runs calibration, is missing.
+def check_calibrator(method: str, recipe: Recipe) -> None:
+    """Raise if a range method is unknown, or ONNX Runtime, which runs calibration, is missing.
 
     Raises:
         UsageError: the method is unknown.
+        RecipeError: an override's method is unknown.
         MissingExtra: ONNX Runtime is not installed.
     """
     if method != AUTO:
         check_method(method)
+    for each in recipe.calibration.overrides:
+        if each.method not in METHODS:
+            raise RecipeError(
+                f"unknown calibration method {each.method!r}",
+                where="calibration.overrides",
+                hint=f"choose one of: {', '.join(METHODS)}",
+            )
     if reason := runtimes.get(runtimes.GRAPHS).missing():
         raise reason
 

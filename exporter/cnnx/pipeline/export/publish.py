@@ -72,7 +72,10 @@ def _reference(job: Job, artefacts: ExportArtefacts, progress: Progress) -> Refe
         labels=chosen.labels,
         ids=chosen.ids,
         used=tuple(
-            digest for used in (artefacts.calibration, artefacts.selection) if used for digest in used.digests
+            digest
+            for used in (artefacts.calibration, artefacts.selection, artefacts.tried)
+            if used
+            for digest in used.digests
         ),
     )
 

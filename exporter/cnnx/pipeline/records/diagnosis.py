@@ -12,6 +12,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from cnnx.pipeline.diagnose.findings import OtherLayer
+from cnnx.quant.remedies import Kind
 from cnnx.schema import Count, Quantity, Rate
 
 
@@ -77,6 +78,41 @@ class PlainFlippedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class PlainRemedy:
+    """One change, as `cnnx.quant.remedies.Remedy` describes it."""
+
+    kind: Kind
+    layers: tuple[str, ...]
+    method: str
+    on: bool
+    images: Count
+    cost: Count
+
+
+@dataclass(frozen=True, slots=True)
+class PlainRemedyTrial:
+    """The network with changes, as `cnnx.pipeline.diagnose.findings.RemedyTrial` describes it."""
+
+    what: str
+    remedies: tuple[PlainRemedy, ...]
+    cost: Count
+    likeness: PlainLikeness
+    passes: bool
+    better: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlainAdvice:
+    """What is advised, as `cnnx.pipeline.diagnose.findings.Advised` describes it."""
+
+    what: str
+    place: Count
+    reaches: bool
+    command: str
+    recipe: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnosis:
     """The result of a diagnosis, as `cnnx.pipeline.diagnose.findings.Findings` describes it."""
 
@@ -88,5 +124,8 @@ class Diagnosis:
     others: tuple[OtherLayer, ...]
     tensors: tuple[PlainCoverage, ...]
     flips: tuple[PlainFlippedImage, ...]
+    multiply_adds: Count = 0
+    remedies: tuple[PlainRemedyTrial, ...] = ()
+    advice: PlainAdvice | None = None
     reading: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

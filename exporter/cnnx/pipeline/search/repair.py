@@ -24,6 +24,8 @@ REPAIR_IMAGES = 512
 """Number of selection images for repair. They are not used for calibration or validation."""
 
 _FILE = "repair.json"
+KEPT = "left in FP16 by export"
+"""How the reason begins why a layer or a shortcut is in FP16 after an export tried it."""
 _PUT_BACK = "put back by repair"
 LEFT_OUT = "left out by tune"
 """How the reason begins why a layer or a shortcut has no Q/DQ after `cnnx tune`."""
@@ -38,7 +40,10 @@ def repair_step(
     most: int,
     validation_images: int,
 ) -> Repair:
-    """Search for the layers to put back into FP16. A search that was stopped resumes.
+    """Search for the layers to put back into FP16.
+
+    The journal of trials stays in the cache: a search that was stopped, or another one with a different
+    maximum number of trials, other gates or other validation images, does not repeat them.
 
     A trial passes if its agreement rates on the selection images would pass the recipe's INT8 gates on
     `validation_images` images, or on 512 if there are fewer, as no rate could pass on very few. Accuracy is
@@ -53,20 +58,26 @@ def repair_step(
         validation_images: number of validation images.
     """
     recipe = quantizer.recipe
-    limits = recipe.gates.of("int8")
-    inputs = {
+    limits, images = recipe.gates.of("int8"), max(validation_images, REPAIR_IMAGES)
+    # What a trial depends on; its journal serves any number of trials and any gates.
+    tried = {
         "graph": quantizer.graph.key,
         "ranges": ranges.key,
         "selection": selection.key,
+        "preprocessing": recipe.preprocessing.as_key(),
         "policy": dataclasses.asdict(recipe.precision),
-        "gates": limits.set(),
-        "validation": validation_images,
         "scales": quantizer.scales,
-        "most": most,
-        "code": own_code(__name__, RUNNER),
+        "code": own_code("cnnx.pipeline.search.trials", RUNNER),
         **ran_by(),
     }
-    journal = quantizer.steps.store.partial("repair", inputs)
+    inputs = {
+        **tried,
+        "gates": limits.set(),
+        "validation": images,
+        "most": most,
+        "search": own_code(__name__),
+    }
+    journal = quantizer.steps.store.partial("repair", tried)
 
     def fill(folder: Path, progress: Progress) -> None:
         trials = Trials(quantizer, ranges.read(), selection.pixels, layers=list(costs), journal=journal)
@@ -77,12 +88,10 @@ def repair_step(
             likeness = trials(int8)
             done += 1
             progress(done, most)
-            images = max(validation_images, REPAIR_IMAGES)
             return Outcome(likeness.divergence, would_pass(likeness, limits, images=images))
 
         found = repair(list(costs), attempt, costs=costs, most=most)
         (folder / _FILE).write_text(json.dumps(dataclasses.asdict(found), indent=1) + "\n", encoding="utf-8")
-        journal.remove()
 
     entry = quantizer.steps.make("repair", "repair", inputs, fill)
     data = json.loads((entry.folder / _FILE).read_text(encoding="utf-8"))
@@ -111,8 +120,7 @@ def put_back_reason(each: PutBack) -> str:
 
 
 def unsearched(recipe: Recipe) -> Recipe:
-    """The recipe without the overrides of repair and tune: calibration images were observed with it."""
-    kept = tuple(
-        each for each in recipe.precision.overrides if not each.reason.startswith((_PUT_BACK, LEFT_OUT))
-    )
+    """The recipe without the overrides of searches: calibration images were observed with it."""
+    searches = (_PUT_BACK, LEFT_OUT, KEPT)
+    kept = tuple(each for each in recipe.precision.overrides if not each.reason.startswith(searches))
     return dataclasses.replace(recipe, precision=dataclasses.replace(recipe.precision, overrides=kept))

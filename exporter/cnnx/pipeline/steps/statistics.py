@@ -80,7 +80,10 @@ def statistics_inputs(
     return {
         **observed_from(graph, crops, recipe),
         "precision": precision,
-        "policy": dataclasses.asdict(recipe.precision),
+        # Neither of these changes what is observed.
+        "policy": dataclasses.asdict(
+            dataclasses.replace(recipe.precision, first_rounding="nearest", remedies=True)
+        ),
         "code": own_code(__name__, RUNNER),
     }
 

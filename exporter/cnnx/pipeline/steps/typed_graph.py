@@ -69,6 +69,7 @@ class Prepared:
         means: activation -> mean of each channel.
         centered: quantized activations that are centered.
         steps: layer -> largest weight of each channel in steps of its scale, if those of a file are kept.
+        smooth: layers whose weights are rounded for smooth images.
     """
 
     model: ModelProto
@@ -77,6 +78,7 @@ class Prepared:
     means: Mapping[str, Sequence[float]] = field(default_factory=dict)
     centered: Mapping[str, Centered] = field(default_factory=dict)
     steps: Mapping[str, Sequence[float]] | None = None
+    smooth: tuple[str, ...] = ()
 
 
 def prepare(
@@ -85,7 +87,7 @@ def prepare(
     """Plan the layers of a graph and, for INT8, center what they read."""
     from cnnx.graph.load import load_model
     from cnnx.graph.passes.center import center
-    from cnnx.graph.policy.placement import plan_layers, tensors_to_calibrate
+    from cnnx.graph.policy.placement import plan_layers, reading_images, tensors_to_calibrate
 
     model = load_model(graph.model)
     maxima = observed_maxima(observed) if observed else None
@@ -97,8 +99,11 @@ def prepare(
         return Prepared(model, plan)
     ranges = {name: each.amax for name, each in observed.ranges.items()}
     highs = {name: each.one_sided for name, each in observed.ranges.items() if each.one_sided}
+    rounds = recipe.precision.first_rounding == "smooth" and of_file is None
+    smooth = reading_images(model, plan) if rounds else ()
     if not highs or not recipe.precision.center:
-        return Prepared(model, plan, ranges, observed.means, steps=of_file.weights if of_file else None)
+        steps = of_file.weights if of_file else None
+        return Prepared(model, plan, ranges, observed.means, steps=steps, smooth=smooth)
     model, centered = center(model, tensors_to_calibrate(model, plan), highs, scales=scales)
     plan = tuple(
         dataclasses.replace(layer, op=node.op_type)  # a Relu that became a Clip
@@ -109,7 +114,7 @@ def prepare(
         name: tuple(value - centered[name].zero for value in values) if name in centered else values
         for name, values in observed.means.items()
     }
-    return Prepared(model, plan, ranges, means, centered)
+    return Prepared(model, plan, ranges, means, centered, smooth=smooth)
 
 
 def type_graph(
@@ -132,12 +137,19 @@ def type_graph(
     from cnnx.graph.load import logits_name, save_model
     from cnnx.graph.passes.fp16 import type_fp16
     from cnnx.graph.passes.qdq import insert_qdq
+    from cnnx.graph.policy.rules import cause
 
     prepared = prepare(graph, observed, recipe, precision=precision, scales=scales)
     model, plan = prepared.model, prepared.plan
     if precision == "int8" and observed:
         model = insert_qdq(
-            model, plan, ranges=prepared.ranges, scales=scales, means=prepared.means, steps=prepared.steps
+            model,
+            plan,
+            ranges=prepared.ranges,
+            scales=scales,
+            means=prepared.means,
+            steps=prepared.steps,
+            smooth=prepared.smooth,
         )
     if precision == "fp16" or (precision == "int8" and scales == "fp16"):
         model = type_fp16(model, plan)
@@ -148,7 +160,7 @@ def type_graph(
     described = {
         "output": logits_name(model),
         "int8_share": int8_share(rows),
-        "left_out": left_out(rows, {layer.node: layer.reason for layer in plan})[0],
+        "left_out": left_out(rows, {layer.node: cause(layer.rule, layer.reason) for layer in plan}),
         "costs": {row.name: row.multiply_adds for row in rows if row.data_type == "int8"},
         "layers": [dataclasses.asdict(layer) for layer in plan],
         "warnings": [dataclasses.asdict(finding) for finding in findings],

@@ -9,18 +9,22 @@ from cnnx.report.table import Column, Figures, Remark, Said, Table, table_of
 from cnnx.report.tables.calibration import nats
 from cnnx.report.words import first_of, percent, scaled
 
-_LAYERS_SHOWN, _TENSORS_SHOWN, _FLIPS_SHOWN = 15, 5, 10
+_LAYERS_SHOWN, _TENSORS_SHOWN, _FLIPS_SHOWN, _REMEDIES_SHOWN = 15, 5, 10, 8
 
 _Plain = Mapping[str, Any]
 
 
 def damage_blocks(findings: _Plain, *, whole: bool) -> Iterator[Said]:
-    """Layers by damage, tensors that fit their range worst, flipped images, conclusions, notes."""
+    """Layers by damage, tensors that fit their range worst, flips, remedies tried, conclusions, notes."""
     yield _layers(findings, whole=whole)
     yield _tensors(findings["tensors"], whole=whole)
     if findings["flips"]:
         yield _flips(findings["flips"], whole=whole)
+    if findings.get("remedies"):
+        yield _remedies(findings, whole=whole)
     yield from map(Remark, findings.get("reading", ()))
+    if advice := findings.get("advice"):
+        yield from _advice(advice)
     yield from (Remark(note, "note", "open") for note in findings.get("notes", ()))
 
 
@@ -39,6 +43,40 @@ def _layers(findings: _Plain, *, whole: bool) -> Table:
     legend = "alone: divergence with only this layer in INT8; share: part of the sum over all layers"
     title = f"Damage by layer: {len(findings['layers'])} layers in INT8, on {images}"
     return table_of(title, columns, [layers], remarks=[*more, Remark(legend)])
+
+
+def _remedies(findings: _Plain, *, whole: bool) -> Table:
+    """The changes that were tried, by what they leave of the divergence; the advised one is marked."""
+    advice, trials = findings.get("advice"), findings["remedies"]
+    advised = next(iter(trials[advice["place"] :]), None) if advice else None
+    total = max(findings["multiply_adds"], 1)
+    columns: tuple[Column[_Plain], ...] = (
+        Column("change", lambda each: each["what"]),
+        Figures("divergence, nats", lambda each: f"{nats(each['likeness']):.5f}"),
+        Figures("top-1 agreement", lambda each: percent(each["likeness"]["top1_agreement"])),
+        Figures("MACs leaving INT8", lambda each: percent(each["cost"] / total) if each["cost"] else "none"),
+        Column("gates", lambda each: "pass" if each["passes"] else "fail", drop=2),
+        Column("", lambda each: _mark(each, trials, advised), drop=1),
+    )
+    first, *others = trials
+    others.sort(key=lambda each: (each is not advised, nats(each["likeness"])))
+    shown, more = first_of(others, _REMEDIES_SHOWN, whole=whole)
+    title = f"Remedies tried on {findings['images']} images"
+    legend = Remark("by chance: not closer to FP32 than the bundle as it is, beyond chance")
+    return table_of(title, columns, [[first], shown], remarks=[*more, legend])
+
+
+def _mark(each: _Plain, trials: Sequence[_Plain], advised: _Plain | None) -> str:
+    if each is trials[0]:
+        return ""
+    return "advised" if each is advised else "" if each["better"] else "by chance"
+
+
+def _advice(advice: _Plain) -> Iterator[Said]:
+    """The lines to add to the recipe, if any, and the command."""
+    if advice["recipe"]:
+        yield Remark("\n".join(("Add to the network's recipe:", "", *advice["recipe"])))
+    yield Remark(advice["command"], "next")
 
 
 def _tensors(tensors: Sequence[_Plain], *, whole: bool) -> Table:

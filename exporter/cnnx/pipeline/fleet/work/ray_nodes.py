@@ -112,7 +112,7 @@ def _listed() -> asyncio.Future[list[dict[str, Any]]]:
     def ask() -> None:
         with contextlib.suppress(RuntimeError):  # nobody listens any more
             try:
-                nodes = ray.nodes()  # type: ignore[no-untyped-call]
+                nodes = ray.nodes()
             except Exception as error:
                 loop.call_soon_threadsafe(tell, listed.set_exception, error)
             else:
