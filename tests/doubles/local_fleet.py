@@ -22,6 +22,9 @@ class LocalNodes:
         """The nodes that have not been taken away."""
         return [self._place(name) for name in self.devices]
 
+    async def close(self) -> None:
+        pass
+
     def _place(self, name: str) -> Place:
         async def reach() -> ProcessLine:
             self.lines[name] = await ProcessLine.open([sys.executable, "-m", WORKER])

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnnx.pipeline.fleet.cluster.membership import Membership
-from cnnx.pipeline.fleet.connect import cluster_nodes
+from cnnx.pipeline.fleet.cluster.ray_cluster import environment_of
 from cnnx.pipeline.fleet.work.frames import Frame
 from cnnx.pipeline.fleet.work.job import Answer, Job
 from cnnx.pipeline.fleet.work.pool import FleetPool, Place
@@ -55,11 +55,27 @@ class _Source:
     async def places(self) -> Sequence[Place]:
         return [self._place(number) for number in range(_DEVICES)]
 
+    async def close(self) -> None:
+        pass
+
     def _place(self, number: int) -> Place:
         async def reach() -> _Line:
             return _Line(self._actors[number % _NODES])
 
         return Place(f"device{number}", "simulated", reach)
+
+
+@contextlib.contextmanager
+def _connected(address: str, token: Path) -> Iterator[Any]:
+    """Ray, connected to the cluster; it reads its environment when it is imported."""
+    os.environ.update(environment_of({}, token))
+    import ray
+
+    ray.init(address=address, _node_ip_address="127.0.0.2", log_to_driver=False, logging_level="error")
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
 
 
 def run(folder: Path) -> list[str]:
@@ -68,10 +84,8 @@ def run(folder: Path) -> list[str]:
     names = [f"slots{number}" for number in range(_NODES)]
     with (
         cluster(names, folder) as (address, token, _),
-        cluster_nodes(Membership(address, "127.0.0.2"), token),
+        _connected(address, token) as ray,
     ):
-        import ray  # now that its environment is set
-
         kind = ray.remote(_Devices)
         actors = [
             kind.options(num_cpus=0, resources={name: 1}, max_concurrency=_DEVICES).remote() for name in names

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +10,12 @@ from cnnx.errors import UsageError
 from cnnx.options.fleet import NodeOptions
 from cnnx.pipeline.fleet.cluster.hosts import read_hosts
 from cnnx.pipeline.fleet.cluster.membership import Membership, memberships
-from cnnx.pipeline.fleet.cluster.ray_cluster import environment_of, require_ray
+from cnnx.pipeline.fleet.cluster.ray_cluster import require_ray
 from cnnx.pipeline.fleet.cluster.token import read_token, token_file
 from cnnx.pipeline.fleet.work.pool import FleetPool, Source
+from cnnx.pipeline.fleet.work.ray_nodes import RayNodes
 from cnnx.pipeline.fleet.work.ssh_nodes import SshNodes
 from cnnx.pipeline.progress import Listener
-
-_HEAD_GONE_S = 3600
 
 
 @contextlib.contextmanager
@@ -37,44 +35,22 @@ def open_pool(options: NodeOptions, *, listener: Listener) -> Iterator[FleetPool
             f"invalid --limit {options.limit:g}: expected more than 0 minutes",
             hint="drop --limit for an hour",
         )
-    with (
-        _source(options) as source,
-        FleetPool(source, listener=listener, limit_s=60 * options.limit) as pool,
-    ):
+    with FleetPool(_source(options), listener=listener, limit_s=60 * options.limit) as pool:
         yield pool
 
 
-@contextlib.contextmanager
-def _source(options: NodeOptions) -> Iterator[Source]:
+def _source(options: NodeOptions) -> Source:
     if options.no_ray is not None:
         for name in ("address", "token_file"):
             if getattr(options, name) is not None:
                 flag = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{flag} has no effect with --no-ray", hint=f"drop {flag}")
-        yield SshNodes(read_hosts(Path(options.no_ray)))
-        return
+        return SshNodes(read_hosts(Path(options.no_ray)))
     require_ray()
     membership = _membership(options.address)
     token = token_file(options.token_file)
     read_token(token)
-    with cluster_nodes(membership, token) as nodes:
-        yield nodes
-
-
-@contextlib.contextmanager
-def cluster_nodes(membership: Membership, token: Path) -> Iterator[Source]:
-    """The nodes of a Ray cluster, to which this process is connected until the end of the block.
-
-    Raises:
-        EnvironmentLacks: this machine is not a node of the cluster, or the head refuses the token.
-        Unreachable: the head does not answer.
-    """
-    # Ray reads the environment when it is imported. It must not end this process, which has rows to write.
-    os.environ.update(environment_of({}, token, head_gone_s=_HEAD_GONE_S))
-    from cnnx.pipeline.fleet.work.ray_nodes import connected
-
-    with connected(membership, token) as nodes:
-        yield nodes
+    return RayNodes(membership, token)
 
 
 def _membership(address: str | None) -> Membership:

@@ -39,6 +39,9 @@ class Pretended:
             raise Unreachable("the head is down", hint="start it")
         return [self._place(name) for name in self.devices if name not in self.gone]
 
+    async def close(self) -> None:
+        pass
+
     def _place(self, name: str) -> Place:
         device = next((each for each in self.devices[name] if each != EXPORT), "")
 

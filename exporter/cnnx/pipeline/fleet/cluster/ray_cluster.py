@@ -96,24 +96,15 @@ def require_ray() -> None:
         raise MissingExtra("ray", "fleet", purpose="a fleet")
 
 
-def environment_of(
-    kept: Mapping[str, str],
-    token: Path,
-    worker_python: Path | None = None,
-    *,
-    head_gone_s: int = _HEAD_GONE_S,
-) -> dict[str, str]:
-    """The environment of a process of Ray: token authentication is on, and the token is in a file alone.
-
-    `head_gone_s`: seconds after which it ends when the head has gone.
-    """
+def environment_of(kept: Mapping[str, str], token: Path, worker_python: Path | None = None) -> dict[str, str]:
+    """The environment of a process of Ray: token authentication is on, and the token is in a file alone."""
     dropped = ("RAY_AUTH_TOKEN", "RAY_ADDRESS", WORKER_PYTHON)
     found = {name: value for name, value in kept.items() if name not in dropped}
     found |= {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_gcs_rpc_server_reconnect_timeout_s": str(head_gone_s),
+        "RAY_gcs_rpc_server_reconnect_timeout_s": str(_HEAD_GONE_S),
         "RAY_prestart_worker_first_driver": "0",  # an idle worker takes 70 MB
     }
     return found if worker_python is None else {**found, WORKER_PYTHON: str(worker_python)}

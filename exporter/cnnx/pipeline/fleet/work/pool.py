@@ -56,6 +56,10 @@ class Source(Protocol):
         """
         ...
 
+    async def close(self) -> None:
+        """End what reaches the nodes."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class _Todo:
@@ -164,6 +168,7 @@ class FleetPool:
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         if self._watching is None:
             self._watching = self._loop.create_task(self._watch())
+            self._watching.add_done_callback(self._ended)
         return self._loop.run_until_complete(work)
 
     async def _end(self) -> None:
@@ -171,6 +176,7 @@ class FleetPool:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._source.close()
 
     async def _watch(self) -> None:
         """Serve every node that comes, and give up jobs that nobody can do."""
@@ -179,11 +185,10 @@ class FleetPool:
             try:
                 self._places = {place.name: place for place in await self._source.places()}
                 unknown_since = None
-            except Unreachable as error:
+            except Unreachable:
                 unknown_since = unknown_since or time.monotonic()
                 if time.monotonic() - unknown_since > self._patience_s:
-                    self._outcomes.put_nowait(error)
-                    return
+                    raise
                 await asyncio.sleep(_LOOK_S)
                 continue
             for name, place in self._places.items():
@@ -196,7 +201,7 @@ class FleetPool:
             await asyncio.sleep(_LOOK_S)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Pass on an error of cnnx itself, for which nobody waits otherwise."""
+        """Pass on an error for which nobody waits otherwise."""
         if not task.cancelled() and isinstance(error := task.exception(), Exception):
             self._outcomes.put_nowait(error)
 

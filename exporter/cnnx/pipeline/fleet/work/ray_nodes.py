@@ -1,182 +1,192 @@
-"""Nodes of a Ray cluster. An actor on each node relays messages to a worker process there.
-
-The actor takes the node's device as a custom resource, so nobody else measures there meanwhile. Ray itself
-needs the same Python on all nodes; the worker runs in the Python that `CNNX_FLEET_PYTHON` names, which may be
-another one, such as JetPack's.
-"""
+"""Nodes of a Ray cluster, reached through a process that talks to Ray (`ray_driver`)."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import itertools
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import ray
-from ray._raylet import AuthenticationTokenLoader
-from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cnnx.errors import EnvironmentLacks, Unreachable
+from cnnx.machine.isolated import python_process
 from cnnx.pipeline.fleet.cluster.membership import Membership
-from cnnx.pipeline.fleet.cluster.names import DEVICE_LABEL, split_address
-from cnnx.pipeline.fleet.cluster.ray_cluster import WORKER_PYTHON, list_nodes
-from cnnx.pipeline.fleet.work.frames import Frame
-from cnnx.pipeline.fleet.work.job import EXPORT
-from cnnx.pipeline.fleet.work.line import LineLost, ProcessLine
+from cnnx.pipeline.fleet.cluster.names import split_address
+from cnnx.pipeline.fleet.cluster.ray_cluster import environment_of, list_nodes
+from cnnx.pipeline.fleet.work.frames import Frame, packed, receive_frame
+from cnnx.pipeline.fleet.work.line import LineLost
 from cnnx.pipeline.fleet.work.pool import Place
 
-_WORKER = "cnnx.pipeline.fleet.work.worker"
-# Ray sets these for processes that asked for no CPU and no GPU. The worker may use all of the device.
-_OF_RAY = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
-_ANSWERS_S = 20.0
-
-
-class _Relay:
-    """Relays messages between the fleet and a worker on the actor's node."""
-
-    def __init__(self) -> None:
-        self._line: ProcessLine | None = None
-
-    async def ask(
-        self, header: dict[str, Any], payload: bytes
-    ) -> AsyncIterator[tuple[dict[str, Any], bytes]]:
-        try:
-            if self._line is None:
-                python = os.environ.get(WORKER_PYTHON) or sys.executable
-                environment = {key: value for key, value in os.environ.items() if key not in _OF_RAY}
-                self._line = await ProcessLine.open([python, "-m", _WORKER], environment=environment)
-            async for frame in self._line.ask(Frame(header, payload)):
-                yield frame.header, frame.payload
-        except LineLost as error:
-            self._line = None
-            yield {"lost": str(error)}, b""
-
-
-class RayLine:
-    """A line to the worker of a node of the cluster."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    async def ask(self, frame: Frame) -> AsyncIterator[Frame]:
-        """See `Line.ask`."""
-        try:
-            answers = self._actor.ask.options(num_returns="streaming").remote(frame.header, frame.payload)
-            async for reference in answers:
-                header, payload = await reference
-                if "lost" in header:
-                    raise LineLost(header["lost"])
-                yield Frame(header, payload)
-        except RayError as error:
-            raise LineLost(_first_line(error)) from None
-
-    async def close(self) -> None:
-        """See `Line.close`: the worker ends with its relay."""
-        ray.kill(self._actor)
+_MODULE = "cnnx.pipeline.fleet.work.ray_driver"
+_STARTS_S, _ANSWERS_S = 120.0, 20.0
 
 
 class RayNodes:
-    """The nodes of the cluster that this process is connected to."""
+    """The nodes of a cluster.
+
+    Args:
+        membership: the cluster, and this machine's node of it.
+        token: file of the token.
+
+    Raises:
+        EnvironmentLacks: the head refuses the token.
+        Unreachable: the head does not answer.
+    """
+
+    def __init__(self, membership: Membership, token: Path) -> None:
+        split_address(membership.address)
+        list_nodes(membership.address, token)  # it says why a head refuses
+        self._membership, self._token = membership, token
+        self._driver: _Driver | None = None
 
     async def places(self) -> Sequence[Place]:
         """See `Source.places`.
 
         Raises:
+            EnvironmentLacks: this machine is not a node of the cluster.
             Unreachable: the head of the cluster does not answer.
         """
         try:
-            nodes = await asyncio.wait_for(_listed(), _ANSWERS_S)
-        except (RayError, ConnectionError, RuntimeError, asyncio.TimeoutError) as error:
-            reason = _first_line(error)
+            if self._driver is None:
+                self._driver = await _Driver.open(self._membership, self._token)
+            [answer] = await asyncio.wait_for(_all(self._driver.ask(Frame({"do": "places"}))), _ANSWERS_S)
+        except (LineLost, asyncio.TimeoutError) as error:
+            await self.close()  # the next call connects again, as to a head that was restarted
             raise Unreachable(
-                f"the head of the cluster does not answer{f': {reason}' if str(error) else ''}",
+                "the head of the cluster does not answer" + (f": {error}" if str(error) else ""),
+                where=self._membership.address,
                 hint="start it again (cnnx fleet join --head), and run the same command again",
             ) from None
-        return [place for node in nodes if node["Alive"] for place in _places(node)]
+        return [_place(self._driver, name, device) for name, device in answer.header["places"]]
+
+    async def close(self) -> None:
+        """See `Source.close`."""
+        if self._driver is not None:
+            driver, self._driver = self._driver, None
+            await driver.close()
 
 
-def _listed() -> asyncio.Future[list[dict[str, Any]]]:
-    """What Ray lists. A thread waits for it that nobody waits for: without the head, Ray may never answer."""
-    loop = asyncio.get_running_loop()
-    listed: asyncio.Future[list[dict[str, Any]]] = loop.create_future()
+def _place(driver: _Driver, name: str, device: str) -> Place:
+    async def reach() -> _RayLine:
+        return _RayLine(driver, name)
 
-    def tell(set_to: Callable[[Any], None], value: Any) -> None:
-        if not listed.done():
-            set_to(value)
-
-    def ask() -> None:
-        with contextlib.suppress(RuntimeError):  # nobody listens any more
-            try:
-                nodes = ray.nodes()
-            except Exception as error:
-                loop.call_soon_threadsafe(tell, listed.set_exception, error)
-            else:
-                loop.call_soon_threadsafe(tell, listed.set_result, nodes)
-
-    threading.Thread(target=ask, daemon=True).start()
-    return listed
+    return Place(name, device, reach)
 
 
-@contextlib.contextmanager
-def connected(membership: Membership, token: Path) -> Iterator[RayNodes]:
-    """Connect this process, whose environment Ray has read, to a cluster until the end of the block.
+class _RayLine:
+    """A line to the worker of a node of the cluster."""
 
-    Raises:
-        EnvironmentLacks: this machine is not a node of it, or the head refuses the token.
-        Unreachable: the head does not answer.
-    """
-    address = membership.address
-    split_address(address)
-    list_nodes(address, token)  # in a process of its own: it says why a head refuses
-    AuthenticationTokenLoader.instance().reset_cache()  # which has the token of an earlier cluster
-    try:
-        ray.init(
-            address=address,
-            _node_ip_address=membership.node_ip_address,
-            log_to_driver=False,
-            logging_level="error",
+    def __init__(self, driver: _Driver, node: str) -> None:
+        self._driver, self._node = driver, node
+
+    async def ask(self, frame: Frame) -> AsyncIterator[Frame]:
+        """See `Line.ask`."""
+        asked = Frame({"do": "ask", "node": self._node, "message": frame.header}, frame.payload)
+        async for answer in self._driver.ask(asked):
+            message = answer.header["message"]
+            if "lost" in message:
+                raise LineLost(message["lost"])
+            yield Frame(message, answer.payload)
+
+    async def close(self) -> None:
+        """See `Line.close`: the worker ends with its relay."""
+        with contextlib.suppress(LineLost, asyncio.TimeoutError):
+            await asyncio.wait_for(
+                _all(self._driver.ask(Frame({"do": "close", "node": self._node}))), _ANSWERS_S
+            )
+
+
+class _Driver:
+    """The process that talks to Ray, which many lines share."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._numbers = itertools.count(1)
+        self._sending = asyncio.Lock()
+        self._waiting: dict[int, asyncio.Queue[Frame | None]] = {}
+        self._reading: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, membership: Membership, token: Path) -> _Driver:
+        """Start it.
+
+        Raises:
+            EnvironmentLacks: it cannot connect to the cluster.
+            LineLost: it ended.
+        """
+        arguments = [membership.address, *filter(None, [membership.node_ip_address])]
+        command, kept = python_process(_MODULE, *arguments)
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=environment_of(kept, token),
+            cwd="/",
+            start_new_session=True,
         )
-    except (RayError, ConnectionError, RuntimeError, AssertionError, ValueError) as error:
-        raise EnvironmentLacks(
-            f"this machine cannot connect to the cluster: {_first_line(error)}",
-            where=address,
-            hint=f"make it a node of the cluster: cnnx fleet join --as NAME --address {address}",
-        ) from None
-    try:
-        yield RayNodes()
-    finally:
-        _disconnect()
+        assert process.stdout is not None
+        driver = cls(process)
+        first = await asyncio.wait_for(receive_frame(process.stdout), _STARTS_S)
+        if first is None or "error" in first.header:
+            await driver.close()
+            address, reason = membership.address, first.header["error"] if first else "no answer"
+            raise EnvironmentLacks(
+                f"this machine cannot connect to the cluster: {reason}",
+                where=address,
+                hint=f"make it a node of the cluster: cnnx fleet join --as NAME --address {address}",
+            )
+        driver._reading = asyncio.ensure_future(driver._read(process.stdout))
+        return driver
 
+    async def ask(self, frame: Frame) -> AsyncIterator[Frame]:
+        """Send a message, and yield its answers up to the last.
 
-def _disconnect() -> None:
-    """Leave the cluster. If its head is gone, Ray would wait for it."""
-    leaving = threading.Thread(target=ray.shutdown, daemon=True)
-    leaving.start()
-    leaving.join(_ANSWERS_S)
-
-
-def _places(node: dict[str, Any]) -> list[Place]:
-    """Where a node's worker can be reached; nothing for a node that neither measures nor exports."""
-    device = node["Labels"].get(DEVICE_LABEL, "")
-    taken = {name: 1 for name in (device, EXPORT) if name and name in node["Resources"]}
-    if not taken:
-        return []
-
-    async def reach() -> RayLine:
-        where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        relay = ray.remote(_Relay).options(num_cpus=0, resources=taken, scheduling_strategy=where)
+        Raises:
+            LineLost: the process has ended, as it does when the head of the cluster has.
+        """
+        number = next(self._numbers)
+        answers = self._waiting[number] = asyncio.Queue()
         try:
-            return RayLine(relay.remote())
-        except RayError as error:
-            raise LineLost(_first_line(error)) from None
+            if self._reading is None or self._reading.done():
+                raise LineLost("the connection to the cluster has ended")
+            assert self._process.stdin is not None
+            async with self._sending:
+                with contextlib.suppress(OSError):  # then no answer comes
+                    self._process.stdin.write(packed(Frame({**frame.header, "id": number}, frame.payload)))
+                    await self._process.stdin.drain()
+            while (answer := await answers.get()) is not None:
+                yield answer
+                if answer.is_last:
+                    return
+            raise LineLost("the connection to the cluster has ended")
+        finally:
+            del self._waiting[number]
 
-    return [Place(f"{device or 'head'}@{node['NodeManagerAddress']}-{node['NodeID'][:6]}", device, reach)]
+    async def close(self) -> None:
+        """End the process, and with it the relays."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            await asyncio.wait_for(self._process.wait(), _ANSWERS_S)
+        except asyncio.TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+        if self._reading is not None:
+            await self._reading
+
+    async def _read(self, stream: asyncio.StreamReader) -> None:
+        """Hand each answer to who asked; at the end, tell all that wait."""
+        try:
+            while (frame := await receive_frame(stream)) is not None:
+                if queue := self._waiting.get(frame.header["id"]):
+                    queue.put_nowait(frame)
+        finally:
+            for queue in self._waiting.values():
+                queue.put_nowait(None)
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+async def _all(frames: AsyncIterator[Frame]) -> list[Frame]:
+    return [frame async for frame in frames]

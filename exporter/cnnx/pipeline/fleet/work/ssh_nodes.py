@@ -29,6 +29,9 @@ class SshNodes:
         devices = [_place(device.name, device.name, device) for device in self._hosts.device]
         return [_place(head.name or "head", head.name or "", head), *devices]
 
+    async def close(self) -> None:
+        """See `Source.close`: each line ends its own process."""
+
 
 def _place(name: str, device: str, machine: Machine) -> Place:
     async def reach() -> ProcessLine:
