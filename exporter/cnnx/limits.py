@@ -26,3 +26,7 @@ DOWNLOAD_BYTES = 1 << 33
 """A checkpoint that is downloaded."""
 DOWNLOAD_BYTES_PER_SECOND = 1 << 10
 """Slower downloads are given up."""
+MESSAGE_BYTES = 1 << 25
+"""The header of a message of a fleet's node; files travel beside it."""
+ANSWER_FILES, ANSWER_BYTES = 10_000, 1 << 33
+"""What a node of a fleet sends back for one job: a bundle, logits, statistics or records."""

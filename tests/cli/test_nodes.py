@@ -52,7 +52,7 @@ def shown(*, terminal, as_json=False):
 
 def test_a_log_has_a_line_when_a_node_comes_or_goes_and_when_a_job_ends():
     lines = [line.strip() for line in shown(terminal=False).splitlines()]
-    assert lines[:2] == ["nano@10.8.0.11: ready as nano", "desk: it was ended by SIGKILL; it is tried again"]
+    assert lines[:2] == ["nano@10.8.0.11: ready as nano", "desk: it was ended by SIGKILL; retrying"]
     assert lines[2].startswith("nano@10.8.0.11: net[x], batch 1 done (1 of 2 jobs, about ")
     assert len(lines) == 3
 

@@ -61,7 +61,7 @@ class NodeDisplay:
             self._live.start()
 
     def _table(self) -> Table:
-        newest = max(self._last.values(), key=lambda event: event.jobs_done)
+        newest = max(list(self._last.values()), key=lambda event: event.jobs_done)
         table = Table(
             title=f"{newest.jobs_done} of {newest.jobs} jobs{self._left(newest)}", title_justify="left"
         )
@@ -81,7 +81,9 @@ class NodeDisplay:
         if event.state == "done":
             self._say(f"{event.node}: {event.job} done ({far})")
         elif event.state == "lost":
-            self._say(f"{event.node}: {event.step}; it is tried again")
+            self._say(f"{event.node}: {event.step}; retrying")
+        elif event.state == "failed":
+            self._say(f"{event.job} on {event.device} failed: {event.step} ({far})")
         elif event.note:
             self._say(f"{event.node}: {event.job}: {event.step}")
         elif event.state == "idle" and (before is None or before.state == "connecting"):

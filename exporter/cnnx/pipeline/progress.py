@@ -46,7 +46,7 @@ class NodeEvent(ProgressEvent):
         node: name of the node.
         device: name of its device.
         job: name of its job; empty if it has none.
-        state: what it does. A node that is "lost" is tried again.
+        state: what it does; "done" and "failed" end a job. A node that is "lost" is tried again.
         seconds_left: estimate for the job; None if nothing like it has been done yet.
         jobs_done: jobs of the whole fleet that have an outcome.
         jobs: jobs of the whole fleet that are known so far.
@@ -55,7 +55,7 @@ class NodeEvent(ProgressEvent):
     node: str = ""
     device: str = ""
     job: str = ""
-    state: Literal["connecting", "idle", "working", "done", "lost"] = "idle"
+    state: Literal["connecting", "idle", "working", "done", "failed", "lost"] = "idle"
     seconds_left: float | None = None
     jobs_done: int = 0
     jobs: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from cnnx.pipeline.fleet.work.pool import FleetPool
 from cnnx.pipeline.progress import Listener, NodeEvent, ProgressEvent
 from cnnx.pipeline.report.report import write_report
 from cnnx.pipeline.survey.report import write_survey_report
+from tests.conftest import save_tiny
 from tests.doubles.local_fleet import LocalNodes
 
 PLAN: dict[str, Any] = {"precisions": ("fp16", "int8"), "batches": (1, 2), "seconds": 0.05, "images": 32}
@@ -125,4 +127,21 @@ def test_a_device_that_nobody_has_is_refused(fleet: LocalNodes, tmp_path: Path) 
     with pytest.raises(UsageError, match="orin-nano") as refused:
         fleet_survey(["lenet5"], out=tmp_path / "out", on=("orin-nano",), **PLAN)
     assert "desk, rack" in str(refused.value.hint)
-    assert not (tmp_path / "out/desk").exists()
+    assert not (tmp_path / "out/devices").exists()
+
+
+def test_files_of_any_name_and_damaged_bundles_have_rows_of_their_own(
+    fleet: LocalNodes, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """A network is named as its file, whatever its recipe says; what cannot be read fails alone."""
+    model = save_tiny(tmp_path).rename(tmp_path / "My Net.onnx")
+    broken = shutil.copytree(tiny_bundle, tmp_path / "broken")
+    (broken / "reference.npz").unlink()
+    options = {**PLAN, "precisions": ("fp16",), "batches": (1,), "on": ("rack",)}
+    result = fleet_survey([model, broken], out=tmp_path / "out", **options)
+    by = {row["model"]: row for row in result.rows}
+    assert by["My Net"]["status"] == "done", by["My Net"]["reason"]
+    [lost] = [row for name, row in by.items() if name != "My Net"]
+    assert lost["status"] == "failed" and "reference.npz" in lost["reason"]
+    again = fleet_survey([model, broken], out=tmp_path / "out", **options)
+    assert again.rows == result.rows

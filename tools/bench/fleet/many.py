@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnnx.machine.environment import installed_version
 from cnnx.pipeline.fleet.cluster.ray_cluster import environment_of
 from cnnx.pipeline.fleet.work.frames import Frame
 from cnnx.pipeline.fleet.work.job import Answer, Job
@@ -30,7 +31,10 @@ class _Devices:
 
     async def ask(self, header: dict[str, Any]) -> dict[str, Any]:
         if header["do"] == "facts":
-            return {"facts": {"cpu": "simulated", "threads": 1, "versions": {}}, "exports": False}
+            return {
+                "facts": {"cpu": "simulated", "threads": 1, "versions": {"cnnx": installed_version("cnnx")}},
+                "exports": False,
+            }
         if header["do"] == "missing":
             return {"missing": []}
         await asyncio.sleep(_CELL_S)

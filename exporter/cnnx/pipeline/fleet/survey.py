@@ -14,10 +14,12 @@ from typing import Any, cast
 from cnnx import runtimes
 from cnnx.bundle import MANIFEST, Bundle, is_bundle
 from cnnx.bundle.writing import new_bundle
-from cnnx.errors import BundleError, CnnxError, InputRefused, MissingExtra, UsageError
+from cnnx.errors import BundleError, InputRefused, MissingExtra, UsageError, WriteFailed
+from cnnx.machine.environment import installed_version
 from cnnx.options import Precision, takes
 from cnnx.options.fleet import FleetSurveyOptions
 from cnnx.pipeline.bench.energy import power_pass
+from cnnx.pipeline.fleet.cluster.names import check_device
 from cnnx.pipeline.fleet.connect import open_pool
 from cnnx.pipeline.fleet.tasks.export import BUNDLE
 from cnnx.pipeline.fleet.tasks.survey import RECORDS
@@ -26,7 +28,7 @@ from cnnx.pipeline.progress import Listener, ProgressEvent, silent
 from cnnx.pipeline.survey.journal import Row, cell_of, read_rows, row_of, write_row
 from cnnx.pipeline.survey.plan import Sources, planned
 from cnnx.pipeline.survey.report import PAGE, draw_rows, write_rows
-from cnnx.pipeline.survey.survey import exit_code_of, origin_of
+from cnnx.pipeline.survey.survey import exit_code_of, origin_of, reason_of
 from cnnx.record import read_record
 from cnnx.report.result import Result
 from cnnx.report.table import Block, Remark
@@ -34,7 +36,7 @@ from cnnx.report.tables.survey import survey_blocks
 from cnnx.schema import read_json
 from cnnx.store.files import atomic_file, check_place
 
-_BUNDLES, _ORIGINS = "bundles", "origins.json"
+_BUNDLES, _DEVICES, _ORIGINS = "bundles", "devices", "origins.json"
 _SENT = ("target", "seconds", "percentile", "cuda_graph", "rate", "sensor", "again")
 
 
@@ -89,7 +91,8 @@ def fleet_survey(
         listener: receives progress events, also of each node (`NodeEvent`).
 
     Raises:
-        UsageError: an option is invalid, or no node has a device that `on` names.
+        UsageError: an option is invalid, no node has a device that `on` names, or `out` is the folder of a
+            survey of one device.
         RecipeError: a model does not exist.
         WeightsError: a checkpoint does not exist.
         ImageError: images that a recipe names do not exist.
@@ -100,6 +103,10 @@ def fleet_survey(
     networks = planned(models, plan.precisions, plan.batches, plan)
     power_pass(plan)
     out = Path(plan.out)
+    if (out / "rows").is_dir():
+        raise UsageError(
+            "this is the folder of a survey of one device", where=out, hint="name another folder with --out"
+        )
     check_place(out / "survey.json")
     with open_pool(plan, listener=listener) as pool:
         survey = _Survey(networks, plan, out, pool, listener)
@@ -136,7 +143,7 @@ class _Survey:
         self._sources = networks
         self._networks = {name: _Network() for name in networks}
         self.nodes = tuple(pool.nodes())
-        self._devices = _devices(self.nodes, plan.on)
+        self._devices = _devices(pool.devices(), plan.on)
         self._cells = {
             (device, name, precision, batch): None
             for device in self._devices
@@ -207,10 +214,11 @@ class _Survey:
                 listener=self._listener,
             )
             self._keep_origin(folder, model)
-        except CnnxError as error:
-            [name] = [name for name, sources in self._sources.items() if model in sources.values()]
-            self._fail(name, [job.arguments["precision"]], Lost(error.what, error.hint or ""))
-            del self._networks[name].bundles[job.arguments["precision"]]
+        except WriteFailed:  # as in a survey of this machine: the same command tries it again
+            raise
+        except Exception as error:  # also bugs of cnnx or a library, as the other networks are still useful
+            name, precision = job.group.rsplit(" ", 1)
+            self._drop(name, precision, Lost(*reason_of(error)))
 
     def _take_export(self, job: Job, outcome: Answer | Lost) -> None:
         """Keep a bundle, and let the network be measured once all its bundles are there."""
@@ -218,24 +226,23 @@ class _Survey:
         network = self._networks[name]
         network.awaited.remove(precision)
         if isinstance(outcome, Lost):
-            self._fail(name, [precision], outcome)
-            del network.bundles[precision]
+            self._drop(name, precision, outcome)
         else:
-            _put_bundle(outcome.folder / BUNDLE, network.bundles[precision])
-            self._keep_origin(network.bundles[precision], job.arguments["model"])
+            try:
+                _put_bundle(outcome.folder / BUNDLE, network.bundles[precision])
+                self._keep_origin(network.bundles[precision], job.arguments["model"])
+            except InputRefused as error:
+                self._drop(name, precision, Lost(*reason_of(error)))
         if not network.awaited:
             self._pool.add(self._measurements(name))
 
     def _measurements(self, name: str) -> Iterator[Job]:
         """One job for each device and batch: the precisions of a network are measured side by side."""
         bundles = self._networks[name].bundles
+        listed = [(precision, self._files_of(name, precision)) for precision in list(bundles)]
+        files = {f"{precision}/{key}": path for precision, found in listed for key, path in found.items()}
         if not bundles:
             return
-        files = {
-            f"{precision}/{path.relative_to(folder).as_posix()}": path
-            for precision, folder in bundles.items()
-            for path in _files_of(folder)
-        }
         sent = {key: getattr(self._plan, key) for key in _SENT} | {"power": bool(self._plan.power)}
         for device in self._devices:
             known = [row for row in self._rows_of(device) if row["model"] == name]
@@ -243,6 +250,7 @@ class _Survey:
                 rows = [row for row in known if row["batch"] == batch and row["precision"] in bundles]
                 arguments = {
                     "bundles": list(bundles),
+                    "model": name,
                     "plan": {**sent, "batches": [batch]},
                     "rows": [{key: value for key, value in row.items() if key != "on"} for row in rows],
                 }
@@ -250,19 +258,58 @@ class _Survey:
                     f"{name}, batch {batch}", "survey", arguments, device, files, group=name, stays=True
                 )
 
+    def _files_of(self, name: str, precision: str) -> dict[str, Path]:
+        """The files that a node gets of a bundle; empty for a damaged one, whose rows then say so."""
+        folder = self._networks[name].bundles[precision]
+        try:
+            return {path.relative_to(folder).as_posix(): path for path in _files_of(folder)}
+        except BundleError as error:
+            self._drop(name, precision, Lost(*reason_of(error)))
+            return {}
+
     def _take_rows(self, job: Job, outcome: Answer | Lost) -> None:
         """Keep the rows and records of one network on one device at one batch."""
-        device, folder = job.needs, self._out / job.needs
+        device, folder = job.needs, self._out / _DEVICES / job.needs
         [batch] = job.arguments["plan"]["batches"]
         if isinstance(outcome, Lost):
             self._fail(job.group, job.arguments["bundles"], outcome, devices=[device], batches=[batch])
         else:
-            for data in outcome.value["rows"]:
-                write_row(row_of({**data, "on": device}, where=Path(outcome.node)), folder)
-            for precision, bundle in self._networks[job.group].bundles.items():
-                for file in sorted((outcome.folder / RECORDS / precision).glob("*.json")):
-                    Bundle.open(bundle, verify=False).add_record(read_record(file))
+            try:
+                self._keep(job, outcome, folder, batch)
+            except InputRefused as error:
+                lost = Lost(f"{outcome.node.name} answered: {error.what}", error.hint or "")
+                self._fail(job.group, job.arguments["bundles"], lost, devices=[device], batches=[batch])
         write_rows(self._rows_of(device), folder)
+
+    def _keep(self, job: Job, answer: Answer, folder: Path, batch: int) -> None:
+        """Keep the rows and records that a node sent, if they are those of its job.
+
+        Raises:
+            InputRefused: they are not.
+        """
+        where = Path(answer.node.name)
+        sent = answer.value if isinstance(answer.value, list) else [None]
+        rows = [row_of(each, where=where) for each in sent]
+        wanted = {(job.group, precision, batch) for precision in job.arguments["bundles"]}
+        if {cell_of(row) for row in rows} != wanted:
+            raise InputRefused(
+                "rows of other cells", where=where, hint="install the same version of cnnx there"
+            )
+        bundles = self._networks[job.group].bundles
+        records = [
+            (bundle, read_record(file))
+            for precision, bundle in bundles.items()
+            for file in sorted((answer.folder / RECORDS / precision).glob("*.json"))
+        ]
+        for bundle, record in records:
+            Bundle.open(bundle, verify=False).add_record(record)
+        for row in rows:
+            write_row({**row, "on": job.needs}, folder)
+
+    def _drop(self, name: str, precision: str, lost: Lost) -> None:
+        """Give up a network in one precision: nothing can be measured."""
+        self._networks[name].bundles.pop(precision)
+        self._fail(name, [precision], lost)
 
     def _fail(
         self,
@@ -273,27 +320,44 @@ class _Survey:
         devices: Sequence[str] = (),
         batches: Sequence[int] = (),
     ) -> None:
-        """Write a row with the reason for each cell that has no figures."""
+        """Write a row with the reason for each cell that has no figures of these bundles."""
         for device in devices or self._devices:
-            done = {cell_of(row) for row in self._rows_of(device) if row["status"] == "done"}
+            done = {cell_of(row) for row in self._rows_of(device) if self._is_current(row)}
             for precision in precisions:
                 for batch in batches or self._plan.batches:
                     if (name, precision, batch) not in done:
                         row = {"model": name, "precision": precision, "batch": batch, "status": "failed"}
                         row |= {"reason": lost.reason, "hint": lost.hint, "verdict": None}
-                        write_row({**row, "follows_from": {}, "on": device}, self._out / device)
+                        write_row({**row, "follows_from": {}, "on": device}, self._out / _DEVICES / device)
+
+    def _is_current(self, row: Row) -> bool:
+        """Whether a row has figures, and they are of the bundle that there is now."""
+        network = self._networks.get(row["model"])
+        bundle = network.bundles.get(row["precision"]) if network else None
+        if row["status"] != "done" or bundle is None:
+            return False
+        with contextlib.suppress(BundleError):
+            fingerprint = Bundle.open(bundle, verify=False).manifest.fingerprint
+            return bool(row["follows_from"].get("network") == fingerprint)
+        return False
 
     def _rows_of(self, device: str) -> tuple[Row, ...]:
-        return read_rows(self._out / device)
+        return read_rows(self._out / _DEVICES / device)
 
     def _folder(self, name: str, precision: str, source: str | Path) -> Path:
         return source if isinstance(source, Path) else self._out / _BUNDLES / f"{name}-{precision}"
 
     def _origin(self, source: str) -> dict[str, Any]:
-        return {"model": source, **origin_of(source, self._plan.batches, self._plan)}
+        version = installed_version("cnnx")
+        return {"model": source, "cnnx": version, **origin_of(source, self._plan.batches, self._plan)}
 
     def _is_made(self, folder: Path, source: str) -> bool:
-        return is_bundle(folder) and self._origins().get(folder.name) == self._origin(source)
+        """Whether a whole bundle is there that was made from the same."""
+        with contextlib.suppress(BundleError):
+            return is_bundle(folder) and bool(
+                Bundle.open(folder) and self._origins().get(folder.name) == self._origin(source)
+            )
+        return False
 
     def _keep_origin(self, folder: Path, source: str) -> None:
         data = {**self._origins(), folder.name: self._origin(source)}
@@ -309,19 +373,20 @@ class _Survey:
         return data if isinstance(data, dict) else {}
 
 
-def _devices(nodes: Sequence[NodeFacts], wanted: Sequence[str]) -> tuple[str, ...]:
+def _devices(found: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
     """The devices to measure on.
 
     Raises:
         UsageError: no node has one of them, or none is a device.
     """
-    found = tuple(sorted({each for node in nodes for each in node.offers if each != EXPORT}))
+    for device in (*found, *wanted):
+        check_device(device)
     lacking = [device for device in wanted if device not in found]
     if lacking or not found:
         what = f"no node of the fleet has the device {lacking[0]!r}" if lacking else "no node is a device"
         has = f"there are: {', '.join(found)}" if found else "cnnx fleet join --as NAME makes it one"
         raise UsageError(what, hint=has)
-    return tuple(dict.fromkeys(wanted)) or found
+    return tuple(dict.fromkeys(wanted)) or tuple(found)
 
 
 def _is_file(model: str) -> bool:
@@ -329,8 +394,12 @@ def _is_file(model: str) -> bool:
 
 
 def _files_of(bundle: Path) -> Iterator[Path]:
-    """The files of a bundle that are the same on every device, with export's record."""
-    opened = Bundle.open(bundle, verify=False)
+    """The files of a bundle that are the same on every device, with export's record.
+
+    Raises:
+        BundleError: it is damaged.
+    """
+    opened = Bundle.open(bundle)
     yield from (bundle / name for name in (MANIFEST, *opened.manifest.files))
     for file in opened.record_files():
         with contextlib.suppress(BundleError):

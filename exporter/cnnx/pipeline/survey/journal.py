@@ -28,7 +28,7 @@ from cnnx.schema import (
 from cnnx.stats import Interval
 from cnnx.store.files import atomic_file
 
-_ROWS = "rows"
+_ROWS, _DEVICES = "rows", "devices"
 _DIED = "the process died in this cell twice, possibly out of memory"
 _TRIES = 2
 
@@ -263,7 +263,7 @@ def read_rows(folder: Path) -> tuple[Row, ...]:
     Raises:
         InputRefused: a row is damaged, or does not match its file's name.
     """
-    files = sorted(folder.glob(f"{_ROWS}/*.json")) or sorted(folder.glob(f"*/{_ROWS}/*.json"))
+    files = sorted(folder.glob(f"{_ROWS}/*.json")) or sorted(folder.glob(f"{_DEVICES}/*/{_ROWS}/*.json"))
     found = map(_stored, files)
     return tuple(row for row in found if row is not None)
 
@@ -291,7 +291,7 @@ def _stored(file: Path) -> Row | None:
 
 def is_survey(folder: Path) -> bool:
     """Whether a folder is that of a survey, or of a fleet's survey."""
-    return (folder / _ROWS).is_dir() or any(folder.glob(f"*/{_ROWS}"))
+    return (folder / _ROWS).is_dir() or any(folder.glob(f"{_DEVICES}/*/{_ROWS}"))
 
 
 def row_of(data: Any, *, where: Path) -> Row:

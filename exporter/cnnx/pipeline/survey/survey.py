@@ -275,7 +275,7 @@ def _attempt(work: Callable[[], Any], cells: Iterable[Row], journal: Journal) ->
     except WriteFailed:  # no fault of the cell: the survey stops, and the same command tries it again
         raise
     except Exception as error:  # also bugs of cnnx or a library, as the other cells are still useful
-        what, hint = _reason(error)
+        what, hint = reason_of(error)
     for row in cells:
         if standing := journal.standing(cell_of(row)):
             journal.write({**standing, **_no_energy("failed", what, hint)})
@@ -284,7 +284,7 @@ def _attempt(work: Callable[[], Any], cells: Iterable[Row], journal: Journal) ->
     return None
 
 
-def _reason(error: Exception) -> tuple[str, str]:
+def reason_of(error: Exception) -> tuple[str, str]:
     """The message of an error, and a hint."""
     if isinstance(error, CnnxError):
         return error.what, error.hint or ""
@@ -388,7 +388,7 @@ def _energy(folder: Path, measured: Measurement, power: PowerPass, target: str, 
     except WriteFailed:
         raise
     except Exception as error:  # as in _attempt: the latency is still useful
-        return _no_energy("failed", *_reason(error))
+        return _no_energy("failed", *reason_of(error))
     total = use.total
     return {
         "energy": "measured",

@@ -120,7 +120,7 @@ def test_hosts_come_up_one_by_one_are_listed_do_work_and_go_down(
         assert [(row["on"], row["status"]) for row in result["rows"]] == [("orin-nano", "done")]
         events = [json.loads(line)["event"] for line in done.stderr.splitlines() if line.startswith("{")]
         assert events[-1]["state"] == "done" and events[-1]["jobs_done"] == events[-1]["jobs"] == 1
-        assert list(fleet.glob(f"{way}/orin-nano/rows/*.json"))
+        assert list(fleet.glob(f"{way}/devices/orin-nano/rows/*.json"))
     assert len(list(bundle.glob(measured))) == before + len(ways)
 
     code, out, _ = cnnx_command("fleet", "down", hosts, "--json")

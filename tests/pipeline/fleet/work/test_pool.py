@@ -11,13 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cnnx.errors import Unreachable
+from cnnx.machine.environment import installed_version
 from cnnx.pipeline.fleet.work.frames import Frame
 from cnnx.pipeline.fleet.work.job import EXPORT, Answer, Job, Lost
 from cnnx.pipeline.fleet.work.line import LineLost
 from cnnx.pipeline.fleet.work.pool import FleetPool, Place
 from cnnx.pipeline.progress import NodeEvent, ProgressEvent, silent
 
-FACTS = {"cpu": "imagined", "threads": 1, "versions": {}}
+FACTS = {"cpu": "imagined", "threads": 1, "versions": {"cnnx": installed_version("cnnx")}}
 
 
 @dataclass
@@ -81,7 +82,9 @@ class _Line:
         finally:
             nodes.running.remove(self._name)
         if self._name in nodes.disk_is_full:
-            return {"error": {"what": "the disk is full", "where": None, "hint": "free it", "of_node": True}}
+            return {
+                "error": {"what": "the disk is full", "where": None, "hint": "free it", "elsewhere": True}
+            }
         return {"value": number, "files": {}}
 
     async def close(self) -> None:
@@ -133,9 +136,9 @@ def test_a_lost_job_goes_to_another_node_and_says_where_it_was_lost() -> None:
 def test_what_one_node_lacks_another_may_have() -> None:
     nodes = Pretended({"a": ["cpu"], "b": ["cpu"]}, disk_is_full=frozenset({"a"}))
     found = done_by(nodes, [job(0), job(1), job(2)])
-    assert all(isinstance(each, Answer) and each.node == "b" for each in found.values())
+    assert all(isinstance(each, Answer) and each.node.name == "b" for each in found.values())
     nodes = Pretended({"a": ["cpu"]}, disk_is_full=frozenset({"a"}))
-    assert done_by(nodes, [job(0)]) == {"job 0": Lost("the disk is full, on a", "free it", of_node=True)}
+    assert done_by(nodes, [job(0)]) == {"job 0": Lost("the disk is full, on a", "free it", elsewhere=True)}
 
 
 def test_jobs_go_where_their_device_is_and_export_where_pytorch_is() -> None:

@@ -17,7 +17,7 @@ EXPORT = "cnnx-export"
 DEVICE_LABEL = "cnnx.device"
 _DEVICE = r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?"
 # Names of Ray's own resources, in any case, and ours.
-_RESERVED = frozenset({"cpu", "gpu", "tpu", "memory", "node", "hpu", "npu", EXPORT})
+_RESERVED = frozenset({"cpu", "gpu", "tpu", "memory", "node", "hpu", "npu", "head", EXPORT})
 
 DeviceName = Annotated[
     str,

@@ -229,17 +229,10 @@ class Fleet:
                 if isinstance(outcome, Lost):
                     yield shard, LostJob(job.name, outcome.reason, outcome.hint)
                 else:
-                    yield shard, Part.of(outcome, self._node(outcome.node))
+                    yield shard, Part.of(outcome, outcome.node)
                 file.unlink()
                 if (following := next(waiting, None)) is not None:
                     self._pool.add([job_of(following)])
-
-    def _node(self, name: str) -> NodeFacts:
-        """The facts of a node, which may have joined meanwhile."""
-        if name not in self._facts:
-            self._facts.update({node.name: node for node in self._pool.nodes()})
-        # One that joined, answered and left is known by its name alone.
-        return self._facts.get(name, NodeFacts(name, (), "unknown", 0, {}))
 
 
 def largest_difference(values: Sequence[NDArray[np.float32]]) -> float | None:

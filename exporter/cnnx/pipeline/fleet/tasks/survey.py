@@ -17,21 +17,23 @@ from cnnx.store.files import scratch_folder
 RECORDS = "records"
 
 
-def run(arguments: Mapping[str, Any], files: Path, out: Path, *, listener: Listener) -> dict[str, Any]:
-    """Survey bundles, and write the new records of each to `records/<its folder>`.
+def run(arguments: Mapping[str, Any], files: Path, out: Path, *, listener: Listener) -> list[dict[str, Any]]:
+    """Survey bundles, write the new records of each to `records/<its folder>`, and return the rows.
 
     Args:
-        arguments: `bundles`, the names of their folders; `plan`, options of a survey; and `rows`, what the
-            survey has found here before, which is not measured again.
+        arguments: `model`, the network's name in rows; `bundles`, the names of their folders; `plan`, options
+            of a survey; and `rows`, what the survey has found here before, which is not measured again.
         files: has the bundles.
         out: folder for records.
         listener: receives progress events.
     """
     bundles = [files / name for name in arguments["bundles"]]
+    # A survey names a network as its recipe does, which a file's name may differ from.
+    recipe = Bundle.open(bundles[0], verify=False).manifest.recipe["name"]
     before = {folder: set(_records(folder)) for folder in bundles}
     with scratch_folder() as scratch:
         for row in arguments["rows"]:
-            write_row(row_of(row, where=scratch), scratch)
+            write_row({**row_of(row, where=scratch), "model": recipe}, scratch)
         plan = SurveyOptions(out=scratch, **arguments["plan"])
         rows = survey_rows(bundles, plan, listener=listener)
     for folder in bundles:
@@ -39,7 +41,7 @@ def run(arguments: Mapping[str, Any], files: Path, out: Path, *, listener: Liste
         new.mkdir(parents=True)
         for file in set(_records(folder)) - before[folder]:
             shutil.copyfile(file, new / file.name)
-    return {"rows": list(rows)}
+    return [{**row, "model": arguments["model"]} for row in rows]
 
 
 def _records(folder: Path) -> tuple[Path, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,9 +11,9 @@ from pathlib import Path
 from cnnx.errors import EnvironmentLacks
 from cnnx.pipeline.fleet.tasks import inside
 from cnnx.store.cache import Store, locked
-from cnnx.store.digests import digest_of
+from cnnx.store.digests import digest_of, digest_of_file
 from cnnx.store.drafts import NEW, drafted
-from cnnx.store.files import atomic_folder, scratch_folder, writing
+from cnnx.store.files import atomic_file, atomic_folder, scratch_folder, writing
 
 _KIND, _NAME = "fleet-files", "content"
 _LAID_OUT = "fleet-bundles"
@@ -107,7 +106,9 @@ class Contents:
             return
         folder = self._store.root / _LAID_OUT / digest_of(dict(files))[:32]
         with locked(folder):
-            if not folder.is_dir():
+            if folder.is_dir():
+                self._lay_out({name: it for name, it in files.items() if _differs(folder, name, it)}, folder)
+            else:
                 with atomic_folder(folder) as draft:
                     self._lay_out(files, draft)
         yield folder
@@ -117,11 +118,13 @@ class Contents:
         for name, digest in files.items():
             path = inside(folder, name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            content = self._store.place(_KIND, _inputs(digest)) / _NAME
-            try:
-                os.link(content, path)
-            except OSError:  # another disk, or one without hard links
-                shutil.copyfile(content, path)
+            with atomic_file(path) as draft:
+                shutil.copyfile(self._store.place(_KIND, _inputs(digest)) / _NAME, draft)
+
+
+def _differs(folder: Path, name: str, digest: str) -> bool:
+    path = inside(folder, name)
+    return not path.is_file() or digest_of_file(path) != digest
 
 
 def _inputs(digest: str) -> dict[str, str]:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from cnnx.errors import EnvironmentLacks
-from cnnx.limits import JSON_BYTES
+from cnnx.limits import MESSAGE_BYTES
 
 PIECE = 1 << 22
 """Largest number of bytes of a file in one message."""
+WAITING = "waiting for another run on this machine"
+"""The step of a job that has not begun: this does not count as time of the job."""
 _SIZES = struct.Struct("!II")
 
 
@@ -60,7 +62,7 @@ async def receive_frame(reader: asyncio.StreamReader) -> Frame | None:
 
 def _sizes(prefix: bytes) -> tuple[int, int]:
     header, payload = _SIZES.unpack(prefix)
-    if header > JSON_BYTES or payload > PIECE:
+    if header > MESSAGE_BYTES or payload > PIECE:
         raise _strange(f"it begins with {prefix!r}")
     return header, payload
 

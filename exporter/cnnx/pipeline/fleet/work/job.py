@@ -36,38 +36,6 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a node made of a job.
-
-    Attributes:
-        value: plain data that the task returned.
-        folder: the files that it wrote; they are there until the next outcome is taken.
-        node: name of the node.
-        seconds: how long it took, with files.
-    """
-
-    value: Any
-    folder: Path
-    node: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """Why a job has no answer.
-
-    Attributes:
-        reason: what went wrong, and where.
-        hint: what to do about it.
-        of_node: whether the node lacks something, as disk space, so that another one may do it.
-    """
-
-    reason: str
-    hint: str
-    of_node: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class NodeFacts:
     """A node, and what its results may depend on.
 
@@ -86,11 +54,47 @@ class NodeFacts:
     versions: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a node made of a job.
+
+    Attributes:
+        value: plain data that the task returned.
+        folder: the files that it wrote; they are there until the next outcome is taken.
+        node: the node that did it.
+        seconds: how long it took, with files.
+    """
+
+    value: Any
+    folder: Path
+    node: NodeFacts
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Why a job has no answer.
+
+    Attributes:
+        reason: what went wrong, and where.
+        hint: what to do about it.
+        elsewhere: whether another node may do it, as this one lacks something, such as disk space.
+    """
+
+    reason: str
+    hint: str
+    elsewhere: bool = False
+
+
 class Pool(Protocol):
     """Nodes that do jobs."""
 
     def nodes(self) -> Sequence[NodeFacts]:
         """The nodes that can be reached now."""
+        ...
+
+    def devices(self) -> Sequence[str]:
+        """The names of all devices, also of those that cannot be reached now."""
         ...
 
     def run(self, jobs: Iterable[Job], *, listener: Listener) -> Iterator[tuple[Job, Answer | Lost]]:

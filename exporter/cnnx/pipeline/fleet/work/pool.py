@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
@@ -15,9 +16,10 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, TypeVar
 
 from cnnx.errors import CnnxError, EnvironmentLacks, Unreachable
+from cnnx.pipeline.fleet.work.frames import WAITING
 from cnnx.pipeline.fleet.work.job import EXPORT, Answer, Job, Lost, NodeFacts
 from cnnx.pipeline.fleet.work.line import Line, LineLost
-from cnnx.pipeline.fleet.work.node import Node, remove
+from cnnx.pipeline.fleet.work.node import Node
 from cnnx.pipeline.progress import Listener, NodeEvent, ProgressEvent, silent
 from cnnx.store.files import scratch_folder
 
@@ -70,6 +72,42 @@ class _Todo:
     alone_since: float | None = None
 
 
+class _Clock:
+    """The time of a job, which begins again while it waits for a device."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s, self._started = limit_s, time.monotonic()
+
+    def restart(self) -> None:
+        """Begin again."""
+        self._started = time.monotonic()
+
+    def seconds(self) -> float:
+        """The time so far."""
+        return time.monotonic() - self._started
+
+    async def within(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of work.
+
+        Raises:
+            TimeoutError: of asyncio: it takes longer than the limit.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            while True:
+                done, _ = await asyncio.wait({task}, timeout=max(self._limit_s - self.seconds(), 0.001))
+                if done:
+                    return task.result()
+                if self.seconds() >= self._limit_s:
+                    raise asyncio.TimeoutError
+        finally:
+            task.cancel()
+
+
+async def _nowhere() -> Line:
+    raise LineLost("there is no such node")
+
+
 class FleetPool:
     """The nodes of a fleet, as a context manager: they are free for others when it ends.
 
@@ -91,13 +129,14 @@ class FleetPool:
         self._numbers = itertools.count()
         self._todo: list[_Todo] = []
         self._open_jobs = self._done_jobs = self._known_jobs = 0
-        self._outcomes: asyncio.Queue[tuple[Job, Outcome] | Exception] = asyncio.Queue()
+        self._outcomes: asyncio.Queue[tuple[Job, Outcome] | None] = asyncio.Queue()
+        self._error: Exception | None = None
         self._news = asyncio.Event()
         self._serving: dict[str, asyncio.Task[None]] = {}
         self._places: dict[str, Place] = {}
         self._nodes: dict[str, Node] = {}
         self._faults: dict[str, str] = {}
-        self._groups: dict[str, str] = {}
+        self._groups: dict[tuple[str, str], str] = {}
         self._seconds: dict[str, list[float]] = defaultdict(list)
         self._watching: asyncio.Task[None] | None = None
 
@@ -125,20 +164,22 @@ class FleetPool:
             ends = time.monotonic() + self._patience_s
             while time.monotonic() < ends:
                 tried = self._nodes.keys() | self._faults.keys()
-                if (self._nodes and tried >= self._serving.keys()) or not self._outcomes.empty():
+                if (self._nodes and tried >= self._serving.keys()) or self._error:
                     return
                 await asyncio.sleep(_LOOK_S / 10)
 
         self._run(found())
-        if not self._outcomes.empty() and isinstance(error := self._outcomes.get_nowait(), Exception):
-            raise error
+        self._raise_error()
         if not self._nodes:
             raise EnvironmentLacks(
-                "no node of the fleet can be reached"
-                + "".join(f"; {each}" for each in self._faults.values()),
-                hint="cnnx fleet status lists the nodes; cnnx fleet join adds one",
+                "; ".join(["no node of the fleet can be reached", *self._faults.values()]),
+                hint="another run may hold them; cnnx fleet status lists the nodes, cnnx fleet join adds one",
             )
         return tuple(node.facts for node in self._nodes.values())
+
+    def devices(self) -> Sequence[str]:
+        """The names of all devices, also of those that cannot be reached now."""
+        return sorted({place.device for place in self._places.values() if place.device})
 
     def add(self, jobs: Iterable[Job]) -> None:
         """Add jobs while `run` goes on."""
@@ -158,12 +199,12 @@ class FleetPool:
         self.add(jobs)
         while self._open_jobs:
             found = self._run(self._outcomes.get())
-            if isinstance(found, Exception):
-                raise found
+            self._raise_error()
+            assert found is not None
             self._open_jobs -= 1
             yield found
             if isinstance(found[1], Answer):
-                remove(found[1].folder)
+                shutil.rmtree(found[1].folder, ignore_errors=True)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         if self._watching is None:
@@ -203,7 +244,12 @@ class FleetPool:
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Pass on an error for which nobody waits otherwise."""
         if not task.cancelled() and isinstance(error := task.exception(), Exception):
-            self._outcomes.put_nowait(error)
+            self._error = error
+            self._outcomes.put_nowait(None)
+
+    def _raise_error(self) -> None:
+        if self._error:
+            raise self._error
 
     def _give_up(self) -> None:
         """End the jobs that no node can do, after a while."""
@@ -217,7 +263,8 @@ class FleetPool:
                 self._todo.remove(todo)
                 faults = "".join(f"; {each}" for each in (*todo.lost.values(), *self._faults.values()))
                 hint = f"see cnnx fleet status; when a node has joined, {_AGAIN}"
-                self._end_job(todo.job, Lost(f"no node of the fleet offers {todo.job.needs}{faults}", hint))
+                lost = Lost(f"no node of the fleet offers {todo.job.needs}{faults}", hint)
+                self._end_job(todo.job, lost, Place("-", todo.job.needs, _nowhere))
 
     def _has_hope(self, needs: str) -> bool:
         """Whether a node can do what a job needs, or one that may is being reached, as one that is in use."""
@@ -230,17 +277,20 @@ class FleetPool:
     async def _serve(self, place: Place) -> None:
         """Reach a node, give it jobs until it is lost, and try to reach it again."""
         for failures in itertools.count(1):
+            place = self._places.get(place.name, place)  # its source may reach it in another way by now
             self._tell(place, "connecting")
             line: Line | None = None
             try:
                 line = await place.reach()
-                node = await Node.open(line, name=place.name, device=place.device)
+                # Another run may hold it; what has hung, too, is given up at some time.
+                opening = Node.open(line, name=place.name, device=place.device)
+                node = await asyncio.wait_for(opening, self._limit_s)
                 self._nodes[place.name] = node
                 self._faults.pop(place.name, None)
                 self._tell(place, "idle")
                 await self._give_jobs(place, node)
-            except (LineLost, CnnxError) as error:
-                what = error.what if isinstance(error, CnnxError) else str(error)
+            except (LineLost, CnnxError, asyncio.TimeoutError) as error:
+                what = error.what if isinstance(error, CnnxError) else str(error) or "it does not answer"
                 self._faults[place.name] = f"{place.name}: {what}"
                 self._tell(place, "lost", ProgressEvent(what))
             finally:
@@ -257,32 +307,50 @@ class FleetPool:
         """
         while True:
             todo = await self._next(place, node)
-            started = time.monotonic()
-            heard = partial(self._heard, place, todo.job, started)
-            heard(ProgressEvent(todo.job.task))
-            try:
-                folder = self._new_folder()
-                outcome = await asyncio.wait_for(node.run(todo.job, folder, heard), self._limit_s)
-            except asyncio.TimeoutError:
-                self._retry(todo, place, f"took longer than {self._limit_s / 60:.0f} minutes")
-                raise LineLost("it was too slow, and is started again") from None
-            except LineLost as error:
-                self._retry(todo, place, f"was lost: {error}")
-                raise
-            except asyncio.CancelledError:
-                self._todo.insert(0, todo)
-                raise
-            self._seconds[todo.job.task].append(time.monotonic() - started)
-            if isinstance(outcome, Lost) and outcome.of_node and self._others_offer(todo.job.needs, place):
+            clock = _Clock(self._limit_s)
+            outcome = await self._outcome(todo, place, node, clock)
+            self._seconds[todo.job.task].append(clock.seconds())
+            if isinstance(outcome, Lost) and outcome.elsewhere and self._others_offer(todo.job.needs, place):
                 self._retry(todo, place, f"cannot do it: {outcome.reason}")
                 continue
-            self._end_job(todo.job, outcome)
-            self._tell(place, "done", ProgressEvent(todo.job.task), job=todo.job)
+            self._end_job(todo.job, outcome, place)
 
-    def _heard(self, place: Place, job: Job, started: float, event: ProgressEvent) -> None:
+    async def _outcome(self, todo: _Todo, place: Place, node: Node, clock: _Clock) -> Outcome:
+        """What a node makes of a job.
+
+        Raises:
+            LineLost: the node was lost. The job waits for another one, or has ended.
+        """
+        folder = self._new_folder()
+        heard = partial(self._heard, place, todo.job, clock)
+        heard(ProgressEvent(todo.job.task))
+        outcome: Outcome | None = None
+        try:
+            outcome = await clock.within(node.run(todo.job, folder, heard))
+        except asyncio.TimeoutError:
+            self._retry(todo, place, f"took longer than {self._limit_s / 60:.0f} minutes")
+            raise LineLost("it took too long, and is restarted") from None
+        except LineLost as error:
+            self._retry(todo, place, f"was lost: {error}")
+            raise
+        except OSError as error:
+            file = f": {error.filename}" if error.filename else ""
+            reason = f"a file of the job cannot be read: {error.strerror or error}{file}"
+            outcome = Lost(reason, "check the file, and run again")
+        except asyncio.CancelledError:
+            self._todo.insert(0, todo)
+            raise
+        finally:
+            if not isinstance(outcome, Answer):
+                shutil.rmtree(folder, ignore_errors=True)
+        return outcome
+
+    def _heard(self, place: Place, job: Job, clock: _Clock, event: ProgressEvent) -> None:
         """Pass on the progress of a job."""
+        if event.step == WAITING:
+            clock.restart()
         usual = self._seconds[job.task]
-        left = sum(usual) / len(usual) - (time.monotonic() - started) if usual else None
+        left = sum(usual) / len(usual) - clock.seconds() if usual else None
         self._tell(place, "working", event, job=job, left=left)
 
     async def _next(self, place: Place, node: Node) -> _Todo:
@@ -291,7 +359,7 @@ class FleetPool:
             mine = [each for each in self._todo if each.job.needs in node.facts.offers]
             if chosen := self._chosen(mine, place):
                 self._todo.remove(chosen)
-                self._groups.setdefault(chosen.job.group, place.name)
+                self._groups.setdefault((chosen.job.needs, chosen.job.group), place.name)
                 return chosen
             self._news.clear()
             with contextlib.suppress(asyncio.TimeoutError):
@@ -304,7 +372,7 @@ class FleetPool:
         """
 
         def preference(each: _Todo) -> int:
-            owner = self._groups.get(each.job.group)
+            owner = self._groups.get((each.job.needs, each.job.group))
             return 0 if owner == place.name else 1 if owner is None or owner not in self._nodes else 2
 
         fit = [
@@ -331,11 +399,15 @@ class FleetPool:
         else:
             reasons = "; ".join(todo.lost.values())
             hint = "the job may need more memory or time than these nodes have; see --limit, or " + _AGAIN
-            self._end_job(todo.job, Lost(f"it was tried {_TRIES} times: {reasons}", hint))
+            self._end_job(todo.job, Lost(f"it was tried {_TRIES} times: {reasons}", hint), place)
 
-    def _end_job(self, job: Job, outcome: Outcome) -> None:
+    def _end_job(self, job: Job, outcome: Outcome, place: Place) -> None:
         self._done_jobs += 1
         self._outcomes.put_nowait((job, outcome))
+        if isinstance(outcome, Lost):
+            self._tell(place, "failed", ProgressEvent(outcome.reason), job=job)
+        else:
+            self._tell(place, "done", ProgressEvent(job.task), job=job)
 
     def _new_folder(self) -> Path:
         folder = self._scratch / str(next(self._numbers))
@@ -345,7 +417,7 @@ class FleetPool:
     def _tell(
         self,
         place: Place,
-        state: Literal["connecting", "idle", "working", "done", "lost"],
+        state: Literal["connecting", "idle", "working", "done", "failed", "lost"],
         event: ProgressEvent | None = None,
         *,
         job: Job | None = None,

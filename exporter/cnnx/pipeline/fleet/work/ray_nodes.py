@@ -38,6 +38,7 @@ class RayNodes:
         list_nodes(membership.address, token)  # it says why a head refuses
         self._membership, self._token = membership, token
         self._driver: _Driver | None = None
+        self._was_connected = False
 
     async def places(self) -> Sequence[Place]:
         """See `Source.places`.
@@ -49,11 +50,14 @@ class RayNodes:
         try:
             if self._driver is None:
                 self._driver = await _Driver.open(self._membership, self._token)
+                self._was_connected = True
             [answer] = await asyncio.wait_for(_all(self._driver.ask(Frame({"do": "places"}))), _ANSWERS_S)
-        except (LineLost, asyncio.TimeoutError) as error:
+        except (LineLost, EnvironmentLacks, asyncio.TimeoutError) as error:
+            if isinstance(error, EnvironmentLacks) and not self._was_connected:
+                raise
             await self.close()  # the next call connects again, as to a head that was restarted
             raise Unreachable(
-                "the head of the cluster does not answer" + (f": {error}" if str(error) else ""),
+                "the head of the cluster does not answer",
                 where=self._membership.address,
                 hint="start it again (cnnx fleet join --head), and run the same command again",
             ) from None
@@ -128,7 +132,9 @@ class _Driver:
         )
         assert process.stdout is not None
         driver = cls(process)
-        first = await asyncio.wait_for(receive_frame(process.stdout), _STARTS_S)
+        first = None
+        with contextlib.suppress(asyncio.TimeoutError):
+            first = await asyncio.wait_for(receive_frame(process.stdout), _STARTS_S)
         if first is None or "error" in first.header:
             await driver.close()
             address, reason = membership.address, first.header["error"] if first else "no answer"
@@ -178,7 +184,7 @@ class _Driver:
             await self._reading
 
     async def _read(self, stream: asyncio.StreamReader) -> None:
-        """Hand each answer to who asked; at the end, tell all that wait."""
+        """Hand each answer to its question; at the end, tell all that wait."""
         try:
             while (frame := await receive_frame(stream)) is not None:
                 if queue := self._waiting.get(frame.header["id"]):

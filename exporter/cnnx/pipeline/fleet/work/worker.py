@@ -26,7 +26,7 @@ from cnnx.errors import CnnxError, EnvironmentLacks
 from cnnx.machine.environment import cpu_model, installed_version, usable_cores
 from cnnx.pipeline.fleet.tasks import inside, task_named
 from cnnx.pipeline.fleet.work.contents import Contents, Receipt
-from cnnx.pipeline.fleet.work.frames import PIECE, Frame, packed, read_frame
+from cnnx.pipeline.fleet.work.frames import PIECE, WAITING, Frame, packed, read_frame
 from cnnx.pipeline.plain import plain
 from cnnx.pipeline.progress import ProgressEvent
 from cnnx.store.cache import Store
@@ -70,11 +70,11 @@ class Worker:
             answer = handlers[str(frame.header.get("do"))](frame)
         except CnnxError as error:
             told = {"what": error.what, "where": error.where, "hint": error.hint}
-            answer = Frame({"error": {**told, "of_node": isinstance(error, EnvironmentLacks)}})
+            answer = Frame({"error": {**told, "elsewhere": isinstance(error, EnvironmentLacks)}})
         except Exception as error:  # a fault of cnnx or a library must not end the worker
             traceback.print_exc()  # to standard error, whose end is shown if the worker dies
             what = f"{type(error).__name__}: {error}"
-            answer = Frame({"error": {"what": what, "where": None, "hint": None, "of_node": False}})
+            answer = Frame({"error": {"what": what, "where": None, "hint": None, "elsewhere": False}})
         self._write(Frame({**answer.header, "last": True}, answer.payload))
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class Worker:
             value = task(header["arguments"], files, out, listener=self._listen)
         self._out = out
         wrote = {
-            path.relative_to(out).as_posix(): digest_of_file(path)
+            path.relative_to(out).as_posix(): [path.stat().st_size, digest_of_file(path)]
             for path in sorted(out.rglob("*"))
             if path.is_file() and not path.is_symlink()
         }
@@ -134,8 +134,8 @@ class Worker:
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
-                except OSError:
-                    self._listen(ProgressEvent("waiting for another run on this machine"))
+                except BlockingIOError:
+                    self._listen(ProgressEvent(WAITING))
                     time.sleep(1)
             yield
         finally:
