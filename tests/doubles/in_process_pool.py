@@ -38,6 +38,7 @@ class InProcessPool:
         seed: of the order in which jobs are done, and of the node that does each.
         loses: whether a job is lost.
         rounds_up: names of nodes whose results are one unit in the last place too large.
+        spoils: changes an answer, in place, before it is given.
 
     Attributes:
         done: the jobs that were done, with the node of each.
@@ -49,9 +50,10 @@ class InProcessPool:
         seed: int = 0,
         loses: Callable[[Job], bool] = lambda _: False,
         rounds_up: Sequence[str] = (),
+        spoils: Callable[[Job, Answer], None] = lambda _job, _answer: None,
     ) -> None:
         self._nodes, self._random = nodes, random.Random(seed)
-        self._loses, self._rounds_up = loses, rounds_up
+        self._loses, self._rounds_up, self._spoils = loses, rounds_up, spoils
         self._todo: list[Job] = []
         self.done: list[tuple[Job, str]] = []
 
@@ -79,6 +81,7 @@ class InProcessPool:
                 except CnnxError as error:
                     yield job, Lost(f"{error.what}, on {chosen}", error.hint or "")
                     continue
+                self._spoils(job, answer)
                 self.done.append((job, chosen))
                 yield job, answer
 

@@ -75,6 +75,25 @@ def test_any_shards_in_any_order_give_the_statistics_of_one_machine(alone, shard
     assert len(pool.done) == -(-IMAGES // shard_images)
 
 
+@pytest.mark.parametrize("other", ["shard", "probe"])
+def test_statistics_of_other_images_are_refused_and_not_kept(own_cache, tmp_path, other):
+    model, first = save_tiny(tmp_path), []
+
+    def spoils(job, answer):
+        if not first:
+            first.append(job.name)
+            files = {part: answer.folder / part / "statistics.npz" for part in ("shard", "probe")}
+            spoiled = files.pop(other)
+            [wrong] = files.values()
+            shutil.copyfile(wrong, spoiled)
+
+    with pytest.raises(EnvironmentLacks, match=rf"{other}/statistics\.npz has statistics of"):
+        over(InProcessPool(*ALIKE, spoils=spoils), model, shard_images=8)
+    again = InProcessPool(*ALIKE, seed=1)
+    found = over(again, model, shard_images=8)
+    assert found.sharding.is_exact and first[0] in [job.name for job, _ in again.done]
+
+
 def test_an_export_here_reuses_the_statistics(own_cache, tmp_path):
     model = save_tiny(tmp_path)
     few = {

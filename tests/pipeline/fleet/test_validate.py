@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 import cnnx
 from cnnx.bundle import Bundle
+from cnnx.bundle.sealed import read_sealed, write_sealed
 from cnnx.errors import BundleError, EnvironmentLacks, UsageError
 from cnnx.options.fleet import FleetValidateOptions
 from cnnx.pipeline.fleet import validate as module
@@ -85,6 +87,47 @@ def test_a_lost_shard_leaves_no_verdict_and_the_same_command_resumes(own, tmp_pa
     assert not list(cache.glob("shards/.*.partial")), "a verdict is never made of parts of an earlier one"
     over(resumed, bundle, shard_images=8, **options)
     assert len(resumed.done) > 2 * IMAGES // 8
+
+
+def missing(file):
+    file.unlink()
+
+
+def cut_short(file):
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def no_array(file):
+    file.write_bytes(b"PK\x03\x04 an archive")
+
+
+def of_one_image_less(file):
+    np.save(file, np.load(file)[1:])
+
+
+def of_one_class_less(file):
+    np.save(file, np.load(file)[:, 1:])
+
+
+@pytest.mark.parametrize("part", ["shard", "probe"])
+@pytest.mark.parametrize("spoil", [missing, cut_short, no_array, of_one_image_less, of_one_class_less])
+def test_an_answer_that_cannot_be_read_is_not_kept(own, tmp_path, spoil, part):
+    bundle, options, alone = own
+    bundle = shutil.copytree(bundle, tmp_path / "bundle")
+    first = []
+
+    def spoils(job, answer):
+        if job.task == "subject_logits" and not first:
+            first.append(job.name)
+            spoil(answer.folder / part / "logits.npy")
+
+    with pytest.raises(EnvironmentLacks, match=rf"cannot be read: {part}/logits\.npy") as refused:
+        over(InProcessPool(*ALIKE, spoils=spoils), bundle, shard_images=8, **options)
+    assert first and "same version of cnnx" in refused.value.hint
+    again = InProcessPool(*ALIKE, seed=1)
+    found = over(again, bundle, shard_images=8, **options)
+    assert without_nodes(found.validation).as_dict() == alone.as_dict()
+    assert first[0] in [job.name for job, _ in again.done]
 
 
 def test_a_run_that_was_stopped_resumes_in_its_middle(own, tmp_path):
@@ -173,6 +216,80 @@ def test_an_engine_is_built_once_and_all_nodes_run_that_file(own, tmp_path, monk
     assert without_nodes(again).as_dict() == alone.as_dict()
     graph = over(InProcessPool(*ALIKE), bundle, target="ort", **options).validation
     assert graph.subject.artefact == "graph"
+
+
+def test_a_built_engine_that_no_signature_covers_is_refused_before_the_bundle_gets_it(
+    own, tmp_path, monkeypatch
+):
+    pytest.importorskip("model_signing", reason="the extra sign")
+    from tests.inputs.keys import key_pair
+
+    bundle, options, alone = own
+    bundle = shutil.copytree(bundle, tmp_path / "bundle", ignore=shutil.ignore_patterns("runs"))
+    private, public = key_pair(tmp_path, "key")
+    cnnx.sign(bundle, key=private)
+    monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(ImitatedBindings("11.4.0.106")))
+    before = contents(bundle)
+    with pytest.raises(BundleError, match="the signature does not cover") as refused:
+        over(InProcessPool(*ALIKE), bundle, require_signature=public, **options)
+    assert "without --require-signature" in refused.value.hint and contents(bundle) == before
+    # As the hint says: without it the engine is added, with a note, and signed it runs.
+    assert over(InProcessPool(*ALIKE), bundle, **options).validation.subject.artefact == "engine"
+    with pytest.raises(BundleError, match="the signature does not cover"):
+        over(InProcessPool(*ALIKE), bundle, require_signature=public, **options)
+    cnnx.sign(bundle, key=private)
+    found = over(InProcessPool(*ALIKE), bundle, require_signature=public, **options).validation
+    assert found.subject.artefact == "engine" and found.verdict is alone.verdict
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def named_outside(answer, _engine):
+    answer.value["engine"] = ".."
+
+
+def named_otherwise(answer, engine):
+    answer.value["engine"] = "other"
+    engine.parent.rename(engine.parent.with_name("other"))
+
+
+def not_sent(_answer, engine):
+    shutil.rmtree(engine.parent)
+
+
+def changed(_answer, engine):
+    engine.write_bytes(engine.read_bytes() + b"1")
+
+
+def of_another_graph(_answer, engine):
+    file = engine.with_name("engine.json")
+    write_sealed(file, {**read_sealed(file, bundle=engine.parent), "graph_digest": "0" * 64})
+
+
+def said_to_be_another_file(answer, _engine):
+    answer.value["subject"]["digest"] = "0" * 64
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [named_outside, named_otherwise, not_sent, changed, of_another_graph, said_to_be_another_file],
+)
+def test_an_engine_that_is_not_what_its_node_says_is_not_added(own, tmp_path, monkeypatch, spoil):
+    bundle, options, _ = own
+    bundle = shutil.copytree(bundle, tmp_path / "bundle")
+    monkeypatch.setattr(trt, "RUNTIME", TrtRuntime(ImitatedBindings("11.4.0.106")))
+
+    def spoils(job, answer):
+        if job.task == "subject":
+            [description] = answer.folder.glob("engines/*/engine.json")
+            spoil(answer, description.with_name(json.loads(description.read_bytes())["file"]))
+
+    before = contents(tmp_path)
+    with pytest.raises(EnvironmentLacks):
+        over(InProcessPool(*ALIKE, spoils=spoils), bundle, **options)
+    assert contents(tmp_path) == before
 
 
 def test_workers_one_of_which_is_killed_give_the_verdict_of_one_machine(own, tmp_path, monkeypatch):

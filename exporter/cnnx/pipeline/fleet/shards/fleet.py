@@ -59,7 +59,8 @@ class Work:
         arguments: plain data for the task, beside the threads.
         files: files for the task, beside the shard and the probe.
         needs: what a node must offer.
-        compared: reads from the content of the probe's file what is compared between nodes.
+        read: reads a file of the answer, by its name and number of images, and raises `EnvironmentLacks` if
+            it is not what the task gives. What it reads for the probe is compared between nodes.
         file: name of the file that the task writes for the shard, and for the probe.
     """
 
@@ -68,8 +69,21 @@ class Work:
     arguments: Mapping[str, Any]
     files: Mapping[str, Path]
     needs: str
-    compared: Callable[[Part, str], NDArray[np.float32]]
+    read: Callable[[Part, str, int], NDArray[np.float32]]
     file: str
+
+    def of_probe(self, part: Part, images: int) -> NDArray[np.float32]:
+        """What is compared between nodes."""
+        return self.read(part, f"{PROBE}/{self.file}", images)
+
+    def check(self, part: Part, shard: Shard, *, probe: int) -> None:
+        """Raise if an answer is not what the task gives; `probe`: its number of images.
+
+        Raises:
+            EnvironmentLacks: it is not.
+        """
+        self.of_probe(part, probe)
+        self.read(part, f"{SHARD}/{self.file}", len(shard))
 
 
 class Fleet:
@@ -144,6 +158,7 @@ class Fleet:
 
         Raises:
             JobsLost: no node could do some of them. The other parts are kept.
+            EnvironmentLacks: an answer cannot be read. It is not kept, so that the next run asks again.
         """
         shards = shards_of(len(pixels), self._size, batch=batch)
         self._batch, self._shard_images = batch, whole_batches(self._size, batch)
@@ -163,14 +178,14 @@ class Fleet:
             if isinstance(outcome, LostJob):
                 lost.append(outcome)
                 continue
+            work.check(outcome, shard, probe=len(pixels[:batch]))
             self._kept.save(inputs[shard], outcome)
             parts[shard] = outcome
             progress(sum(map(len, parts)), len(pixels))
         if lost:
             raise JobsLost(lost)
-        probe = f"{PROBE}/{work.file}"
-        distinct = {part.file(probe): part for part in parts.values()}
-        probes = [work.compared(part, probe) for part in distinct.values()]
+        distinct = {part.file(f"{PROBE}/{work.file}"): part for part in parts.values()}
+        probes = [work.of_probe(part, len(pixels[:batch])) for part in distinct.values()]
         found, before = largest_difference(probes), self._differences.get(work.name, 0.0)
         self._differences[work.name] = None if found is None or before is None else max(found, before)
         for shard in shards:

@@ -16,6 +16,8 @@ from cnnx.pipeline.fleet.work.job import Answer, NodeFacts
 from cnnx.store.cache import Partial, Store
 from cnnx.store.own_code import own_code
 
+SAME_VERSION = "install the same version of cnnx on every machine of the fleet"
+"""Hint for an answer that cannot be read."""
 _NODE = "node.json"
 _BY_NAME = ("cnnx.runtimes", "cnnx.models")
 """For `own_code`: what tasks load by name."""
@@ -47,16 +49,16 @@ class Part:
             EnvironmentLacks: the node has not written it.
         """
         if name not in self.files:
-            raise unreadable(self.node, f"{name} is missing")
+            raise unreadable(self.node.name, f"{name} is missing")
         return self.files[name]
 
 
-def unreadable(node: NodeFacts, why: str) -> EnvironmentLacks:
-    """The error for an answer that is not what the task gives."""
+def unreadable(where: str, why: str) -> EnvironmentLacks:
+    """The error for an answer that is not what the task gives; `where`: the node, or its device."""
     return EnvironmentLacks(
         f"the answer of a node cannot be read: {why}",
-        where=node.name,
-        hint="install the same version of cnnx on every machine of the fleet",
+        where=where,
+        hint=SAME_VERSION,
     )
 
 

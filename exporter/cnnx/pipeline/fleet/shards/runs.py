@@ -85,7 +85,9 @@ class FleetRuns:
         """Run a PyTorch definition on nodes that have it; an ONNX file there too, or on the device's."""
         if isinstance(original, TorchOriginal):
             arguments, files = _described(original)
-            work = logits_work("original", "original_logits", arguments, files, needs=EXPORT)
+            work = logits_work(
+                "original", "original_logits", arguments, files, needs=EXPORT, classes=recipe.model.classes
+            )
         else:
             assert isinstance(original, OnnxOriginal)
             needs = EXPORT if self._fleet.offering(EXPORT) else self._device
@@ -120,15 +122,24 @@ class FleetRuns:
 
 
 def logits_work(
-    name: str, task: str, arguments: Mapping[str, Any], files: Mapping[str, Path], *, needs: str
+    name: str, task: str, arguments: Mapping[str, Any], files: Mapping[str, Path], *, needs: str, classes: int
 ) -> Work:
-    """Work that gives logits."""
-    return Work(name, task, arguments, files, needs, _logits, LOGITS)
+    """Work that gives logits, (images, classes)."""
+
+    def read(part: Part, name: str, images: int) -> NDArray[np.float32]:
+        logits = _logits(part, name)
+        if logits.shape != (images, classes):
+            expected = (images, classes)
+            raise unreadable(part.node.name, f"{name} has the shape {logits.shape}, not {expected}")
+        return logits
+
+    return Work(name, task, arguments, files, needs, read, LOGITS)
 
 
 def graph_work(name: str, model: Path, recipe: Recipe, *, needs: str) -> Work:
     """Work that runs an FP32 graph."""
-    return logits_work(name, "graph_logits", {"recipe": recipe.as_dict()}, {MODEL: model}, needs=needs)
+    arguments, classes = {"recipe": recipe.as_dict()}, recipe.model.classes
+    return logits_work(name, "graph_logits", arguments, {MODEL: model}, needs=needs, classes=classes)
 
 
 def logits_by(fleet: Fleet, work: Work, pixels: NDArray[np.uint8], progress: Progress) -> NDArray[np.float32]:
@@ -138,23 +149,20 @@ def logits_by(fleet: Fleet, work: Work, pixels: NDArray[np.uint8], progress: Pro
         JobsLost: no node could do some of them.
         EnvironmentLacks: an answer cannot be read.
     """
-    found: list[NDArray[np.float32]] = []
-    for shard, part in fleet.run(work, pixels, batch=LOGITS_BATCH, progress=progress):
-        logits = _logits(part, f"{SHARD}/{LOGITS}")
-        expected = (len(shard), found[0].shape[1] if found else logits.shape[1])
-        if logits.shape != expected:
-            raise unreadable(part.node, f"logits of shape {logits.shape}, not {expected}, for {shard}")
-        found.append(logits)
-    return np.concatenate(found)
+    parts = fleet.run(work, pixels, batch=LOGITS_BATCH, progress=progress)
+    return np.concatenate([work.read(part, f"{SHARD}/{LOGITS}", len(shard)) for shard, part in parts])
 
 
 def _logits(part: Part, name: str) -> NDArray[np.float32]:
     try:
-        logits: NDArray[np.float32] = np.load(io.BytesIO(part.file(name)), allow_pickle=False)
+        # Not np.load, which also takes archives.
+        logits: NDArray[np.float32] = np.lib.format.read_array(
+            io.BytesIO(part.file(name)), allow_pickle=False
+        )
     except (ValueError, EOFError, OSError) as error:
-        raise unreadable(part.node, f"{name}: {error}") from None
-    if logits.ndim != 2 or logits.dtype != np.float32:
-        raise unreadable(part.node, f"{name} has the shape {logits.shape} and type {logits.dtype}")
+        raise unreadable(part.node.name, f"{name}: {error}") from None
+    if logits.dtype != np.float32:
+        raise unreadable(part.node.name, f"{name} has the type {logits.dtype}")
     return logits
 
 

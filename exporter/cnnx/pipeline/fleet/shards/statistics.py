@@ -15,7 +15,6 @@ from cnnx.agreement.sharding import Sharding
 from cnnx.data.crops import Crops
 from cnnx.errors import BundleError, CnnxError
 from cnnx.options import Precision
-from cnnx.pipeline.fleet.shards.cuts import Shard
 from cnnx.pipeline.fleet.shards.fleet import Fleet, Work, facts_of
 from cnnx.pipeline.fleet.shards.kept import Part, unreadable
 from cnnx.pipeline.fleet.shards.parts import PROBE, SHARD
@@ -143,11 +142,19 @@ class FleetStatistics:
             "sampled": list(sampled),
             "one_sided": sorted(one_sided),
         }
+
+        def maxima(part: Part, name: str, images: int) -> NDArray[np.float32]:
+            """The largest |x| of every channel."""
+            seen = _observation(part, name, images)
+            if (seen.sampled, seen.one_sided) != (sampled, one_sided):
+                raise unreadable(part.node.name, f"{name} has statistics of different tensors")
+            return np.concatenate([seen.channel_maxima(each) for each in seen.watched])
+
         work = Work(
-            "statistics", "statistics", arguments, {MODEL: graph.model}, self._needs, _maxima, STATISTICS
+            "statistics", "statistics", arguments, {MODEL: graph.model}, self._needs, maxima, STATISTICS
         )
         parts = self._fleet.run(work, crops.pixels, batch=batch_of(graph), progress=progress)
-        whole = merged(_of_shard(shard, part) for shard, part in parts)
+        whole = merged(_observation(part, f"{SHARD}/{STATISTICS}", len(shard)) for shard, part in parts)
         whole.save(folder / STATISTICS)
         probes = list(dict.fromkeys(part.file(f"{PROBE}/{STATISTICS}") for _, part in parts))
         (folder / _PROBE).write_bytes(probes[0])
@@ -213,27 +220,16 @@ def _read_sharding(folder: Path) -> Sharding:
     return from_plain(Sharding, facts["sharding"], where=folder / _SHARDING, error=BundleError)
 
 
-def _observation(part: Part, name: str) -> Observation:
+def _observation(part: Part, name: str, images: int) -> Observation:
     with scratch_folder() as scratch:
         (scratch / STATISTICS).write_bytes(part.file(name))
         try:
-            return Observation.load(scratch / STATISTICS)
+            seen = Observation.load(scratch / STATISTICS)
         except BundleError as error:
-            raise unreadable(part.node, error.what) from None
-
-
-def _of_shard(shard: Shard, part: Part) -> Observation:
-    seen = _observation(part, f"{SHARD}/{STATISTICS}")
-    if seen.images != len(shard):
-        raise unreadable(part.node, f"statistics of {seen.images} images for {shard}")
+            raise unreadable(part.node.name, error.what) from None
+    if seen.images != images:
+        raise unreadable(part.node.name, f"{name} has statistics of {seen.images} images, not {images}")
     return seen
-
-
-def _maxima(part: Part, name: str) -> NDArray[np.float32]:
-    """The largest |x| of every channel."""
-    seen = _observation(part, name)
-    maxima: NDArray[np.float32] = np.concatenate([seen.channel_maxima(each) for each in seen.watched])
-    return maxima
 
 
 def _same(file: Path, content: bytes) -> bool:

@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnx import runtimes
-from cnnx.bundle import ENGINE, MANIFEST, Bundle
+from cnnx.bundle import ENGINE, MANIFEST, MODEL, Bundle
 from cnnx.bundle.engine import Engine, engine_from_dict
-from cnnx.bundle.sealed import read_sealed
+from cnnx.bundle.sealed import check_file, read_sealed
+from cnnx.bundle.signature import sign_again
 from cnnx.bundle.writing import about_signature
-from cnnx.errors import EnvironmentLacks
+from cnnx.errors import BundleError, EnvironmentLacks
 from cnnx.options.fleet import FleetValidateOptions
 from cnnx.pipeline.fleet.shards.fleet import Fleet
+from cnnx.pipeline.fleet.shards.kept import SAME_VERSION, unreadable
 from cnnx.pipeline.fleet.shards.parts import BUNDLE
 from cnnx.pipeline.fleet.shards.runs import logits_by, logits_work
 from cnnx.pipeline.fleet.tasks.subject import ENGINES
@@ -26,7 +28,18 @@ from cnnx.pipeline.progress import Progress, Steps
 from cnnx.pipeline.target import named_engine
 from cnnx.recipe import Recipe
 from cnnx.record import Subject
-from cnnx.schema import from_plain
+from cnnx.schema import FileName, Name, from_plain
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a node answers; see `cnnx.pipeline.fleet.tasks.subject`. None of it is trusted."""
+
+    subject: Subject
+    target: Name
+    engine: FileName | None
+    environment: Mapping[str, Any]
+    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +68,8 @@ class FleetSubject:
         """Its logits for crops (N, H, W, C): (N, classes); the bundle's own recipe prepares them."""
         arguments = {"target": self.target, "engine": self.engine}
         files = _files(self.bundle, [] if self.engine is None else [self.engine])
-        work = logits_work("subject", "subject_logits", arguments, files, needs=self.needs)
+        classes = recipe.model.classes
+        work = logits_work("subject", "subject_logits", arguments, files, needs=self.needs, classes=classes)
         return logits_by(self.fleet, work, pixels, progress)
 
 
@@ -69,7 +83,8 @@ def fleet_subject(
     Raises:
         UsageError: there is no such runtime, or no such engine.
         JobsLost: no node could open or build it.
-        BundleError: a signature is required, and does not cover the engine.
+        BundleError: a signature is required, and does not cover the engine. One that was built is not added.
+        EnvironmentLacks: the answer is not what the task gives.
     """
     if options.target != "auto":
         runtimes.get(options.target)
@@ -90,28 +105,55 @@ def fleet_subject(
         return found
 
     def _subject(value: Any, folder: Path) -> FleetSubject:
-        for remark in value["remarks"]:
+        found = from_plain(_Found, value, where=needs, error=EnvironmentLacks, hint=SAME_VERSION)
+        if found.engine is None or found.engine in engines or options.engine is not None:
+            built = None
+        else:
+            built = _built(bundle, folder / ENGINES / found.engine, needs)
+        known = [engine for engine in bundle.engines() if engine.identity in engines]
+        runnable: dict[str | None, str] = {each.identity: each.digest for each in (*known, *_some(built))}
+        if options.engine is None:
+            runnable[None] = bundle.manifest.files[MODEL]
+        ran = found.subject
+        if (ran.engine or None) != found.engine or ran.digest != runnable.get(found.engine):
+            raise unreadable(needs, "what it runs is neither the bundle's graph nor an engine of it")
+        if built:
+            _add(bundle, built, folder / ENGINES / built.identity)
+        for engine in known:
+            if engine.identity == found.engine:
+                bundle.check_signed(engine)
+        for remark in (*found.remarks, *about_signature(bundle, _some(built))):
             steps.note(remark)
-        if (folder / ENGINES).is_dir():
-            _keep_engine(bundle, folder / ENGINES / value["engine"])
-            for note in about_signature(bundle, _chosen(bundle, value["engine"])):
-                steps.note(note)
-        for engine in _chosen(bundle, value["engine"]):
-            bundle.check_signed(engine)
-        subject = from_plain(Subject, value["subject"], where=needs, error=EnvironmentLacks)
-        return FleetSubject(
-            fleet, bundle, needs, subject, value["environment"], value["target"], value["engine"]
-        )
+        return FleetSubject(fleet, bundle, needs, ran, found.environment, found.target, found.engine)
 
     return steps.run("subject", work)
 
 
-def _chosen(bundle: Bundle, identity: str | None) -> tuple[Engine, ...]:
-    return tuple(engine for engine in bundle.engines() if engine.identity == identity)
+def _some(engine: Engine | None) -> tuple[Engine, ...]:
+    return () if engine is None else (engine,)
 
 
-def _keep_engine(bundle: Bundle, folder: Path) -> None:
-    engine = engine_from_dict(read_sealed(folder / ENGINE, bundle=folder), where=folder / ENGINE)
+def _built(bundle: Bundle, folder: Path, needs: str) -> Engine:
+    """The engine that a node has built, in a folder of its answer; checked before the bundle gets it."""
+    try:
+        engine = engine_from_dict(read_sealed(folder / ENGINE, bundle=folder), where=folder / ENGINE)
+        check_file(folder / engine.file, engine.digest, bundle=folder)
+    except BundleError as error:
+        raise unreadable(needs, f"engine {folder.name}: {error.what}") from None
+    if engine.graph_digest != bundle.manifest.files[MODEL]:
+        raise unreadable(needs, f"engine {folder.name} was built from a different graph")
+    return engine
+
+
+def _add(bundle: Bundle, engine: Engine, folder: Path) -> None:
+    """Add an engine to a bundle, unless that requires a signature, which cannot cover a new engine."""
+    if bundle.signed is not None:
+        raise BundleError(
+            f"a node built the engine {engine.identity}, which the signature does not cover",
+            where=bundle.path,
+            hint="add it with the same command without --require-signature; if you trust it, "
+            f"{sign_again(bundle.path)}; or run the graph with --target ort",
+        )
     bundle.add_engine(engine, folder / engine.file)
 
 
