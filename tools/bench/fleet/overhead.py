@@ -9,21 +9,25 @@ from typing import Any
 import cnnx
 from tools.bench.fleet.cluster import cluster
 
-PLAN: dict[str, Any] = {"precisions": ("fp32",), "batches": (1, 2, 4), "seconds": 10.0, "images": 64}
-_ROUNDS = 3
+NETWORKS = ("lenet5", "resnet20", "small-mobilenet")
+PLAN: dict[str, Any] = {"precisions": ("fp32",), "batches": (1, 2, 4, 8), "seconds": 10.0, "images": 64}
+_ROUNDS = 2
 
 
 def run(folder: Path) -> list[str]:
     """Measure both in turns, and return the lines of a table."""
     folder.mkdir(parents=True)
-    bundle = folder / "resnet20-fp32"
-    cnnx.export("resnet20", precision="fp32", target="ort", out=bundle, batch=(1, 4), validation_images=64)
+    bundles = [folder / name for name in NETWORKS]
+    for bundle in bundles:
+        cnnx.export(
+            bundle.name, precision="fp32", target="ort", out=bundle, batch=(1, 8), validation_images=64
+        )
     lines = ["| round | cnnx survey, s | cnnx fleet survey, s | ratio |", "|---:|---:|---:|---:|"]
     with cluster(["desk"], folder) as (address, token, _):
         for number in range(1, _ROUNDS + 1):
-            alone = _seconds(lambda out: cnnx.survey([bundle], out=out, **PLAN), folder / f"alone{number}")
+            alone = _seconds(lambda out: cnnx.survey(bundles, out=out, **PLAN), folder / f"alone{number}")
             fleet = _seconds(
-                lambda out: cnnx.fleet_survey([bundle], out=out, address=address, token_file=token, **PLAN),
+                lambda out: cnnx.fleet_survey(bundles, out=out, address=address, token_file=token, **PLAN),
                 folder / f"fleet{number}",
             )
             lines.append(f"| {number} | {alone:.1f} | {fleet:.1f} | {fleet / alone:.3f} |")

@@ -228,7 +228,7 @@ class FleetPool:
                 unknown_since = None
             except Unreachable:
                 unknown_since = unknown_since or time.monotonic()
-                if time.monotonic() - unknown_since > self._patience_s:
+                if not self._places or time.monotonic() - unknown_since > self._patience_s:
                     raise
                 await asyncio.sleep(_LOOK_S)
                 continue

@@ -29,13 +29,11 @@ class RayNodes:
         token: file of the token.
 
     Raises:
-        EnvironmentLacks: the head refuses the token.
-        Unreachable: the head does not answer.
+        UsageError: the address is invalid.
     """
 
     def __init__(self, membership: Membership, token: Path) -> None:
         split_address(membership.address)
-        list_nodes(membership.address, token)  # it says why a head refuses
         self._membership, self._token = membership, token
         self._driver: _Driver | None = None
         self._was_connected = False
@@ -44,12 +42,12 @@ class RayNodes:
         """See `Source.places`.
 
         Raises:
-            EnvironmentLacks: this machine is not a node of the cluster.
+            EnvironmentLacks: the head refuses the token, or this machine is not a node of the cluster.
             Unreachable: the head of the cluster does not answer.
         """
         try:
             if self._driver is None:
-                self._driver = await _Driver.open(self._membership, self._token)
+                self._driver = await self._connect()
                 self._was_connected = True
             [answer] = await asyncio.wait_for(_all(self._driver.ask(Frame({"do": "places"}))), _ANSWERS_S)
         except (LineLost, EnvironmentLacks, asyncio.TimeoutError) as error:
@@ -62,6 +60,19 @@ class RayNodes:
                 hint="start it again (cnnx fleet join --head), and run the same command again",
             ) from None
         return [_place(self._driver, name, device) for name, device in answer.header["places"]]
+
+    async def _connect(self) -> _Driver:
+        """Start a driver, and meanwhile have the nodes listed once, which says sooner why a head refuses."""
+        opening = asyncio.ensure_future(_Driver.open(self._membership, self._token))
+        listing = asyncio.to_thread(list_nodes, self._membership.address, self._token)
+        try:
+            await listing
+        except EnvironmentLacks:
+            opening.cancel()
+            with contextlib.suppress(asyncio.CancelledError, LineLost, EnvironmentLacks):
+                await opening
+            raise
+        return await opening
 
     async def close(self) -> None:
         """See `Source.close`."""
@@ -133,8 +144,12 @@ class _Driver:
         assert process.stdout is not None
         driver = cls(process)
         first = None
-        with contextlib.suppress(asyncio.TimeoutError):
-            first = await asyncio.wait_for(receive_frame(process.stdout), _STARTS_S)
+        try:
+            with contextlib.suppress(asyncio.TimeoutError):
+                first = await asyncio.wait_for(receive_frame(process.stdout), _STARTS_S)
+        except asyncio.CancelledError:
+            process.kill()
+            raise
         if first is None or "error" in first.header:
             await driver.close()
             address, reason = membership.address, first.header["error"] if first else "no answer"
