@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 
 from cnnx.bundle import Bundle
 from cnnx.options.shared import SourceOptions
+from cnnx.pipeline.diagnose.command import export_command
 from cnnx.pipeline.diagnose.findings import Advised, RemedyTrial
 from cnnx.pipeline.search.changes import described, with_changes
 from cnnx.pipeline.search.repair import unsearched
-from cnnx.quant.methods import FILE
 from cnnx.quant.remedies import Remedies
-from cnnx.recipe import Recipe, read_recipe, recipe_names
+from cnnx.recipe import Recipe
 
 
 def advised(
@@ -51,7 +50,7 @@ def advised(
         what=described(remedies),
         place=place,
         reaches=reaches,
-        command=_command(bundle, changed, options, chosen, by_recipe=bool(lines)),
+        command=export_command(bundle, changed, options, method=chosen, by_recipe=bool(lines)),
         recipe=lines,
     )
 
@@ -81,24 +80,3 @@ def _quoted(text: str) -> str:
     """A TOML string."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
-
-
-def _command(bundle: Bundle, changed: Recipe, options: SourceOptions, method: str, *, by_recipe: bool) -> str:
-    """The export with the changes, and with what differs from the network's recipe as it is."""
-    name, manifest = bundle.manifest.recipe["name"], bundle.manifest
-    shipped = not changed.is_onnx and name in recipe_names()
-    usual = read_recipe(name) if shipped else Recipe(changed.name, changed.model)
-    network = name if shipped else str(options.model or changed.model.definition)
-    words = ["cnnx", "export", "RECIPE.toml" if by_recipe else network, "--int8"]
-    if method != FILE:
-        words += ["--method", method] if method != usual.calibration.method else []
-        if changed.precision.equalize != usual.precision.equalize:
-            words.append("--equalize" if changed.precision.equalize else "--no-equalize")
-    for role in ("calibration", "validation"):
-        spec, before = getattr(changed, role), getattr(usual, role)
-        words += [f"--{role}-data", spec.data] if spec.data != before.data else []
-        words += [f"--{role}-images", str(spec.images)] if spec.images != before.images else []
-    if manifest.weights["kind"] == "file" and not changed.is_onnx:
-        words += ["--weights", str(options.weights or manifest.weights["origin"])]
-    words += ["--scales", manifest.scales] if manifest.scales != "fp16" else []
-    return shlex.join(words)
