@@ -110,7 +110,7 @@ class ChangeTrials:
         pixels: images (N, H, W, C).
         passes: whether a network this close to its original passes.
         journal: file of outcomes; the caller removes it.
-        said: called before each trial that is not in the journal, and after it.
+        said: called after each call, also if the outcome is known: a search that resumes counts on.
     """
 
     def __init__(

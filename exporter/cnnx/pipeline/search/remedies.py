@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,11 +162,14 @@ def _has_attention(quantizer: Quantizer) -> bool:
 def _with_layers(
     remedies: Remedies, trials: ChangeTrials, costs: Mapping[str, int], share: float
 ) -> Remedies:
-    """The changes with layers in FP16 that do most of what damage is left, while each pays."""
+    """The changes with layers in FP16 that do most of what damage is left, while each pays.
+
+    Where logits are not finite, no layer can be told to pay, and none is given up.
+    """
     total = sum(costs.values()) / share
     for _ in range(_LAYERS):
         now = trials(remedies).outcome.distance
-        if now <= _FAR:
+        if now <= _FAR or not math.isfinite(now):
             break
         gone = {name for each in remedies if each.kind == "fp16" for name in each.layers}
         layer = _worst([name for name in costs if name not in gone], remedies, trials, costs)
@@ -187,7 +191,9 @@ def _worst(group: list[str], remedies: Remedies, trials: ChangeTrials, costs: Ma
     while len(group) > 1:
         half = len(group) // 2
         without = (*remedies, *(Remedy("fp16", (name,), cost=costs[name]) for name in group[:half]))
-        found = now - trials(without).outcome.distance
+        left = trials(without).outcome.distance
+        # If logits are not finite without the half in INT8, it is of no help.
+        found = now - left if math.isfinite(left) else 0.0
         group, damage = (group[:half], found) if 2 * found >= damage else (group[half:], damage - found)
     return group[0]
 
