@@ -164,7 +164,7 @@ def _with_layers(
 ) -> Remedies:
     """The changes with layers in FP16 that do most of what damage is left, while each pays.
 
-    Where logits are not finite, no layer can be told to pay, and none is given up.
+    Where logits are not finite, no gain can be measured, and no layer is given up.
     """
     total = sum(costs.values()) / share
     for _ in range(_LAYERS):
