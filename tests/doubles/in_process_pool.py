@@ -60,6 +60,9 @@ class InProcessPool:
     def nodes(self) -> Sequence[NodeFacts]:
         return self._nodes
 
+    def devices(self) -> Sequence[str]:
+        return sorted({each for node in self._nodes for each in node.offers if each != EXPORT})
+
     def add(self, jobs: Iterable[Job]) -> None:
         self._todo += jobs
 
@@ -97,7 +100,8 @@ class InProcessPool:
         if chosen in self._rounds_up:
             for file in out.rglob("*.np[yz]"):
                 _round_up(file)
-        return Answer(value, out, chosen, 0.1)
+        by_name = {each.name: each for each in self._nodes}
+        return Answer(value, out, by_name[chosen], 0.1)
 
 
 def _round_up(file: Path) -> None:

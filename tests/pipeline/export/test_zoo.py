@@ -20,7 +20,10 @@ NETWORKS: dict[str, tuple[dict[str, int], str]] = {
     "alexnet-no-fc6-fc7": ({"LRN": 2, "MaxPool": 3, "Conv": 5}, ""),
     "cifar-densenet40-12": ({"Concat": 36, "BatchNormalization": 39, "GlobalAveragePool": 1}, "too small"),
     # Its asymmetric padding folds into the convolutions.
-    "efficientnet-lite0": ({"Conv": 49, "Pad": 0, "Clip": 33, "Add": 9}, "4 channels per group"),
+    "efficientnet-lite0": (
+        {"Conv": 49, "Pad": 0, "Clip": 33, "Add": 9},
+        "not a multiple of 4",
+    ),
     "googlenet": ({"LRN": 2, "Conv": 57, "Concat": 9, "MaxPool": 13, "GlobalAveragePool": 1}, ""),
     "inception-v3": ({"Conv": 94, "AveragePool": 9, "GlobalAveragePool": 1}, ""),
     "lenet5-1998": ({"Conv": 3, "AveragePool": 2, "Tanh": 6}, "too small"),
@@ -31,7 +34,10 @@ NETWORKS: dict[str, tuple[dict[str, int], str]] = {
     "nin": ({"Conv": 12, "Gemm": 0, "GlobalAveragePool": 1}, ""),
     "resnet18": ({"Conv": 20, "Add": 8, "BatchNormalization": 0, "GlobalAveragePool": 1}, ""),
     "resnext50-32x4d": ({"Conv": 53, "Add": 16, "BatchNormalization": 0}, ""),
-    "small-mobilenet": ({"Conv": 13, "BatchNormalization": 0}, "4 channels per group"),
+    "small-mobilenet": (
+        {"Conv": 13, "BatchNormalization": 0},
+        "not a multiple of 4",
+    ),
     "squeezenet1.1": ({"Conv": 26, "Concat": 8, "MaxPool": 3, "GlobalAveragePool": 1}, ""),
     "zfnet": ({"LRN": 2, "Conv": 5, "MaxPool": 3}, ""),
 }

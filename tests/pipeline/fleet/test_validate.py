@@ -69,6 +69,7 @@ def test_any_shards_in_any_order_give_the_verdict_of_one_machine(own, shard_imag
 
 
 def test_a_lost_shard_leaves_no_verdict_and_the_same_command_resumes(own, tmp_path, cache):
+    others = set(cache.glob("shards/.*.partial"))
     bundle, options, alone = own
     bundle = shutil.copytree(bundle, tmp_path / "bundle")
     before = len(Bundle.open(bundle).records())
@@ -84,7 +85,9 @@ def test_a_lost_shard_leaves_no_verdict_and_the_same_command_resumes(own, tmp_pa
     again = over(resumed, bundle, shard_images=8, **options)
     assert [job.name for job, _ in resumed.done if job.task != "subject"] == [lost.job]
     assert without_nodes(again.validation).as_dict() == alone.as_dict()
-    assert not list(cache.glob("shards/.*.partial")), "a verdict is never made of parts of an earlier one"
+    assert set(cache.glob("shards/.*.partial")) <= others, (
+        "a verdict is never made of parts of an earlier one"
+    )
     over(resumed, bundle, shard_images=8, **options)
     assert len(resumed.done) > 2 * IMAGES // 8
 

@@ -48,6 +48,7 @@ from cnnx.pipeline.preconditions.request import Request
 from cnnx.pipeline.progress import Listener, Steps, silent
 from cnnx.pipeline.records.verified import latest_validation, records_of
 from cnnx.pipeline.search.method import AUTO
+from cnnx.pipeline.search.repair import stated
 from cnnx.pipeline.steps.definition import resolve
 from cnnx.pipeline.steps.floor import floor_step
 from cnnx.pipeline.steps.images import few_ranges, remarks
@@ -148,7 +149,7 @@ def export(
 def _prepared(model: str, options: ExportOptions, steps: Steps) -> tuple[Job, Original]:
     """Check the options, and return the job and the original with its weights."""
     recipe = resolve(model, trust_recipe=options.trust_recipe, logits=options.logits)
-    recipe = with_explicit_format(with_options(recipe, options))
+    recipe = stated(with_explicit_format(with_options(recipe, options)))
     precision = options.precision or recipe.precision.default
     check_options(options, precision)
     method = options.method or recipe.calibration.method

@@ -99,6 +99,9 @@ def fleet_survey(
         EnvironmentLacks: no node can be reached.
         Unreachable: the head of the cluster cannot be reached.
         WriteFailed: `out` or the cache cannot be written.
+
+    Examples:
+        >>> cnnx.fleet_survey(["resnet20"], out="nets", batches=(1, 8))  # doctest: +SKIP
     """
     networks = planned(models, plan.precisions, plan.batches, plan)
     power_pass(plan)

@@ -29,6 +29,7 @@ KEPT = "left in FP16 by export"
 _PUT_BACK = "put back by repair"
 LEFT_OUT = "left out by tune"
 """How the reason begins why a layer or a shortcut has no Q/DQ after `cnnx tune`."""
+_SEARCHES = (_PUT_BACK, LEFT_OUT, KEPT)
 
 
 def repair_step(
@@ -121,6 +122,19 @@ def put_back_reason(each: PutBack) -> str:
 
 def unsearched(recipe: Recipe) -> Recipe:
     """The recipe without the overrides of searches: calibration images were observed with it."""
-    searches = (_PUT_BACK, LEFT_OUT, KEPT)
-    kept = tuple(each for each in recipe.precision.overrides if not each.reason.startswith(searches))
+    kept = tuple(each for each in recipe.precision.overrides if not each.reason.startswith(_SEARCHES))
     return dataclasses.replace(recipe, precision=dataclasses.replace(recipe.precision, overrides=kept))
+
+
+def stated(recipe: Recipe) -> Recipe:
+    """The recipe with all its overrides as the user's own, also those copied from what a search has found.
+
+    Calibration images are observed with them, so `unsearched` must not take them away again.
+    """
+    own = tuple(
+        dataclasses.replace(each, reason=f"stated: {each.reason}")
+        if each.reason.startswith(_SEARCHES)
+        else each
+        for each in recipe.precision.overrides
+    )
+    return dataclasses.replace(recipe, precision=dataclasses.replace(recipe.precision, overrides=own))
