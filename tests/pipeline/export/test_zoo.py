@@ -25,7 +25,6 @@ NETWORKS: dict[str, tuple[dict[str, int], str]] = {
         "not a multiple of 4",
     ),
     "googlenet": ({"LRN": 2, "Conv": 57, "Concat": 9, "MaxPool": 13, "GlobalAveragePool": 1}, ""),
-    "inception-v3": ({"Conv": 94, "AveragePool": 9, "GlobalAveragePool": 1}, ""),
     "lenet5-1998": ({"Conv": 3, "AveragePool": 2, "Tanh": 6}, "too small"),
     "levit256": (
         {"Conv": 62, "MatMul": 28, "Softmax": 14, "HardSwish": 31, "GlobalAveragePool": 1},

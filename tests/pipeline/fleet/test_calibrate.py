@@ -60,7 +60,7 @@ def reused(run):
     return {event.step for event in events if event.reused}
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(st.integers(1, 60), st.integers(), st.integers(1, 4), st.sampled_from([None, "orin-nano"]))
 def test_any_shards_in_any_order_give_the_statistics_of_one_machine(alone, shard_images, seed, nodes, on):
     cache, model, result, files = alone

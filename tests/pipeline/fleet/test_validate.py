@@ -54,7 +54,7 @@ def without_nodes(validation):
     return dataclasses.replace(validation, sharding=None)
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(st.integers(1, 60), st.integers(), st.integers(1, 4))
 def test_any_shards_in_any_order_give_the_verdict_of_one_machine(own, shard_images, seed, nodes):
     bundle, options, alone = own
