@@ -37,7 +37,15 @@ from cnnx.options.bundles import (
     ValidateOptions,
     VerifyOptions,
 )
-from cnnx.options.fleet import DownOptions, JoinOptions, StatusOptions, UpOptions
+from cnnx.options.fleet import (
+    DownOptions,
+    FleetCalibrateOptions,
+    FleetSurveyOptions,
+    FleetValidateOptions,
+    JoinOptions,
+    StatusOptions,
+    UpOptions,
+)
 from cnnx.options.networks import (
     AskingOptions,
     CalibrateOptions,
@@ -79,10 +87,13 @@ VERBS = {
     "fleet up": (cnnx.fleet_up, UpOptions, None),
     "fleet status": (cnnx.fleet_status, StatusOptions, None),
     "fleet down": (cnnx.fleet_down, DownOptions, None),
+    "fleet survey": (cnnx.fleet_survey, FleetSurveyOptions, None),
+    "fleet validate": (cnnx.fleet_validate, FleetValidateOptions, JudgedReportOptions),
+    "fleet calibrate": (cnnx.fleet_calibrate, FleetCalibrateOptions, None),
 }
 """Verb -> its Python function, its options, and those that only say how the command line shows results."""
 COMMANDS = dict(leaves(get_command(app)))
-SUBJECTS = {"survey": "models"}
+SUBJECTS = {"survey": "models", "fleet survey": "models"}
 """What is the first argument in Python, and an option on the command line."""
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "help.md"
 
@@ -156,9 +167,10 @@ def test_an_option_that_verbs_share_says_the_same_everywhere():
     # A bundle knows its weights, several engines can be measured, sizes are of different things, and a bundle
     # is a folder. A recipe names a file of class names, and an export may also take those of ImageNet. ONNX
     # Runtime builds no engines. An export chooses the reference, a validation finds it. A key signs,
-    # or verifies.
+    # or verifies. A machine joins a head, or asks it, or is already one of its nodes. Each verb of a fleet says
+    # what its device does. What is limited is images, or the time of a job.
     several = {"weights", "engine", "batch", "images", "out", "force", "class_names", "target", "reference"}
-    several |= {"key"}
+    several |= {"key", "address", "on", "limit"}
     assert set(differ) == several
 
 
