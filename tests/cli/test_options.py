@@ -167,8 +167,8 @@ def test_an_option_that_verbs_share_says_the_same_everywhere():
     # A bundle knows its weights, several engines can be measured, sizes are of different things, and a bundle
     # is a folder. A recipe names a file of class names, and an export may also take those of ImageNet. ONNX
     # Runtime builds no engines. An export chooses the reference, a validation finds it. A key signs,
-    # or verifies. A machine joins a head, or asks it, or is already one of its nodes. Each verb of a fleet says
-    # what its device does. What is limited is images, or the time of a job.
+    # or verifies. A machine joins a head, or asks it, or is already one of its nodes. Each verb of a fleet
+    # says what its device does. What is limited is images, or the time of a job.
     several = {"weights", "engine", "batch", "images", "out", "force", "class_names", "target", "reference"}
     several |= {"key", "address", "on", "limit"}
     assert set(differ) == several
