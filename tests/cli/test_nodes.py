@@ -25,6 +25,8 @@ EVENTS = (
         jobs=2,
     ),
     NodeEvent("it was ended by SIGKILL", node="desk", device="desk", state="lost", jobs=2),
+    NodeEvent("", node="desk", device="desk", state="connecting", jobs=2),
+    NodeEvent("it was ended by SIGKILL", node="desk", device="desk", state="lost", jobs=2),
     NodeEvent(
         "survey",
         node="nano@10.8.0.11",
@@ -65,7 +67,8 @@ def test_a_terminal_has_a_table_with_a_line_for_each_node():
 
 def test_json_has_a_line_for_each_event():
     events = [json.loads(line)["event"] for line in shown(terminal=False, as_json=True).splitlines()]
-    assert [event["state"] for event in events] == ["connecting", "idle", "working", "lost", "done"]
+    states = [event["state"] for event in events]
+    assert states == ["connecting", "idle", "working", "lost", "connecting", "lost", "done"]
     assert events[2]["seconds_left"] == 75.0 and events[-1]["jobs_done"] == 1
 
 

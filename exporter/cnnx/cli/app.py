@@ -17,7 +17,7 @@ from cnnx.cli.compare import compare_command
 from cnnx.cli.diagnose import diagnose_command
 from cnnx.cli.doctor import doctor_command
 from cnnx.cli.export import export_command
-from cnnx.cli.fleet import fleet
+from cnnx.cli.fleet_group import fleet_group
 from cnnx.cli.init import init_command
 from cnnx.cli.options import BundlePath, Model, command_of
 from cnnx.cli.package import package_command
@@ -142,4 +142,4 @@ app.command("diagnose")(diagnose_command)
 app.command("tune")(tune_command)
 app.command("doctor")(doctor_command)
 app.command("cache")(cache_command)
-app.add_typer(fleet, name="fleet")
+app.add_typer(fleet_group, name="fleet")

@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
 HostsFile = Annotated[Path, typer.Argument(metavar="HOSTS", help="Hosts file (TOML); see docs/fleet.md.")]
 
-fleet = typer.Typer(
-    help="Many devices from one machine, joined by Ray.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+fleet = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
 
 
 @fleet.command("join")

@@ -30,6 +30,7 @@ class NodeDisplay:
     def __init__(self, out: Console, *, as_json: bool) -> None:
         self._out, self._as_json = out, as_json
         self._last: dict[str, NodeEvent] = {}
+        self._said_lost: dict[str, str] = {}
         self._live: Live | None = None
         self._started = self._logged = time.monotonic()
 
@@ -81,12 +82,16 @@ class NodeDisplay:
         if event.state == "done":
             self._say(f"{event.node}: {event.job} done ({far})")
         elif event.state == "lost":
+            if self._said_lost.get(event.node) == event.step:
+                return  # a node that stays away is tried again and again
+            self._said_lost[event.node] = event.step
             self._say(f"{event.node}: {event.step}; retrying")
         elif event.state == "failed":
             self._say(f"{event.job} on {event.device} failed: {event.step} ({far})")
         elif event.note:
             self._say(f"{event.node}: {event.job}: {event.step}")
         elif event.state == "idle" and (before is None or before.state == "connecting"):
+            self._said_lost.pop(event.node, None)
             self._say(f"{event.node}: ready{f' as {event.device}' if event.device else ''}")
         elif time.monotonic() - self._logged > _LOGGED_S:
             self._say(far)

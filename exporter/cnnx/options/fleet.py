@@ -31,7 +31,11 @@ class JoinOptions(TokenOptions):
         None, "Name of this device, such as orin-nano.", flag="--as", metavar="DEVICE"
     )
     head: bool = option(False, "Start the cluster here; creates the token if there is none.")
-    address: str | None = option(None, "Head of the cluster.", metavar="HOST:PORT")
+    address: str | None = option(
+        None,
+        "Address of the cluster's head. Default: the cluster that this machine has joined.",
+        metavar="HOST:PORT",
+    )
     node_ip_address: str | None = option(
         None, "Address at which other nodes reach this one. Default: that of the route to the head."
     )

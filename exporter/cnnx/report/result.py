@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 from cnnx.report.table import Block
+from cnnx.stats import Verdict, worst
 
 
 class Result(ABC):
@@ -26,3 +27,24 @@ class Result(ABC):
         from cnnx.report.notebook import as_html
 
         return as_html(self.blocks())
+
+
+class JudgedResult(Result):
+    """The result of a command that judges a bundle that it has made."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The overall verdict, and that of each gate."""
+
+    @property
+    def decided(self) -> tuple[Verdict, ...]:
+        """The verdicts without "not judged", as of stand-in weights."""
+        return tuple(each for each in self.verdicts if each is not Verdict.NOT_JUDGED)
+
+    @property
+    def exit_code(self) -> int:
+        """1 if a gate failed, 6 if one is inconclusive, else 0, also if not judged."""
+        return worst(self.decided).exit_code

@@ -12,13 +12,13 @@ from cnnx.pipeline.bench.measurement import Measurement
 from cnnx.pipeline.progress import StepTime
 from cnnx.pipeline.search.method import Candidate
 from cnnx.quant.repair import Repair
-from cnnx.report.result import Result
+from cnnx.report.result import JudgedResult
 from cnnx.report.table import Block
-from cnnx.stats import Verdict, worst
+from cnnx.stats import Verdict
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ExportResult(Result):
+class ExportResult(JudgedResult):
     """The result of an export.
 
     Attributes:
@@ -55,16 +55,6 @@ class ExportResult(Result):
     def verdicts(self) -> tuple[Verdict, ...]:
         """The overall verdict, and that of each gate."""
         return (self.validation.verdict, *(gate.verdict for gate in self.validation.gates))
-
-    @property
-    def decided(self) -> tuple[Verdict, ...]:
-        """The verdicts without "not judged", which does not make an export fail."""
-        return tuple(each for each in self.verdicts if each is not Verdict.NOT_JUDGED)
-
-    @property
-    def exit_code(self) -> int:
-        """1 if a gate failed, 6 if one is inconclusive, else 0, also if not judged."""
-        return worst(self.decided).exit_code
 
     def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
         """What the command prints."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from cnnx.errors import UsageError
 from cnnx.options.fleet import NodeOptions
 from cnnx.pipeline.fleet.cluster.hosts import read_hosts
-from cnnx.pipeline.fleet.cluster.membership import Membership, memberships
+from cnnx.pipeline.fleet.cluster.membership import membership_of
 from cnnx.pipeline.fleet.cluster.ray_cluster import require_ray
 from cnnx.pipeline.fleet.cluster.token import read_token, token_file
 from cnnx.pipeline.fleet.work.pool import FleetPool, Source
@@ -47,21 +47,7 @@ def _source(options: NodeOptions) -> Source:
                 raise UsageError(f"{flag} has no effect with --no-ray", hint=f"drop {flag}")
         return SshNodes(read_hosts(Path(options.no_ray)))
     require_ray()
-    membership = _membership(options.address)
+    membership = membership_of(options.address)
     token = token_file(options.token_file)
     read_token(token)
     return RayNodes(membership, token)
-
-
-def _membership(address: str | None) -> Membership:
-    """The node of this machine in the cluster at an address, or in the only one."""
-    found = [each for each in memberships() if address in (None, each.address)]
-    if address is not None and not found:
-        return Membership(address, None)
-    if len({each.address for each in found}) != 1:
-        what = "is a node of several clusters" if found else "is not a node of a cluster"
-        hint = "cnnx fleet join --head starts a cluster, cnnx fleet up brings devices up; or use --no-ray"
-        raise UsageError(
-            f"this machine {what}", hint=f"name one: --address {found[0].address}" if found else hint
-        )
-    return found[0]

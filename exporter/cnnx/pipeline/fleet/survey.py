@@ -14,7 +14,7 @@ from typing import Any, cast
 from cnnx import runtimes
 from cnnx.bundle import MANIFEST, Bundle, is_bundle
 from cnnx.bundle.writing import new_bundle
-from cnnx.errors import BundleError, InputRefused, MissingExtra, UsageError, WriteFailed
+from cnnx.errors import BundleError, InputRefused, UsageError, WriteFailed
 from cnnx.machine.environment import installed_version
 from cnnx.options import Precision, takes
 from cnnx.options.fleet import FleetSurveyOptions
@@ -24,15 +24,12 @@ from cnnx.pipeline.fleet.connect import open_pool
 from cnnx.pipeline.fleet.tasks.export import BUNDLE
 from cnnx.pipeline.fleet.tasks.survey import RECORDS
 from cnnx.pipeline.fleet.work.job import EXPORT, Answer, Job, Lost, NodeFacts, Pool
-from cnnx.pipeline.progress import Listener, ProgressEvent, silent
+from cnnx.pipeline.progress import Listener, silent
 from cnnx.pipeline.survey.journal import Row, cell_of, read_rows, row_of, write_row
 from cnnx.pipeline.survey.plan import Sources, planned
-from cnnx.pipeline.survey.report import PAGE, draw_rows, write_rows
-from cnnx.pipeline.survey.survey import exit_code_of, origin_of, reason_of
+from cnnx.pipeline.survey.report import write_rows
+from cnnx.pipeline.survey.survey import SurveyResult, draw_page, keeping_rows, origin_of, reason_of
 from cnnx.record import read_record
-from cnnx.report.result import Result
-from cnnx.report.table import Block, Remark
-from cnnx.report.tables.survey import survey_blocks
 from cnnx.schema import read_json
 from cnnx.store.files import atomic_file, check_place
 
@@ -41,35 +38,19 @@ _SENT = ("target", "seconds", "percentile", "cuda_graph", "rate", "sensor", "aga
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class FleetSurveyResult(Result):
-    """All cells of a survey of several devices.
+class FleetSurveyResult(SurveyResult):
+    """All cells of a survey of several devices: as those of a survey; `on` is the name of the device.
 
     Attributes:
-        folder: folder with bundles, a survey's folder for each device, and report files.
-        rows: as those of a survey; `on` is the name of the device.
         nodes: the nodes that did the work.
-        drawn: whether the page with charts was written.
     """
 
-    folder: Path
-    rows: tuple[Row, ...]
-    nodes: tuple[NodeFacts, ...]
-    drawn: bool = False
-
-    @property
-    def exit_code(self) -> int:
-        """See `cnnx.pipeline.survey.survey.exit_code_of`."""
-        return exit_code_of(self.rows)
-
-    def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
-        """What the command prints."""
-        files = Remark(f"{self.folder}: {f'{PAGE}, ' if self.drawn else ''}survey.md, survey.json", "written")
-        return [*survey_blocks(self.rows), files]
+    nodes: tuple[NodeFacts, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
         nodes = [dataclasses.asdict(node) for node in self.nodes]
-        return {"folder": str(self.folder.absolute()), "rows": list(self.rows), "nodes": nodes}
+        return {**SurveyResult.as_dict(self), "nodes": nodes}
 
 
 @takes(FleetSurveyOptions, "plan")
@@ -113,19 +94,11 @@ def fleet_survey(
     check_place(out / "survey.json")
     with open_pool(plan, listener=listener) as pool:
         survey = _Survey(networks, plan, out, pool, listener)
-        try:
+        with keeping_rows(survey.rows, out, listener):
             survey.go_on()
-        except BaseException:  # also an interrupt
-            text = f"Finished cells are kept in {out}; the same command with --out {out} resumes."
-            listener(ProgressEvent(text, note=True))
-            write_rows(survey.rows(), out)
-            raise
     rows = survey.rows()
     write_rows(rows, out)
-    drawn = draw_rows(rows, out) if exit_code_of(rows) == 0 else None
-    if isinstance(drawn, MissingExtra):
-        listener(ProgressEvent(f"No {PAGE} was written: {drawn.what}.", note=True))
-    return FleetSurveyResult(out, rows, survey.nodes, isinstance(drawn, Path))
+    return FleetSurveyResult(out, rows, draw_page(rows, out, listener), survey.nodes)
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -113,10 +113,27 @@ def survey(models: Sequence[str | Path], plan: SurveyOptions, *, listener: Liste
     """
     rows = survey_rows(models, plan, listener=listener)
     out = Path(plan.out)
+    return SurveyResult(out, rows, drawn=draw_page(rows, out, listener))
+
+
+def draw_page(rows: Sequence[Row], out: Path, listener: Listener) -> bool:
+    """Write the page with charts, and return whether it was; a note says what it needs."""
     drawn = draw_rows(rows, out) if exit_code_of(rows) == 0 else None
     if isinstance(drawn, MissingExtra):
         listener(ProgressEvent(f"No {PAGE} was written: {drawn.what}.", note=True))
-    return SurveyResult(out, rows, isinstance(drawn, Path))
+    return isinstance(drawn, Path)
+
+
+@contextlib.contextmanager
+def keeping_rows(rows: Callable[[], Sequence[Row]], out: Path, listener: Listener) -> Iterator[None]:
+    """Write the rows so far if the block ends early, also by an interrupt, and say that they are kept."""
+    try:
+        yield
+    except BaseException:
+        text = f"Finished cells are kept in {out}; the same command with --out {out} resumes."
+        listener(ProgressEvent(text, note=True))
+        write_rows(rows(), out)
+        raise
 
 
 def survey_rows(models: Sequence[str | Path], plan: SurveyOptions, *, listener: Listener) -> tuple[Row, ...]:
@@ -136,15 +153,10 @@ def survey_rows(models: Sequence[str | Path], plan: SurveyOptions, *, listener: 
         for batch in sizes
     ]
     _announce(journal, cells, chosen, listener)
-    try:
+    with keeping_rows(lambda: journal.rows(cells), out, listener):
         for name, sources in networks.items():
             _network(name, sources, sizes, journal=journal, plan=chosen, listener=listener)
             write_rows(journal.rows(cells), out)  # after a kill, only the last network is missing
-    except BaseException:  # also an interrupt
-        text = f"Finished cells are kept in {out}; the same command with --out {out} resumes."
-        listener(ProgressEvent(text, note=True))
-        write_rows(journal.rows(cells), out)
-        raise
     return journal.rows(cells)
 
 

@@ -10,13 +10,13 @@ from cnnx.bundle import Bundle
 from cnnx.bundle.engine import Engine
 from cnnx.pipeline.progress import StepTime
 from cnnx.pipeline.tune.findings import Tuning
-from cnnx.report.result import Result
+from cnnx.report.result import JudgedResult
 from cnnx.report.table import Block
-from cnnx.stats import Verdict, worst
+from cnnx.stats import Verdict
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class TuneResult(Result):
+class TuneResult(JudgedResult):
     """The result of a search.
 
     Attributes:
@@ -43,16 +43,6 @@ class TuneResult(Result):
         if self.validation is None:
             return (Verdict.INCONCLUSIVE if self.undecided else Verdict.FAILED,)
         return (self.validation.verdict, *(gate.verdict for gate in self.validation.gates))
-
-    @property
-    def decided(self) -> tuple[Verdict, ...]:
-        """The verdicts without "not judged", as of stand-in weights."""
-        return tuple(each for each in self.verdicts if each is not Verdict.NOT_JUDGED)
-
-    @property
-    def exit_code(self) -> int:
-        """1 if a gate failed or none can pass, 6 if that was not decided, else 0."""
-        return worst(self.decided).exit_code
 
     def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
         """What the command prints."""

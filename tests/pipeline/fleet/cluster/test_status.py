@@ -7,6 +7,7 @@ from cnnx.errors import EnvironmentLacks, HostsError, Unreachable, UsageError
 from cnnx.options.fleet import JoinOptions
 from cnnx.pipeline.fleet.cluster import status
 from cnnx.pipeline.fleet.cluster.join import _check
+from cnnx.pipeline.fleet.cluster.membership import Membership, holding, membership_of, memberships
 from cnnx.pipeline.fleet.cluster.ray_cluster import ListedNode, refusal
 from cnnx.pipeline.fleet.cluster.token import create_token
 from tests.inputs.fleet import free_block
@@ -82,14 +83,15 @@ def test_a_head_that_does_not_answer_is_unreachable(tmp_path):
 @pytest.mark.parametrize(
     ("given", "kind", "says"),
     [
-        ({}, UsageError, "either --address or --hosts"),
-        ({"address": "a:1", "hosts": "h.toml"}, UsageError, "either --address or --hosts"),
+        ({}, UsageError, "this machine is not a node of a cluster"),
+        ({"address": "a:1", "hosts": "h.toml"}, UsageError, "--address and --hosts exclude each other"),
         ({"hosts": "h.toml", "token_file": "t"}, UsageError, "--token-file has no effect"),
         ({"hosts": "h.toml"}, HostsError, "cannot be read"),
         ({"address": "a:1", "token_file": "/no/token"}, EnvironmentLacks, "no token"),
     ],
 )
-def test_options_that_contradict_each_other_are_refused(given, kind, says):
+def test_options_that_contradict_each_other_are_refused(given, kind, says, tmp_path, monkeypatch):
+    monkeypatch.setenv("CNNX_CACHE", str(tmp_path))  # another test may have a node in the usual one
     with pytest.raises(kind, match=says):
         cnnx.fleet_status(**given)
 
@@ -112,3 +114,19 @@ def test_a_join_that_cannot_work_is_refused_before_anything_starts(given, says):
     with pytest.raises(UsageError, match=says) as refused:
         _check(JoinOptions(**given))
     assert refused.value.hint
+
+
+def test_a_machine_knows_the_cluster_of_its_nodes(tmp_path, monkeypatch):
+    """While a node runs; two clusters must be told apart, and a name is held once."""
+    monkeypatch.setenv("CNNX_CACHE", str(tmp_path))
+    one, other = Membership("10.8.0.1:6379", "10.8.0.1"), Membership("10.9.0.1:6379", None)
+    with holding("nano", one):
+        assert membership_of(None) == membership_of(one.address) == one
+        with pytest.raises(EnvironmentLacks, match="already joined as nano"), holding("nano", one):
+            pass
+        with holding("desk", other), pytest.raises(UsageError, match="several clusters"):
+            membership_of(None)
+        (tmp_path / "locks/fleet-odd").write_text("no JSON")
+        assert memberships() == (one,)
+    assert memberships() == ()
+    assert membership_of(other.address) == other

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnnx.errors import CnnxError, EnvironmentLacks
+from cnnx.errors import CnnxError, EnvironmentLacks, UsageError
 from cnnx.schema import from_plain, read_json
 from cnnx.store.cache import cache_folder
 from cnnx.store.drafts import make_folder
@@ -73,6 +73,24 @@ def memberships() -> tuple[Membership, ...]:
                 data = read_json(read_bytes(file, most=_MOST_BYTES), where=file, error=EnvironmentLacks)
                 found.append(from_plain(Membership, data, where=file, error=EnvironmentLacks))
     return tuple(dict.fromkeys(found))
+
+
+def membership_of(address: str | None) -> Membership:
+    """The node of this machine in the cluster at an address, or in the only one.
+
+    Raises:
+        UsageError: none is named, and this machine is a node of no cluster, or of several.
+    """
+    found = [each for each in memberships() if address in (None, each.address)]
+    if address is not None and not found:
+        return Membership(address, None)
+    if len({each.address for each in found}) != 1:
+        what = "is a node of several clusters" if found else "is not a node of a cluster"
+        hint = "cnnx fleet join --head starts a cluster, cnnx fleet up brings devices up"
+        raise UsageError(
+            f"this machine {what}", hint=f"name one: --address {found[0].address}" if found else hint
+        )
+    return found[0]
 
 
 def _folder() -> Path:

@@ -10,6 +10,7 @@ from cnnx.errors import EnvironmentLacks, UsageError
 from cnnx.options import takes
 from cnnx.options.fleet import StatusOptions
 from cnnx.pipeline.fleet.cluster.hosts import Hosts, read_hosts
+from cnnx.pipeline.fleet.cluster.membership import membership_of
 from cnnx.pipeline.fleet.cluster.names import DEVICE_LABEL, EXPORT, split_address
 from cnnx.pipeline.fleet.cluster.placed import Placed
 from cnnx.pipeline.fleet.cluster.ray_cluster import ListedNode, list_nodes
@@ -88,7 +89,8 @@ def fleet_status(options: StatusOptions) -> FleetStatus:
         options: options as an object; each can also be given by keyword.
 
     Raises:
-        UsageError: neither an address nor a hosts file is given, or both are.
+        UsageError: an address and a hosts file are given; or neither, and this machine is not a node of one
+            cluster.
         HostsError: the hosts file cannot be used.
         MissingExtra: an address is given, and Ray is not installed here.
         Unreachable: the head does not answer.
@@ -101,15 +103,15 @@ def fleet_status(options: StatusOptions) -> FleetStatus:
         cnnx.errors.UsageError: invalid --address '10.8.0.1': expected HOST:PORT
           hint:  give the head's, such as 10.8.0.1:6379
     """
-    if (options.address is None) == (options.hosts is None):
-        raise UsageError("give either --address or --hosts", hint="such as --address 10.8.0.1:6379")
     if options.hosts is not None:
+        if options.address is not None:
+            raise UsageError("--address and --hosts exclude each other", hint="drop one of them")
         if options.token_file is not None:
             raise UsageError(
                 "--token-file has no effect with --hosts", hint="set token_file in the hosts file"
             )
         return status_of(read_hosts(Path(options.hosts)))
-    address, token = str(options.address), token_file(options.token_file)
+    address, token = membership_of(options.address).address, token_file(options.token_file)
     listed = _known(address, token)
     return FleetStatus(address, _current(map(_status, listed)))
 
