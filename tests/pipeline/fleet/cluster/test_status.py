@@ -117,7 +117,7 @@ def test_a_join_that_cannot_work_is_refused_before_anything_starts(given, says):
 
 
 def test_a_machine_knows_the_cluster_of_its_nodes(tmp_path, monkeypatch):
-    """While a node runs; two clusters must be told apart, and a name is held once."""
+    """While a node runs; of two clusters one must be named, and a device is held once."""
     monkeypatch.setenv("CNNX_CACHE", str(tmp_path))
     one, other = Membership("10.8.0.1:6379", "10.8.0.1"), Membership("10.9.0.1:6379", None)
     with holding("nano", one):
