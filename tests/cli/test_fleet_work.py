@@ -48,7 +48,8 @@ def test_a_verdict_has_the_exit_code_of_validate_and_a_lost_shard_has_6(command,
     assert command(losing, "validate", bundle)[0] == 2
 
 
-def test_a_calibration_without_all_images_has_6(command, tmp_path):
+def test_a_calibration_without_all_images_has_6(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("CNNX_CACHE", str(tmp_path / "cache"))  # another test may have made the statistics
     model = save_tiny(tmp_path)
     arguments = ("calibrate", model, "--calibration-data", "digits", "--calibration-images", 20)
     losing = InProcessPool(*ALIKE, loses=lambda _: True)

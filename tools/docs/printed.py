@@ -29,7 +29,8 @@ from cnnx.pipeline.cache import CacheUse
 from cnnx.pipeline.classify.classify import ClassifyResult
 from cnnx.pipeline.compare.changes import Change
 from cnnx.pipeline.compare.changes import Outcome as Outcomes
-from cnnx.pipeline.diagnose.findings import DiagnoseResult, Findings
+from cnnx.pipeline.diagnose.diagnose import DiagnoseResult
+from cnnx.pipeline.diagnose.findings import Findings
 from cnnx.pipeline.doctor.doctor import DoctorResult
 from cnnx.pipeline.export.calibrate import CalibrateResult
 from cnnx.pipeline.export.result import ExportResult

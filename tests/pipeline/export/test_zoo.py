@@ -44,9 +44,10 @@ NETWORKS: dict[str, tuple[dict[str, int], str]] = {
 
 def test_every_family_is_covered() -> None:
     families = {network.family for network in cnnx.list_networks() if network.name in NETWORKS}
-    # VGG has a test of its own. The two others are ResNets of another width, and of an order whose
-    # BatchNorms stay, as DenseNet's do.
-    assert families == set(FAMILIES) - {"vgg", "wide-resnet", "preact-resnet"}
+    # VGG has a test of its own; Inception-v3 has only operators that the others have, and takes as long as
+    # all of them. The two others are ResNets of another width, and of an order whose BatchNorms stay, as
+    # DenseNet's do.
+    assert families == set(FAMILIES) - {"vgg", "inception", "wide-resnet", "preact-resnet"}
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ KINDS = {
     "calibration": "calibration.json",
     "graph": "layers.json",
     "choice": "candidates.json",
+    "early-remedies": "remedies.json",
     "repair": "repair.json",
     "engine": "*/*.engine",
 }

@@ -33,7 +33,9 @@ def filled(tmp_path_factory):
     make = Steps.make
 
     def watched_make(self, title, kind, inputs, fill):
-        named[kind].update(inputs["code"]["modules"])
+        for value in inputs.values():
+            if isinstance(value, dict) and "modules" in value:
+                named[kind].update(value["modules"])
 
         def watched(folder, progress):
             files = set()
@@ -79,7 +81,8 @@ def run_every_step(folder):
 
 def test_every_step_is_covered(filled):
     kinds = {"crops", "export", "reference", "equalized", "statistics", "calibration", "graph", "floor"}
-    kinds |= {"choice", "repair", "folds", "damage"} | (set() if get("rtx").missing() else {"engine"})
+    kinds |= {"choice", "repair", "folds", "damage", "remedies", "early-remedies"}
+    kinds |= set() if get("rtx").missing() else {"engine"}
     assert set(filled) == kinds and all(executed for _, executed in filled.values())
 
 

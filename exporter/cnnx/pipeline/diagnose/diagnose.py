@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,6 @@ from cnnx.pipeline.diagnose.advice import advised
 from cnnx.pipeline.diagnose.damage import Damage, coverages, damage_step, weights_lost
 from cnnx.pipeline.diagnose.explain import read_findings
 from cnnx.pipeline.diagnose.findings import (
-    DiagnoseResult,
     Findings,
     FlippedImage,
     Guess,
@@ -33,17 +33,36 @@ from cnnx.pipeline.diagnose.findings import (
 )
 from cnnx.pipeline.diagnose.rebuild import BundleSources, rebuild_sources
 from cnnx.pipeline.diagnose.remedies import tried_remedies
-from cnnx.pipeline.progress import Listener, Steps, silent
+from cnnx.pipeline.progress import Listener, Steps, StepTime, silent
 from cnnx.pipeline.sign.trust import open_bundle
 from cnnx.pipeline.steps.images import held_out
 from cnnx.pipeline.target import open_subject
 from cnnx.quant.coverage import Coverage
+from cnnx.record import Record
+from cnnx.report.result import Result
+from cnnx.report.table import Block
 
 # With fewer images than this, a number of flips means little.
 _FEW = 64
 _IMAGES = 512
 # At this divergence, in nats, hardly an image changes its class, and nothing needs a remedy.
 _SOUND = 5e-4
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DiagnoseResult(Result):
+    """The findings, and their record."""
+
+    bundle: Bundle
+    findings: Findings
+    record: Record
+    steps: tuple[StepTime, ...]
+
+    def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
+        """What the command prints."""
+        from cnnx.report.tables.damage import damage_blocks
+
+        return damage_blocks(self.findings.as_dict(), whole=verbose)
 
 
 @takes(DiagnoseOptions)

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from cnnx.agreement import Likeness
-from cnnx.bundle import Bundle
 from cnnx.pipeline.plain import plain
-from cnnx.pipeline.progress import StepTime
 from cnnx.quant.coverage import Coverage
 from cnnx.quant.remedies import Remedies
-from cnnx.record import Record
-from cnnx.report.result import Result
-from cnnx.report.table import Block
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,19 +146,3 @@ class Findings:
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
         return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class DiagnoseResult(Result):
-    """The findings, and their record."""
-
-    bundle: Bundle
-    findings: Findings
-    record: Record
-    steps: tuple[StepTime, ...]
-
-    def blocks(self, *, verbose: bool = False) -> Iterable[Block]:
-        """What the command prints."""
-        from cnnx.report.tables.damage import damage_blocks
-
-        return damage_blocks(self.findings.as_dict(), whole=verbose)

@@ -21,7 +21,6 @@ from cnnx.quant.calibration import Calibration
 from cnnx.quant.remedies import Remedies, Remedy, Tried
 from cnnx.quant.repair import Outcome
 from cnnx.recipe import RangeOverride, Recipe
-from cnnx.report.words import several
 from cnnx.store.cache import Partial
 from cnnx.store.files import scratch_folder
 
@@ -182,7 +181,8 @@ def _words(remedy: Remedy) -> str:
     if remedy.kind == "rounding":
         return f"weights of {remedy.layers[0]} rounded for smooth images"
     if remedy.kind == "shortcuts":
-        return f"shortcuts of {several(len(remedy.layers), 'sum')} in FP16"
+        count = len(remedy.layers)
+        return f"shortcuts of {count} sum{'s' * (count != 1)} in FP16"
     name = {"center": "centering", "equalize": "equalization"}[remedy.kind]
     return f"{name} {'on' if remedy.on else 'off'}"
 
