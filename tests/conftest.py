@@ -38,6 +38,17 @@ def cache(tmp_path_factory):
         os.environ["CNNX_CACHE"] = before
 
 
+@pytest.fixture(scope="session", autouse=True)
+def glance():
+    """Exports measure latency in five runs, not in a second of them: the suite makes hundreds."""
+    from cnnx.pipeline.bench.latency import Effort
+    from cnnx.pipeline.export import export
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "_GLANCE", Effort(min_seconds=0.02, min_samples=5, max_seconds=1.0))
+        yield
+
+
 def invoke(*arguments):
     from typer.testing import CliRunner
 

@@ -10,14 +10,14 @@ import pytest
 
 from tests.inputs.tiny import FEW
 
-KILLS = 10
+KILLS = 5
 
 
 @pytest.mark.slow
 def test_an_export_killed_at_any_moment_leaves_nothing_that_looks_whole(
     tmp_path, tiny, cnnx_process, cnnx_command
 ):
-    """SIGKILL at 10 moments spread over a whole run, into the same cache and the same place."""
+    """SIGKILL at five moments spread over a whole run, into the same cache and the same place."""
     out = tmp_path / "out"
     environment = {**os.environ, "CNNX_CACHE": str(tmp_path / "cache")}
     command = [str(Path(sys.executable).parent / "cnnx"), "export", str(tiny), "--int8", *FEW]

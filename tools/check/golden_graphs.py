@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -31,14 +32,23 @@ RECORDED = ROOT / "tests" / "pipeline" / "export" / "golden_graphs.json"
 NETWORKS = {"lenet5": "pretrained", "resnet20": "pretrained", "small-levit": "pretrained", "vgg16": "standin"}
 PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
 
+_CPUINFO = Path("/proc/cpuinfo")
 _TOOLS = ("numpy", "onnx", "onnxruntime", "onnxscript", "pillow", "torch")
 _IMAGES = {"vgg16": 2}
 _FEW = 16
 
 
 def machine() -> dict[str, str | None]:
-    """Processor and tool versions that affect the last bits of a scale."""
-    return {"processor": detect().cpu, **{name: installed_version(name) for name in _TOOLS}}
+    """Processor, its vector instructions and tool versions, which affect the last bits of a scale.
+
+    The processor's name alone does not tell its generation on some virtual machines.
+    """
+    instructions = set(re.findall(r"\b(?:avx|fma|amx)\w*", _CPUINFO.read_text(encoding="utf-8")))
+    return {
+        "processor": detect().cpu,
+        "instructions": " ".join(sorted(instructions)),
+        **{name: installed_version(name) for name in _TOOLS},
+    }
 
 
 def digests(network: str, precision: Precision, folder: Path) -> dict[str, str]:

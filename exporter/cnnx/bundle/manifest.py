@@ -143,7 +143,9 @@ class Manifest:
         if self.weights["kind"] == "standin":
             reasons.append("the weights are stand-ins, which have no accuracy to lose")
         elif synthetic:
-            reasons.append("the validation images are synthetic, but the weights were trained on photographs")
+            reasons.append(
+                "the validation images are synthetic, not of the kind that the network learned from"
+            )
         return tuple(reasons)
 
     def as_dict(self) -> dict[str, Any]:
