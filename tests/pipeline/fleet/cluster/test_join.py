@@ -183,7 +183,9 @@ def check_strangers(world):
     assert intruder.returncode != 0 and "let in" not in intruder.stdout
     assert "InvalidAuthToken" in intruder.stderr
     nodes = {
-        "the head refuses the token": world.join("nano-2", "--address", world.address, token=wrong),
+        "the head refuses the token": world.join(
+            "nano-2", "--address", world.address, "--node-ports", str(free_block()), token=wrong
+        ),
         "has already joined as orin-nano": world.node(),
         f"the port {world.first} is in use": world.join(
             "nano-3", "--address", world.address, "--node-ports", str(world.first)
