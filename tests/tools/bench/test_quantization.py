@@ -82,11 +82,43 @@ def test_every_network_is_a_row_won_lost_failed_or_not_run(tmp_path: Path) -> No
     assert "on 1 networks, worse on 1, open on 0; better logits (SQNR) on 1 of 1 twins" in prose
     cost = row_of(page, "## What it costs", "vgg16")
     assert cost[1 + list(kept.WAYS).index("ort-entropy")] == "20.0 (10.0), 256 (of 32 images, not 64)"
-    assert row_of(page, "## What it costs", "resnet20")[2] == "2.0 (2.0), 256"
+    assert row_of(page, "## What it costs", "resnet20")[3] == "2.0 (2.0), 256"
     refused = row_of(page, "## Linter and TensorRT", "ort-max")
     assert refused[1:3] == ["2", "1"] and refused[-1] == "the parser / refuses it (1)"
     assert "Not run yet: " in prose and "modelopt-max on all but resnet20" in prose
     assert "onnx 1.23.2" in page and (tmp_path / "quantization.svg").stat().st_size > 1000
+
+
+@pytest.mark.usefixtures("records")
+def test_divergence_is_compared_with_the_best_peers_by_the_same_images(tmp_path: Path) -> None:
+    """What is hard for one graph is hard for the other: the ratio is known to a percent."""
+    hard = np.random.default_rng(0).gamma(2, 2e-3, kept.BLOCKS)
+
+    def judged(network: str, way: str, factor: float, **more: str) -> None:
+        blocks = (factor * hard).tolist()
+        likeness = {
+            "top1_agreement": 0.9, "top1_in_top5": 1.0, "top5_agreement": 0.9,
+            "logit_sqnr_db": 20.0, "divergence": float(np.mean(blocks)),
+        }  # fmt: skip
+        made = record(network, way, [], likeness=likeness, divergence_by_block=blocks)
+        keep(made | {"images": kept.TILES, "int8_share": 0.91, **more})
+
+    judged("efficientnet-lite1", "fp16", 0.01)
+    judged("efficientnet-lite1", "cnnx", 0.4, remedies="the first layer rounded together")
+    judged("efficientnet-lite1", "ort-max", 1.0)
+    judged("efficientnet-lite1", "modelopt-max", 1.5)
+    judged("resnet20", "cnnx", 0.9)
+    judged("resnet20", "ort-max", 1.0)
+    pages.write(kept.records(), folder=tmp_path)
+    page = (tmp_path / "quantization.md").read_text()
+    floor, ours = row_of(page, "## Divergence", "efficientnet-lite1")[1:3]
+    assert ours == f"**{40 * float(floor):.3g}**"
+    part = page.split("Over that of the best peer", 1)[1]
+    ratio = row_of(part, "", "efficientnet-lite1")
+    assert ratio[1:4] == ["ort-max", "91.0%", "0.5"] and ratio[4].startswith("0.4 (0.4 .. 0.4")
+    assert ratio[5:7] == ["reached", "91.0%"] and row_of(part, "", "resnet20")[5] == "missed"
+    assert row_of(page, "## Accuracy", "efficientnet-lite1")[1:3] == ["-", "-"]
+    assert "| efficientnet-lite1 | cnnx | the first layer rounded together |" in page
 
 
 def test_the_difference_is_paired() -> None:
@@ -109,7 +141,7 @@ def test_cells_in_earnest(records: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     def fill(*ways: str) -> None:
         bench.fill(["resnet20"], list(ways), images=64, large=False, again=False)
 
-    fill("plain", "cnnx", "ort-max")
+    fill("plain", "fp16", "cnnx", "ort-max")
     cells = kept.records()["resnet20"]
     for way in ("cnnx", "ort-max"):
         found = cells[way]
@@ -118,6 +150,9 @@ def test_cells_in_earnest(records: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert found["rtx"] == "built" or found["rtx"].startswith("not tried")
         assert found["seconds"] > 0 and found["peak_bytes"] > found["imported_bytes"] > 0
     assert cells["plain"]["seconds"] < cells["ort-max"]["seconds"]
+    floor, ours = (kept.divergence(cells, way) for way in ("fp16", "cnnx"))
+    assert floor is not None and ours is not None and 0 < floor < 0.1 * ours
+    assert np.mean(cells["cnnx"]["divergence_by_block"]) == pytest.approx(ours, rel=0.2)
 
     # A cell with a record is not run again; one that fails is a record with the last that it said.
     broken = records / "broken.py"

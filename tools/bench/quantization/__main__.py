@@ -7,7 +7,7 @@ it leaves is judged on the validation images, put through cnnx's linter and, whe
 installed, through its parser and builder. Each cell leaves a record in build/quantization/; cells with a
 record are not run again, so a stopped run continues. ModelOpt gets a venv of its own under build/. With
 --large: time and memory alone, on ResNet-50 and VGG-16 with stand-in weights. The page is written from all
-records there are.
+records there are, and docs/data/quantization.json keeps them for a run elsewhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from tools import ROOT, resumable
 from tools.bench.quantization import page, records
 from tools.bench.quantization.cells import prepare, run_cell
-from tools.bench.quantization.records import LARGE, WAYS, networks
+from tools.bench.quantization.records import LARGE, WAYS, networks, validation_images
 from tools.resumable import Record
 
 VALIDATION_IMAGES = 10_000
@@ -29,7 +29,7 @@ def run_network(wanted: Sequence[str], *, images: int, large: bool) -> Iterator[
     """Run a network's cells, which share its graph, images and original logits."""
     name = wanted[0].partition("/")[0]
     print(f"{name}: graph, images and the original's logits", flush=True)
-    ground = prepare(name, images=images, large=large)
+    ground = prepare(name, images=validation_images(name, images), large=large)
     for cell in wanted:
         yield cell, run_cell(ground, cell.partition("/")[2])
 
@@ -41,7 +41,7 @@ def fill(names: Sequence[str], ways: Sequence[str], *, images: int, large: bool,
         records.RECORDS,
         [([f"{name}/{way}" for way in ways], run) for name in names],
         again=again,
-        done=lambda record: bool(record["images"] == images),
+        done=lambda record: bool(record["images"] == validation_images(record["name"], images)),
         in_words=in_words,
     )
 
@@ -54,7 +54,8 @@ def in_words(record: Record) -> str:
         return f"{cost} failed: {record['failed']}"
     if "accuracy" in record:
         cost += f", {record['original']:.2%} -> {record['accuracy']:.2%}"
-        cost += f", {record['likeness']['logit_sqnr_db'] or 0:.1f} dB"
+    if "likeness" in record:
+        cost += f", {1000 * (record['likeness']['divergence'] or float('inf')):.3g} millinats"
     if "rtx" in record:
         cost += f", {record['int8_share'] or 0:.0%} in INT8, rtx: {record['rtx']}"
     return cost
@@ -73,7 +74,9 @@ def main() -> None:
         if not names or not ways:
             parser.error("no network or no way is called so")
         images = 0 if options.large else options.images
-        fill(names, ways, images=images, large=options.large, again=options.again)
+        every = [f"{name}/{way}" for name in (*networks(), *LARGE) for way in WAYS]
+        with resumable.keep_together(records.RECORDS, records.KEPT, every):
+            fill(names, ways, images=images, large=options.large, again=options.again)
     found = records.records()
     if not found:
         parser.error("there are no records yet: leave out --page-only")

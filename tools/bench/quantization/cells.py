@@ -19,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 
 from cnnx import runtimes
-from cnnx.agreement import compare, top_k
+from cnnx.agreement import compare, divergences, top_k
 from cnnx.data.crops import Crops
 from cnnx.data.images import Split
 from cnnx.data.normalize import normalize
@@ -38,9 +38,9 @@ from cnnx.pipeline.steps.original import open_original
 from cnnx.pipeline.steps.reference import reference_step
 from cnnx.recipe import Recipe, read_recipe
 from cnnx.runtimes import BuildRequest
-from tools import ROOT
+from tools import ROOT, imagenet, photographs
 from tools.bench.quantization import modelopt
-from tools.bench.quantization.records import LARGE
+from tools.bench.quantization.records import BLOCKS, LARGE, PHOTOGRAPHED
 from tools.resumable import Record
 
 PROGRAM = ("-m", "tools.bench.quantization.ways")
@@ -69,14 +69,17 @@ class Ground:
 
 def prepare(name: str, *, images: int, large: bool) -> Ground:
     """The FP32 graph, images and original logits of a network; cached."""
-    steps, recipe = Steps(), read_recipe(name)
-    weights = "standin" if large else "pretrained"
+    steps, recipe, weights = Steps(), read_recipe(name), "standin" if large else "pretrained"
+    if name in PHOTOGRAPHED:
+        weights = str(imagenet.checkpoint(name))
     original = open_original(recipe, weights, trust_recipe=False, progress=lambda *_: None)
     graph = export_step(steps, original, batch=(1, 1))
-    data = "deadleaves" if large else recipe.validation.data
 
     def crops(split: Split, count: int, *apart: Crops) -> Crops:
         side, color = recipe.preprocessing.side(recipe.input.shape), recipe.preprocessing.drawn_in
+        data = "deadleaves" if large else recipe.validation.data
+        if name in PHOTOGRAPHED:
+            data = str(photographs.tiles("validation" if split == "validation" else "calibration"))
         found = open_images(data, size=side, color=color, split=split)
         return crops_step(steps, found, recipe, count=count, role=split, apart_from=apart)
 
@@ -173,16 +176,22 @@ def quantize(ground: Ground, way: str, folder: Path, out: Path) -> Record:
 
 
 def judged(validation: Crops, original: NDArray[np.float32], graph: Path, recipe: Recipe) -> Record:
-    """Agreement and accuracy on the validation images, and correctness by image."""
-    assert validation.labels is not None
+    """Agreement on the validation images, divergence by block of them, and accuracy if they have labels."""
     logits = graph_logits(graph, validation.pixels, recipe.preprocessing)
     likeness = compare(original, logits)
     finite = np.isfinite(logits).all(axis=1)
-    right = (top_k(np.where(finite[:, None], logits, -np.inf))[:, 0] == validation.labels) & finite
-    return {
+    found: Record = {
         "likeness": dataclasses.asdict(likeness)
         | {"divergence": likeness.divergence if np.isfinite(likeness.divergence) else None},
         "nonfinite": int((~finite).sum()),
+    }
+    if finite.all():
+        blocks = np.array_split(divergences(original, logits), min(BLOCKS, len(logits)))
+        found["divergence_by_block"] = [float(f"{block.mean():.5g}") for block in blocks]
+    if validation.labels is None:
+        return found
+    right = (top_k(np.where(finite[:, None], logits, -np.inf))[:, 0] == validation.labels) & finite
+    return found | {
         "original": float(np.mean(top_k(original)[:, 0] == validation.labels)),
         "accuracy": float(np.mean(right)),
         "right": base64.b64encode(np.packbits(right).tobytes()).decode(),

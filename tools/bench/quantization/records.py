@@ -9,17 +9,21 @@ from numpy.typing import NDArray
 
 from cnnx.recipe import read_recipe, recipe_names
 from cnnx.stats import Interval, Paired
-from tools import ROOT
+from tools import ROOT, imagenet
 from tools.resumable import Record, Records
 
 RECORDS = Records(ROOT / "build" / "quantization")
+KEPT = ROOT / "docs" / "data" / "quantization.json"
+"""All records in one file, so that a run on another machine or another day goes on from them."""
 
 Cells = dict[str, Record]
 """method -> record, for one network."""
 
 OURS = ("cnnx", "cnnx-auto")
+FLOOR = "fp16"
 WAYS = {
     "plain": "no quantization: the same images through the FP32 graph",
+    FLOOR: "`cnnx export --fp16`: what remains of the difference with no layer in INT8",
     "cnnx": "`cnnx export --int8`",
     "cnnx-auto": "`cnnx export --int8 --method auto`, of 128 further images",
     "ort-max": "onnxruntime.quantization, MinMax",
@@ -30,7 +34,7 @@ WAYS = {
     "modelopt-max-fp32": "ModelOpt, max; the rest in FP32",
     "modelopt-entropy-fp32": "ModelOpt, entropy; the rest in FP32",
 }
-JUDGED = [way for way in WAYS if way != "plain"]
+JUDGED = [way for way in WAYS if way not in ("plain", FLOOR)]
 PEERS = [way for way in JUDGED if way not in OURS]
 
 MOST_WORSE = 0.002
@@ -38,11 +42,26 @@ MOST_WORSE = 0.002
 LARGE = {"resnet50": 256, "vgg16": 64}
 """Networks measured for cost only -> calibration images; histogram methods of peers get fewer."""
 TWINS = ("-hostile", "-parts", "-branches")
+TILES = 1_500
+"""Number of tiles of photographs to judge on."""
+PHOTOGRAPHED = tuple(imagenet.PACKAGES)
+"""Networks with ImageNet weights, judged on photographs without labels."""
+DEPTHWISE = ("small-mobilenet", "efficientnet-lite")
+"""How the names of networks with depthwise convolutions begin."""
+BLOCKS = 100
+"""Number of blocks of images whose mean divergence a record has, for paired intervals."""
+_RESAMPLES = 10_000
 
 
 def networks() -> list[str]:
-    """Networks trained on shapes100, each before its twins."""
-    return sorted(name for name in recipe_names() if read_recipe(name).validation.data == "shapes100")
+    """Networks trained on shapes100, each before its twins, then those judged on photographs."""
+    trained = (name for name in recipe_names() if read_recipe(name).validation.data == "shapes100")
+    return [*sorted(trained), *PHOTOGRAPHED]
+
+
+def validation_images(name: str, most: int) -> int:
+    """Number of images that a network is judged on."""
+    return min(most, TILES) if name in PHOTOGRAPHED else most
 
 
 def records() -> dict[str, Cells]:
@@ -68,6 +87,32 @@ def gap_to_best(cells: Cells, way: str) -> tuple[float, Interval, str] | None:
     counted = (ours & theirs, ~ours & theirs, ours & ~theirs, ~ours & ~theirs)
     paired = Paired(*(int(each.sum()) for each in counted))
     return paired.engine_accuracy - paired.original_accuracy, paired.margin(1.0), best
+
+
+def goal_of(name: str) -> float:
+    """The aim for cnnx's divergence, as a share of the best peer's."""
+    return 0.5 if name.endswith(TWINS) or name.startswith(DEPTHWISE) else 0.8
+
+
+def divergence(cells: Cells, way: str) -> float | None:
+    found: float | None = cells.get(way, {}).get("likeness", {}).get("divergence")
+    return found
+
+
+def ratio_to_best(cells: Cells, way: str) -> tuple[float, Interval, str] | None:
+    """Divergence of a cnnx method over that of the best peer: ratio, 95 % interval, peer.
+
+    The interval is that of a bootstrap of blocks of images, the same for both.
+    """
+    found = {peer: value for peer in PEERS if (value := divergence(cells, peer)) is not None}
+    if not found or "divergence_by_block" not in cells.get(way, {}):
+        return None
+    best = min(found, key=lambda peer: found[peer])
+    ours, theirs = (np.array(cells[each]["divergence_by_block"]) for each in (way, best))
+    drawn = np.random.default_rng(0).integers(len(ours), size=(_RESAMPLES, len(ours)))
+    ratios = ours[drawn].mean(axis=1) / theirs[drawn].mean(axis=1)
+    low, high = np.quantile(ratios, (0.025, 0.975))
+    return float(ours.mean() / theirs.mean()), Interval(float(low), float(high)), best
 
 
 def right_of(record: Record) -> NDArray[np.bool_]:

@@ -8,13 +8,17 @@ from collections.abc import Iterator, Sequence
 
 from cnnx.stats import Verdict
 from tools.bench.quantization.records import (
+    FLOOR,
     JUDGED,
     MOST_WORSE,
     OURS,
     WAYS,
     Cells,
     best_sqnr,
+    divergence,
     gap_to_best,
+    goal_of,
+    ratio_to_best,
     ratio_to_plain,
     sqnr,
     time_of,
@@ -38,6 +42,42 @@ def sqnr_rows(small: dict[str, Cells]) -> Iterator[list[str]]:
     """Difference of each network's logits from the original's."""
     for name, cells in small.items():
         yield [name, *_best_bold([sqnr(cells, way) for way in JUDGED], "{:.1f}", cells)]
+
+
+def divergence_rows(small: dict[str, Cells]) -> Iterator[list[str]]:
+    """Each network's divergence from the original, in thousandths of a nat."""
+    for name, cells in small.items():
+        values = [divergence(cells, way) for way in (FLOOR, *JUDGED)]
+        least = min((value for value in values[1:] if value is not None), default=None)
+        texts = ["-" if value is None else f"{1000 * value:.3g}" for value in values]
+        bold = [f"**{text}**" if value == least else text for value, text in zip(values, texts, strict=True)]
+        yield [name, texts[0], *bold[1:]]
+
+
+def ratio_rows(small: dict[str, Cells]) -> Iterator[list[str]]:
+    """Each network's divergence over the best peer's, with both shares in INT8."""
+    for name, cells in small.items():
+        peer, compared = "-", []
+        for way in OURS:
+            if (ratio := ratio_to_best(cells, way)) is None:
+                compared += [no_value(cells, way)] * 3
+                continue
+            value, interval, peer = ratio
+            compared += [
+                f"{value:.2g} ({interval.low:.2g} .. {interval.high:.2g})",
+                _GOAL[interval.against(goal_of(name))],
+                _share(cells, way),
+            ]
+        yield [name, peer, _share(cells, peer), f"{goal_of(name)}", *compared]
+
+
+# The interval lies above the goal, below it, or on both sides.
+_GOAL = {Verdict.PASSED: "missed", Verdict.FAILED: "reached", Verdict.INCONCLUSIVE: "open"}
+
+
+def _share(cells: Cells, way: str) -> str:
+    share = cells.get(way, {}).get("int8_share")
+    return "-" if share is None else f"{share:.1%}"
 
 
 def rates_rows(small: dict[str, Cells]) -> Iterator[list[str]]:

@@ -8,6 +8,7 @@ own packages. WORK.json names the graph, the images, and the paths of the INT8 g
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.metadata
 import json
@@ -62,11 +63,16 @@ def plain(_: str, work: Work) -> Callable[[], None]:
 
 
 def ours(method: str, work: Work) -> Callable[[], None]:
-    """The work of `cnnx export --int8` from the FP32 graph to the INT8 graph, with an empty cache."""
+    """The work of `cnnx export --int8` from the FP32 graph to the INT8 graph, with an empty cache.
+
+    An export also tries the graph on held-out images; here these are the selection images.
+    """
     from cnnx.data.crops import Crops
     from cnnx.pipeline.progress import Steps
     from cnnx.pipeline.quantizer import Quantizer
+    from cnnx.pipeline.search.changes import described
     from cnnx.pipeline.search.method import AUTO, choose_method
+    from cnnx.pipeline.search.remedies import remedies_step
     from cnnx.pipeline.steps.artefacts import Fp32Graph
     from cnnx.pipeline.steps.definition import resolve
     from cnnx.store.cache import Entry, Store
@@ -76,15 +82,50 @@ def ours(method: str, work: Work) -> Callable[[], None]:
     def run() -> None:
         recipe = resolve(work["network"], trust_recipe=False)
         steps = Steps(store=Store(Path(work["scratch"])))
-        images = Crops.open(Path(work["images"]))
+        images, selection = (Crops.open(Path(work[each])) for each in ("images", "selection"))
         exported = Fp32Graph(Entry("export", work["key"], Path(work["graph"]).parent, reused=True))
         quantizer = Quantizer.observe(steps, exported, images, recipe)
         chosen = method or recipe.calibration.method
         if chosen == AUTO:
-            chosen = choose_method(quantizer, Crops.open(Path(work["selection"])))[0].method
-        typed = quantizer.typed(quantizer.ranges(chosen))
+            chosen = choose_method(quantizer, selection)[0].method
+        ranges = quantizer.ranges(chosen)
+        typed = quantizer.typed(ranges)
+        found = remedies_step(
+            quantizer,
+            ranges,
+            selection,
+            costs=typed.described["costs"],
+            share=typed.described["int8_share"],
+            validation_images=recipe.validation.images,
+        )
+        if found.remedies:
+            typed = dataclasses.replace(quantizer, recipe=found.applied(recipe)).typed(ranges)
+            work["remedies"] = described(found.remedies)
         Path(work["out"]).write_bytes(typed.model.read_bytes())
         work["method"] = chosen
+
+    return run
+
+
+def fp16(_: str, work: Work) -> Callable[[], None]:
+    """The work of `cnnx export --fp16` from the FP32 graph to the typed graph, with an empty cache."""
+    from cnnx.data.crops import Crops
+    from cnnx.pipeline.progress import Steps
+    from cnnx.pipeline.quantizer import Quantizer
+    from cnnx.pipeline.steps.artefacts import Fp32Graph
+    from cnnx.pipeline.steps.definition import resolve
+    from cnnx.store.cache import Entry, Store
+
+    def run() -> None:
+        steps, recipe = (
+            Steps(store=Store(Path(work["scratch"]))),
+            resolve(work["network"], trust_recipe=False),
+        )
+        images = Crops.open(Path(work["images"]))
+        exported = Fp32Graph(Entry("export", work["key"], Path(work["graph"]).parent, reused=True))
+        quantizer = Quantizer.observe(steps, exported, images, recipe, precision="fp16")
+        typed = quantizer.typed(quantizer.ranges("max"))
+        Path(work["out"]).write_bytes(typed.model.read_bytes())
 
     return run
 
@@ -178,6 +219,7 @@ def modelopt(how: str, work: Work) -> Callable[[], None]:
 
 FAMILIES: dict[str, Callable[[str, Work], Callable[[], None]]] = {
     "plain": plain,
+    "fp16": fp16,
     "cnnx": ours,
     "ort": ort,
     "modelopt": modelopt,
@@ -217,6 +259,7 @@ def main() -> None:
         "peak_bytes": memory("VmHWM"),
         "imported_bytes": imported,
         "method": work.get("method"),
+        "remedies": work.get("remedies"),
         "versions": _versions(),
     }
     Path(work["report"]).write_text(json.dumps(report) + "\n", encoding="utf-8")
