@@ -23,18 +23,8 @@ PHOTOGRAPHS: Mapping[str, Sequence[str]] = {
         f"usr/share/doc/opencv-doc/examples/data/{name}.*"
         for name in (
             *("aloeL", "apple", "baboon", "basketball1", "board", "box_in_scene", "building", "butterfly"),
-            *(
-                "cards",
-                "chicky_512",
-                "fruits",
-                "graf1",
-                "home",
-                "leuvenA",
-                "messi5",
-                "orange",
-                "rubberwhale1",
-            ),
-            *("smarties", "squirrel_cls", "stuff"),
+            *("cards", "chicky_512", "fruits", "graf1", "home", "leuvenA", "messi5", "orange"),
+            *("rubberwhale1", "smarties", "squirrel_cls", "stuff"),
         )
     ),
     "python3-skimage": tuple(

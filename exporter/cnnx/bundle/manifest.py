@@ -144,7 +144,7 @@ class Manifest:
             reasons.append("the weights are stand-ins, which have no accuracy to lose")
         elif synthetic:
             reasons.append(
-                "the validation images are synthetic, not of the kind that the network learned from"
+                "the validation images are synthetic, unlike those that the network was trained on"
             )
         return tuple(reasons)
 

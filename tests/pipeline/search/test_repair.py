@@ -76,7 +76,7 @@ def test_sums_of_very_different_ranges_are_repaired_where_constants_were_shifted
     assert 0.85 <= kept.int8_share <= before.int8_share
     assert kept.validation.divergence and before.validation.divergence
     assert kept.validation.divergence.mean < 0.4 * before.validation.divergence.mean
-    assert any("shortcuts of" in note and "remedies = false" in note for note in kept.notes)
+    assert any("all shortcuts in FP16" in note and "remedies = false" in note for note in kept.notes)
     assert before.validation.verdict is Verdict.FAILED
     result = export(str(tmp_path / "own.toml"), tmp_path / "after", equalize=True, images=1024, repair=True)
     assert any("put back by repair" in note for note in result.notes) or result.int8_share >= 0.95

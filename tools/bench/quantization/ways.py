@@ -16,9 +16,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tools.memory import memory
+
+if TYPE_CHECKING:
+    from cnnx.options import Precision
+    from cnnx.pipeline.quantizer import Quantizer
 
 Work = dict[str, Any]
 """
@@ -68,23 +72,15 @@ def ours(method: str, work: Work) -> Callable[[], None]:
     An export also tries the graph on held-out images; here these are the selection images.
     """
     from cnnx.data.crops import Crops
-    from cnnx.pipeline.progress import Steps
-    from cnnx.pipeline.quantizer import Quantizer
     from cnnx.pipeline.search.changes import described
     from cnnx.pipeline.search.method import AUTO, choose_method
     from cnnx.pipeline.search.remedies import remedies_step
-    from cnnx.pipeline.steps.artefacts import Fp32Graph
-    from cnnx.pipeline.steps.definition import resolve
-    from cnnx.store.cache import Entry, Store
 
     _load("onnx", "onnxruntime", "cnnx.graph.lint", "cnnx.graph.passes.equalize")
 
     def run() -> None:
-        recipe = resolve(work["network"], trust_recipe=False)
-        steps = Steps(store=Store(Path(work["scratch"])))
-        images, selection = (Crops.open(Path(work[each])) for each in ("images", "selection"))
-        exported = Fp32Graph(Entry("export", work["key"], Path(work["graph"]).parent, reused=True))
-        quantizer = Quantizer.observe(steps, exported, images, recipe)
+        quantizer, selection = _quantizer(work, "int8"), Crops.open(Path(work["selection"]))
+        recipe = quantizer.recipe
         chosen = method or recipe.calibration.method
         if chosen == AUTO:
             chosen = choose_method(quantizer, selection)[0].method
@@ -109,6 +105,18 @@ def ours(method: str, work: Work) -> Callable[[], None]:
 
 def fp16(_: str, work: Work) -> Callable[[], None]:
     """The work of `cnnx export --fp16` from the FP32 graph to the typed graph, with an empty cache."""
+    _load("onnx", "onnxruntime", "cnnx.graph.lint")
+
+    def run() -> None:
+        quantizer = _quantizer(work, "fp16")
+        typed = quantizer.typed(quantizer.ranges("max"))
+        Path(work["out"]).write_bytes(typed.model.read_bytes())
+
+    return run
+
+
+def _quantizer(work: Work, precision: Precision) -> Quantizer:
+    """cnnx's quantizer, with the statistics of the calibration images."""
     from cnnx.data.crops import Crops
     from cnnx.pipeline.progress import Steps
     from cnnx.pipeline.quantizer import Quantizer
@@ -116,18 +124,11 @@ def fp16(_: str, work: Work) -> Callable[[], None]:
     from cnnx.pipeline.steps.definition import resolve
     from cnnx.store.cache import Entry, Store
 
-    def run() -> None:
-        steps, recipe = (
-            Steps(store=Store(Path(work["scratch"]))),
-            resolve(work["network"], trust_recipe=False),
-        )
-        images = Crops.open(Path(work["images"]))
-        exported = Fp32Graph(Entry("export", work["key"], Path(work["graph"]).parent, reused=True))
-        quantizer = Quantizer.observe(steps, exported, images, recipe, precision="fp16")
-        typed = quantizer.typed(quantizer.ranges("max"))
-        Path(work["out"]).write_bytes(typed.model.read_bytes())
-
-    return run
+    recipe = resolve(work["network"], trust_recipe=False)
+    steps = Steps(store=Store(Path(work["scratch"])))
+    exported = Fp32Graph(Entry("export", work["key"], Path(work["graph"]).parent, reused=True))
+    images = Crops.open(Path(work["images"]))
+    return Quantizer.observe(steps, exported, images, recipe, precision=precision)
 
 
 def ort(method: str, work: Work) -> Callable[[], None]:

@@ -181,8 +181,7 @@ def _words(remedy: Remedy) -> str:
     if remedy.kind == "rounding":
         return f"weights of {remedy.layers[0]} rounded for smooth images"
     if remedy.kind == "shortcuts":
-        count = len(remedy.layers)
-        return f"shortcuts of {count} sum{'s' * (count != 1)} in FP16"
+        return "all shortcuts in FP16"
     name = {"center": "centering", "equalize": "equalization"}[remedy.kind]
     return f"{name} {'on' if remedy.on else 'off'}"
 
